@@ -1,0 +1,8 @@
+"""Methods as short, readable functions; each file names its paper, its command and what to expect."""
+
+from recipes.average_ensemble import average_ensemble
+from recipes.finetune_last_layers import finetune_last_layers
+from recipes.full_finetune import full_finetune
+from recipes.linear_probe import linear_probe
+
+__all__ = ["average_ensemble", "finetune_last_layers", "full_finetune", "linear_probe"]

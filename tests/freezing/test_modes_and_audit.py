@@ -1,0 +1,79 @@
+"""Frozen means frozen: BatchNorm statistics, dropout below the cut, and an audit that can fail."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from tl_kit.errors import AuditError
+from tl_kit.freezing.audit import frozen_tensors, run_audit, tensor_digest
+from tl_kit.freezing.modes import apply_policy, forward_order, set_train_mode
+from tl_kit.freezing.policies import Policy, parameter_groups
+
+
+def frozen_resnet() -> tuple[nn.Module, list[str], torch.Tensor]:
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=3, drop_rate=0.5)
+    images = torch.randn(2, 3, 64, 64)
+    apply_policy(model, Policy("last", 2).trainable(parameter_groups(model), ["fc.weight", "fc.bias"]))
+    return model, forward_order(model, images), images
+
+
+def test_training_moves_what_the_policy_trains_and_nothing_else() -> None:
+    model, order, images = frozen_resnet()
+    set_train_mode(model, order)
+    before_all = {n: tensor_digest(t) for n, t in model.state_dict().items()}
+    before = frozen_tensors(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(2):
+        set_train_mode(model, order)
+        nn.functional.cross_entropy(model(images), torch.tensor([0, 1])).backward()
+        optimizer.step()
+    audit = run_audit(model, before)
+    changed = {n for n, t in model.state_dict().items() if tensor_digest(t) != before_all[n]}
+    assert {name.split(".")[0] for name in changed} == {"layer4", "fc"}
+    assert any("running_mean" in name for name in changed), "BatchNorm above the cut follows the new data"
+    assert audit.ok
+    assert audit.frozen_tensors == sum(not n.startswith(("layer4", "fc")) for n in before_all)
+
+
+def test_dropout_works_above_the_cut_and_not_below() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 4), nn.Dropout(0.5))
+    order = forward_order(model, torch.zeros(1, 4))
+    apply_policy(model, {"2.weight", "2.bias"})
+    set_train_mode(model, order)
+    assert [model[i].training for i in range(4)] == [False, False, True, True]
+    apply_policy(model, {"0.weight", "0.bias"})
+    set_train_mode(model, order)
+    assert [model[i].training for i in range(4)] == [True, True, False, True]
+
+
+def test_the_audit_fails_when_a_frozen_buffer_moves() -> None:
+    model, order, images = frozen_resnet()
+    set_train_mode(model, order)
+    before = frozen_tensors(model)
+    model.train()  # the mistake that the audit is for: BatchNorm statistics of the trunk move
+    model(images)
+    with pytest.raises(AuditError, match="bn1.running_mean"):
+        run_audit(model, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_digests_tell_bits_types_and_shapes_apart(dtype: torch.dtype) -> None:
+    x = torch.arange(6).to(dtype)
+    assert tensor_digest(x) == tensor_digest(x.clone())
+    assert tensor_digest(x) != tensor_digest(x.view(2, 3))
+    assert tensor_digest(x) != tensor_digest(x.flip(0))
+    assert tensor_digest(torch.tensor(0.0)) != tensor_digest(torch.tensor(-0.0))
+
+
+def test_forward_order_leaves_the_model_as_it_was() -> None:
+    model, _, images = frozen_resnet()
+    model.train()
+    digests = {n: tensor_digest(t) for n, t in model.state_dict().items()}
+    order = forward_order(model, images)
+    assert model.training
+    assert {n: tensor_digest(t) for n, t in model.state_dict().items()} == digests
+    assert order.index("conv1") < order.index("layer1") < order.index("layer4.0.conv1") < order.index("fc")

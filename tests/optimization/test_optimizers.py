@@ -1,0 +1,287 @@
+"""The registry: names, options, defaults, and a step of every optimizer it lists."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import timm.optim
+import torch
+from torch import nn
+
+from tl_kit.errors import ConfigError, TrainingError
+from tl_kit.optimization.optimizers import (
+    HEAD_ONLY,
+    create_optimizer,
+    default_lr,
+    needs_second_order,
+    optimizer_names,
+    parse_options,
+)
+from tl_kit.optimization.registry import known_names, optimizer_spec
+
+LECTURE = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adam-uncorrected", "adamw")
+
+
+def tiny_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)
+    )
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int, second_order: bool = False) -> list[float]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(8, 3, 8, 8, generator=generator)
+    labels = torch.arange(8) % 5
+    losses = []
+    for _ in range(steps):
+        loss = nn.functional.cross_entropy(model(images), labels)
+        parameters = list(model.parameters())
+        gradients = torch.autograd.grad(loss, parameters, create_graph=second_order)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_every_listed_optimizer_takes_finite_steps_that_lower_the_loss(name: str) -> None:
+    model = tiny_model()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = create_optimizer(name, model.parameters(), lr=default_lr(name, pretrained=True), weight_decay=1e-4)
+    losses = train(model, optimizer, steps=4, second_order=needs_second_order(name))
+    for key, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all(), key
+        assert not torch.equal(parameter, before[key]), f"{key} did not move"
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_listed_defaults_are_values_that_the_option_accepts(name: str) -> None:
+    spec = optimizer_spec(name)
+    parameter = torch.zeros(2, 2, requires_grad=True)
+    given = {key: option.default for key, option in spec.options.items()}
+    optimizer = create_optimizer(name, [parameter], lr=0.1, options=given)
+    for key, value in given.items():
+        if key in optimizer.defaults:
+            assert optimizer.defaults[key] == value, key
+    for key, value in spec.fixed.items():
+        if key in optimizer.defaults:
+            assert optimizer.defaults[key] == value, key
+
+
+def test_every_name_of_timms_factory_is_listed_or_has_a_reason() -> None:
+    names = optimizer_names()
+    assert set(LECTURE) <= set(names)
+    for name in timm.optim.list_optimizers():
+        if name in names:
+            continue
+        assert optimizer_spec(name).missing, name
+        with pytest.raises(ConfigError, match=r"needs (the package|a CUDA device)"):
+            create_optimizer(name, [torch.zeros(1, requires_grad=True)], lr=0.1)
+    assert set(known_names()) == {*timm.optim.list_optimizers(), "adam-uncorrected"}
+    assert list(names) == sorted(names)
+
+
+def test_only_adahessian_differentiates_twice() -> None:
+    assert [name for name in optimizer_names() if needs_second_order(name)] == ["adahessian"]
+
+
+@pytest.mark.parametrize("name", sorted(HEAD_ONLY))
+def test_head_only_names_are_refused_with_the_way_out(name: str) -> None:
+    assert name not in optimizer_names()
+    with pytest.raises(ConfigError, match="head on cached features"):
+        create_optimizer(name, [torch.zeros(1, requires_grad=True)], lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("adma", "adam"), ("momentun", "momentum"), ("Lion", "lion"), ("adam_uncorrected", "adam-uncorrected")],
+)
+def test_unknown_names_answer_with_the_nearest(wrong: str, right: str) -> None:
+    for call in (lambda: create_optimizer(wrong, [torch.zeros(1)], lr=0.1), lambda: default_lr(wrong, pretrained=True)):
+        with pytest.raises(ConfigError, match=f"unknown optimizer '{wrong}', did you mean '{right}'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "scratch"),
+    [("sgd", 0.1), ("momentum", 0.1), ("nesterov", 0.1), ("adam", 1e-3), ("adam-uncorrected", 1e-3), ("adamw", 1e-3)]
+    + [("adagrad", 1e-2), ("rmsprop", 1e-3), ("lion", 1e-4), ("muon", 1e-3)],
+)
+def test_fine_tuning_starts_at_a_tenth(name: str, scratch: float) -> None:
+    assert default_lr(name, pretrained=False) == pytest.approx(scratch)
+    assert default_lr(name, pretrained=True) == pytest.approx(scratch / 10)
+
+
+def test_every_default_rate_is_a_positive_number() -> None:
+    assert all(0 < default_lr(name, pretrained=False) <= 1 for name in optimizer_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "values"),
+    [
+        ("adam", ["betas=0.8,0.95", "eps=1e-6", "amsgrad=true"], {"betas": (0.8, 0.95), "eps": 1e-6, "amsgrad": True}),
+        ("adam", ["betas=(0.8, 0.95)"], {"betas": (0.8, 0.95)}),
+        ("momentum", ["momentum=0.5"], {"momentum": 0.5}),
+        ("adan", ["betas=0.9,0.8,0.7"], {"betas": (0.9, 0.8, 0.7)}),
+        ("muon", ["ns_steps=3", "nesterov=True"], {"ns_steps": 3, "nesterov": True}),
+        ("muon", ["conv_mode=batched"], {"conv_mode": "batched"}),
+        ("kron", ["preconditioner_update_probability=0.5"], {"preconditioner_update_probability": 0.5}),
+        ("kron", ["memory_save_mode=one_diag"], {"memory_save_mode": "one_diag"}),
+        ("adopt", ["clip_exp=none"], {"clip_exp": None}),
+        ("sgdp", ["momentum=0"], {"momentum": 0.0}),
+        ("adahessian", ["n_samples=2"], {"n_samples": 2}),
+        ("adafactor", ["betas=0.9,0.99"], {"betas": (0.9, 0.99)}),
+        ("sgd", [], {}),
+    ],
+)
+def test_options_are_read_in_their_types_and_accepted(name: str, pairs: list[str], values: dict[str, object]) -> None:
+    parsed = parse_options(name, pairs)
+    assert parsed == values
+    assert [type(value) for value in parsed.values()] == [type(value) for value in values.values()]
+    create_optimizer(name, [torch.zeros(2, 2, requires_grad=True)], lr=0.1, options=parsed)
+
+
+@pytest.mark.parametrize(
+    ("name", "pair", "message"),
+    [
+        ("adam", "beta=0.9,0.99", "has no option 'beta', did you mean 'betas'"),
+        ("adam", "momentum=0.9", "has no option 'momentum'"),
+        ("sgd", "momentum=0.9", "has no options"),
+        ("cadamw", "caution=false", "has no option 'caution'"),
+        ("adam", "lr=0.1", "has no option 'lr'"),
+        ("adam", "eps", "not of the form key=value"),
+        ("adam", "eps=", "not of the form key=value"),
+        ("adam", "eps=small", "cannot be 'small'; it is a number"),
+        ("adam", "eps=nan", "cannot be nan"),
+        ("adam", "eps=-1", "at least 0"),
+        ("adam", "betas=0.9", "2 numbers"),
+        ("adam", "betas=0.9,1.0", "below 1"),
+        ("adam", "amsgrad=1", "true or false"),
+        ("momentum", "momentum=1.5", "at least 0 and below 1"),
+        ("muon", "ns_steps=2.5", "a whole number"),
+        ("muon", "conv_mode=fold", "one of flatten, batched"),
+    ],
+)
+def test_wrong_options_are_errors_with_one_clear_line(name: str, pair: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_options(name, [pair])
+    assert f"optimizer {name!r}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_option_given_twice_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        parse_options("adam", ["eps=1e-6", "eps=1e-7"])
+
+
+@pytest.mark.parametrize("options", [{"nesterov": True}, {"betas": (0.9, 1.5)}, {"betas": 0.9}, {"eps": True}])
+def test_values_from_python_are_checked_like_text(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="optimizer 'adam'"):
+        create_optimizer("adam", [torch.zeros(1, requires_grad=True)], lr=0.1, options=options)
+
+
+def test_a_combination_that_the_constructor_refuses_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="optimizer 'nesterov'"):
+        create_optimizer("nesterov", [torch.zeros(1, requires_grad=True)], lr=0.1, options={"momentum": 0.0})
+
+
+@pytest.mark.parametrize("lr", [-0.1, float("nan"), float("inf")])
+def test_a_rate_must_be_finite_and_not_negative(lr: float) -> None:
+    with pytest.raises(ConfigError, match="lr"):
+        create_optimizer("adam", [torch.zeros(1, requires_grad=True)], lr=lr)
+    with pytest.raises(ConfigError, match="weight decay"):
+        create_optimizer("adam", [torch.zeros(1, requires_grad=True)], lr=0.1, weight_decay=lr)
+
+
+def test_nothing_to_train_is_a_training_error() -> None:
+    for nothing in ([], [{"params": []}]):
+        with pytest.raises(TrainingError, match="no trainable parameters"):
+            create_optimizer("adam", nothing, lr=0.1)
+
+
+def test_groups_keep_their_own_rate_and_decay_and_are_not_changed() -> None:
+    tensors = [torch.zeros(2, requires_grad=True) for _ in range(3)]
+    groups = [
+        {"params": [tensors[0]], "lr": 0.5, "weight_decay": 0.0},
+        {"params": [tensors[1]], "lr_scale": 0.1},
+        {"params": [tensors[2]]},
+    ]
+    snapshot = copy.deepcopy(groups)
+    optimizer = create_optimizer("adamw", groups, lr=0.2, weight_decay=0.3)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.02, 0.2])
+    assert [group["initial_lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.02, 0.2])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.3, 0.3]
+    assert [sorted(group) for group in groups] == [sorted(group) for group in snapshot]
+
+
+def test_corrected_decay_refers_to_each_groups_own_maximum() -> None:
+    """adamc decays by lr²/max lr a step: at a group's own peak that is lr, whatever the base rate is."""
+    weights = [torch.ones(3, requires_grad=True) for _ in range(2)]
+    groups = [{"params": [weight], "lr": lr} for weight, lr in zip(weights, (0.1, 0.01), strict=True)]
+    optimizer = create_optimizer("adamc", groups, lr=0.1, weight_decay=0.5)
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(weights[0].detach(), torch.full((3,), 1 - 0.1 * 0.5))
+    torch.testing.assert_close(weights[1].detach(), torch.full((3,), 1 - 0.01 * 0.5))
+
+
+@pytest.mark.parametrize("name", ["adam-uncorrected", "adam", "nesterov", "kron", "lion", "muon"])
+def test_state_saved_and_loaded_continues_the_same_path(name: str) -> None:
+    def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = tiny_model()
+        return model, create_optimizer(name, model.parameters(), lr=1e-3)
+
+    straight, optimizer = fresh()
+    train(straight, optimizer, steps=3)
+    resumed, resumed_optimizer = fresh()
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    resumed_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    torch.manual_seed(5)
+    train(straight, optimizer, steps=2)
+    torch.manual_seed(5)
+    train(resumed, resumed_optimizer, steps=2)
+    for (key, one), (_, other) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
+        assert torch.equal(one, other), key
+
+
+def test_adam_uncorrected_evaluates_a_closure_with_gradients() -> None:
+    x = torch.tensor([2.0], requires_grad=True)
+    optimizer = create_optimizer("adam-uncorrected", [x], lr=0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (x**2).sum()
+        loss.backward()
+        return loss
+
+    step: Callable[..., torch.Tensor] = optimizer.step
+    assert float(step(closure)) == 4.0
+    assert float(x.detach()) < 2.0
+
+
+def test_fused_off_cuda_changes_nothing() -> None:
+    optimizer = create_optimizer("adam", [torch.zeros(1, requires_grad=True)], lr=0.1, fused=True)
+    assert not optimizer.defaults["fused"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="fused optimizers are for CUDA")
+@pytest.mark.parametrize("name", LECTURE)
+def test_fused_on_cuda_takes_the_same_steps(name: str) -> None:
+    paths = []
+    for fused in (False, True):
+        model = tiny_model().double()
+        weight = model[4].weight.detach().cuda().requires_grad_()
+        optimizer = create_optimizer(name, [weight], lr=0.01, fused=fused)
+        assert bool(optimizer.defaults.get("fused")) == (fused and optimizer_spec(name).fused)
+        for _ in range(10):
+            weight.grad = torch.sin(weight.detach())
+            optimizer.step()
+        paths.append(weight.detach().cpu())
+    torch.testing.assert_close(paths[0], paths[1], rtol=1e-10, atol=1e-10)

@@ -1,0 +1,70 @@
+"""tl-kit: transfer learning and ensembling of image classifiers on timm's model zoo.
+
+>>> import tl_kit
+>>> run = tl_kit.finetune(tl_kit.FinetuneConfig(model="resnet18", data="imgs"))  # doctest: +SKIP
+>>> tl_kit.load(run.checkpoint).predict("photo.jpg")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from tl_kit._version import __version__
+from tl_kit.config import (
+    AugmentConfig,
+    AutoPolicyConfig,
+    DataConfig,
+    EnsembleConfig,
+    FinetuneConfig,
+    HeadConfig,
+    LoopConfig,
+    RuntimeConfig,
+    StoreConfig,
+)
+from tl_kit.errors import TlKitError
+
+if TYPE_CHECKING:
+    from tl_kit.api import (
+        EnsembleResult,
+        Evaluation,
+        FinetuneResult,
+        Prediction,
+        Predictor,
+        ensemble,
+        evaluate,
+        finetune,
+        load,
+        predict,
+    )
+
+__all__ = [
+    "AugmentConfig",
+    "AutoPolicyConfig",
+    "DataConfig",
+    "EnsembleConfig",
+    "EnsembleResult",
+    "Evaluation",
+    "FinetuneConfig",
+    "FinetuneResult",
+    "HeadConfig",
+    "LoopConfig",
+    "Prediction",
+    "Predictor",
+    "RuntimeConfig",
+    "StoreConfig",
+    "TlKitError",
+    "__version__",
+    "ensemble",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what needs torch only when it is asked for: the command line's help must not wait for it."""
+    if name in __all__:
+        return getattr(import_module("tl_kit.api"), name)
+    raise AttributeError(f"module 'tl_kit' has no attribute {name!r}")

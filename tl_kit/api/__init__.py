@@ -1,0 +1,20 @@
+"""What users call; the command line calls the same functions and only prints."""
+
+from tl_kit.api.ensembles import EnsembleResult, ensemble
+from tl_kit.api.evaluation import Evaluation, evaluate
+from tl_kit.api.finetuning import FinetuneResult, finetune
+from tl_kit.api.prediction import predict
+from tl_kit.api.predictor import Prediction, Predictor, load
+
+__all__ = [
+    "EnsembleResult",
+    "Evaluation",
+    "FinetuneResult",
+    "Prediction",
+    "Predictor",
+    "ensemble",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+]

@@ -1,0 +1,127 @@
+"""``ensemble``: from several checkpoints to one folder that predicts, with the receipt of what was gained."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_kit.api.evaluation import labels_for, seen, split_config
+from tl_kit.api.predictor import Predictor, load, load_members
+from tl_kit.config import EnsembleConfig
+from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.data.scan import scan
+from tl_kit.ensembling.alignment import align_classes
+from tl_kit.ensembling.folder import is_ensemble, write_ensemble
+from tl_kit.ensembling.receipt import Receipt, SplitPredictions, build_receipt, verdict
+from tl_kit.errors import CheckpointError, DataError, MemberError
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.runtime import detect
+from tl_kit.training.checkpoint import Checkpoint, load_checkpoint
+from tl_kit.training.files import new_numbered_folder
+
+__all__ = ["EnsembleResult", "ensemble"]
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """The ensemble's folder and its receipt."""
+
+    checkpoint: str
+    receipt: Receipt
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"checkpoint": self.checkpoint, **self.receipt}
+
+
+def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
+    """Combine finished checkpoints and score them on the validation and test images of their data.
+
+    Raises MemberError when the members' class names differ or one was trained on images that it would be scored on.
+    """
+    members = _load(config.checkpoints)
+    classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
+    predictor = load_members(
+        members[0].path, members, classes=classes, rule=config.rule, runtime=detect(config.runtime)
+    )
+    data = config.data or _common_data(members)
+    manifest = scan(data, split_config(predictor))
+    reporter.message(f"{len(members)} members, scored on {data}")
+    val = _predict(predictor, manifest, "val", data, reporter)
+    test = _predict(predictor, manifest, "test", data, reporter)
+    if val is None:
+        raise DataError(f"{data}: has no validation images, which choosing the best member needs")
+    paths = [str(member.path) for member in members]
+    receipt = build_receipt(config.rule, paths, val=val, test=test, samples=config.bootstrap, seed=config.seed)
+    reporter.message(verdict(receipt))
+    folder = _write(config, members, classes, receipt)
+    return EnsembleResult(str(folder), receipt)
+
+
+def _load(paths: Sequence[Path]) -> list[Checkpoint]:
+    """Members in the order given; an ensemble among them stands for its own members."""
+    members: list[Checkpoint] = []
+    for path in map(Path, paths):
+        members.extend(load(path).members if is_ensemble(path) else [load_checkpoint(path)])
+    if len(members) < 2:
+        raise MemberError(f"an ensemble needs at least two checkpoints, {len(members)} given")
+    return members
+
+
+def _common_data(members: Sequence[Checkpoint]) -> Path:
+    """The data set that every member was trained on, by content; refused if they differ."""
+    contents = {member.meta.get("data", {}).get("content") for member in members}
+    root = members[0].meta.get("data", {}).get("root")
+    if len(contents) != 1 or not root:
+        raise MemberError(
+            "the members were trained on different images or splits: name the folder to score on with --data"
+        )
+    if not Path(root).exists():
+        raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
+    return Path(root)
+
+
+def _predict(
+    predictor: Predictor, manifest: Manifest, split: str, data: Path, reporter: Reporter
+) -> SplitPredictions | None:
+    samples = manifest.split(split)
+    if not samples:
+        return None
+    _refuse_leaks(predictor, samples, split)
+    labels = labels_for(samples, manifest, predictor, data)
+    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    kept = [index for index in range(len(samples)) if index not in failures]
+    if not kept:
+        raise DataError(f"{data}: none of the {len(samples)} images of {split} can be decoded")
+    stack = stack[:, kept]
+    return SplitPredictions(members=stack, ensemble=predictor.combine(stack), labels=labels[kept])
+
+
+def _refuse_leaks(predictor: Predictor, samples: Sequence[Sample], split: str) -> None:
+    """What a member was trained on cannot score it, and what it was selected by cannot test it."""
+    for member in predictor.members:
+        count = seen(samples, [member], *(("train",) if split == "val" else ("train", "val")))
+        if count:
+            raise MemberError(
+                f"{member.path}: was trained or selected on {count} of the {len(samples)} {split} images, so its scores "
+                "would be no evidence; train all members on the same splits"
+            )
+
+
+def _write(config: EnsembleConfig, members: Sequence[Checkpoint], classes: Sequence[str], receipt: Receipt) -> Path:
+    if config.out is None:
+        folder = new_numbered_folder(Path(config.default_out), "ensemble")
+    else:
+        folder = Path(config.out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CheckpointError(f"--out {folder}: is not empty; choose another folder or remove it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_ensemble(folder, [m.path for m in members], classes=classes, rule=config.rule, receipt=dict(receipt))
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    return folder

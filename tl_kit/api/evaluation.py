@@ -1,0 +1,111 @@
+"""``evaluate``: what a checkpoint or an ensemble scores on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.api.predictor import Predictor, load
+from tl_kit.config import DataConfig, RuntimeConfig
+from tl_kit.data.manifest import SPLITS, Manifest, Sample
+from tl_kit.data.scan import scan
+from tl_kit.errors import ConfigError, DataError
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.training.checkpoint import Checkpoint, digest_prefix
+
+__all__ = ["Evaluation", "evaluate", "labels_for", "seen", "split_config"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on one split. ``confusion[i][j]``: images of class i predicted as j, in the order of ``per_class``."""
+
+    split: str
+    images: int
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    checkpoint: Path | str,
+    data: Path | str,
+    *,
+    split: str | None = None,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Score ``split`` (train, val, test, all) of ``data``.
+
+    By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
+    that the model has never seen. Splits that the run made are made again, equal. Raises DataError when the folder
+    has classes that the model does not know or an image that cannot be decoded.
+    """
+    if split is not None and split not in (*SPLITS, "all"):
+        raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
+    predictor = load(checkpoint, runtime=runtime)
+    manifest = scan(Path(data), split_config(predictor))
+    chosen = split or _default_split(manifest, predictor)
+    samples = manifest.samples if chosen == "all" else manifest.split(chosen)
+    if not samples:
+        raise DataError(f"{data}: has no {chosen} split; choose another --split")
+    _warn_if_seen(samples, predictor, chosen, reporter)
+    labels = labels_for(samples, manifest, predictor, Path(data))
+    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    for index, reason in failures.items():
+        reporter.message(f"left out: {samples[index].path}: {reason}")
+    kept = [index for index in range(len(samples)) if index not in failures]
+    if not kept:
+        raise DataError(f"{data}: none of the {len(samples)} images of {chosen} can be decoded")
+    probabilities, truth = predictor.combine(stack[:, kept]), labels[kept]
+    return Evaluation(
+        split=chosen,
+        images=len(kept),
+        metrics=metrics.summary(probabilities, truth),
+        per_class=metrics.per_class(probabilities, truth, predictor.classes),
+        confusion=metrics.confusion(probabilities, truth),
+    )
+
+
+def split_config(predictor: Predictor) -> DataConfig:
+    """How the first member's run made missing splits: the same data then falls into the same splits."""
+    stored = predictor.members[0].meta.get("config", {}).get("split", {})
+    names = DataConfig.__dataclass_fields__
+    return DataConfig(**{name: value for name, value in stored.items() if name in names})
+
+
+def seen(samples: Sequence[Sample], members: Sequence[Checkpoint], *splits: str) -> int:
+    """How many of the samples were in these splits of any member's run."""
+    known = {digest for m in members for s in splits for digest in m.meta.get("data", {}).get(s, ())}
+    return sum(digest_prefix(sample) in known for sample in samples)
+
+
+def _default_split(manifest: Manifest, predictor: Predictor) -> str:
+    if manifest.made_splits and not seen(manifest.samples, predictor.members, "train", "val"):
+        return "all"
+    return "test" if manifest.split("test") else "val"
+
+
+def _warn_if_seen(samples: Sequence[Sample], predictor: Predictor, split: str, reporter: Reporter) -> None:
+    count = seen(samples, predictor.members, "train")
+    if count:
+        reporter.message(f"warning: {count} of the {len(samples)} images of {split} were trained on; this is no test")
+
+
+def labels_for(samples: Sequence[Sample], manifest: Manifest, predictor: Predictor, data: Path) -> NDArray[np.int64]:
+    """Class indices (n,) in the predictor's order. Raises DataError if the data has a class that it does not know."""
+    position = {name: index for index, name in enumerate(predictor.classes)}
+    unknown = [name for name in manifest.classes if name not in position]
+    if unknown:
+        raise DataError(f"{data}: has classes that the model does not know: {', '.join(unknown[:5])}")
+    return np.array([position[manifest.classes[sample.label]] for sample in samples], dtype=np.int64)

@@ -1,0 +1,121 @@
+"""``finetune``: from a folder of images and a timm name to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tl_kit import metrics
+from tl_kit.api.closed_form import fit_closed_form, head_cut
+from tl_kit.api.gradient import fit_by_gradient
+from tl_kit.api.outcome import Outcome
+from tl_kit.api.run import Run, labels_of, prepare
+from tl_kit.config import FinetuneConfig
+from tl_kit.errors import TrainingError
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
+
+__all__ = ["FinetuneResult", "finetune"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult:
+    """What a run produced. ``val`` is None without validation images, ``test`` without test images."""
+
+    checkpoint: str
+    model: str
+    policy: str
+    classes: tuple[str, ...]
+    trainable_parameters: int
+    epochs: int
+    val: dict[str, float] | None
+    test: dict[str, float] | None
+    seconds: dict[str, float]
+    audit: dict[str, int | bool]
+    status: str = "finished"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**asdict(self), "classes": list(self.classes)}
+
+
+def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> FinetuneResult:
+    """Fine-tune one model and write its checkpoint folder.
+
+    Raises a subclass of TlKitError for every mistake in the data, the options or the weights. Ctrl-C after the first
+    epoch ends the run with the best checkpoint and ``status="interrupted"``; before it, KeyboardInterrupt passes on and
+    no folder is left behind.
+    """
+    run = prepare(config, reporter)
+    try:
+        save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
+        _save_meta(run, status="running")
+        trunk = head_cut(run)
+        outcome = fit_closed_form(run, trunk) if trunk is not None else fit_by_gradient(run)
+        return _finish(run, outcome)
+    finally:
+        if not is_checkpoint(run.folder):
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
+    scores = {split: _score(run, outcome, split) for split in ("val", "test")}
+    save_weights(run.folder, run.model)
+    result = FinetuneResult(
+        checkpoint=str(run.folder),
+        model=run.config.model,
+        policy=str(run.policy),
+        classes=run.manifest.classes,
+        trainable_parameters=outcome.trainable_parameters,
+        epochs=outcome.epochs,
+        val=scores["val"],
+        test=scores["test"],
+        seconds=run.clock.seconds(),
+        audit=outcome.audit.to_dict(),
+        status=outcome.status,
+    )
+    _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result))
+    if outcome.error is not None:
+        raise TrainingError(f"{outcome.error} in {run.folder}")
+    return result
+
+
+def _score(run: Run, outcome: Outcome, split: str) -> dict[str, float] | None:
+    samples = run.manifest.split(split)
+    if not samples:
+        return None
+    probabilities = metrics.softmax(outcome.logits[split].numpy().astype(np.float64))
+    return metrics.summary(probabilities, labels_of(samples))
+
+
+def _without_classes(result: FinetuneResult) -> dict[str, Any]:
+    return {name: value for name, value in result.to_dict().items() if name != "classes"}
+
+
+def _save_meta(run: Run, **content: object) -> None:
+    save_meta(
+        run.folder,
+        run.manifest.classes,
+        config=_plain(asdict(run.config)),
+        data={
+            "content": run.manifest.content_hash(),
+            "root": str(run.manifest.root),
+            "train": _digests(run, "train"),
+            "val": _digests(run, "val"),
+        },
+        weights=asdict(run.weights) | {"loaded": len(run.weights.loaded)},
+        **content,
+    )
+
+
+def _digests(run: Run, split: str) -> list[str]:
+    """What was trained on or selected with: a later evaluation on these images would be no test."""
+    return sorted(digest_prefix(sample) for sample in run.manifest.split(split))
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,158 @@
+"""One fine-tuning run's parts, put together from a configuration: data, model, policy, folder, clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from tl_kit.config import FinetuneConfig
+from tl_kit.data.cache import PixelStore
+from tl_kit.data.manifest import Manifest, Sample, check_trainable
+from tl_kit.data.scan import scan
+from tl_kit.data.transforms import Preprocessing
+from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.freezing.auto import choose_policy
+from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
+from tl_kit.reporting import Reporter
+from tl_kit.runtime import Runtime, detect
+from tl_kit.training.checkpoint import is_checkpoint
+from tl_kit.training.files import new_numbered_folder
+from tl_kit.zoo.heads import classifier_names
+from tl_kit.zoo.weights import WeightsReport, build_model
+
+__all__ = ["STAGES", "Clock", "Run", "labels_of", "prepare"]
+
+STAGES = ("scan", "data", "features", "train", "evaluate")
+
+
+@dataclass
+class Clock:
+    """Seconds by stage. ``with clock("scan"): ...`` adds to a stage."""
+
+    started: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[stage] += time.perf_counter() - before
+
+    def seconds(self) -> dict[str, float]:
+        """Total first, then the stages; what is in no stage (imports, building the model, saving) is in the total."""
+        return {"total": time.perf_counter() - self.started, **self.stages}
+
+
+@dataclass
+class Run:
+    """What every step of a run reads. ``manifest`` holds only images that have been decoded."""
+
+    config: FinetuneConfig
+    reporter: Reporter
+    runtime: Runtime
+    clock: Clock
+    manifest: Manifest
+    store: PixelStore
+    model: nn.Module
+    weights: WeightsReport
+    preprocessing: Preprocessing
+    policy: Policy
+    folder: Path
+
+    def trainable(self, epoch: int = 0) -> frozenset[str]:
+        """Names of the parameters that train in ``epoch``."""
+        heads = classifier_names(self.model)
+        classifier = [
+            name for name, _ in self.model.named_parameters() if name.startswith(tuple(f"{h}." for h in heads))
+        ]
+        if self.policy.name == "head":
+            groups = [classifier]
+        elif self.policy.name == "full":
+            groups = [[name for name, _ in self.model.named_parameters()]]
+        else:
+            groups = parameter_groups(self.model)
+        return self.policy.trainable(groups, classifier, epoch=epoch)
+
+
+def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:
+    """Class indices (n,)."""
+    return np.array([sample.label for sample in samples], dtype=np.int64)
+
+
+def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
+    """Scan, choose, build and decode: everything before the first forward pass."""
+    _check(config)
+    clock, runtime = Clock(), detect(config.runtime)
+    with clock("scan"):
+        manifest = scan(Path(config.data), config.split)
+    for note in manifest.notes:
+        reporter.message(note)
+    policy = _policy(config, manifest, reporter)
+    model, weights = build_model(
+        config.model, len(manifest.classes), weights=config.weights, img_size=config.img_size, seed=config.seed
+    )
+    reporter.message(weights.summary())
+    preprocessing = Preprocessing.from_model(model)
+    store = PixelStore(preprocessing, config.store)
+    with clock("data"):
+        manifest = _decode(manifest, store, reporter, crop_train=policy.name == "head")
+    for exclusion in manifest.exclusions:
+        reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+    check_trainable(manifest)
+    folder = _folder(config)
+    return Run(config, reporter, runtime, clock, manifest, store, model, weights, preprocessing, policy, folder)
+
+
+def _check(config: FinetuneConfig) -> None:
+    for name in ("epochs", "batch_size", "img_size"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if config.lr is not None and not 0 < config.lr < float("inf"):
+        raise ConfigError(f"--lr {config.lr}: must be a positive number")
+    if config.seed < 0:
+        raise ConfigError(f"--seed {config.seed}: must be 0 or more")
+
+
+def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Policy:
+    if config.policy != "auto":
+        return parse_policy(config.policy)
+    policy, reason = choose_policy(len(manifest.split("train")), len(manifest.classes), config.auto)
+    reporter.message(f"policy {policy}: {reason}")
+    return policy
+
+
+def _decode(manifest: Manifest, store: PixelStore, reporter: Reporter, *, crop_train: bool) -> Manifest:
+    """Decode every image once; those that cannot be decoded leave the manifest, with the reason."""
+    reporter.start("decode", len(manifest.samples))
+    train = manifest.split("train")
+    rest = manifest.split("val") + manifest.split("test")
+    failures = store.fill(train, crop=crop_train, on_image=reporter.advance)
+    failures += store.fill(rest, crop=True, on_image=reporter.advance)
+    return manifest.without(failures)
+
+
+def _folder(config: FinetuneConfig) -> Path:
+    """The run's folder: ``--out``, or the next numbered one under ``ckpts``."""
+    if config.out is None:
+        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in config.model)
+        return new_numbered_folder(Path(config.default_out), stem)
+    out = Path(config.out)
+    if is_checkpoint(out):
+        raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--out {out}: cannot be made ({error.strerror})") from error
+    return out

@@ -1,0 +1,215 @@
+"""Every default value of tl-kit, in frozen dataclasses. The command line derives its own defaults from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = [
+    "AugmentConfig",
+    "AutoPolicyConfig",
+    "DataConfig",
+    "DecodeConfig",
+    "DoctorConfig",
+    "EnsembleConfig",
+    "FinetuneConfig",
+    "HeadConfig",
+    "LoopConfig",
+    "OptimizerDefaults",
+    "RuntimeConfig",
+    "ScheduleDefaults",
+    "StoreConfig",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed."""
+
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    split_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """Images of more pixels are refused: four bytes each must fit into memory, once a thread."""
+
+    max_pixels: int = 2**27
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side."""
+
+    min_images: int = 5
+    max_imbalance: float = 10.0
+    min_side: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """The penalised logistic regression on cached features.
+
+    ``strengths`` are scikit-learn's C on standardised features, weakest penalty last.
+    """
+
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    max_iter: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """The device (``auto``: a GPU if there is one) and the batch size of inference."""
+
+    device: str = "auto"
+    batch_size: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
+
+    memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random resized crop (share of the area, aspect ratio) and the probability of a horizontal flip."""
+
+    crop_scale: tuple[float, float] = (0.35, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """The training loop, where ``FinetuneConfig`` says ``None``."""
+
+    optimizer: str = "adamw"
+    head_optimizer: str = "lbfgs"
+    gradient_head_optimizer: str = "adamw"
+    schedule: str = "cosine"
+    epochs: int = 12
+    head_epochs: int = 100
+    batch_size: int = 32
+    warmup_epochs: float = 0.5
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoPolicyConfig:
+    """Where ``--policy auto`` changes its mind: training images in all, and images a class."""
+
+    head_below_images: int = 200
+    head_below_per_class: int = 20
+    full_from_images: int = 10_000
+    full_from_per_class: int = 100
+    last_groups: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """One fine-tuning run. ``None`` means: sized to the data, the policy or the model."""
+
+    model: str
+    data: Path
+    policy: str = "auto"
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    weights: str = "auto"
+    img_size: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    default_out: str = "ckpts"
+    patience: int = 5
+    split: DataConfig = DataConfig()
+    head: HeadConfig = HeadConfig()
+    loop: LoopConfig = LoopConfig()
+    augment: AugmentConfig = AugmentConfig()
+    auto: AutoPolicyConfig = AutoPolicyConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    store: StoreConfig = StoreConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on."""
+
+    checkpoints: tuple[Path, ...]
+    data: Path | None = None
+    out: Path | None = None
+    rule: str = "mean"
+    seed: int = 0
+    bootstrap: int = 2000
+    default_out: str = "ensembles"
+    runtime: RuntimeConfig = RuntimeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerDefaults:
+    """Where each optimizer starts.
+
+    ``learning_rates`` are for training from scratch; fine-tuning takes ``finetune_scale`` of them. An optimizer that
+    is not listed starts at the rate of its own constructor. ``options`` are those of the lecture's optimizers.
+    """
+
+    finetune_scale: float = 0.1
+    learning_rates: Mapping[str, float] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw"), 0.1),
+            **dict.fromkeys(("sgdw", "sgdp", "sgdc", "csgdw", "csgdp", "csgdc"), 0.1),
+            **dict.fromkeys(("bnbsgd", "bnbsgd8bit", "fusedsgd"), 0.1),
+            **dict.fromkeys(("adam", "adam-uncorrected", "adamw", "rmsprop"), 1e-3),
+            **dict.fromkeys(("muon", "nmuon", "adamuon", "nadamuon"), 1e-3),
+            **dict.fromkeys(("adafactorbv", "adafactorbvc", "cadafactorbv", "cadafactorbvc"), 1e-3),
+            **dict.fromkeys(("adafactor", "cadafactor", "adagrad"), 1e-2),
+        }
+    )
+    options: Mapping[str, Mapping[str, object]] = field(
+        default_factory=lambda: {
+            "sgd": {},
+            "momentum": {"momentum": 0.9},
+            "nesterov": {"momentum": 0.9},
+            "adagrad": {"eps": 1e-10, "initial_accumulator_value": 0.0},
+            "rmsprop": {"alpha": 0.9, "eps": 1e-8, "centered": False},
+            "adam": {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False},
+            "adam-uncorrected": {"betas": (0.9, 0.999), "eps": 1e-8},
+            "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False},
+        }
+    )
+    timm_momentum: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleDefaults:
+    """The options of each learning-rate decay. Places and lengths are shares of the steps that follow the warm-up."""
+
+    options: Mapping[str, Mapping[str, object]] = field(
+        default_factory=lambda: {
+            "constant": {},
+            "step": {"every": 0.3, "gamma": 0.1},
+            "multistep": {"milestones": (0.5, 0.75), "gamma": 0.1},
+            "exponential": {"k": 5.0},
+            "inverse": {"k": 9.0},
+            "cosine": {"floor": 0.0},
+            "linear": {"floor": 0.0},
+            "poly": {"power": 0.9, "floor": 0.0},
+            "onecycle": {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4},
+            "cyclic": {"cycles": 5, "floor": 0.0},
+            "wsd": {"decay": 0.2, "shape": "1-sqrt", "floor": 0.0},
+            "plateau": {
+                "factor": 0.1,
+                "patience": 2,
+                "threshold": 1e-4,
+                "cooldown": 0,
+                "floor": 0.0,
+                "mode": "min",
+            },
+        }
+    )

@@ -1,0 +1,75 @@
+"""The pixel store: every image is read and decoded once, resized to what the run needs, and kept as uint8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import psutil
+from torch import Tensor
+
+from tl_kit.config import StoreConfig
+from tl_kit.data.decode import decode
+from tl_kit.data.manifest import Exclusion, Sample
+from tl_kit.data.transforms import Preprocessing
+from tl_kit.errors import ImageError
+from tl_kit.runtime import decode_pool
+
+__all__ = ["PixelStore", "read_pixels"]
+
+
+def read_pixels(path: Path, preprocessing: Preprocessing, *, crop: bool) -> Tensor:
+    """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized. Raises ImageError."""
+    image = decode(path, min_side=preprocessing.min_side)
+    return preprocessing.evaluate(image) if crop else preprocessing.resize(image)
+
+
+class PixelStore:
+    """Decoded images of one run, by content digest.
+
+    Training images are kept resized and uncropped (augmentation draws its crops from them), all others as the
+    evaluation transform leaves them. Beyond ``memory_share`` of the free memory, images are decoded again when needed.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, config: StoreConfig = StoreConfig()) -> None:
+        self.preprocessing = preprocessing
+        self.budget = int(psutil.virtual_memory().available * config.memory_share)
+        self.used = 0
+        self._pixels: dict[tuple[str, bool], Tensor] = {}
+
+    def fill(
+        self, samples: Sequence[Sample], *, crop: bool, on_image: Callable[[], object] | None = None
+    ) -> list[Exclusion]:
+        """Decode all ``samples``, keep what fits, and return those that cannot be decoded, with the reason."""
+        failures = []
+        for sample, pixels in zip(samples, self._decode(samples, crop=crop), strict=True):
+            if isinstance(pixels, ImageError):
+                failures.append(Exclusion(sample.path, str(pixels)))
+            elif self.used + pixels.nbytes <= self.budget:
+                self.used += pixels.nbytes
+                self._pixels[sample.digest, crop] = pixels
+            if on_image is not None:
+                on_image()
+        return failures
+
+    def get(self, samples: Sequence[Sample], *, crop: bool) -> list[Tensor]:
+        """Pixels of some samples, from memory or from their files. Raises ImageError if a file has gone bad since."""
+        missing = [sample for sample in samples if (sample.digest, crop) not in self._pixels]
+        decoded = dict(zip([s.digest for s in missing], self._decode(missing, crop=crop), strict=True))
+        found = []
+        for sample in samples:
+            pixels = decoded.get(sample.digest, self._pixels.get((sample.digest, crop)))
+            if isinstance(pixels, ImageError):
+                raise ImageError(f"{sample.path}: {pixels}; the file changed since the scan")
+            assert pixels is not None
+            found.append(pixels)
+        return found
+
+    def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
+        def one(sample: Sample) -> Tensor | ImageError:
+            try:
+                return read_pixels(sample.path, self.preprocessing, crop=crop)
+            except ImageError as error:
+                return error
+
+        return decode_pool().map(one, samples)

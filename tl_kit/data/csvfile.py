@@ -1,0 +1,135 @@
+"""Listing a CSV file of ``path,label[,split][,group]``."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_kit.data.listing import SPLIT_NAMES, Candidate, Listing
+from tl_kit.data.manifest import Exclusion
+from tl_kit.errors import DataError
+
+__all__ = ["list_csv"]
+
+_REQUIRED = ("path", "label")
+_COLUMNS = (*_REQUIRED, "split", "group")
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    values: dict[str, str]
+
+
+def list_csv(file: Path) -> Listing:
+    """Candidates of a CSV file in UTF-8, with a header; paths are relative to the file's folder.
+
+    Commas, semicolons and tabs may separate. Other columns are passed over. ``split`` takes the usual names
+    (:data:`SPLIT_NAMES`); it is filled in every row or in none. Rows of an empty ``group`` belong to no group.
+    Files that are missing, or listed twice alike, become exclusions with their line number.
+
+    Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
+    label, an unknown or missing split, or a path listed twice with different labels or splits.
+    """
+    problems: list[str] = []
+    rows = [row for row in _rows(file, problems) if _is_sound(row, problems)]
+    if any(row.values.get("split") for row in rows):
+        bare = [row.line for row in rows if not row.values["split"]]
+        if bare:
+            problems.append(f"line {bare[0]}: no split, though other rows have one ({len(bare)} such rows)")
+    listing = Listing()
+    first: dict[str, tuple[_Row, Candidate]] = {}
+    for row in rows:
+        candidate = _candidate(row, file.parent)
+        key = os.path.normpath(candidate.path)
+        seen, twin = first.setdefault(key, (row, candidate))
+        if seen is row:
+            _list_one(candidate, row, listing)
+        elif (twin.label, twin.split, twin.group) == (candidate.label, candidate.split, candidate.group):
+            listing.exclusions.append(Exclusion(candidate.path, f"line {row.line}: listed in line {seen.line} already"))
+        else:
+            problems.append(f"line {row.line}: {row.values['path']} is listed otherwise in line {seen.line}")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise DataError(f"{file}: {'; '.join(problems[:3])}{more}")
+    return listing
+
+
+def _list_one(candidate: Candidate, row: _Row, listing: Listing) -> None:
+    path = candidate.path
+    if path.is_file():
+        listing.candidates.append(candidate)
+    else:
+        reason = "is a folder" if path.is_dir() else "no such file" if not path.exists() else "not a regular file"
+        listing.exclusions.append(Exclusion(path, f"line {row.line}: {reason}"))
+
+
+def _candidate(row: _Row, base: Path) -> Candidate:
+    split = row.values.get("split", "").lower()
+    return Candidate(
+        path=base / row.values["path"],
+        label=row.values["label"],
+        split=SPLIT_NAMES[split] if split else None,
+        group=row.values.get("group") or None,
+    )
+
+
+def _is_sound(row: _Row, problems: list[str]) -> bool:
+    found = [f"no {name}" for name in _REQUIRED if not row.values[name]]
+    split = row.values.get("split", "")
+    if split and split.lower() not in SPLIT_NAMES:
+        found.append(f"unknown split '{split}' (use train, val or test)")
+    problems.extend(f"line {row.line}: {text}" for text in found)
+    return not found
+
+
+def _rows(file: Path, problems: list[str]) -> Iterator[_Row]:
+    """Rows with the known columns, stripped of surrounding blanks; those of the wrong length go to ``problems``."""
+    line = 1
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            delimiter = max(_DELIMITERS, key=stream.readline().count)
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            columns = _header(file, next(reader, []))
+            for cells in reader:
+                line = reader.line_num
+                if not any(cell.strip() for cell in cells):
+                    continue
+                if len(cells) != len(columns):
+                    problems.append(f"line {line}: {len(cells)} cells, but the header has {len(columns)}")
+                    continue
+                named = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
+                yield _Row(line, {name: cell for name, cell in named.items() if name in _COLUMNS})
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 text; save it as 'CSV UTF-8'") from error
+    except csv.Error as error:
+        raise DataError(f"{file}: after line {line}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _header(file: Path, cells: list[str]) -> list[str]:
+    columns = [cell.strip().lower() for cell in cells]
+    missing = [name for name in _REQUIRED if name not in columns]
+    if missing:
+        raise DataError(
+            f"{file}: line 1 names no column {' and no column '.join(missing)}; "
+            "the header must be path,label[,split][,group]"
+        )
+    for name in _COLUMNS:
+        if columns.count(name) > 1:
+            raise DataError(f"{file}: line 1 names the column {name} twice")
+    for column in columns:
+        close = difflib.get_close_matches(column, [name for name in _COLUMNS if name not in columns], n=1, cutoff=0.7)
+        if close:
+            raise DataError(
+                f"{file}: line 1 names a column '{column}'; rename it to '{close[0]}' if it is meant so, "
+                "or to something else"
+            )
+    return columns

@@ -1,0 +1,128 @@
+"""Listing a folder: class folders, or split folders that hold class folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tl_kit.data.listing import EXPECTED, SPLIT_NAMES, Candidate, Listing, name_some
+from tl_kit.data.manifest import Exclusion
+from tl_kit.errors import DataError
+
+__all__ = ["list_files", "list_folder"]
+
+# Written by operating systems, editors and NAS boxes into other people's folders.
+_LITTER = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+
+
+def list_folder(root: Path) -> Listing:
+    """Candidates of a folder, with every file and folder that belongs to no class as an exclusion.
+
+    Split folders count as such if they are named so (:data:`SPLIT_NAMES`, any case) and either all folders are, or
+    one of them is "train" and holds folders. Folders inside a class folder belong to that class.
+
+    Raises :class:`DataError` if the folder cannot be read, holds nothing, or has split folders without one for
+    training or two for one split.
+    """
+    listing = Listing()
+    passed_over: list[Exclusion] = []
+    folders, files = _entries(root, passed_over)
+    if not folders:
+        found = f"holds {len(files)} files but no folders" if files else "is empty"
+        unreadable = [exclusion.reason for exclusion in passed_over if exclusion.path == root]
+        raise DataError(f"{root}: {unreadable[0] if unreadable else found}; {EXPECTED}")
+    splits = _split_folders(root, folders)
+    if not splits:
+        _list_classes(root, None, listing)
+        return listing
+    strays = [Exclusion(folder, "stray folder next to the split folders") for folder in folders]
+    strays += [Exclusion(file, "stray file next to the split folders") for file in files]
+    listing.exclusions += passed_over + [stray for stray in strays if stray.path not in splits.values()]
+    for split, folder in splits.items():
+        _list_classes(folder, split, listing)
+    return listing
+
+
+def list_files(root: Path) -> tuple[list[Path], list[Exclusion]]:
+    """Every file below a folder whose labels do not matter, in order of name, and what was passed over.
+
+    Raises :class:`DataError` if the folder cannot be read.
+    """
+    exclusions: list[Exclusion] = []
+    files = list(_walk(root, exclusions, above=frozenset()))
+    unreadable = [exclusion.reason for exclusion in exclusions if exclusion.path == root]
+    if unreadable:
+        raise DataError(f"{root}: {unreadable[0]}")
+    return files, exclusions
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """The folder of each split; empty if these are class folders."""
+    named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    training = [folder for folder in named if SPLIT_NAMES[folder.name.lower()] == "train"]
+    if len(named) < len(folders) and not any(_entries(folder, [])[0] for folder in training):
+        return {}
+    splits: dict[str, Path] = {}
+    for folder in named:
+        split = SPLIT_NAMES[folder.name.lower()]
+        if split in splits:
+            raise DataError(f"{root}: both {splits[split].name}/ and {folder.name}/ mean {split}; merge or rename one")
+        splits[split] = folder
+    if splits and "train" not in splits:
+        raise DataError(f"{root}: there is {name_some([f.name for f in named])} but no train folder; {EXPECTED}")
+    return splits
+
+
+def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
+    folders, files = _entries(parent, listing.exclusions)
+    if split is not None and not folders:
+        listing.exclusions.append(Exclusion(parent, "split folder without class folders: its files have no labels"))
+        return
+    listing.exclusions.extend(Exclusion(file, "stray file not inside a class folder") for file in files)
+    for folder in folders:
+        listing.class_folders[split, folder.name] = folder
+        for file in _walk(folder, listing.exclusions, above=frozenset({_identity(parent)})):
+            listing.candidates.append(Candidate(file, folder.name, split))
+
+
+def _walk(folder: Path, exclusions: list[Exclusion], *, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        identity = _identity(folder)
+    except OSError as error:
+        exclusions.append(Exclusion(folder, f"cannot be read: {error.strerror}"))
+        return
+    if identity in above:
+        exclusions.append(Exclusion(folder, "symbolic link to a folder that contains it"))
+        return
+    folders, files = _entries(folder, exclusions)
+    yield from files
+    for inner in folders:
+        yield from _walk(inner, exclusions, above=above | {identity})
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], list[Path]]:
+    """Folders and files in it, each sorted by name; hidden entries and dangling links go to the exclusions."""
+    folders: list[Path] = []
+    files: list[Path] = []
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        exclusions.append(Exclusion(folder, f"cannot be read: {error.strerror}"))
+        return folders, files
+    for entry in entries:
+        path = folder / entry.name
+        if entry.name.startswith(".") or entry.name in _LITTER:
+            exclusions.append(Exclusion(path, "hidden"))
+        elif entry.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on a loop of links
+            exclusions.append(Exclusion(path, "dangling symbolic link"))
+        elif entry.is_dir():
+            folders.append(path)
+        else:
+            files.append(path)
+    return folders, files

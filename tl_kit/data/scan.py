@@ -1,0 +1,180 @@
+"""One look at all files: a folder or a CSV file becomes a Manifest, and nothing is left out without a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from tl_kit.config import DataConfig
+from tl_kit.data.csvfile import list_csv
+from tl_kit.data.decode import check_header, sniff
+from tl_kit.data.folders import list_folder
+from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
+from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.splits import assign_splits
+from tl_kit.errors import DataError, ImageError
+from tl_kit.runtime import decode_pool
+
+__all__ = ["scan"]
+
+_DEFAULT = DataConfig()
+_CHUNK = 16  # files a task: handing over single files costs as much as reading them
+_Found = tuple[Candidate, str]  # a file that begins like an image, and its digest
+
+
+def scan(path: Path, config: DataConfig = _DEFAULT, *, progress: Callable[[int, int], None] | None = None) -> Manifest:
+    """Read every file below ``path`` once, and say what is there.
+
+    ``path`` is a folder of class folders, a folder of split folders, or a CSV file. Classes are ordered naturally
+    ("2" before "10"). Splits that are missing are made (:func:`assign_splits`) and noted; with train and val
+    given, no test split is made. Headers are checked here, pixels when they are decoded: hand what fails then to
+    :meth:`Manifest.without`. ``progress(done, total)`` is called in the calling thread, in files.
+
+    Raises :class:`DataError` if the layout is none of the three, if given splits disagree on classes, or if there is
+    nothing to train on (:func:`check_trainable`).
+    """
+    root = Path(path).absolute()
+    listing = _list(root)
+    found, unreadable = _read_all(listing.candidates, progress)
+    exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
+    classes = sorted({candidate.label for candidate, _ in found}, key=natural_key)
+    if len(classes) < 2:
+        raise DataError(_too_few_classes(root, classes, exclusions))
+    _check_agreement(root, found)
+    samples, notes = _complete_splits(_samples(found, classes), config)
+    manifest = Manifest(
+        root=root,
+        classes=tuple(classes),
+        samples=tuple(sorted(samples, key=lambda s: (SPLITS.index(s.split), s.label, s.digest, str(s.path)))),
+        exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
+        notes=tuple(notes),
+        made_splits=_made_splits(found),
+    )
+    check_trainable(manifest)
+    return manifest
+
+
+def _list(root: Path) -> Listing:
+    if root.is_dir():
+        return list_folder(root)
+    if root.is_file() and root.suffix.lower() in (".csv", ".tsv"):
+        return list_csv(root)
+    problem = "neither a folder nor a .csv file" if root.exists() else "no such file or folder"
+    raise DataError(f"{root}: {problem}; {EXPECTED}")
+
+
+def _read_all(
+    candidates: list[Candidate], progress: Callable[[int, int], None] | None
+) -> tuple[list[_Found], list[Exclusion]]:
+    chunks = [candidates[start : start + _CHUNK] for start in range(0, len(candidates), _CHUNK)]
+    found: list[_Found] = []
+    exclusions: list[Exclusion] = []
+    for results in decode_pool().map(lambda chunk: [_read(candidate) for candidate in chunk], chunks):
+        for result in results:
+            if isinstance(result, Exclusion):
+                exclusions.append(result)
+            else:
+                found.append(result)
+        if progress is not None:
+            progress(len(found) + len(exclusions), len(candidates))
+    return found, exclusions
+
+
+def _read(candidate: Candidate) -> _Found | Exclusion:
+    """Digest and header of one file. What does not begin like an image is not read to its end."""
+    path = candidate.path
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a named pipe would wait for ever
+            return Exclusion(path, "not a regular file")
+        with path.open("rb") as stream:
+            data = stream.read(16)
+            if not data:
+                return Exclusion(path, "empty file")
+            if sniff(data):
+                data += stream.read()
+        check_header(data)
+    except OSError as error:
+        return Exclusion(path, f"cannot be read: {error.strerror or error}")
+    except ImageError as error:
+        return Exclusion(path, str(error))
+    return candidate, hashlib.sha256(data).hexdigest()
+
+
+def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]:
+    filled = {(candidate.split, candidate.label) for candidate, _ in found}
+    return [
+        Exclusion(folder, "class folder without images")
+        for key, folder in listing.class_folders.items()
+        if key not in filled
+    ]
+
+
+def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]) -> str:
+    left_out = ""
+    if exclusions:
+        first = exclusions[0]
+        left_out = f" ({len(exclusions)} files or folders were left out, the first: {first.path}: {first.reason})"
+    found = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
+    return f"{root}: {found}{left_out}; {EXPECTED}"
+
+
+def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
+    """Given splits must have the same classes."""
+    classes: dict[str, set[str]] = defaultdict(set)
+    for candidate, _ in found:
+        if candidate.split is not None:
+            classes[candidate.split].add(candidate.label)
+    if classes and "train" not in classes:
+        raise DataError(f"{root}: {name_some(list(classes))} has images, but train has none; {EXPECTED}")
+    every = set().union(*classes.values())
+    lacks = [
+        f"{split} lacks {name_some(sorted(every - classes[split], key=natural_key))}"
+        for split in SPLITS
+        if split in classes and every - classes[split]
+    ]
+    if lacks:
+        raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}")
+
+
+def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
+    """Those whose split is not given have the split ""."""
+    index = {name: label for label, name in enumerate(classes)}
+    return [
+        Sample(candidate.path, index[candidate.label], candidate.split or "", digest, candidate.group)
+        for candidate, digest in found
+    ]
+
+
+def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
+    given = {candidate.split for candidate, _ in found}
+    if {"train", "val"} <= given:
+        return ()
+    return ("val",) if "test" in given else ("val", "test")
+
+
+def _complete_splits(samples: list[Sample], config: DataConfig) -> tuple[list[Sample], list[str]]:
+    given = {sample.split for sample in samples} - {""}
+    if {"train", "val"} <= given:
+        missing = [] if "test" in given else ["no test split is given, and none is made: train and val are kept whole"]
+        return samples, missing
+    test_fraction = 0.0 if "test" in given else config.test_fraction
+    pool = [sample for sample in samples if sample.split in ("", "train")]
+    splits = assign_splits(
+        [sample.label for sample in pool],
+        [sample.digest for sample in pool],
+        [sample.group for sample in pool],
+        val_fraction=config.val_fraction,
+        test_fraction=test_fraction,
+        seed=config.split_seed,
+    )
+    made = [replace(sample, split=split) for sample, split in zip(pool, splits, strict=True)]
+    notes = [
+        f"no {name} split is given: {fraction:.0%} of each class set aside ({splits.count(name)} images)"
+        for name, fraction in (("val", config.val_fraction), ("test", test_fraction))
+        if fraction > 0
+    ]
+    return made + [sample for sample in samples if sample.split == "test"], notes

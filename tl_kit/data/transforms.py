@@ -1,0 +1,120 @@
+"""From a decoded image to the tensor that a model sees: one evaluation transform, and the training augmentation.
+
+Geometry (resize, crop) happens on uint8 images on the CPU; normalisation happens on whole batches, where the model is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+
+from tl_kit.config import AugmentConfig
+
+__all__ = ["Preprocessing", "TrainTransform", "augment", "normalize"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What timm's model card says of a model's input: size (c, h, w), interpolation, crop, mean and std."""
+
+    input_size: tuple[int, int, int]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_model(cls, model: nn.Module) -> Preprocessing:
+        """What timm resolves from the model's ``pretrained_cfg``."""
+        config: Mapping[str, object] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+        fields = {name: config[name] for name in cls.__dataclass_fields__}
+        for name in ("input_size", "mean", "std"):
+            fields[name] = tuple(fields[name])  # type: ignore[arg-type]
+        return cls(**fields)  # type: ignore[arg-type]
+
+    @cached_property
+    def _steps(self) -> list[Callable[..., object]]:
+        steps = create_transform(
+            input_size=self.input_size,
+            is_training=False,
+            use_prefetcher=True,
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            mean=self.mean,
+            std=self.std,
+        )
+        return list(steps.transforms)
+
+    @property
+    def min_side(self) -> int:
+        """The side, in pixels, to which the shorter edge of an image is resized before the crop."""
+        return int(min(self.input_size[1:]) / self.crop_pct)
+
+    def evaluate(self, image: Image.Image) -> Tensor:
+        """timm's evaluation geometry: RGB image -> uint8 tensor (3, h, w) of the input size."""
+        return self._apply(image, self._steps)
+
+    def resize(self, image: Image.Image) -> Tensor:
+        """The same without the final crop: what training draws its random crops from. uint8 (3, h', w')."""
+        return self._apply(image, [*self._steps[:-2], self._steps[-1]])
+
+    @staticmethod
+    def _apply(image: Image.Image, steps: list[Callable[..., object]]) -> Tensor:
+        value: object = image
+        for step in steps:
+            value = step(value)
+        if not isinstance(value, Tensor):
+            raise TypeError(f"timm's transform ends in {type(value).__name__}, expected a tensor")
+        return value
+
+
+def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """(x / 255 - mean) / std on a uint8 batch (n, 3, h, w); float32, bit-equal to torchvision's ToTensor and Normalize."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(-1, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(-1, 1, 1)
+    return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+class TrainTransform(nn.Module):
+    """Random resized crop (Szegedy et al. 2015, "Inception") and horizontal flip on a uint8 image (3, h, w)."""
+
+    def __init__(self, preprocessing: Preprocessing, config: AugmentConfig = AugmentConfig()) -> None:
+        super().__init__()
+        self.crop = v2.RandomResizedCrop(
+            preprocessing.input_size[1:],
+            scale=config.crop_scale,
+            ratio=config.crop_ratio,
+            interpolation=InterpolationMode.BILINEAR,
+            antialias=True,
+        )
+        self.flip = v2.RandomHorizontalFlip(config.flip)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 (3, h', w') -> uint8 (3, h, w)."""
+        out: Tensor = self.flip(self.crop(image))
+        return out
+
+
+def augment(images: list[Tensor], transform: nn.Module, *, seed: int, epoch: int, keys: list[str]) -> Tensor:
+    """Apply ``transform`` to each image under a seed of its own: (seed, epoch, key) decide, not the batch or the order.
+
+    Returns a uint8 batch (n, 3, h, w). The global random state is left as it was.
+    """
+    views = []
+    with torch.random.fork_rng(devices=[]):
+        for image, key in zip(images, keys, strict=True):
+            digest = hashlib.sha256(f"{seed}/{epoch}/{key}".encode()).digest()
+            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            views.append(transform(image))
+    return torch.stack(views)

@@ -1,0 +1,76 @@
+"""An ensemble on disk: a folder with copies of its members, which predicts on its own wherever it is moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tl_kit.ensembling.rules import RULES
+from tl_kit.errors import CheckpointError
+from tl_kit.training.checkpoint import CONFIG, META, WEIGHTS
+from tl_kit.training.files import write_json
+
+__all__ = ["EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
+
+MANIFEST = "ensemble.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EnsembleFolder:
+    """What ``ensemble.json`` says: the members' folders, the class order of the ensemble, the rule, the receipt."""
+
+    path: Path
+    members: tuple[Path, ...]
+    classes: tuple[str, ...]
+    rule: str
+    content: Mapping[str, Any]
+
+
+def is_ensemble(folder: Path) -> bool:
+    """Whether a folder is one that ``write_ensemble`` made."""
+    return (folder / MANIFEST).is_file()
+
+
+def write_ensemble(
+    folder: Path, members: Sequence[Path], *, classes: Sequence[str], rule: str, **content: object
+) -> None:
+    """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
+    names = []
+    for number, member in enumerate(members, 1):
+        name = f"members/{number:02d}-{member.resolve().name}"
+        (folder / name).mkdir(parents=True)
+        for file in (WEIGHTS, CONFIG, META):
+            shutil.copyfile(member / file, folder / name / file)
+        names.append(name)
+    write_json(
+        folder / MANIFEST,
+        {"format": FORMAT, "classes": list(classes), "rule": rule, "members": names, **content},
+    )
+
+
+def read_ensemble(folder: Path) -> EnsembleFolder:
+    """Raises CheckpointError if ``ensemble.json`` is broken, of another format, or points outside the folder."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not in a format that this version of tl-kit reads")
+    names, classes, rule = _strings(content.get("members")), _strings(content.get("classes")), content.get("rule")
+    if not names or not classes or not isinstance(rule, str) or rule not in RULES:
+        raise CheckpointError(f"{path}: members, classes or rule are missing or broken")
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise CheckpointError(f"{path}: member {name!r} lies outside the ensemble's folder")
+    return EnsembleFolder(folder, tuple(folder / name for name in names), tuple(classes), rule, content)
+
+
+def _strings(value: object) -> list[str]:
+    """The value if it is a list of strings, else an empty list."""
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else []

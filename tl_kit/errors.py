@@ -1,0 +1,70 @@
+"""The exception tree: every mistake that a user can make derives from :class:`TlKitError`.
+
+::
+
+    TlKitError                  one clear line, exit code 2
+    ├── ConfigError             an option's value is wrong
+    │   └── PolicyError         a freezing policy does not fit the model
+    ├── DataError               a folder, a CSV file or a split is wrong
+    │   └── ImageError          one image cannot be decoded
+    ├── WeightsError            pretrained weights cannot be had, or do not fit
+    ├── CheckpointError         a checkpoint or ensemble folder is missing, foreign or broken
+    │   └── MemberError         members of an ensemble do not belong together
+    ├── TrainingError           the loss is no longer finite, or there is nothing to train
+    └── AuditError              a tensor that the policy freezes changed (a defect of ours)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuditError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "MemberError",
+    "PolicyError",
+    "TlKitError",
+    "TrainingError",
+    "WeightsError",
+]
+
+
+class TlKitError(Exception):
+    """Base of all errors raised on purpose; its text is one line that names the file or option and what to do."""
+
+
+class ConfigError(TlKitError):
+    """An option has a value that it cannot have."""
+
+
+class PolicyError(ConfigError):
+    """A freezing policy does not fit the model."""
+
+
+class DataError(TlKitError):
+    """The images, their labels or their splits cannot be used as they are."""
+
+
+class ImageError(DataError):
+    """One image cannot be decoded; the text is the reason, without the path."""
+
+
+class WeightsError(TlKitError):
+    """Pretrained weights cannot be found, are damaged or do not fit the model."""
+
+
+class CheckpointError(TlKitError):
+    """A checkpoint or ensemble folder is missing, written by something else, or broken."""
+
+
+class MemberError(CheckpointError):
+    """Checkpoints cannot be members of one ensemble."""
+
+
+class TrainingError(TlKitError):
+    """Training cannot go on, or cannot start."""
+
+
+class AuditError(TlKitError):
+    """A frozen tensor changed during training."""

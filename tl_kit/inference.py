@@ -1,0 +1,119 @@
+"""The only inference loop: images in batches, decoded once, through any number of models.
+
+A model's output for one image does not depend on who asks: training, ``evaluate``, ``ensemble`` and ``predict`` all
+come through here, with the same decoder, the same evaluation transform and the same batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tl_kit.data.cache import PixelStore
+from tl_kit.data.decode import decode
+from tl_kit.data.manifest import Sample
+from tl_kit.data.transforms import Preprocessing, normalize
+from tl_kit.errors import ImageError
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.runtime import Runtime, decode_pool
+
+__all__ = ["FileReader", "Reader", "Source", "StoreReader", "run_models"]
+
+Source = Path | bytes | Image.Image
+"""What can be decoded: a path, a file's bytes, or a Pillow image."""
+
+
+class Reader(Protocol):
+    """Where batches come from: ``read(start, stop)`` gives uint8 batches (n, 3, h, w), one for each preprocessing."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class StoreReader:
+    """Reads samples from a run's pixel store, as the evaluation transform leaves them."""
+
+    store: PixelStore
+    samples: Sequence[Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
+        pixels = self.store.get(self.samples[start:stop], crop=True)
+        return {self.store.preprocessing: torch.stack(pixels)}
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Decodes each source once for all preprocessings.
+
+    A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero and whoever reads the
+    result must drop that row.
+    """
+
+    sources: Sequence[Source]
+    preprocessings: Sequence[Preprocessing]
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
+        rows = list(decode_pool().map(self._views, self.sources[start:stop]))
+        for index, row in enumerate(rows, start):
+            if isinstance(row, ImageError):
+                self.failures[index] = str(row)
+        return {p: torch.stack([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
+
+    def _views(self, source: Source) -> dict[Preprocessing, Tensor] | ImageError:
+        decoded: dict[
+            int, Image.Image
+        ] = {}  # by the side that the decoder may draft to: pixels equal those of one model alone
+        views = {}
+        try:
+            for p in dict.fromkeys(self.preprocessings):
+                if p.min_side not in decoded:
+                    decoded[p.min_side] = decode(source, min_side=p.min_side)
+                views[p] = p.evaluate(decoded[p.min_side])
+        except ImageError as error:
+            return error
+        return views
+
+    @staticmethod
+    def _pixels(row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
+        if isinstance(row, ImageError):
+            return torch.zeros(preprocessing.input_size, dtype=torch.uint8)
+        return row[preprocessing]
+
+
+def run_models(
+    models: Sequence[tuple[nn.Module, Preprocessing]],
+    reader: Reader,
+    runtime: Runtime,
+    *,
+    reporter: Reporter = SILENT,
+) -> list[Tensor]:
+    """Outputs of every model for every image of ``reader``: float32 on the CPU, (n, ...) each, in order.
+
+    Models are placed on the runtime's device and put in eval mode.
+    """
+    outputs: list[list[Tensor]] = [[] for _ in models]
+    placed = [(runtime.place(model).eval(), preprocessing) for model, preprocessing in models]
+    with torch.inference_mode():
+        for start in range(0, len(reader), runtime.batch_size):
+            stop = min(start + runtime.batch_size, len(reader))
+            batch = reader.read(start, stop)
+            for (model, preprocessing), rows in zip(placed, outputs, strict=True):
+                images = normalize(runtime.batch(batch[preprocessing]), preprocessing)
+                rows.append(model(images).float().cpu())
+            reporter.advance(stop - start)
+    return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]

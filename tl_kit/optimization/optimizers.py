@@ -1,0 +1,125 @@
+"""Optimizers by name, over torch and timm: one registry for the command line, the recipes and the training loop."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_kit.config import OptimizerDefaults
+from tl_kit.errors import ConfigError, TrainingError
+from tl_kit.optimization.options import check_options, parse_pairs
+from tl_kit.optimization.registry import HEAD_ONLY, OptimizerSpec, known_names, optimizer_spec
+
+__all__ = [
+    "HEAD_ONLY",
+    "create_optimizer",
+    "default_lr",
+    "needs_second_order",
+    "optimizer_names",
+    "parse_options",
+]
+
+
+def optimizer_names() -> tuple[str, ...]:
+    """Every name that :func:`create_optimizer` can make on this machine, sorted; without :data:`HEAD_ONLY`."""
+    return tuple(name for name in known_names() if not optimizer_spec(name).missing)
+
+
+def needs_second_order(name: str) -> bool:
+    """Whether gradients must be taken with ``create_graph=True``, so that ``step`` can differentiate them again."""
+    return optimizer_spec(name).second_order
+
+
+def default_lr(name: str, *, pretrained: bool) -> float:
+    """The usual starting rate, or a tenth of it for pretrained weights (:class:`OptimizerDefaults`)."""
+    spec = _usable(name)
+    return spec.default_lr * (OptimizerDefaults().finetune_scale if pretrained else 1.0)
+
+
+def parse_options(name: str, pairs: Sequence[str]) -> dict[str, object]:
+    """Read ``["betas=0.9,0.99", "eps=1e-6"]``; the result holds what was given, typed.
+
+    Raises :class:`ConfigError` for an unknown optimizer, an option that it does not have (naming the nearest), or a
+    value that the option cannot have.
+    """
+    return parse_pairs(f"optimizer {name!r}", pairs, _usable(name).options)
+
+
+def create_optimizer(
+    name: str,
+    params_or_groups: Iterable[Tensor] | Iterable[Mapping[str, Any]],
+    *,
+    lr: float,
+    weight_decay: float = 0.0,
+    options: Mapping[str, object] | None = None,
+    fused: bool = False,
+) -> torch.optim.Optimizer:
+    """The optimizer ``name`` over tensors, or over groups such as those of ``param_groups``.
+
+    A group keeps its own ``lr`` and ``weight_decay``; one with an ``lr_scale`` and no ``lr`` gets ``lr * lr_scale``.
+    Every group is given its ``initial_lr``, to which schedules refer. ``fused`` asks for the fused version where the
+    optimizer has one and all parameters are on a CUDA device; it changes speed only.
+
+    Raises :class:`ConfigError` for an unknown name (with the nearest one), a name that only fits a head
+    (:data:`HEAD_ONLY`), a missing package, an unknown option or a value out of range, and :class:`TrainingError`
+    where there are no parameters.
+    """
+    spec = _usable(name)
+    owner = f"optimizer {name!r}"
+    for flag, value in (("lr", lr), ("weight decay", weight_decay)):
+        if not math.isfinite(value) or value < 0:
+            raise ConfigError(f"{owner}: the {flag} must be a finite number of at least 0, not {value}")
+    groups = _as_groups(params_or_groups, lr)
+    given = check_options(owner, options or {}, spec.options)
+    arguments = {key: option.default for key, option in spec.options.items()} | dict(spec.fixed) | given
+    if fused and spec.fused and all(p.is_cuda and p.is_floating_point() for g in groups for p in g["params"]):
+        arguments["fused"] = True
+    optimizer = _construct(spec, groups, {"lr": lr, "weight_decay": weight_decay, **arguments})
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        if "max_lr_snapshot" in group:
+            # timm's corrected decay is lr²/max lr; the maximum of a layer-wise rate is its own, not the base rate.
+            group["max_lr_snapshot"] = float(group["lr"])
+    return optimizer
+
+
+def _usable(name: str) -> OptimizerSpec:
+    spec = optimizer_spec(name)
+    if spec.missing:
+        raise ConfigError(f"optimizer {name!r} {spec.missing}")
+    return spec
+
+
+def _as_groups(params_or_groups: Iterable[Tensor] | Iterable[Mapping[str, Any]], lr: float) -> list[dict[str, Any]]:
+    entries = list(params_or_groups)
+    if all(isinstance(entry, Tensor) for entry in entries):
+        groups: list[dict[str, Any]] = [{"params": entries}]
+    else:
+        groups = [dict(entry) for entry in entries if isinstance(entry, Mapping)]
+    for group in groups:
+        group["params"] = list(group["params"])
+        group.setdefault("lr", lr * group.get("lr_scale", 1.0))
+    if not any(group["params"] for group in groups):
+        raise TrainingError("there are no trainable parameters: the optimizer has nothing to update")
+    return groups
+
+
+def _construct(spec: OptimizerSpec, groups: list[dict[str, Any]], arguments: dict[str, Any]) -> torch.optim.Optimizer:
+    assert spec.factory is not None
+    try:
+        with warnings.catch_warnings():
+            # timm's Kron recommends opt_einsum for speed; it gives the same numbers without.
+            warnings.filterwarnings("ignore", message=".*opt_einsum.*", category=UserWarning)
+            optimizer = spec.factory(groups, **arguments)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"optimizer {spec.name!r}: {error}") from error
+    if spec.factory.__module__ == "timm.optim.kron":
+        # Kron compiles one set of functions for each shape: minutes on a CPU, and a C++ compiler on every machine.
+        step = torch.compiler.set_stance("force_eager")(optimizer.step)
+        object.__setattr__(optimizer, "step", step)
+    return optimizer

@@ -1,0 +1,97 @@
+"""What makes the hardware fast: memory that is kept, the memory format, threads and the device.
+
+``prepare_process`` is called once before the first large allocation; ``Runtime`` travels through the library and
+says how tensors are laid out and where they live.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from tl_kit.config import RuntimeConfig
+
+__all__ = ["Runtime", "decode_pool", "detect", "keep_memory", "prepare_process"]
+
+# mallopt(3), bits of malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def keep_memory() -> bool:
+    """Tell glibc to keep freed memory instead of returning it to the kernel; True where that was possible.
+
+    A convolution's output is several megabytes: by default each one is mapped, zeroed page by page and unmapped again,
+    which takes longer than the arithmetic on a CPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl has none
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+@lru_cache(maxsize=1)
+def prepare_process() -> None:
+    """Settings that hold for the whole process; safe to call more than once."""
+    keep_memory()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(available_cores())
+
+
+def available_cores() -> int:
+    """Cores that this process may use (an affinity mask or a container may allow fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def decode_pool() -> ThreadPoolExecutor:
+    """The threads that read and decode images; Pillow releases the interpreter lock while it works."""
+    return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="tlkit-decode")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how a model runs. ``batch_size`` is that of inference."""
+
+    device: torch.device
+    channels_last: bool
+    batch_size: int
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in the memory format of this runtime."""
+        model = model.to(self.device)
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        return model
+
+    def batch(self, images: Tensor) -> Tensor:
+        """Move a batch (n, c, h, w) to the device, in the memory format of this runtime."""
+        images = images.to(self.device, non_blocking=True)
+        if self.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+
+def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
+    """The runtime of this machine: a GPU if there is one, else all cores of the CPU."""
+    prepare_process()
+    if config.device != "auto":
+        device = torch.device(config.device)
+    elif torch.cuda.is_available():
+        device = torch.device("cuda")
+    elif torch.backends.mps.is_available():
+        device = torch.device("mps")
+    else:
+        device = torch.device("cpu")
+    return Runtime(device=device, channels_last=device.type != "mps", batch_size=config.batch_size)

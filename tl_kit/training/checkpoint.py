@@ -1,0 +1,128 @@
+"""A checkpoint is a folder that timm itself can open: ``timm.create_model("local-dir:FOLDER")``.
+
+``config.json`` (architecture, classes, preprocessing, in timm's form), ``model.safetensors`` (weights) and
+``tlkit.json`` (the run's configuration, class names, metrics, versions). No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+from safetensors import SafetensorError
+from timm.models._hub import save_config_for_hf
+from torch import nn
+
+from tl_kit.data.manifest import Sample
+from tl_kit.data.transforms import Preprocessing
+from tl_kit.errors import CheckpointError
+from tl_kit.training.files import write_atomically, write_json
+
+__all__ = [
+    "Checkpoint",
+    "digest_prefix",
+    "is_checkpoint",
+    "load_checkpoint",
+    "save_config",
+    "save_meta",
+    "save_weights",
+]
+
+META, CONFIG, WEIGHTS = "tlkit.json", "config.json", "model.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: a model in eval mode, its class names in the order of its outputs, its preprocessing, its meta."""
+
+    path: Path
+    model: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    meta: Mapping[str, Any]
+
+
+def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
+    """Write ``config.json``: what timm needs to build the model, and the class names."""
+    data = {name: getattr(preprocessing, name) for name in Preprocessing.__dataclass_fields__}
+    write_atomically(
+        folder / CONFIG,
+        lambda path: save_config_for_hf(model, str(path), {"label_names": list(classes)}, data_config=data),
+    )
+
+
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Write ``model.safetensors`` from a model on any device."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(
+        folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, str(path), metadata={"format": "pt"})
+    )
+
+
+def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
+    """Write ``tlkit.json``."""
+    versions = {"torch": _version("torch"), "timm": timm.__version__, "tl_kit": _version("tl-kit")}
+    write_json(folder / META, {"format": FORMAT, "classes": list(classes), **content, "versions": versions})
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def digest_prefix(sample: Sample) -> str:
+    """How ``tlkit.json`` names an image that the run trained on or selected with."""
+    return sample.digest[:16]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a finished or interrupted run with weights."""
+    return all((folder / name).is_file() for name in (META, CONFIG, WEIGHTS))
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
+    if not is_checkpoint(folder):
+        missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / META}: cannot be read as JSON ({error})") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / META}: not in a format that this version of tl-kit reads")
+    classes = meta.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
+        raise CheckpointError(f"{folder / META}: has no class names")
+    return meta
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Open a checkpoint folder. Raises CheckpointError, in one line, whatever is wrong with it."""
+    meta = read_meta(folder)
+    try:
+        tensors = safetensors.torch.load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}); the file is damaged") from error
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=False)
+        model.load_state_dict(tensors)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({reason})") from error
+    classes = tuple(meta["classes"])
+    if model.num_classes != len(classes):
+        raise CheckpointError(f"{folder}: {model.num_classes} outputs but {len(classes)} class names in {META}")
+    return Checkpoint(folder, model.eval(), classes, Preprocessing.from_model(model), meta)

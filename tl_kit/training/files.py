@@ -1,0 +1,48 @@
+"""Files that are whole or absent: written under a temporary name, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tl_kit.errors import CheckpointError
+
+__all__ = ["new_numbered_folder", "write_atomically", "write_json"]
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make the file under a temporary name beside ``path``, then sync and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON object, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def new_numbered_folder(parent: Path, stem: str) -> Path:
+    """Make and return ``parent/stem-n`` with the first free n from 1; safe when two runs ask at once."""
+    for number in range(1, 1_000_000):
+        folder = parent / f"{stem}-{number}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CheckpointError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
+        return folder
+    raise CheckpointError(f"{parent}: no free number for {stem}; choose --out")

@@ -1,0 +1,80 @@
+"""The ``head`` policy in closed form: a penalised logistic regression on the trunk's cached features.
+
+The problem is convex, so there is no learning rate and no epoch to choose; only the strength of the penalty, which
+validation decides. Reference: cs231n, "Transfer learning": a linear classifier on CNN codes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.config import HeadConfig
+
+__all__ = ["HeadFit", "fit_head"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """A linear head on raw features: weight (classes, features), bias (classes,), the C chosen and its validation NLL."""
+
+    weight: Floats
+    bias: Floats
+    strength: float
+    val_nll: float | None
+    iterations: int
+
+
+def fit_head(
+    features: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: int,
+    *,
+    val_features: NDArray[np.float32],
+    val_labels: NDArray[np.int64],
+    config: HeadConfig = HeadConfig(),
+) -> HeadFit:
+    """Fit for each strength, from the strongest penalty on (warm start), and keep the one with the lowest validation NLL.
+
+    features (n, d), labels (n,) with at least two classes present; val_features (m, d), m may be 0: then the middle
+    strength is taken. Features are standardised for the fit; the result applies to the raw ones.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    scale[scale < 1e-6] = 1.0
+    x = ((features - mean) / scale).astype(np.float32)
+    chosen: HeadFit | None = None
+    strengths = config.strengths if len(val_labels) else (config.strengths[len(config.strengths) // 2],)
+    model = LogisticRegression(max_iter=config.max_iter, warm_start=True)
+    for strength in strengths:
+        model.set_params(C=strength)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an unconverged fit is judged by validation like any other
+            model.fit(x, labels)
+        weight, bias = _all_classes(model.coef_, model.intercept_, model.classes_, classes)
+        weight, bias = weight / scale, bias - (weight / scale) @ mean
+        nll = None
+        if len(val_labels):
+            nll = metrics.nll(metrics.softmax(val_features.astype(np.float64) @ weight.T + bias), val_labels)
+        if chosen is None or (nll is not None and chosen.val_nll is not None and nll < chosen.val_nll):
+            chosen = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)))
+        elif nll is not None and chosen.val_nll is not None and nll > chosen.val_nll:
+            break  # the penalty's path has one valley: weaker ones only fit the training images more closely
+    assert chosen is not None
+    return chosen
+
+
+def _all_classes(coef: Floats, intercept: Floats, present: NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:
+    """scikit-learn gives one row for two classes, and none for absent ones: one row a class, softmax unchanged."""
+    if len(present) == 2:
+        coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+    weight, bias = np.zeros((classes, coef.shape[1])), np.full(classes, -30.0)
+    weight[present], bias[present] = coef, intercept
+    return weight, bias

@@ -1,0 +1,23 @@
+"""``metrics.jsonl``: one JSON object a line, appended as the run goes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Journal"]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Appends rows to ``folder/metrics.jsonl``; each is on disk before the call returns."""
+
+    folder: Path
+
+    def write(self, **row: object) -> None:
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,149 @@
+"""The training loop: fit -> run_epoch -> train_step. It knows nothing of files, names or policies beyond its callables."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tl_kit.errors import TrainingError
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.training.batches import even_batches
+
+__all__ = ["FitResult", "Task", "fit", "run_epoch", "train_step"]
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """All that one fit needs.
+
+    ``batch(indices, epoch)`` gives (inputs, labels) on the device; ``evaluate()`` the validation metrics, or None
+    without validation images; ``multiplier(step, history)`` the learning rate's factor, given
+    the validation NLL of each epoch so far; ``set_mode()`` puts the model in the
+    policy's train mode; ``on_epoch(row)`` is called after each epoch, and ``on_best(epoch, metrics)`` after each that is the best so far.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    images: int
+    epochs: int
+    batch_size: int
+    seed: int
+    patience: int
+    clip_norm: float
+    batch: Callable[[Indices, int], tuple[Tensor, Tensor]]
+    evaluate: Callable[[], Mapping[str, float] | None]
+    multiplier: Callable[[int, Sequence[float]], float]
+    set_rate: Callable[[torch.optim.Optimizer, float], None]
+    set_mode: Callable[[], None]
+    on_best: Callable[[int, Mapping[str, float] | None], None]
+    on_epoch: Callable[[Mapping[str, float]], None]
+    second_order: bool = False
+
+
+@dataclass
+class FitResult:
+    """What a fit did. ``epochs`` counts finished ones; ``best_epoch`` is from 1, 0 if no epoch was finished."""
+
+    epochs: int = 0
+    best_epoch: int = 0
+    best: Mapping[str, float] | None = None
+    interrupted: bool = False
+    stopped_early: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def fit(task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT) -> FitResult:
+    """Train until the epochs are over, validation has not improved for ``patience`` epochs, or Ctrl-C.
+
+    Raises TrainingError at the first loss that is not finite. Whatever ends the fit, the best state so far has been
+    handed to ``on_best``.
+    """
+    result = FitResult()
+    try:
+        for epoch in range(task.epochs):
+            seen = [row["val_nll"] for row in result.history if "val_nll" in row]
+            row = run_epoch(task, accelerator, epoch, history=seen, reporter=reporter)
+            scores = task.evaluate()
+            result.epochs = epoch + 1
+            row |= {f"val_{name}": value for name, value in (scores or {}).items()}
+            result.history.append({"epoch": float(epoch + 1), **row})
+            reporter.epoch(result.history[-1])
+            task.on_epoch(result.history[-1])
+            if scores is None or result.best is None or _better(scores, result.best):
+                result.best_epoch, result.best = epoch + 1, scores
+                task.on_best(epoch + 1, scores)
+            elif epoch + 1 - result.best_epoch >= task.patience:
+                result.stopped_early = True
+                break
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def run_epoch(
+    task: Task, accelerator: Accelerator, epoch: int, *, history: Sequence[float] = (), reporter: Reporter = SILENT
+) -> dict[str, float]:
+    """One pass over the training images; returns the mean loss, the last rate, images a second and the data-wait share."""
+    task.set_mode()
+    batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
+    reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
+    total_loss, waited, started = 0.0, 0.0, time.perf_counter()
+    for index, indices in enumerate(batches):
+        before = time.perf_counter()
+        inputs, labels = task.batch(_share(indices, accelerator), epoch)
+        waited += time.perf_counter() - before
+        step = epoch * len(batches) + index
+        task.set_rate(task.optimizer, task.multiplier(step, history))
+        loss = train_step(task, accelerator, inputs, labels, step=step)
+        total_loss += loss * len(indices)
+        share = waited / (time.perf_counter() - started)
+        reporter.advance(len(indices), loss=loss, data_wait=share)
+    seconds = time.perf_counter() - started
+    return {
+        "loss": total_loss / task.images,
+        "lr": max(group["lr"] for group in task.optimizer.param_groups),
+        "images_per_second": task.images / seconds,
+        "data_wait": waited / seconds,
+    }
+
+
+def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
+    """Forward, cross-entropy, backward, update; returns the loss. Raises TrainingError if it is not finite."""
+    with accelerator.autocast():
+        logits = task.model(inputs)
+    loss = functional.cross_entropy(logits.float(), labels)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
+    accelerator.backward(loss, create_graph=task.second_order)
+    if task.clip_norm > 0:
+        accelerator.clip_grad_norm_(_trainable(task.optimizer), task.clip_norm)
+    task.optimizer.step()
+    task.optimizer.zero_grad(set_to_none=True)
+    return value
+
+
+def _share(indices: Indices, accelerator: Accelerator) -> Indices:
+    """This process's part of a batch; never empty, so that all processes take the same steps."""
+    part: Indices = indices[accelerator.process_index :: accelerator.num_processes]
+    return part if len(part) else indices[:1]
+
+
+def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _better(scores: Mapping[str, float], best: Mapping[str, float]) -> bool:
+    """Higher accuracy; at equal accuracy, lower NLL."""
+    return (scores["accuracy"], -scores["nll"]) > (best["accuracy"], -best["nll"])

@@ -1,0 +1,96 @@
+"""Put the tensors of a file into a model: the backbone from the file, the classifier always fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tl_kit.errors import WeightsError
+from tl_kit.zoo.construct import CheckpointFilter
+from tl_kit.zoo.heads import classifier_names, in_modules
+
+__all__ = ["Fit", "fit"]
+
+# Below this share of tensors in common, on either side, file and model are different architectures: ResNet-18 and
+# ResNet-34 share more than half of their names and shapes.
+MIN_SHARED = 0.9
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Tensor names. ``loaded`` and ``reinitialised`` are the model's; ``skipped`` are in the file only.
+
+    BatchNorm's step counters are in ``loaded`` where the file has them, and nowhere else.
+    """
+
+    loaded: tuple[str, ...]
+    reinitialised: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, *, label: str) -> Fit:
+    """Load the backbone's tensors in place; those of the classifier stay as they were drawn, whatever the file holds.
+
+    ``label`` names the file in messages. Raises WeightsError where the file is of another architecture, where a tensor
+    has another shape, or where a parameter holds a value that is not finite; the model is then as it was.
+    """
+    tensors = _convert(model, content, filter_fn, label)
+    own = model.state_dict()
+    heads = classifier_names(model)
+    placed = {name: value for name, value in tensors.items() if name in own and not in_modules(name, heads)}
+    skipped = [name for name in tensors if name not in own]
+    _check_architecture(model, placed, skipped, heads, label)
+    _check_tensors(model, placed, own, label)
+    model.load_state_dict(placed, strict=False)
+    fresh = [name for name in own if name not in placed and not name.endswith(_COUNTER)]
+    return Fit(loaded=tuple(placed), reinitialised=tuple(fresh), skipped=tuple(skipped))
+
+
+def _convert(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, label: str) -> dict[str, Tensor]:
+    try:
+        converted = filter_fn(dict(content), model)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{label}: timm cannot convert these tensors for the model ({reason})") from error
+    return {name: value for name, value in converted.items() if isinstance(value, Tensor)}
+
+
+def _check_architecture(
+    model: nn.Module, placed: Collection[str], skipped: Sequence[str], heads: tuple[str, ...], label: str
+) -> None:
+    needed = [n for n in model.state_dict() if not in_modules(n, heads) and not n.endswith(_COUNTER)]
+    missing = [name for name in needed if name not in placed]
+    # Left-over tensors of a part that the model has too (a deeper stage) betray a larger relative; those of other parts
+    # (a decoder, a text tower) do not matter.
+    parts = {name for name, _ in model.named_children()}
+    stray = [n for n in skipped if n.split(".")[0] in parts and not in_modules(n, heads) and not n.endswith(_COUNTER)]
+    here = len(needed) - len(missing)
+    if here < MIN_SHARED * len(needed):
+        raise WeightsError(
+            f"{label}: not of this architecture: it holds {here} of the {len(needed)} tensors below the classifier, "
+            f"missing {_few(missing)}" + (f", having instead {_few(skipped)}" if skipped else "")
+        )
+    if here < MIN_SHARED * (here + len(stray)):
+        raise WeightsError(
+            f"{label}: of a larger architecture: {len(stray)} of its tensors have no place, such as {_few(stray)}"
+        )
+
+
+def _check_tensors(model: nn.Module, placed: dict[str, Tensor], own: dict[str, Tensor], label: str) -> None:
+    wrong = [name for name, value in placed.items() if value.shape != own[name].shape]
+    if wrong:
+        shown = [f"{n} {tuple(placed[n].shape)} in the file, {tuple(own[n].shape)} in the model" for n in wrong]
+        raise WeightsError(f"{label}: {len(wrong)} tensors have another shape: {_few(shown, separator='; ')}")
+    parameters = {name for name, _ in model.named_parameters()}
+    broken = [n for n, value in placed.items() if n in parameters and not bool(torch.isfinite(value).all())]
+    if broken:
+        raise WeightsError(f"{label}: {len(broken)} tensors hold NaN or infinity, such as {_few(broken)}")
+
+
+def _few(names: Sequence[str], *, separator: str = ", ") -> str:
+    return separator.join(names[:3]) + (" …" if len(names) > 3 else "")

@@ -1,0 +1,115 @@
+"""Files of model repositories: from the Hugging Face cache on this machine, or downloaded into it.
+
+The hub client retries for most of a minute when there is no network. One short request before a download tells in
+seconds whether there is any use in trying.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from torch.hub import download_url_to_file, get_dir
+
+from tl_kit.errors import WeightsError
+from tl_kit.zoo.quiet import quiet
+
+__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url"]
+
+CONNECT_TIMEOUT = 5.0  # seconds
+
+
+def cached_file(repository: str, filenames: Iterable[str]) -> Path | None:
+    """The first of ``filenames`` that the local cache holds of ``owner/name[@revision]``, else None. No network."""
+    repo_id, _, revision = repository.partition("@")
+    for filename in filenames:
+        try:
+            found = huggingface_hub.try_to_load_from_cache(repo_id, filename, revision=revision or None)
+        except HFValidationError as error:
+            raise WeightsError(f"hf-hub:{repository}: not a repository name; write hf-hub:OWNER/NAME") from error
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def download(repository: str, filenames: Iterable[str]) -> Path:
+    """Download the first of ``filenames`` that the repository has, into the cache.
+
+    Raises WeightsError, within seconds, where the hub cannot be reached, is switched off by HF_HUB_OFFLINE, or does
+    not hold the repository or any of the files.
+    """
+    repo_id, _, revision = repository.partition("@")
+    _reach(constants.ENDPOINT)
+    for filename in filenames:
+        try:
+            with quiet():
+                path = huggingface_hub.hf_hub_download(
+                    repo_id,
+                    filename,
+                    revision=revision or None,
+                    endpoint=constants.ENDPOINT,
+                    etag_timeout=CONNECT_TIMEOUT,
+                    library_name="tl-kit",
+                )
+            return Path(path)
+        except LocalEntryNotFoundError as error:
+            raise WeightsError(f"{repository}: the download failed ({_reason(error)})") from error
+        except EntryNotFoundError:
+            continue
+        except GatedRepoError as error:
+            raise WeightsError(f"{repository}: accept its licence on the hub, then run hf auth login") from error
+        except RepositoryNotFoundError as error:
+            raise WeightsError(f"{repository}: the hub has no such repository, or it is private") from error
+        except Exception as error:
+            raise WeightsError(f"{repository}: the download failed ({_reason(error)})") from error
+    raise WeightsError(f"{repository}: the repository holds none of {', '.join(filenames)}")
+
+
+def cached_url(url: str) -> Path | None:
+    """The file of an earlier download by timm or torch.hub, else None."""
+    path = _url_target(url)
+    return path if path.is_file() else None
+
+
+def download_url(url: str) -> Path:
+    """Download weights that timm knows by URL only, into torch.hub's cache, checking the hash that the name carries."""
+    _reach(url)
+    path = _url_target(url)
+    digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with quiet():
+            download_url_to_file(url, str(path), hash_prefix=digest and digest.group(1), progress=False)
+        return path
+    except Exception as error:
+        raise WeightsError(f"{url}: the download failed ({_reason(error)})") from error
+
+
+def _url_target(url: str) -> Path:
+    return Path(get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def _reach(url: str) -> None:
+    try:
+        with quiet():
+            huggingface_hub.get_session().head(url, timeout=CONNECT_TIMEOUT)
+    except OfflineModeIsEnabled as error:
+        raise WeightsError("downloads are switched off (HF_HUB_OFFLINE)") from error
+    except Exception as error:
+        host = url.split("//")[-1].split("/")[0]
+        raise WeightsError(f"{host} cannot be reached ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__

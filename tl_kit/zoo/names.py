@@ -1,0 +1,130 @@
+"""What a model name stands for: a timm architecture and pretrained tag, a hub repository, or a folder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import get_deprecated_models
+
+from tl_kit.errors import ConfigError, WeightsError
+from tl_kit.zoo import hub
+from tl_kit.zoo.starter import WAYS_OUT
+
+__all__ = ["ModelSource", "resolve", "suggestions"]
+
+HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """``name`` as the user wrote it; ``factory_name`` as ``timm.create_model`` takes it without any network.
+
+    ``repository`` (``owner/name[@revision]``), ``folder`` and ``url`` are where its weights are, as far as known.
+    ``sized``: the model is built for one image size. ``side`` is its own image size, in pixels.
+    """
+
+    name: str
+    factory_name: str
+    sized: bool
+    side: int
+    repository: str | None = None
+    weights_name: str | None = None
+    folder: Path | None = None
+    url: str | None = None
+
+
+def resolve(name: str) -> ModelSource:
+    """Find out what a model name stands for; for ``hf-hub:`` names the repository's config.json is fetched.
+
+    Raises ConfigError, naming the nearest names, for one that timm does not know, and for a folder or repository that
+    is not a timm model; WeightsError where a config.json cannot be had.
+    """
+    if name.startswith(HUB_PREFIX):
+        repository = name.removeprefix(HUB_PREFIX)
+        return _from_config(name, _hub_config(name, repository), repository=repository)
+    if name.startswith(FOLDER_PREFIX):
+        folder = Path(name.removeprefix(FOLDER_PREFIX))
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{name}: {folder / 'config.json'} is missing, so this is no model folder of timm's form")
+        return _from_config(name, folder / "config.json", folder=folder)
+    return _from_registry(name)
+
+
+def suggestions(name: str, count: int = 4) -> list[str]:
+    """The timm names nearest to a mistyped one, best first; names without a tag come before those with one."""
+    plain = difflib.get_close_matches(name.lower(), timm.list_models(), n=count)
+    tagged = difflib.get_close_matches(name.lower(), timm.list_pretrained(), n=count) if "." in name else []
+    return (tagged + plain)[:count]
+
+
+def _hub_config(name: str, repository: str) -> Path:
+    cached = hub.cached_file(repository, ["config.json"])
+    if cached is not None:
+        return cached
+    try:
+        return hub.download(repository, ["config.json"])
+    except WeightsError as error:
+        raise WeightsError(f"{name}: its config.json is not on this machine, and {error}; {WAYS_OUT}") from error
+
+
+def _from_registry(name: str) -> ModelSource:
+    known = get_deprecated_models().get(name) or name
+    if any(mark in name for mark in "/\\:") or not timm.is_model(known):
+        raise ConfigError(_unknown(name))
+    try:
+        card = timm.get_pretrained_cfg(known)
+    except RuntimeError as error:
+        architecture = known.split(".")[0]
+        tags = timm.list_pretrained(f"{architecture}.*")
+        raise ConfigError(f"{name}: timm has no such pretrained tag; it has {', '.join(tags) or 'none'}") from error
+    if card is None:
+        return ModelSource(name, known, sized=False, side=224)
+    url = card.url[0] if isinstance(card.url, tuple) else card.url
+    return ModelSource(
+        name,
+        known,
+        sized=card.fixed_input_size,
+        side=card.input_size[-1],
+        repository=card.hf_hub_id,
+        weights_name=card.hf_hub_filename,
+        url=url,
+    )
+
+
+def _unknown(name: str) -> str:
+    if Path(name).is_dir():
+        return f"{name}: a folder; write {FOLDER_PREFIX}{name} to start from the model in it"
+    if "/" in name:
+        return f"{name}: not a timm name; write {HUB_PREFIX}{name} for the hub or {FOLDER_PREFIX}{name} for a folder"
+    near = suggestions(name)
+    return f"{name}: timm knows no such model" + (
+        f"; did you mean {' or '.join(near)}?" if near else "; tlkit models PATTERN searches"
+    )
+
+
+def _from_config(name: str, config: Path, *, repository: str | None = None, folder: Path | None = None) -> ModelSource:
+    """``timm.create_model`` reads the same file through its ``local-dir:`` form, whichever the source."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{config}: cannot be read as JSON ({error})") from error
+    architecture = content.get("architecture") if isinstance(content, dict) else None
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        raise ConfigError(f"{name}: its config.json names no architecture of timm's, so timm cannot build it")
+    card: dict[str, Any] = content.get("pretrained_cfg") or content
+    size = card.get("input_size") or (3, 224, 224)
+    sized = bool(card.get("fixed_input_size")) or "img_size" in (content.get("model_args") or {})
+    return ModelSource(
+        name,
+        f"{FOLDER_PREFIX}{config.parent}",
+        sized=sized,
+        side=int(size[-1]),
+        repository=repository,
+        weights_name=card.get("hf_hub_filename"),
+        folder=folder,
+    )

