@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 __all__ = [
     "AugmentConfig",
     "AutoPolicyConfig",
     "DataConfig",
     "DecodeConfig",
+    "DemoConfig",
+    "DemoMember",
     "DoctorConfig",
     "EnsembleConfig",
     "FinetuneConfig",
     "HeadConfig",
     "LoopConfig",
+    "ModelsConfig",
     "OptimizerDefaults",
+    "PredictConfig",
     "RuntimeConfig",
     "ScheduleDefaults",
     "StoreConfig",
@@ -149,6 +154,50 @@ class EnsembleConfig:
     bootstrap: int = 2000
     default_out: str = "ensembles"
     runtime: RuntimeConfig = RuntimeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How many classes an image are shown, and in which form: ``table``, ``csv`` or ``jsonl``."""
+
+    top: int = 3
+    format: Literal["table", "csv", "jsonl"] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """Parameters are counted, half a second a model at worst, in lists of at most so many models."""
+
+    count_at_most: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoMember:
+    """One fine-tuning run of the demonstration, as ``FinetuneConfig`` has it."""
+
+    model: str
+    policy: str
+    img_size: int
+    epochs: int | None = None
+    lr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The demonstration: scikit-learn's 1,797 handwritten digits (8x8), drawn ``side`` pixels wide.
+
+    Digits are not mirrored: a mirrored 2 is none. Sizes are small so that two cores need less than three minutes.
+    """
+
+    out: Path = Path("demo")
+    side: int = 64
+    members: tuple[DemoMember, ...] = (
+        DemoMember(model="tf_efficientnet_lite0", policy="head", img_size=96),
+        DemoMember(model="tf_efficientnet_lite1", policy="head", img_size=96),
+        DemoMember(model="tf_efficientnet_lite0", policy="last:2", img_size=96, epochs=5, lr=1e-3),
+    )
+    augment: AugmentConfig = AugmentConfig(crop_scale=(0.6, 1.0), flip=0.0)
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

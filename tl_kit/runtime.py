@@ -43,8 +43,6 @@ def keep_memory() -> bool:
 def prepare_process() -> None:
     """Settings that hold for the whole process; safe to call more than once."""
     keep_memory()
-    if not torch.cuda.is_available():
-        torch.set_num_threads(available_cores())
 
 
 def available_cores() -> int:

@@ -42,7 +42,9 @@ def test_the_nearest_name_is_offered() -> None:
         parse_policy("haed")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "test_vit", "convnext_atto", "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnet_lite0", "test_vit", "convnext_atto", "mobilenetv3_small_050"]
+)
 def test_groups_cover_every_parameter_once_and_end_with_the_classifier(name: str) -> None:
     model = timm.create_model(name, num_classes=3)
     groups = parameter_groups(model)
@@ -60,8 +62,15 @@ def test_resnet_last_two_is_the_last_stage_and_the_classifier() -> None:
 
 @pytest.mark.parametrize(
     ("images", "classes", "expected"),
-    [(5, 2, "head"), (199, 2, "head"), (1000, 100, "head"), (1000, 10, "last:2"), (9_999, 2, "last:2"),
-     (10_000, 10, "full"), (10_000, 200, "last:2")],
+    [
+        (5, 2, "head"),
+        (199, 2, "head"),
+        (1000, 100, "head"),
+        (1000, 10, "last:2"),
+        (9_999, 2, "last:2"),
+        (10_000, 10, "full"),
+        (10_000, 200, "last:2"),
+    ],
 )
 def test_auto_by_number_of_images(images: int, classes: int, expected: str) -> None:
     policy, reason = choose_policy(images, classes)

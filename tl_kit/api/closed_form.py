@@ -50,7 +50,7 @@ def fit_closed_form(run: Run, trunk: Trunk) -> Outcome:
         layer = run.model.get_submodule(trunk.cut)
         assert isinstance(layer, nn.Linear)
         set_linear(layer, fit.weight, fit.bias)
-    Journal(run.folder).write(strength=fit.strength, val_nll=fit.val_nll, iterations=fit.iterations)
+    Journal(run.folder if run.writes else None).write(strength=fit.strength, val_nll=fit.val_nll, iterations=fit.iterations)
     with run.clock("evaluate"):
         logits = {split: _replay(layer, features[split], run) for split in ("val", "test")}
     return Outcome(

@@ -52,19 +52,21 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
     """
     run = prepare(config, reporter)
     try:
-        save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
+        if run.writes:
+            save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running")
         trunk = head_cut(run)
         outcome = fit_closed_form(run, trunk) if trunk is not None else fit_by_gradient(run)
         return _finish(run, outcome)
     finally:
-        if not is_checkpoint(run.folder):
+        if run.writes and not is_checkpoint(run.folder):
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
     scores = {split: _score(run, outcome, split) for split in ("val", "test")}
-    save_weights(run.folder, run.model)
+    if run.writes:
+        save_weights(run.folder, run.model)
     result = FinetuneResult(
         checkpoint=str(run.folder),
         model=run.config.model,
@@ -97,6 +99,8 @@ def _without_classes(result: FinetuneResult) -> dict[str, Any]:
 
 
 def _save_meta(run: Run, **content: object) -> None:
+    if not run.writes:
+        return
     save_meta(
         run.folder,
         run.manifest.classes,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -37,14 +37,13 @@ def fit_by_gradient(run: Run) -> Outcome:
     order = forward_order(run.model, _example(run))
     set_train_mode(run.model, order)
     before = frozen_tensors(run.model)
-    accelerator = Accelerator(cpu=run.runtime.device.type == "cpu")
-    keeper = _BestKeeper(run, accelerator)
-    task, settings = _task(run, trainable, order, accelerator, keeper)
+    keeper = _BestKeeper(run)
+    task, settings = _task(run, trainable, order, keeper)
     status, error = "finished", None
     with run.clock("train"), torch.random.fork_rng():
         torch.manual_seed(run.config.seed)
         try:
-            result = fit(task, accelerator, reporter=run.reporter)
+            result = fit(task, run.accelerator, reporter=run.reporter)
         except TrainingError as failure:
             if not keeper.best:
                 raise
@@ -73,32 +72,33 @@ def fit_by_gradient(run: Run) -> Outcome:
 class _BestKeeper:
     """Keeps the best epoch's weights, in memory and in the run's folder."""
 
-    def __init__(self, run: Run, accelerator: Accelerator) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
-        self.accelerator = accelerator
         self.best: dict[str, Tensor] = {}
         self.epoch = 0
 
     def __call__(self, epoch: int, scores: Mapping[str, float] | None) -> None:
         self.epoch = epoch
         self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.run.model.state_dict().items()}
-        if self.accelerator.is_main_process:
+        if self.run.writes:
             save_weights(self.run.folder, self.run.model)
 
     def restore(self) -> None:
-        self.run.model.load_state_dict(self.best)
+        answer = [self.best]
+        broadcast_object_list(answer)
+        self.run.model.load_state_dict(answer[0])
 
     def result(self) -> FitResult:
         return FitResult(epochs=self.epoch, best_epoch=self.epoch)
 
 
 def _task(
-    run: Run, trainable: frozenset[str], order: list[str], accelerator: Accelerator, keeper: _BestKeeper
+    run: Run, trainable: frozenset[str], order: list[str], keeper: _BestKeeper
 ) -> tuple[Task, dict[str, object]]:
     config, loop = run.config, run.config.loop
     samples = run.manifest.split("train")
     name = config.optimizer or (loop.optimizer if run.policy.name != "head" else loop.gradient_head_optimizer)
-    pretrained = bool(run.weights.loaded)
+    pretrained = bool(run.weights.loaded) and run.policy.name != "head"  # a head alone is trained from scratch
     rate = config.lr if config.lr is not None else default_lr(name, pretrained=pretrained)
     epochs = config.epochs or (loop.head_epochs if run.policy.name == "head" else loop.epochs)
     batch_size = min(config.batch_size or loop.batch_size, len(samples))
@@ -109,13 +109,8 @@ def _task(
     total = epochs * steps
     warmup = 0 if schedule == "onecycle" else min(round(loop.warmup_epochs * steps), total - 1)
     multiplier = create_schedule(schedule, total_steps=total, warmup_steps=warmup)
-    model, optimizer = accelerator.prepare(run.model, optimizer)
-    journal = Journal(run.folder)
-
-    def evaluate() -> Mapping[str, float] | None:
-        scores = _scores(run, "val")
-        set_train_mode(run.model, order)
-        return scores
+    model, optimizer = run.accelerator.prepare(run.model, optimizer)
+    journal = Journal(run.folder if run.writes else None)
 
     task = Task(
         model=model,
@@ -127,11 +122,11 @@ def _task(
         patience=config.patience,
         clip_norm=loop.clip_norm,
         batch=_Batches(run),
-        evaluate=evaluate,
+        evaluate=lambda: _agreed_scores(run),
         multiplier=multiplier,
         second_order=needs_second_order(name),
         set_rate=set_lr,
-        set_mode=lambda: set_train_mode(run.model, order),
+        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size),
         on_best=keeper,
         on_epoch=lambda row: journal.write(**row),
     )
@@ -179,6 +174,16 @@ def _logits(run: Run, split: str) -> Tensor:
     reader = StoreReader(run.store, run.manifest.split(split))
     run.reporter.start(f"evaluate {split}", len(reader))
     return run_models([(run.model, run.preprocessing)], reader, run.runtime, reporter=run.reporter)[0]
+
+
+def _agreed_scores(run: Run) -> Mapping[str, float] | None:
+    """The first process's validation scores, in all processes: they must agree on the best epoch and on stopping.
+
+    Every process has BatchNorm statistics of its own; those of the first are the ones that are saved.
+    """
+    answer = [_scores(run, "val")]
+    broadcast_object_list(answer)
+    return answer[0]
 
 
 def _scores(run: Run, split: str) -> Mapping[str, float] | None:

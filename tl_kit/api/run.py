@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
@@ -17,10 +19,10 @@ from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Manifest, Sample, check_trainable
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
-from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
-from tl_kit.reporting import Reporter
+from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
 from tl_kit.training.files import new_numbered_folder
@@ -67,6 +69,12 @@ class Run:
     preprocessing: Preprocessing
     policy: Policy
     folder: Path
+    accelerator: Accelerator
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files; with one process it is."""
+        return bool(self.accelerator.is_main_process)
 
     def trainable(self, epoch: int = 0) -> frozenset[str]:
         """Names of the parameters that train in ``epoch``."""
@@ -92,6 +100,10 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     """Scan, choose, build and decode: everything before the first forward pass."""
     _check(config)
     clock, runtime = Clock(), detect(config.runtime)
+    accelerator = Accelerator(cpu=runtime.device.type == "cpu")
+    runtime = replace(runtime, device=accelerator.device)
+    if not accelerator.is_main_process:
+        reporter = SILENT
     with clock("scan"):
         manifest = scan(Path(config.data), config.split)
     for note in manifest.notes:
@@ -108,8 +120,10 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     for exclusion in manifest.exclusions:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
     check_trainable(manifest)
-    folder = _folder(config)
-    return Run(config, reporter, runtime, clock, manifest, store, model, weights, preprocessing, policy, folder)
+    folder = _shared_folder(config, accelerator)
+    return Run(
+        config, reporter, runtime, clock, manifest, store, model, weights, preprocessing, policy, folder, accelerator
+    )
 
 
 def _check(config: FinetuneConfig) -> None:
@@ -139,6 +153,20 @@ def _decode(manifest: Manifest, store: PixelStore, reporter: Reporter, *, crop_t
     failures = store.fill(train, crop=crop_train, on_image=reporter.advance)
     failures += store.fill(rest, crop=True, on_image=reporter.advance)
     return manifest.without(failures)
+
+
+def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
+    """The folder that the first process makes, in all processes; its error is raised in all of them."""
+    answer: list[Path | TlKitError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [_folder(config)]
+        except TlKitError as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if not isinstance(answer[0], Path):
+        raise answer[0] if answer[0] is not None else CheckpointError("the run's folder is unknown in this process")
+    return answer[0]
 
 
 def _folder(config: FinetuneConfig) -> Path:

@@ -42,12 +42,8 @@ class Listing:
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Sort key under which "class 2" comes before "class 10"; capitals matter only between otherwise equal names."""
-    parts = re.split(r"([0-9]+)", name)
-    return [
-        (part.isdecimal(), int(part), "") if i % 2 else (False, 0, part.casefold())
-        for i, part in enumerate(parts)
-        if part
-    ], name
+    parts = [(i % 2, part) for i, part in enumerate(re.split(r"([0-9]+)", name)) if part]
+    return [(False, int(part), "") if number else (True, 0, part.casefold()) for number, part in parts], name
 
 
 def name_some(names: list[str], *, limit: int = 5) -> str:

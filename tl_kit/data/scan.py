@@ -106,10 +106,11 @@ def _read(candidate: Candidate) -> _Found | Exclusion:
 
 def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]:
     filled = {(candidate.split, candidate.label) for candidate, _ in found}
+    known = {exclusion.path for exclusion in listing.exclusions}
     return [
         Exclusion(folder, "class folder without images")
         for key, folder in listing.class_folders.items()
-        if key not in filled
+        if key not in filled and folder not in known
     ]
 
 

@@ -19,6 +19,8 @@ from torchvision.transforms import InterpolationMode, v2
 
 from tl_kit.config import AugmentConfig
 
+_MAX_ASPECT = 20
+
 __all__ = ["Preprocessing", "TrainTransform", "augment", "normalize"]
 
 
@@ -71,12 +73,22 @@ class Preprocessing:
 
     @staticmethod
     def _apply(image: Image.Image, steps: list[Callable[..., object]]) -> Tensor:
-        value: object = image
+        value: object = _limit_aspect(image)
         for step in steps:
             value = step(value)
         if not isinstance(value, Tensor):
             raise TypeError(f"timm's transform ends in {type(value).__name__}, expected a tensor")
         return value
+
+
+def _limit_aspect(image: Image.Image) -> Image.Image:
+    """The middle of an image longer than ``_MAX_ASPECT`` times its width: enlarged whole, it could fill the memory."""
+    width, height = image.size
+    longest = _MAX_ASPECT * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
 def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:

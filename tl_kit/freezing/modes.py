@@ -38,11 +38,12 @@ def forward_order(model: nn.Module, images: Tensor) -> list[str]:
     return order
 
 
-def set_train_mode(model: nn.Module, order: Collection[str]) -> None:
+def set_train_mode(model: nn.Module, order: Collection[str], *, smallest_batch: int = 2) -> None:
     """Put in train mode what trains and what runs after it; everything else in eval mode.
 
     ``order``: the forward order. Modules without parameters (dropout, stochastic depth) train only after the first
-    module that does; modules whose parameters are all frozen never do.
+    module that does; modules whose parameters are all frozen never do. A batch of one has no statistics of its own:
+    with ``smallest_batch`` 1, BatchNorm normalises by its running statistics, and only its scale and shift train.
     """
     model.train()
     first_seen = False
@@ -53,5 +54,6 @@ def set_train_mode(model: nn.Module, order: Collection[str]) -> None:
             module.eval()
     for module in model.modules():
         own = list(module.parameters())
-        if own and not any(p.requires_grad for p in own):
+        alone = smallest_batch < 2 and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if alone or (own and not any(p.requires_grad for p in own)):
             module.eval()

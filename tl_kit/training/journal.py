@@ -12,11 +12,14 @@ __all__ = ["Journal"]
 
 @dataclass(frozen=True)
 class Journal:
-    """Appends rows to ``folder/metrics.jsonl``; each is on disk before the call returns."""
+    """Appends rows to ``folder/metrics.jsonl``; each is on disk before the call returns. Without a folder
+    nothing is written."""
 
-    folder: Path
+    folder: Path | None
 
     def write(self, **row: object) -> None:
+        if self.folder is None:
+            return
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()

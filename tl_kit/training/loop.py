@@ -29,8 +29,8 @@ class Task:
 
     ``batch(indices, epoch)`` gives (inputs, labels) on the device; ``evaluate()`` the validation metrics, or None
     without validation images; ``multiplier(step, history)`` the learning rate's factor, given
-    the validation NLL of each epoch so far; ``set_mode()`` puts the model in the
-    policy's train mode; ``on_epoch(row)`` is called after each epoch, and ``on_best(epoch, metrics)`` after each that is the best so far.
+    the validation NLL of each epoch so far; ``set_mode(size)`` puts the model in
+    the policy's train mode, for batches of at least so many images; ``on_epoch(row)`` is called after each epoch, and ``on_best(epoch, metrics)`` after each that is the best so far.
     """
 
     model: nn.Module
@@ -45,7 +45,7 @@ class Task:
     evaluate: Callable[[], Mapping[str, float] | None]
     multiplier: Callable[[int, Sequence[float]], float]
     set_rate: Callable[[torch.optim.Optimizer, float], None]
-    set_mode: Callable[[], None]
+    set_mode: Callable[[int], None]
     on_best: Callable[[int, Mapping[str, float] | None], None]
     on_epoch: Callable[[Mapping[str, float]], None]
     second_order: bool = False
@@ -95,8 +95,8 @@ def run_epoch(
     task: Task, accelerator: Accelerator, epoch: int, *, history: Sequence[float] = (), reporter: Reporter = SILENT
 ) -> dict[str, float]:
     """One pass over the training images; returns the mean loss, the last rate, images a second and the data-wait share."""
-    task.set_mode()
     batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
+    task.set_mode(min(len(_share(indices, accelerator)) for indices in batches))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
     total_loss, waited, started = 0.0, 0.0, time.perf_counter()
     for index, indices in enumerate(batches):

@@ -21,6 +21,7 @@ from tl_kit.zoo.quiet import quiet
 __all__ = ["CheckpointFilter", "construct"]
 
 CheckpointFilter = Callable[[dict[str, Any], nn.Module], dict[str, Any]]
+# The random state of the CPU, log levels and the hook into timm are the process's: threads take turns.
 _LOCK = threading.Lock()
 
 
@@ -35,7 +36,7 @@ def construct(
     arguments: dict[str, Any] = {"num_classes": num_classes}
     if img_size is not None and source.sized:
         arguments["img_size"] = img_size
-    with quiet(), seeded(seed), _recorded_filter() as filters:
+    with _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
         try:
             model: nn.Module = timm.create_model(source.factory_name, pretrained=True, **arguments)
             if img_size is not None:
@@ -67,7 +68,7 @@ def _try_size(model: nn.Module, img_size: int) -> None:
     """Sizes that are too small, or no multiple of a stride, show in the forward pass alone."""
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():
         model(torch.zeros(1, 3, img_size, img_size))
     model.train(training)
 
@@ -85,13 +86,12 @@ def _recorded_filter() -> Iterator[list[CheckpointFilter]]:
         if filter_fn is not None:
             filters.append(_with_two_arguments(filter_fn))
 
-    with _LOCK:
-        original = _builder.load_pretrained
-        _builder.load_pretrained = record
-        try:
-            yield filters
-        finally:
-            _builder.load_pretrained = original
+    original = _builder.load_pretrained
+    _builder.load_pretrained = record
+    try:
+        yield filters
+    finally:
+        _builder.load_pretrained = original
 
 
 def _with_two_arguments(function: Callable[..., dict[str, Any]]) -> CheckpointFilter:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tl_kit.errors import WeightsError
 from tl_kit.zoo.construct import CheckpointFilter
 from tl_kit.zoo.heads import classifier_names, in_modules
+from tl_kit.zoo.quiet import quiet
 
 __all__ = ["Fit", "fit"]
 
@@ -53,7 +54,8 @@ def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, 
 
 def _convert(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, label: str) -> dict[str, Tensor]:
     try:
-        converted = filter_fn(dict(content), model)
+        with quiet():
+            converted = filter_fn(dict(content), model)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{label}: timm cannot convert these tensors for the model ({reason})") from error

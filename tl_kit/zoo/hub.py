@@ -58,7 +58,6 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
                     repo_id,
                     filename,
                     revision=revision or None,
-                    endpoint=constants.ENDPOINT,
                     etag_timeout=CONNECT_TIMEOUT,
                     library_name="tl-kit",
                 )

@@ -92,7 +92,7 @@ def _from_registry(name: str) -> ModelSource:
         side=card.input_size[-1],
         repository=card.hf_hub_id,
         weights_name=card.hf_hub_filename,
-        url=url,
+        url=url or None,
     )
 
 

@@ -1,0 +1,44 @@
+"""Small images that a small network can tell apart, and runs that take a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tl_kit import FinetuneConfig, FinetuneResult, finetune
+from tl_kit.config import LoopConfig
+
+MODEL = "test_resnet"
+COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
+
+
+def write_images(
+    root: Path, classes: tuple[str, ...] = ("red", "green", "blue"), *, images: int = 12, seed: int = 0
+) -> Path:
+    """Class folders of noisy 40x48 PNGs, each class its colour."""
+    rng = np.random.default_rng(seed)
+    for name in classes:
+        folder = root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(images):
+            noise = rng.normal(0, 40, (40, 48, 3))
+            pixels = np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{seed}-{number}.png")
+    return root
+
+
+def quick(data: Path, out: Path, **options: Any) -> FinetuneResult:
+    """A run on a tiny network from random weights."""
+    settings: dict[str, Any] = {
+        "model": MODEL,
+        "weights": "none",
+        "img_size": 32,
+        "policy": "full",
+        "epochs": 2,
+        "batch_size": 8,
+        "loop": LoopConfig(warmup_epochs=0.0),
+    }
+    return finetune(FinetuneConfig(data=data, out=out, **{**settings, **options}))

@@ -1,0 +1,166 @@
+"""An ensemble of finished runs: names aligned, evidence clean, and a folder that predicts on its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tl_kit
+from tests.api.helpers import quick, write_images
+from tl_kit import EnsembleConfig, EnsembleResult
+from tl_kit.errors import CheckpointError, DataError, MemberError
+from tl_kit.training.checkpoint import load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"), images=15)
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("ckpts")
+    quick(data, root / "a")
+    quick(data, root / "b", policy="head", epochs=None, seed=1)
+    quick(data, root / "c", model="test_vit", img_size=None, epochs=1, seed=2)  # another architecture and input size
+    return [root / name for name in "abc"]
+
+
+def combine(paths: list[Path], out: Path, **options: object) -> EnsembleResult:
+    return tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(paths), out=out, bootstrap=200, **options))  # type: ignore[arg-type]
+
+
+def test_probabilities_are_the_mean_of_the_members(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    result = combine(runs, tmp_path / "e")
+    files = sorted(data.rglob("*.png"))[::5]
+    together = tl_kit.load(result.checkpoint).predict(files)
+    alone = [tl_kit.load(run).predict(files) for run in runs]
+    for index, prediction in enumerate(together):
+        for name, value in prediction.probabilities.items():
+            assert value == pytest.approx(np.mean([rows[index].probabilities[name] for rows in alone]), abs=1e-12)
+
+
+def test_members_score_what_they_scored_alone_and_the_gain_is_the_difference(
+    data: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    result = combine(runs, tmp_path / "e").to_dict()
+    assert set(result) == {"checkpoint", "rule", "members", "ensemble", "gain"}
+    for run, member in zip(runs, result["members"], strict=True):
+        for split in ("val", "test"):
+            assert member[split] == tl_kit.evaluate(run, data, split=split).metrics
+    best = max(result["members"], key=lambda m: (m["val"]["accuracy"], -m["val"]["nll"]))
+    gain = result["ensemble"]["test"]["accuracy"] - best["test"]["accuracy"]
+    assert result["gain"]["accuracy"] == pytest.approx(gain)
+    assert tl_kit.evaluate(result["checkpoint"], data, split="test").metrics == result["ensemble"]["test"]
+    assert json.loads((tmp_path / "e" / "ensemble.json").read_text())["receipt"]["gain"] == result["gain"]
+
+
+def test_the_order_of_members_changes_nothing(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    a = combine(runs, tmp_path / "a").receipt["ensemble"]["test"]
+    b = combine(runs[::-1], tmp_path / "b").receipt["ensemble"]["test"]
+    assert a is not None
+    assert b is not None
+    assert a == pytest.approx(b, abs=1e-12)
+
+
+def test_copies_of_one_model_equal_that_model(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    result = combine([runs[0]] * 3, tmp_path / "e").to_dict()
+    assert result["ensemble"]["test"] == pytest.approx(result["members"][0]["test"], abs=1e-12)
+    assert result["gain"] == {"accuracy": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_it_predicts_after_being_moved_and_its_members_gone(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    copies = [Path(shutil.copytree(run, tmp_path / "ckpts" / run.name)) for run in runs]
+    result = combine(copies, tmp_path / "e")
+    file = next(data.rglob("*.png"))
+    before = tl_kit.load(result.checkpoint).predict(file)[0].probabilities
+    shutil.rmtree(tmp_path / "ckpts")
+    moved = Path(shutil.move(result.checkpoint, tmp_path / "elsewhere"))
+    assert tl_kit.load(moved).predict(file)[0].probabilities == before
+
+
+def test_an_ensemble_of_ensembles_is_the_mean_of_all_members(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    inner = combine(runs[:2], tmp_path / "inner")
+    outer = combine([Path(inner.checkpoint), runs[2]], tmp_path / "outer").receipt["ensemble"]["test"]
+    flat = combine(runs, tmp_path / "flat").receipt["ensemble"]["test"]
+    assert outer == flat
+
+
+def reorder_classes(folder: Path, order: list[int]) -> None:
+    """Rewrite a checkpoint as if its classes had been in another order."""
+    import safetensors.torch
+
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    for name in ("fc.weight", "fc.bias"):
+        weights[name] = weights[name][order].contiguous()
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    meta = json.loads((folder / "tlkit.json").read_text())
+    meta["classes"] = [meta["classes"][index] for index in order]
+    (folder / "tlkit.json").write_text(json.dumps(meta))
+
+
+def test_members_with_classes_in_another_order_give_the_same_result(
+    data: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(runs[0], tmp_path / "shuffled"))
+    reorder_classes(copy, [2, 0, 1])
+    assert load_checkpoint(copy).classes != load_checkpoint(runs[0]).classes
+    a = combine([runs[0], runs[1]], tmp_path / "a").receipt["ensemble"]["test"]
+    b = combine([runs[1], copy], tmp_path / "b").receipt["ensemble"]["test"]
+    assert a is not None
+    assert b is not None
+    assert a == pytest.approx(b, abs=1e-7)
+
+
+def test_other_class_names_are_refused_by_name(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    other = quick(write_images(tmp_path / "other", ("red", "green", "grey")), tmp_path / "run")
+    with pytest.raises(MemberError, match="grey") as caught:
+        combine([runs[0], Path(other.checkpoint)], tmp_path / "e")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "e").exists()
+
+
+def test_members_trained_on_other_splits_are_refused(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    other = quick(data, tmp_path / "other", split=tl_kit.DataConfig(split_seed=1))
+    with pytest.raises(MemberError, match="--data"):
+        combine([runs[0], Path(other.checkpoint)], tmp_path / "e")
+    with pytest.raises(MemberError, match="was trained or selected on"):
+        combine([runs[0], Path(other.checkpoint)], tmp_path / "e", data=data)
+
+
+def test_one_checkpoint_is_no_ensemble_and_an_unfinished_one_is_named(
+    data: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(MemberError, match="at least two"):
+        combine(runs[:1], tmp_path / "e")
+    (tmp_path / "torn").mkdir()
+    with pytest.raises(CheckpointError, match="torn"):
+        combine([runs[0], tmp_path / "torn"], tmp_path / "e")
+
+
+def test_a_member_path_outside_the_ensemble_is_refused(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    result = combine(runs, tmp_path / "e")
+    manifest = tmp_path / "e" / "ensemble.json"
+    content = json.loads(manifest.read_text())
+    content["members"][0] = "../a"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="outside"):
+        tl_kit.load(result.checkpoint)
+
+
+def test_evaluating_on_classes_that_the_model_does_not_know_names_them(runs: list[Path], tmp_path: Path) -> None:
+    other = write_images(tmp_path / "other", ("red", "grey"))
+    with pytest.raises(DataError, match="grey"):
+        tl_kit.evaluate(runs[0], other)
+
+
+def test_images_never_seen_are_all_evaluated_by_default(runs: list[Path], tmp_path: Path) -> None:
+    fresh = write_images(tmp_path / "fresh", images=4, seed=77)
+    result = tl_kit.evaluate(runs[0], fresh)
+    assert (result.split, result.images) == ("all", 12)
+    assert sum(map(sum, result.confusion)) == 12
+    assert sum(row["support"] for row in result.per_class.values()) == 12

@@ -1,0 +1,88 @@
+"""The evaluation transform is timm's, bit for bit; augmentation is decided by seed, epoch and image alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+from tl_kit.data.transforms import Preprocessing, TrainTransform, augment, normalize
+
+MODELS = ["resnet18", "tf_efficientnet_lite0", "test_vit", "vit_base_patch16_clip_224"]
+
+
+def photo(width: int, height: int, *, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def preprocessing(name: str = "resnet18", **changes: object) -> Preprocessing:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    model.pretrained_cfg = {**model.pretrained_cfg, **changes}
+    return Preprocessing.from_model(model)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [(400, 534), (640, 480), (100, 100), (37, 211)])
+def test_evaluation_equals_timms_transform_to_the_last_bit(name: str, size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    theirs = create_transform(**resolve_model_data_config(model), is_training=False)(photo(*size))
+    ours = Preprocessing.from_model(model)
+    assert torch.equal(normalize(ours.evaluate(photo(*size)).unsqueeze(0), ours)[0], theirs)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_cropping_the_resized_image_gives_the_evaluation_image(crop_mode: str) -> None:
+    p = preprocessing(crop_mode=crop_mode, crop_pct=0.875)
+    resized, final = p.resize(photo(400, 534)), p.evaluate(photo(400, 534))
+    assert final.shape == (3, 224, 224)
+    top, left = ((resized.shape[i] - 224) / 2 for i in (1, 2))
+    if crop_mode == "border":  # the shorter side is padded, so only the middle can be compared
+        assert resized.shape[1] >= 224
+        return
+    top, left = round(top), round(left)
+    assert torch.equal(resized[:, top : top + 224, left : left + 224], final)
+
+
+def test_very_long_images_do_not_blow_up_memory() -> None:
+    p = preprocessing()
+    assert p.evaluate(photo(3000, 2)).shape == (3, 224, 224)
+    assert p.resize(photo(3000, 2)).numel() < 3 * 256 * 256 * 25
+
+
+def test_augmentation_does_not_depend_on_the_batch() -> None:
+    p = preprocessing()
+    images = [p.resize(photo(300, 260, seed=i)) for i in range(6)]
+    keys = [f"image {i}" for i in range(6)]
+    transform = TrainTransform(p)
+    whole = augment(images, transform, seed=1, epoch=2, keys=keys)
+    order = [4, 0, 5, 2, 1, 3]
+    parts = [augment([images[i]], transform, seed=1, epoch=2, keys=[keys[i]]) for i in order]
+    assert torch.equal(torch.cat(parts), whole[order])
+    assert whole.dtype == torch.uint8
+    assert whole.shape == (6, 3, 224, 224)
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 3}, {"keys": ["other"]}])
+def test_seed_epoch_and_key_each_change_the_view(change: dict[str, object]) -> None:
+    p = preprocessing()
+    image, transform = p.resize(photo(300, 260)), TrainTransform(p)
+    base: dict[str, object] = {"seed": 1, "epoch": 2, "keys": ["image"]}
+    a = augment([image], transform, **base)  # type: ignore[arg-type]
+    b = augment([image], transform, **{**base, **change})  # type: ignore[arg-type]
+    assert not torch.equal(a, b)
+
+
+def test_augmentation_leaves_the_global_random_state_alone() -> None:
+    p = preprocessing()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    augment([p.resize(photo(300, 260))], TrainTransform(p), seed=0, epoch=0, keys=["a"])
+    assert torch.equal(torch.rand(3), expected)

@@ -1,0 +1,50 @@
+"""``doctor``: what is wrong with a data set, before any compute is spent on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tl_kit.config import DataConfig, DoctorConfig
+from tl_kit.data.doctor import Finding, Report, examine
+from tl_kit.reporting import SILENT, Reporter
+
+__all__ = ["Finding", "Report", "doctor", "report_dict"]
+
+
+def doctor(
+    data: Path | str,
+    *,
+    split: DataConfig = DataConfig(),
+    limits: DoctorConfig = DoctorConfig(),
+    reporter: Reporter = SILENT,
+) -> Report:
+    """Examine a folder or a CSV file: scan it, decode every image, look for leaks, conflicts and imbalance.
+
+    Raises nothing on bad data: that is what the findings are for, and ``blocks`` says whether training would stop.
+    """
+
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            reporter.start("examine", total)
+        reporter.advance()
+
+    return examine(Path(data), split, limits=limits, progress=progress)
+
+
+def report_dict(report: Report) -> dict[str, Any]:
+    """A report as plain JSON; ``images`` by split and class, empty if nothing can be trained on."""
+    return {
+        "data": str(report.root),
+        "blocks": report.blocks,
+        "images": report.manifest.counts() if report.manifest else {},
+        "findings": [
+            {
+                "severity": finding.severity,
+                "code": finding.code,
+                "message": finding.message,
+                "paths": [str(path) for path in finding.paths],
+            }
+            for finding in report.findings
+        ],
+    }

@@ -1,0 +1,195 @@
+"""The only module that prints: results to stdout, everything else (messages, progress, errors) to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from tl_kit.cli.text import figures, visible
+
+__all__ = ["Console", "OutputClosedError"]
+
+_WIDE = 100_000  # columns: a table in a file or a pipe is never folded, so that grep finds whole paths
+
+
+class OutputClosedError(Exception):
+    """Whoever read our standard output has gone (``tlkit predict ... | head``)."""
+
+
+class Console:
+    """The terminal as a Reporter, and as the place for results.
+
+    While it is entered, what libraries print goes to stderr: stdout holds results alone. Progress is animated only
+    where stderr is a terminal; elsewhere a stage or an epoch is one line, written when it ends. All text is shown as it
+    is, without markup, with control characters made visible.
+    """
+
+    def __init__(self) -> None:
+        self._stdout, self._stderr = sys.stdout, sys.stderr
+        terminal = self._stdout.isatty()
+        self._out = RichConsole(
+            file=self._stdout, markup=False, emoji=False, highlight=False, width=None if terminal else _WIDE
+        )
+        self._err = RichConsole(file=self._stderr, markup=False, emoji=False, highlight=False)
+        self._animated = self._stderr.isatty() and not self._err.is_dumb_terminal
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._stage = _Stage()
+        self._in_epoch = False
+        self._restore = contextlib.ExitStack()
+
+    def __enter__(self) -> Console:
+        for stream in (self._stdout, self._stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a terminal in Latin-1 is no reason to fail
+        self._restore.enter_context(contextlib.redirect_stdout(self._stderr))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._end_stage(finished=kind is None)
+        self._restore.close()
+
+    # The Reporter.
+
+    def message(self, text: str) -> None:
+        """One line for the user."""
+        self._say(Text(visible(text)))
+
+    def start(self, stage: str, total: int) -> None:
+        """A stage begins. From one named ``epoch ...`` on, stages are part of an epoch until its row comes."""
+        self._end_stage()
+        self._in_epoch = self._in_epoch or stage.startswith("epoch ")
+        self._stage = _Stage(stage, total)
+        if self._animated:
+            self._progress = _progress(self._err)
+            self._task = self._progress.add_task(visible(stage), total=total, figures="")
+            self._progress.start()
+
+    def advance(self, steps: int = 1, **shown: float) -> None:
+        """Some images of the stage are done."""
+        self._stage.done += steps
+        if self._progress is not None:
+            extra = {"figures": figures(shown)} if shown else {}
+            self._progress.update(self._task, advance=steps, **extra)  # type: ignore[arg-type]
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """An epoch is over."""
+        self._end_stage()
+        self._in_epoch = False
+        self._say(Text(figures(row)))
+
+    # Results and errors.
+
+    def line(self, text: str = "") -> None:
+        """One line of the result."""
+        self._write(visible(text) + "\n")
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], *, align: str) -> None:
+        """A table of the result; ``align`` has an l or r for each column."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for name, side in zip(header, align, strict=True):
+            table.add_column(name, justify="right" if side == "r" else "left", overflow="fold", no_wrap=side == "r")
+        for row in rows:
+            table.add_row(*(Text(visible(cell)) for cell in row))
+        with self._out.capture() as captured:
+            self._out.print(table)
+        self._write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+
+    def json(self, content: Mapping[str, Any]) -> None:
+        """One JSON object on one line, in ASCII: whatever is in a path or a class name, any program can read it."""
+        self._write(json.dumps(content, allow_nan=False) + "\n")
+
+    def raw(self, text: str) -> None:
+        """Text of a format for programs, as it is."""
+        self._write(text)
+
+    def error(self, text: str) -> None:
+        """One line that says why the command ends."""
+        self._end_stage(finished=False)
+        line = Text(visible(text))
+        label, colon, _ = text.partition(":")
+        line.stylize("bold red", 0, len(label) if colon else 0)
+        self._say(line)
+
+    def traceback(self, error: BaseException) -> None:
+        """Where an error came from, for ``--debug``."""
+        self._end_stage(finished=False)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            self._say(Text(visible(line)))
+
+    def _end_stage(self, *, finished: bool = True) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        stage, self._stage = self._stage, _Stage()
+        if stage.name and finished and not self._in_epoch:
+            self._say(Text(visible(f"{stage.name}: {stage.done:,} images in {stage.seconds():.1f} s")))
+
+    def _say(self, text: Text) -> None:
+        if self._animated:
+            self._err.print(text, soft_wrap=True)
+            return
+        try:
+            self._stderr.write(text.plain + "\n")
+            self._stderr.flush()
+        except BrokenPipeError:  # nobody reads the messages any more; the work goes on
+            _discard(self._stderr)
+
+    def _write(self, text: str) -> None:
+        self._end_stage()
+        try:
+            self._stdout.write(text)
+            self._stdout.flush()
+        except BrokenPipeError as error:
+            _discard(self._stdout)
+            raise OutputClosedError from error
+        except OSError:
+            _discard(self._stdout)
+            raise
+
+
+class _Stage:
+    """A stage in work: its name, and how far it is."""
+
+    def __init__(self, name: str = "", total: int = 0) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+
+def _progress(console: RichConsole) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _discard(stream: TextIO) -> None:
+    """Let later writes, and the one at the interpreter's exit, go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

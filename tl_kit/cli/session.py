@@ -1,0 +1,56 @@
+"""What every command runs in: a console, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from tl_kit.cli.console import Console, OutputClosedError
+from tl_kit.errors import TlKitError
+
+__all__ = ["INTERNAL_ERROR", "INTERRUPTED", "OUTPUT_CLOSED", "PROBLEMS_FOUND", "USER_ERROR", "session"]
+
+PROBLEMS_FOUND = 1
+INTERNAL_ERROR = 1
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT
+OUTPUT_CLOSED = 141  # 128 + SIGPIPE
+
+
+@contextmanager
+def session(*, debug: bool = False) -> Iterator[Console]:
+    """A console for one command; an error inside ends the command with one line and its exit code.
+
+    ``debug`` shows the traceback first. Raises typer.Exit for every error, and passes the command's own typer.Exit on.
+    """
+    console = Console()
+    try:
+        with console:
+            yield console
+    except (typer.Exit, typer.Abort):
+        raise
+    except OutputClosedError:
+        raise typer.Exit(OUTPUT_CLOSED) from None
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            console.traceback(error)
+        text, code = _explain(error)
+        console.error(text)
+        raise typer.Exit(code) from error
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """The line and the exit code for an error."""
+    if isinstance(error, TlKitError):
+        return f"error: {error}", USER_ERROR
+    if isinstance(error, KeyboardInterrupt):
+        # Who stops a run that has a checkpoint says where it is.
+        return f"interrupted: the best checkpoint so far is in {error}" if error.args else "interrupted", INTERRUPTED
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a missing permission
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"error: {where}{error.strerror}", USER_ERROR
+    text = str(error).strip().partition("\n")[0]
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"internal error: {said}; run again with --debug and report it", INTERNAL_ERROR
