@@ -10,6 +10,7 @@ from typing import Literal
 __all__ = [
     "AugmentConfig",
     "AutoPolicyConfig",
+    "CacheConfig",
     "DataConfig",
     "DecodeConfig",
     "DemoConfig",
@@ -57,19 +58,27 @@ class DoctorConfig:
 class HeadConfig:
     """The penalised logistic regression on cached features.
 
-    ``strengths`` are scikit-learn's C on standardised features, weakest penalty last.
+    ``strengths`` are scikit-learn's C on standardised features, weakest penalty last. Fits of fewer than
+    ``one_thread_below`` multiplications a step (images x features x classes) run on one thread: handing out so little
+    work costs more than doing it, a hundred times more on a busy machine.
     """
 
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
     max_iter: int = 200
+    one_thread_below: int = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeConfig:
-    """The device (``auto``: a GPU if there is one) and the batch size of inference."""
+    """The device (``auto``: a GPU if there is one), the batch size and the precision of inference.
+
+    ``precision`` is fp32, bf16 or ``auto``: bf16 where a measurement finds it ``bf16_from`` times as fast as fp32.
+    """
 
     device: str = "auto"
     batch_size: int = 32
+    precision: str = "auto"
+    bf16_from: float = 1.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +86,20 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """The trunk's outputs on disk. ``directory`` None: ``$XDG_CACHE_HOME/tl-kit`` or ``~/.cache/tl-kit``.
+
+    ``size_gb`` bounds all of it, in units of 10^9 bytes; 0 turns the cache off. ``views`` is the number of augmented
+    views an image that ``last:K`` trains on; None: ``default_views``, fewer where the epochs or the bound ask for it.
+    """
+
+    directory: Path | None = None
+    size_gb: float = 4.0
+    views: int | None = None
+    default_views: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +163,7 @@ class FinetuneConfig:
     auto: AutoPolicyConfig = AutoPolicyConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +217,8 @@ class DemoConfig:
     side: int = 64
     members: tuple[DemoMember, ...] = (
         DemoMember(model="tf_efficientnet_lite0", policy="head", img_size=96),
-        DemoMember(model="tf_efficientnet_lite1", policy="head", img_size=96),
-        DemoMember(model="tf_efficientnet_lite0", policy="last:2", img_size=96, epochs=5, lr=1e-3),
+        DemoMember(model="tf_efficientnet_lite2", policy="head", img_size=96),
+        DemoMember(model="tf_efficientnet_lite1", policy="last:2", img_size=64, epochs=3, lr=1e-3),
     )
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.6, 1.0), flip=0.0)
     seed: int = 0

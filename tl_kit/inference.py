@@ -6,7 +6,8 @@ come through here, with the same decoder, the same evaluation transform and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,10 +21,12 @@ from tl_kit.data.decode import decode
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.errors import ImageError
+from tl_kit.precision import full_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, decode_pool
+from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["FileReader", "Reader", "Source", "StoreReader", "run_models"]
+__all__ = ["FileReader", "Reader", "Source", "StoreReader", "forward_rows", "model_context", "run_models"]
 
 Source = Path | bytes | Image.Image
 """What can be decoded: a path, a file's bytes, or a Pillow image."""
@@ -56,8 +59,8 @@ class StoreReader:
 class FileReader:
     """Decodes each source once for all preprocessings.
 
-    A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero and whoever reads the
-    result must drop that row.
+    A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads
+    the result must drop that row.
     """
 
     sources: Sequence[Source]
@@ -108,12 +111,33 @@ def run_models(
     """
     outputs: list[list[Tensor]] = [[] for _ in models]
     placed = [(runtime.place(model).eval(), preprocessing) for model, preprocessing in models]
-    with torch.inference_mode():
+    with model_context([model for model, _ in placed], runtime):
         for start in range(0, len(reader), runtime.batch_size):
             stop = min(start + runtime.batch_size, len(reader))
             batch = reader.read(start, stop)
             for (model, preprocessing), rows in zip(placed, outputs, strict=True):
                 images = normalize(runtime.batch(batch[preprocessing]), preprocessing)
-                rows.append(model(images).float().cpu())
+                rows.append(forward_rows(model, images).float().cpu())
             reporter.advance(stop - start)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
+
+
+@contextmanager
+def model_context(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[None]:
+    """Inference in the runtime's precision, with the models' classifiers in full precision."""
+    heads = [model.get_submodule(name) for model in models for name in classifier_names(model)]
+    with runtime.inference(), full_precision(heads, runtime.device):
+        yield
+
+
+def forward_rows(model: nn.Module, images: Tensor) -> Tensor:
+    """The model's output for a batch (n, ...), n > 0; a batch of one is run as two.
+
+    On a CPU, torch multiplies a single row by other kernels than several rows, with other rounding: an image on its own
+    would get other digits than the same image among others.
+    """
+    if len(images) > 1:
+        result: Tensor = model(images)
+        return result
+    pair: Tensor = model(torch.cat([images, images]))
+    return pair[:1]

@@ -1,7 +1,7 @@
-"""What makes the hardware fast: memory that is kept, the memory format, threads and the device.
+"""What makes the hardware fast: memory that is kept, the memory format, precision, threads and the device.
 
 ``prepare_process`` is called once before the first large allocation; ``Runtime`` travels through the library and
-says how tensors are laid out and where they live.
+says how tensors are laid out, where they live, and in which precision a model runs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,10 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from tl_kit.config import RuntimeConfig
+from tl_kit.errors import ConfigError
 
-__all__ = ["Runtime", "decode_pool", "detect", "keep_memory", "prepare_process"]
+__all__ = ["PRECISIONS", "Runtime", "available_cores", "decode_pool", "detect", "keep_memory", "prepare_process"]
 
-# mallopt(3), bits of malloc.h
+PRECISIONS = ("fp32", "bf16")
+
+# mallopt(3), from malloc.h
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
@@ -60,11 +65,12 @@ def decode_pool() -> ThreadPoolExecutor:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where and how a model runs. ``batch_size`` is that of inference."""
+    """Where and how a model runs. ``batch_size`` and ``precision`` are those of inference."""
 
     device: torch.device
     channels_last: bool
     batch_size: int
+    precision: str = "fp32"
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format of this runtime."""
@@ -80,9 +86,22 @@ class Runtime:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """No gradients, and this runtime's precision."""
+        low = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+            yield
+
 
 def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
-    """The runtime of this machine: a GPU if there is one, else all cores of the CPU."""
+    """The runtime of this machine: a GPU if there is one, else all cores of the CPU.
+
+    With ``precision`` "auto" it says fp32; ``measurement.choose_precision`` may change that for a model.
+    Raises ConfigError for a precision that is not known.
+    """
+    if config.precision not in ("auto", *PRECISIONS):
+        raise ConfigError(f"precision {config.precision!r}: known are auto, {', '.join(PRECISIONS)}")
     prepare_process()
     if config.device != "auto":
         device = torch.device(config.device)
@@ -92,4 +111,9 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         device = torch.device("mps")
     else:
         device = torch.device("cpu")
-    return Runtime(device=device, channels_last=device.type != "mps", batch_size=config.batch_size)
+    return Runtime(
+        device=device,
+        channels_last=device.type != "mps",
+        batch_size=config.batch_size,
+        precision=config.precision if config.precision in PRECISIONS else "fp32",
+    )

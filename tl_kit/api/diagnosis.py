@@ -11,12 +11,15 @@ from tl_kit.reporting import SILENT, Reporter
 
 __all__ = ["Finding", "Report", "doctor", "report_dict"]
 
+_DEFAULT_SPLIT = DataConfig()
+_DEFAULT_LIMITS = DoctorConfig()
+
 
 def doctor(
     data: Path | str,
     *,
-    split: DataConfig = DataConfig(),
-    limits: DoctorConfig = DoctorConfig(),
+    split: DataConfig = _DEFAULT_SPLIT,
+    limits: DoctorConfig = _DEFAULT_LIMITS,
     reporter: Reporter = SILENT,
 ) -> Report:
     """Examine a folder or a CSV file: scan it, decode every image, look for leaks, conflicts and imbalance.

@@ -106,8 +106,8 @@ def _refuse_leaks(predictor: Predictor, samples: Sequence[Sample], split: str) -
         count = seen(samples, [member], *(("train",) if split == "val" else ("train", "val")))
         if count:
             raise MemberError(
-                f"{member.path}: was trained or selected on {count} of the {len(samples)} {split} images, so its scores "
-                "would be no evidence; train all members on the same splits"
+                f"{member.path}: was trained or selected on {count} of the {len(samples)} {split} images, so its "
+                "scores would be no evidence; train all members on the same splits"
             )
 
 

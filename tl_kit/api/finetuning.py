@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from tl_kit import metrics
-from tl_kit.api.closed_form import fit_closed_form, head_cut
+from tl_kit.api.closed_form import fit_closed_form, wants_closed_form
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
+from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, labels_of, prepare
 from tl_kit.config import FinetuneConfig
 from tl_kit.errors import TrainingError
+from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
 
@@ -55,12 +58,21 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running")
-        trunk = head_cut(run)
-        outcome = fit_closed_form(run, trunk) if trunk is not None else fit_by_gradient(run)
-        return _finish(run, outcome)
+        return _finish(run, _train(run))
     finally:
         if run.writes and not is_checkpoint(run.folder):
             shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _train(run: Run) -> Outcome:
+    apply_policy(run.model, run.trainable())
+    run.runtime.place(run.model)
+    blank = run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))
+    order = forward_order(run.model, blank)
+    reuse = open_reuse(run, order)
+    if reuse is not None and wants_closed_form(run, reuse):
+        return fit_closed_form(run, reuse)
+    return fit_by_gradient(run, order, reuse)
 
 
 def _finish(run: Run, outcome: Outcome) -> FinetuneResult:

@@ -4,41 +4,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tl_kit import metrics
 from tl_kit.api.outcome import Outcome
+from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run, labels_of
-from tl_kit.data.transforms import TrainTransform, augment, normalize
-from tl_kit.errors import ConfigError, TrainingError
+from tl_kit.api.sources import PlainSource, ReusedSource, Source, choose_views
+from tl_kit.errors import TrainingError
 from tl_kit.freezing.audit import frozen_tensors, run_audit
-from tl_kit.freezing.modes import apply_policy, forward_order, set_train_mode
-from tl_kit.inference import StoreReader, run_models
+from tl_kit.freezing.modes import set_train_mode
 from tl_kit.optimization.groups import param_groups
 from tl_kit.optimization.optimizers import create_optimizer, default_lr, needs_second_order
-from tl_kit.optimization.schedules import create_schedule, set_lr
+from tl_kit.optimization.schedules import Schedule, create_schedule, set_lr
 from tl_kit.training.checkpoint import save_weights
 from tl_kit.training.journal import Journal
 from tl_kit.training.loop import FitResult, Task, fit
 
-__all__ = ["fit_by_gradient"]
+__all__ = ["Settings", "fit_by_gradient", "resolve"]
 
 
-def fit_by_gradient(run: Run) -> Outcome:
-    """Train under the run's policy; the model ends with the weights of its best epoch, which are those saved."""
-    trainable = run.trainable()
-    apply_policy(run.model, trainable)
-    run.runtime.place(run.model)
-    order = forward_order(run.model, _example(run))
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A run's options with every ``None`` resolved."""
+
+    optimizer: str
+    lr: float
+    schedule: str
+    epochs: int
+    batch_size: int
+    weight_decay: float
+    views: int | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON."""
+        return dict(vars(self))
+
+
+def resolve(run: Run) -> Settings:
+    """The settings of a gradient method, from the configuration, the policy and the data."""
+    config, loop, head = run.config, run.config.loop, run.policy.name == "head"
+    name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
+    pretrained = bool(run.weights.loaded) and not head  # a head alone is trained from scratch
+    return Settings(
+        optimizer=name,
+        lr=config.lr if config.lr is not None else default_lr(name, pretrained=pretrained),
+        schedule=config.schedule or loop.schedule,
+        epochs=config.epochs or (loop.head_epochs if head else loop.epochs),
+        batch_size=min(config.batch_size or loop.batch_size, len(run.manifest.split("train"))),
+        weight_decay=loop.weight_decay,
+    )
+
+
+def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
+    """Train under the run's policy; the model ends with the weights of its best epoch, which are those saved.
+
+    ``order`` is the forward order of the model's modules. The policy has been applied, the model placed.
+    """
     set_train_mode(run.model, order)
     before = frozen_tensors(run.model)
+    settings = resolve(run)
+    create_optimizer(settings.optimizer, [torch.zeros(1, requires_grad=True)], lr=settings.lr)  # a typo costs no pass
+    _schedule(settings, steps=1)
+    source, views = _source(run, reuse, settings)
     keeper = _BestKeeper(run)
-    task, settings = _task(run, trainable, order, keeper)
+    task = _task(run, order, settings, source, keeper)
     status, error = "finished", None
     with run.clock("train"), torch.random.fork_rng():
         torch.manual_seed(run.config.seed)
@@ -48,25 +83,33 @@ def fit_by_gradient(run: Run) -> Outcome:
             if not keeper.best:
                 raise
             result, status, error = keeper.result(), "failed", str(failure)
-    if result.interrupted:
-        status = "interrupted"
     if not keeper.best:
         raise KeyboardInterrupt
     keeper.restore()
     audit = run_audit(run.model, before)
     with run.clock("evaluate"):
-        logits = {split: _logits(run, split) for split in ("val", "test")}
+        logits = {split: source.logits(split) for split in ("val", "test")}
     return Outcome(
-        optimizer=str(settings["optimizer"]),
+        optimizer=settings.optimizer,
         epochs=result.epochs,
         best_epoch=result.best_epoch,
-        trainable_parameters=sum(p.numel() for n, p in run.model.named_parameters() if n in trainable),
+        trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=audit,
-        status=status,
-        settings=settings,
+        status="interrupted" if result.interrupted else status,
+        settings={**settings.to_dict(), "views": views},
         error=error,
     )
+
+
+def _source(run: Run, reuse: Reuse | None, settings: Settings) -> tuple[Source, int | None]:
+    if reuse is None:
+        return PlainSource(run), None
+    views = choose_views(run, reuse, epochs=settings.epochs)
+    if views:
+        run.reporter.message(f"the frozen part runs once on each of {views} augmented views of an image")
+    source: Source = ReusedSource(run, reuse, views=views)
+    return source, views
 
 
 class _BestKeeper:
@@ -92,105 +135,53 @@ class _BestKeeper:
         return FitResult(epochs=self.epoch, best_epoch=self.epoch)
 
 
-def _task(
-    run: Run, trainable: frozenset[str], order: list[str], keeper: _BestKeeper
-) -> tuple[Task, dict[str, object]]:
-    config, loop = run.config, run.config.loop
-    samples = run.manifest.split("train")
-    name = config.optimizer or (loop.optimizer if run.policy.name != "head" else loop.gradient_head_optimizer)
-    pretrained = bool(run.weights.loaded) and run.policy.name != "head"  # a head alone is trained from scratch
-    rate = config.lr if config.lr is not None else default_lr(name, pretrained=pretrained)
-    epochs = config.epochs or (loop.head_epochs if run.policy.name == "head" else loop.epochs)
-    batch_size = min(config.batch_size or loop.batch_size, len(samples))
-    steps = math.ceil(len(samples) / batch_size)
-    groups = param_groups(run.model, weight_decay=loop.weight_decay, layer_decay=None, trainable=trainable, lr=rate)
-    optimizer = create_optimizer(name, groups, lr=rate, weight_decay=loop.weight_decay)
-    schedule = config.schedule or loop.schedule
-    total = epochs * steps
-    warmup = 0 if schedule == "onecycle" else min(round(loop.warmup_epochs * steps), total - 1)
-    multiplier = create_schedule(schedule, total_steps=total, warmup_steps=warmup)
-    model, optimizer = run.accelerator.prepare(run.model, optimizer)
+def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper: _BestKeeper) -> Task:
+    loop, images = run.config.loop, len(run.manifest.split("train"))
+    trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
+    decay = settings.weight_decay
+    groups = param_groups(run.model, weight_decay=decay, layer_decay=None, trainable=trainable, lr=settings.lr)
+    optimizer = create_optimizer(settings.optimizer, groups, lr=settings.lr, weight_decay=decay)
+    module, optimizer = run.accelerator.prepare(source.module, optimizer)
     journal = Journal(run.folder if run.writes else None)
-
-    task = Task(
-        model=model,
+    return Task(
+        model=module,
         optimizer=optimizer,
-        images=len(samples),
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=config.seed,
-        patience=config.patience,
+        images=images,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=run.config.seed,
+        patience=run.config.patience,
         clip_norm=loop.clip_norm,
-        batch=_Batches(run),
-        evaluate=lambda: _agreed_scores(run),
-        multiplier=multiplier,
-        second_order=needs_second_order(name),
+        second_order=needs_second_order(settings.optimizer),
+        batch=source.batch,
+        evaluate=lambda: _agreed_scores(run, source),
+        multiplier=_schedule(settings, steps=math.ceil(images / settings.batch_size), warmup_epochs=loop.warmup_epochs),
         set_rate=set_lr,
         set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size),
         on_best=keeper,
         on_epoch=lambda row: journal.write(**row),
     )
-    return task, {
-        "optimizer": name,
-        "lr": rate,
-        "schedule": schedule,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "weight_decay": loop.weight_decay,
-    }
 
 
-class _Batches:
-    """Augmented training batches: (indices, epoch) -> (inputs, labels) on the device."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.samples = run.manifest.split("train")
-        self.labels = torch.from_numpy(labels_of(self.samples))
-        self.transform = TrainTransform(run.preprocessing, run.config.augment)
-        self.crop = run.policy.name == "head"
-
-    def __call__(self, indices: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        run = self.run
-        samples = [self.samples[index] for index in indices]
-        pixels = run.store.get(samples, crop=self.crop)
-        keys = [sample.digest for sample in samples]
-        if self.crop:
-            images = torch.stack(pixels)
-        else:
-            images = augment(pixels, self.transform, seed=run.config.seed, epoch=epoch, keys=keys)
-        inputs = normalize(run.runtime.batch(images), run.preprocessing)
-        return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+def _schedule(settings: Settings, *, steps: int, warmup_epochs: float = 0.0) -> Schedule:
+    """The schedule over all epochs of so many steps; onecycle brings its own warm-up."""
+    total = settings.epochs * steps
+    warmup = 0 if settings.schedule == "onecycle" else min(round(warmup_epochs * steps), total - 1)
+    return create_schedule(settings.schedule, total_steps=total, warmup_steps=warmup)
 
 
-def _example(run: Run) -> Tensor:
-    sample = run.manifest.split("train")[0]
-    pixels = torch.stack(run.store.get([sample], crop=run.policy.name == "head"))
-    height, width = run.preprocessing.input_size[1:]
-    return normalize(run.runtime.batch(pixels[..., :height, :width]), run.preprocessing)
-
-
-def _logits(run: Run, split: str) -> Tensor:
-    reader = StoreReader(run.store, run.manifest.split(split))
-    run.reporter.start(f"evaluate {split}", len(reader))
-    return run_models([(run.model, run.preprocessing)], reader, run.runtime, reporter=run.reporter)[0]
-
-
-def _agreed_scores(run: Run) -> Mapping[str, float] | None:
+def _agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
     """The first process's validation scores, in all processes: they must agree on the best epoch and on stopping.
 
     Every process has BatchNorm statistics of its own; those of the first are the ones that are saved.
     """
-    answer = [_scores(run, "val")]
+    answer = [_scores(run, source)]
     broadcast_object_list(answer)
     return answer[0]
 
 
-def _scores(run: Run, split: str) -> Mapping[str, float] | None:
-    samples = run.manifest.split(split)
-    if not samples:
-        return None
-    logits = _logits(run, split).numpy().astype(np.float64)
+def _scores(run: Run, source: Source) -> Mapping[str, float]:
+    logits = source.logits("val").numpy().astype(np.float64)
     if not np.isfinite(logits).all():
         raise TrainingError("the model's outputs are no longer finite: try a lower --lr; the best epoch so far is kept")
-    return metrics.summary(metrics.softmax(logits), labels_of(samples))
+    return metrics.summary(metrics.softmax(logits), labels_of(run.manifest.split("val")))

@@ -13,7 +13,7 @@ __all__ = ["Outcome"]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The model holds the best weights; ``logits`` are its outputs on val and test, as the inference loop gives them."""
+    """The model holds the best weights; ``logits`` are its outputs on val and test, as inference gives them."""
 
     optimizer: str
     epochs: int

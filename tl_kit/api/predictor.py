@@ -51,7 +51,7 @@ class Predictor:
     def member_probabilities(
         self, sources: Sequence[Source], *, reporter: Reporter = SILENT
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """Probabilities (members, n, classes), and for each image that could not be decoded its index and the reason."""
+        """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded."""
         reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)))
         reporter.start("predict", len(sources))
         models = [(member.model, member.preprocessing) for member in self.members]

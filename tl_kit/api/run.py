@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ class Clock:
 
 @dataclass
 class Run:
-    """What every step of a run reads. ``manifest`` holds only images that have been decoded."""
+    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found."""
 
     config: FinetuneConfig
     reporter: Reporter
@@ -70,6 +70,21 @@ class Run:
     policy: Policy
     folder: Path
     accelerator: Accelerator
+
+    def decode(self, samples: Sequence[Sample], *, crop: bool) -> list[Path]:
+        """Decode samples into the pixel store; those that cannot be decoded leave the manifest, and are returned.
+
+        Raises DataError if too few images are left to train on.
+        """
+        self.reporter.start("decode", len(samples))
+        with self.clock("data"):
+            failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance)
+        if failures:
+            self.manifest = self.manifest.without(failures)
+            for exclusion in failures:
+                self.reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+            check_trainable(self.manifest)
+        return [exclusion.path for exclusion in failures]
 
     @property
     def writes(self) -> bool:
@@ -115,11 +130,8 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     reporter.message(weights.summary())
     preprocessing = Preprocessing.from_model(model)
     store = PixelStore(preprocessing, config.store)
-    with clock("data"):
-        manifest = _decode(manifest, store, reporter, crop_train=policy.name == "head")
     for exclusion in manifest.exclusions:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
-    check_trainable(manifest)
     folder = _shared_folder(config, accelerator)
     return Run(
         config, reporter, runtime, clock, manifest, store, model, weights, preprocessing, policy, folder, accelerator
@@ -143,16 +155,6 @@ def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> P
     policy, reason = choose_policy(len(manifest.split("train")), len(manifest.classes), config.auto)
     reporter.message(f"policy {policy}: {reason}")
     return policy
-
-
-def _decode(manifest: Manifest, store: PixelStore, reporter: Reporter, *, crop_train: bool) -> Manifest:
-    """Decode every image once; those that cannot be decoded leave the manifest, with the reason."""
-    reporter.start("decode", len(manifest.samples))
-    train = manifest.split("train")
-    rest = manifest.split("val") + manifest.split("test")
-    failures = store.fill(train, crop=crop_train, on_image=reporter.advance)
-    failures += store.fill(rest, crop=True, on_image=reporter.advance)
-    return manifest.without(failures)
 
 
 def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from tl_kit.cli.text import figures, visible
+from tl_kit.cli.text import EPOCH_FIGURES, figures, visible
 
 __all__ = ["Console", "OutputClosedError"]
 
@@ -34,7 +34,8 @@ class Console:
 
     While it is entered, what libraries print goes to stderr: stdout holds results alone. Progress is animated only
     where stderr is a terminal; elsewhere a stage or an epoch is one line, written when it ends. All text is shown as it
-    is, without markup, with control characters made visible.
+    is, without markup, with control characters made visible. Of several processes of one run only the first (RANK 0)
+    says more than its errors.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Console:
         )
         self._err = RichConsole(file=self._stderr, markup=False, emoji=False, highlight=False)
         self._animated = self._stderr.isatty() and not self._err.is_dumb_terminal
+        self._first = os.environ.get("RANK", "0") == "0"
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._stage = _Stage()
@@ -58,7 +60,9 @@ class Console:
         self._restore.enter_context(contextlib.redirect_stdout(self._stderr))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end_stage(finished=kind is None)
         self._restore.close()
 
@@ -66,6 +70,10 @@ class Console:
 
     def message(self, text: str) -> None:
         """One line for the user."""
+        if not self._first:
+            return
+        if self._stage.done >= self._stage.total:
+            self._end_stage()
         self._say(Text(visible(text)))
 
     def start(self, stage: str, total: int) -> None:
@@ -73,7 +81,7 @@ class Console:
         self._end_stage()
         self._in_epoch = self._in_epoch or stage.startswith("epoch ")
         self._stage = _Stage(stage, total)
-        if self._animated:
+        if self._animated and self._first:
             self._progress = _progress(self._err)
             self._task = self._progress.add_task(visible(stage), total=total, figures="")
             self._progress.start()
@@ -89,7 +97,7 @@ class Console:
         """An epoch is over."""
         self._end_stage()
         self._in_epoch = False
-        self._say(Text(figures(row)))
+        self.message(figures({name: row[name] for name in EPOCH_FIGURES if name in row}))
 
     # Results and errors.
 
@@ -136,7 +144,7 @@ class Console:
             self._progress = None
         stage, self._stage = self._stage, _Stage()
         if stage.name and finished and not self._in_epoch:
-            self._say(Text(visible(f"{stage.name}: {stage.done:,} images in {stage.seconds():.1f} s")))
+            self.message(f"{stage.name}: {stage.done:,} images in {stage.seconds():.1f} s")
 
     def _say(self, text: Text) -> None:
         if self._animated:
@@ -150,6 +158,8 @@ class Console:
 
     def _write(self, text: str) -> None:
         self._end_stage()
+        if not self._first:
+            return
         try:
             self._stdout.write(text)
             self._stdout.flush()

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from tl_kit.config import LoopConfig
+
 __all__ = [
     "BatchSize",
     "Checkpoint",
@@ -53,7 +55,10 @@ Pattern = Annotated[
 ]
 
 Data = Annotated[
-    Path, typer.Option("--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).")
+    Path,
+    typer.Option(
+        "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
+    ),
 ]
 DataOfMembers = Annotated[
     Path | None, typer.Option("--data", help="Images to score on (default: those that the members were trained on).")
@@ -67,10 +72,12 @@ Lr = Annotated[
     float | None, typer.Option("--lr", help="Learning rate (default: the optimizer's; a tenth for pretrained weights).")
 ]
 Optimizer = Annotated[
-    str | None, typer.Option("--optimizer", metavar="NAME", help="The lecture's, or any of timm's (default: by policy).")
+    str | None,
+    typer.Option("--optimizer", metavar="NAME", help="The lecture's, or any of timm's (default: by policy)."),
 ]
 Schedule = Annotated[
-    str | None, typer.Option("--schedule", metavar="NAME", help="Decay of the learning rate (default: cosine).")
+    str | None,
+    typer.Option("--schedule", metavar="NAME", help=f"Decay of the learning rate (default: {LoopConfig.schedule})."),
 ]
 Weights = Annotated[
     str,
@@ -87,7 +94,8 @@ SplitSeed = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write (default: a new numbered one).")]
 Split = Annotated[
-    str | None, typer.Option("--split", metavar="train|val|test|all", help="Default: test, or what the model never saw.")
+    str | None,
+    typer.Option("--split", metavar="train|val|test|all", help="Default: test, or what the model never saw."),
 ]
 Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]

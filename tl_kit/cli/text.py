@@ -5,14 +5,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
-__all__ = ["figure", "figures", "visible"]
+__all__ = ["EPOCH_FIGURES", "figure", "figures", "visible"]
+
+EPOCH_FIGURES = ("epoch", "loss", "val_accuracy", "val_nll", "lr", "images_per_second", "data_wait")
+"""What is shown of an epoch; ``metrics.jsonl`` has all."""
 
 _SHARES = ("accuracy", "macro_f1", "ece", "precision", "recall", "f1", "data_wait")
 _JOINERS = "\u200c\u200d"  # spelling of Persian and Indic names, and of emoji
 
 
 def visible(text: str) -> str:
-    r"""``text`` on one line, with whatever a terminal would obey instead of show as an escape: ``\x1b``, ``\n``, ``\u202e``.
+    r"""``text`` on one line; what a terminal would obey instead of show becomes ``\x1b``, ``\n``, ``\u202e``.
 
     That is Unicode's control, format, surrogate and separator characters; class names and paths come from others.
     """
@@ -28,7 +31,7 @@ def _escaped(character: str) -> str:
 
 
 def figure(name: str, value: float) -> str:
-    """One figure by its name: shares in percent, learning rates in powers of ten, counts whole, the rest to 3 decimals."""
+    """One figure by its name: shares in percent, rates in powers of ten, counts whole, the rest to 3 decimals."""
     short = name.removeprefix("val_").removeprefix("test_")
     if short in _SHARES:
         return f"{100 * value:.1f} %"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,9 +61,9 @@ class Manifest:
         """Images per split and class name; splits without images are left out."""
         table: dict[str, dict[str, int]] = {}
         for split in SPLITS:
-            labels = [sample.label for sample in self.split(split)]
+            labels = Counter(sample.label for sample in self.split(split))
             if labels:
-                table[split] = {name: labels.count(index) for index, name in enumerate(self.classes)}
+                table[split] = {name: labels[index] for index, name in enumerate(self.classes)}
         return table
 
     def content_hash(self) -> str:

@@ -92,7 +92,7 @@ def _limit_aspect(image: Image.Image) -> Image.Image:
 
 
 def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(x / 255 - mean) / std on a uint8 batch (n, 3, h, w); float32, bit-equal to torchvision's ToTensor and Normalize."""
+    """(x / 255 - mean) / std on a uint8 batch (n, 3, h, w): float32, bit-equal to ToTensor and Normalize."""
     mean = torch.tensor(preprocessing.mean, device=images.device).view(-1, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(-1, 1, 1)
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -1,5 +1,7 @@
-"""``--policy auto``: a first, honest rule by the number of images (cs231n, "Transfer learning": little data, retrain the
-last layer; more data, retrain more)."""
+"""``--policy auto``: a first, honest rule by the number of images.
+
+cs231n, "Transfer learning": little data, retrain the last layer; more data, retrain more.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -112,10 +111,7 @@ def _as_groups(params_or_groups: Iterable[Tensor] | Iterable[Mapping[str, Any]],
 def _construct(spec: OptimizerSpec, groups: list[dict[str, Any]], arguments: dict[str, Any]) -> torch.optim.Optimizer:
     assert spec.factory is not None
     try:
-        with warnings.catch_warnings():
-            # timm's Kron recommends opt_einsum for speed; it gives the same numbers without.
-            warnings.filterwarnings("ignore", message=".*opt_einsum.*", category=UserWarning)
-            optimizer = spec.factory(groups, **arguments)
+        optimizer = spec.factory(groups, **arguments)
     except (AssertionError, ValueError) as error:
         raise ConfigError(f"optimizer {spec.name!r}: {error}") from error
     if spec.factory.__module__ == "timm.optim.kron":

@@ -117,7 +117,7 @@ def _lecture_spec(name: str) -> OptimizerSpec:
 
 def _timm_spec(name: str) -> OptimizerSpec:
     info = _factory.get_optimizer_info(name)
-    if isinstance(info.opt_class, str) and (missing := _missing(info.opt_class.partition(".")[0])):
+    if missing := _missing(info.opt_class):
         return OptimizerSpec(name, info.description, None, {}, {}, float("nan"), missing=missing)
     factory = _factory.get_optimizer_class(name, bind_defaults=False)
     defaults = OptimizerDefaults()
@@ -141,10 +141,18 @@ def _timm_spec(name: str) -> OptimizerSpec:
     )
 
 
-def _missing(package: str) -> str:
-    if importlib.util.find_spec(package) is None:
-        return f"needs the package {package}, which is not installed"
-    return "" if torch.cuda.is_available() else f"needs a CUDA device, as all of {package} does"
+def _missing(opt_class: Any) -> str:
+    """Why a class of timm's registry cannot be used here; classes of other packages stand there by name."""
+    if not isinstance(opt_class, str):
+        # Without opt_einsum torch contracts Kron's tensors in the order given: minutes and gigabytes for one step.
+        needs = "opt_einsum" if opt_class.__module__ == "timm.optim.kron" else None
+    else:
+        needs = opt_class.partition(".")[0]
+    if needs is not None and importlib.util.find_spec(needs) is None:
+        return f"needs the package {needs}, which is not installed"
+    if isinstance(opt_class, str) and not torch.cuda.is_available():
+        return f"needs a CUDA device, as all of {needs} does"
+    return ""
 
 
 def _options(values: Mapping[str, object], annotations: Mapping[str, object]) -> dict[str, Option]:

@@ -39,7 +39,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: a model in eval mode, its class names in the order of its outputs, its preprocessing, its meta."""
+    """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing, meta."""
 
     path: Path
     model: nn.Module

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class HeadFit:
-    """A linear head on raw features: weight (classes, features), bias (classes,), the C chosen and its validation NLL."""
+    """A linear head on raw features: weight (classes, features), bias (classes,), the chosen C, its validation NLL."""
 
     weight: Floats
     bias: Floats
@@ -40,22 +40,24 @@ def fit_head(
     val_labels: NDArray[np.int64],
     config: HeadConfig = HeadConfig(),
 ) -> HeadFit:
-    """Fit for each strength, from the strongest penalty on (warm start), and keep the one with the lowest validation NLL.
+    """Fit for each strength, from the strongest penalty on (warm start), and keep the one of lowest validation NLL.
 
     features (n, d), labels (n,) with at least two classes present; val_features (m, d), m may be 0: then the middle
     strength is taken. Features are standardised for the fit; the result applies to the raw ones.
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     mean, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     scale[scale < 1e-6] = 1.0
     x = ((features - mean) / scale).astype(np.float32)
     chosen: HeadFit | None = None
     strengths = config.strengths if len(val_labels) else (config.strengths[len(config.strengths) // 2],)
+    threads = 1 if x.size * classes < config.one_thread_below else None
     model = LogisticRegression(max_iter=config.max_iter, warm_start=True)
     for strength in strengths:
         model.set_params(C=strength)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), threadpool_limits(threads):
             warnings.simplefilter("ignore")  # an unconverged fit is judged by validation like any other
             model.fit(x, labels)
         weight, bias = _all_classes(model.coef_, model.intercept_, model.classes_, classes)

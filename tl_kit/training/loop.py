@@ -1,4 +1,4 @@
-"""The training loop: fit -> run_epoch -> train_step. It knows nothing of files, names or policies beyond its callables."""
+"""The training loop: fit -> run_epoch -> train_step. Files, names and policies reach it as callables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Task:
     ``batch(indices, epoch)`` gives (inputs, labels) on the device; ``evaluate()`` the validation metrics, or None
     without validation images; ``multiplier(step, history)`` the learning rate's factor, given
     the validation NLL of each epoch so far; ``set_mode(size)`` puts the model in
-    the policy's train mode, for batches of at least so many images; ``on_epoch(row)`` is called after each epoch, and ``on_best(epoch, metrics)`` after each that is the best so far.
+    the policy's train mode, for batches of at least so many images; ``on_epoch(row)`` is called after each epoch,
+    and ``on_best(epoch, metrics)`` after each that is the best so far.
     """
 
     model: nn.Module
@@ -94,7 +95,7 @@ def fit(task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT) ->
 def run_epoch(
     task: Task, accelerator: Accelerator, epoch: int, *, history: Sequence[float] = (), reporter: Reporter = SILENT
 ) -> dict[str, float]:
-    """One pass over the training images; returns the mean loss, the last rate, images a second and the data-wait share."""
+    """One pass over the training images; returns mean loss, last rate, images a second and the data-wait share."""
     batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
     task.set_mode(min(len(_share(indices, accelerator)) for indices in batches))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
@@ -126,7 +127,14 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     value = float(loss.detach())
     if not math.isfinite(value):
         raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
-    accelerator.backward(loss, create_graph=task.second_order)
+    if task.second_order:
+        parameters = _trainable(task.optimizer)
+        for parameter, gradient in zip(
+            parameters, torch.autograd.grad(loss, parameters, create_graph=True), strict=True
+        ):
+            parameter.grad = gradient
+    else:
+        accelerator.backward(loss)
     if task.clip_norm > 0:
         accelerator.clip_grad_norm_(_trainable(task.optimizer), task.clip_norm)
     task.optimizer.step()

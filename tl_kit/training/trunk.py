@@ -1,15 +1,18 @@
 """Trunk and tail: the model is cut at the first module that trains, and the frozen part below is computed once.
 
-The cut module's input is the trunk's output. ``capture`` stops a forward pass there; ``classify`` puts a captured batch
-through a head alone. Both are proved against the whole model on a real batch before they are used.
+The cut module's input is the trunk's output. ``Trunk`` stops a forward pass there; ``Tail`` takes captured outputs
+through the rest. A cut is proved against the whole model, bit for bit on a real batch, before it is used: where
+branches bypass the cut (Inception, HRNet) or later modules ask for the batch's shape, the plain path must be taken.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Trunk", "head_trunk"]
+__all__ = ["Tail", "Trunk", "find_cut", "prove_cut"]
 
 
 class _CutReachedError(Exception):
@@ -44,18 +47,71 @@ def _stop(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
     raise _CutReachedError(args[0])
 
 
-def head_trunk(model: nn.Module, cut: str, images: Tensor) -> Trunk | None:
-    """The trunk below the classifier ``cut``, proved on ``images`` (n, c, h, w).
+class Tail(nn.Module):
+    """The model from ``cut`` on: captured trunk outputs (n, ...) -> the model's output (n, classes).
 
-    None if the classifier on the captured features does not give the model's own output bit for bit (something follows
-    it, or the features are no flat vectors): then the plain path must be used.
+    With ``direct``, the cut module's output is the model's, and it alone is called. Otherwise the whole forward pass
+    runs on one empty image, and the captured batch takes its place at the cut: no code of the model is repeated here.
     """
-    trunk = Trunk(model, cut).eval()
-    classifier = model.get_submodule(cut)
+
+    def __init__(self, model: nn.Module, cut: str, *, image_shape: Sequence[int], direct: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.cut = cut
+        self.direct = direct
+        self.image_shape = tuple(image_shape)
+
+    def forward(self, captured: Tensor) -> Tensor:
+        """Gradients reach the parameters of the tail; the captured batch is a constant."""
+        module = self.model.get_submodule(self.cut)
+        if self.direct:
+            result: Tensor = module(captured)
+            return result
+        blank = torch.zeros((1, *self.image_shape), device=captured.device)
+        handle = module.register_forward_pre_hook(lambda _module, args: (captured, *args[1:]))
+        try:
+            result = self.model(blank)
+        finally:
+            handle.remove()
+        return result
+
+
+def find_cut(model: nn.Module, order: Sequence[str]) -> str | None:
+    """The largest module below the root that trains as a whole and is entered before anything else that trains.
+
+    ``order``: module names as a forward pass enters them. None if the root's own parameters train, or nothing does.
+    """
+    for name in order:
+        module = model.get_submodule(name)
+        if not any(p.requires_grad for p in module.parameters(recurse=False)):
+            continue
+        parts = name.split(".") if name else []
+        for length in range(1, len(parts) + 1):
+            candidate = ".".join(parts[:length])
+            if all(p.requires_grad for p in model.get_submodule(candidate).parameters()):
+                return candidate
+        return None
+    return None
+
+
+def prove_cut(model: nn.Module, cut: str, images: Tensor) -> Tail | None:
+    """A tail that gives the model's own output on ``images`` (n, c, h, w), n > 1, bit for bit; None if none does.
+
+    The model must be in eval mode; the surrounding autocast applies to both.
+    """
+    shape = tuple(images.shape[1:])
     with torch.inference_mode():
         expected = model(images)
-        features = trunk(images)
-        if features.ndim != 2 or not isinstance(expected, Tensor):
+        try:
+            captured = Trunk(model, cut)(images)
+        except RuntimeError:  # never entered under its own name
             return None
-        exact = torch.equal(classifier(features), expected)
-    return trunk if exact else None
+        for direct in (True, False):
+            tail = Tail(model, cut, image_shape=shape, direct=direct).eval()
+            try:
+                found = tail(captured)
+            except (RuntimeError, TypeError, ValueError, IndexError):  # the tail depends on more than its input
+                continue
+            if isinstance(expected, Tensor) and torch.equal(found, expected):
+                return tail
+    return None

@@ -1,0 +1,116 @@
+"""Every flag arrives, and every default is the one of ``tl_kit.config``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.helpers import tlkit
+from tl_kit._version import __version__
+from tl_kit.config import DataConfig, EnsembleConfig, FinetuneConfig
+from tl_kit.errors import TlKitError
+
+
+class SeenError(TlKitError):
+    """Ends the command once the API has been called."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def record(*arguments: Any, reporter: object, **options: Any) -> None:
+        seen.append((arguments, options))
+        raise SeenError("enough")
+
+    for name in ("finetune", "ensemble", "evaluate", "predict"):
+        monkeypatch.setattr(f"tl_kit.api.{name}", record)
+    return seen
+
+
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+def test_finetune_without_flags_takes_every_default(calls: Calls) -> None:
+    tlkit("finetune", "resnet18", "--data", "imgs")
+    assert calls == [((FinetuneConfig(model="resnet18", data=Path("imgs")),), {})]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "field", "expected"),
+    [
+        ("--policy", "last:3", "policy", "last:3"),
+        ("--epochs", "7", "epochs", 7),
+        ("--batch-size", "5", "batch_size", 5),
+        ("--lr", "3e-4", "lr", 3e-4),
+        ("--optimizer", "lion", "optimizer", "lion"),
+        ("--schedule", "wsd", "schedule", "wsd"),
+        ("--weights", "w.pth", "weights", "w.pth"),
+        ("--img-size", "96", "img_size", 96),
+        ("--seed", "4", "seed", 4),
+        ("--split-seed", "9", "split", DataConfig(split_seed=9)),
+        ("--out", "here", "out", Path("here")),
+    ],
+)
+def test_each_flag_of_finetune_sets_its_field(
+    calls: Calls, flag: str, value: str, field: str, expected: object
+) -> None:
+    tlkit("finetune", "resnet18", "--data", "imgs", flag, value)
+    default = FinetuneConfig(model="resnet18", data=Path("imgs"))
+    changed = {name: getattr(calls[0][0][0], name) for name in FinetuneConfig.__dataclass_fields__}
+    assert changed.pop(field) == expected != getattr(default, field)
+    assert all(value == getattr(default, name) for name, value in changed.items())
+
+
+def test_ensemble_flags(calls: Calls) -> None:
+    tlkit("ensemble", "a", "b")
+    tlkit("ensemble", "a", "b", "--data", "imgs", "--out", "here")
+    members = (Path("a"), Path("b"))
+    assert calls[0][0] == (EnsembleConfig(checkpoints=members),)
+    assert calls[1][0] == (EnsembleConfig(checkpoints=members, data=Path("imgs"), out=Path("here")),)
+
+
+def test_evaluate_flags(calls: Calls) -> None:
+    tlkit("evaluate", "a", "--data", "imgs")
+    tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
+    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None})
+    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train"})
+
+
+def test_predict_paths_keep_their_order(calls: Calls) -> None:
+    tlkit("predict", "a", "z.png", "b.png", "--top", "2")
+    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {})
+
+
+def test_version_and_help() -> None:
+    assert tlkit("--version").out == f"tlkit {__version__}\n"
+    for arguments in ([], ["-h"], ["--help"]):
+        done = tlkit(*arguments)
+        assert done.code == 0
+        for command in ("finetune", "ensemble", "evaluate", "predict", "models", "doctor", "demo"):
+            assert f"\n  {command} " in done.out
+
+
+@pytest.mark.parametrize("command", ["finetune", "ensemble", "evaluate", "predict", "models", "doctor", "demo"])
+def test_every_command_has_help_and_debug(command: str) -> None:
+    done = tlkit(command, "-h")
+    assert done.code == 0
+    assert "--debug" in done.out
+    assert done.out == tlkit(command, "--help").out
+
+
+def test_what_libraries_print_never_reaches_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Result:
+        def to_dict(self) -> dict[str, object]:
+            return {"images": 1}
+
+    def noisy(*_: object, **__: object) -> Result:
+        print("a library says hello")
+        return Result()
+
+    monkeypatch.setattr("tl_kit.api.evaluate", noisy)
+    done = tlkit("evaluate", "a", "--data", "b", "--json")
+    assert done.json == {"images": 1}
+    assert "a library says hello" in done.err

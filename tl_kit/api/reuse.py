@@ -1,0 +1,188 @@
+"""Trunk reuse in a run: what the policy freezes is computed once per image and view, and kept for later runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_kit.api.run import Run
+from tl_kit.config import CacheConfig
+from tl_kit.data.manifest import Sample
+from tl_kit.data.transforms import TrainTransform, augment, normalize
+from tl_kit.freezing.audit import frozen_tensors
+from tl_kit.inference import forward_rows, model_context
+from tl_kit.training.features import FeatureStore
+from tl_kit.training.files import write_atomically
+from tl_kit.training.trunk import Tail, Trunk, find_cut, prove_cut
+
+__all__ = ["EVAL", "Reuse", "cache_root", "open_reuse"]
+
+EVAL = "eval"
+_VIEW_SEED = 0  # the same views for every run: members with other seeds then share them, each in its own order
+_PROOF = "proof"
+
+
+def cache_root(config: CacheConfig) -> Path:
+    """Where the trunk's outputs are kept."""
+    if config.directory is not None:
+        return Path(config.directory)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tl-kit" / "features"
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """A proved cut, its tail, and the trunk's outputs on disk."""
+
+    run: Run
+    trunk: Trunk
+    tail: Tail
+    store: FeatureStore
+
+    def bytes_per_image(self) -> int:
+        """Size of one row, from one that has been filled."""
+        sample = self.run.manifest.split("val")[:1]
+        self.fill("val")
+        return self.rows(sample).nbytes
+
+    def rows(self, samples: tuple[Sample, ...], view: str | list[str] = EVAL) -> Tensor:
+        """Trunk outputs (n, ...) of samples, each in the given view; they must have been filled."""
+        views = [view] * len(samples) if isinstance(view, str) else view
+        return self.store.get([_row(s, v) for s, v in zip(samples, views, strict=True)])
+
+    def fill(self, split: str, views: tuple[str, ...] = (EVAL,)) -> None:
+        """Compute what is missing of a split, decoding only the images that need it."""
+        run = self.run
+        with run.accelerator.main_process_first():
+            self.store.refresh()
+            self._fill(split, views)
+
+    def _fill(self, split: str, views: tuple[str, ...]) -> None:
+        run = self.run
+        wanted = {v: self._missing(split, v) for v in views}
+        lacking = tuple({s.digest: s for samples in wanted.values() for s in samples}.values())
+        if not lacking:
+            return
+        crop = views == (EVAL,)
+        gone = set(run.decode(lacking, crop=crop))
+        run.reporter.start(f"features {split}", sum(len(samples) for samples in wanted.values()))
+        for view, samples in wanted.items():
+            kept = [s for s in samples if s.path not in gone]
+            with run.clock("features"), model_context([self.trunk.model], run.runtime):
+                self.store.add([_row(s, view) for s in kept], self._batches(kept, view))
+
+    def logits(self, split: str) -> Tensor:
+        """The model's outputs on a split, as the inference loop would give them: (n, classes), float32, on the CPU."""
+        samples, size = self.run.manifest.split(split), self.run.runtime.batch_size
+        self.tail.eval()
+        found = []
+        with model_context([self.trunk.model], self.run.runtime):
+            for start in range(0, len(samples), size):
+                rows = self.rows(samples[start : start + size]).to(self.run.runtime.device)
+                found.append(forward_rows(self.tail, rows).float().cpu())
+        return torch.cat(found) if found else torch.empty(0)
+
+    def _missing(self, split: str, view: str) -> list[Sample]:
+        samples = self.run.manifest.split(split)
+        return [samples[i] for i in self.store.missing([_row(s, view) for s in samples])]
+
+    def _batches(self, samples: list[Sample], view: str) -> Iterator[Tensor]:
+        run, size = self.run, self.run.runtime.batch_size
+        for start in range(0, len(samples), size):
+            part = samples[start : start + size]
+            images = normalize(run.runtime.batch(_pixels(run, part, view)), run.preprocessing)
+            yield forward_rows(self.trunk, images).cpu()
+            run.reporter.advance(len(part))
+
+
+def open_reuse(run: Run, order: list[str]) -> Reuse | None:
+    """The reuse of what the policy freezes; None where nothing is frozen, the cache is off, or no cut is exact."""
+    if run.config.cache.size_gb <= 0:
+        return None
+    cut = find_cut(run.model, order)
+    if cut is None:
+        return None
+    run.model.eval()
+    store = FeatureStore(cache_root(run.config.cache), _key(run, cut), int(run.config.cache.size_gb * 1e9))
+    tail = _known_tail(run, cut, store) or _prove(run, cut, store)
+    if tail is None:
+        run.reporter.message(f"the cut at {cut} is not exact for {run.config.model}: the frozen part runs every time")
+        return None
+    return Reuse(run, Trunk(run.model, cut).eval(), tail, store)
+
+
+def view_names(count: int) -> tuple[str, ...]:
+    """Names of the augmented views of an image."""
+    return tuple(f"augmented-{number}" for number in range(count))
+
+
+def view_of(indices: NDArray[np.int64], epoch: int, *, views: int, seed: int, images: int) -> list[str]:
+    """Each image starts at a view that the seed draws, and takes the next one every epoch."""
+    first = np.random.default_rng([seed, 1]).integers(views, size=images)
+    return [view_names(views)[(first[index] + epoch) % views] for index in indices]
+
+
+def _row(sample: Sample, view: str) -> str:
+    return f"{sample.digest}/{view}"
+
+
+def _pixels(run: Run, samples: list[Sample], view: str) -> Tensor:
+    if view == EVAL:
+        return torch.stack(run.store.get(samples, crop=True))
+    transform = TrainTransform(run.preprocessing, run.config.augment)
+    number = int(view.rsplit("-", 1)[1])
+    pixels = run.store.get(samples, crop=False)
+    return augment(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=[s.digest for s in samples])
+
+
+def _key(run: Run, cut: str) -> str:
+    """Everything that the trunk's outputs depend on."""
+    parts = {
+        "frozen": frozen_tensors(run.model),
+        "model": run.config.model,
+        "cut": cut,
+        "preprocessing": repr(run.preprocessing),
+        "augment": repr(run.config.augment),
+        "precision": run.runtime.precision,
+        "device": run.runtime.device.type,
+        "versions": [str(torch.__version__), str(timm.__version__)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _known_tail(run: Run, cut: str, store: FeatureStore) -> Tail | None:
+    """The tail as an earlier run has proved it, under the same key."""
+    try:
+        kind = (store.root / store.key / _PROOF).read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return Tail(run.model, cut, image_shape=run.preprocessing.input_size, direct=kind == "direct")
+
+
+def _prove(run: Run, cut: str, store: FeatureStore) -> Tail | None:
+    samples = run.manifest.split("train")[: run.runtime.batch_size]
+    run.decode(samples, crop=True)
+    kept = [s for s in samples if s in set(run.manifest.split("train"))]
+    pixels = torch.stack(run.store.get(kept, crop=True))
+    images = normalize(run.runtime.batch(pixels), run.preprocessing)
+    with model_context([run.model], run.runtime):
+        tail = prove_cut(run.model, cut, images)
+    if tail is not None:
+        (store.root / store.key).mkdir(parents=True, exist_ok=True)
+        kind = "direct" if tail.direct else "whole"
+        write_atomically(store.root / store.key / _PROOF, lambda path: _write(path, kind))
+    return tail
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

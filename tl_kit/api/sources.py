@@ -1,0 +1,101 @@
+"""Where a gradient method's batches come from: images for the whole model, or the trunk's outputs for its tail."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tl_kit.api.reuse import EVAL, Reuse, view_names, view_of
+from tl_kit.api.run import Run, labels_of
+from tl_kit.data.transforms import TrainTransform, augment, normalize
+from tl_kit.inference import StoreReader, run_models
+
+__all__ = ["PlainSource", "ReusedSource", "Source", "choose_views"]
+
+Indices = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """``module`` is what trains; ``batch`` feeds it; ``logits`` are the whole model's outputs on a split."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]: ...
+
+    def logits(self, split: str) -> Tensor: ...
+
+
+class PlainSource:
+    """Augmented images (n, 3, h, w), every one through the whole model."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.module = run.model
+        self.augmented = run.policy.name != "head"
+        run.decode(run.manifest.split("train"), crop=not self.augmented)
+        run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
+        self.samples = run.manifest.split("train")
+        self.labels = torch.from_numpy(labels_of(self.samples))
+        self.transform = TrainTransform(run.preprocessing, run.config.augment)
+
+    def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        run, samples = self.run, [self.samples[index] for index in indices]
+        pixels = run.store.get(samples, crop=not self.augmented)
+        if self.augmented:
+            keys = [sample.digest for sample in samples]
+            images = augment(pixels, self.transform, seed=run.config.seed, epoch=epoch, keys=keys)
+        else:
+            images = torch.stack(pixels)
+        inputs = normalize(run.runtime.batch(images), run.preprocessing)
+        return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+
+    def logits(self, split: str) -> Tensor:
+        run = self.run
+        reader = StoreReader(run.store, run.manifest.split(split))
+        run.reporter.start(f"evaluate {split}", len(reader))
+        return run_models([(run.model, run.preprocessing)], reader, run.runtime, reporter=run.reporter)[0]
+
+
+class ReusedSource:
+    """The trunk's outputs on a fixed number of views of each image, through the tail alone."""
+
+    def __init__(self, run: Run, reuse: Reuse, *, views: int) -> None:
+        self.run = run
+        self.reuse = reuse
+        self.module = reuse.tail
+        self.views = views
+        for split in ("val", "test"):
+            reuse.fill(split)
+        reuse.fill("train", view_names(views) if views else (EVAL,))
+        self.samples = run.manifest.split("train")
+        self.labels = torch.from_numpy(labels_of(self.samples))
+
+    def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        run = self.run
+        views: str | list[str] = EVAL
+        if self.views:
+            views = view_of(indices, epoch, views=self.views, seed=run.config.seed, images=len(self.samples))
+        rows = self.reuse.rows(tuple(self.samples[index] for index in indices), views)
+        inputs = rows.to(run.runtime.device).float()
+        return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+
+    def logits(self, split: str) -> Tensor:
+        return self.reuse.logits(split)
+
+
+def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
+    """Augmented views an image: what the run asks for, never more than its epochs, and what half the cache holds.
+
+    0 for the ``head`` policy, which trains on the images as evaluation sees them.
+    """
+    config = run.config.cache
+    if run.policy.name == "head":
+        return 0
+    wanted = min(config.views or config.default_views, epochs)
+    per_view = reuse.bytes_per_image() * len(run.manifest.split("train"))
+    return max(1, min(wanted, int(config.size_gb * 1e9 / 2 / per_view)))

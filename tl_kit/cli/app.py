@@ -1,0 +1,68 @@
+"""``tlkit``: the commands put together, and the program's entry point."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tl_kit._version import __version__
+from tl_kit.cli.console import Console
+from tl_kit.cli.demo import demo
+from tl_kit.cli.doctor import doctor
+from tl_kit.cli.ensemble import ensemble
+from tl_kit.cli.evaluate import evaluate
+from tl_kit.cli.finetune import finetune
+from tl_kit.cli.models import models
+from tl_kit.cli.predict import predict
+from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
+
+__all__ = ["app", "main"]
+
+COMMANDS = (finetune, ensemble, evaluate, predict, models, doctor, demo)
+
+app = typer.Typer(
+    name="tlkit",
+    help="Transfer learning and ensembling of image classifiers on timm's model zoo.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    with session() as console:
+        if version:
+            console.line(f"tlkit {__version__}")
+        elif context.invoked_subcommand is None:
+            console.raw(context.get_help() + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``tlkit`` with these arguments (default: those of the process), and exit with its code."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(arguments, prog_name="tlkit", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        Console().error("interrupted")
+        return INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # the parser's own errors have it
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "tlkit"
+        Console().error(f"error: {error.format_message()} ({command} -h shows how)")
+        return USER_ERROR
+    return code if isinstance(code, int) else 0

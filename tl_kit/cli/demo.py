@@ -1,0 +1,53 @@
+"""``tlkit demo``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tl_kit.cli import options
+from tl_kit.cli.console import Console
+from tl_kit.cli.session import session
+from tl_kit.cli.text import figure
+from tl_kit.config import DemoConfig
+
+if TYPE_CHECKING:
+    from tl_kit.api.demonstration import DemoResult
+
+__all__ = ["demo"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where the new folder run-N goes.")] = DemoConfig.out,
+    debug: options.Debug = False,
+) -> None:
+    """Show the whole story, without a network. Fine-tunes three models on scikit-learn's digits and combines them."""
+    with session(debug=debug) as console:
+        from tl_kit.api.demonstration import demo as run
+
+        _show(run(replace(DemoConfig(), out=out), reporter=console), console)
+
+
+def _show(result: DemoResult, console: Console) -> None:
+    rows = [
+        [
+            row.name,
+            row.policy or "",
+            figure("accuracy", row.before),
+            figure("accuracy", row.after),
+            f"{row.seconds:.0f} s" if row.seconds is not None else "",
+        ]
+        for row in result.rows
+    ]
+    console.table(["test accuracy", "policy", "before", "after", "time"], rows, align="llrrr")
+    lo, hi = (100 * bound for bound in result.gain["ci95"])
+    gain = 100 * result.gain["accuracy"]
+    console.line()
+    console.line(
+        f"ensemble, over its best member by validation: {gain:+.1f} points (95 % interval {lo:+.1f} to {hi:+.1f})"
+    )
+    console.line(f"{result.seconds:.0f} s in all; everything is in {result.folder}")
+    console.line(f"next: tlkit predict {result.rows[-1].checkpoint} {result.data}/7")

@@ -1,0 +1,57 @@
+"""``tlkit doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from tl_kit.cli import options
+from tl_kit.cli.console import Console
+from tl_kit.cli.session import PROBLEMS_FOUND, session
+from tl_kit.config import DataConfig
+
+if TYPE_CHECKING:
+    from tl_kit.api.diagnosis import Report
+
+__all__ = ["doctor"]
+
+EXAMPLES = 3  # paths shown with a finding; --json has them all
+
+
+def doctor(
+    data: options.Data,
+    split_seed: options.SplitSeed = DataConfig.split_seed,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Say what is wrong with a folder of images. Exit code 1 if training would stop."""
+    with session(debug=debug) as console:
+        from tl_kit.api.diagnosis import doctor as examine
+        from tl_kit.api.diagnosis import report_dict
+
+        report = examine(data, split=DataConfig(split_seed=split_seed), reporter=console)
+        if json:
+            console.json(report_dict(report))
+        else:
+            _show(report, console)
+        if report.blocks:
+            raise typer.Exit(PROBLEMS_FOUND)
+
+
+def _show(report: Report, console: Console) -> None:
+    if report.manifest is not None:
+        counts = report.manifest.counts()
+        rows = [[name, *(f"{table[name]:,}" for table in counts.values())] for name in report.manifest.classes]
+        rows.append(["all", *(f"{sum(table.values()):,}" for table in counts.values())])
+        console.table(["class", *counts], rows, align="l" + "r" * len(counts))
+        console.line()
+    rows = []
+    for finding in report.findings:
+        shown = ", ".join(str(path) for path in finding.paths[:EXAMPLES])
+        more = f" and {len(finding.paths) - EXAMPLES} more" if len(finding.paths) > EXAMPLES else ""
+        rows.append([finding.severity, finding.code, finding.message, shown + more])
+    if rows:
+        console.table(["severity", "finding", "what", "where"], rows, align="llll")
+        console.line()
+    console.line(f"{report.root}: {'cannot be trained on as it is' if report.blocks else 'can be trained on'}")

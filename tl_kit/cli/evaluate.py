@@ -1,0 +1,47 @@
+"""``tlkit evaluate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tl_kit.cli import options
+from tl_kit.cli.console import Console
+from tl_kit.cli.session import session
+from tl_kit.cli.text import figure, figures
+
+if TYPE_CHECKING:
+    from tl_kit.api import Evaluation
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    checkpoint: options.Checkpoint,
+    data: options.Data,
+    split: options.Split = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> None:
+    """Score a checkpoint or an ensemble on labelled images."""
+    with session(debug=debug) as console:
+        from tl_kit import api
+
+        result = api.evaluate(checkpoint, data, split=split, reporter=console)
+        if json:
+            console.json(result.to_dict())
+        else:
+            _show(result, console)
+
+
+def _show(result: Evaluation, console: Console) -> None:
+    names = list(result.per_class)
+    columns = list(next(iter(result.per_class.values()), {}))
+    rows = []
+    for index, (name, scores) in enumerate(result.per_class.items()):
+        wrong = {names[other]: count for other, count in enumerate(result.confusion[index]) if other != index and count}
+        worst = max(wrong, key=lambda other: wrong[other], default="")
+        mistaken = f"{worst} ({wrong[worst]})" if wrong else ""
+        rows.append([name, *(figure(column, scores[column]) for column in columns), mistaken])
+    console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
+    console.line()
+    console.line(f"{result.split}, {result.images:,} images: {figures(result.metrics)}")

@@ -1,0 +1,95 @@
+"""``tlkit predict``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from tl_kit.cli import options
+from tl_kit.cli.console import Console
+from tl_kit.cli.session import PROBLEMS_FOUND, session
+from tl_kit.config import PredictConfig
+from tl_kit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tl_kit.api import Prediction
+
+__all__ = ["predict"]
+
+
+def predict(
+    checkpoint: options.Checkpoint,
+    images: options.Images,
+    top: options.Top = PredictConfig.top,
+    form: options.Format = PredictConfig.format,
+    debug: options.Debug = False,
+) -> None:
+    """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
+    with session(debug=debug) as console:
+        if top < 1:
+            raise ConfigError(f"--top {top}: must be at least 1")
+        from tl_kit import api
+
+        found = api.predict(checkpoint, images, reporter=console)
+        if form == "table":
+            _table(found, top, console)
+        else:
+            console.raw(_csv(found, top) if form == "csv" else _jsonl(found, top))
+        failed = sum(prediction.error is not None for prediction in found)
+        if failed:
+            console.message(f"{failed} of {len(found)} images could not be decoded")
+            raise typer.Exit(PROBLEMS_FOUND)
+
+
+def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
+    widest = max(len(_best(prediction, top)) for prediction in found)
+    rows = []
+    for prediction in found:
+        cells = [cell for label, p in _best(prediction, top) for cell in (label, f"{100 * p:.1f} %")]
+        if prediction.error is not None:
+            cells = [f"error: {prediction.error}"]
+        rows.append([prediction.source, *cells, *[""] * (2 * max(widest, 1) - len(cells))])
+    console.table(["image", *_names(max(widest, 1), " ")], rows, align="l" + "lr" * max(widest, 1))
+
+
+def _csv(found: Sequence[Prediction], top: int) -> str:
+    """One row an image; always ``top`` pairs of columns, empty where there are fewer classes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", *_names(top, "_"), "error"])
+    for prediction in found:
+        cells: list[object] = [cell for pair in _best(prediction, top) for cell in pair]
+        writer.writerow([prediction.source, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""])
+    return text.getvalue()
+
+
+def _jsonl(found: Sequence[Prediction], top: int) -> str:
+    """One object an image: path, label, probability, top (label and probability each), error."""
+    lines = []
+    for prediction in found:
+        best = _best(prediction, top)
+        label, probability = best[0] if best else (None, None)
+        row = {
+            "path": prediction.source,
+            "label": label,
+            "probability": probability,
+            "top": [{"label": name, "probability": p} for name, p in best],
+            "error": prediction.error,
+        }
+        lines.append(json.dumps(row, allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def _best(prediction: Prediction, top: int) -> list[tuple[str, float]]:
+    return list(prediction.probabilities.items())[:top]
+
+
+def _names(top: int, joint: str) -> list[str]:
+    """label, probability, label_2, probability_2, ..."""
+    suffixes = ["", *(f"{joint}{rank}" for rank in range(2, top + 1))]
+    return [f"{name}{suffix}" for suffix in suffixes for name in ("label", "probability")]

@@ -1,0 +1,166 @@
+"""The trunk's outputs on disk: computed once per image and view, shared between runs, bounded in size.
+
+A key names everything that the numbers depend on (frozen weights, cut, preprocessing, precision, versions). Below it,
+each run adds what it computed as a shard that never changes: a memory-mapped array and the list of its rows. Shards
+appear by renaming, so that two runs at once at worst compute a row twice. Those used longest ago are dropped first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_kit.training.files import write_json
+
+__all__ = ["FeatureStore", "Shard", "clear", "evict", "shards"]
+
+_PLAIN: dict[torch.dtype, np.dtype[Any]] = {
+    torch.float32: np.dtype(np.float32),
+    torch.bfloat16: np.dtype(np.int16),
+    torch.float16: np.dtype(np.float16),
+}
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _PLAIN}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A list of rows (``.json``), their array (``.npy``), the size of both in bytes, and when they were last used."""
+
+    index: Path
+    size: int
+    used: float
+
+    @property
+    def array(self) -> Path:
+        return self.index.with_suffix(".npy")
+
+    def remove(self) -> None:
+        """Readers that have the array mapped keep it until they are done."""
+        self.index.unlink(missing_ok=True)
+        self.array.unlink(missing_ok=True)
+
+
+def shards(root: Path) -> list[Shard]:
+    """All shards below ``root``, those used longest ago first."""
+    found = []
+    for index in root.glob("*/*.json"):
+        try:
+            status = index.stat()
+            found.append(Shard(index, status.st_size + index.with_suffix(".npy").stat().st_size, status.st_mtime))
+        except OSError:  # dropped by another run
+            continue
+    return sorted(found, key=lambda shard: (shard.used, str(shard.index)))
+
+
+def evict(root: Path, limit: int, *, keep: str | None = None) -> int:
+    """Drop shards, oldest use first, until ``limit`` bytes are kept; none of the key ``keep``. Returns bytes freed."""
+    found = shards(root)
+    excess, freed = sum(shard.size for shard in found) - limit, 0
+    for shard in found:
+        if freed >= excess:
+            break
+        if shard.index.parent.name != keep:
+            shard.remove()
+            freed += shard.size
+    return freed
+
+
+def clear(root: Path) -> int:
+    """Drop everything; returns the bytes freed."""
+    return evict(root, 0)
+
+
+@dataclass
+class FeatureStore:
+    """The rows under one key. A row is named by a string (image digest and view)."""
+
+    root: Path
+    key: str
+    limit: int
+    _rows: dict[str, tuple[NDArray[Any], int]] = field(default_factory=dict, repr=False)
+    _dtype: torch.dtype = torch.float32
+
+    _opened: set[Path] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in the shards that other runs have added since."""
+        for index in sorted((self.root / self.key).glob("*.json")):
+            if index not in self._opened:
+                self._open(index)
+
+    def missing(self, names: Sequence[str]) -> list[int]:
+        """Positions of the names that have no row, the first of each name."""
+        first = {name: position for position, name in reversed(list(enumerate(names)))}
+        return sorted(position for name, position in first.items() if name not in self._rows)
+
+    def get(self, names: Sequence[str]) -> Tensor:
+        """Rows (n, ...) in the order of the names. Raises KeyError for a name without a row."""
+        stacked = np.stack([array[row] for array, row in (self._rows[name] for name in names)])
+        tensor = torch.from_numpy(stacked)
+        return tensor.view(torch.bfloat16) if self._dtype is torch.bfloat16 else tensor
+
+    def add(self, names: Sequence[str], batches: Iterator[Tensor]) -> None:
+        """Write one shard whose rows, in the order of ``names``, arrive in batches (n, ...) of one type and shape."""
+        if not names:
+            return
+        folder = self.root / self.key
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        temporary = folder / f".{stem}.npy.tmp"
+        try:
+            dtype = self._write(temporary, len(names), batches)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(folder / f"{stem}.npy")
+        finally:
+            temporary.unlink(missing_ok=True)
+        write_json(folder / f"{stem}.json", {"dtype": str(dtype).removeprefix("torch."), "rows": list(names)})
+        self._open(folder / f"{stem}.json")
+        evict(self.root, self.limit, keep=self.key)
+
+    @staticmethod
+    def _write(path: Path, rows: int, batches: Iterator[Tensor]) -> torch.dtype:
+        array: Any = None
+        start, dtype = 0, torch.float32
+        for batch in batches:
+            if array is None:
+                dtype = batch.dtype
+                shape = (rows, *batch.shape[1:])
+                array = np.lib.format.open_memmap(str(path), mode="w+", dtype=_PLAIN[dtype], shape=shape)
+            plain = batch.contiguous().view(torch.int16) if dtype is torch.bfloat16 else batch
+            array[start : start + len(batch)] = plain.numpy()
+            start += len(batch)
+        if start != rows:
+            raise ValueError(f"{rows} rows were promised, {start} came")
+        array.flush()
+        return dtype
+
+    def _open(self, index: Path) -> None:
+        try:
+            content = json.loads(index.read_text(encoding="utf-8"))
+            array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+            self._dtype = _BY_NAME[content["dtype"]]
+            os.utime(index)
+        except (OSError, ValueError, KeyError):  # dropped or torn: its rows are computed again
+            return
+        self._opened.add(index)
+        self._rows.update({name: (array, row) for row, name in enumerate(content["rows"])})
+
+
+def in_batches(count: int, size: int, compute: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
+    """``compute(start, stop)`` for successive ranges of at most ``size``."""
+    for start in range(0, count, size):
+        yield compute(start, min(start + size, count))
