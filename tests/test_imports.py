@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"_version", "config", "errors", "metrics", "reporting", "runtime"}
+BASE = {"_version", "config", "errors", "metrics", "precision", "reporting", "runtime"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "": {"api", "config", "errors", "_version"},
     "metrics": {"errors"},
     "runtime": {"config", "errors"},
-    **{name: set() for name in ("_version", "config", "errors", "reporting")},
+    **{name: set() for name in ("_version", "config", "errors", "precision", "reporting")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 

@@ -14,6 +14,7 @@ from tl_kit._version import __version__
 from tl_kit.config import (
     AugmentConfig,
     AutoPolicyConfig,
+    CacheConfig,
     DataConfig,
     EnsembleConfig,
     FinetuneConfig,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AugmentConfig",
     "AutoPolicyConfig",
+    "CacheConfig",
     "DataConfig",
     "EnsembleConfig",
     "EnsembleResult",

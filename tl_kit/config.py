@@ -23,6 +23,7 @@ __all__ = [
     "ModelsConfig",
     "OptimizerDefaults",
     "PredictConfig",
+    "ProcessConfig",
     "RuntimeConfig",
     "ScheduleDefaults",
     "StoreConfig",
@@ -178,6 +179,17 @@ class EnsembleConfig:
     bootstrap: int = 2000
     default_out: str = "ensembles"
     runtime: RuntimeConfig = RuntimeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """How often an OpenMP thread looks for the next piece of work before it sleeps (GNU's GOMP_SPINCOUNT).
+
+    GNU's own default of 300,000 outlasts a time slice: with one core of two taken by another process, every
+    operation waits for the scheduler, and inference takes 30 times longer. A setting of the user's is kept.
+    """
+
+    spin_count: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, decode_pool
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["FileReader", "Reader", "Source", "StoreReader", "forward_rows", "model_context", "run_models"]
+__all__ = ["FileReader", "Reader", "Scorer", "Source", "StoreReader", "forward_rows", "model_context", "run_models"]
 
 Source = Path | bytes | Image.Image
 """What can be decoded: a path, a file's bytes, or a Pillow image."""
@@ -98,27 +98,36 @@ class FileReader:
         return row[preprocessing]
 
 
-def run_models(
-    models: Sequence[tuple[nn.Module, Preprocessing]],
-    reader: Reader,
-    runtime: Runtime,
-    *,
-    reporter: Reporter = SILENT,
-) -> list[Tensor]:
+@dataclass(frozen=True)
+class Scorer:
+    """A model, how its images are prepared, and where and in which precision it runs."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    runtime: Runtime
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (n, 3, h, w) -> the model's output, float32 on the CPU."""
+        with model_context([self.model], self.runtime):
+            images = normalize(self.runtime.batch(pixels), self.preprocessing)
+            return forward_rows(self.model, images).float().cpu()
+
+
+def run_models(scorers: Sequence[Scorer], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
     """Outputs of every model for every image of ``reader``: float32 on the CPU, (n, ...) each, in order.
 
-    Models are placed on the runtime's device and put in eval mode.
+    Models are placed on their runtime's device and put in eval mode; all see the same batches.
     """
-    outputs: list[list[Tensor]] = [[] for _ in models]
-    placed = [(runtime.place(model).eval(), preprocessing) for model, preprocessing in models]
-    with model_context([model for model, _ in placed], runtime):
-        for start in range(0, len(reader), runtime.batch_size):
-            stop = min(start + runtime.batch_size, len(reader))
-            batch = reader.read(start, stop)
-            for (model, preprocessing), rows in zip(placed, outputs, strict=True):
-                images = normalize(runtime.batch(batch[preprocessing]), preprocessing)
-                rows.append(forward_rows(model, images).float().cpu())
-            reporter.advance(stop - start)
+    outputs: list[list[Tensor]] = [[] for _ in scorers]
+    size = min(scorer.runtime.batch_size for scorer in scorers)
+    for scorer in scorers:
+        scorer.runtime.place(scorer.model).eval()
+    for start in range(0, len(reader), size):
+        stop = min(start + size, len(reader))
+        batch = reader.read(start, stop)
+        for scorer, rows in zip(scorers, outputs, strict=True):
+            rows.append(scorer(batch[scorer.preprocessing]))
+        reporter.advance(stop - start)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 
 

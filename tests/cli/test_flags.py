@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.cli.helpers import tlkit
 from tl_kit._version import __version__
-from tl_kit.config import DataConfig, EnsembleConfig, FinetuneConfig
+from tl_kit.config import DataConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
 from tl_kit.errors import TlKitError
 
 
@@ -82,6 +83,27 @@ def test_evaluate_flags(calls: Calls) -> None:
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
     assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": str(ProcessConfig.spin_count)}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_threads_spin_little_unless_the_user_says_how_long(
+    given: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back at the end
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    tlkit("--version")
+    found = {name: os.environ[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in os.environ}
+    assert found == expected
 
 
 def test_version_and_help() -> None:

@@ -18,7 +18,6 @@ from tl_kit.ensembling.folder import is_ensemble, write_ensemble
 from tl_kit.ensembling.receipt import Receipt, SplitPredictions, build_receipt, verdict
 from tl_kit.errors import CheckpointError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import detect
 from tl_kit.training.checkpoint import Checkpoint, load_checkpoint
 from tl_kit.training.files import new_numbered_folder
 
@@ -44,9 +43,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     """
     members = _load(config.checkpoints)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
-    predictor = load_members(
-        members[0].path, members, classes=classes, rule=config.rule, runtime=detect(config.runtime)
-    )
+    predictor = load_members(members[0].path, members, classes=classes, rule=config.rule, runtime=config.runtime)
     data = config.data or _common_data(members)
     manifest = scan(data, split_config(predictor))
     reporter.message(f"{len(members)} members, scored on {data}")

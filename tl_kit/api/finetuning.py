@@ -123,6 +123,7 @@ def _save_meta(run: Run, **content: object) -> None:
             "train": _digests(run, "train"),
             "val": _digests(run, "val"),
         },
+        precision=run.runtime.precision,
         weights=asdict(run.weights) | {"loaded": len(run.weights.loaded)},
         **content,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from tl_kit.config import RuntimeConfig
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.folder import is_ensemble, read_ensemble
 from tl_kit.ensembling.rules import combine
-from tl_kit.inference import FileReader, Source, run_models
+from tl_kit.inference import FileReader, Scorer, Source, run_models
+from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import Runtime, detect
+from tl_kit.runtime import detect
 from tl_kit.training.checkpoint import Checkpoint, load_checkpoint
 
 __all__ = ["Prediction", "Predictor", "load", "load_members"]
@@ -46,7 +47,7 @@ class Predictor:
     members: tuple[Checkpoint, ...]
     columns: tuple[tuple[int, ...], ...]
     rule: str
-    runtime: Runtime
+    scorers: tuple[Scorer, ...]
 
     def member_probabilities(
         self, sources: Sequence[Source], *, reporter: Reporter = SILENT
@@ -54,8 +55,7 @@ class Predictor:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded."""
         reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)))
         reporter.start("predict", len(sources))
-        models = [(member.model, member.preprocessing) for member in self.members]
-        outputs = run_models(models, reader, self.runtime, reporter=reporter)
+        outputs = run_models(self.scorers, reader, reporter=reporter)
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
         for index, (logits, columns) in enumerate(zip(outputs, self.columns, strict=True)):
             if len(sources):
@@ -93,15 +93,27 @@ def load(path: Path | str, *, runtime: RuntimeConfig = RuntimeConfig()) -> Predi
     if is_ensemble(folder):
         ensemble = read_ensemble(folder)
         members = [load_checkpoint(member) for member in ensemble.members]
-        return load_members(folder, members, classes=ensemble.classes, rule=ensemble.rule, runtime=detect(runtime))
+        return load_members(folder, members, classes=ensemble.classes, rule=ensemble.rule, runtime=runtime)
     checkpoint = load_checkpoint(folder)
-    return load_members(folder, [checkpoint], classes=checkpoint.classes, rule="mean", runtime=detect(runtime))
+    return load_members(folder, [checkpoint], classes=checkpoint.classes, rule="mean", runtime=runtime)
 
 
 def load_members(
-    path: Path, members: Sequence[Checkpoint], *, classes: Sequence[str], rule: str, runtime: Runtime
+    path: Path, members: Sequence[Checkpoint], *, classes: Sequence[str], rule: str, runtime: RuntimeConfig
 ) -> Predictor:
     """Put loaded members together, in the class order ``classes``. Raises MemberError if their names differ."""
     names = [str(path), *(str(member.path) for member in members)]
     _, (_, *columns) = align_classes([classes, *(member.classes for member in members)], names)
-    return Predictor(path, tuple(classes), tuple(members), tuple(map(tuple, columns)), rule, runtime)
+    scorers = tuple(_scorer(member, runtime) for member in members)
+    return Predictor(path, tuple(classes), tuple(members), tuple(map(tuple, columns)), rule, scorers)
+
+
+def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:
+    """In the precision in which the run scored it; fp32 where bf16 turns out to be no faster on this machine."""
+    recorded = member.meta.get("precision", "fp32")
+    if config.precision == "auto" and recorded not in ("bf16", "auto"):
+        config = replace(config, precision="fp32")
+    name = str(member.meta.get("config", {}).get("model", member.path.name))
+    size = member.preprocessing.input_size
+    runtime, _ = choose_precision(member.model, size, detect(config), name=name, config=config)
+    return Scorer(member.model, member.preprocessing, runtime)

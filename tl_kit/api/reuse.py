@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import TrainTransform, augment, normalize
 from tl_kit.freezing.audit import frozen_tensors
 from tl_kit.inference import forward_rows, model_context
+from tl_kit.measurement import user_cache
 from tl_kit.training.features import FeatureStore
 from tl_kit.training.files import write_atomically
 from tl_kit.training.trunk import Tail, Trunk, find_cut, prove_cut
@@ -36,8 +36,7 @@ def cache_root(config: CacheConfig) -> Path:
     """Where the trunk's outputs are kept."""
     if config.directory is not None:
         return Path(config.directory)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tl-kit" / "features"
+    return user_cache() / "features"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
+from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
@@ -129,6 +130,11 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     )
     reporter.message(weights.summary())
     preprocessing = Preprocessing.from_model(model)
+    runtime, decision = choose_precision(
+        model, preprocessing.input_size, runtime, name=config.model, config=config.runtime
+    )
+    if decision is not None:
+        reporter.message(decision.summary())
     store = PixelStore(preprocessing, config.store)
     for exclusion in manifest.exclusions:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")

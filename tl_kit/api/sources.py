@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tl_kit.api.reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.api.run import Run, labels_of
 from tl_kit.data.transforms import TrainTransform, augment, normalize
-from tl_kit.inference import StoreReader, run_models
+from tl_kit.inference import Scorer, StoreReader, run_models
 
 __all__ = ["PlainSource", "ReusedSource", "Source", "choose_views"]
 
@@ -58,7 +58,7 @@ class PlainSource:
         run = self.run
         reader = StoreReader(run.store, run.manifest.split(split))
         run.reporter.start(f"evaluate {split}", len(reader))
-        return run_models([(run.model, run.preprocessing)], reader, run.runtime, reporter=run.reporter)[0]
+        return run_models([Scorer(run.model, run.preprocessing, run.runtime)], reader, reporter=run.reporter)[0]
 
 
 class ReusedSource:

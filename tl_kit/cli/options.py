@@ -46,12 +46,12 @@ Checkpoint = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A folder that finetune or ensemble wrote.", show_default=False)
 ]
 Checkpoints = Annotated[
-    list[Path], typer.Argument(metavar="CKPT...", help="Two or more checkpoint folders, for example ckpts/*.")
+    list[Path], typer.Argument(metavar="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
 ]
-Images = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Image files, or folders of them.")]
+Images = Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files, or folders of them.")]
 Pattern = Annotated[
     str | None,
-    typer.Argument(metavar="[PATTERN]", help="Part of a name, or a wildcard; without it, what is on this machine."),
+    typer.Argument(metavar="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),
 ]
 
 Data = Annotated[

@@ -1,0 +1,119 @@
+"""Which precision is faster for a model on this machine: measured once, in under a second, and remembered.
+
+bf16 halves the memory traffic, and CPUs with AVX512-BF16 or AMX multiply it faster; on others it is emulated and
+slower. Data sheets do not tell which, so both are timed on a few images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tl_kit.config import RuntimeConfig
+from tl_kit.runtime import PRECISIONS, Runtime
+
+__all__ = ["Decision", "choose_precision", "user_cache"]
+
+_IMAGES = 16
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Images a second in each precision, and the one chosen."""
+
+    precision: str
+    images_per_second: dict[str, float]
+
+    def summary(self) -> str:
+        """One line for people."""
+        figures = ", ".join(f"{name} {rate:.0f}" for name, rate in self.images_per_second.items())
+        return f"precision of inference: {self.precision} (images a second: {figures})"
+
+
+def user_cache() -> Path:
+    """``$XDG_CACHE_HOME/tl-kit`` or ``~/.cache/tl-kit``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tl-kit"
+
+
+def choose_precision(
+    model: nn.Module, input_size: Sequence[int], runtime: Runtime, *, name: str, config: RuntimeConfig
+) -> tuple[Runtime, Decision | None]:
+    """The runtime with its precision settled for one model, and the figures behind it.
+
+    None for figures where the configuration names a precision. bf16 is chosen where it is ``config.bf16_from`` times as
+    fast as fp32. The decision is kept in the user's cache under model, size, device and versions: later runs on this
+    machine do not measure again, and so cannot decide differently.
+    """
+    if config.precision != "auto":
+        return runtime, None
+    parts = [name, list(input_size), _device_name(runtime.device), str(torch.__version__), torch.get_num_threads()]
+    key = hashlib.sha256(json.dumps([*parts, config.bf16_from]).encode()).hexdigest()[:32]
+    file = user_cache() / "runtime" / f"{key}.json"
+    decision = _read(file)
+    if decision is None:
+        rates = _measure(model, input_size, runtime)
+        better = rates["bf16"] >= config.bf16_from * rates["fp32"]
+        decision = Decision("bf16" if better else "fp32", rates)
+        _write(file, decision)
+    return replace(runtime, precision=decision.precision), decision
+
+
+def _measure(model: nn.Module, input_size: Sequence[int], runtime: Runtime) -> dict[str, float]:
+    """The best of a few forward passes in each precision, taken in turn: noise only ever slows one down."""
+    model = runtime.place(model).eval()
+    images = runtime.batch(torch.zeros((_IMAGES, *input_size)))
+    best = dict.fromkeys(PRECISIONS, float("inf"))
+    for repeat in range(_REPEATS):
+        for precision in PRECISIONS:
+            with replace(runtime, precision=precision).inference():
+                started = time.perf_counter()
+                model(images).float().sum().item()
+            if repeat:  # the first pass chooses kernels
+                best[precision] = min(best[precision], time.perf_counter() - started)
+    return {precision: _IMAGES / seconds for precision, seconds in best.items()}
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()} {_cpu_model()}"
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    kept = [line for line in lines if line.startswith(("model name", "flags"))]
+    return "\n".join(dict.fromkeys(kept))
+
+
+def _read(file: Path) -> Decision | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        decision = Decision(str(content["precision"]), {k: float(v) for k, v in content["images_per_second"].items()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return decision if decision.precision in PRECISIONS else None
+
+
+def _write(file: Path, decision: Decision) -> None:
+    """A cache that cannot be written costs the next run a second, and is no reason to stop this one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(decision)), encoding="utf-8")
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
