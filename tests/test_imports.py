@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"_version", "config", "errors", "metrics", "precision", "reporting", "runtime"}
+BASE = {"_process", "_version", "config", "errors", "measurement", "metrics", "precision", "reporting", "runtime"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -24,7 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "training": PARTS | BASE,
     "inference": PARTS | BASE,
     **dict.fromkeys(PARTS, BASE),
-    "": {"api", "config", "errors", "_version"},
+    "": {"api", "config", "errors", "_process", "_version"},
+    "_process": {"config"},
+    "measurement": {"config", "errors", "runtime"},
     "metrics": {"errors"},
     "runtime": {"config", "errors"},
     **{name: set() for name in ("_version", "config", "errors", "precision", "reporting")},

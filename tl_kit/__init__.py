@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
 from tl_kit.config import (
     AugmentConfig,
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
         FinetuneResult,
         Prediction,
         Predictor,
+        demo,
+        doctor,
         ensemble,
         evaluate,
         finetune,
         load,
+        models,
         predict,
     )
 
@@ -57,12 +61,18 @@ __all__ = [
     "StoreConfig",
     "TlKitError",
     "__version__",
+    "demo",
+    "doctor",
     "ensemble",
     "evaluate",
     "finetune",
     "load",
+    "models",
     "predict",
 ]
+
+
+share_the_cores()
 
 
 def __getattr__(name: str) -> object:

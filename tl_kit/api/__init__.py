@@ -1,5 +1,8 @@
 """What users call; the command line calls the same functions and only prints."""
 
+from tl_kit.api.catalog import models
+from tl_kit.api.demonstration import demo
+from tl_kit.api.diagnosis import doctor
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.evaluation import Evaluation, evaluate
 from tl_kit.api.finetuning import FinetuneResult, finetune
@@ -12,9 +15,12 @@ __all__ = [
     "FinetuneResult",
     "Prediction",
     "Predictor",
+    "demo",
+    "doctor",
     "ensemble",
     "evaluate",
     "finetune",
     "load",
+    "models",
     "predict",
 ]

@@ -59,6 +59,10 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running")
         return _finish(run, _train(run))
+    except KeyboardInterrupt:
+        if is_checkpoint(run.folder):
+            raise KeyboardInterrupt(str(run.folder)) from None
+        raise
     finally:
         if run.writes and not is_checkpoint(run.folder):
             shutil.rmtree(run.folder, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -19,7 +18,6 @@ from tl_kit.cli.finetune import finetune
 from tl_kit.cli.models import models
 from tl_kit.cli.predict import predict
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
-from tl_kit.config import ProcessConfig
 
 __all__ = ["app", "main"]
 
@@ -51,14 +49,7 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``tlkit`` with these arguments (default: those of the process), and exit with its code."""
-    _share_the_cores()
     sys.exit(_run(arguments))
-
-
-def _share_the_cores() -> None:
-    """Must come before torch is imported: its OpenMP reads the environment once."""
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = str(ProcessConfig.spin_count)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

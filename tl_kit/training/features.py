@@ -154,7 +154,7 @@ class FeatureStore:
             array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
             self._dtype = _BY_NAME[content["dtype"]]
             os.utime(index)
-        except (OSError, ValueError, KeyError):  # dropped or torn: its rows are computed again
+        except (OSError, ValueError, KeyError, EOFError):  # dropped or torn: its rows are computed again
             return
         self._opened.add(index)
         self._rows.update({name: (array, row) for row, name in enumerate(content["rows"])})

@@ -79,12 +79,12 @@ def fit(task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT) ->
             result.epochs = epoch + 1
             row |= {f"val_{name}": value for name, value in (scores or {}).items()}
             result.history.append({"epoch": float(epoch + 1), **row})
-            reporter.epoch(result.history[-1])
-            task.on_epoch(result.history[-1])
             if scores is None or result.best is None or _better(scores, result.best):
+                task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
                 result.best_epoch, result.best = epoch + 1, scores
-                task.on_best(epoch + 1, scores)
-            elif epoch + 1 - result.best_epoch >= task.patience:
+            task.on_epoch(result.history[-1])
+            reporter.epoch(result.history[-1])
+            if epoch + 1 - result.best_epoch >= task.patience:
                 result.stopped_early = True
                 break
     except KeyboardInterrupt:

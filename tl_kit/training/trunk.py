@@ -79,12 +79,16 @@ class Tail(nn.Module):
 def find_cut(model: nn.Module, order: Sequence[str]) -> str | None:
     """The largest module below the root that trains as a whole and is entered before anything else that trains.
 
-    ``order``: module names as a forward pass enters them. None if the root's own parameters train, or nothing does.
+    ``order``: module names as a forward pass enters them. None if nothing trains, or nothing below it is frozen.
     """
+    frozen_below = False
     for name in order:
-        module = model.get_submodule(name)
-        if not any(p.requires_grad for p in module.parameters(recurse=False)):
+        own = list(model.get_submodule(name).parameters(recurse=False))
+        if not any(p.requires_grad for p in own):
+            frozen_below = frozen_below or bool(own)
             continue
+        if not frozen_below:
+            return None
         parts = name.split(".") if name else []
         for length in range(1, len(parts) + 1):
             candidate = ".".join(parts[:length])
