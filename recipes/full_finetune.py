@@ -14,6 +14,8 @@ from tl_kit import FinetuneConfig, FinetuneResult, finetune
 __all__ = ["full_finetune"]
 
 
-def full_finetune(model: str, data: Path | str, *, seed: int = 0, out: Path | None = None) -> FinetuneResult:
+def full_finetune(
+    model: str, data: Path | str, *, epochs: int | None = None, seed: int = 0, out: Path | None = None
+) -> FinetuneResult:
     """Train all layers and keep the best epoch by validation."""
-    return finetune(FinetuneConfig(model=model, data=Path(data), policy="full", seed=seed, out=out))
+    return finetune(FinetuneConfig(model=model, data=Path(data), policy="full", epochs=epochs, seed=seed, out=out))

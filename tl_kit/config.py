@@ -74,8 +74,11 @@ class RuntimeConfig:
     """The device (``auto``: a GPU if there is one), the batch size and the precision of inference.
 
     ``precision`` is fp32, bf16 or ``auto``: bf16 where a measurement finds it ``bf16_from`` times as fast as fp32.
+    ``mode`` "plain" turns off all that makes the hardware fast (memory that is kept, channels_last, bf16, trunk reuse),
+    for comparison and for when it is suspected.
     """
 
+    mode: Literal["auto", "plain"] = "auto"
     device: str = "auto"
     batch_size: int = 32
     precision: str = "auto"
@@ -114,9 +117,12 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """The training loop, where ``FinetuneConfig`` says ``None``."""
+    """The training loop, where ``FinetuneConfig`` says ``None``.
 
-    optimizer: str = "adamw"
+    ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it; norms and biases are exempt.
+    """
+
+    optimizer: str = "momentum"
     head_optimizer: str = "lbfgs"
     gradient_head_optimizer: str = "adamw"
     schedule: str = "cosine"
@@ -230,7 +236,7 @@ class DemoConfig:
     members: tuple[DemoMember, ...] = (
         DemoMember(model="tf_efficientnet_lite0", policy="head", img_size=96),
         DemoMember(model="tf_efficientnet_lite2", policy="head", img_size=96),
-        DemoMember(model="tf_efficientnet_lite1", policy="last:2", img_size=64, epochs=3, lr=1e-3),
+        DemoMember(model="tf_efficientnet_lite1", policy="last:2", img_size=64, epochs=3),
     )
     augment: AugmentConfig = AugmentConfig(crop_scale=(0.6, 1.0), flip=0.0)
     seed: int = 0
@@ -240,11 +246,13 @@ class DemoConfig:
 class OptimizerDefaults:
     """Where each optimizer starts.
 
-    ``learning_rates`` are for training from scratch; fine-tuning takes ``finetune_scale`` of them. An optimizer that
-    is not listed starts at the rate of its own constructor. ``options`` are those of the lecture's optimizers.
+    ``learning_rates`` are for training from scratch. Fine-tuning all layers takes ``finetune_scale`` of them, and the
+    last groups ``last_scale``: they have more to learn anew, and less to lose. An optimizer that is not listed starts
+    at the rate of its own constructor. ``options`` are those of the lecture's optimizers.
     """
 
     finetune_scale: float = 0.1
+    last_scale: float = 0.3
     learning_rates: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw"), 0.1),

@@ -55,7 +55,7 @@ def choose_precision(
     fast as fp32. The decision is kept in the user's cache under model, size, device and versions: later runs on this
     machine do not measure again, and so cannot decide differently.
     """
-    if config.precision != "auto":
+    if config.precision != "auto" or config.mode == "plain":
         return runtime, None
     parts = [name, list(input_size), _device_name(runtime.device), str(torch.__version__), torch.get_num_threads()]
     key = hashlib.sha256(json.dumps([*parts, config.bf16_from]).encode()).hexdigest()[:32]

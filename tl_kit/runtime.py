@@ -102,7 +102,8 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     """
     if config.precision not in ("auto", *PRECISIONS):
         raise ConfigError(f"precision {config.precision!r}: known are auto, {', '.join(PRECISIONS)}")
-    prepare_process()
+    if config.mode != "plain":
+        prepare_process()
     if config.device != "auto":
         device = torch.device(config.device)
     elif torch.cuda.is_available():
@@ -113,7 +114,7 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         device = torch.device("cpu")
     return Runtime(
         device=device,
-        channels_last=device.type != "mps",
+        channels_last=device.type != "mps" and config.mode != "plain",
         batch_size=config.batch_size,
         precision=config.precision if config.precision in PRECISIONS else "fp32",
     )

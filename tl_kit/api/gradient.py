@@ -16,6 +16,7 @@ from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run, labels_of
 from tl_kit.api.sources import PlainSource, ReusedSource, Source, choose_views
+from tl_kit.config import OptimizerDefaults
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.audit import frozen_tensors, run_audit
 from tl_kit.freezing.modes import set_train_mode
@@ -50,15 +51,20 @@ def resolve(run: Run) -> Settings:
     """The settings of a gradient method, from the configuration, the policy and the data."""
     config, loop, head = run.config, run.config.loop, run.policy.name == "head"
     name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
-    pretrained = bool(run.weights.loaded) and not head  # a head alone is trained from scratch
     return Settings(
         optimizer=name,
-        lr=config.lr if config.lr is not None else default_lr(name, pretrained=pretrained),
+        lr=config.lr if config.lr is not None else default_lr(name, pretrained=False) * _rate_scale(run),
         schedule=config.schedule or loop.schedule,
         epochs=config.epochs or (loop.head_epochs if head else loop.epochs),
         batch_size=min(config.batch_size or loop.batch_size, len(run.manifest.split("train"))),
         weight_decay=loop.weight_decay,
     )
+
+
+def _rate_scale(run: Run) -> float:
+    """What share of the from-scratch rate suits the policy; a head alone, or random weights, train from scratch."""
+    scales = {"full": OptimizerDefaults().finetune_scale, "last": OptimizerDefaults().last_scale}
+    return scales.get(run.policy.name, 1.0) if run.weights.loaded else 1.0
 
 
 def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:

@@ -106,7 +106,7 @@ class Reuse:
 
 def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     """The reuse of what the policy freezes; None where nothing is frozen, the cache is off, or no cut is exact."""
-    if run.config.cache.size_gb <= 0:
+    if run.config.cache.size_gb <= 0 or run.config.runtime.mode == "plain":
         return None
     cut = find_cut(run.model, order)
     if cut is None:

@@ -149,6 +149,10 @@ def _check(config: FinetuneConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if config.cache.views is not None and config.cache.views < 1:
+        raise ConfigError(f"--views {config.cache.views}: must be at least 1")
+    if not config.cache.size_gb >= 0:
+        raise ConfigError(f"--cache-size {config.cache.size_gb}: must be 0 or more")
     if config.lr is not None and not 0 < config.lr < float("inf"):
         raise ConfigError(f"--lr {config.lr}: must be a positive number")
     if config.seed < 0:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from tl_kit._version import __version__
+from tl_kit.cli.cache import cache
 from tl_kit.cli.console import Console
 from tl_kit.cli.demo import demo
 from tl_kit.cli.doctor import doctor
@@ -21,7 +22,7 @@ from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
 
 __all__ = ["app", "main"]
 
-COMMANDS = (finetune, ensemble, evaluate, predict, models, doctor, demo)
+COMMANDS = (finetune, ensemble, evaluate, predict, models, doctor, cache, demo)
 
 app = typer.Typer(
     name="tlkit",

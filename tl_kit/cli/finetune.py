@@ -10,7 +10,7 @@ from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.text import figure
-from tl_kit.config import DataConfig, FinetuneConfig
+from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import FinetuneResult
@@ -31,6 +31,9 @@ def finetune(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    cache_size: options.CacheSize = CacheConfig.size_gb,
+    views: options.Views = CacheConfig.views,
+    runtime: options.Runtime = RuntimeConfig.mode,
     out: options.Out = FinetuneConfig.out,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -51,6 +54,8 @@ def finetune(
             seed=seed,
             out=out,
             split=DataConfig(split_seed=split_seed),
+            cache=CacheConfig(size_gb=cache_size, views=views),
+            runtime=RuntimeConfig(mode=runtime),
         )
         from tl_kit import api
 

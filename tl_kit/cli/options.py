@@ -11,6 +11,7 @@ from tl_kit.config import LoopConfig
 
 __all__ = [
     "BatchSize",
+    "CacheSize",
     "Checkpoint",
     "Checkpoints",
     "Data",
@@ -28,15 +29,19 @@ __all__ = [
     "Out",
     "Pattern",
     "Policy",
+    "Runtime",
+    "Runtimes",
     "Schedule",
     "Seed",
     "Split",
     "SplitSeed",
     "Top",
+    "Views",
     "Weights",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
+Runtimes: TypeAlias = Literal["auto", "plain"]
 
 Model = Annotated[
     str,
@@ -91,6 +96,17 @@ ImgSize = Annotated[int | None, typer.Option("--img-size", help="Pixels a side (
 Seed = Annotated[int, typer.Option("--seed", help="For the new head, the order of images and augmentation.")]
 SplitSeed = Annotated[
     int, typer.Option("--split-seed", help="For splits that the data lacks; the same for all members of an ensemble.")
+]
+CacheSize = Annotated[
+    float,
+    typer.Option("--cache-size", metavar="GB", help="Bound of the cache of frozen networks' outputs; 0: no cache."),
+]
+Views = Annotated[
+    int | None,
+    typer.Option("--views", metavar="V", help="Augmented views an image for last:K (default: by epochs and memory)."),
+]
+Runtime = Annotated[
+    Runtimes, typer.Option("--runtime", help="plain: no cache, no bf16, no channels_last, memory as the system has it.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write (default: a new numbered one).")]
 Split = Annotated[

@@ -1,0 +1,47 @@
+"""The recipes do what their names say, on real weights and small images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipes import average_ensemble, finetune_last_layers, full_finetune, linear_probe
+from tests.api.helpers import write_images
+from tl_kit.zoo.starter import starter_path
+
+LITE0 = "tf_efficientnet_lite0"
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(starter_path(LITE0) is None, reason="the starter wheels are not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"), images=8)
+
+
+def test_a_linear_probe_trains_the_head_alone(data: Path, tmp_path: Path) -> None:
+    run = linear_probe(LITE0, data, out=tmp_path / "run")
+    assert (run.policy, run.trainable_parameters) == ("head", 1280 * 3 + 3)
+    assert run.test is not None
+    assert run.test["accuracy"] > 0.9, "three plain colours are no task for ImageNet features"
+
+
+def test_last_layers_and_full_train_what_they_name(data: Path, tmp_path: Path) -> None:
+    last = finetune_last_layers(LITE0, data, groups=2, epochs=1, out=tmp_path / "last")
+    full = full_finetune(LITE0, data, epochs=1, out=tmp_path / "full")
+    assert last.policy == "last:2"
+    assert full.policy == "full"
+    assert 1280 * 3 + 3 < last.trainable_parameters < full.trainable_parameters
+    assert (last.audit["frozen_tensors"] > 0, full.audit["frozen_tensors"]) == (True, 0)
+
+
+def test_an_average_ensemble_has_every_member_and_a_receipt(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = average_ensemble([LITE0, "tf_efficientnet_lite1"], data, policy="head")
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", "tf_efficientnet_lite1-1"]
+    assert result.receipt["gain"] is not None
