@@ -30,6 +30,7 @@ __all__ = ["EVAL", "Reuse", "cache_root", "open_reuse"]
 EVAL = "eval"
 _VIEW_SEED = 0  # the same views for every run: members with other seeds then share them, each in its own order
 _PROOF = "proof"
+_PROOF_IMAGES = 8
 
 
 def cache_root(config: CacheConfig) -> Path:
@@ -169,7 +170,7 @@ def _known_tail(run: Run, cut: str, store: FeatureStore) -> Tail | None:
 
 
 def _prove(run: Run, cut: str, store: FeatureStore) -> Tail | None:
-    samples = run.manifest.split("train")[: run.runtime.batch_size]
+    samples = run.manifest.split("train")[:_PROOF_IMAGES]
     run.decode(samples, crop=True)
     kept = [s for s in samples if s in set(run.manifest.split("train"))]
     pixels = torch.stack(run.store.get(kept, crop=True))

@@ -33,7 +33,8 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Raises RuntimeError if the forward pass never enters the cut module."""
-        handle = self.model.get_submodule(self.cut).register_forward_pre_hook(_stop)
+        # before all other hooks: those that are undone after the module's forward pass must not have begun
+        handle = self.model.get_submodule(self.cut).register_forward_pre_hook(_stop, prepend=True)
         try:
             self.model(images)
         except _CutReachedError as reached:
@@ -68,7 +69,7 @@ class Tail(nn.Module):
             result: Tensor = module(captured)
             return result
         blank = torch.zeros((1, *self.image_shape), device=captured.device)
-        handle = module.register_forward_pre_hook(lambda _module, args: (captured, *args[1:]))
+        handle = module.register_forward_pre_hook(lambda _module, args: (captured, *args[1:]), prepend=True)
         try:
             result = self.model(blank)
         finally:
