@@ -40,8 +40,8 @@ def main() -> None:
                 )
                 assert run.test is not None
                 table[policy].append({"seed": seed, "val": run.val, "test": run.test, "seconds": run.seconds})
-                total = run.seconds["total"]
-                print(f"{policy} seed {seed}: test {run.test['accuracy']:.4f}, nll {run.test['nll']:.3f}, {total:.1f} s")
+                accuracy, nll, total = run.test["accuracy"], run.test["nll"], run.seconds["total"]
+                print(f"{policy} seed {seed}: test {accuracy:.4f}, nll {nll:.3f}, {total:.1f} s")
     for policy, rows in table.items():
         found = [float(row["test"]["accuracy"]) for row in rows]  # type: ignore[index]
         print(f"{policy}: mean {statistics.mean(found):.4f}, from {min(found):.4f} to {max(found):.4f}")

@@ -11,10 +11,12 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
 
 import tl_kit
 from tests.api.helpers import MODEL, quick, write_images
-from tl_kit import FinetuneConfig, finetune
+from tl_kit import AugmentConfig, CacheConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
+from tl_kit.data.cache import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tl_kit.training.checkpoint import load_checkpoint
 
@@ -241,3 +243,66 @@ def test_a_file_that_is_no_image_gives_an_error_row_and_the_others_their_own(dat
     for a, b in zip(alone, [mixed[0], *mixed[2:]], strict=True):
         assert a.label == b.label
         assert list(a.probabilities.values()) == pytest.approx(list(b.probabilities.values()), abs=1e-6)
+
+
+def test_without_a_cache_the_head_is_the_same_and_nothing_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = quick(data, tmp_path / "a", policy="head", epochs=None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = {"cache": CacheConfig(size_gb=0), "runtime": RuntimeConfig(precision="fp32")}
+    alone = quick(data, tmp_path / "b", policy="head", epochs=None, **options)
+    plain = quick(data, tmp_path / "c", policy="head", epochs=None, runtime=RuntimeConfig(mode="plain"))
+    assert alone.epochs == plain.epochs == 0
+    assert not (tmp_path / "cache").exists()
+    for run in (alone, plain):
+        for name, tensor in weights(run.checkpoint).items():
+            torch.testing.assert_close(tensor, weights(cached.checkpoint)[name], rtol=0.2, atol=0.02)
+
+
+@pytest.mark.parametrize("policy", ["head", "last:2"])
+def test_a_second_run_computes_no_feature_and_gives_the_same_weights(
+    data: Path, tmp_path: Path, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"policy": policy, "cache": CacheConfig(directory=tmp_path / "cache")}
+    first = quick(data, tmp_path / "a", **options)
+
+    def no_decoding(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(PixelStore, "fill", no_decoding)
+    second = quick(data, tmp_path / "b", **options)
+    assert same(weights(first.checkpoint), weights(second.checkpoint))
+    assert (first.val, first.test) == (second.val, second.test)
+
+
+def test_another_network_or_augmentation_does_not_take_the_wrong_rows(data: Path, tmp_path: Path) -> None:
+    cache = CacheConfig(directory=tmp_path / "cache")
+    for number, seed in enumerate((0, 1)):  # --weights none: the seed draws another trunk
+        shared = quick(data, tmp_path / f"shared-{number}", policy="last:2", seed=seed, cache=cache)
+        alone = quick(
+            data,
+            tmp_path / f"alone-{number}",
+            policy="last:2",
+            seed=seed,
+            cache=CacheConfig(directory=tmp_path / f"cache-{number}"),
+        )
+        assert same(weights(shared.checkpoint), weights(alone.checkpoint))
+    keys = len(list((tmp_path / "cache").iterdir()))
+    quick(data, tmp_path / "other", policy="last:2", cache=cache, augment=AugmentConfig(flip=0.0))
+    assert len(list((tmp_path / "cache").iterdir())) == keys + 1
+
+
+def test_a_thousand_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(1000):
+        folder = tmp_path / "many" / f"class {number}"
+        folder.mkdir(parents=True)
+        for image in range(2):
+            Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(folder / f"{image}.png")
+    run = quick(
+        tmp_path / "many", tmp_path / "run", policy="head", epochs=None, img_size=32, head=HeadConfig(max_iter=3)
+    )
+    assert len(run.classes) == 1000
+    assert run.classes[2] == "class 2"
+    assert run.val is not None

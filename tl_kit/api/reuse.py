@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,14 +108,22 @@ class Reuse:
 
 
 def open_reuse(run: Run, order: list[str]) -> Reuse | None:
-    """The reuse of what the policy freezes; None where nothing is frozen, the cache is off, or no cut is exact."""
-    if run.config.cache.size_gb <= 0 or run.config.runtime.mode == "plain":
+    """The reuse of what the policy freezes; None where nothing is frozen, the cache is off, or no cut is exact.
+
+    With the cache off, ``head`` still computes its features once, in a temporary folder that goes with the run.
+    """
+    off = run.config.cache.size_gb <= 0 or run.config.runtime.mode == "plain"
+    if off and run.policy.name != "head":
         return None
+    root, limit = cache_root(run.config.cache), int(run.config.cache.size_gb * 1e9)
+    if off:
+        root = Path(run.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
+        limit = sys.maxsize
     cut = find_cut(run.model, order)
     if cut is None:
         return None
     run.model.eval()
-    store = FeatureStore(cache_root(run.config.cache), _key(run, cut), int(run.config.cache.size_gb * 1e9))
+    store = FeatureStore(root, _key(run, cut), limit)
     tail = _known_tail(run, cut, store) or _prove(run, cut, store)
     if tail is None:
         run.reporter.message(f"the cut at {cut} is not exact for {run.config.model}: the frozen part runs every time")
