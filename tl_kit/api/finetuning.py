@@ -64,6 +64,7 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
             raise KeyboardInterrupt(str(run.folder)) from None
         raise
     finally:
+        run.cleanup.close()
         if run.writes and not is_checkpoint(run.folder):
             shutil.rmtree(run.folder, ignore_errors=True)
 

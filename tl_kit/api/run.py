@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,6 +71,7 @@ class Run:
     policy: Policy
     folder: Path
     accelerator: Accelerator
+    cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool) -> list[Path]:
         """Decode samples into the pixel store; those that cannot be decoded leave the manifest, and are returned.
