@@ -78,7 +78,8 @@ def _show(result: FinetuneResult, console: Console) -> None:
     verdict = "none of them changed" if audit["ok"] else f"{audit['changed_tensors']} of them CHANGED"
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items() if stage != "total")
     console.line()
-    console.line(f"policy {result.policy}: {result.trainable_parameters:,} parameters trained, {result.epochs} epochs")
+    how = f"{result.epochs} epochs" if result.epochs else "in closed form"
+    console.line(f"policy {result.policy}: {result.trainable_parameters:,} parameters trained, {how}")
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
     console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
     console.line(f"checkpoint: {result.checkpoint}")
