@@ -1,4 +1,4 @@
-"""Which precision is faster for a model on this machine: measured once, in under a second, and remembered.
+"""Which precision is faster for a model on this machine: measured once, on a few images, and remembered.
 
 bf16 halves the memory traffic, and CPUs with AVX512-BF16 or AMX multiply it faster; on others it is emulated and
 slower. Data sheets do not tell which, so both are timed on a few images.
@@ -12,6 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,20 +20,22 @@ import torch
 from torch import nn
 
 from tl_kit.config import RuntimeConfig
-from tl_kit.runtime import PRECISIONS, Runtime
+from tl_kit.runtime import PRECISIONS, Runtime, available_cores, detect, keep_memory
 
-__all__ = ["Decision", "choose_precision", "user_cache"]
+__all__ = ["Decision", "choose_precision", "runtime_report", "user_cache"]
 
 _IMAGES = 16
 _REPEATS = 3
+_SLOW = 0.05  # seconds an image; slower models are timed on two images, once
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Images a second in each precision, and the one chosen."""
+    """Images a second of ``model`` in each precision, and the one chosen."""
 
     precision: str
     images_per_second: dict[str, float]
+    model: str = ""
 
     def summary(self) -> str:
         """One line for people."""
@@ -64,24 +67,51 @@ def choose_precision(
     if decision is None:
         rates = _measure(model, input_size, runtime)
         better = rates["bf16"] >= config.bf16_from * rates["fp32"]
-        decision = Decision("bf16" if better else "fp32", rates)
+        label = f"{name}, {input_size[-1]} px"
+        decision = Decision("bf16" if better else "fp32", rates, label)
         _write(file, decision)
     return replace(runtime, precision=decision.precision), decision
+
+
+def runtime_report() -> list[str]:
+    """What has been decided for this machine, in sentences: device, cores, memory, threads, precision by model."""
+    runtime = detect()
+    device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
+    kept = "kept (mallopt)" if keep_memory() else "left to the system"
+    spin = os.environ.get("GOMP_SPINCOUNT") or os.environ.get("OMP_WAIT_POLICY", "the system's")
+    lines = [
+        f"device: {device}, {available_cores()} cores, {torch.get_num_threads()} threads a model, spin count {spin}",
+        f"memory: {kept}; layout: {'channels last' if runtime.channels_last else 'channels first'}",
+    ]
+    remembered = [_read(file) for file in sorted((user_cache() / "runtime").glob("*.json"))]
+    found = [decision for decision in remembered if decision is not None and decision.model]
+    if not found:
+        return [*lines, "precision of inference: measured with a model's first run"]
+    return [*lines, *(f"{decision.model}: {decision.summary()}" for decision in found)]
 
 
 def _measure(model: nn.Module, input_size: Sequence[int], runtime: Runtime) -> dict[str, float]:
     """The best of a few forward passes in each precision, taken in turn: noise only ever slows one down."""
     model = runtime.place(model).eval()
+    images = runtime.batch(torch.zeros((2, *input_size)))
+    first = {precision: _seconds(model, images, replace(runtime, precision=precision)) for precision in PRECISIONS}
+    if min(first.values()) > _SLOW * len(images):
+        return {precision: len(images) / seconds for precision, seconds in first.items()}
     images = runtime.batch(torch.zeros((_IMAGES, *input_size)))
     best = dict.fromkeys(PRECISIONS, float("inf"))
     for repeat in range(_REPEATS):
         for precision in PRECISIONS:
-            with replace(runtime, precision=precision).inference():
-                started = time.perf_counter()
-                model(images).float().sum().item()
+            seconds = _seconds(model, images, replace(runtime, precision=precision))
             if repeat:  # the first pass chooses kernels
-                best[precision] = min(best[precision], time.perf_counter() - started)
+                best[precision] = min(best[precision], seconds)
     return {precision: _IMAGES / seconds for precision, seconds in best.items()}
+
+
+def _seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> float:
+    with runtime.inference():
+        started = time.perf_counter()
+        model(images).float().sum().item()
+    return time.perf_counter() - started
 
 
 def _device_name(device: torch.device) -> str:
@@ -102,7 +132,8 @@ def _cpu_model() -> str:
 def _read(file: Path) -> Decision | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        decision = Decision(str(content["precision"]), {k: float(v) for k, v in content["images_per_second"].items()})
+        rates = {str(k): float(v) for k, v in content["images_per_second"].items()}
+        decision = Decision(str(content["precision"]), rates, str(content.get("model", "")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return decision if decision.precision in PRECISIONS else None
@@ -116,4 +147,5 @@ def _write(file: Path, decision: Decision) -> None:
         temporary.write_text(json.dumps(asdict(decision)), encoding="utf-8")
         temporary.replace(file)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -164,3 +164,44 @@ def test_images_never_seen_are_all_evaluated_by_default(runs: list[Path], tmp_pa
     assert (result.split, result.images) == ("all", 12)
     assert sum(map(sum, result.confusion)) == 12
     assert sum(row["support"] for row in result.per_class.values()) == 12
+
+
+def test_a_few_copies_across_given_splits_are_left_out_of_the_score(tmp_path: Path) -> None:
+    root = tmp_path / "d"
+    for number, (split, images) in enumerate((("train", 6), ("val", 6), ("test", 12))):
+        write_images(root / split, ("red", "green"), images=images, seed=number)
+    copied = next((root / "train" / "red").iterdir())
+    shutil.copyfile(copied, root / "test" / "red" / "copy.png")
+    members = [Path(quick(root, tmp_path / name, seed=n).checkpoint) for n, name in enumerate("ab")]
+    messages: list[str] = []
+
+    class Listener:
+        def message(self, text: str) -> None:
+            messages.append(text)
+
+        def start(self, stage: str, total: int) -> None: ...
+
+        def advance(self, steps: int = 1, **figures: float) -> None: ...
+
+        def epoch(self, row: object) -> None: ...
+
+    config = EnsembleConfig(checkpoints=tuple(members), out=tmp_path / "e", bootstrap=100)
+    tl_kit.ensemble(config, reporter=Listener())
+    assert any("left out of test: 1 images" in text for text in messages)
+
+
+@pytest.mark.parametrize("classes", [("red",), ("red", "green")])
+def test_a_single_new_photo_a_class_can_be_scored(runs: list[Path], tmp_path: Path, classes: tuple[str, ...]) -> None:
+    fresh = write_images(tmp_path / "fresh", classes, images=1, seed=78)
+    result = tl_kit.evaluate(runs[0], fresh)
+    assert (result.split, result.images) == ("all", len(classes))
+
+
+def test_a_full_out_folder_is_refused_before_anything_is_scored(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "mine.txt").write_text("")
+    monkeypatch.setattr(tl_kit.Predictor, "member_probabilities", None)
+    with pytest.raises(CheckpointError, match="not empty"):
+        combine(runs, tmp_path / "e")

@@ -306,3 +306,58 @@ def test_a_thousand_classes(tmp_path: Path) -> None:
     assert len(run.classes) == 1000
     assert run.classes[2] == "class 2"
     assert run.val is not None
+
+
+@pytest.mark.parametrize("policy", ["head", "last:2", "full"])
+def test_broken_images_and_their_copies_leave_every_split(tmp_path: Path, policy: str) -> None:
+    root = tmp_path / "d"
+    for number, split in enumerate(("train", "val", "test")):
+        write_images(root / split, ("red", "green"), images=4, seed=number)
+        whole = (root / split / "red" / f"{number}-0.png").read_bytes()
+        for name in ("a", "b"):  # two identical broken files
+            (root / split / "green" / f"{name}.png").write_bytes(whole[: len(whole) // 2])
+        for file in (root / split / "red").glob("*-0.png"):  # the first image of a split is broken as well
+            file.write_bytes(whole[:-30])
+    options = {"epochs": None} if policy == "head" else {}
+    run = quick(root, tmp_path / "run", policy=policy, **options)
+    result = tl_kit.evaluate(run.checkpoint, root, split="test")
+    assert result.images == 7
+    assert run.test is not None
+    assert result.metrics["accuracy"] == run.test["accuracy"]
+    assert result.metrics["nll"] == pytest.approx(run.test["nll"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "crossvit_9_240"])
+def test_a_model_that_cannot_be_cut_trains_all_the_same(tmp_path: Path, name: str) -> None:
+    data = write_images(tmp_path / "images", ("red", "green"), images=4)
+    size = None if name.startswith("crossvit") else 64
+    run = quick(data, tmp_path / "run", model=name, img_size=size, policy="last:2", epochs=1, batch_size=2)
+    assert run.audit["frozen_tensors"] > 0
+    assert run.audit["ok"] is True
+
+
+def test_a_view_that_does_not_fit_the_cache_takes_the_plain_path(data: Path, tmp_path: Path) -> None:
+    cache = CacheConfig(directory=tmp_path / "cache", size_gb=1e-6)
+    run = quick(data, tmp_path / "run", policy="last:2", cache=cache)
+    assert run.epochs == 2
+    assert sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*") if file.is_file()) < 1000
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = quick(data, tmp_path / "run", policy="last:2", cache=CacheConfig(directory=tmp_path / "file" / "cache"))
+    assert run.epochs == 2
+
+
+@pytest.mark.parametrize("options", [{"schedule": "cosinee"}, {"batch_size": 4, "schedule": "cosinee"}])
+def test_options_of_a_gradient_method_are_not_ignored_by_the_head(
+    data: Path, tmp_path: Path, options: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match="cosine"):
+        quick(data, tmp_path / "run", policy="head", epochs=None, **options)
+
+
+@pytest.mark.parametrize("options", [{"seed": 2**63}, {"cache": CacheConfig(size_gb=float("inf"))}])
+def test_numbers_out_of_range_are_refused(data: Path, tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="--"):
+        quick(data, tmp_path / "run", **options)

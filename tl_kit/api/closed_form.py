@@ -18,16 +18,16 @@ __all__ = ["fit_closed_form", "wants_closed_form"]
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
     """Whether the head is one linear layer on flat features, and the run asks for no gradient method.
 
-    ``--epochs`` and ``--lr`` are options of gradient methods, and so ask for one.
+    ``--epochs``, ``--lr`` and ``--schedule`` are options of gradient methods, and so ask for one.
     """
     config = run.config
     optimizer = config.optimizer or config.loop.head_optimizer
+    gradient_options = (config.epochs, config.lr, config.schedule)
     found = linear_classifier(run.model)
     return (
         run.policy.name == "head"
         and optimizer == "lbfgs"
-        and config.epochs is None
-        and config.lr is None
+        and all(option is None for option in gradient_options)
         and found is not None
         and found[0] == reuse.tail.cut
         and reuse.tail.direct
@@ -36,6 +36,8 @@ def wants_closed_form(run: Run, reuse: Reuse) -> bool:
 
 def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
     """Features of every split once, the fit, and the head's outputs on val and test."""
+    if run.config.batch_size is not None:
+        run.reporter.message("--batch-size changes nothing here: the head is fitted on all images at once")
     before = frozen_tensors(run.model)
     for split in ("train", "val", "test"):
         reuse.fill(split)

@@ -7,9 +7,10 @@ from typing import Any
 
 from tl_kit.config import DataConfig, DoctorConfig
 from tl_kit.data.doctor import Finding, Report, examine
+from tl_kit.measurement import runtime_report
 from tl_kit.reporting import SILENT, Reporter
 
-__all__ = ["Finding", "Report", "doctor", "report_dict"]
+__all__ = ["Finding", "Report", "doctor", "report_dict", "runtime_report"]
 
 _DEFAULT_SPLIT = DataConfig()
 _DEFAULT_LIMITS = DoctorConfig()

@@ -39,8 +39,9 @@ class EnsembleResult:
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
-    Raises MemberError when the members' class names differ or one was trained on images that it would be scored on.
+    Raises MemberError when the members' class names differ, or one was trained on many of the images to score on.
     """
+    _check_out(config.out)
     members = _load(config.checkpoints)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
     predictor = load_members(members[0].path, members, classes=classes, rule=config.rule, runtime=config.runtime)
@@ -84,10 +85,9 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
 def _predict(
     predictor: Predictor, manifest: Manifest, split: str, data: Path, reporter: Reporter
 ) -> SplitPredictions | None:
-    samples = manifest.split(split)
+    samples = _clean(predictor, manifest.split(split), split, reporter)
     if not samples:
         return None
-    _refuse_leaks(predictor, samples, split)
     labels = labels_for(samples, manifest, predictor, data)
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
@@ -97,24 +97,36 @@ def _predict(
     return SplitPredictions(members=stack, ensemble=predictor.combine(stack), labels=labels[kept])
 
 
-def _refuse_leaks(predictor: Predictor, samples: Sequence[Sample], split: str) -> None:
-    """What a member was trained on cannot score it, and what it was selected by cannot test it."""
+def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter: Reporter) -> list[Sample]:
+    """The images that may score the members: none that one was trained on and, for test, none that one was selected by.
+
+    A few copies across given splits are left out and counted. Where a tenth or more were seen, the members do not
+    share their splits, and are refused.
+    """
+    splits = ("train",) if split == "val" else ("train", "val")
+    kept = list(samples)
     for member in predictor.members:
-        count = seen(samples, [member], *(("train",) if split == "val" else ("train", "val")))
-        if count:
+        known = set(seen(samples, [member], *splits))
+        if len(known) * 10 >= max(len(samples), 1):
             raise MemberError(
-                f"{member.path}: was trained or selected on {count} of the {len(samples)} {split} images, so its "
+                f"{member.path}: was trained or selected on {len(known)} of the {len(samples)} {split} images, so its "
                 "scores would be no evidence; train all members on the same splits"
             )
+        kept = [sample for sample in kept if sample not in known]
+    if len(kept) < len(samples):
+        count = len(samples) - len(kept)
+        reporter.message(f"left out of {split}: {count} images that a member was trained or selected on")
+    return kept
+
+
+def _check_out(out: Path | None) -> None:
+    """Before any scoring: a folder with something in it is not written into."""
+    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
 
 
 def _write(config: EnsembleConfig, members: Sequence[Checkpoint], classes: Sequence[str], receipt: Receipt) -> Path:
-    if config.out is None:
-        folder = new_numbered_folder(Path(config.default_out), "ensemble")
-    else:
-        folder = Path(config.out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise CheckpointError(f"--out {folder}: is not empty; choose another folder or remove it")
+    folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_ensemble(folder, [m.path for m in members], classes=classes, rule=config.rule, receipt=dict(receipt))

@@ -54,7 +54,7 @@ def evaluate(
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
     predictor = load(checkpoint, runtime=runtime)
-    manifest = scan(Path(data), split_config(predictor))
+    manifest = scan(Path(data), split_config(predictor), trainable=False)
     chosen = split or _default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
@@ -84,10 +84,10 @@ def split_config(predictor: Predictor) -> DataConfig:
     return DataConfig(**{name: value for name, value in stored.items() if name in names})
 
 
-def seen(samples: Sequence[Sample], members: Sequence[Checkpoint], *splits: str) -> int:
-    """How many of the samples were in these splits of any member's run."""
+def seen(samples: Sequence[Sample], members: Sequence[Checkpoint], *splits: str) -> list[Sample]:
+    """Those of the samples that were in these splits of any member's run."""
     known = {digest for m in members for s in splits for digest in m.meta.get("data", {}).get(s, ())}
-    return sum(digest_prefix(sample) in known for sample in samples)
+    return [sample for sample in samples if digest_prefix(sample) in known]
 
 
 def _default_split(manifest: Manifest, predictor: Predictor) -> str:
@@ -97,7 +97,7 @@ def _default_split(manifest: Manifest, predictor: Predictor) -> str:
 
 
 def _warn_if_seen(samples: Sequence[Sample], predictor: Predictor, split: str, reporter: Reporter) -> None:
-    count = seen(samples, predictor.members, "train")
+    count = len(seen(samples, predictor.members, "train"))
     if count:
         reporter.message(f"warning: {count} of the {len(samples)} images of {split} were trained on; this is no test")
 

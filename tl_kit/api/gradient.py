@@ -149,6 +149,7 @@ def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper
     optimizer = create_optimizer(settings.optimizer, groups, lr=settings.lr, weight_decay=decay)
     module, optimizer = run.accelerator.prepare(source.module, optimizer)
     journal = Journal(run.folder if run.writes else None)
+    steps = math.ceil(images / settings.batch_size)
     return Task(
         model=module,
         optimizer=optimizer,
@@ -161,7 +162,7 @@ def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper
         second_order=needs_second_order(settings.optimizer),
         batch=source.batch,
         evaluate=lambda: _agreed_scores(run, source),
-        multiplier=_schedule(settings, steps=math.ceil(images / settings.batch_size), warmup_epochs=loop.warmup_epochs),
+        multiplier=_schedule(settings, steps=steps, warmup_epochs=loop.warmup_epochs),
         set_rate=set_lr,
         set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size),
         on_best=keeper,
@@ -183,11 +184,14 @@ def _agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
     """
     answer = [_scores(run, source)]
     broadcast_object_list(answer)
+    if answer[0] is None:
+        raise TrainingError("the model's outputs are no longer finite: try a lower --lr; the best epoch so far is kept")
     return answer[0]
 
 
-def _scores(run: Run, source: Source) -> Mapping[str, float]:
+def _scores(run: Run, source: Source) -> Mapping[str, float] | None:
+    """None if an output is not finite."""
     logits = source.logits("val").numpy().astype(np.float64)
     if not np.isfinite(logits).all():
-        raise TrainingError("the model's outputs are no longer finite: try a lower --lr; the best epoch so far is kept")
+        return None
     return metrics.summary(metrics.softmax(logits), labels_of(run.manifest.split("val")))

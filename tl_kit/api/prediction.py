@@ -16,7 +16,7 @@ __all__ = ["predict"]
 
 def predict(
     checkpoint: Path | str,
-    images: Iterable[Path | str],
+    images: Path | str | Iterable[Path | str],
     *,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
@@ -26,7 +26,7 @@ def predict(
     A file that cannot be decoded gives a Prediction with its ``error``. Raises DataError when there is nothing to do.
     """
     paths: list[Path] = []
-    for item in map(Path, images):
+    for item in map(Path, [images] if isinstance(images, (str, Path)) else images):
         paths.extend(list_files(item)[0] if item.is_dir() else [item])
     if not paths:
         raise DataError("no images to predict: give image files, or folders that hold some")

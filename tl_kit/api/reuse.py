@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import timm
 import torch
+import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tl_kit._version import __version__
 from tl_kit.api.run import Run
 from tl_kit.config import CacheConfig
 from tl_kit.data.manifest import Sample
@@ -50,12 +54,7 @@ class Reuse:
     trunk: Trunk
     tail: Tail
     store: FeatureStore
-
-    def bytes_per_image(self) -> int:
-        """Size of one row, from one that has been filled."""
-        sample = self.run.manifest.split("val")[:1]
-        self.fill("val")
-        return self.rows(sample).nbytes
+    row_bytes: int
 
     def rows(self, samples: tuple[Sample, ...], view: str | list[str] = EVAL) -> Tensor:
         """Trunk outputs (n, ...) of samples, each in the given view; they must have been filled."""
@@ -76,10 +75,10 @@ class Reuse:
         if not lacking:
             return
         crop = views == (EVAL,)
-        gone = set(run.decode(lacking, crop=crop))
+        gone = run.decode(lacking, crop=crop)
         run.reporter.start(f"features {split}", sum(len(samples) for samples in wanted.values()))
         for view, samples in wanted.items():
-            kept = [s for s in samples if s.path not in gone]
+            kept = [s for s in samples if s.digest not in gone]
             with run.clock("features"), model_context([self.trunk.model], run.runtime):
                 self.store.add([_row(s, view) for s in kept], self._batches(kept, view))
 
@@ -115,20 +114,35 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     off = run.config.cache.size_gb <= 0 or run.config.runtime.mode == "plain"
     if off and run.policy.name != "head":
         return None
-    root, limit = cache_root(run.config.cache), int(run.config.cache.size_gb * 1e9)
-    if off:
-        root = Path(run.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
-        limit = sys.maxsize
     cut = find_cut(run.model, order)
     if cut is None:
         return None
     run.model.eval()
+    root, limit = cache_root(run.config.cache), int(run.config.cache.size_gb * 1e9)
+    if off or not _writable(root, run):
+        root, limit = Path(run.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-"))), sys.maxsize
     store = FeatureStore(root, _key(run, cut), limit)
-    tail = _known_tail(run, cut, store) or _prove(run, cut, store)
-    if tail is None:
+    proof = _known_proof(store) or _prove(run, cut, store)
+    if proof is None:
         run.reporter.message(f"the cut at {cut} is not exact for {run.config.model}: the frozen part runs every time")
         return None
-    return Reuse(run, Trunk(run.model, cut).eval(), tail, store)
+    least = proof.row_bytes * len(run.manifest.samples)
+    if least > limit:
+        run.reporter.message(
+            f"the frozen part's outputs take {least / 1e9:.1f} GB, more than --cache-size allows: it runs every time"
+        )
+        return None
+    tail = Tail(run.model, cut, image_shape=run.preprocessing.input_size, direct=proof.direct).eval()
+    return Reuse(run, Trunk(run.model, cut).eval(), tail, store, proof.row_bytes)
+
+
+def _writable(root: Path, run: Run) -> bool:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        run.reporter.message(f"{root}: no cache can be kept there ({error.strerror}); nothing is kept after this run")
+        return False
+    return os.access(root, os.W_OK)
 
 
 def view_names(count: int) -> tuple[str, ...]:
@@ -165,33 +179,43 @@ def _key(run: Run, cut: str) -> str:
         "augment": repr(run.config.augment),
         "precision": run.runtime.precision,
         "device": run.runtime.device.type,
-        "versions": [str(torch.__version__), str(timm.__version__)],
+        "versions": [str(torch.__version__), timm.__version__, torchvision.__version__, PIL.__version__, __version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _known_tail(run: Run, cut: str, store: FeatureStore) -> Tail | None:
-    """The tail as an earlier run has proved it, under the same key."""
+@dataclass(frozen=True)
+class _Proof:
+    """That a cut is exact: how its tail must be called, and the size of one row of the trunk's output."""
+
+    direct: bool
+    row_bytes: int
+
+
+def _known_proof(store: FeatureStore) -> _Proof | None:
+    """What an earlier run has proved under the same key."""
     try:
-        kind = (store.root / store.key / _PROOF).read_text(encoding="utf-8")
-    except OSError:
+        content = json.loads((store.root / store.key / _PROOF).read_text(encoding="utf-8"))
+        return _Proof(bool(content["direct"]), int(content["row_bytes"]))
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Tail(run.model, cut, image_shape=run.preprocessing.input_size, direct=kind == "direct")
 
 
-def _prove(run: Run, cut: str, store: FeatureStore) -> Tail | None:
+def _prove(run: Run, cut: str, store: FeatureStore) -> _Proof | None:
     samples = run.manifest.split("train")[:_PROOF_IMAGES]
-    run.decode(samples, crop=True)
-    kept = [s for s in samples if s in set(run.manifest.split("train"))]
-    pixels = torch.stack(run.store.get(kept, crop=True))
-    images = normalize(run.runtime.batch(pixels), run.preprocessing)
+    gone = run.decode(samples, crop=True)
+    pixels = run.store.get([sample for sample in samples if sample.digest not in gone], crop=True)
+    if not pixels:
+        return None
+    images = normalize(run.runtime.batch(torch.stack([*pixels, *pixels][: max(2, len(pixels))])), run.preprocessing)
     with model_context([run.model], run.runtime):
         tail = prove_cut(run.model, cut, images)
-    if tail is not None:
-        (store.root / store.key).mkdir(parents=True, exist_ok=True)
-        kind = "direct" if tail.direct else "whole"
-        write_atomically(store.root / store.key / _PROOF, lambda path: _write(path, kind))
-    return tail
+        if tail is None:
+            return None
+        proof = _Proof(tail.direct, Trunk(run.model, cut)(images)[0].nbytes)
+    (store.root / store.key).mkdir(parents=True, exist_ok=True)
+    write_atomically(store.root / store.key / _PROOF, lambda path: _write(path, json.dumps(asdict(proof))))
+    return proof
 
 
 def _write(path: Path, text: str) -> None:

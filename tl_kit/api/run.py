@@ -16,7 +16,7 @@ from torch import nn
 
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.cache import PixelStore
-from tl_kit.data.manifest import Manifest, Sample, check_trainable
+from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
@@ -73,20 +73,23 @@ class Run:
     accelerator: Accelerator
     cleanup: ExitStack = field(default_factory=ExitStack)
 
-    def decode(self, samples: Sequence[Sample], *, crop: bool) -> list[Path]:
-        """Decode samples into the pixel store; those that cannot be decoded leave the manifest, and are returned.
+    def decode(self, samples: Sequence[Sample], *, crop: bool) -> frozenset[str]:
+        """Decode samples into the pixel store; those that cannot be decoded leave the manifest, with all their copies.
 
-        Raises DataError if too few images are left to train on.
+        Returns the digests of what left. Raises DataError if too few images are left to train on.
         """
         self.reporter.start("decode", len(samples))
         with self.clock("data"):
             failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance)
-        if failures:
-            self.manifest = self.manifest.without(failures)
-            for exclusion in failures:
+        paths = {exclusion.path: exclusion.reason for exclusion in failures}
+        reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
+        broken = [Exclusion(s.path, reasons[s.digest]) for s in self.manifest.samples if s.digest in reasons]
+        if broken:
+            self.manifest = self.manifest.without(broken)
+            for exclusion in broken:
                 self.reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
             check_trainable(self.manifest)
-        return [exclusion.path for exclusion in failures]
+        return frozenset(reasons)
 
     @property
     def writes(self) -> bool:
@@ -134,6 +137,9 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     runtime, decision = choose_precision(
         model, preprocessing.input_size, runtime, name=config.model, config=config.runtime
     )
+    precision = [runtime.precision]
+    broadcast_object_list(precision)  # each process has measured for itself, and they must agree
+    runtime = replace(runtime, precision=precision[0])
     if decision is not None:
         reporter.message(decision.summary())
     store = PixelStore(preprocessing, config.store)
@@ -152,12 +158,12 @@ def _check(config: FinetuneConfig) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least 1")
     if config.cache.views is not None and config.cache.views < 1:
         raise ConfigError(f"--views {config.cache.views}: must be at least 1")
-    if not config.cache.size_gb >= 0:
-        raise ConfigError(f"--cache-size {config.cache.size_gb}: must be 0 or more")
+    if not 0 <= config.cache.size_gb < float("inf"):
+        raise ConfigError(f"--cache-size {config.cache.size_gb}: must be a finite number of at least 0")
     if config.lr is not None and not 0 < config.lr < float("inf"):
         raise ConfigError(f"--lr {config.lr}: must be a positive number")
-    if config.seed < 0:
-        raise ConfigError(f"--seed {config.seed}: must be 0 or more")
+    if not 0 <= config.seed < 2**63:
+        raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
 
 
 def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Policy:

@@ -97,5 +97,5 @@ def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
     if run.policy.name == "head":
         return 0
     wanted = min(config.views or config.default_views, epochs)
-    per_view = reuse.bytes_per_image() * len(run.manifest.split("train"))
+    per_view = reuse.row_bytes * len(run.manifest.split("train"))
     return max(1, min(wanted, int(config.size_gb * 1e9 / 2 / per_view)))

@@ -54,4 +54,9 @@ def _show(report: Report, console: Console) -> None:
     if rows:
         console.table(["severity", "finding", "what", "where"], rows, align="llll")
         console.line()
+    from tl_kit.api.diagnosis import runtime_report
+
+    for line in runtime_report():
+        console.line(line)
+    console.line()
     console.line(f"{report.root}: {'cannot be trained on as it is' if report.blocks else 'can be trained on'}")

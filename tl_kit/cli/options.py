@@ -73,9 +73,7 @@ Policy = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many (default: by policy).")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a training step (default: by data).")]
-Lr = Annotated[
-    float | None, typer.Option("--lr", help="Learning rate (default: the optimizer's; a tenth for pretrained weights).")
-]
+Lr = Annotated[float | None, typer.Option("--lr", help="Learning rate (default: by optimizer and policy).")]
 Optimizer = Annotated[
     str | None,
     typer.Option("--optimizer", metavar="NAME", help="The lecture's, or any of timm's (default: by policy)."),

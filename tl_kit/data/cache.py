@@ -15,7 +15,19 @@ from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import ImageError
 from tl_kit.runtime import decode_pool
 
-__all__ = ["PixelStore", "read_pixels"]
+__all__ = ["PixelStore", "free_memory", "read_pixels"]
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: the machine's, or less where a container (cgroup v2) bounds them."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())  # "max" where there is none
+        return min(free, max(0, limit - int((_CGROUP / "memory.current").read_text())))
+    except (OSError, ValueError):
+        return free
 
 
 def read_pixels(path: Path, preprocessing: Preprocessing, *, crop: bool) -> Tensor:
@@ -33,7 +45,7 @@ class PixelStore:
 
     def __init__(self, preprocessing: Preprocessing, config: StoreConfig = StoreConfig()) -> None:
         self.preprocessing = preprocessing
-        self.budget = int(psutil.virtual_memory().available * config.memory_share)
+        self.budget = int(free_memory() * config.memory_share)
         self.used = 0
         self._pixels: dict[tuple[str, bool], Tensor] = {}
 

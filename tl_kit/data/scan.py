@@ -26,7 +26,13 @@ _CHUNK = 16  # files a task: handing over single files costs as much as reading 
 _Found = tuple[Candidate, str]  # a file that begins like an image, and its digest
 
 
-def scan(path: Path, config: DataConfig = _DEFAULT, *, progress: Callable[[int, int], None] | None = None) -> Manifest:
+def scan(
+    path: Path,
+    config: DataConfig = _DEFAULT,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    trainable: bool = True,
+) -> Manifest:
     """Read every file below ``path`` once, and say what is there.
 
     ``path`` is a folder of class folders, a folder of split folders, or a CSV file. Classes are ordered naturally
@@ -35,14 +41,14 @@ def scan(path: Path, config: DataConfig = _DEFAULT, *, progress: Callable[[int, 
     :meth:`Manifest.without`. ``progress(done, total)`` is called in the calling thread, in files.
 
     Raises :class:`DataError` if the layout is none of the three, if given splits disagree on classes, or if there is
-    nothing to train on (:func:`check_trainable`).
+    nothing to train on (:func:`check_trainable`); the last is not asked for with ``trainable`` False, for scoring.
     """
     root = Path(path).absolute()
     listing = _list(root)
     found, unreadable = _read_all(listing.candidates, progress)
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
     classes = sorted({candidate.label for candidate, _ in found}, key=natural_key)
-    if len(classes) < 2:
+    if len(classes) < (2 if trainable else 1):
         raise DataError(_too_few_classes(root, classes, exclusions))
     _check_agreement(root, found)
     samples, notes = _complete_splits(_samples(found, classes), config)
@@ -54,7 +60,8 @@ def scan(path: Path, config: DataConfig = _DEFAULT, *, progress: Callable[[int, 
         notes=tuple(notes),
         made_splits=_made_splits(found),
     )
-    check_trainable(manifest)
+    if trainable:
+        check_trainable(manifest)
     return manifest
 
 

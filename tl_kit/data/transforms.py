@@ -124,9 +124,10 @@ def augment(images: list[Tensor], transform: nn.Module, *, seed: int, epoch: int
     Returns a uint8 batch (n, 3, h, w). The global random state is left as it was.
     """
     views = []
+    generator = torch.default_generator  # torch.manual_seed would also seed the GPU's, which the fork does not restore
     with torch.random.fork_rng(devices=[]):
         for image, key in zip(images, keys, strict=True):
             digest = hashlib.sha256(f"{seed}/{epoch}/{key}".encode()).digest()
-            torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
             views.append(transform(image))
     return torch.stack(views)

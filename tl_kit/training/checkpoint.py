@@ -119,8 +119,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False)
         model.load_state_dict(tensors)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({reason})") from error
     classes = tuple(meta["classes"])
     if model.num_classes != len(classes):

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tl_kit.errors import CheckpointError
 from tl_kit.training.files import write_json
 
 __all__ = ["FeatureStore", "Shard", "clear", "evict", "shards"]
@@ -29,6 +33,8 @@ _PLAIN: dict[torch.dtype, np.dtype[Any]] = {
     torch.bfloat16: np.dtype(np.int16),
     torch.float16: np.dtype(np.float16),
 }
+KEY_PATTERN = r"[0-9a-f]{32}"
+_ABANDONED_AFTER = 3600.0  # seconds
 _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _PLAIN}
 
 
@@ -62,22 +68,45 @@ def shards(root: Path) -> list[Shard]:
     return sorted(found, key=lambda shard: (shard.used, str(shard.index)))
 
 
-def evict(root: Path, limit: int, *, keep: str | None = None) -> int:
-    """Drop shards, oldest use first, until ``limit`` bytes are kept; none of the key ``keep``. Returns bytes freed."""
+def evict(root: Path, limit: int, *, keep: Collection[Path] = ()) -> int:
+    """Drop shards, oldest use first, until ``limit`` bytes are kept; none of the arrays ``keep``. Returns bytes freed.
+
+    What runs that were killed have left behind goes first.
+    """
+    freed = _sweep(root)
     found = shards(root)
-    excess, freed = sum(shard.size for shard in found) - limit, 0
+    excess = sum(shard.size for shard in found) - limit + freed
     for shard in found:
         if freed >= excess:
             break
-        if shard.index.parent.name != keep:
+        if shard.array not in keep:
             shard.remove()
             freed += shard.size
     return freed
 
 
+def _sweep(root: Path) -> int:
+    """Remove temporary files, and arrays without a list, that nobody has touched for an hour."""
+    freed, before = 0, time.time() - _ABANDONED_AFTER
+    for file in [*root.glob("*/.*.tmp"), *(f for f in root.glob("*/*.npy") if not f.with_suffix(".json").exists())]:
+        try:
+            status = file.stat()
+            if status.st_mtime < before:
+                file.unlink()
+                freed += status.st_size
+        except OSError:
+            continue
+    return freed
+
+
 def clear(root: Path) -> int:
-    """Drop everything; returns the bytes freed."""
-    return evict(root, 0)
+    """Drop everything, and nothing that is not the cache's own; returns the bytes freed."""
+    freed = 0
+    for folder in root.glob("*"):
+        if re.fullmatch(KEY_PATTERN, folder.name) and folder.is_dir():
+            freed += sum(file.stat().st_size for file in folder.glob("*"))
+            shutil.rmtree(folder, ignore_errors=True)
+    return freed
 
 
 @dataclass
@@ -125,11 +154,16 @@ class FeatureStore:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(folder / f"{stem}.npy")
+        except OSError as error:
+            reason = error.strerror or error
+            raise CheckpointError(
+                f"{folder}: cannot be written ({reason}); free space, or lower --cache-size"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
         write_json(folder / f"{stem}.json", {"dtype": str(dtype).removeprefix("torch."), "rows": list(names)})
         self._open(folder / f"{stem}.json")
-        evict(self.root, self.limit, keep=self.key)
+        evict(self.root, self.limit, keep={index.with_suffix(".npy") for index in self._opened})
 
     @staticmethod
     def _write(path: Path, rows: int, batches: Iterator[Tensor]) -> torch.dtype:
@@ -140,6 +174,7 @@ class FeatureStore:
                 dtype = batch.dtype
                 shape = (rows, *batch.shape[1:])
                 array = np.lib.format.open_memmap(str(path), mode="w+", dtype=_PLAIN[dtype], shape=shape)
+                _reserve(path)
             plain = batch.contiguous().view(torch.int16) if dtype is torch.bfloat16 else batch
             array[start : start + len(batch)] = plain.numpy()
             start += len(batch)
@@ -160,7 +195,8 @@ class FeatureStore:
         self._rows.update({name: (array, row) for row, name in enumerate(content["rows"])})
 
 
-def in_batches(count: int, size: int, compute: Callable[[int, int], Tensor]) -> Iterator[Tensor]:
-    """``compute(start, stop)`` for successive ranges of at most ``size``."""
-    for start in range(0, count, size):
-        yield compute(start, min(start + size, count))
+def _reserve(path: Path) -> None:
+    """Claim the file's blocks on the disk: writing into a map that has none kills the process when the disk is full."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -124,7 +124,7 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     with accelerator.autocast():
         logits = task.model(inputs)
     loss = functional.cross_entropy(logits.float(), labels)
-    value = float(loss.detach())
+    value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
     if not math.isfinite(value):
         raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
     if task.second_order:

@@ -109,14 +109,16 @@ def prove_cut(model: nn.Module, cut: str, images: Tensor) -> Tail | None:
         expected = model(images)
         try:
             captured = Trunk(model, cut)(images)
-        except RuntimeError:  # never entered under its own name
+        except (RuntimeError, IndexError):  # never entered under its own name, or with keywords only
+            return None
+        if not isinstance(captured, Tensor):  # several branches arrive at the cut (HRNet, CrossViT)
             return None
         for direct in (True, False):
             tail = Tail(model, cut, image_shape=shape, direct=direct).eval()
             try:
                 found = tail(captured)
-            except (RuntimeError, TypeError, ValueError, IndexError):  # the tail depends on more than its input
-                continue
-            if isinstance(expected, Tensor) and torch.equal(found, expected):
+            except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError):
+                continue  # the tail depends on more than its input
+            if isinstance(expected, Tensor) and isinstance(found, Tensor) and torch.equal(found, expected):
                 return tail
     return None
