@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
 from recipes import average_ensemble, finetune_last_layers, full_finetune, linear_probe
 from tests.api.helpers import write_images
+from tl_kit import FinetuneConfig, finetune
 from tl_kit.zoo.starter import starter_path
 
 LITE0 = "tf_efficientnet_lite0"
@@ -45,3 +47,11 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
     result = average_ensemble([LITE0, "tf_efficientnet_lite1"], data, policy="head")
     assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", "tf_efficientnet_lite1-1"]
     assert result.receipt["gain"] is not None
+
+
+def test_a_new_head_on_pretrained_layers_starts_at_zero_under_full(data: Path, tmp_path: Path) -> None:
+    """With a rate of nearly nothing, what is saved is where it started: all classes equally likely."""
+    config = FinetuneConfig(model=LITE0, data=data, policy="full", epochs=1, lr=1e-12, out=tmp_path / "run")
+    run = finetune(config)
+    assert run.val is not None
+    assert run.val["nll"] == pytest.approx(math.log(3), abs=1e-4)

@@ -246,13 +246,14 @@ class DemoConfig:
 class OptimizerDefaults:
     """Where each optimizer starts.
 
-    ``learning_rates`` are for training from scratch. Fine-tuning all layers takes ``finetune_scale`` of them, and the
-    last groups ``last_scale``: they have more to learn anew, and less to lose. An optimizer that is not listed starts
-    at the rate of its own constructor. ``options`` are those of the lecture's optimizers.
+    ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
+    gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work: there, fine-tuning starts at
+    ``clipped_scale``. An optimizer that is not listed starts at the rate of its own constructor. ``options`` are those
+    of the lecture's optimizers.
     """
 
     finetune_scale: float = 0.1
-    last_scale: float = 0.3
+    clipped_scale: float = 0.3
     learning_rates: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw"), 0.1),

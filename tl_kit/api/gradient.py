@@ -26,6 +26,7 @@ from tl_kit.optimization.schedules import Schedule, create_schedule, set_lr
 from tl_kit.training.checkpoint import save_weights
 from tl_kit.training.journal import Journal
 from tl_kit.training.loop import FitResult, Task, fit
+from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["Settings", "fit_by_gradient", "resolve"]
 
@@ -63,8 +64,23 @@ def resolve(run: Run) -> Settings:
 
 def _rate_scale(run: Run) -> float:
     """What share of the from-scratch rate suits the policy; a head alone, or random weights, train from scratch."""
-    scales = {"full": OptimizerDefaults().finetune_scale, "last": OptimizerDefaults().last_scale}
-    return scales.get(run.policy.name, 1.0) if run.weights.loaded else 1.0
+    defaults = OptimizerDefaults()
+    if not run.weights.loaded or run.policy.name == "head":
+        return 1.0
+    return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
+
+
+def _start_head_at_zero(run: Run) -> None:
+    """Under ``full``, a new head on pretrained layers starts at zero (as in BiT, Kolesnikov et al. 2020).
+
+    The gradient of a random head would change the layers below before the head means anything.
+    """
+    if run.policy.name != "full" or not run.weights.loaded:
+        return
+    with torch.no_grad():
+        for name, parameter in run.model.named_parameters():
+            if in_modules(name, classifier_names(run.model)):
+                parameter.zero_()
 
 
 def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
@@ -72,6 +88,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
 
     ``order`` is the forward order of the model's modules. The policy has been applied, the model placed.
     """
+    _start_head_at_zero(run)
     set_train_mode(run.model, order)
     before = frozen_tensors(run.model)
     settings = resolve(run)

@@ -27,7 +27,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
 from tl_kit.training.files import new_numbered_folder
-from tl_kit.zoo.heads import classifier_names
+from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport, build_model
 
 __all__ = ["STAGES", "Clock", "Run", "labels_of", "prepare"]
@@ -99,9 +99,7 @@ class Run:
     def trainable(self, epoch: int = 0) -> frozenset[str]:
         """Names of the parameters that train in ``epoch``."""
         heads = classifier_names(self.model)
-        classifier = [
-            name for name, _ in self.model.named_parameters() if name.startswith(tuple(f"{h}." for h in heads))
-        ]
+        classifier = [name for name, _ in self.model.named_parameters() if in_modules(name, heads)]
         if self.policy.name == "head":
             groups = [classifier]
         elif self.policy.name == "full":
