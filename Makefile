@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo    fine-tune three small models on handwritten digits and combine them (no network after the install)"
 	@echo "make test    lint, types, tests"
+	@echo "make bench   timings against peers, side by side: make bench DATA=folder with train/, val/ and test/ (half an hour)"
 	@echo "make clean   remove $(VENV), caches and what the demo wrote"
 
 demo: $(STAMP)
@@ -32,6 +33,21 @@ $(STAMP): pyproject.toml
 	$(PIP) install --editable '.[dev,starter]'
 	@touch $(STAMP)
 
+PEERS := .venv-peers
+
+bench: $(STAMP) $(PEERS)/.installed
+	@test -n "$(DATA)" || { echo "say where the images are: make bench DATA=PATH"; exit 1; }
+	$(BIN)/python benchmarks/head_against_bare_pass.py --data "$(DATA)" --json benchmarks/results/head_against_bare_pass.json
+	$(BIN)/python benchmarks/evaluation_against_parts.py --data "$(DATA)" --json benchmarks/results/evaluation_against_parts.json
+	$(BIN)/python benchmarks/training_rate.py --data "$(DATA)" --json benchmarks/results/training_rate.json
+	$(BIN)/python benchmarks/last_layers_against_head.py --data "$(DATA)" --json benchmarks/results/last_layers_against_head.json
+	$(BIN)/python benchmarks/peers.py --data "$(DATA)" --peers-python $(PEERS)/bin/python --json benchmarks/results/peers.json
+
+$(PEERS)/.installed:
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install fastai timm scikit-learn
+	@touch $(PEERS)/.installed
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
 	find tl_kit recipes tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """Evaluation of a checkpoint against its parts: decoding all images alone, and running the network on them alone.
 
-python benchmarks/evaluation_against_parts.py --data ../shared/data/clothing
+python benchmarks/evaluation_against_parts.py --data PATH/TO/clothing
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ``head`` policy against the least that anybody could do: decode every image and run the network on it once.
 
-    python benchmarks/head_against_bare_pass.py --data ../shared/data/clothing
+    python benchmarks/head_against_bare_pass.py --data PATH/TO/clothing
 
 Both are timed in one process, in turn, each run with an empty cache; the ratio of medians counts. The bare pass is
 written here with Pillow, torch and timm alone, in the best layout and precision.

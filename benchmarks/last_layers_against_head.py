@@ -1,6 +1,6 @@
 """Does fine-tuning beat the linear probe? Test accuracy of both policies over seeds, with the spread.
 
-python benchmarks/last_layers_against_head.py --data ../shared/data/clothing --policies head last:2
+python benchmarks/last_layers_against_head.py --data PATH/TO/clothing --policies head last:2
 """
 
 from __future__ import annotations

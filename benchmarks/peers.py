@@ -1,6 +1,6 @@
 """tl-kit and its peers side by side: same images, same pretrained weights, whole processes one after another.
 
-    python benchmarks/peers.py --data ../shared/data/clothing --peers-python PEERS_VENV/bin/python
+    python benchmarks/peers.py --data PATH/TO/clothing --peers-python PEERS_VENV/bin/python
 
 The peers' environment holds fastai, timm and scikit-learn (``pip install fastai timm scikit-learn``). Seconds are those
 of the whole process, imports included; every tool starts without any cache of its own.

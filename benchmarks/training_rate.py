@@ -1,6 +1,6 @@
 """Training of all layers against the bare step: forward, backward and update on one batch that stays in memory.
 
-python benchmarks/training_rate.py --data ../shared/data/clothing
+python benchmarks/training_rate.py --data PATH/TO/clothing
 """
 
 from __future__ import annotations
