@@ -15,6 +15,22 @@ MODEL = "test_resnet"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
 
 
+class Listener:
+    """A Reporter that keeps the messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def start(self, stage: str, total: int) -> None: ...
+
+    def advance(self, steps: int = 1, **figures: float) -> None: ...
+
+    def epoch(self, row: object) -> None: ...
+
+
 def write_images(
     root: Path, classes: tuple[str, ...] = ("red", "green", "blue"), *, images: int = 12, seed: int = 0
 ) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tl_kit
-from tests.api.helpers import quick, write_images
+from tests.api.helpers import Listener, quick, write_images
 from tl_kit import EnsembleConfig, EnsembleResult
 from tl_kit.errors import CheckpointError, DataError, MemberError
 from tl_kit.training.checkpoint import load_checkpoint
@@ -173,21 +173,10 @@ def test_a_few_copies_across_given_splits_are_left_out_of_the_score(tmp_path: Pa
     copied = next((root / "train" / "red").iterdir())
     shutil.copyfile(copied, root / "test" / "red" / "copy.png")
     members = [Path(quick(root, tmp_path / name, seed=n).checkpoint) for n, name in enumerate("ab")]
-    messages: list[str] = []
-
-    class Listener:
-        def message(self, text: str) -> None:
-            messages.append(text)
-
-        def start(self, stage: str, total: int) -> None: ...
-
-        def advance(self, steps: int = 1, **figures: float) -> None: ...
-
-        def epoch(self, row: object) -> None: ...
-
+    listener = Listener()
     config = EnsembleConfig(checkpoints=tuple(members), out=tmp_path / "e", bootstrap=100)
-    tl_kit.ensemble(config, reporter=Listener())
-    assert any("left out of test: 1 images" in text for text in messages)
+    tl_kit.ensemble(config, reporter=listener)
+    assert any("left out of test: 1 images" in text for text in listener.messages)
 
 
 @pytest.mark.parametrize("classes", [("red",), ("red", "green")])

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import tl_kit
-from tests.api.helpers import MODEL, quick, write_images
+from tests.api.helpers import MODEL, Listener, quick, write_images
 from tl_kit import AugmentConfig, CacheConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.data.cache import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -111,23 +111,12 @@ def test_broken_images_are_left_out_and_named(data: Path, tmp_path: Path) -> Non
     copy = Path(shutil.copytree(data, tmp_path / "copy"))
     whole = (copy / "red" / "0-0.png").read_bytes()
     (copy / "red" / "torn.png").write_bytes(whole[: len(whole) // 2])
-    messages: list[str] = []
-
-    class Listener:
-        def message(self, text: str) -> None:
-            messages.append(text)
-
-        def start(self, stage: str, total: int) -> None: ...
-
-        def advance(self, steps: int = 1, **figures: float) -> None: ...
-
-        def epoch(self, row: object) -> None: ...
-
+    listener = Listener()
     config = FinetuneConfig(
         model=MODEL, data=copy, weights="none", img_size=32, policy="head", out=tmp_path / "run", batch_size=8
     )
-    finetune(config, reporter=Listener())
-    assert any("torn.png" in text for text in messages)
+    finetune(config, reporter=listener)
+    assert any("torn.png" in text for text in listener.messages)
 
 
 def test_a_rate_that_explodes_stops_with_one_line_and_leaves_no_folder(data: Path, tmp_path: Path) -> None:

@@ -52,7 +52,6 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
     with run.clock("evaluate"):
         logits = {split: reuse.logits(split) for split in ("val", "test")}
     return Outcome(
-        optimizer="lbfgs",
         epochs=0,
         best_epoch=0,
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),

@@ -41,7 +41,6 @@ class Settings:
     epochs: int
     batch_size: int
     weight_decay: float
-    views: int | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON."""
@@ -77,9 +76,10 @@ def _start_head_at_zero(run: Run) -> None:
     """
     if run.policy.name != "full" or not run.weights.loaded:
         return
+    heads = classifier_names(run.model)
     with torch.no_grad():
         for name, parameter in run.model.named_parameters():
-            if in_modules(name, classifier_names(run.model)):
+            if in_modules(name, heads):
                 parameter.zero_()
 
 
@@ -113,7 +113,6 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     with run.clock("evaluate"):
         logits = {split: source.logits(split) for split in ("val", "test")}
     return Outcome(
-        optimizer=settings.optimizer,
         epochs=result.epochs,
         best_epoch=result.best_epoch,
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),

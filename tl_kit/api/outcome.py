@@ -15,7 +15,6 @@ __all__ = ["Outcome"]
 class Outcome:
     """The model holds the best weights; ``logits`` are its outputs on val and test, as inference gives them."""
 
-    optimizer: str
     epochs: int
     best_epoch: int
     trainable_parameters: int

@@ -60,7 +60,6 @@ class FitResult:
     best_epoch: int = 0
     best: Mapping[str, float] | None = None
     interrupted: bool = False
-    stopped_early: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -85,7 +84,6 @@ def fit(task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT) ->
             task.on_epoch(result.history[-1])
             reporter.epoch(result.history[-1])
             if epoch + 1 - result.best_epoch >= task.patience:
-                result.stopped_early = True
                 break
     except KeyboardInterrupt:
         result.interrupted = True
