@@ -12,11 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from tl_kit import metrics
+from tl_kit.config import CropConfig
 from tl_kit.data.cache import PixelStore
+from tl_kit.data.crops import crop_views, decode_side
 from tl_kit.data.decode import decode
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
@@ -26,14 +31,30 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, decode_pool
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["FileReader", "Reader", "Scorer", "Source", "StoreReader", "forward_rows", "model_context", "run_models"]
+__all__ = [
+    "FileReader",
+    "Reader",
+    "Scorer",
+    "Source",
+    "StoreReader",
+    "forward_rows",
+    "model_context",
+    "run_models",
+    "run_probabilities",
+]
 
 Source = Path | bytes | Image.Image
 """What can be decoded: a path, a file's bytes, or a Pillow image."""
 
 
 class Reader(Protocol):
-    """Where batches come from: ``read(start, stop)`` gives uint8 batches (n, 3, h, w), one for each preprocessing."""
+    """Where batches come from: ``read(start, stop)`` gives uint8 batches (n * views, 3, h, w), one a preprocessing.
+
+    The views of an image stand side by side.
+    """
+
+    @property
+    def views(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -46,6 +67,7 @@ class StoreReader:
 
     store: PixelStore
     samples: Sequence[Sample]
+    views: int = field(default=1, init=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -57,7 +79,7 @@ class StoreReader:
 
 @dataclass(frozen=True)
 class FileReader:
-    """Decodes each source once for all preprocessings.
+    """Decodes each source once for all preprocessings, and takes the crops of it.
 
     A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads
     the result must drop that row.
@@ -65,17 +87,22 @@ class FileReader:
 
     sources: Sequence[Source]
     preprocessings: Sequence[Preprocessing]
+    crops: CropConfig = CropConfig()
     failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    @property
+    def views(self) -> int:
+        return self.crops.views
 
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
         rows = list(decode_pool().map(self._views, self.sources[start:stop]))
         for index, row in enumerate(rows, start):
             if isinstance(row, ImageError):
                 self.failures[index] = str(row)
-        return {p: torch.stack([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
+        return {p: torch.cat([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
 
     def _views(self, source: Source) -> dict[Preprocessing, Tensor] | ImageError:
         decoded: dict[
@@ -84,17 +111,17 @@ class FileReader:
         views = {}
         try:
             for p in dict.fromkeys(self.preprocessings):
-                if p.min_side not in decoded:
-                    decoded[p.min_side] = decode(source, min_side=p.min_side)
-                views[p] = p.evaluate(decoded[p.min_side])
+                side = decode_side(p, self.crops)
+                if side not in decoded:
+                    decoded[side] = decode(source, min_side=side)
+                views[p] = crop_views(decoded[side], p, self.crops)
         except ImageError as error:
             return error
         return views
 
-    @staticmethod
-    def _pixels(row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
+    def _pixels(self, row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
         if isinstance(row, ImageError):
-            return torch.zeros(preprocessing.input_size, dtype=torch.uint8)
+            return torch.zeros((self.views, *preprocessing.input_size), dtype=torch.uint8)
         return row[preprocessing]
 
 
@@ -114,21 +141,42 @@ class Scorer:
 
 
 def run_models(scorers: Sequence[Scorer], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
-    """Outputs of every model for every image of ``reader``: float32 on the CPU, (n, ...) each, in order.
+    """Outputs of every model for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
+    outputs: list[list[Tensor]] = [[] for _ in scorers]
+    for batch in _run(scorers, reader, reporter):
+        for rows, output in zip(outputs, batch, strict=True):
+            rows.append(output)
+    return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
+
+
+def run_probabilities(
+    scorers: Sequence[Scorer], reader: Reader, *, reporter: Reporter = SILENT
+) -> list[NDArray[np.float64]]:
+    """Probabilities (n, classes) of every model: each view's softmax in float64, averaged over an image's own views."""
+    found: list[list[NDArray[np.float64]]] = [[] for _ in scorers]
+    for batch in _run(scorers, reader, reporter):
+        for rows, output in zip(found, batch, strict=True):
+            views = metrics.softmax(output.numpy())
+            rows.append(views.reshape(-1, reader.views, views.shape[-1]).mean(axis=1))
+    return [np.concatenate(rows) if rows else np.empty((0, 0)) for rows in found]
+
+
+def _run(scorers: Sequence[Scorer], reader: Reader, reporter: Reporter) -> Iterator[list[Tensor]]:
+    """Every model's outputs for the views of a few images at a time: no batch has more rows than with one view each.
 
     Models are placed on their runtime's device and put in eval mode; all see the same batches.
     """
-    outputs: list[list[Tensor]] = [[] for _ in scorers]
     size = min(scorer.runtime.batch_size for scorer in scorers)
+    images = max(1, size // reader.views)
     for scorer in scorers:
         scorer.runtime.place(scorer.model).eval()
-    for start in range(0, len(reader), size):
-        stop = min(start + size, len(reader))
+    for start in range(0, len(reader), images):
+        stop = min(start + images, len(reader))
         batch = reader.read(start, stop)
-        for scorer, rows in zip(scorers, outputs, strict=True):
-            rows.append(scorer(batch[scorer.preprocessing]))
+        yield [
+            torch.cat([scorer(part) for part in torch.split(batch[scorer.preprocessing], size)]) for scorer in scorers
+        ]
         reporter.advance(stop - start)
-    return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def test_members_score_what_they_scored_alone_and_the_gain_is_the_difference(
     data: Path, runs: list[Path], tmp_path: Path
 ) -> None:
     result = combine(runs, tmp_path / "e").to_dict()
-    assert set(result) == {"checkpoint", "rule", "members", "ensemble", "gain"}
+    assert set(result) == {"checkpoint", "crops", "scales", "rule", "members", "ensemble", "gain"}
     for run, member in zip(runs, result["members"], strict=True):
         for split in ("val", "test"):
             assert member[split] == tl_kit.evaluate(run, data, split=split).metrics

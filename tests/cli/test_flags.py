@@ -11,7 +11,7 @@ import pytest
 from tests.cli.helpers import tlkit
 from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
-from tl_kit.config import DataConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
+from tl_kit.config import CropConfig, DataConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
 from tl_kit.errors import TlKitError
 
 
@@ -77,13 +77,33 @@ def test_ensemble_flags(calls: Calls) -> None:
 def test_evaluate_flags(calls: Calls) -> None:
     tlkit("evaluate", "a", "--data", "imgs")
     tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
-    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None})
-    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train"})
+    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, "crops": None})
+    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", "crops": None})
 
 
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
-    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {})
+    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {"crops": None})
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--crops", "5"], CropConfig(crops=5)),
+        (["--scales", "1,1.25"], CropConfig(scales=(1.0, 1.25))),
+        (["--crops", "10", "--scales", "1.5"], CropConfig(crops=10, scales=(1.5,))),
+    ],
+)
+def test_crops_and_scales_of_the_commands_that_predict(calls: Calls, flags: list[str], expected: CropConfig) -> None:
+    tlkit("evaluate", "a", "--data", "imgs", *flags)
+    tlkit("predict", "a", "z.png", *flags)
+    tlkit("ensemble", "a", "b", *flags)
+    assert [call[1].get("crops") or call[0][0].crops for call in calls] == [expected] * 3
+
+
+def test_scales_that_are_no_numbers_are_refused_by_name(calls: Calls) -> None:
+    done = tlkit("predict", "a", "z.png", "--scales", "1;1.2")
+    assert (done.code, done.err) == (2, "error: --scales 1;1.2: must be numbers with commas between, such as 1,1.15\n")
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_finetune_json(story: Story) -> None:
         "finished",
     )
     assert set(result["val"]) == set(result["test"]) == SCORES
-    assert set(result["seconds"]) == {"total", "scan", "data", "features", "train", "evaluate"}
+    assert set(result["seconds"]) == {"total", "first_batch", "scan", "data", "features", "train", "evaluate"}
     assert set(result["audit"]) == {"frozen_tensors", "changed_tensors", "ok"}
     assert (Path(result["checkpoint"]) / "model.safetensors").is_file()
 
@@ -62,7 +62,7 @@ def test_evaluate_repeats_the_run_s_own_scores(story: Story) -> None:
 
 def test_evaluate_json(story: Story) -> None:
     result = tlkit("evaluate", story.checkpoint, "--data", story.data, "--split", "all", "--json").json
-    assert set(result) == {"split", "images", "metrics", "per_class", "confusion"}
+    assert set(result) == {"split", "images", "crops", "scales", "metrics", "per_class", "confusion"}
     assert result["images"] == 30
     assert list(result["per_class"]) == list(story.classes)
     assert all(set(row) == {"precision", "recall", "f1", "support"} for row in result["per_class"].values())
@@ -73,7 +73,7 @@ def test_evaluate_json(story: Story) -> None:
 
 def test_ensemble_json(story: Story) -> None:
     result = story.ensemble.json
-    assert set(result) == {"checkpoint", "rule", "members", "ensemble", "gain"}
+    assert set(result) == {"checkpoint", "crops", "scales", "rule", "members", "ensemble", "gain"}
     assert result["rule"] == "mean"
     members = {member["checkpoint"]: (member["val"], member["test"]) for member in result["members"]}
     assert members == {

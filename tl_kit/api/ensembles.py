@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tl_kit.api.evaluation import labels_for, seen, split_config
 from tl_kit.api.predictor import Predictor, load, load_members
-from tl_kit.config import EnsembleConfig
+from tl_kit.config import CropConfig, EnsembleConfig
+from tl_kit.data.crops import check_crops
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.ensembling.alignment import align_classes
@@ -26,25 +27,30 @@ __all__ = ["EnsembleResult", "ensemble"]
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """The ensemble's folder and its receipt."""
+    """The ensemble's folder, its receipt, and the crops with which the images were scored."""
 
     checkpoint: str
     receipt: Receipt
+    crops: CropConfig
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"checkpoint": self.checkpoint, **self.receipt}
+        return {"checkpoint": self.checkpoint, **asdict(self.crops), **self.receipt}
 
 
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
-    Raises MemberError when the members' class names differ, or one was trained on many of the images to score on.
+    The ensemble predicts with the crops of ``config``, whatever an ensemble among its members was made with. Raises
+    MemberError when the members' class names differ, or one was trained on many of the images to score on.
     """
     _check_out(config.out)
+    check_crops(config.crops)
     members = _load(config.checkpoints)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
-    predictor = load_members(members[0].path, members, classes=classes, rule=config.rule, runtime=config.runtime)
+    predictor = load_members(
+        members[0].path, members, classes=classes, rule=config.rule, crops=config.crops, runtime=config.runtime
+    )
     data = config.data or _common_data(members)
     manifest = scan(data, split_config(predictor))
     reporter.message(f"{len(members)} members, scored on {data}")
@@ -56,7 +62,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     receipt = build_receipt(config.rule, paths, val=val, test=test, samples=config.bootstrap, seed=config.seed)
     reporter.message(verdict(receipt))
     folder = _write(config, members, classes, receipt)
-    return EnsembleResult(str(folder), receipt)
+    return EnsembleResult(str(folder), receipt, config.crops)
 
 
 def _load(paths: Sequence[Path]) -> list[Checkpoint]:
@@ -129,7 +135,8 @@ def _write(config: EnsembleConfig, members: Sequence[Checkpoint], classes: Seque
     folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_ensemble(folder, [m.path for m in members], classes=classes, rule=config.rule, receipt=dict(receipt))
+        paths = [member.path for member in members]
+        write_ensemble(folder, paths, classes=classes, rule=config.rule, crops=config.crops, receipt=dict(receipt))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tl_kit import metrics
 from tl_kit.api.predictor import Predictor, load
-from tl_kit.config import DataConfig, RuntimeConfig
+from tl_kit.config import CropConfig, DataConfig, RuntimeConfig
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError, DataError
@@ -28,13 +28,15 @@ class Evaluation:
 
     split: str
     images: int
+    crops: CropConfig
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: list[list[int]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return asdict(self)
+        values = asdict(self)
+        return {**values, **values["crops"]}
 
 
 def evaluate(
@@ -42,18 +44,19 @@ def evaluate(
     data: Path | str,
     *,
     split: str | None = None,
+    crops: CropConfig | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Score ``split`` (train, val, test, all) of ``data``.
 
     By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
-    that the model has never seen. Splits that the run made are made again, equal. Raises DataError when the folder
-    has classes that the model does not know or an image that cannot be decoded.
+    that the model has never seen. Splits that the run made are made again, equal. ``crops`` as for ``load``. Raises
+    DataError when the folder has classes that the model does not know or no image that can be decoded.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
-    predictor = load(checkpoint, runtime=runtime)
+    predictor = load(checkpoint, crops=crops, runtime=runtime)
     manifest = scan(Path(data), split_config(predictor), trainable=False)
     chosen = split or _default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
@@ -71,6 +74,7 @@ def evaluate(
     return Evaluation(
         split=chosen,
         images=len(kept),
+        crops=predictor.crops,
         metrics=metrics.summary(probabilities, truth),
         per_class=metrics.per_class(probabilities, truth, predictor.classes),
         confusion=metrics.confusion(probabilities, truth),

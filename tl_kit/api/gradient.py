@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from tl_kit import metrics
+from tl_kit.api.compilation import compile_errors, compile_for
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run, labels_of
@@ -25,7 +26,7 @@ from tl_kit.optimization.optimizers import create_optimizer, default_lr, needs_s
 from tl_kit.optimization.schedules import Schedule, create_schedule, set_lr
 from tl_kit.training.checkpoint import save_weights
 from tl_kit.training.journal import Journal
-from tl_kit.training.loop import FitResult, Task, fit
+from tl_kit.training.loop import FitResult, Indices, Task, fit
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["Settings", "fit_by_gradient", "resolve"]
@@ -98,7 +99,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     keeper = _BestKeeper(run)
     task = _task(run, order, settings, source, keeper)
     status, error = "finished", None
-    with run.clock("train"), torch.random.fork_rng():
+    with run.clock("train"), torch.random.fork_rng(), compile_errors():
         torch.manual_seed(run.config.seed)
         try:
             result = fit(task, run.accelerator, reporter=run.reporter)
@@ -162,10 +163,18 @@ def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper
     trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
     decay = settings.weight_decay
     groups = param_groups(run.model, weight_decay=decay, layer_decay=None, trainable=trainable, lr=settings.lr)
-    optimizer = create_optimizer(settings.optimizer, groups, lr=settings.lr, weight_decay=decay)
-    module, optimizer = run.accelerator.prepare(source.module, optimizer)
+    on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
+    optimizer = create_optimizer(settings.optimizer, groups, lr=settings.lr, weight_decay=decay, fused=on_gpu)
+    module = compile_for(run, source.module, epochs=settings.epochs, second_order=second_order)
+    module, optimizer = run.accelerator.prepare(module, optimizer)
     journal = Journal(run.folder if run.writes else None)
     steps = math.ceil(images / settings.batch_size)
+
+    def first_noted(indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        batch = source.batch(indices, epoch)
+        run.clock.start_training()
+        return batch
+
     return Task(
         model=module,
         optimizer=optimizer,
@@ -175,8 +184,10 @@ def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper
         seed=run.config.seed,
         patience=run.config.patience,
         clip_norm=loop.clip_norm,
-        second_order=needs_second_order(settings.optimizer),
-        batch=source.batch,
+        second_order=second_order,
+        precision=run.runtime.training,
+        prefetch=on_gpu,
+        batch=first_noted,
         evaluate=lambda: _agreed_scores(run, source),
         multiplier=_schedule(settings, steps=steps, warmup_epochs=loop.warmup_epochs),
         set_rate=set_lr,

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tl_kit import metrics
-from tl_kit.config import RuntimeConfig
+from tl_kit.config import CropConfig, RuntimeConfig
+from tl_kit.data.crops import check_crops, check_fit
 from tl_kit.ensembling.alignment import align_classes
-from tl_kit.ensembling.folder import is_ensemble, read_ensemble
+from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
 from tl_kit.ensembling.rules import combine
-from tl_kit.inference import FileReader, Scorer, Source, run_models
+from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
 from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
@@ -40,7 +41,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One or more models with one class order. ``columns[m]`` brings member m's outputs into it."""
+    """One or more models with one class order. ``columns[m]`` brings member m's outputs into it.
+
+    Every member sees the same ``crops`` of an image, each at its own input size.
+    """
 
     path: Path
     classes: tuple[str, ...]
@@ -48,18 +52,19 @@ class Predictor:
     columns: tuple[tuple[int, ...], ...]
     rule: str
     scorers: tuple[Scorer, ...]
+    crops: CropConfig = CropConfig()
 
     def member_probabilities(
         self, sources: Sequence[Source], *, reporter: Reporter = SILENT
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded."""
-        reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)))
+        reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)), self.crops)
         reporter.start("predict", len(sources))
-        outputs = run_models(self.scorers, reader, reporter=reporter)
+        found = run_probabilities(self.scorers, reader, reporter=reporter)
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
-        for index, (logits, columns) in enumerate(zip(outputs, self.columns, strict=True)):
+        for index, (probabilities, columns) in enumerate(zip(found, self.columns, strict=True)):
             if len(sources):
-                stack[index] = metrics.softmax(logits.numpy().astype(np.float64))[:, columns]
+                stack[index] = probabilities[:, columns]
         return stack, dict(reader.failures)
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,25 +92,52 @@ class Predictor:
         return Prediction(name, {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
 
 
-def load(path: Path | str, *, runtime: RuntimeConfig = RuntimeConfig()) -> Predictor:
-    """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken."""
+def load(path: Path | str, *, crops: CropConfig | None = None, runtime: RuntimeConfig = RuntimeConfig()) -> Predictor:
+    """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
+
+    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. Raises ConfigError for crops
+    that are none, or that are larger than the resized image.
+    """
     folder = Path(path)
     if is_ensemble(folder):
         ensemble = read_ensemble(folder)
         members = [load_checkpoint(member) for member in ensemble.members]
-        return load_members(folder, members, classes=ensemble.classes, rule=ensemble.rule, runtime=runtime)
-    checkpoint = load_checkpoint(folder)
-    return load_members(folder, [checkpoint], classes=checkpoint.classes, rule="mean", runtime=runtime)
+        classes, rule, crops = ensemble.classes, ensemble.rule, crops or _stored_crops(ensemble, members)
+    else:
+        members = [load_checkpoint(folder)]
+        classes, rule, crops = members[0].classes, "mean", crops or CropConfig()
+    return load_members(folder, members, classes=classes, rule=rule, crops=crops, runtime=runtime)
+
+
+def _stored_crops(ensemble: EnsembleFolder, members: Sequence[Checkpoint]) -> CropConfig:
+    try:
+        for member in members:
+            check_fit(ensemble.crops, member.preprocessing, name=str(member.path))
+    except ConfigError as error:
+        raise CheckpointError(f"{ensemble.path}: was not made with these members: {error}") from error
+    return ensemble.crops
 
 
 def load_members(
-    path: Path, members: Sequence[Checkpoint], *, classes: Sequence[str], rule: str, runtime: RuntimeConfig
+    path: Path,
+    members: Sequence[Checkpoint],
+    *,
+    classes: Sequence[str],
+    rule: str,
+    crops: CropConfig = CropConfig(),
+    runtime: RuntimeConfig,
 ) -> Predictor:
-    """Put loaded members together, in the class order ``classes``. Raises MemberError if their names differ."""
+    """Put loaded members together, in the class order ``classes``.
+
+    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take.
+    """
+    check_crops(crops)
+    for member in members:
+        check_fit(crops, member.preprocessing, name=str(member.path))
     names = [str(path), *(str(member.path) for member in members)]
     _, (_, *columns) = align_classes([classes, *(member.classes for member in members)], names)
     scorers = tuple(_scorer(member, runtime) for member in members)
-    return Predictor(path, tuple(classes), tuple(members), tuple(map(tuple, columns)), rule, scorers)
+    return Predictor(path, tuple(classes), tuple(members), tuple(map(tuple, columns)), rule, scorers, crops)
 
 
 def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:

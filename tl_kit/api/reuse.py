@@ -132,7 +132,7 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
             f"the frozen part's outputs take {least / 1e9:.1f} GB, more than --cache-size allows: it runs every time"
         )
         return None
-    tail = Tail(run.model, cut, image_shape=run.preprocessing.input_size, direct=proof.direct).eval()
+    tail = Tail(run.model, cut, image_shape=proof.image_shape, direct=proof.direct).eval()
     return Reuse(run, Trunk(run.model, cut).eval(), tail, store, proof.row_bytes)
 
 
@@ -189,6 +189,7 @@ class _Proof:
     """That a cut is exact: how its tail must be called, and the size of one row of the trunk's output."""
 
     direct: bool
+    image_shape: tuple[int, ...]
     row_bytes: int
 
 
@@ -196,7 +197,8 @@ def _known_proof(store: FeatureStore) -> _Proof | None:
     """What an earlier run has proved under the same key."""
     try:
         content = json.loads((store.root / store.key / _PROOF).read_text(encoding="utf-8"))
-        return _Proof(bool(content["direct"]), int(content["row_bytes"]))
+        shape = tuple(int(side) for side in content["image_shape"])
+        return _Proof(bool(content["direct"]), shape, int(content["row_bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -212,7 +214,7 @@ def _prove(run: Run, cut: str, store: FeatureStore) -> _Proof | None:
         tail = prove_cut(run.model, cut, images)
         if tail is None:
             return None
-        proof = _Proof(tail.direct, Trunk(run.model, cut)(images)[0].nbytes)
+        proof = _Proof(tail.direct, tail.image_shape, Trunk(run.model, cut)(images)[0].nbytes)
     (store.root / store.key).mkdir(parents=True, exist_ok=True)
     write_atomically(store.root / store.key / _PROOF, lambda path: _write(path, json.dumps(asdict(proof))))
     return proof

@@ -22,7 +22,7 @@ from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
-from tl_kit.measurement import choose_precision
+from tl_kit.measurement import Decision, choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
@@ -42,6 +42,13 @@ class Clock:
     started: float = field(default_factory=time.perf_counter)
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
+    first_batch: float | None = None
+
+    def start_training(self) -> None:
+        """Note when the first training batch is there; later calls change nothing."""
+        if self.first_batch is None:
+            self.first_batch = time.perf_counter() - self.started
+
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         before = time.perf_counter()
@@ -51,8 +58,12 @@ class Clock:
             self.stages[stage] += time.perf_counter() - before
 
     def seconds(self) -> dict[str, float]:
-        """Total first, then the stages; what is in no stage (imports, building the model, saving) is in the total."""
-        return {"total": time.perf_counter() - self.started, **self.stages}
+        """Total first, then the stages; what is in no stage (building the model, saving) is in the total.
+
+        ``first_batch``, where there was one, is when it reached the training step, counted from the start.
+        """
+        first = {} if self.first_batch is None else {"first_batch": self.first_batch}
+        return {"total": time.perf_counter() - self.started, **first, **self.stages}
 
 
 @dataclass
@@ -71,6 +82,7 @@ class Run:
     policy: Policy
     folder: Path
     accelerator: Accelerator
+    decision: Decision | None = None
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool) -> frozenset[str]:
@@ -118,7 +130,8 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     """Scan, choose, build and decode: everything before the first forward pass."""
     _check(config)
     clock, runtime = Clock(), detect(config.runtime)
-    accelerator = Accelerator(cpu=runtime.device.type == "cpu")
+    # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
+    accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
     runtime = replace(runtime, device=accelerator.device)
     if not accelerator.is_main_process:
         reporter = SILENT
@@ -145,7 +158,19 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
     folder = _shared_folder(config, accelerator)
     return Run(
-        config, reporter, runtime, clock, manifest, store, model, weights, preprocessing, policy, folder, accelerator
+        config=config,
+        reporter=reporter,
+        runtime=runtime,
+        clock=clock,
+        manifest=manifest,
+        store=store,
+        model=model,
+        weights=weights,
+        preprocessing=preprocessing,
+        policy=policy,
+        folder=folder,
+        accelerator=accelerator,
+        decision=decision,
     )
 
 

@@ -47,6 +47,8 @@ class PlainSource:
         run, samples = self.run, [self.samples[index] for index in indices]
         pixels = run.store.get(samples, crop=not self.augmented)
         if self.augmented:
+            if run.runtime.on_gpu:  # augmentation draws its numbers on the CPU, the same on every device
+                pixels = [image.pin_memory().to(run.runtime.device, non_blocking=True) for image in pixels]
             keys = [sample.digest for sample in samples]
             images = augment(pixels, self.transform, seed=run.config.seed, epoch=epoch, keys=keys)
         else:

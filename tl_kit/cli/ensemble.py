@@ -22,12 +22,15 @@ def ensemble(
     checkpoints: options.Checkpoints,
     data: options.DataOfMembers = EnsembleConfig.data,
     out: options.Out = EnsembleConfig.out,
+    crops: options.Crops = None,
+    scales: options.Scales = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
     with session(debug=debug) as console:
-        config = EnsembleConfig(checkpoints=tuple(checkpoints), data=data, out=out)
+        chosen = options.crop_config(crops, scales) or EnsembleConfig.crops
+        config = EnsembleConfig(checkpoints=tuple(checkpoints), data=data, out=out, crops=chosen)
         from tl_kit import api
 
         result = api.ensemble(config, reporter=console)
@@ -49,4 +52,5 @@ def _show(result: EnsembleResult, console: Console) -> None:
     ]
     console.table(header, rows, align="l" + "r" * (len(header) - 1))
     console.line()
+    console.line(f"each image: {result.crops}")
     console.line(f"checkpoint: {result.checkpoint}")

@@ -19,14 +19,17 @@ def evaluate(
     checkpoint: options.Checkpoint,
     data: options.Data,
     split: options.Split = None,
+    crops: options.Crops = None,
+    scales: options.Scales = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Score a checkpoint or an ensemble on labelled images."""
     with session(debug=debug) as console:
+        chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        result = api.evaluate(checkpoint, data, split=split, reporter=console)
+        result = api.evaluate(checkpoint, data, split=split, crops=chosen, reporter=console)
         if json:
             console.json(result.to_dict())
         else:
@@ -44,4 +47,4 @@ def _show(result: Evaluation, console: Console) -> None:
         rows.append([name, *(figure(column, scores[column]) for column in columns), mistaken])
     console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
     console.line()
-    console.line(f"{result.split}, {result.images:,} images: {figures(result.metrics)}")
+    console.line(f"{result.split}, {result.images:,} images, {result.crops}: {figures(result.metrics)}")

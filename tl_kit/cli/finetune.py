@@ -34,6 +34,7 @@ def finetune(
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
+    compile: options.Compile = RuntimeConfig.compile,
     out: options.Out = FinetuneConfig.out,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -55,7 +56,7 @@ def finetune(
             out=out,
             split=DataConfig(split_seed=split_seed),
             cache=CacheConfig(size_gb=cache_size, views=views),
-            runtime=RuntimeConfig(mode=runtime),
+            runtime=RuntimeConfig(mode=runtime, compile=compile),
         )
         from tl_kit import api
 
@@ -76,7 +77,9 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.table(["", *scores], rows, align="l" + "r" * len(scores))
     audit = result.audit
     verdict = "none of them changed" if audit["ok"] else f"{audit['changed_tensors']} of them CHANGED"
-    seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in result.seconds.items() if stage != "total")
+    seconds = ", ".join(
+        f"{stage.replace('_', ' ')} {value:.1f}" for stage, value in result.seconds.items() if stage != "total"
+    )
     console.line()
     how = f"{result.epochs} epochs" if result.epochs else "in closed form"
     console.line(f"policy {result.policy}: {result.trainable_parameters:,} parameters trained, {how}")

@@ -7,13 +7,17 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from tl_kit.config import LoopConfig
+from tl_kit.config import CropConfig, LoopConfig
+from tl_kit.errors import ConfigError
 
 __all__ = [
     "BatchSize",
     "CacheSize",
     "Checkpoint",
     "Checkpoints",
+    "Compile",
+    "Compiles",
+    "Crops",
     "Data",
     "DataOfMembers",
     "Debug",
@@ -31,6 +35,7 @@ __all__ = [
     "Policy",
     "Runtime",
     "Runtimes",
+    "Scales",
     "Schedule",
     "Seed",
     "Split",
@@ -38,10 +43,12 @@ __all__ = [
     "Top",
     "Views",
     "Weights",
+    "crop_config",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
 Runtimes: TypeAlias = Literal["auto", "plain"]
+Compiles: TypeAlias = Literal["auto", "on", "off"]
 
 Model = Annotated[
     str,
@@ -106,12 +113,45 @@ Views = Annotated[
 Runtime = Annotated[
     Runtimes, typer.Option("--runtime", help="plain: no cache, no bf16, no channels_last, memory as the system has it.")
 ]
+Compile = Annotated[
+    Compiles, typer.Option("--compile", help="torch.compile for training; auto: where it pays back within the run.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write (default: a new numbered one).")]
 Split = Annotated[
     str | None,
     typer.Option("--split", metavar="train|val|test|all", help="Default: test, or what the model never saw."),
 ]
+Crops = Annotated[
+    int | None,
+    typer.Option(
+        "--crops",
+        metavar="1|5|10",
+        help=f"Centre, corners, mirror images, averaged (default: {CropConfig.crops}, or as the ensemble was made).",
+    ),
+]
+Scales = Annotated[
+    str | None,
+    typer.Option(
+        "--scales",
+        metavar="S,...",
+        help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
+    ),
+]
 Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
+    """What ``--crops`` and ``--scales`` say together: one given, the other takes its default. None without either.
+
+    Raises ConfigError for scales that are no numbers.
+    """
+    if crops is None and scales is None:
+        return None
+    try:
+        numbers = CropConfig.scales if scales is None else tuple(float(part) for part in scales.split(","))
+    except ValueError:
+        raise ConfigError(f"--scales {scales}: must be numbers with commas between, such as 1,1.15") from None
+    return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)

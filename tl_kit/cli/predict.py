@@ -27,15 +27,18 @@ def predict(
     images: options.Images,
     top: options.Top = PredictConfig.top,
     form: options.Format = PredictConfig.format,
+    crops: options.Crops = None,
+    scales: options.Scales = None,
     debug: options.Debug = False,
 ) -> None:
     """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
     with session(debug=debug) as console:
         if top < 1:
             raise ConfigError(f"--top {top}: must be at least 1")
+        chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        found = api.predict(checkpoint, images, reporter=console)
+        found = api.predict(checkpoint, images, crops=chosen, reporter=console)
         if form == "table":
             _table(found, top, console)
         else:

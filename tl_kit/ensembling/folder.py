@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tl_kit.config import CropConfig
+from tl_kit.data.crops import check_crops
 from tl_kit.ensembling.rules import RULES
-from tl_kit.errors import CheckpointError
+from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.training.checkpoint import CONFIG, META, WEIGHTS
 from tl_kit.training.files import write_json
 
@@ -22,12 +24,13 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class EnsembleFolder:
-    """What ``ensemble.json`` says: the members' folders, the class order of the ensemble, the rule, the receipt."""
+    """What ``ensemble.json`` says: the members' folders, class order, rule, crops, and the receipt in ``content``."""
 
     path: Path
     members: tuple[Path, ...]
     classes: tuple[str, ...]
     rule: str
+    crops: CropConfig
     content: Mapping[str, Any]
 
 
@@ -37,7 +40,7 @@ def is_ensemble(folder: Path) -> bool:
 
 
 def write_ensemble(
-    folder: Path, members: Sequence[Path], *, classes: Sequence[str], rule: str, **content: object
+    folder: Path, members: Sequence[Path], *, classes: Sequence[str], rule: str, crops: CropConfig, **content: object
 ) -> None:
     """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
     names = []
@@ -49,7 +52,7 @@ def write_ensemble(
         names.append(name)
     write_json(
         folder / MANIFEST,
-        {"format": FORMAT, "classes": list(classes), "rule": rule, "members": names, **content},
+        {"format": FORMAT, "classes": list(classes), "rule": rule, **asdict(crops), "members": names, **content},
     )
 
 
@@ -68,7 +71,21 @@ def read_ensemble(folder: Path) -> EnsembleFolder:
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise CheckpointError(f"{path}: member {name!r} lies outside the ensemble's folder")
-    return EnsembleFolder(folder, tuple(folder / name for name in names), tuple(classes), rule, content)
+    crops = _crops(content, path)
+    return EnsembleFolder(folder, tuple(folder / name for name in names), tuple(classes), rule, crops, content)
+
+
+def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:
+    """Folders written before there were crops name none."""
+    scales = content.get("scales", CropConfig.scales)
+    config = CropConfig(
+        crops=content.get("crops", CropConfig.crops), scales=tuple(scales) if isinstance(scales, (list, tuple)) else ()
+    )
+    try:
+        check_crops(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: crops or scales are broken: {error}") from error
+    return config
 
 
 def _strings(value: object) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +20,7 @@ from tl_kit.errors import TrainingError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.batches import even_batches
 
-__all__ = ["FitResult", "Task", "fit", "run_epoch", "train_step"]
+__all__ = ["FitResult", "Indices", "Task", "fit", "run_epoch", "train_step"]
 
 Indices = NDArray[np.int64]
 
@@ -32,6 +34,9 @@ class Task:
     the validation NLL of each epoch so far; ``set_mode(size)`` puts the model in
     the policy's train mode, for batches of at least so many images; ``on_epoch(row)`` is called after each epoch,
     and ``on_best(epoch, metrics)`` after each that is the best so far.
+
+    ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
+    one is trained on: right where the device is not the CPU that prepares it.
     """
 
     model: nn.Module
@@ -50,6 +55,8 @@ class Task:
     on_best: Callable[[int, Mapping[str, float] | None], None]
     on_epoch: Callable[[Mapping[str, float]], None]
     second_order: bool = False
+    precision: Callable[[], AbstractContextManager[None]] = nullcontext
+    prefetch: bool = False
 
 
 @dataclass
@@ -95,12 +102,14 @@ def run_epoch(
 ) -> dict[str, float]:
     """One pass over the training images; returns mean loss, last rate, images a second and the data-wait share."""
     batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
-    task.set_mode(min(len(_share(indices, accelerator)) for indices in batches))
+    shares = [_share(indices, accelerator) for indices in batches]
+    task.set_mode(min(map(len, shares)))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
     total_loss, waited, started = 0.0, 0.0, time.perf_counter()
+    prepared = _prepared(task, shares, epoch)
     for index, indices in enumerate(batches):
         before = time.perf_counter()
-        inputs, labels = task.batch(_share(indices, accelerator), epoch)
+        inputs, labels = next(prepared)
         waited += time.perf_counter() - before
         step = epoch * len(batches) + index
         task.set_rate(task.optimizer, task.multiplier(step, history))
@@ -117,9 +126,22 @@ def run_epoch(
     }
 
 
+def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of an epoch, in order; the next one already under way if the task says so."""
+    if not task.prefetch:
+        yield from (task.batch(indices, epoch) for indices in shares)
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(task.batch, shares[0], epoch)
+        for following in shares[1:]:
+            ready, coming = coming.result(), pool.submit(task.batch, following, epoch)
+            yield ready
+        yield coming.result()
+
+
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
     """Forward, cross-entropy, backward, update; returns the loss. Raises TrainingError if it is not finite."""
-    with accelerator.autocast():
+    with task.precision():
         logits = task.model(inputs)
     loss = functional.cross_entropy(logits.float(), labels)
     value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 __all__ = ["Tail", "Trunk", "find_cut", "prove_cut"]
 
+_SMALL_BLANK = 64  # pixels a side: at 224, the blank image's way through the trunk would be a fifth of a training step
+
 
 class _CutReachedError(Exception):
     """Carries the cut module's input out of the forward pass."""
@@ -104,7 +106,9 @@ def prove_cut(model: nn.Module, cut: str, images: Tensor) -> Tail | None:
 
     The model must be in eval mode; the surrounding autocast applies to both.
     """
-    shape = tuple(images.shape[1:])
+    channels, *sides = images.shape[1:]
+    whole = (channels, *sides)
+    small = (channels, *(min(side, _SMALL_BLANK) for side in sides))
     with torch.inference_mode():
         expected = model(images)
         try:
@@ -113,7 +117,7 @@ def prove_cut(model: nn.Module, cut: str, images: Tensor) -> Tail | None:
             return None
         if not isinstance(captured, Tensor):  # several branches arrive at the cut (HRNet, CrossViT)
             return None
-        for direct in (True, False):
+        for shape, direct in ((whole, True), (small, False), (whole, False)):
             tail = Tail(model, cut, image_shape=shape, direct=direct).eval()
             try:
                 found = tail(captured)
