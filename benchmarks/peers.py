@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--peers-python", required=True)
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--once", nargs="+", choices=RUNS, default=[], help="not repeated")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     table: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
@@ -62,8 +63,8 @@ def main() -> None:
         weights = Path(folder) / "model.safetensors"
         tensors = {name: tensor.contiguous() for name, tensor in starter_state_dict(MODEL).items()}
         safetensors.torch.save_file(tensors, weights)
-        for _ in range(given.repeats):
-            for name in given.only:
+        for repeat in range(given.repeats):
+            for name in [name for name in given.only if not repeat or name not in given.once]:
                 python = sys.executable if name.startswith("tl-kit") else given.peers_python
                 table[name].append(once(python, name, given.data, weights))
                 row = table[name][-1]
