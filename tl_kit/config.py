@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 __all__ = [
     "AugmentConfig",
+    "AugmentLevels",
     "AutoPolicyConfig",
     "CacheConfig",
     "CropConfig",
@@ -23,12 +24,18 @@ __all__ = [
     "LoopConfig",
     "ModelsConfig",
     "OptimizerDefaults",
+    "Options",
     "PredictConfig",
     "ProcessConfig",
+    "RangeTestConfig",
+    "RegularizationConfig",
     "RuntimeConfig",
     "ScheduleDefaults",
     "StoreConfig",
 ]
+
+
+Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +67,15 @@ class DoctorConfig:
 class HeadConfig:
     """The penalised logistic regression on cached features.
 
-    ``strengths`` are scikit-learn's C on standardised features, weakest penalty last. Fits of fewer than
+    ``strengths`` are scikit-learn's C on standardised features, weakest penalty last; ``solver`` is lbfgs or newton.
+    Fits of fewer than
     ``one_thread_below`` multiplications a step (images x features x classes) run on one thread: handing out so little
     work costs more than doing it, a hundred times more on a busy machine.
     """
 
     strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
     max_iter: int = 200
+    solver: str = "lbfgs"
     one_thread_below: int = 100_000_000
 
 
@@ -138,11 +147,79 @@ class CropConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random resized crop (share of the area, aspect ratio) and the probability of a horizontal flip."""
+    """How a training image is varied, in this order.
 
+    ``crop``: "resized" draws a share of the area (``crop_scale``) and an aspect ratio (``crop_ratio``) and resizes that
+    piece; "short-side" resizes the short side to a length drawn from ``short_side`` (in sides of the input; the
+    lecture's 256 to 480 for 224) and takes a random square; "none" is the crop of evaluation. ``flip`` is the
+    probability of a mirror image. ``brightness`` and ``contrast`` are multiplied by a factor within so much of 1;
+    ``lighting`` is the standard deviation of the shift along ImageNet's principal colours; ``erasing`` the probability
+    that a rectangle is painted over in the mean colour.
+    """
+
+    crop: str = "resized"
     crop_scale: tuple[float, float] = (0.35, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    short_side: tuple[float, float] = (256 / 224, 480 / 224)
     flip: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    lighting: float = 0.0
+    erasing: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether any two views of an image can differ."""
+        chances = (self.flip, self.brightness, self.contrast, self.lighting, self.erasing)
+        return self.crop != "none" or any(chance > 0 for chance in chances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentLevels:
+    """What ``--augment`` names, and from how many training images a class on ``auto`` takes which."""
+
+    levels: Mapping[str, AugmentConfig] = field(
+        default_factory=lambda: {
+            "none": AugmentConfig(crop="none", flip=0.0),
+            "light": AugmentConfig(crop_scale=(0.7, 1.0)),
+            "standard": AugmentConfig(),
+            "strong": AugmentConfig(crop_scale=(0.2, 1.0), brightness=0.4, contrast=0.4, lighting=0.1, erasing=0.25),
+        }
+    )
+    light_below_per_class: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizationConfig:
+    """Regularizers of the gradient methods; 0 or None: off, or as the model has it.
+
+    ``l1``, ``l2`` and ``l2_sp`` are strengths of penalties added to the loss; ``dropout``, ``drop_connect`` and
+    ``drop_path`` probabilities of dropping activations, weights of linear layers, and residual branches;
+    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.0
+    l2_sp: float = 0.0
+    dropout: float | None = None
+    drop_connect: float = 0.0
+    drop_path: float | None = None
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    ema: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeTestConfig:
+    """``--lr auto``: so many steps, the rate rising from ``lowest`` to ``highest`` times the optimizer's usual one."""
+
+    steps: int = 100
+    lowest: float = 1e-4
+    highest: float = 10.0
+    smoothing: float = 0.9
+    stop_at: float = 4.0
+    trim: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +227,8 @@ class LoopConfig:
     """The training loop, where ``FinetuneConfig`` says ``None``.
 
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it; norms and biases are exempt.
+    ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
+    below the head once more.
     """
 
     optimizer: str = "momentum"
@@ -162,6 +241,7 @@ class LoopConfig:
     warmup_epochs: float = 0.5
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    layer_decay: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,16 +257,22 @@ class AutoPolicyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
-    """One fine-tuning run. ``None`` means: sized to the data, the policy or the model."""
+    """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
+
+    Options of the optimizer, the schedule and the augmentation are a mapping, or texts ``key=value``. ``lr`` "auto"
+    runs a range test. ``augment`` is a level's name, or all of it.
+    """
 
     model: str
     data: Path
     policy: str = "auto"
     epochs: int | None = None
     batch_size: int | None = None
-    lr: float | None = None
+    lr: float | Literal["auto"] | None = None
     optimizer: str | None = None
+    optimizer_options: Options = ()
     schedule: str | None = None
+    schedule_options: Options = ()
     weights: str = "auto"
     img_size: int | None = None
     seed: int = 0
@@ -196,8 +282,12 @@ class FinetuneConfig:
     split: DataConfig = DataConfig()
     head: HeadConfig = HeadConfig()
     loop: LoopConfig = LoopConfig()
-    augment: AugmentConfig = AugmentConfig()
+    augment: AugmentConfig | str = "auto"
+    augment_options: Options = ()
+    regularization: RegularizationConfig = RegularizationConfig()
+    range_test: RangeTestConfig = RangeTestConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
+    plot: bool = False
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()

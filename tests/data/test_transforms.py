@@ -11,23 +11,11 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
+from tests.data.preparing import photo, preprocessing
 from tl_kit.data.decode import decode
-from tl_kit.data.transforms import Preprocessing, TrainTransform, augment, normalize
+from tl_kit.data.transforms import Preprocessing, normalize
 
 MODELS = ["resnet18", "tf_efficientnet_lite0", "test_vit", "vit_base_patch16_clip_224"]
-
-
-def photo(width: int, height: int, *, seed: int = 0) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
-    return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def preprocessing(name: str = "resnet18", **changes: object) -> Preprocessing:
-    with torch.device("meta"):
-        model = timm.create_model(name)
-    model.pretrained_cfg = {**model.pretrained_cfg, **changes}
-    return Preprocessing.from_model(model)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -57,38 +45,6 @@ def test_very_long_images_do_not_blow_up_memory() -> None:
     p = preprocessing()
     assert p.evaluate(photo(3000, 2)).shape == (3, 224, 224)
     assert p.resize(photo(3000, 2)).numel() < 3 * 256 * 256 * 25
-
-
-def test_augmentation_does_not_depend_on_the_batch() -> None:
-    p = preprocessing()
-    images = [p.resize(photo(300, 260, seed=i)) for i in range(6)]
-    keys = [f"image {i}" for i in range(6)]
-    transform = TrainTransform(p)
-    whole = augment(images, transform, seed=1, epoch=2, keys=keys)
-    order = [4, 0, 5, 2, 1, 3]
-    parts = [augment([images[i]], transform, seed=1, epoch=2, keys=[keys[i]]) for i in order]
-    assert torch.equal(torch.cat(parts), whole[order])
-    assert whole.dtype == torch.uint8
-    assert whole.shape == (6, 3, 224, 224)
-
-
-@pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 3}, {"keys": ["other"]}])
-def test_seed_epoch_and_key_each_change_the_view(change: dict[str, object]) -> None:
-    p = preprocessing()
-    image, transform = p.resize(photo(300, 260)), TrainTransform(p)
-    base: dict[str, object] = {"seed": 1, "epoch": 2, "keys": ["image"]}
-    a = augment([image], transform, **base)  # type: ignore[arg-type]
-    b = augment([image], transform, **{**base, **change})  # type: ignore[arg-type]
-    assert not torch.equal(a, b)
-
-
-def test_augmentation_leaves_the_global_random_state_alone() -> None:
-    p = preprocessing()
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    augment([p.resize(photo(300, 260))], TrainTransform(p), seed=0, epoch=0, keys=["a"])
-    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("size", [(1600, 1200), (3000, 4000)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from tl_kit.api.options import gradient_options, head_config, is_head_only
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run, labels_of
@@ -18,16 +19,13 @@ __all__ = ["fit_closed_form", "wants_closed_form"]
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
     """Whether the head is one linear layer on flat features, and the run asks for no gradient method.
 
-    ``--epochs``, ``--lr`` and ``--schedule`` are options of gradient methods, and so ask for one.
+    An option that only gradient methods have (``--epochs``, ``--lr``, ``--dropout``, ...) asks for one.
     """
-    config = run.config
-    optimizer = config.optimizer or config.loop.head_optimizer
-    gradient_options = (config.epochs, config.lr, config.schedule)
     found = linear_classifier(run.model)
     return (
         run.policy.name == "head"
-        and optimizer == "lbfgs"
-        and all(option is None for option in gradient_options)
+        and is_head_only(run.config.optimizer or run.config.loop.head_optimizer)
+        and not gradient_options(run.config)
         and found is not None
         and found[0] == reuse.tail.cut
         and reuse.tail.direct
@@ -57,7 +55,7 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=run_audit(run.model, before),
-        settings={"C": fit.strength, "iterations": fit.iterations},
+        settings={"optimizer": fit.solver, "C": fit.strength, "iterations": fit.iterations},
     )
 
 
@@ -70,7 +68,7 @@ def _fit(run: Run, reuse: Reuse) -> HeadFit:
         len(run.manifest.classes),
         val_features=features["val"],
         val_labels=labels_of(splits["val"]),
-        config=run.config.head,
+        config=head_config(run.config),
     )
     run.reporter.message(
         f"head: logistic regression, C = {fit.strength:g}, chosen on {len(splits['val'])} images of val"

@@ -12,6 +12,7 @@ import torch
 
 from tl_kit import metrics
 from tl_kit.api.closed_form import fit_closed_form, wants_closed_form
+from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import open_reuse
@@ -84,6 +85,8 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
     scores = {split: _score(run, outcome, split) for split in ("val", "test")}
     if run.writes:
         save_weights(run.folder, run.model)
+        if run.config.plot:
+            draw_curves(run.folder)
     result = FinetuneResult(
         checkpoint=str(run.folder),
         model=run.config.model,

@@ -2,72 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
+from torch import Tensor, nn
 
 from tl_kit import metrics
 from tl_kit.api.compilation import compile_errors, compile_for
 from tl_kit.api.outcome import Outcome
+from tl_kit.api.regularizers import drop_connect, objective, penalty, weight_average
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run, labels_of
+from tl_kit.api.settings import Settings, resolve
 from tl_kit.api.sources import PlainSource, ReusedSource, Source, choose_views
-from tl_kit.config import OptimizerDefaults
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.audit import frozen_tensors, run_audit
 from tl_kit.freezing.modes import set_train_mode
 from tl_kit.optimization.groups import param_groups
-from tl_kit.optimization.optimizers import create_optimizer, default_lr, needs_second_order
-from tl_kit.optimization.schedules import Schedule, create_schedule, set_lr
+from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
+from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.checkpoint import save_weights
 from tl_kit.training.journal import Journal
 from tl_kit.training.loop import FitResult, Indices, Task, fit
+from tl_kit.training.range_test import range_test
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["Settings", "fit_by_gradient", "resolve"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A run's options with every ``None`` resolved."""
-
-    optimizer: str
-    lr: float
-    schedule: str
-    epochs: int
-    batch_size: int
-    weight_decay: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain JSON."""
-        return dict(vars(self))
-
-
-def resolve(run: Run) -> Settings:
-    """The settings of a gradient method, from the configuration, the policy and the data."""
-    config, loop, head = run.config, run.config.loop, run.policy.name == "head"
-    name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
-    return Settings(
-        optimizer=name,
-        lr=config.lr if config.lr is not None else default_lr(name, pretrained=False) * _rate_scale(run),
-        schedule=config.schedule or loop.schedule,
-        epochs=config.epochs or (loop.head_epochs if head else loop.epochs),
-        batch_size=min(config.batch_size or loop.batch_size, len(run.manifest.split("train"))),
-        weight_decay=loop.weight_decay,
-    )
-
-
-def _rate_scale(run: Run) -> float:
-    """What share of the from-scratch rate suits the policy; a head alone, or random weights, train from scratch."""
-    defaults = OptimizerDefaults()
-    if not run.weights.loaded or run.policy.name == "head":
-        return 1.0
-    return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
+__all__ = ["fit_by_gradient"]
 
 
 def _start_head_at_zero(run: Run) -> None:
@@ -93,14 +56,15 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     set_train_mode(run.model, order)
     before = frozen_tensors(run.model)
     settings = resolve(run)
-    create_optimizer(settings.optimizer, [torch.zeros(1, requires_grad=True)], lr=settings.lr)  # a typo costs no pass
-    _schedule(settings, steps=1)
+    drop_connect(run)
     source, views = _source(run, reuse, settings)
     keeper = _BestKeeper(run)
-    task = _task(run, order, settings, source, keeper)
     status, error = "finished", None
     with run.clock("train"), torch.random.fork_rng(), compile_errors():
         torch.manual_seed(run.config.seed)
+        if run.config.lr == "auto":
+            settings = _choose_rate(run, order, settings, source, keeper)
+        task = _task(run, order, settings, source, keeper)
         try:
             result = fit(task, run.accelerator, reporter=run.reporter)
         except TrainingError as failure:
@@ -158,19 +122,36 @@ class _BestKeeper:
         return FitResult(epochs=self.epoch, best_epoch=self.epoch)
 
 
-def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper: _BestKeeper) -> Task:
-    loop, images = run.config.loop, len(run.manifest.split("train"))
-    trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
-    decay = settings.weight_decay
-    groups = param_groups(run.model, weight_decay=decay, layer_decay=None, trainable=trainable, lr=settings.lr)
-    on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
-    optimizer = create_optimizer(settings.optimizer, groups, lr=settings.lr, weight_decay=decay, fused=on_gpu)
-    module = compile_for(run, source.module, epochs=settings.epochs, second_order=second_order)
-    module, optimizer = run.accelerator.prepare(module, optimizer)
-    journal = Journal(run.folder if run.writes else None)
-    steps = math.ceil(images / settings.batch_size)
+def _choose_rate(run: Run, order: list[str], settings: Settings, source: Source, keeper: _BestKeeper) -> Settings:
+    """The settings at the rate of a range test, the first process's in all of them. Nothing else is changed by it."""
+    config = run.config.range_test
+    run.reporter.start("range test", config.steps)
+    trial = _task(run, order, settings, source, keeper, prepare=False)
+    found = range_test(trial, run.accelerator, base=settings.lr, config=config)
+    answer = [found.suggestion]
+    broadcast_object_list(answer)
+    run.reporter.message(
+        f"learning rate {answer[0]:.2g}: where the loss fell fastest in {len(found.rates)} steps "
+        f"from {found.rates[0]:.1g} to {found.rates[-1]:.1g}"
+    )
+    return settings.with_lr(answer[0])
 
-    def first_noted(indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+
+def _task(
+    run: Run, order: list[str], settings: Settings, source: Source, keeper: _BestKeeper, *, prepare: bool = True
+) -> Task:
+    """What the loop needs. Without ``prepare`` it is a trial: nothing is distributed, compiled, averaged or noted."""
+    on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
+    module: nn.Module = source.module
+    optimizer = _optimizer(run, settings)
+    average = None
+    if prepare:
+        average = weight_average(run)
+        module = compile_for(run, module, epochs=settings.epochs, second_order=second_order)
+        module, optimizer = run.accelerator.prepare(module, optimizer)
+    journal = Journal(run.folder if run.writes else None)
+
+    def noted(indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
         batch = source.batch(indices, epoch)
         run.clock.start_training()
         return batch
@@ -178,18 +159,22 @@ def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper
     return Task(
         model=module,
         optimizer=optimizer,
-        images=images,
+        images=len(run.manifest.split("train")),
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=run.config.seed,
         patience=run.config.patience,
-        clip_norm=loop.clip_norm,
+        clip_norm=settings.clip_norm,
+        objective=objective(run),
+        penalty=penalty(run),
+        after_step=average.update if average else None,
+        averaged=average.in_place if average else nullcontext,
         second_order=second_order,
         precision=run.runtime.training,
         prefetch=on_gpu,
-        batch=first_noted,
+        batch=noted,
         evaluate=lambda: _agreed_scores(run, source),
-        multiplier=_schedule(settings, steps=steps, warmup_epochs=loop.warmup_epochs),
+        multiplier=settings.schedule_over(len(run.manifest.split("train"))),
         set_rate=set_lr,
         set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size),
         on_best=keeper,
@@ -197,11 +182,24 @@ def _task(run: Run, order: list[str], settings: Settings, source: Source, keeper
     )
 
 
-def _schedule(settings: Settings, *, steps: int, warmup_epochs: float = 0.0) -> Schedule:
-    """The schedule over all epochs of so many steps; onecycle brings its own warm-up."""
-    total = settings.epochs * steps
-    warmup = 0 if settings.schedule == "onecycle" else min(round(warmup_epochs * steps), total - 1)
-    return create_schedule(settings.schedule, total_steps=total, warmup_steps=warmup)
+def _optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:
+    """A new optimizer over what trains, fused on a GPU."""
+    trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
+    groups = param_groups(
+        run.model,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+        trainable=trainable,
+        lr=settings.lr,
+    )
+    return create_optimizer(
+        settings.optimizer,
+        groups,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        options=settings.optimizer_options,
+        fused=run.runtime.on_gpu,
+    )
 
 
 def _agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:

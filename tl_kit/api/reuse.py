@@ -22,8 +22,9 @@ from torch import Tensor
 from tl_kit._version import __version__
 from tl_kit.api.run import Run
 from tl_kit.config import CacheConfig
+from tl_kit.data.augmentation import TrainTransform, augment
 from tl_kit.data.manifest import Sample
-from tl_kit.data.transforms import TrainTransform, augment, normalize
+from tl_kit.data.transforms import normalize
 from tl_kit.freezing.audit import frozen_tensors
 from tl_kit.inference import forward_rows, model_context
 from tl_kit.measurement import user_cache
@@ -117,6 +118,9 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     cut = find_cut(run.model, order)
     if cut is None:
         return None
+    if run.config.regularization.mixup or run.config.regularization.cutmix:
+        run.reporter.message("mixed images are new in every batch: the frozen part runs every time")
+        return None
     run.model.eval()
     root, limit = cache_root(run.config.cache), int(run.config.cache.size_gb * 1e9)
     if off or not _writable(root, run):
@@ -163,7 +167,7 @@ def _row(sample: Sample, view: str) -> str:
 def _pixels(run: Run, samples: list[Sample], view: str) -> Tensor:
     if view == EVAL:
         return torch.stack(run.store.get(samples, crop=True))
-    transform = TrainTransform(run.preprocessing, run.config.augment)
+    transform = TrainTransform(run.preprocessing, run.augment)
     number = int(view.rsplit("-", 1)[1])
     pixels = run.store.get(samples, crop=False)
     return augment(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=[s.digest for s in samples])
@@ -176,7 +180,7 @@ def _key(run: Run, cut: str) -> str:
         "model": run.config.model,
         "cut": cut,
         "preprocessing": repr(run.preprocessing),
-        "augment": repr(run.config.augment),
+        "augment": repr(run.augment),
         "precision": run.runtime.precision,
         "device": run.runtime.device.type,
         "versions": [str(torch.__version__), timm.__version__, torchvision.__version__, PIL.__version__, __version__],

@@ -14,12 +14,14 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
-from tl_kit.config import FinetuneConfig
+from tl_kit.api.options import augment_options, check, check_policy
+from tl_kit.config import AugmentConfig, FinetuneConfig
+from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
-from tl_kit.errors import CheckpointError, ConfigError, TlKitError
+from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
 from tl_kit.measurement import Decision, choose_precision
@@ -82,6 +84,8 @@ class Run:
     policy: Policy
     folder: Path
     accelerator: Accelerator
+    augment: AugmentConfig
+    augment_name: str
     decision: Decision | None = None
     cleanup: ExitStack = field(default_factory=ExitStack)
 
@@ -128,7 +132,8 @@ def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:
 
 def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     """Scan, choose, build and decode: everything before the first forward pass."""
-    _check(config)
+    check(config)
+    augment_changes = augment_options(config)
     clock, runtime = Clock(), detect(config.runtime)
     # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
     accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
@@ -140,8 +145,17 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     for note in manifest.notes:
         reporter.message(note)
     policy = _policy(config, manifest, reporter)
+    check_policy(config, policy)
+    per_class = len(manifest.split("train")) / len(manifest.classes)
+    augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = build_model(
-        config.model, len(manifest.classes), weights=config.weights, img_size=config.img_size, seed=config.seed
+        config.model,
+        len(manifest.classes),
+        weights=config.weights,
+        img_size=config.img_size,
+        dropout=config.regularization.dropout,
+        drop_path=config.regularization.drop_path,
+        seed=config.seed,
     )
     reporter.message(weights.summary())
     preprocessing = Preprocessing.from_model(model)
@@ -170,23 +184,10 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
         policy=policy,
         folder=folder,
         accelerator=accelerator,
+        augment=augment,
+        augment_name=augment_name,
         decision=decision,
     )
-
-
-def _check(config: FinetuneConfig) -> None:
-    for name in ("epochs", "batch_size", "img_size"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if config.cache.views is not None and config.cache.views < 1:
-        raise ConfigError(f"--views {config.cache.views}: must be at least 1")
-    if not 0 <= config.cache.size_gb < float("inf"):
-        raise ConfigError(f"--cache-size {config.cache.size_gb}: must be a finite number of at least 0")
-    if config.lr is not None and not 0 < config.lr < float("inf"):
-        raise ConfigError(f"--lr {config.lr}: must be a positive number")
-    if not 0 <= config.seed < 2**63:
-        raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
 
 
 def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Policy:

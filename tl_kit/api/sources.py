@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from tl_kit.api.reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.api.run import Run, labels_of
-from tl_kit.data.transforms import TrainTransform, augment, normalize
+from tl_kit.data.augmentation import TrainTransform, augment
+from tl_kit.data.mixing import mix
+from tl_kit.data.transforms import normalize
 from tl_kit.inference import Scorer, StoreReader, run_models
+from tl_kit.zoo.heads import classifier_names
 
 __all__ = ["PlainSource", "ReusedSource", "Source", "choose_views"]
 
@@ -36,12 +39,12 @@ class PlainSource:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.module = run.model
-        self.augmented = run.policy.name != "head"
+        self.augmented = run.policy.name != "head" and run.augment.active
         run.decode(run.manifest.split("train"), crop=not self.augmented)
         run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
         self.samples = run.manifest.split("train")
         self.labels = torch.from_numpy(labels_of(self.samples))
-        self.transform = TrainTransform(run.preprocessing, run.config.augment)
+        self.transform = TrainTransform(run.preprocessing, run.augment)
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
         run, samples = self.run, [self.samples[index] for index in indices]
@@ -54,7 +57,12 @@ class PlainSource:
         else:
             images = torch.stack(pixels)
         inputs = normalize(run.runtime.batch(images), run.preprocessing)
-        return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+        labels = self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+        config = run.config.regularization
+        if not config.mixup and not config.cutmix:
+            return inputs, labels
+        seed = (run.config.seed, epoch, *indices)
+        return mix(inputs, labels, len(run.manifest.classes), mixup=config.mixup, cutmix=config.cutmix, seed=seed)
 
     def logits(self, split: str) -> Tensor:
         run = self.run
@@ -69,7 +77,7 @@ class ReusedSource:
     def __init__(self, run: Run, reuse: Reuse, *, views: int) -> None:
         self.run = run
         self.reuse = reuse
-        self.module = reuse.tail
+        self.module = _with_dropout(run, reuse)
         self.views = views
         for split in ("val", "test"):
             reuse.fill(split)
@@ -90,13 +98,21 @@ class ReusedSource:
         return self.reuse.logits(split)
 
 
+def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:
+    """The tail; where it is the classifier alone, the dropout before it, which the trunk ran through, is put back."""
+    p = run.config.regularization.dropout
+    if not p or not (reuse.tail.direct and reuse.tail.cut in classifier_names(run.model)):
+        return reuse.tail
+    return nn.Sequential(nn.Dropout(p), reuse.tail)
+
+
 def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
     """Augmented views an image: what the run asks for, never more than its epochs, and what half the cache holds.
 
-    0 for the ``head`` policy, which trains on the images as evaluation sees them.
+    0 for the ``head`` policy and without augmentation: images as evaluation sees them.
     """
     config = run.config.cache
-    if run.policy.name == "head":
+    if run.policy.name == "head" or not run.augment.active:
         return 0
     wanted = min(config.views or config.default_views, epochs)
     per_view = reuse.row_bytes * len(run.manifest.split("train"))

@@ -10,7 +10,7 @@ from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.text import figure
-from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, RuntimeConfig
+from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RegularizationConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import FinetuneResult
@@ -24,9 +24,27 @@ def finetune(
     policy: options.Policy = FinetuneConfig.policy,
     epochs: options.Epochs = FinetuneConfig.epochs,
     batch_size: options.BatchSize = FinetuneConfig.batch_size,
-    lr: options.Lr = FinetuneConfig.lr,
+    lr: options.Lr = None,
     optimizer: options.Optimizer = FinetuneConfig.optimizer,
+    opt: options.Opt = None,
     schedule: options.Schedule = FinetuneConfig.schedule,
+    schedule_opt: options.ScheduleOpt = None,
+    warmup: options.Warmup = LoopConfig.warmup_epochs,
+    weight_decay: options.WeightDecay = LoopConfig.weight_decay,
+    clip_norm: options.ClipNorm = LoopConfig.clip_norm,
+    layer_decay: options.LayerDecay = LoopConfig.layer_decay,
+    l1: options.L1 = RegularizationConfig.l1,
+    l2: options.L2 = RegularizationConfig.l2,
+    l2_sp: options.L2Sp = RegularizationConfig.l2_sp,
+    dropout: options.Dropout = RegularizationConfig.dropout,
+    drop_connect: options.DropConnect = RegularizationConfig.drop_connect,
+    drop_path: options.DropPath = RegularizationConfig.drop_path,
+    label_smoothing: options.LabelSmoothing = RegularizationConfig.label_smoothing,
+    mixup: options.Mixup = RegularizationConfig.mixup,
+    cutmix: options.Cutmix = RegularizationConfig.cutmix,
+    ema: options.Ema = RegularizationConfig.ema,
+    augment: options.Augment = str(FinetuneConfig.augment),
+    aug: options.Aug = None,
     weights: options.Weights = FinetuneConfig.weights,
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
@@ -36,6 +54,7 @@ def finetune(
     runtime: options.Runtime = RuntimeConfig.mode,
     compile: options.Compile = RuntimeConfig.compile,
     out: options.Out = FinetuneConfig.out,
+    plot: options.Plot = FinetuneConfig.plot,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -47,9 +66,29 @@ def finetune(
             policy=policy,
             epochs=epochs,
             batch_size=batch_size,
-            lr=lr,
+            lr=options.learning_rate(lr),
             optimizer=optimizer,
+            optimizer_options=tuple(opt or ()),
             schedule=schedule,
+            schedule_options=tuple(schedule_opt or ()),
+            augment=augment,
+            augment_options=tuple(aug or ()),
+            plot=plot,
+            loop=LoopConfig(
+                warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
+            ),
+            regularization=RegularizationConfig(
+                l1=l1,
+                l2=l2,
+                l2_sp=l2_sp,
+                dropout=dropout,
+                drop_connect=drop_connect,
+                drop_path=drop_path,
+                label_smoothing=label_smoothing,
+                mixup=mixup,
+                cutmix=cutmix,
+                ema=ema,
+            ),
             weights=weights,
             img_size=img_size,
             seed=seed,

@@ -7,43 +7,63 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from tl_kit.config import CropConfig, LoopConfig
+from tl_kit.config import AugmentConfig, CropConfig, LoopConfig
 from tl_kit.errors import ConfigError
 
 __all__ = [
+    "L1",
+    "L2",
+    "Aug",
+    "Augment",
     "BatchSize",
     "CacheSize",
     "Checkpoint",
     "Checkpoints",
+    "ClipNorm",
     "Compile",
     "Compiles",
     "Crops",
+    "Cutmix",
     "Data",
     "DataOfMembers",
     "Debug",
+    "DropConnect",
+    "DropPath",
+    "Dropout",
+    "Ema",
     "Epochs",
     "Format",
     "Formats",
     "Images",
     "ImgSize",
     "Json",
+    "L2Sp",
+    "LabelSmoothing",
+    "LayerDecay",
     "Lr",
+    "Mixup",
     "Model",
+    "Opt",
     "Optimizer",
     "Out",
     "Pattern",
+    "Plot",
     "Policy",
     "Runtime",
     "Runtimes",
     "Scales",
     "Schedule",
+    "ScheduleOpt",
     "Seed",
     "Split",
     "SplitSeed",
     "Top",
     "Views",
+    "Warmup",
+    "WeightDecay",
     "Weights",
     "crop_config",
+    "learning_rate",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -80,15 +100,69 @@ Policy = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many (default: by policy).")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a training step (default: by data).")]
-Lr = Annotated[float | None, typer.Option("--lr", help="Learning rate (default: by optimizer and policy).")]
+Lr = Annotated[
+    str | None,
+    typer.Option(
+        "--lr", metavar="RATE|auto", help="Learning rate (default: by optimizer and policy); auto: range test."
+    ),
+]
 Optimizer = Annotated[
     str | None,
     typer.Option("--optimizer", metavar="NAME", help="The lecture's, or any of timm's (default: by policy)."),
+]
+Opt = Annotated[
+    list[str] | None, typer.Option("--opt", metavar="KEY=VALUE", help="Option of the optimizer; may be repeated.")
 ]
 Schedule = Annotated[
     str | None,
     typer.Option("--schedule", metavar="NAME", help=f"Decay of the learning rate (default: {LoopConfig.schedule})."),
 ]
+ScheduleOpt = Annotated[
+    list[str] | None,
+    typer.Option("--schedule-opt", metavar="KEY=VALUE", help="Option of the schedule; may be repeated."),
+]
+Warmup = Annotated[float, typer.Option("--warmup", metavar="EPOCHS", help="The rate rises evenly for so long.")]
+WeightDecay = Annotated[
+    float,
+    typer.Option("--weight-decay", help="As the optimizer has it: in the gradient (L2), or decoupled (adamw)."),
+]
+ClipNorm = Annotated[float, typer.Option("--clip-norm", help="Largest norm of the gradient; 0: any.")]
+LayerDecay = Annotated[
+    float | None, typer.Option("--layer-decay", help="Factor on the rate for each layer below the head.")
+]
+L1 = Annotated[float, typer.Option("--l1", help="Strength of the penalty on absolute weights.")]
+L2 = Annotated[float, typer.Option("--l2", help="Strength of half the squared weights, whatever the optimizer.")]
+L2Sp = Annotated[float, typer.Option("--l2-sp", help="The same on the distance from the pretrained weights.")]
+Dropout = Annotated[
+    float | None, typer.Option("--dropout", metavar="P", help="Dropout before the head (default: as the model has it).")
+]
+DropConnect = Annotated[
+    float, typer.Option("--drop-connect", metavar="P", help="Drop weights of the linear layers that train.")
+]
+DropPath = Annotated[
+    float | None,
+    typer.Option("--drop-path", metavar="P", help="Stochastic depth (default: as the model has it)."),
+]
+LabelSmoothing = Annotated[
+    float, typer.Option("--label-smoothing", metavar="P", help="Share of a label spread over all classes.")
+]
+Mixup = Annotated[float, typer.Option("--mixup", metavar="ALPHA", help="Blend pairs of images and labels; 0: off.")]
+Cutmix = Annotated[float, typer.Option("--cutmix", metavar="ALPHA", help="Paste pieces of other images; 0: off.")]
+Ema = Annotated[
+    float | None, typer.Option("--ema", metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
+]
+Augment = Annotated[
+    str, typer.Option("--augment", metavar="auto|none|light|standard|strong", help="How far images are varied.")
+]
+Aug = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--aug",
+        metavar="KEY=VALUE",
+        help=f"One of it: {', '.join(AugmentConfig.__dataclass_fields__)}; may be repeated.",
+    ),
+]
+Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]
 Weights = Annotated[
     str,
     typer.Option(
@@ -155,3 +229,13 @@ def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
     except ValueError:
         raise ConfigError(f"--scales {scales}: must be numbers with commas between, such as 1,1.15") from None
     return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)
+
+
+def learning_rate(text: str | None) -> float | Literal["auto"] | None:
+    """What ``--lr`` says. Raises ConfigError if it is neither a number nor auto."""
+    if text is None or text == "auto":
+        return text  # type: ignore[return-value]
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--lr {text}: must be a positive number, or auto") from None

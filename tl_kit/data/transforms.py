@@ -1,11 +1,10 @@
-"""From a decoded image to the tensor that a model sees: one evaluation transform, and the training augmentation.
+"""From a decoded image to the tensor that a model sees: one evaluation transform, and normalisation.
 
 Geometry (resize, crop) happens on uint8 images on the CPU; normalisation happens on whole batches, where the model is.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +14,10 @@ from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
-from torchvision.transforms import InterpolationMode, v2
-
-from tl_kit.config import AugmentConfig
 
 _MAX_ASPECT = 20
 
-__all__ = ["Preprocessing", "TrainTransform", "augment", "normalize"]
+__all__ = ["Preprocessing", "normalize"]
 
 
 @dataclass(frozen=True)
@@ -96,38 +92,3 @@ def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     mean = torch.tensor(preprocessing.mean, device=images.device).view(-1, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(-1, 1, 1)
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)
-
-
-class TrainTransform(nn.Module):
-    """Random resized crop (Szegedy et al. 2015, "Inception") and horizontal flip on a uint8 image (3, h, w)."""
-
-    def __init__(self, preprocessing: Preprocessing, config: AugmentConfig = AugmentConfig()) -> None:
-        super().__init__()
-        self.crop = v2.RandomResizedCrop(
-            preprocessing.input_size[1:],
-            scale=config.crop_scale,
-            ratio=config.crop_ratio,
-            interpolation=InterpolationMode.BILINEAR,
-            antialias=True,
-        )
-        self.flip = v2.RandomHorizontalFlip(config.flip)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """uint8 (3, h', w') -> uint8 (3, h, w)."""
-        out: Tensor = self.flip(self.crop(image))
-        return out
-
-
-def augment(images: list[Tensor], transform: nn.Module, *, seed: int, epoch: int, keys: list[str]) -> Tensor:
-    """Apply ``transform`` to each image under a seed of its own: (seed, epoch, key) decide, not the batch or the order.
-
-    Returns a uint8 batch (n, 3, h, w). The global random state is left as it was.
-    """
-    views = []
-    generator = torch.default_generator  # torch.manual_seed would also seed the GPU's, which the fork does not restore
-    with torch.random.fork_rng(devices=[]):
-        for image, key in zip(images, keys, strict=True):
-            digest = hashlib.sha256(f"{seed}/{epoch}/{key}".encode()).digest()
-            generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            views.append(transform(image))
-    return torch.stack(views)

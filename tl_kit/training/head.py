@@ -19,6 +19,9 @@ __all__ = ["HeadFit", "fit_head"]
 
 Floats = NDArray[np.float64]
 
+# Newton's method with the Hessian used through its products with vectors: written out it is (classes x features)^2.
+_SOLVERS = {"lbfgs": "lbfgs", "newton": "newton-cg"}
+
 
 @dataclass(frozen=True)
 class HeadFit:
@@ -29,6 +32,7 @@ class HeadFit:
     strength: float
     val_nll: float | None
     iterations: int
+    solver: str
 
 
 def fit_head(
@@ -43,7 +47,8 @@ def fit_head(
     """Fit for each strength, from the strongest penalty on (warm start), and keep the one of lowest validation NLL.
 
     features (n, d), labels (n,) with at least two classes present; val_features (m, d), m may be 0: then the middle
-    strength is taken. Features are standardised for the fit; the result applies to the raw ones.
+    strength is taken. ``config.solver`` is lbfgs (a quasi-Newton method) or newton: the problem is convex, so both end
+    in the same place. Features are standardised for the fit; the result applies to the raw ones.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -54,7 +59,7 @@ def fit_head(
     chosen: HeadFit | None = None
     strengths = config.strengths if len(val_labels) else (config.strengths[len(config.strengths) // 2],)
     threads = 1 if x.size * classes < config.one_thread_below else None
-    model = LogisticRegression(max_iter=config.max_iter, warm_start=True)
+    model = LogisticRegression(solver=_SOLVERS[config.solver], max_iter=config.max_iter, warm_start=True)
     for strength in strengths:
         model.set_params(C=strength)
         with warnings.catch_warnings(), threadpool_limits(threads):
@@ -66,7 +71,7 @@ def fit_head(
         if len(val_labels):
             nll = metrics.nll(metrics.softmax(val_features.astype(np.float64) @ weight.T + bias), val_labels)
         if chosen is None or (nll is not None and chosen.val_nll is not None and nll < chosen.val_nll):
-            chosen = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)))
+            chosen = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)), config.solver)
         elif nll is not None and chosen.val_nll is not None and nll > chosen.val_nll:
             break  # the penalty's path has one valley: weaker ones only fit the training images more closely
     assert chosen is not None

@@ -20,7 +20,7 @@ from tl_kit.errors import TrainingError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.batches import even_batches
 
-__all__ = ["FitResult", "Indices", "Task", "fit", "run_epoch", "train_step"]
+__all__ = ["FitResult", "Indices", "Task", "fit", "run_epoch", "share_of", "train_step"]
 
 Indices = NDArray[np.int64]
 
@@ -34,6 +34,10 @@ class Task:
     the validation NLL of each epoch so far; ``set_mode(size)`` puts the model in
     the policy's train mode, for batches of at least so many images; ``on_epoch(row)`` is called after each epoch,
     and ``on_best(epoch, metrics)`` after each that is the best so far.
+
+    Labels are class indices (n,) or, where images are mixed, probabilities (n, classes); ``objective(logits, labels)``
+    is the loss that is shown, to which ``penalty()`` is added before the gradient is taken. ``after_step(step)`` comes
+    after each update, steps counted from 1; within ``averaged()`` the model holds the weights to evaluate and to keep.
 
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
@@ -54,6 +58,10 @@ class Task:
     set_mode: Callable[[int], None]
     on_best: Callable[[int, Mapping[str, float] | None], None]
     on_epoch: Callable[[Mapping[str, float]], None]
+    objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
+    penalty: Callable[[], Tensor] | None = None
+    after_step: Callable[[int], None] | None = None
+    averaged: Callable[[], AbstractContextManager[None]] = nullcontext
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
@@ -81,13 +89,14 @@ def fit(task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT) ->
         for epoch in range(task.epochs):
             seen = [row["val_nll"] for row in result.history if "val_nll" in row]
             row = run_epoch(task, accelerator, epoch, history=seen, reporter=reporter)
-            scores = task.evaluate()
-            result.epochs = epoch + 1
-            row |= {f"val_{name}": value for name, value in (scores or {}).items()}
-            result.history.append({"epoch": float(epoch + 1), **row})
-            if scores is None or result.best is None or _better(scores, result.best):
-                task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
-                result.best_epoch, result.best = epoch + 1, scores
+            with task.averaged():
+                scores = task.evaluate()
+                result.epochs = epoch + 1
+                row |= {f"val_{name}": value for name, value in (scores or {}).items()}
+                result.history.append({"epoch": float(epoch + 1), **row})
+                if scores is None or result.best is None or _better(scores, result.best):
+                    task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
+                    result.best_epoch, result.best = epoch + 1, scores
             task.on_epoch(result.history[-1])
             reporter.epoch(result.history[-1])
             if epoch + 1 - result.best_epoch >= task.patience:
@@ -102,7 +111,7 @@ def run_epoch(
 ) -> dict[str, float]:
     """One pass over the training images; returns mean loss, last rate, images a second and the data-wait share."""
     batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
-    shares = [_share(indices, accelerator) for indices in batches]
+    shares = [share_of(indices, accelerator) for indices in batches]
     task.set_mode(min(map(len, shares)))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
     total_loss, waited, started = 0.0, 0.0, time.perf_counter()
@@ -114,6 +123,8 @@ def run_epoch(
         step = epoch * len(batches) + index
         task.set_rate(task.optimizer, task.multiplier(step, history))
         loss = train_step(task, accelerator, inputs, labels, step=step)
+        if task.after_step is not None:
+            task.after_step(step + 1)
         total_loss += loss * len(indices)
         share = waited / (time.perf_counter() - started)
         reporter.advance(len(indices), loss=loss, data_wait=share)
@@ -140,13 +151,15 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
 
 
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    """Forward, cross-entropy, backward, update; returns the loss. Raises TrainingError if it is not finite."""
+    """Forward, loss, backward, update; returns the loss. Raises TrainingError if it is not finite."""
     with task.precision():
         logits = task.model(inputs)
-    loss = functional.cross_entropy(logits.float(), labels)
+    loss = task.objective(logits.float(), labels)
     value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
     if not math.isfinite(value):
         raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
+    if task.penalty is not None:
+        loss = loss + task.penalty()
     if task.second_order:
         parameters = _trainable(task.optimizer)
         for parameter, gradient in zip(
@@ -162,7 +175,7 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     return value
 
 
-def _share(indices: Indices, accelerator: Accelerator) -> Indices:
+def share_of(indices: Indices, accelerator: Accelerator) -> Indices:
     """This process's part of a batch; never empty, so that all processes take the same steps."""
     part: Indices = indices[accelerator.process_index :: accelerator.num_processes]
     return part if len(part) else indices[:1]

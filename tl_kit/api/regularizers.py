@@ -1,0 +1,79 @@
+"""What the loop takes for each regularizer of a run: the loss, the penalty, dropped weights, mixed images, averages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tl_kit.api.run import Run
+from tl_kit.errors import ConfigError
+from tl_kit.optimization.dropconnect import apply_dropconnect
+from tl_kit.optimization.groups import no_weight_decay
+from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
+from tl_kit.training.averaging import WeightAverage
+from tl_kit.zoo.heads import classifier_names
+
+__all__ = ["Objective", "drop_connect", "objective", "penalty", "weight_average"]
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def objective(run: Run) -> Objective:
+    """Cross-entropy, with label smoothing (Szegedy et al. 2016) where the run has it."""
+    return partial(functional.cross_entropy, label_smoothing=run.config.regularization.label_smoothing)
+
+
+def penalty(run: Run) -> Callable[[], Tensor] | None:
+    """The sum of the run's penalties on the weights that train; None without any."""
+    config, model = run.config.regularization, run.model
+    exempt = tuple(no_weight_decay(model))
+    terms: list[Callable[[], Tensor]] = []
+    if config.l1:
+        terms.append(lambda: l1_penalty(model.named_parameters(), strength=config.l1, exempt=exempt))
+    if config.l2:
+        terms.append(lambda: l2_penalty(model.named_parameters(), strength=config.l2, exempt=exempt))
+    if config.l2_sp:
+        start = _pretrained(run)
+        terms.append(
+            lambda: l2_sp_penalty(model.named_parameters(), start, alpha=config.l2_sp, beta=config.l2_sp, exempt=exempt)
+        )
+    if not terms:
+        return None
+    return lambda: torch.stack([term() for term in terms]).sum()
+
+
+def _pretrained(run: Run) -> Mapping[str, Tensor]:
+    """The pretrained weights that train; a new head, which is not among them, is pulled to zero."""
+    loaded = set(run.weights.loaded)
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in run.model.named_parameters()
+        if parameter.requires_grad and name in loaded
+    }
+
+
+def drop_connect(run: Run) -> None:
+    """Drop weights of the linear layers that train, and of the classifier; undone when the run is cleaned up."""
+    p = run.config.regularization.drop_connect
+    if not p:
+        return
+    heads = classifier_names(run.model)
+    names = [
+        name
+        for name, module in run.model.named_modules()
+        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and name in heads))
+        and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    ]
+    if not names:
+        raise ConfigError("--drop-connect: no linear layer of this model trains under this policy")
+    run.cleanup.callback(apply_dropconnect(run.model, names, p=p).remove)
+
+
+def weight_average(run: Run) -> WeightAverage | None:
+    """The moving average of the weights, where the run has one."""
+    decay = run.config.regularization.ema
+    return None if decay is None else WeightAverage(run.model, decay=decay)

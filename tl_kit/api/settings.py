@@ -1,0 +1,94 @@
+"""A gradient run's settings: every ``None`` resolved from the policy, the data and the optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+
+from tl_kit.api.run import Run
+from tl_kit.config import OptimizerDefaults, RegularizationConfig
+from tl_kit.optimization.optimizers import create_optimizer, default_lr, parse_options
+from tl_kit.optimization.schedules import Schedule, create_schedule, parse_schedule_options
+
+__all__ = ["Settings", "resolve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one."""
+
+    optimizer: str
+    optimizer_options: Mapping[str, object] = field(default_factory=dict)
+    lr: float
+    schedule: str
+    schedule_options: Mapping[str, object] = field(default_factory=dict)
+    warmup_epochs: float
+    epochs: int
+    batch_size: int
+    weight_decay: float
+    clip_norm: float
+    layer_decay: float | None
+    regularization: RegularizationConfig
+    augment: str
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON."""
+        return asdict(self)
+
+    def with_lr(self, lr: float) -> Settings:
+        """The same at another rate."""
+        return replace(self, lr=lr)
+
+    def schedule_over(self, images: int) -> Schedule:
+        """The schedule over all epochs; onecycle brings its own warm-up. Raises ConfigError for its options."""
+        steps = math.ceil(images / self.batch_size)
+        total = self.epochs * steps
+        warmup = 0 if self.schedule == "onecycle" else min(round(self.warmup_epochs * steps), total - 1)
+        return create_schedule(self.schedule, total_steps=total, warmup_steps=warmup, options=self.schedule_options)
+
+
+def resolve(run: Run) -> Settings:
+    """The settings of a gradient method. Raises ConfigError for a name or an option that does not exist."""
+    config, loop, head = run.config, run.config.loop, run.policy.name == "head"
+    name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
+    images = len(run.manifest.split("train"))
+    schedule = config.schedule or loop.schedule
+    options, decay = config.optimizer_options, config.schedule_options
+    settings = Settings(
+        optimizer=name,
+        optimizer_options=dict(options) if isinstance(options, Mapping) else parse_options(name, options),
+        lr=_rate(run, name),
+        schedule=schedule,
+        schedule_options=dict(decay) if isinstance(decay, Mapping) else parse_schedule_options(schedule, decay),
+        warmup_epochs=loop.warmup_epochs,
+        epochs=config.epochs or (loop.head_epochs if head else loop.epochs),
+        batch_size=min(config.batch_size or loop.batch_size, images),
+        weight_decay=loop.weight_decay,
+        clip_norm=loop.clip_norm,
+        layer_decay=loop.layer_decay,
+        regularization=config.regularization,
+        augment=run.augment_name,
+    )
+    # what would fail later fails before a pass over the images is paid for
+    create_optimizer(name, [torch.zeros(1, requires_grad=True)], lr=settings.lr, options=settings.optimizer_options)
+    settings.schedule_over(images)
+    return settings
+
+
+def _rate(run: Run, optimizer: str) -> float:
+    """The rate given, or the optimizer's usual one as suits the policy."""
+    given = run.config.lr
+    if given is None or given == "auto":
+        return default_lr(optimizer, pretrained=False) * _rate_scale(run)
+    return float(given)
+
+
+def _rate_scale(run: Run) -> float:
+    """What share of the from-scratch rate suits the policy; a head alone, or random weights, train from scratch."""
+    defaults = OptimizerDefaults()
+    if not run.weights.loaded or run.policy.name == "head":
+        return 1.0
+    return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
