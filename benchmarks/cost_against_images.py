@@ -2,7 +2,7 @@
 
     python benchmarks/cost_against_images.py --data PATH/TO/clothing
 
-The images are random pieces of those in the training folder, each nine tenths as wide and as high, saved again. Every run
+The images are random pieces of those in the training folder, each nine tenths as wide and as high, saved again. A run
 starts without a cache. `last:2` runs two epochs on two views, `full` one epoch.
 """
 

@@ -22,12 +22,13 @@ def draw(medians: dict[str, dict[str, float]]) -> Figure:
         accuracy = 100 * row["test_accuracy"]
         axes.plot(row["seconds"], accuracy, marker, color=colour, markersize=9)
         late = row["seconds"] > 150
+        below = name.startswith("scikit")  # beside it stands the next tool
         axes.annotate(
             name,
             (row["seconds"], accuracy),
-            xytext=(-9 if late else 9, 0),
+            xytext=(0, -14) if below else (-9 if late else 9, 0),
             textcoords="offset points",
-            ha="right" if late else "left",
+            ha="center" if below else "right" if late else "left",
             va="center",
         )
     axes.set(

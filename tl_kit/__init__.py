@@ -22,6 +22,8 @@ from tl_kit.config import (
     FinetuneConfig,
     HeadConfig,
     LoopConfig,
+    RangeTestConfig,
+    RegularizationConfig,
     RuntimeConfig,
     StoreConfig,
 )
@@ -59,6 +61,8 @@ __all__ = [
     "LoopConfig",
     "Prediction",
     "Predictor",
+    "RangeTestConfig",
+    "RegularizationConfig",
     "RuntimeConfig",
     "StoreConfig",
     "TlKitError",

@@ -226,6 +226,8 @@ class RangeTestConfig:
 class LoopConfig:
     """The training loop, where ``FinetuneConfig`` says ``None``.
 
+    Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
+    than ``least_steps`` steps.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it; norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
     below the head once more.
@@ -236,7 +238,10 @@ class LoopConfig:
     gradient_head_optimizer: str = "adamw"
     schedule: str = "cosine"
     epochs: int = 12
+    least_steps: int = 200
+    most_epochs: int = 60
     head_epochs: int = 100
+    patience: int = 5
     batch_size: int = 32
     warmup_epochs: float = 0.5
     weight_decay: float = 0.05
@@ -278,7 +283,7 @@ class FinetuneConfig:
     seed: int = 0
     out: Path | None = None
     default_out: str = "ckpts"
-    patience: int = 5
+    patience: int | None = None
     split: DataConfig = DataConfig()
     head: HeadConfig = HeadConfig()
     loop: LoopConfig = LoopConfig()

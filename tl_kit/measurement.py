@@ -75,13 +75,17 @@ def choose_precision(
 
 def runtime_report() -> list[str]:
     """What has been decided for this machine, in sentences: device, cores, memory, threads, precision by model."""
-    runtime = detect()
+    config = RuntimeConfig()
+    runtime = detect(config)
     device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
     kept = "kept (mallopt)" if keep_memory() else "left to the system"
     spin = os.environ.get("GOMP_SPINCOUNT") or os.environ.get("OMP_WAIT_POLICY", "the system's")
     lines = [
         f"device: {device}, {available_cores()} cores, {torch.get_num_threads()} threads a model, spin count {spin}",
         f"memory: {kept}; layout: {'channels last' if runtime.channels_last else 'channels first'}",
+        f"images a forward pass in inference: {runtime.batch_size}; precision of training: {runtime.train_precision}",
+        f"torch.compile: {config.compile_seconds:.0f} s to gain {config.compile_gain:.0%} of the training time, "
+        f"so used from {config.compile_seconds / config.compile_gain / 60:.0f} minutes of training on",
     ]
     remembered = [_read(file) for file in sorted((user_cache() / "runtime").glob("*.json"))]
     found = [decision for decision in remembered if decision is not None and decision.model]

@@ -27,7 +27,7 @@ def main() -> None:
                     data=given.data,
                     policy=policy,
                     epochs=given.epochs or None,
-                    patience=given.epochs or tl_kit.FinetuneConfig.patience,
+                    patience=given.epochs or None,
                     seed=number,
                     out=out,
                     cache=tl_kit.CacheConfig(directory=Path(folder) / "cache"),

@@ -57,4 +57,7 @@ def quick(data: Path, out: Path, **options: Any) -> FinetuneResult:
         "batch_size": 8,
         "loop": LoopConfig(warmup_epochs=0.0),
     }
-    return finetune(FinetuneConfig(data=data, out=out, **{**settings, **options}))
+    settings |= options
+    if settings["policy"] == "head" and settings["epochs"] is None and "loop" not in options:
+        del settings["loop"]  # a loop's option would ask for a gradient method
+    return finetune(FinetuneConfig(data=data, out=out, **settings))

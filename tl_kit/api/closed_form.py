@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import nn
 
 from tl_kit.api.options import gradient_options, head_config, is_head_only
 from tl_kit.api.outcome import Outcome
-from tl_kit.api.reuse import Reuse
+from tl_kit.api.reuse import Reuse, open_reuse
 from tl_kit.api.run import Run, labels_of
-from tl_kit.freezing.audit import frozen_tensors, run_audit
+from tl_kit.errors import ConfigError
+from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
+from tl_kit.freezing.modes import apply_policy, forward_order
+from tl_kit.freezing.policies import Policy
 from tl_kit.training.head import HeadFit, fit_head
 from tl_kit.training.journal import Journal
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
-__all__ = ["fit_closed_form", "wants_closed_form"]
+__all__ = ["fit_closed_form", "fit_head_first", "wants_closed_form"]
 
 
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
@@ -21,14 +27,11 @@ def wants_closed_form(run: Run, reuse: Reuse) -> bool:
 
     An option that only gradient methods have (``--epochs``, ``--lr``, ``--dropout``, ...) asks for one.
     """
-    found = linear_classifier(run.model)
     return (
         run.policy.name == "head"
         and is_head_only(run.config.optimizer or run.config.loop.head_optimizer)
         and not gradient_options(run.config)
-        and found is not None
-        and found[0] == reuse.tail.cut
-        and reuse.tail.direct
+        and _is_linear(run, reuse)
     )
 
 
@@ -57,6 +60,32 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
         audit=run_audit(run.model, before),
         settings={"optimizer": fit.solver, "C": fit.strength, "iterations": fit.iterations},
     )
+
+
+def fit_head_first(run: Run) -> Audit:
+    """Fit the head to the pretrained features, as ``--policy head`` does; the model keeps it, all else unchanged.
+
+    Raises ConfigError for a classifier that is not one linear layer on flat features.
+    """
+    config = replace(run.config, policy="head", optimizer=None, optimizer_options=())
+    head = replace(run, policy=Policy("head"), config=config)
+    apply_policy(head.model, head.trainable())
+    head.runtime.place(head.model)
+    order = forward_order(head.model, head.runtime.batch(torch.zeros((2, *head.preprocessing.input_size))))
+    reuse = open_reuse(head, order)
+    if reuse is None or not _is_linear(head, reuse):
+        raise ConfigError(
+            f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
+            "flat features; use --policy full or last:K"
+        )
+    outcome = fit_closed_form(head, reuse)
+    run.manifest = head.manifest  # without the images that turned out to be undecodable
+    return outcome.audit
+
+
+def _is_linear(run: Run, reuse: Reuse) -> bool:
+    found = linear_classifier(run.model)
+    return found is not None and found[0] == reuse.tail.cut and reuse.tail.direct
 
 
 def _fit(run: Run, reuse: Reuse) -> HeadFit:

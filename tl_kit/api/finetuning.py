@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from tl_kit import metrics
-from tl_kit.api.closed_form import fit_closed_form, wants_closed_form
+from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed_form
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
@@ -20,6 +20,7 @@ from tl_kit.api.run import Run, labels_of, prepare
 from tl_kit.config import FinetuneConfig
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.modes import apply_policy, forward_order
+from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
 
@@ -39,7 +40,7 @@ class FinetuneResult:
     val: dict[str, float] | None
     test: dict[str, float] | None
     seconds: dict[str, float]
-    audit: dict[str, int | bool]
+    audit: dict[str, Any]
     status: str = "finished"
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +72,14 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
 
 
 def _train(run: Run) -> Outcome:
+    if run.policy.name in HEAD_FIRST:
+        first = fit_head_first(run)
+        outcome = _train_policy(run)
+        return replace(outcome, phases=(("head", first), *outcome.phases))
+    return _train_policy(run)
+
+
+def _train_policy(run: Run) -> Outcome:
     apply_policy(run.model, run.trainable())
     run.runtime.place(run.model)
     blank = run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))
@@ -85,7 +94,7 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
     scores = {split: _score(run, outcome, split) for split in ("val", "test")}
     if run.writes:
         save_weights(run.folder, run.model)
-        if run.config.plot:
+        if run.config.plot and outcome.epochs:
             draw_curves(run.folder)
     result = FinetuneResult(
         checkpoint=str(run.folder),
@@ -97,13 +106,19 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
         val=scores["val"],
         test=scores["test"],
         seconds=run.clock.seconds(),
-        audit=outcome.audit.to_dict(),
+        audit=_audit(outcome),
         status=outcome.status,
     )
     _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result))
     if outcome.error is not None:
         raise TrainingError(f"{outcome.error} in {run.folder}")
     return result
+
+
+def _audit(outcome: Outcome) -> dict[str, Any]:
+    """The last phase's audit, and those of the phases before where there were any."""
+    phases = [{"phase": name, **audit.to_dict()} for name, audit in outcome.phases]
+    return {**outcome.audit.to_dict(), **({"phases": phases} if phases else {})}
 
 
 def _score(run: Run, outcome: Outcome, split: str) -> dict[str, float] | None:

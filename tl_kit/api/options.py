@@ -58,6 +58,8 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
         if is_head_only(config.optimizer):
             raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")
         return
+    if config.policy == "auto":
+        return  # who lets the data decide may say what holds for the other policies
     if config.augment not in ("auto", "none") or config.augment_options:
         raise ConfigError(
             "--augment: the head is fitted to images as evaluation sees them; use --policy last:1 or more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -47,26 +48,25 @@ def penalty(run: Run) -> Callable[[], Tensor] | None:
 
 
 def _pretrained(run: Run) -> Mapping[str, Tensor]:
-    """The pretrained weights that train; a new head, which is not among them, is pulled to zero."""
+    """The pretrained weights; a new head, which is not among them, is pulled to zero."""
     loaded = set(run.weights.loaded)
-    return {
-        name: parameter.detach().clone()
-        for name, parameter in run.model.named_parameters()
-        if parameter.requires_grad and name in loaded
-    }
+    return {name: p.detach().clone() for name, p in run.model.named_parameters() if name in loaded}
 
 
 def drop_connect(run: Run) -> None:
-    """Drop weights of the linear layers that train, and of the classifier; undone when the run is cleaned up."""
+    """Drop weights of the linear layers that train, now or in a later epoch; undone when the run is cleaned up.
+
+    A layer that is frozen yet is in evaluation mode, and keeps its weights.
+    """
     p = run.config.regularization.drop_connect
     if not p:
         return
-    heads = classifier_names(run.model)
+    heads, trainable = classifier_names(run.model), run.trainable(sys.maxsize)
     names = [
         name
         for name, module in run.model.named_modules()
         if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and name in heads))
-        and any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        and f"{name}.weight" in trainable
     ]
     if not names:
         raise ConfigError("--drop-connect: no linear layer of this model trains under this policy")

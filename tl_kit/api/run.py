@@ -118,7 +118,7 @@ class Run:
         classifier = [name for name, _ in self.model.named_parameters() if in_modules(name, heads)]
         if self.policy.name == "head":
             groups = [classifier]
-        elif self.policy.name == "full":
+        elif self.policy.name in ("full", "lp-ft"):
             groups = [[name for name, _ in self.model.named_parameters()]]
         else:
             groups = parameter_groups(self.model)

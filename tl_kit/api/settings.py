@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 
 from tl_kit.api.run import Run
-from tl_kit.config import OptimizerDefaults, RegularizationConfig
+from tl_kit.config import LoopConfig, OptimizerDefaults, RegularizationConfig
 from tl_kit.optimization.optimizers import create_optimizer, default_lr, parse_options
 from tl_kit.optimization.schedules import Schedule, create_schedule, parse_schedule_options
 
-__all__ = ["Settings", "resolve"]
+__all__ = ["Settings", "default_epochs", "resolve"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Settings:
     schedule_options: Mapping[str, object] = field(default_factory=dict)
     warmup_epochs: float
     epochs: int
+    patience: int
     batch_size: int
     weight_decay: float
     clip_norm: float
@@ -55,6 +56,8 @@ def resolve(run: Run) -> Settings:
     config, loop, head = run.config, run.config.loop, run.policy.name == "head"
     name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
     images = len(run.manifest.split("train"))
+    batch_size = min(config.batch_size or loop.batch_size, images)
+    epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop))
     schedule = config.schedule or loop.schedule
     options, decay = config.optimizer_options, config.schedule_options
     settings = Settings(
@@ -64,8 +67,9 @@ def resolve(run: Run) -> Settings:
         schedule=schedule,
         schedule_options=dict(decay) if isinstance(decay, Mapping) else parse_schedule_options(schedule, decay),
         warmup_epochs=loop.warmup_epochs,
-        epochs=config.epochs or (loop.head_epochs if head else loop.epochs),
-        batch_size=min(config.batch_size or loop.batch_size, images),
+        epochs=epochs,
+        patience=config.patience or max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs)),
+        batch_size=batch_size,
         weight_decay=loop.weight_decay,
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
@@ -76,6 +80,12 @@ def resolve(run: Run) -> Settings:
     create_optimizer(name, [torch.zeros(1, requires_grad=True)], lr=settings.lr, options=settings.optimizer_options)
     settings.schedule_over(images)
     return settings
+
+
+def default_epochs(images: int, batch_size: int, loop: LoopConfig) -> int:
+    """Epochs over so many images: ``loop.epochs``, more where these would be too few steps."""
+    steps = math.ceil(images / batch_size)
+    return min(loop.most_epochs, max(loop.epochs, math.ceil(loop.least_steps / steps)))
 
 
 def _rate(run: Run, optimizer: str) -> float:

@@ -17,7 +17,7 @@ from tl_kit.data.transforms import normalize
 from tl_kit.inference import Scorer, StoreReader, run_models
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["PlainSource", "ReusedSource", "Source", "choose_views"]
+__all__ = ["PlainSource", "ReusedSource", "Source", "open_source"]
 
 Indices = NDArray[np.int64]
 
@@ -98,6 +98,17 @@ class ReusedSource:
         return self.reuse.logits(split)
 
 
+def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, int | None]:
+    """Where batches come from, and how many views of an image it has; None where every epoch has its own."""
+    if reuse is None:
+        return PlainSource(run), None
+    views = _choose_views(run, reuse, epochs=epochs)
+    if views:
+        run.reporter.message(f"the frozen part runs once on each of {views} augmented views of an image")
+    source: Source = ReusedSource(run, reuse, views=views)
+    return source, views
+
+
 def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:
     """The tail; where it is the classifier alone, the dropout before it, which the trunk ran through, is put back."""
     p = run.config.regularization.dropout
@@ -106,7 +117,7 @@ def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:
     return nn.Sequential(nn.Dropout(p), reuse.tail)
 
 
-def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
+def _choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
     """Augmented views an image: what the run asks for, never more than its epochs, and what half the cache holds.
 
     0 for the ``head`` policy and without augmentation: images as evaluation sees them.

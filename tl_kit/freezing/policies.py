@@ -16,7 +16,18 @@ from torch import nn
 
 from tl_kit.errors import PolicyError
 
-__all__ = ["POLICIES", "Groups", "Policy", "full", "head", "last", "parameter_groups", "parse_policy"]
+__all__ = [
+    "HEAD_FIRST",
+    "POLICIES",
+    "Groups",
+    "Policy",
+    "full",
+    "gradual",
+    "head",
+    "last",
+    "parameter_groups",
+    "parse_policy",
+]
 
 Groups: TypeAlias = Sequence[Sequence[str]]
 
@@ -38,7 +49,21 @@ def full(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int 
     return frozenset(classifier).union(*groups)
 
 
-POLICIES: dict[str, Callable[..., frozenset[str]]] = {"full": full, "head": head, "last": last}
+def gradual(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier and the group before it, and one group more every ``depth`` epochs (Howard & Ruder 2018)."""
+    body = [group for group in groups if not set(group) <= set(classifier)]
+    return last(body, classifier, epoch=epoch, depth=1 + epoch // (depth or 1))
+
+
+POLICIES: dict[str, Callable[..., frozenset[str]]] = {
+    "full": full,
+    "gradual": gradual,
+    "head": head,
+    "last": last,
+    "lp-ft": full,
+}
+HEAD_FIRST = frozenset({"gradual", "lp-ft"})
+"""Policies whose head is fitted to the pretrained features before anything else trains (LP-FT, Kumar et al. 2022)."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +82,24 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """``head``, ``full`` or ``last:K``. Raises PolicyError with the nearest known name."""
+    """``head``, ``last:K``, ``full``, ``lp-ft`` or ``gradual[:EPOCHS]``.
+
+    Raises PolicyError with the nearest known name.
+    """
     name, separator, depth = text.partition(":")
     if name not in POLICIES:
         near = get_close_matches(name, [*POLICIES, "auto"], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise PolicyError(f"--policy {text}: {hint}known are auto, head, last:K and full")
-    if name != "last":
+        raise PolicyError(f"--policy {text}: {hint}known are auto, head, last:K, full, lp-ft and gradual[:EPOCHS]")
+    if name not in ("last", "gradual"):
         if separator:
             raise PolicyError(f"--policy {text}: {name} takes no depth")
         return Policy(name)
+    if name == "gradual" and not separator:
+        return Policy(name, 1)
     if not depth.isascii() or not depth.isdigit() or int(depth) < 1:
-        raise PolicyError(f"--policy {text}: last takes a number of groups from 1, for example last:2")
+        what = "a number of groups" if name == "last" else "the epochs until the next group trains"
+        raise PolicyError(f"--policy {text}: {name} takes {what}, from 1, for example {name}:2")
     return Policy(name, int(depth))
 
 

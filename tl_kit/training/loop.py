@@ -39,6 +39,8 @@ class Task:
     is the loss that is shown, to which ``penalty()`` is added before the gradient is taken. ``after_step(step)`` comes
     after each update, steps counted from 1; within ``averaged()`` the model holds the weights to evaluate and to keep.
 
+    ``phase(epoch)``, asked before every epoch, gives the task from there on: what trains may change, not the optimizer.
+
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
     """
@@ -62,6 +64,7 @@ class Task:
     penalty: Callable[[], Tensor] | None = None
     after_step: Callable[[int], None] | None = None
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
+    phase: Callable[[int], Task] | None = None
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
@@ -78,15 +81,20 @@ class FitResult:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def fit(task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT) -> FitResult:
+def fit(
+    task: Task, accelerator: Accelerator, *, reporter: Reporter = SILENT, start: FitResult | None = None
+) -> FitResult:
     """Train until the epochs are over, validation has not improved for ``patience`` epochs, or Ctrl-C.
 
+    ``start`` says how good the weights are before the first epoch, where they are worth keeping.
     Raises TrainingError at the first loss that is not finite. Whatever ends the fit, the best state so far has been
     handed to ``on_best``.
     """
-    result = FitResult()
+    result = start or FitResult()
+    phase = task.phase
     try:
         for epoch in range(task.epochs):
+            task = phase(epoch) if phase is not None else task
             seen = [row["val_nll"] for row in result.history if "val_nll" in row]
             row = run_epoch(task, accelerator, epoch, history=seen, reporter=reporter)
             with task.averaged():

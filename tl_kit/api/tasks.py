@@ -1,0 +1,118 @@
+"""A run as the training loop's task: the optimizer, the source of batches, the regularizers, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from tl_kit import metrics
+from tl_kit.api.compilation import compile_for
+from tl_kit.api.keeper import BestKeeper
+from tl_kit.api.regularizers import objective, penalty, weight_average
+from tl_kit.api.run import Run, labels_of
+from tl_kit.api.settings import Settings
+from tl_kit.api.sources import Source
+from tl_kit.errors import TrainingError
+from tl_kit.freezing.modes import set_train_mode
+from tl_kit.optimization.groups import param_groups
+from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
+from tl_kit.optimization.schedules import set_lr
+from tl_kit.training.journal import Journal
+from tl_kit.training.loop import Indices, Task
+
+__all__ = ["agreed_scores", "build_task", "noted"]
+
+
+def build_task(
+    run: Run, order: list[str], settings: Settings, source: Source, keeper: BestKeeper, *, prepare: bool = True
+) -> Task:
+    """What the loop needs. Without ``prepare`` it is a trial: nothing is distributed, compiled, averaged or noted."""
+    on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
+    module: nn.Module = source.module
+    optimizer = _new_optimizer(run, settings)
+    average = None
+    if prepare:
+        average = weight_average(run)
+        module = compile_for(run, module, epochs=settings.epochs, second_order=second_order)
+        module, optimizer = run.accelerator.prepare(module, optimizer)
+    journal = Journal(run.folder if run.writes else None)
+    return Task(
+        model=module,
+        optimizer=optimizer,
+        images=len(run.manifest.split("train")),
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=run.config.seed,
+        patience=settings.patience,
+        clip_norm=settings.clip_norm,
+        objective=objective(run),
+        penalty=penalty(run),
+        after_step=average.update if average else None,
+        averaged=average.in_place if average else nullcontext,
+        second_order=second_order,
+        precision=run.runtime.training,
+        prefetch=on_gpu,
+        batch=noted(run, source),
+        evaluate=lambda: agreed_scores(run, source),
+        multiplier=settings.schedule_over(len(run.manifest.split("train"))),
+        set_rate=set_lr,
+        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size),
+        on_best=keeper,
+        on_epoch=lambda row: journal.write(**row),
+    )
+
+
+def noted(run: Run, source: Source) -> Callable[[Indices, int], tuple[Tensor, Tensor]]:
+    """The source's batches; the run's clock notes when the first of them is there."""
+
+    def batch(indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        found = source.batch(indices, epoch)
+        run.clock.start_training()
+        return found
+
+    return batch
+
+
+def _new_optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:
+    """A new optimizer over what trains, fused on a GPU."""
+    trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
+    groups = param_groups(
+        run.model,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+        trainable=trainable,
+        lr=settings.lr,
+    )
+    return create_optimizer(
+        settings.optimizer,
+        groups,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        options=settings.optimizer_options,
+        fused=run.runtime.on_gpu,
+    )
+
+
+def agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
+    """The first process's validation scores, in all processes: they must agree on the best epoch and on stopping.
+
+    Every process has BatchNorm statistics of its own; those of the first are the ones that are saved.
+    """
+    answer = [_scores(run, source)]
+    broadcast_object_list(answer)
+    if answer[0] is None:
+        raise TrainingError("the model's outputs are no longer finite: try a lower --lr; the best epoch so far is kept")
+    return answer[0]
+
+
+def _scores(run: Run, source: Source) -> Mapping[str, float] | None:
+    """None if an output is not finite."""
+    logits = source.logits("val").numpy().astype(np.float64)
+    if not np.isfinite(logits).all():
+        return None
+    return metrics.summary(metrics.softmax(logits), labels_of(run.manifest.split("val")))

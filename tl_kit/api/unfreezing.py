@@ -1,0 +1,85 @@
+"""Policies under which more trains as the epochs go: phases, each with its audit, and one optimizer through all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
+
+from tl_kit.api.reuse import open_reuse
+from tl_kit.api.run import Run
+from tl_kit.api.settings import Settings
+from tl_kit.api.sources import Source, open_source
+from tl_kit.api.tasks import agreed_scores, noted
+from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
+from tl_kit.freezing.modes import apply_policy, set_train_mode
+from tl_kit.optimization.groups import param_groups
+from tl_kit.training.loop import Task
+
+__all__ = ["Unfreezing"]
+
+
+class Unfreezing:
+    """What trains in each epoch. Made when the first phase's policy is applied and its train mode set.
+
+    ``source`` is that of the phase under way; ``ended`` holds the audits of the phases before it.
+    """
+
+    def __init__(self, run: Run, order: list[str]) -> None:
+        self.run = run
+        self.order = order
+        self.names = run.trainable(0)
+        self.before = frozen_tensors(run.model)
+        self.ended: tuple[tuple[str, Audit], ...] = ()
+        self.began = 0
+        self.source: Source
+
+    def length(self, epoch: int, epochs: int) -> int:
+        """Epochs of the phase that begins in ``epoch``."""
+        names = self.run.trainable(epoch)
+        return len(list(takewhile(lambda later: self.run.trainable(later) == names, range(epoch, epochs))))
+
+    def audit(self) -> Audit:
+        """That of the phase under way. Raises AuditError if anything frozen has changed."""
+        return run_audit(self.run.model, self.before)
+
+    def follow(self, first: Task, settings: Settings, source: Source) -> Callable[[int], Task]:
+        """``Task.phase``: the first task until the policy lets more train, then one for each phase."""
+        self.source = source
+        current = first
+
+        def phase(epoch: int) -> Task:
+            nonlocal current
+            if self.run.trainable(epoch) != self.names:
+                current = self._next(current, settings, epoch)
+            return current
+
+        return phase
+
+    def _next(self, task: Task, settings: Settings, epoch: int) -> Task:
+        """The task of the phase that begins in ``epoch``; the optimizer keeps its state of what trained before."""
+        run = self.run
+        self.ended += ((f"epochs {self.began + 1} to {epoch}", self.audit()),)
+        new = run.trainable(epoch) - self.names
+        self.names, self.began = run.trainable(epoch), epoch
+        apply_policy(run.model, self.names)
+        length = self.length(epoch, settings.epochs)
+        self.source, _ = open_source(run, open_reuse(run, self.order), epochs=length)
+        set_train_mode(run.model, self.order)
+        self.before = frozen_tensors(run.model)
+        for group in param_groups(
+            run.model,
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+            trainable=new,
+            lr=settings.lr,
+        ):
+            task.optimizer.add_param_group({**group, "initial_lr": group["lr"]})
+        run.reporter.message(f"epoch {epoch + 1}: {len(new)} more tensors train, {len(self.before)} stay frozen")
+        source = self.source
+        return replace(
+            task,
+            model=run.accelerator.prepare(source.module),
+            batch=noted(run, source),
+            evaluate=lambda: agreed_scores(run, source),
+        )
