@@ -46,7 +46,7 @@ def test_gradual_frees_one_group_more_each_time_and_then_all() -> None:
     assert [len(names) for names in freed] == [2, 2, 4, 4, 5, 5, 5, 5, 5, 5]
     assert all(before <= after for before, after in pairwise(freed))
     assert gradual(GROUPS, ["head"], epoch=0, depth=1) == {"c", "head"}
-    assert gradual(GROUPS[:3] + [["norm", "head"]], ["head"], epoch=0, depth=1) == {"norm", "head"}
+    assert gradual([*GROUPS[:3], ["norm", "head"]], ["head"], epoch=0, depth=1) == {"norm", "head"}
 
 
 def test_names_and_rhythms() -> None:
