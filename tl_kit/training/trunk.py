@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 __all__ = ["Tail", "Trunk", "find_cut", "prove_cut"]
 
-_SMALL_BLANK = 64  # pixels a side: at 224, the blank image's way through the trunk would be a fifth of a training step
+_SMALL_BLANK = 64  # pixels a side: at 224, the blank image's way through the trunk takes a tenth of a training step
 
 
 class _CutReachedError(Exception):
