@@ -3,7 +3,7 @@
     python benchmarks/cost_against_images.py --data PATH/TO/clothing
 
 The images are random pieces of those in the training folder, each nine tenths as wide and as high, saved again. A run
-starts without a cache. `last:2` runs two epochs on two views, `full` one epoch.
+starts without a cache. `last:2` runs two epochs on two views, `full` one epoch. Finished cells are kept.
 """
 
 from __future__ import annotations
@@ -96,15 +96,19 @@ def main() -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=[100, 300, 1000, 3000, 10000])
     parser.add_argument("--json", type=Path, default=RESULTS)
     given = parser.parse_args()
-    table: dict[str, dict[str, float]] = {policy: {} for policy in EPOCHS}
-    content: dict[str, Any] = {"machine": describe(), "seconds": table}
+    content: dict[str, Any] = json.loads(given.json.read_text()) if given.json.exists() else {}
+    table: dict[str, dict[str, float]] = content.setdefault("seconds", {policy: {} for policy in EPOCHS})
+    content["machine"] = describe()
     for count in given.counts:
+        if all(str(count) in times for times in table.values()):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             write_pieces(given.data, Path(folder), count)
             for policy, times in table.items():
-                times[str(count)] = seconds(Path(folder), policy)
-                print(f"{policy}, {count} images: {times[str(count)]:.1f} s", flush=True)
-        given.json.write_text(json.dumps(content, indent=1) + "\n")
+                if str(count) not in times:
+                    times[str(count)] = seconds(Path(folder), policy)
+                    print(f"{policy}, {count} images: {times[str(count)]:.1f} s", flush=True)
+                    given.json.write_text(json.dumps(content, indent=1) + "\n")
     content["exponents"] = {policy: exponent(times) for policy, times in table.items()}
     print(content["exponents"])
     given.json.write_text(json.dumps(content, indent=1) + "\n")

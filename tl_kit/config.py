@@ -26,6 +26,7 @@ __all__ = [
     "OptimizerDefaults",
     "Options",
     "PredictConfig",
+    "ProbeConfig",
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
@@ -211,6 +212,16 @@ class RegularizationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Linear probes on pooled features of at most ``stages`` stages: folds, and the values of C that are tried."""
+
+    stages: int = 5
+    folds: int = 5
+    strengths: tuple[float, ...] = (0.01, 0.1)
+    max_iter: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
 class RangeTestConfig:
     """``--lr auto``: so many steps, the rate rising from ``lowest`` to ``highest`` times the optimizer's usual one."""
 
@@ -291,6 +302,7 @@ class FinetuneConfig:
     augment_options: Options = ()
     regularization: RegularizationConfig = RegularizationConfig()
     range_test: RangeTestConfig = RangeTestConfig()
+    probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
     runtime: RuntimeConfig = RuntimeConfig()

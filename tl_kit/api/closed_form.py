@@ -19,7 +19,7 @@ from tl_kit.training.head import HeadFit, fit_head
 from tl_kit.training.journal import Journal
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
-__all__ = ["fit_closed_form", "fit_head_first", "wants_closed_form"]
+__all__ = ["fit_closed_form", "fit_head_first", "head_run", "wants_closed_form"]
 
 
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
@@ -67,12 +67,7 @@ def fit_head_first(run: Run) -> Audit:
 
     Raises ConfigError for a classifier that is not one linear layer on flat features.
     """
-    config = replace(run.config, policy="head", optimizer=None, optimizer_options=())
-    head = replace(run, policy=Policy("head"), config=config)
-    apply_policy(head.model, head.trainable())
-    head.runtime.place(head.model)
-    order = forward_order(head.model, head.runtime.batch(torch.zeros((2, *head.preprocessing.input_size))))
-    reuse = open_reuse(head, order)
+    head, reuse = head_run(run)
     if reuse is None or not _is_linear(head, reuse):
         raise ConfigError(
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
@@ -81,6 +76,16 @@ def fit_head_first(run: Run) -> Audit:
     outcome = fit_closed_form(head, reuse)
     run.manifest = head.manifest  # without the images that turned out to be undecodable
     return outcome.audit
+
+
+def head_run(run: Run) -> tuple[Run, Reuse | None]:
+    """The same run under ``--policy head``, its policy applied, and the reuse of all that this freezes."""
+    config = replace(run.config, policy="head", optimizer=None, optimizer_options=())
+    head = replace(run, policy=Policy("head"), config=config)
+    apply_policy(head.model, head.trainable())
+    head.runtime.place(head.model)
+    order = forward_order(head.model, head.runtime.batch(torch.zeros((2, *head.preprocessing.input_size))))
+    return head, open_reuse(head, order)
 
 
 def _is_linear(run: Run, reuse: Reuse) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,42 +13,64 @@ from torch import nn
 from tl_kit.api.run import Run
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
+from tl_kit.training.loop import Task
 
-__all__ = ["compile_errors", "compile_for", "pays_back"]
-
-# A training step's forward, backward and update, in forward passes: EfficientNet-Lite0 trains at 42 images a second on
-# 2 cores and runs forward at 177, both in fp32.
-_STEP_IN_FORWARD_PASSES = 4.2
+__all__ = ["compile_errors", "compile_later", "compile_now", "pays_back"]
 
 
 def pays_back(images: int, *, images_per_second: float, config: RuntimeConfig = RuntimeConfig()) -> bool:
-    """Whether compilation gains more time over ``images`` training images than it takes.
-
-    ``images_per_second``: of a forward pass in fp32, without compilation.
-    """
-    seconds = images * _STEP_IN_FORWARD_PASSES / images_per_second
-    return seconds * config.compile_gain > config.compile_seconds
+    """Whether compilation gains more time over ``images`` training images, at the present rate, than it takes."""
+    return images / images_per_second * config.compile_gain > config.compile_seconds
 
 
-def compile_for(run: Run, module: nn.Module, *, epochs: int, second_order: bool) -> nn.Module:
-    """The module compiled for training, or as it is; parameters are shared, and evaluation runs the plain model.
+def compile_now(run: Run, module: nn.Module, *, second_order: bool) -> nn.Module:
+    """The module compiled for training where the run says "on"; parameters are shared, evaluation runs the plain model.
 
-    With ``compile`` "auto", only on a CPU and for a whole model: the cost and the gain have been measured there, and a
-    tail is too small. Raises ConfigError for "on" with an optimizer that differentiates gradients again.
+    Raises ConfigError with an optimizer that differentiates gradients again.
     """
     config = run.config.runtime
-    if config.compile == "on" and second_order:
-        raise ConfigError("--compile on: compiled models have no second derivatives, which this --optimizer needs")
-    if config.compile == "off" or config.mode == "plain":
+    if config.compile != "on" or config.mode == "plain":
         return module
-    if config.compile == "auto":
-        whole = module is run.model and run.runtime.device.type == "cpu" and not second_order
-        if not whole or run.decision is None:
-            return module
-        images = epochs * len(run.manifest.split("train"))
-        if not pays_back(images, images_per_second=run.decision.images_per_second["fp32"], config=config):
-            return module
-        run.reporter.message("torch.compile: pays back within this run (--compile off turns it off)")
+    if second_order:
+        raise ConfigError("--compile on: compiled models have no second derivatives, which this --optimizer needs")
+    return _compile(module, config)
+
+
+def compile_later(run: Run, task: Task) -> Task:
+    """Under "auto": a task that is compiled after its first epoch, if the epochs that follow pay for it at its rate.
+
+    Only on a CPU, where cost and gain have been measured, and for whole models: a tail is too small.
+    """
+    config = run.config.runtime
+    on_cpu = run.runtime.device.type == "cpu" and config.mode != "plain"
+    if config.compile != "auto" or not on_cpu or task.second_order or task.model is not run.model:
+        return task
+    rates: list[float] = []
+
+    def noting(row: Mapping[str, float]) -> None:
+        rates.append(row["images_per_second"])
+        task.on_epoch(row)
+
+    return replace(task, on_epoch=noting, phase=_phase(run, task, rates, noting))
+
+
+def _phase(
+    run: Run, task: Task, rates: list[float], noting: Callable[[Mapping[str, float]], None]
+) -> Callable[[int], Task]:
+    current = replace(task, on_epoch=noting)
+
+    def phase(epoch: int) -> Task:
+        nonlocal current
+        left = (task.epochs - epoch) * task.images
+        if epoch == 1 and pays_back(left, images_per_second=rates[0], config=run.config.runtime):
+            run.reporter.message("torch.compile: pays back within this run (--compile off turns it off)")
+            current = replace(current, model=_compile(task.model, run.config.runtime))
+        return current
+
+    return phase
+
+
+def _compile(module: nn.Module, config: RuntimeConfig) -> nn.Module:
     return cast(nn.Module, torch.compile(module, backend=config.compile_backend))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from accelerate.utils import broadcast_object_list
 
@@ -44,9 +42,9 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         torch.manual_seed(run.config.seed)
         if run.config.lr == "auto":
             settings = _choose_rate(run, order, settings, source, keeper)
-        task = build_task(run, order, settings, source, keeper)
+        task = phases.follow(build_task(run, order, settings, source, keeper), settings, source)
         start = _first_state(run, source, keeper)
-        result, error = _fit(run, replace(task, phase=phases.follow(task, settings, source)), keeper, start)
+        result, error = _fit(run, task, keeper, start)
     if not keeper.best:
         raise KeyboardInterrupt
     keeper.restore()

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from tl_kit.training.features import FeatureStore
 from tl_kit.training.files import write_atomically
 from tl_kit.training.trunk import Tail, Trunk, find_cut, prove_cut
 
-__all__ = ["EVAL", "Reuse", "cache_root", "open_reuse"]
+__all__ = ["EVAL", "Reuse", "cache_root", "open_reuse", "pixels_of", "row_name", "stage_store"]
 
 EVAL = "eval"
 _VIEW_SEED = 0  # the same views for every run: members with other seeds then share them, each in its own order
@@ -60,7 +60,7 @@ class Reuse:
     def rows(self, samples: tuple[Sample, ...], view: str | list[str] = EVAL) -> Tensor:
         """Trunk outputs (n, ...) of samples, each in the given view; they must have been filled."""
         views = [view] * len(samples) if isinstance(view, str) else view
-        return self.store.get([_row(s, v) for s, v in zip(samples, views, strict=True)])
+        return self.store.get([row_name(s, v) for s, v in zip(samples, views, strict=True)])
 
     def fill(self, split: str, views: tuple[str, ...] = (EVAL,)) -> None:
         """Compute what is missing of a split, decoding only the images that need it."""
@@ -81,7 +81,7 @@ class Reuse:
         for view, samples in wanted.items():
             kept = [s for s in samples if s.digest not in gone]
             with run.clock("features"), model_context([self.trunk.model], run.runtime):
-                self.store.add([_row(s, view) for s in kept], self._batches(kept, view))
+                self.store.add([row_name(s, view) for s in kept], self._batches(kept, view))
 
     def logits(self, split: str) -> Tensor:
         """The model's outputs on a split, as the inference loop would give them: (n, classes), float32, on the CPU."""
@@ -96,13 +96,13 @@ class Reuse:
 
     def _missing(self, split: str, view: str) -> list[Sample]:
         samples = self.run.manifest.split(split)
-        return [samples[i] for i in self.store.missing([_row(s, view) for s in samples])]
+        return [samples[i] for i in self.store.missing([row_name(s, view) for s in samples])]
 
     def _batches(self, samples: list[Sample], view: str) -> Iterator[Tensor]:
         run, size = self.run, self.run.runtime.batch_size
         for start in range(0, len(samples), size):
             part = samples[start : start + size]
-            images = normalize(run.runtime.batch(_pixels(run, part, view)), run.preprocessing)
+            images = normalize(run.runtime.batch(pixels_of(run, part, view)), run.preprocessing)
             yield forward_rows(self.trunk, images).cpu()
             run.reporter.advance(len(part))
 
@@ -140,6 +140,11 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     return Reuse(run, Trunk(run.model, cut).eval(), tail, store, proof.row_bytes)
 
 
+def stage_store(run: Run, reuse: Reuse, names: Sequence[str]) -> FeatureStore:
+    """Where features pooled at these stages are kept, beside the reuse's own rows."""
+    return FeatureStore(reuse.store.root, _key(run, f"{reuse.tail.cut}, stages {names}"), reuse.store.limit)
+
+
 def _writable(root: Path, run: Run) -> bool:
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -160,11 +165,13 @@ def view_of(indices: NDArray[np.int64], epoch: int, *, views: int, seed: int, im
     return [view_names(views)[(first[index] + epoch) % views] for index in indices]
 
 
-def _row(sample: Sample, view: str) -> str:
+def row_name(sample: Sample, view: str) -> str:
+    """What a stored row is called: the image's content and the view."""
     return f"{sample.digest}/{view}"
 
 
-def _pixels(run: Run, samples: list[Sample], view: str) -> Tensor:
+def pixels_of(run: Run, samples: list[Sample], view: str) -> Tensor:
+    """A uint8 batch (n, 3, h, w) of samples in one view."""
     if view == EVAL:
         return torch.stack(run.store.get(samples, crop=True))
     transform = TrainTransform(run.preprocessing, run.augment)

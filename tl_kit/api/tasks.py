@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from tl_kit import metrics
-from tl_kit.api.compilation import compile_for
+from tl_kit.api.compilation import compile_now
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.regularizers import objective, penalty, weight_average
 from tl_kit.api.run import Run, labels_of
@@ -38,7 +38,7 @@ def build_task(
     average = None
     if prepare:
         average = weight_average(run)
-        module = compile_for(run, module, epochs=settings.epochs, second_order=second_order)
+        module = compile_now(run, module, second_order=second_order)
         module, optimizer = run.accelerator.prepare(module, optimizer)
     journal = Journal(run.folder if run.writes else None)
     return Task(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 
+from tl_kit.api.compilation import compile_later
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings
@@ -43,9 +44,14 @@ class Unfreezing:
         """That of the phase under way. Raises AuditError if anything frozen has changed."""
         return run_audit(self.run.model, self.before)
 
-    def follow(self, first: Task, settings: Settings, source: Source) -> Callable[[int], Task]:
-        """``Task.phase``: the first task until the policy lets more train, then one for each phase."""
+    def follow(self, first: Task, settings: Settings, source: Source) -> Task:
+        """The first task, and after it one for each phase that the policy has."""
         self.source = source
+        if self.length(0, settings.epochs) == settings.epochs:
+            return compile_later(self.run, first)
+        return replace(first, phase=self._phase(first, settings))
+
+    def _phase(self, first: Task, settings: Settings) -> Callable[[int], Task]:
         current = first
 
         def phase(epoch: int) -> Task:

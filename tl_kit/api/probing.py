@@ -1,0 +1,94 @@
+"""One pass of the frozen network over the training images: features of every stage, and the inputs of the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_kit.api.closed_form import head_run
+from tl_kit.api.reuse import EVAL, Reuse, pixels_of, row_name, stage_store
+from tl_kit.api.run import Run, labels_of
+from tl_kit.data.manifest import Sample
+from tl_kit.data.transforms import normalize
+from tl_kit.inference import forward_rows, model_context
+from tl_kit.training.stages import StageProbe, probe_stages, stage_features, stage_names
+
+__all__ = ["HEAD_INPUT", "run_probes"]
+
+HEAD_INPUT = "head input"
+
+
+def run_probes(run: Run) -> list[StageProbe]:
+    """Linear probes of the training images at each stage and at the head's input, from the input up.
+
+    Empty where the model has no cut before its head, or a class has fewer than two training images.
+    """
+    head, reuse = head_run(run)
+    run.manifest = head.manifest
+    if reuse is None:
+        return []
+    names = stage_names(run.model, most=run.config.probe.stages)
+    stages = _stages(head, reuse, names)
+    run.manifest = head.manifest
+    samples = run.manifest.split("train")
+    flat = reuse.rows(samples).float().flatten(1).numpy()
+    features: dict[str, NDArray[np.float32]] = {**stages, HEAD_INPUT: flat}
+    with run.clock("train"):
+        return probe_stages(features, labels_of(samples), config=run.config.probe, seed=run.config.split.split_seed)
+
+
+def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.float32]]:
+    """Pooled features (n, channels) of the training images by stage, from the cache or from one pass."""
+    if not names:
+        reuse.fill("train")
+        return {}
+    store = stage_store(run, reuse, names)
+    samples = run.manifest.split("train")
+    lacking = [samples[i] for i in store.missing([row_name(sample, EVAL) for sample in samples])]
+    if lacking:
+        gone = run.decode(lacking, crop=True)
+        lacking = [sample for sample in lacking if sample.digest not in gone]
+        run.reporter.start("features of all stages", len(lacking))
+        with run.clock("features"):
+            pooled, inputs = _pass(run, reuse, names, lacking)
+        store.add([row_name(sample, EVAL) for sample in lacking], iter([pooled]))
+        new = reuse.store.missing([row_name(sample, EVAL) for sample in lacking])
+        reuse.store.add([row_name(lacking[i], EVAL) for i in new], iter([inputs[new]]))
+    else:
+        reuse.fill("train")
+    kept = run.manifest.split("train")
+    rows = store.get([row_name(sample, EVAL) for sample in kept]).numpy()
+    return _split(run, names, rows)
+
+
+def _pass(run: Run, reuse: Reuse, names: list[str], samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    """All stages' features side by side (n, sum of channels), and the head's inputs (n, ...)."""
+    pooled, inputs = [], []
+    with model_context([run.model], run.runtime):
+        for batch in _batches(run, samples):
+            rows, found = stage_features(run.model, names, batch, call=partial(forward_rows, reuse.trunk))
+            pooled.append(torch.cat([found[name] for name in names], dim=1).cpu())
+            inputs.append(rows.cpu())
+    return torch.cat(pooled), torch.cat(inputs)
+
+
+def _batches(run: Run, samples: list[Sample]) -> Iterator[Tensor]:
+    size = run.runtime.batch_size
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        yield normalize(run.runtime.batch(pixels_of(run, part, EVAL)), run.preprocessing)
+        run.reporter.advance(len(part))
+
+
+def _split(run: Run, names: list[str], rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Columns by stage: their widths are those of one image's features."""
+    blank = run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))
+    with model_context([run.model], run.runtime):
+        _, found = stage_features(run.model, names, blank)
+    ends = np.cumsum([found[name].shape[1] for name in names])
+    return dict(zip(names, np.split(rows, ends[:-1], axis=1), strict=True))

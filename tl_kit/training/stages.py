@@ -1,0 +1,128 @@
+"""Pooled features at every stage of a network, from one forward pass, and how well a linear probe does on each.
+
+Alain & Bengio 2017, "Understanding intermediate layers using linear classifier probes": on images like those of the
+pretraining, the last stage separates the classes best; where an earlier one does, the last stages have learned to
+ignore what matters here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tl_kit.config import ProbeConfig
+
+__all__ = ["StageProbe", "probe_stages", "stage_features", "stage_names"]
+
+
+@dataclass(frozen=True)
+class StageProbe:
+    """A stage's module name and channels, and the cross-validated accuracy of a logistic regression on its features.
+
+    ``error`` is the standard error over the folds, ``strength`` scikit-learn's C.
+    """
+
+    stage: str
+    channels: int
+    accuracy: float
+    error: float
+    strength: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def stage_names(model: nn.Module, *, most: int) -> list[str]:
+    """Modules at the ends of timm's stages, from the input up: at most ``most``, evenly spread, the last among them.
+
+    Empty for a model that timm has no stages of.
+    """
+    info = getattr(model, "feature_info", None)
+    modules = dict(model.named_modules())
+    entries = info if isinstance(info, list) else []
+    names = list(dict.fromkeys(entry["module"] for entry in entries if entry.get("module") in modules))
+    if len(names) <= most:
+        return names
+    return [names[round(index)] for index in np.linspace(0, len(names) - 1, most)]
+
+
+def stage_features(
+    model: nn.Module, names: Sequence[str], images: Tensor, *, call: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output (n, ...) and, by name, each stage's output averaged over positions (n, channels), float32.
+
+    Outputs are (n, c, h, w), (n, h, w, c) or (n, tokens, c), as timm's card of the stage says. ``call``: what runs the
+    model on images (n, 3, h, w), where it is not the model itself.
+    """
+    channels = {entry["module"]: int(entry["num_chs"]) for entry in getattr(model, "feature_info", ())}
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                found[name] = _pool(output.float(), channels.get(name, -1))
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        output = (call or model)(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, {name: rows[: len(images)] for name, rows in found.items()}
+
+
+def _pool(output: Tensor, channels: int) -> Tensor:
+    if output.ndim == 4 and output.shape[1] != channels and output.shape[3] == channels:
+        return output.mean((1, 2))
+    return output.mean((2, 3)) if output.ndim == 4 else output.mean(1) if output.ndim == 3 else output.flatten(1)
+
+
+def probe_stages(
+    features: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64], *, config: ProbeConfig, seed: int
+) -> list[StageProbe]:
+    """Cross-validate a logistic regression on each stage's features (n, d); the same stratified folds for all.
+
+    Empty where a class has fewer than two images: there is nothing to validate on.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(config.folds, int(np.bincount(labels)[np.unique(labels)].min()))
+    if folds < 2:
+        return []
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+    return [_probe(name, values, labels, splits, config) for name, values in features.items()]
+
+
+def _probe(
+    name: str,
+    values: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    config: ProbeConfig,
+) -> StageProbe:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    best: StageProbe | None = None
+    for strength in config.strengths:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=config.max_iter))
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore")  # an unconverged fit is judged by its accuracy like any other
+            scores = cross_val_score(model, values, labels, cv=splits)
+        error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
+        if best is None or scores.mean() > best.accuracy:
+            best = StageProbe(name, values.shape[1], float(scores.mean()), error, strength)
+    assert best is not None
+    return best
