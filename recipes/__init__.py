@@ -3,6 +3,15 @@
 from recipes.average_ensemble import average_ensemble
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
+from recipes.gradual_unfreezing import gradual_unfreezing
 from recipes.linear_probe import linear_probe
+from recipes.lp_ft import lp_ft
 
-__all__ = ["average_ensemble", "finetune_last_layers", "full_finetune", "linear_probe"]
+__all__ = [
+    "average_ensemble",
+    "finetune_last_layers",
+    "full_finetune",
+    "gradual_unfreezing",
+    "linear_probe",
+    "lp_ft",
+]

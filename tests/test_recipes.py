@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from recipes import average_ensemble, finetune_last_layers, full_finetune, linear_probe
+from recipes import (
+    average_ensemble,
+    finetune_last_layers,
+    full_finetune,
+    gradual_unfreezing,
+    linear_probe,
+    lp_ft,
+)
 from tests.api.helpers import write_images
 from tl_kit import FinetuneConfig, finetune
 from tl_kit.zoo.starter import starter_path
@@ -38,6 +45,20 @@ def test_last_layers_and_full_train_what_they_name(data: Path, tmp_path: Path) -
     assert full.policy == "full"
     assert 1280 * 3 + 3 < last.trainable_parameters < full.trainable_parameters
     assert (last.audit["frozen_tensors"] > 0, full.audit["frozen_tensors"]) == (True, 0)
+
+
+def test_the_head_comes_first_and_then_all_or_group_by_group(data: Path, tmp_path: Path) -> None:
+    probe = linear_probe(LITE0, data, out=tmp_path / "probe")
+    both = [
+        lp_ft(LITE0, data, epochs=1, out=tmp_path / "lp-ft"),
+        gradual_unfreezing(LITE0, data, rhythm=1, epochs=2, out=tmp_path / "gradual"),
+    ]
+    assert [run.policy for run in both] == ["lp-ft", "gradual:1"]
+    for run in both:
+        assert run.audit["phases"][0] == {"phase": "head", **probe.audit}
+        assert run.val is not None
+        assert probe.val is not None
+        assert run.val["accuracy"] >= probe.val["accuracy"], "the fitted head is there to be kept"
 
 
 def test_an_average_ensemble_has_every_member_and_a_receipt(

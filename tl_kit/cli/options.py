@@ -96,7 +96,11 @@ DataOfMembers = Annotated[
     Path | None, typer.Option("--data", help="Images to score on (default: those that the members were trained on).")
 ]
 Policy = Annotated[
-    str, typer.Option("--policy", help="What trains: head, last:K (groups of layers, from the head), full, or auto.")
+    str,
+    typer.Option(
+        "--policy",
+        help="What trains: head, last:K (groups of layers, from the head), full, lp-ft, gradual[:EPOCHS], auto.",
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many (default: by policy).")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Images a training step (default: by data).")]
