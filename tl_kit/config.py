@@ -239,7 +239,8 @@ class LoopConfig:
 
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
     than ``least_steps`` steps.
-    ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it; norms and biases are exempt.
+    ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
+    how much); norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
     below the head once more.
     """
@@ -255,7 +256,7 @@ class LoopConfig:
     patience: int = 5
     batch_size: int = 32
     warmup_epochs: float = 0.5
-    weight_decay: float = 0.05
+    weight_decay: float | None = None
     clip_norm: float = 1.0
     layer_decay: float | None = None
 
@@ -386,15 +387,27 @@ class OptimizerDefaults:
 
     ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
     gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work: there, fine-tuning starts at
-    ``clipped_scale``. An optimizer that is not listed starts at the rate of its own constructor. ``options`` are those
-    of the lecture's optimizers.
+    ``clipped_scale``. An optimizer that is not listed starts at the rate of its own constructor. Plain SGD's rate is
+    that of momentum divided by 1 - 0.9, which is how much further a velocity carries.
+
+    ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
+    penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
+    are those of the lecture's optimizers.
     """
 
     finetune_scale: float = 0.1
     clipped_scale: float = 0.3
+    weight_decay: float = 2e-5
+    weight_decays: Mapping[str, float] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"), 0.05),
+            **dict.fromkeys(("adamw", "nadamw", "adoptw", "cadamw", "lion", "muon", "adan", "kron"), 0.05),
+        }
+    )
     learning_rates: Mapping[str, float] = field(
         default_factory=lambda: {
-            **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw"), 0.1),
+            "sgd": 1.0,
+            **dict.fromkeys(("momentum", "nesterov", "nesterovw"), 0.1),
             **dict.fromkeys(("sgdw", "sgdp", "sgdc", "csgdw", "csgdp", "csgdc"), 0.1),
             **dict.fromkeys(("bnbsgd", "bnbsgd8bit", "fusedsgd"), 0.1),
             **dict.fromkeys(("adam", "adam-uncorrected", "adamw", "rmsprop"), 1e-3),

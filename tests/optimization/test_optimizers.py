@@ -16,6 +16,7 @@ from tl_kit.optimization.optimizers import (
     HEAD_ONLY,
     create_optimizer,
     default_lr,
+    default_weight_decay,
     needs_second_order,
     optimizer_names,
 )
@@ -100,7 +101,7 @@ def test_unknown_names_answer_with_the_nearest(wrong: str, right: str) -> None:
 @pytest.mark.parametrize(
     ("name", "scratch"),
     [
-        *(("sgd", 0.1), ("momentum", 0.1), ("nesterov", 0.1), ("adagrad", 1e-2), ("rmsprop", 1e-3)),
+        *(("sgd", 1.0), ("momentum", 0.1), ("nesterov", 0.1), ("adagrad", 1e-2), ("rmsprop", 1e-3)),
         *(("adam", 1e-3), ("adam-uncorrected", 1e-3), ("adamw", 1e-3), ("lion", 1e-4), ("muon", 1e-3)),
     ],
 )
@@ -209,3 +210,15 @@ def test_fused_on_cuda_takes_the_same_steps(name: str) -> None:
             optimizer.step()
         paths.append(weight.detach().cpu())
     torch.testing.assert_close(paths[0], paths[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("momentum", 0.05), ("adamw", 0.05), ("adam", 2e-5), ("rmsprop", 2e-5), ("radam", 2e-5)]
+)
+def test_a_coupled_penalty_is_weak_where_the_method_divides_by_its_size(name: str, expected: float) -> None:
+    assert default_weight_decay(name) == expected
+
+
+def test_the_decay_of_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'adamw'"):
+        default_weight_decay("adamww")

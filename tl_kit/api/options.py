@@ -84,7 +84,7 @@ def _check_loop(loop: LoopConfig) -> None:
         ("--weight-decay", loop.weight_decay),
         ("--clip-norm", loop.clip_norm),
     ):
-        if not 0 <= value < math.inf:
+        if value is not None and not 0 <= value < math.inf:
             raise ConfigError(f"{flag} {value}: must be a finite number of at least 0")
     if loop.layer_decay is not None and not 0 < loop.layer_decay <= 1:
         raise ConfigError(f"--layer-decay {loop.layer_decay}: must be above 0 and at most 1")

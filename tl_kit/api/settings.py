@@ -10,7 +10,7 @@ import torch
 
 from tl_kit.api.run import Run
 from tl_kit.config import LoopConfig, OptimizerDefaults, RegularizationConfig
-from tl_kit.optimization.optimizers import create_optimizer, default_lr, parse_options
+from tl_kit.optimization.optimizers import create_optimizer, default_lr, default_weight_decay, parse_options
 from tl_kit.optimization.schedules import Schedule, create_schedule, parse_schedule_options
 
 __all__ = ["Settings", "default_epochs", "resolve"]
@@ -70,7 +70,7 @@ def resolve(run: Run) -> Settings:
         epochs=epochs,
         patience=config.patience or max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs)),
         batch_size=batch_size,
-        weight_decay=loop.weight_decay,
+        weight_decay=default_weight_decay(name) if loop.weight_decay is None else loop.weight_decay,
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,

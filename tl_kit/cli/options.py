@@ -98,8 +98,7 @@ DataOfMembers = Annotated[
 Policy = Annotated[
     str,
     typer.Option(
-        "--policy",
-        help="What trains: head, last:K (groups of layers, from the head), full, lp-ft, gradual[:EPOCHS], auto.",
+        "--policy", help="What trains: head, last:K (groups, from the head), full, lp-ft, gradual[:EPOCHS], auto."
     ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many (default: by policy).")]
@@ -127,8 +126,11 @@ ScheduleOpt = Annotated[
 ]
 Warmup = Annotated[float, typer.Option("--warmup", metavar="EPOCHS", help="The rate rises evenly for so long.")]
 WeightDecay = Annotated[
-    float,
-    typer.Option("--weight-decay", help="As the optimizer has it: in the gradient (L2), or decoupled (adamw)."),
+    float | None,
+    typer.Option(
+        "--weight-decay",
+        help="In the gradient (L2), or decoupled (adamw), as the optimizer has it (default: by optimizer).",
+    ),
 ]
 ClipNorm = Annotated[float, typer.Option("--clip-norm", help="Largest norm of the gradient; 0: any.")]
 LayerDecay = Annotated[

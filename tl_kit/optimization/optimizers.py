@@ -18,6 +18,7 @@ __all__ = [
     "HEAD_ONLY",
     "create_optimizer",
     "default_lr",
+    "default_weight_decay",
     "needs_second_order",
     "optimizer_names",
     "parse_options",
@@ -38,6 +39,13 @@ def default_lr(name: str, *, pretrained: bool) -> float:
     """The usual starting rate, or a tenth of it for pretrained weights (:class:`OptimizerDefaults`)."""
     spec = _usable(name)
     return spec.default_lr * (OptimizerDefaults().finetune_scale if pretrained else 1.0)
+
+
+def default_weight_decay(name: str) -> float:
+    """The usual weight decay, coupled or decoupled as the optimizer has it (:class:`OptimizerDefaults`)."""
+    defaults = OptimizerDefaults()
+    _usable(name)
+    return defaults.weight_decays.get(name, defaults.weight_decay)
 
 
 def parse_options(name: str, pairs: Sequence[str]) -> dict[str, object]:
