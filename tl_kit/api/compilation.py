@@ -23,17 +23,10 @@ def pays_back(images: int, *, images_per_second: float, config: RuntimeConfig = 
     return images / images_per_second * config.compile_gain > config.compile_seconds
 
 
-def compile_now(run: Run, module: nn.Module, *, second_order: bool) -> nn.Module:
-    """The module compiled for training where the run says "on"; parameters are shared, evaluation runs the plain model.
-
-    Raises ConfigError with an optimizer that differentiates gradients again.
-    """
+def compile_now(run: Run, module: nn.Module) -> nn.Module:
+    """The module compiled for training where the run says "on"; parameters are shared, evaluation is not compiled."""
     config = run.config.runtime
-    if config.compile != "on" or config.mode == "plain":
-        return module
-    if second_order:
-        raise ConfigError("--compile on: compiled models have no second derivatives, which this --optimizer needs")
-    return _compile(module, config)
+    return _compile(module, config) if config.compile == "on" else module
 
 
 def compile_later(run: Run, task: Task) -> Task:

@@ -41,7 +41,7 @@ class Curves:
 
     ``val_nll`` (nats) and ``val_accuracy`` (0 to 1) are None for a run without validation images. ``best_epoch`` is
     the epoch whose weights were kept: highest accuracy, then lowest NLL, then the first; without validation images
-    the last.
+    the last; 0 where the state before the first epoch was better than all.
     """
 
     epochs: tuple[int, ...]
@@ -52,7 +52,7 @@ class Curves:
     best_epoch: int
 
 
-def draw_curves(folder: Path) -> Path:
+def draw_curves(folder: Path, *, best_epoch: int | None = None) -> Path:
     """Draw ``folder/metrics.jsonl`` into ``folder/curves.png``, which is replaced; returns its path.
 
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
@@ -62,7 +62,7 @@ def draw_curves(folder: Path) -> Path:
 
     journal, picture = folder / _METRICS, folder / "curves.png"
     try:
-        figure = curves_figure(curve_data(_rows(journal)), title=folder.resolve().name)
+        figure = curves_figure(curve_data(_rows(journal), best_epoch=best_epoch), title=folder.resolve().name)
     except ValueError as error:
         raise CheckpointError(f"{journal}: {error}") from error
     FigureCanvasAgg(figure)
@@ -93,7 +93,7 @@ def _rows(journal: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def curve_data(rows: Sequence[Mapping[str, Any]]) -> Curves:
+def curve_data(rows: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None) -> Curves:
     """The curves in the rows of a journal; rows without an ``epoch`` are not part of them.
 
     Raises ``ValueError`` if no row has one, or one of them lacks a finite ``loss`` or ``lr``.
@@ -114,7 +114,7 @@ def curve_data(rows: Sequence[Mapping[str, Any]]) -> Curves:
         lr=_column(found, "lr"),
         val_nll=nll,
         val_accuracy=accuracy,
-        best_epoch=epochs[best],
+        best_epoch=epochs[best] if best_epoch is None else best_epoch,
     )
 
 
@@ -146,7 +146,8 @@ def curves_figure(curves: Curves, *, title: str = "") -> Figure:
     axes[-1].set(ylabel="learning rate", xlabel="epoch", ylim=(0, max(curves.lr) * 1.1 or 1))
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for panel in axes:
-        panel.axvline(curves.best_epoch, color="0.45", linestyle=":", linewidth=1.2, zorder=0)
+        if curves.best_epoch in curves.epochs:
+            panel.axvline(curves.best_epoch, color="0.45", linestyle=":", linewidth=1.2, zorder=0)
         panel.grid(axis="y", color="0.9")
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
@@ -171,13 +172,15 @@ def _draw_loss(panel: Axes, curves: Curves) -> None:
 def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    best = accuracy[curves.epochs.index(curves.best_epoch)]
     panel.plot(curves.epochs, accuracy, color=OKABE_ITO["green"], **_style(curves, "^"))
+    panel.set_ylabel("validation accuracy")
+    panel.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    if curves.best_epoch not in curves.epochs:  # what was kept came before the first epoch
+        return
+    best = accuracy[curves.epochs.index(curves.best_epoch)]
     label = f"best: epoch {curves.best_epoch}, {best:.1%}"
     marker: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "none"}
     panel.plot([curves.best_epoch], [best], color=OKABE_ITO["orange"], markeredgecolor="black", label=label, **marker)
-    panel.set_ylabel("validation accuracy")
-    panel.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     panel.legend(**_LEGEND)
 
 

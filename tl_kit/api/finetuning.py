@@ -17,6 +17,7 @@ from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, labels_of, prepare
+from tl_kit.api.settings import resolve
 from tl_kit.config import FinetuneConfig
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.modes import apply_policy, forward_order
@@ -73,6 +74,8 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
 
 def _train(run: Run) -> Outcome:
     if run.policy.name in HEAD_FIRST:
+        run.trainable()
+        resolve(run)  # a mistake is told before a pass over the images is paid for
         first = fit_head_first(run)
         outcome = _train_policy(run)
         return replace(outcome, phases=(("head", first), *outcome.phases))
@@ -95,7 +98,7 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
     if run.writes:
         save_weights(run.folder, run.model)
         if run.config.plot and outcome.epochs:
-            draw_curves(run.folder)
+            draw_curves(run.folder, best_epoch=outcome.best_epoch)
     result = FinetuneResult(
         checkpoint=str(run.folder),
         model=run.config.model,

@@ -8,7 +8,7 @@ from accelerate.utils import broadcast_object_list
 from tl_kit.api.compilation import compile_errors
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.outcome import Outcome
-from tl_kit.api.regularizers import drop_connect
+from tl_kit.api.regularizers import check_drop_path, drop_connect
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings, resolve
@@ -35,7 +35,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     set_train_mode(run.model, order)
     phases = Unfreezing(run, order)
     settings = resolve(run)
-    drop_connect(run)
+    check_drop_path(run, order)
+    drop_connect(run, order)
     source, views = open_source(run, reuse, epochs=phases.length(0, settings.epochs))
     keeper = BestKeeper(run)
     with run.clock("train"), torch.random.fork_rng(), compile_errors():

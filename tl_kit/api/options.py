@@ -10,7 +10,7 @@ from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig,
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
 from tl_kit.optimization.optimizers import HEAD_ONLY
-from tl_kit.optimization.options import ANY, POSITIVE, Option, check_options, parse_pairs
+from tl_kit.optimization.options import ANY, POSITIVE, Option, check_options, parse_pairs, require_known
 
 __all__ = [
     "HEAD_OPTIONS",
@@ -21,13 +21,14 @@ __all__ = [
     "gradient_options",
     "head_config",
     "is_head_only",
+    "moot_flags",
 ]
 
 HEAD_OPTIONS = {
     "C": Option(1.0, float, limits=POSITIVE),
     "max_iter": Option(HeadConfig.max_iter, int, limits=POSITIVE),
 }
-_AT_LEAST_ONE = ("epochs", "batch_size", "img_size")
+_AT_LEAST_ONE = ("epochs", "batch_size", "img_size", "patience")
 _NOT_NEGATIVE = ("l1", "l2", "l2_sp", "mixup", "cutmix")
 _PROBABILITIES = ("dropout", "drop_connect", "drop_path", "label_smoothing", "ema")
 
@@ -42,12 +43,15 @@ def check(config: FinetuneConfig) -> None:
         raise ConfigError(f"--views {config.cache.views}: must be at least 1")
     if not 0 <= config.cache.size_gb < math.inf:
         raise ConfigError(f"--cache-size {config.cache.size_gb}: must be a finite number of at least 0")
+    if isinstance(config.lr, str) and config.lr != "auto":
+        raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
     if config.lr is not None and config.lr != "auto" and not 0 < config.lr < math.inf:
         raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
     if config.regularization.l2_sp and config.weights == "none":
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
+    require_known("head solver", config.head.solver, HEAD_ONLY)
     _check_loop(config.loop)
     _check_regularization(config.regularization)
 
@@ -55,11 +59,13 @@ def check(config: FinetuneConfig) -> None:
 def check_policy(config: FinetuneConfig, policy: Policy) -> None:
     """Raises ConfigError for an option that the policy does not have: it would be ignored."""
     if policy.name != "head":
+        if config.cache.views is not None and (policy.name in ("full", "lp-ft") or _mixes(config)):
+            raise ConfigError("--views: are for what runs once under last:K; here every epoch has views of its own")
         if is_head_only(config.optimizer):
             raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")
         return
-    if config.policy == "auto":
-        return  # who lets the data decide may say what holds for the other policies
+    if config.policy == "auto":  # who lets the data decide may say what holds for the other policies
+        return
     if config.augment not in ("auto", "none") or config.augment_options:
         raise ConfigError(
             "--augment: the head is fitted to images as evaluation sees them; use --policy last:1 or more"
@@ -68,14 +74,42 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
         raise ConfigError("--views: the head is fitted to one view of each image; use --policy last:1 or more")
     if config.regularization.drop_path is not None:
         raise ConfigError("--drop-path: no residual branch trains under --policy head")
+    if config.loop.layer_decay is not None:
+        raise ConfigError("--layer-decay: one layer trains under --policy head")
+    if config.regularization.l2_sp:
+        raise ConfigError("--l2-sp: a new head has no pretrained weights to be pulled to; use --l2")
+    _check_closed_form(config)
+
+
+def _check_closed_form(config: FinetuneConfig) -> None:
+    """What a head that is fitted without a learning rate does not have."""
     given = gradient_options(config)
-    if config.plot and not given and is_head_only(config.optimizer or config.loop.head_optimizer):
-        raise ConfigError("--plot: a head fitted in closed form has no epochs to draw; add --epochs, or leave it out")
     if is_head_only(config.optimizer) and given:
         raise ConfigError(
             f"{given[0]}: the head that {config.optimizer} fits in closed form has none; "
             "leave it out, or name a gradient method such as --optimizer adamw"
         )
+    if given or not is_head_only(config.optimizer or config.head.solver):
+        return
+    if config.plot:
+        raise ConfigError("--plot: a head fitted in closed form has no epochs to draw; add --epochs, or leave it out")
+    head_config(config)
+
+
+def moot_flags(config: FinetuneConfig) -> list[str]:
+    """The flags given that change nothing because the data has chosen ``head``."""
+    flags = {
+        "--augment": config.augment not in ("auto", "none"),
+        "--aug": bool(config.augment_options),
+        "--views": config.cache.views is not None,
+        "--drop-path": config.regularization.drop_path is not None,
+        "--plot": config.plot and not gradient_options(config),
+    }
+    return [flag for flag, given in flags.items() if given]
+
+
+def _mixes(config: FinetuneConfig) -> bool:
+    return bool(config.regularization.mixup or config.regularization.cutmix)
 
 
 def _check_loop(loop: LoopConfig) -> None:
@@ -120,7 +154,7 @@ def augment_options(config: FinetuneConfig) -> dict[str, object]:
 
 def head_config(config: FinetuneConfig) -> HeadConfig:
     """The closed-form head's settings, with its optimizer's name and options taken in."""
-    name = config.optimizer or config.loop.head_optimizer
+    name = config.optimizer or config.head.solver
     given = as_mapping(f"optimizer {name!r}", config.optimizer_options, HEAD_OPTIONS)
     changes: dict[str, object] = {"solver": name}
     if "C" in given:

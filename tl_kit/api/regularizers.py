@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +19,7 @@ from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
 from tl_kit.training.averaging import WeightAverage
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["Objective", "drop_connect", "objective", "penalty", "weight_average"]
+__all__ = ["Objective", "check_drop_path", "drop_connect", "objective", "penalty", "weight_average"]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,10 +54,34 @@ def _pretrained(run: Run) -> Mapping[str, Tensor]:
     return {name: p.detach().clone() for name, p in run.model.named_parameters() if name in loaded}
 
 
-def drop_connect(run: Run) -> None:
+def check_drop_path(run: Run, order: Sequence[str]) -> None:
+    """Raises ConfigError where ``--drop-path`` would drop nothing: no branch that a forward pass enters ever trains.
+
+    ``order``: the modules that a forward pass enters.
+    """
+    if not run.config.regularization.drop_path:
+        return
+    modules = dict(run.model.named_modules())
+    above = order[_first_trainable(run, order) :]
+    if not any(isinstance(modules[name], DropPath) and modules[name].drop_prob for name in above):
+        raise ConfigError(f"--drop-path: no residual branch of {run.config.model} trains under --policy {run.policy}")
+
+
+def _first_trainable(run: Run, order: Sequence[str]) -> int:
+    """Where in the forward order the first module stands that trains, now or in a later epoch."""
+    trainable = run.trainable(sys.maxsize)
+    for position, name in enumerate(order):
+        own = [key for key, _ in run.model.get_submodule(name).named_parameters(recurse=False)]
+        if any((f"{name}.{key}" if name else key) in trainable for key in own):
+            return position
+    return len(order)
+
+
+def drop_connect(run: Run, order: Sequence[str]) -> None:
     """Drop weights of the linear layers that train, now or in a later epoch; undone when the run is cleaned up.
 
-    A layer that is frozen yet is in evaluation mode, and keeps its weights.
+    A layer that is frozen yet is in evaluation mode, and keeps its weights. ``order``: the modules that a forward pass
+    enters; layers whose weights are read by others (BEiT's qkv) are not among them, and cannot drop theirs.
     """
     p = run.config.regularization.drop_connect
     if not p:
@@ -67,6 +92,7 @@ def drop_connect(run: Run) -> None:
         for name, module in run.model.named_modules()
         if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and name in heads))
         and f"{name}.weight" in trainable
+        and name in order
     ]
     if not names:
         raise ConfigError("--drop-connect: no linear layer of this model trains under this policy")

@@ -31,6 +31,7 @@ from tl_kit.measurement import user_cache
 from tl_kit.training.features import FeatureStore
 from tl_kit.training.files import write_atomically
 from tl_kit.training.trunk import Tail, Trunk, find_cut, prove_cut
+from tl_kit.zoo.heads import linear_classifier
 
 __all__ = ["EVAL", "Reuse", "cache_root", "open_reuse", "pixels_of", "row_name", "stage_store"]
 
@@ -115,8 +116,8 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     off = run.config.cache.size_gb <= 0 or run.config.runtime.mode == "plain"
     if off and run.policy.name != "head":
         return None
-    cut = find_cut(run.model, order)
-    if cut is None:
+    cuts = _cuts(run, order)
+    if not cuts:
         return None
     if run.config.regularization.mixup or run.config.regularization.cutmix:
         run.reporter.message("mixed images are new in every batch: the frozen part runs every time")
@@ -124,20 +125,38 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     run.model.eval()
     root, limit = cache_root(run.config.cache), int(run.config.cache.size_gb * 1e9)
     if off or not _writable(root, run):
-        root, limit = Path(run.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-"))), sys.maxsize
-    store = FeatureStore(root, _key(run, cut), limit)
-    proof = _known_proof(store) or _prove(run, cut, store)
-    if proof is None:
-        run.reporter.message(f"the cut at {cut} is not exact for {run.config.model}: the frozen part runs every time")
+        root, limit = _temporary(run), sys.maxsize
+    for cut in cuts:
+        store = FeatureStore(root, _key(run, cut), limit)
+        proof = _known_proof(store) or _prove(run, cut, store)
+        if proof is not None:
+            break
+    else:
+        run.reporter.message(f"no cut of {run.config.model} is exact: the frozen part runs every time")
         return None
     least = proof.row_bytes * len(run.manifest.samples)
-    if least > limit:
+    if least > limit and run.policy.name == "head":
+        store = FeatureStore(_temporary(run), store.key, sys.maxsize)
+    elif least > limit:
         run.reporter.message(
             f"the frozen part's outputs take {least / 1e9:.1f} GB, more than --cache-size allows: it runs every time"
         )
         return None
     tail = Tail(run.model, cut, image_shape=proof.image_shape, direct=proof.direct).eval()
     return Reuse(run, Trunk(run.model, cut).eval(), tail, store, proof.row_bytes)
+
+
+def _cuts(run: Run, order: list[str]) -> list[str]:
+    """Where the model may be cut, the best place first: under ``head`` at the classifier itself, behind its pooling."""
+    largest = find_cut(run.model, order)
+    found = linear_classifier(run.model) if run.policy.name == "head" else None
+    cuts = [] if largest is None else [largest]
+    return [found[0], *cuts] if found is not None and cuts and found[0] != largest else cuts
+
+
+def _temporary(run: Run) -> Path:
+    """A folder that goes when the run ends."""
+    return Path(run.cleanup.enter_context(tempfile.TemporaryDirectory(prefix="tlkit-")))
 
 
 def stage_store(run: Run, reuse: Reuse, names: Sequence[str]) -> FeatureStore:

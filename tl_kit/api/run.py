@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
-from tl_kit.api.options import augment_options, check, check_policy
+from tl_kit.api.options import augment_options, check, check_policy, moot_flags
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
@@ -146,6 +146,8 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
         reporter.message(note)
     policy = _policy(config, manifest, reporter)
     check_policy(config, policy)
+    if policy.name == "head" and config.policy == "auto" and (moot := moot_flags(config)):
+        reporter.message(f"{', '.join(moot)}: without effect, since the data asks for the head alone")
     per_class = len(manifest.split("train")) / len(manifest.classes)
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = build_model(

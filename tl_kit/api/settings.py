@@ -10,7 +10,14 @@ import torch
 
 from tl_kit.api.run import Run
 from tl_kit.config import LoopConfig, OptimizerDefaults, RegularizationConfig
-from tl_kit.optimization.optimizers import create_optimizer, default_lr, default_weight_decay, parse_options
+from tl_kit.errors import ConfigError
+from tl_kit.optimization.optimizers import (
+    create_optimizer,
+    default_lr,
+    default_weight_decay,
+    needs_second_order,
+    parse_options,
+)
 from tl_kit.optimization.schedules import Schedule, create_schedule, parse_schedule_options
 
 __all__ = ["Settings", "default_epochs", "resolve"]
@@ -47,7 +54,9 @@ class Settings:
         """The schedule over all epochs; onecycle brings its own warm-up. Raises ConfigError for its options."""
         steps = math.ceil(images / self.batch_size)
         total = self.epochs * steps
-        warmup = 0 if self.schedule == "onecycle" else min(round(self.warmup_epochs * steps), total - 1)
+        warmup = round(self.warmup_epochs * steps)
+        if self.warmup_epochs == LoopConfig.warmup_epochs:  # the default gives way
+            warmup = 0 if self.schedule == "onecycle" else min(warmup, total - 1)
         return create_schedule(self.schedule, total_steps=total, warmup_steps=warmup, options=self.schedule_options)
 
 
@@ -74,8 +83,13 @@ def resolve(run: Run) -> Settings:
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,
-        augment=run.augment_name,
+        augment="none" if head else run.augment_name,
     )
+    if config.runtime.compile == "on":
+        if config.runtime.mode == "plain":
+            raise ConfigError("--compile on: --runtime plain turns it off; leave one of them out")
+        if needs_second_order(name):
+            raise ConfigError("--compile on: compiled models have no second derivatives, which this --optimizer needs")
     # what would fail later fails before a pass over the images is paid for
     create_optimizer(name, [torch.zeros(1, requires_grad=True)], lr=settings.lr, options=settings.optimizer_options)
     settings.schedule_over(images)
@@ -92,13 +106,15 @@ def _rate(run: Run, optimizer: str) -> float:
     """The rate given, or the optimizer's usual one as suits the policy."""
     given = run.config.lr
     if given is None or given == "auto":
-        return default_lr(optimizer, pretrained=False) * _rate_scale(run)
+        return default_lr(optimizer, pretrained=False) * _rate_scale(run, optimizer)
     return float(given)
 
 
-def _rate_scale(run: Run) -> float:
+def _rate_scale(run: Run, optimizer: str) -> float:
     """What share of the from-scratch rate suits the policy; a head alone, or random weights, train from scratch."""
     defaults = OptimizerDefaults()
     if not run.weights.loaded or run.policy.name == "head":
         return 1.0
-    return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
+    if optimizer in defaults.clipped:
+        return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
+    return 1.0 if run.policy.name == "last" else defaults.finetune_scale

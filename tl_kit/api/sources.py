@@ -100,6 +100,8 @@ class ReusedSource:
 
 def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, int | None]:
     """Where batches come from, and how many views of an image it has; None where every epoch has its own."""
+    if run.config.cache.views is not None and (reuse is None or not run.augment.active):
+        run.reporter.message("--views changes nothing here: the frozen part runs every time, or images are not varied")
     if reuse is None:
         return PlainSource(run), None
     views = _choose_views(run, reuse, epochs=epochs)
@@ -111,7 +113,8 @@ def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, 
 
 def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:
     """The tail; where it is the classifier alone, the dropout before it, which the trunk ran through, is put back."""
-    p = run.config.regularization.dropout
+    given = run.config.regularization.dropout
+    p = float(getattr(run.model, "drop_rate", 0.0) or 0.0) if given is None else given
     if not p or not (reuse.tail.direct and reuse.tail.cut in classifier_names(run.model)):
         return reuse.tail
     return nn.Sequential(nn.Dropout(p), reuse.tail)

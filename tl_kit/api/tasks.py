@@ -38,7 +38,7 @@ def build_task(
     average = None
     if prepare:
         average = weight_average(run)
-        module = compile_now(run, module, second_order=second_order)
+        module = compile_now(run, module)
         module, optimizer = run.accelerator.prepare(module, optimizer)
     journal = Journal(run.folder if run.writes else None)
     return Task(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 
-from tl_kit.api.compilation import compile_later
+from tl_kit.api.compilation import compile_later, compile_now
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings
@@ -85,7 +85,7 @@ class Unfreezing:
         source = self.source
         return replace(
             task,
-            model=run.accelerator.prepare(source.module),
+            model=run.accelerator.prepare(compile_now(run, source.module)),
             batch=noted(run, source),
             evaluate=lambda: agreed_scores(run, source),
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from tl_kit.config import AugmentConfig, CropConfig, LoopConfig
+from tl_kit.config import AugmentConfig, CropConfig, LoopConfig, ScheduleDefaults
 from tl_kit.errors import ConfigError
 
 __all__ = [
@@ -118,7 +118,11 @@ Opt = Annotated[
 ]
 Schedule = Annotated[
     str | None,
-    typer.Option("--schedule", metavar="NAME", help=f"Decay of the learning rate (default: {LoopConfig.schedule})."),
+    typer.Option(
+        "--schedule",
+        metavar="NAME",
+        help=f"Decay of the rate: {', '.join(ScheduleDefaults().options)} (default: {LoopConfig.schedule}).",
+    ),
 ]
 ScheduleOpt = Annotated[
     list[str] | None,

@@ -55,8 +55,8 @@ def _check(config: AugmentConfig) -> None:
         values = getattr(config, name)
         if len(values) != 2 or not 0 < values[0] <= values[1]:
             raise ConfigError(f"--aug {name}={values}: must be two positive numbers, the smaller one first")
-    if config.crop_scale[1] > 1 or config.short_side[0] < 1:
-        raise ConfigError("--aug: crop_scale must be at most 1, short_side at least 1")
+    if config.crop_scale[1] > 1 or config.short_side[0] < 1 or config.short_side[1] > 4:
+        raise ConfigError("--aug: crop_scale must be at most 1, short_side at least 1 and at most 4")
 
 
 class ShortSideCrop(nn.Module):

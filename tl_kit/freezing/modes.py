@@ -5,7 +5,7 @@ A frozen BatchNorm in train mode would still move its running statistics, and no
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,22 +38,33 @@ def forward_order(model: nn.Module, images: Tensor) -> list[str]:
     return order
 
 
-def set_train_mode(model: nn.Module, order: Collection[str], *, smallest_batch: int = 2) -> None:
+def set_train_mode(model: nn.Module, order: Sequence[str], *, smallest_batch: int = 2) -> None:
     """Put in train mode what trains and what runs after it; everything else in eval mode.
 
-    ``order``: the forward order. Modules without parameters (dropout, stochastic depth) train only after the first
-    module that does; modules whose parameters are all frozen never do. A batch of one has no statistics of its own:
-    with ``smallest_batch`` 1, BatchNorm normalises by its running statistics, and only its scale and shift train.
+    ``order``: the forward order. Modules without parameters (dropout, stochastic depth) train only after the last
+    frozen layer below the first one that trains; modules whose parameters are all frozen never do. A batch of one has
+    no statistics of its own: with ``smallest_batch`` 1, BatchNorm normalises by its running statistics, and only its
+    scale and shift train.
     """
     model.train()
-    first_seen = False
-    for name in order:
+    for name in order[: _frozen_below(model, order)]:
         module = model.get_submodule(name)
-        first_seen = first_seen or any(p.requires_grad for p in module.parameters(recurse=False))
-        if not first_seen and not any(True for _ in module.parameters()):
+        if not any(True for _ in module.parameters()):
             module.eval()
     for module in model.modules():
         own = list(module.parameters())
         alone = smallest_batch < 2 and isinstance(module, nn.modules.batchnorm._BatchNorm)
         if alone or (own and not any(p.requires_grad for p in own)):
             module.eval()
+
+
+def _frozen_below(model: nn.Module, order: Sequence[str]) -> int:
+    """How many modules a forward pass enters until the last frozen layer before the first that trains."""
+    last = 0
+    for position, name in enumerate(order, start=1):
+        own = list(model.get_submodule(name).parameters(recurse=False))
+        if any(p.requires_grad for p in own):
+            return last
+        if own:
+            last = position
+    return len(order)

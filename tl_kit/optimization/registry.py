@@ -97,7 +97,7 @@ def optimizer_spec(name: str) -> OptimizerSpec:
     """What is known about an optimizer. Raises :class:`ConfigError`, with the nearest name, for an unknown one."""
     if name in HEAD_ONLY:
         raise ConfigError(f"optimizer {name!r} only fits a head on cached features: use it with --policy head")
-    require_known("optimizer", name, known_names())
+    require_known("optimizer", name, (*known_names(), *sorted(HEAD_ONLY)))
     return _lecture_spec(name) if name in _LECTURE else _timm_spec(name)
 
 

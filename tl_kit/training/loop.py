@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tl_kit.errors import TrainingError
 from tl_kit.reporting import SILENT, Reporter
@@ -160,7 +161,7 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
 
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
     """Forward, loss, backward, update; returns the loss. Raises TrainingError if it is not finite."""
-    with task.precision():
+    with task.precision(), _attention(task.second_order):
         logits = task.model(inputs)
     loss = task.objective(logits.float(), labels)
     value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
@@ -170,9 +171,8 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
         loss = loss + task.penalty()
     if task.second_order:
         parameters = _trainable(task.optimizer)
-        for parameter, gradient in zip(
-            parameters, torch.autograd.grad(loss, parameters, create_graph=True), strict=True
-        ):
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
     else:
         accelerator.backward(loss)
@@ -181,6 +181,11 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     task.optimizer.step()
     task.optimizer.zero_grad(set_to_none=True)
     return value
+
+
+def _attention(second_order: bool) -> AbstractContextManager[None]:
+    """Fused attention has no second derivative; written out, it has."""
+    return sdpa_kernel(SDPBackend.MATH) if second_order else nullcontext()
 
 
 def share_of(indices: Indices, accelerator: Accelerator) -> Indices:

@@ -37,7 +37,8 @@ def range_test(task: Task, accelerator: Accelerator, *, base: float, config: Ran
     state = {name: tensor.detach().clone() for name, tensor in task.model.state_dict().items()}
     rates: list[float] = []
     losses: list[float] = []
-    task.set_mode(task.batch_size)
+    steps = math.ceil(task.images / task.batch_size)
+    task.set_mode(min(len(share_of(_indices(task, step), accelerator)) for step in range(steps)))
     with torch.random.fork_rng():
         try:
             for step, ratio in enumerate(np.geomspace(config.lowest, config.highest, config.steps)):
