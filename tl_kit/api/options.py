@@ -9,8 +9,9 @@ from dataclasses import fields, replace
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
-from tl_kit.optimization.optimizers import HEAD_ONLY
+from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
 from tl_kit.optimization.options import ANY, POSITIVE, Option, check_options, parse_pairs, require_known
+from tl_kit.optimization.schedules import parse_schedule_options
 
 __all__ = [
     "HEAD_OPTIONS",
@@ -49,6 +50,10 @@ def check(config: FinetuneConfig) -> None:
         raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
+    if config.optimizer is not None and not is_head_only(config.optimizer):
+        default_lr(config.optimizer, pretrained=False)  # raises for a name that does not exist
+    if config.schedule is not None:
+        parse_schedule_options(config.schedule, ())
     if config.regularization.l2_sp and config.weights == "none":
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
     require_known("head solver", config.head.solver, HEAD_ONLY)
