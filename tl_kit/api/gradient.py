@@ -104,7 +104,7 @@ def _choose_rate(run: Run, order: list[str], settings: Settings, source: Source,
     config = run.config.range_test
     run.reporter.start("range test", config.steps)
     trial = build_task(run, order, settings, source, keeper, prepare=False)
-    found = range_test(trial, run.accelerator, base=settings.lr, config=config)
+    found = range_test(trial, run.accelerator, base=settings.lr, config=config, on_step=run.reporter.advance)
     answer = [found.suggestion]
     broadcast_object_list(answer)
     run.reporter.message(

@@ -85,6 +85,8 @@ def resolve(run: Run) -> Settings:
         regularization=config.regularization,
         augment="none" if head else run.augment_name,
     )
+    if settings.schedule_options.get("mode") == "max":
+        raise ConfigError("--schedule-opt mode=max: the rate follows the validation NLL, of which less is better")
     if config.runtime.compile == "on":
         if config.runtime.mode == "plain":
             raise ConfigError("--compile on: --runtime plain turns it off; leave one of them out")

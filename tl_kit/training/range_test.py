@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,14 @@ class RangeTest:
     suggestion: float
 
 
-def range_test(task: Task, accelerator: Accelerator, *, base: float, config: RangeTestConfig) -> RangeTest:
+def range_test(
+    task: Task,
+    accelerator: Accelerator,
+    *,
+    base: float,
+    config: RangeTestConfig,
+    on_step: Callable[[], object] = lambda: None,
+) -> RangeTest:
     """Train for ``config.steps`` steps while the rate rises, in equal ratios, from ``lowest`` to ``highest`` x base.
 
     ``base`` is the rate with which the task's optimizer was made. It ends early where the loss is not finite (that one
@@ -46,6 +53,7 @@ def range_test(task: Task, accelerator: Accelerator, *, base: float, config: Ran
                 inputs, labels = task.batch(share_of(_indices(task, step), accelerator), 0)
                 losses.append(train_step(task, accelerator, inputs, labels, step=step))
                 rates.append(base * float(ratio))
+                on_step()
                 if losses[-1] > config.stop_at * min(losses):
                     break
         except TrainingError:
