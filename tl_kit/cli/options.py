@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from tl_kit.config import AugmentConfig, CropConfig, LoopConfig, ScheduleDefaults
+from tl_kit.config import AugmentConfig, CropConfig, LoopConfig, OptimizerDefaults, ScheduleDefaults
 from tl_kit.errors import ConfigError
 
 __all__ = [
@@ -111,7 +111,11 @@ Lr = Annotated[
 ]
 Optimizer = Annotated[
     str | None,
-    typer.Option("--optimizer", metavar="NAME", help="The lecture's, or any of timm's (default: by policy)."),
+    typer.Option(
+        "--optimizer",
+        metavar="NAME",
+        help=f"{', '.join(OptimizerDefaults().options)}, or any of timm's; lbfgs, newton: a head (default: by policy).",
+    ),
 ]
 Opt = Annotated[
     list[str] | None, typer.Option("--opt", metavar="KEY=VALUE", help="Option of the optimizer; may be repeated.")
