@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", help="rows whose name holds this text")
+    parser.add_argument("--skip", nargs="+", default=[], help="rows by name, for another time")
     parser.add_argument("--json", type=Path, default=RESULTS)
     parser.add_argument("--docs", type=Path)
     given = parser.parse_args()
@@ -115,7 +116,9 @@ def main() -> None:
         missing = [
             row
             for row in ROWS
-            if str(seed) not in content["rows"].setdefault(row.key, {}) and (given.only or "") in row.name
+            if str(seed) not in content["rows"].setdefault(row.key, {})
+            and (given.only or "") in row.name
+            and row.name not in given.skip
         ]
         for row in missing:
             cells = content["rows"][row.key]
