@@ -76,6 +76,8 @@ def line(row: Row, cells: list[dict[str, float]]) -> str:
         f"{statistics.mean(nll):.3f} ± {statistics.stdev(nll):.3f}",
     ]
     flag = f"`{' '.join([*row.flags, *row.crops]) or '(the default)'}`"
+    if len(cells) != 3:
+        figures[-1] += f" ({len(cells)} seeds)"
     return f"| {row.name} | {flag} | {row.equation} | {row.test} | {' | '.join(figures)} |"
 
 
