@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tests.api.helpers import quick, write_images
 from tl_kit import evaluate
-from tl_kit.config import AugmentConfig, LoopConfig, RuntimeConfig
+from tl_kit.config import AugmentConfig, LoopConfig
 from tl_kit.data.cache import read_pixels
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing, normalize
@@ -116,9 +116,7 @@ def test_gradual_is_sgd_with_momentum_over_a_growing_set_written_out(
     """Velocities of what trained before are kept, new groups start at rest, and frozen statistics stay."""
     monkeypatch.setattr("tl_kit.training.loop._better", lambda scores, best: True)  # the last epoch is what is saved
     loop = LoopConfig(warmup_epochs=0.0, clip_norm=0.0, weight_decay=0.0)
-    exact = RuntimeConfig(precision="fp32")
     options = {
-        "runtime": exact,
         "augment": NONE,
         "loop": loop,
         "lr": 0.01,
