@@ -94,7 +94,7 @@ ROWS = (
     Row("Learning-rate decay", "layer-wise rates", ("--layer-decay", "0.75"), "αd^depth", "test_groups"),
     _regularizer("no L2", "--weight-decay 0", "the default is λ = 0.05", PENALTY),
     _regularizer("decoupled decay", "--optimizer adamw --weight-decay 0.5", "x −= αλx", UPDATE),
-    _regularizer("L1", "--l1 0.0001", "+ λΣ|w|", PENALTY),
+    _regularizer("L1", "--l1 0.0001", "+ λΣabs(w)", PENALTY),
     _regularizer("L2 in the loss", "--weight-decay 0 --l2 0.05", "+ λ/2·Σw²", PENALTY),
     _regularizer("L2-SP", "--weight-decay 0 --l2-sp 0.05", "+ λ/2·Σ(w − w⁰)²", PENALTY),
     _regularizer("dropout", "--dropout 0.3", "activations · mask/(1−p)", FLAGS),
