@@ -14,8 +14,6 @@ from tl_kit.optimization.options import ANY, POSITIVE, Option, check_options, pa
 from tl_kit.optimization.schedules import parse_schedule_options
 
 __all__ = [
-    "HEAD_OPTIONS",
-    "as_mapping",
     "augment_options",
     "check",
     "check_policy",
@@ -25,7 +23,7 @@ __all__ = [
     "moot_flags",
 ]
 
-HEAD_OPTIONS = {
+_HEAD_OPTIONS = {
     "C": Option(1.0, float, limits=POSITIVE),
     "max_iter": Option(HeadConfig.max_iter, int, limits=POSITIVE),
 }
@@ -139,7 +137,7 @@ def _check_regularization(config: RegularizationConfig) -> None:
             raise ConfigError(f"{_flag(name)} {value}: must be at least 0 and below 1")
 
 
-def as_mapping(owner: str, given: Options, known: Mapping[str, Option]) -> dict[str, object]:
+def _as_mapping(owner: str, given: Options, known: Mapping[str, Option]) -> dict[str, object]:
     """Options by name, typed and checked, from a mapping or from texts ``key=value``."""
     if isinstance(given, Mapping):
         return check_options(owner, given, known)
@@ -154,13 +152,13 @@ def augment_options(config: FinetuneConfig) -> dict[str, object]:
         value = getattr(default, entry.name)
         length = len(value) if isinstance(value, tuple) else None
         known[entry.name] = Option(value, type(value), length=length, limits=ANY)
-    return as_mapping("--aug", config.augment_options, known)
+    return _as_mapping("--aug", config.augment_options, known)
 
 
 def head_config(config: FinetuneConfig) -> HeadConfig:
     """The closed-form head's settings, with its optimizer's name and options taken in."""
     name = config.optimizer or config.head.solver
-    given = as_mapping(f"optimizer {name!r}", config.optimizer_options, HEAD_OPTIONS)
+    given = _as_mapping(f"optimizer {name!r}", config.optimizer_options, _HEAD_OPTIONS)
     changes: dict[str, object] = {"solver": name}
     if "C" in given:
         changes["strengths"] = (given["C"],)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.journal import Journal
 from tl_kit.training.loop import Indices, Task
 
-__all__ = ["agreed_scores", "build_task", "noted"]
+__all__ = ["agreed_scores", "build_task", "groups_of", "noted"]
 
 
 def build_task(
@@ -81,20 +82,24 @@ def noted(run: Run, source: Source) -> Callable[[Indices, int], tuple[Tensor, Te
 def _new_optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:
     """A new optimizer over what trains, fused on a GPU."""
     trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
-    groups = param_groups(
-        run.model,
-        weight_decay=settings.weight_decay,
-        layer_decay=settings.layer_decay,
-        trainable=trainable,
-        lr=settings.lr,
-    )
     return create_optimizer(
         settings.optimizer,
-        groups,
+        groups_of(run, settings, trainable),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         options=settings.optimizer_options,
         fused=run.runtime.on_gpu,
+    )
+
+
+def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict[str, Any]]:
+    """The optimizer's groups for these parameters, at the run's rates and decays."""
+    return param_groups(
+        run.model,
+        weight_decay=settings.weight_decay,
+        layer_decay=settings.layer_decay,
+        trainable=names,
+        lr=settings.lr,
     )
 
 

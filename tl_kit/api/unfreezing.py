@@ -11,10 +11,9 @@ from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings
 from tl_kit.api.sources import Source, open_source
-from tl_kit.api.tasks import agreed_scores, noted
+from tl_kit.api.tasks import agreed_scores, groups_of, noted
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.modes import apply_policy, set_train_mode
-from tl_kit.optimization.groups import param_groups
 from tl_kit.training.loop import Task
 
 __all__ = ["Unfreezing"]
@@ -73,13 +72,7 @@ class Unfreezing:
         self.source, _ = open_source(run, open_reuse(run, self.order), epochs=length)
         set_train_mode(run.model, self.order)
         self.before = frozen_tensors(run.model)
-        for group in param_groups(
-            run.model,
-            weight_decay=settings.weight_decay,
-            layer_decay=settings.layer_decay,
-            trainable=new,
-            lr=settings.lr,
-        ):
+        for group in groups_of(run, settings, new):
             task.optimizer.add_param_group({**group, "initial_lr": group["lr"]})
         run.reporter.message(f"epoch {epoch + 1}: {len(new)} more tensors train, {len(self.before)} stay frozen")
         source = self.source
