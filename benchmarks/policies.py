@@ -3,7 +3,8 @@
     python benchmarks/policies.py --data PATH      # holds clothing/ and sign_digits/
 
 Test images are set aside first, the same for every cell. Then, by seed, so many training images a class are drawn, and
-a quarter as many (two at least) to validate on. All policies see the same images, at 128 px, by tl-kit's defaults.
+a quarter as many (two at least) to validate on; a class that has fewer gives what it has. All policies see the same
+images, at 128 px, by tl-kit's defaults.
 Finished cells are kept in the JSON file, and a second call goes on from there.
 """
 
@@ -24,15 +25,18 @@ import tl_kit
 from tl_kit.api.demonstration import write_digits
 
 RESULTS = Path(__file__).parent / "results" / "policies.json"
-MODEL, SIDE, TEST_PER_CLASS = "tf_efficientnet_lite0", 128, 30
+MODEL, SIDE = "tf_efficientnet_lite0", 128
 COUNTS = (5, 20, 100)
 POLICIES = ("head", "last:2", "full", "lp-ft", "gradual", "auto")
 SETS = ("clothing", "sign_digits", "digits")
+TEST_PER_CLASS = {"sign_digits": 60, "digits": 45}  # clothing has a test split of its own
 MIRRORED = {"digits": 0.0}  # the mirror image of a 2 is none
 
+Pools = dict[str, tuple[list[Path], list[Path]]]
 
-def files_of(name: str, data: Path, scratch: Path) -> dict[str, list[Path]]:
-    """All images of a data set by class, in a fixed order."""
+
+def pools_of(name: str, data: Path, scratch: Path) -> Pools:
+    """Test images and all others by class, the same in every call."""
     root = data / name
     if name == "digits":
         root = scratch / "digits"
@@ -41,17 +45,23 @@ def files_of(name: str, data: Path, scratch: Path) -> dict[str, list[Path]]:
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
             found.setdefault(path.parent.name, []).append(path)
-    return found
+    return {label: _set_aside(name, paths) for label, paths in found.items()}
 
 
-def write_cell(files: dict[str, list[Path]], per_class: int, seed: int, out: Path) -> None:
+def _set_aside(name: str, paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    if name not in TEST_PER_CLASS:
+        test = [path for path in paths if path.parts[-3] == "test"]
+        return test, [path for path in paths if path.parts[-3] != "test"]
+    shuffled = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
+    return shuffled[: TEST_PER_CLASS[name]], shuffled[TEST_PER_CLASS[name] :]
+
+
+def write_cell(pools: Pools, per_class: int, seed: int, out: Path) -> None:
     """The CSV of one cell: the same test images for all, training and validation images drawn by the seed."""
     with out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split"])
-        for label, paths in files.items():
-            shuffled = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
-            test, pool = shuffled[:TEST_PER_CLASS], shuffled[TEST_PER_CLASS:]
+        for label, (test, pool) in pools.items():
             drawn = [pool[i] for i in np.random.default_rng([seed, per_class]).permutation(len(pool))]
             val = max(2, per_class // 4)
             splits = {"test": test, "train": drawn[val : val + per_class], "val": drawn[:val]}
@@ -74,8 +84,10 @@ def run_cell(table: Path, policy: str, seed: int, cache: Path, *, flip: float) -
         )
         run = tl_kit.finetune(config)
     assert run.test is not None
+    assert run.val is not None
     return {
         "test": run.test["accuracy"],
+        "val": run.val["accuracy"],
         "nll": run.test["nll"],
         "policy": run.policy,
         "epochs": run.epochs,
@@ -115,12 +127,12 @@ def main() -> None:
     content["machine"] = describe()
     cells = content["cells"]
     with tempfile.TemporaryDirectory() as scratch:
-        sets = {name: files_of(name, given.data, Path(scratch)) for name in SETS}
+        sets = {name: pools_of(name, given.data, Path(scratch)) for name in SETS}
         for seed in range(given.seeds):
             for count in given.counts:
-                for name, files in sets.items():
+                for name, pools in sets.items():
                     table = Path(scratch) / f"{name}-{count}-{seed}.csv"
-                    write_cell(files, count, seed, table)
+                    write_cell(pools, count, seed, table)
                     for policy in given.policies:
                         key = f"{name}/{count}/{policy}/{seed}"
                         if key in cells:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         EnsembleResult,
         Evaluation,
         FinetuneResult,
+        Plan,
         Prediction,
         Predictor,
         demo,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         finetune,
         load,
         models,
+        plan,
         predict,
     )
 
@@ -59,6 +61,7 @@ __all__ = [
     "FinetuneResult",
     "HeadConfig",
     "LoopConfig",
+    "Plan",
     "Prediction",
     "Predictor",
     "RangeTestConfig",
@@ -74,6 +77,7 @@ __all__ = [
     "finetune",
     "load",
     "models",
+    "plan",
     "predict",
 ]
 

@@ -19,6 +19,7 @@ __all__ = [
     "DemoMember",
     "DoctorConfig",
     "EnsembleConfig",
+    "EstimateConfig",
     "FinetuneConfig",
     "HeadConfig",
     "LoopConfig",
@@ -213,12 +214,22 @@ class RegularizationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Linear probes on pooled features of at most ``stages`` stages: folds, and the values of C that are tried."""
+    """Linear probes on pooled features of at most ``stages`` stages: folds, images, and the values of C tried."""
 
     stages: int = 5
     folds: int = 5
+    images: int = 2000
     strengths: tuple[float, ...] = (0.01, 0.1)
     max_iter: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateConfig:
+    """How much of a run is tried out to tell what all of it costs: images, and training steps after the first."""
+
+    train_images: int = 64
+    val_images: int = 32
+    steps: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +264,7 @@ class LoopConfig:
     most_epochs: int = 60
     head_epochs: int = 100
     patience: int = 5
+    stops_early: frozenset[str] = frozenset({"constant", "plateau"})
     batch_size: int = 32
     warmup_epochs: float = 0.5
     weight_decay: float | None = None
@@ -295,6 +307,7 @@ class FinetuneConfig:
     out: Path | None = None
     default_out: str = "ckpts"
     patience: int | None = None
+    batchnorm: Literal["auto", "train", "frozen"] = "auto"
     split: DataConfig = DataConfig()
     head: HeadConfig = HeadConfig()
     loop: LoopConfig = LoopConfig()
@@ -399,6 +412,7 @@ class OptimizerDefaults:
     clipped_scale: float = 0.3
     clipped: frozenset[str] = frozenset({"sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"})
     weight_decay: float = 2e-5
+    fitted_head_decay: float = 1e-4
     weight_decays: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"), 0.05),

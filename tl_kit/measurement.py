@@ -10,19 +10,21 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 
 from tl_kit.config import RuntimeConfig
 from tl_kit.runtime import PRECISIONS, Runtime, available_cores, detect, keep_memory
 
-__all__ = ["Decision", "choose_precision", "runtime_report", "user_cache"]
+__all__ = ["Decision", "choose_precision", "peak_memory", "runtime_report", "user_cache"]
 
 _IMAGES = 16
 _REPEATS = 3
@@ -71,6 +73,16 @@ def choose_precision(
         decision = Decision("bf16" if better else "fp32", rates, label)
         _write(file, decision)
     return replace(runtime, precision=decision.precision), decision
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes (resident set size)."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)  # getrusage(2): kilobytes on Linux
 
 
 def runtime_report() -> list[str]:

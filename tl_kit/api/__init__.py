@@ -6,6 +6,7 @@ from tl_kit.api.diagnosis import doctor
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.evaluation import Evaluation, evaluate
 from tl_kit.api.finetuning import FinetuneResult, finetune
+from tl_kit.api.planning import Plan, plan
 from tl_kit.api.prediction import predict
 from tl_kit.api.predictor import Prediction, Predictor, load
 
@@ -13,6 +14,7 @@ __all__ = [
     "EnsembleResult",
     "Evaluation",
     "FinetuneResult",
+    "Plan",
     "Prediction",
     "Predictor",
     "demo",
@@ -22,5 +24,6 @@ __all__ = [
     "finetune",
     "load",
     "models",
+    "plan",
     "predict",
 ]

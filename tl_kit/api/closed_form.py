@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import torch
@@ -20,7 +21,7 @@ from tl_kit.training.head import HeadFit, fit_head
 from tl_kit.training.journal import Journal
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
-__all__ = ["fit_closed_form", "fit_head_first", "head_run", "wants_closed_form"]
+__all__ = ["fit_closed_form", "fit_head_first", "head_run", "head_seconds", "wants_closed_form"]
 
 
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
@@ -94,6 +95,26 @@ def head_run(run: Run) -> tuple[Run, Reuse | None]:
     head.runtime.place(head.model)
     order = forward_order(head.model, head.runtime.batch(torch.zeros((2, *head.preprocessing.input_size))))
     return head, open_reuse(head, order)
+
+
+def head_seconds(run: Run, reuse: Reuse) -> float:
+    """How long the fits take: on the training images, of which a fifth stand for those of validation.
+
+    The features of the training images must have been filled.
+    """
+    samples = run.manifest.split("train")
+    features, labels = reuse.rows(samples).float().flatten(1).numpy(), labels_of(samples)
+    part = slice(None, None, 5)
+    started = time.perf_counter()
+    fit_head(
+        features,
+        labels,
+        len(run.manifest.classes),
+        val_features=features[part],
+        val_labels=labels[part],
+        config=head_config(run.config),
+    )
+    return time.perf_counter() - started
 
 
 def _is_linear(run: Run, reuse: Reuse) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tl_kit import metrics
+from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed_form
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
@@ -58,6 +59,8 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
     """
     run = prepare(config, reporter)
     try:
+        if config.policy == "auto":
+            settle_policy(run, facts_of(run))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running")

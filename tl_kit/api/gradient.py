@@ -32,9 +32,9 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     was fitted first, that state is epoch 0, and is kept if no epoch is better.
     """
     _start_head_at_zero(run)
-    set_train_mode(run.model, order)
-    phases = Unfreezing(run, order)
     settings = resolve(run)
+    set_train_mode(run.model, order, batchnorm=settings.batchnorm)
+    phases = Unfreezing(run, order)
     check_drop_path(run, order)
     drop_connect(run, order)
     source, views = open_source(run, reuse, epochs=phases.length(0, settings.epochs))

@@ -62,7 +62,8 @@ def check(config: FinetuneConfig) -> None:
 def check_policy(config: FinetuneConfig, policy: Policy) -> None:
     """Raises ConfigError for an option that the policy does not have: it would be ignored."""
     if policy.name != "head":
-        if config.cache.views is not None and (policy.name in ("full", "lp-ft") or _mixes(config)):
+        whole = policy.name in ("full", "lp-ft") and policy.depth is None
+        if config.cache.views is not None and (whole or _mixes(config)):
             raise ConfigError("--views: are for what runs once under last:K; here every epoch has views of its own")
         if is_head_only(config.optimizer):
             raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")

@@ -15,8 +15,9 @@ from tl_kit.api.reuse import EVAL, Reuse, pixels_of, row_name, stage_store
 from tl_kit.api.run import Run, labels_of
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import normalize
+from tl_kit.freezing.facts import StageProbe
 from tl_kit.inference import forward_rows, model_context
-from tl_kit.training.stages import StageProbe, probe_stages, stage_features, stage_names
+from tl_kit.training.stages import probe_stages, stage_features, stage_names
 
 __all__ = ["HEAD_INPUT", "run_probes"]
 
@@ -59,8 +60,7 @@ def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.fl
         store.add([row_name(sample, EVAL) for sample in lacking], iter([pooled]))
         new = reuse.store.missing([row_name(sample, EVAL) for sample in lacking])
         reuse.store.add([row_name(lacking[i], EVAL) for i in new], iter([inputs[new]]))
-    else:
-        reuse.fill("train")
+    reuse.fill("train")  # in every process: what is there already is not computed again
     kept = run.manifest.split("train")
     rows = store.get([row_name(sample, EVAL) for sample in kept]).numpy()
     return _split(run, names, rows)

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
-from tl_kit.api.options import augment_options, check, check_policy, moot_flags
+from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
@@ -22,7 +22,6 @@ from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
-from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
 from tl_kit.measurement import Decision, choose_precision
 from tl_kit.reporting import SILENT, Reporter
@@ -87,6 +86,7 @@ class Run:
     augment: AugmentConfig
     augment_name: str
     decision: Decision | None = None
+    dry: bool = False
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool) -> frozenset[str]:
@@ -109,8 +109,8 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes files; with one process it is."""
-        return bool(self.accelerator.is_main_process)
+        """Whether this process is the one that writes files; with one process it is, unless the run is a dry one."""
+        return bool(self.accelerator.is_main_process) and not self.dry
 
     def trainable(self, epoch: int = 0) -> frozenset[str]:
         """Names of the parameters that train in ``epoch``."""
@@ -118,7 +118,7 @@ class Run:
         classifier = [name for name, _ in self.model.named_parameters() if in_modules(name, heads)]
         if self.policy.name == "head":
             groups = [classifier]
-        elif self.policy.name in ("full", "lp-ft"):
+        elif self.policy.name in ("full", "lp-ft") and self.policy.depth is None:
             groups = [[name for name, _ in self.model.named_parameters()]]
         else:
             groups = parameter_groups(self.model)
@@ -130,8 +130,11 @@ def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:
     return np.array([sample.label for sample in samples], dtype=np.int64)
 
 
-def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
-    """Scan, choose, build and decode: everything before the first forward pass."""
+def prepare(config: FinetuneConfig, reporter: Reporter, *, dry: bool = False) -> Run:
+    """Scan, build, make the folder: everything before the first forward pass.
+
+    Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder.
+    """
     check(config)
     augment_changes = augment_options(config)
     clock, runtime = Clock(), detect(config.runtime)
@@ -144,10 +147,9 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
         manifest = scan(Path(config.data), config.split)
     for note in manifest.notes:
         reporter.message(note)
-    policy = _policy(config, manifest, reporter)
-    check_policy(config, policy)
-    if policy.name == "head" and config.policy == "auto" and (moot := moot_flags(config)):
-        reporter.message(f"{', '.join(moot)}: without effect, since the data asks for the head alone")
+    policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
+    if config.policy != "auto":
+        check_policy(config, policy)
     per_class = len(manifest.split("train")) / len(manifest.classes)
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = build_model(
@@ -172,7 +174,7 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     store = PixelStore(preprocessing, config.store)
     for exclusion in manifest.exclusions:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
-    folder = _shared_folder(config, accelerator)
+    folder = Path(config.default_out) if dry else _shared_folder(config, accelerator)
     return Run(
         config=config,
         reporter=reporter,
@@ -189,15 +191,8 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
         augment=augment,
         augment_name=augment_name,
         decision=decision,
+        dry=dry,
     )
-
-
-def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Policy:
-    if config.policy != "auto":
-        return parse_policy(config.policy)
-    policy, reason = choose_policy(len(manifest.split("train")), len(manifest.classes), config.auto)
-    reporter.message(f"policy {policy}: {reason}")
-    return policy
 
 
 def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:

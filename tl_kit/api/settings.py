@@ -11,6 +11,7 @@ import torch
 from tl_kit.api.run import Run
 from tl_kit.config import LoopConfig, OptimizerDefaults, RegularizationConfig
 from tl_kit.errors import ConfigError
+from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.optimization.optimizers import (
     create_optimizer,
     default_lr,
@@ -41,6 +42,7 @@ class Settings:
     layer_decay: float | None
     regularization: RegularizationConfig
     augment: str
+    batchnorm: str
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON."""
@@ -77,13 +79,14 @@ def resolve(run: Run) -> Settings:
         schedule_options=dict(decay) if isinstance(decay, Mapping) else parse_schedule_options(schedule, decay),
         warmup_epochs=loop.warmup_epochs,
         epochs=epochs,
-        patience=config.patience or max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs)),
+        patience=config.patience or _patience(schedule, epochs, loop),
         batch_size=batch_size,
-        weight_decay=default_weight_decay(name) if loop.weight_decay is None else loop.weight_decay,
+        weight_decay=_decay(run, name) if loop.weight_decay is None else loop.weight_decay,
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,
         augment="none" if head else run.augment_name,
+        batchnorm=_batchnorm(run),
     )
     if settings.schedule_options.get("mode") == "max":
         raise ConfigError("--schedule-opt mode=max: the rate follows the validation NLL, of which less is better")
@@ -104,6 +107,31 @@ def default_epochs(images: int, batch_size: int, loop: LoopConfig) -> int:
     return min(loop.most_epochs, max(loop.epochs, math.ceil(loop.least_steps / steps)))
 
 
+def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
+    """All epochs where the schedule says when the rate is low: what it is for happens at its end."""
+    if schedule not in loop.stops_early:
+        return epochs
+    return max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs))
+
+
+def _batchnorm(run: Run) -> str:
+    """A fitted head was fitted to features that the running statistics normalise: the batch's own would undo the fit.
+
+    Random weights, and a head that starts at nothing, have no such start to lose.
+    """
+    if run.config.batchnorm != "auto":
+        return run.config.batchnorm
+    return "frozen" if run.policy.name in HEAD_FIRST and run.weights.loaded else "train"
+
+
+def _decay(run: Run, optimizer: str) -> float:
+    """Little for a coupled decay where the start is worth keeping: with frozen statistics, nothing undoes shrinking."""
+    defaults = OptimizerDefaults()
+    usual = default_weight_decay(optimizer)
+    kept = _batchnorm(run) == "frozen" or run.policy.name in HEAD_FIRST
+    return min(usual, defaults.fitted_head_decay) if kept and optimizer in defaults.clipped else usual
+
+
 def _rate(run: Run, optimizer: str) -> float:
     """The rate given, or the optimizer's usual one as suits the policy."""
     given = run.config.lr
@@ -117,6 +145,8 @@ def _rate_scale(run: Run, optimizer: str) -> float:
     defaults = OptimizerDefaults()
     if not run.weights.loaded or run.policy.name == "head":
         return 1.0
+    if run.policy.name in HEAD_FIRST or _batchnorm(run) == "frozen":
+        return defaults.finetune_scale
     if optimizer in defaults.clipped:
         return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
     return 1.0 if run.policy.name == "last" else defaults.finetune_scale

@@ -17,7 +17,7 @@ from tl_kit.data.transforms import normalize
 from tl_kit.inference import Scorer, StoreReader, run_models
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["PlainSource", "ReusedSource", "Source", "open_source"]
+__all__ = ["PlainSource", "ReusedSource", "Source", "choose_views", "open_source"]
 
 Indices = NDArray[np.int64]
 
@@ -104,7 +104,7 @@ def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, 
         run.reporter.message("--views changes nothing here: the frozen part runs every time, or images are not varied")
     if reuse is None:
         return PlainSource(run), None
-    views = _choose_views(run, reuse, epochs=epochs)
+    views = choose_views(run, reuse, epochs=epochs)
     if views:
         run.reporter.message(f"the frozen part runs once on each of {views} augmented views of an image")
     source: Source = ReusedSource(run, reuse, views=views)
@@ -120,7 +120,7 @@ def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:
     return nn.Sequential(nn.Dropout(p), reuse.tail)
 
 
-def _choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
+def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
     """Augmented views an image: what the run asks for, never more than its epochs, and what half the cache holds.
 
     0 for the ``head`` policy and without augmentation: images as evaluation sees them.

@@ -62,7 +62,7 @@ def build_task(
         evaluate=lambda: agreed_scores(run, source),
         multiplier=settings.schedule_over(len(run.manifest.split("train"))),
         set_rate=set_lr,
-        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size),
+        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size, batchnorm=settings.batchnorm),
         on_best=keeper,
         on_epoch=lambda row: journal.write(**row),
     )

@@ -70,7 +70,7 @@ class Unfreezing:
         apply_policy(run.model, self.names)
         length = self.length(epoch, settings.epochs)
         self.source, _ = open_source(run, open_reuse(run, self.order), epochs=length)
-        set_train_mode(run.model, self.order)
+        set_train_mode(run.model, self.order, batchnorm=settings.batchnorm)
         self.before = frozen_tensors(run.model)
         for group in groups_of(run, settings, new):
             task.optimizer.add_param_group({**group, "initial_lr": group["lr"]})

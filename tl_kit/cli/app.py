@@ -17,12 +17,13 @@ from tl_kit.cli.ensemble import ensemble
 from tl_kit.cli.evaluate import evaluate
 from tl_kit.cli.finetune import finetune
 from tl_kit.cli.models import models
+from tl_kit.cli.plan import plan
 from tl_kit.cli.predict import predict
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
 
 __all__ = ["app", "main"]
 
-COMMANDS = (finetune, ensemble, evaluate, predict, models, doctor, cache, demo)
+COMMANDS = (finetune, plan, ensemble, evaluate, predict, models, doctor, cache, demo)
 
 app = typer.Typer(
     name="tlkit",

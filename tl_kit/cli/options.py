@@ -16,6 +16,8 @@ __all__ = [
     "Aug",
     "Augment",
     "BatchSize",
+    "Batchnorm",
+    "Batchnorms",
     "CacheSize",
     "Checkpoint",
     "Checkpoints",
@@ -67,6 +69,7 @@ __all__ = [
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
+Batchnorms: TypeAlias = Literal["auto", "train", "frozen"]
 Runtimes: TypeAlias = Literal["auto", "plain"]
 Compiles: TypeAlias = Literal["auto", "on", "off"]
 
@@ -98,7 +101,7 @@ DataOfMembers = Annotated[
 Policy = Annotated[
     str,
     typer.Option(
-        "--policy", help="What trains: head, last:K (groups, from the head), full, lp-ft, gradual[:EPOCHS], auto."
+        "--policy", help="What trains: head, last:K (groups, from the head), full, lp-ft[:K], gradual[:EPOCHS], auto."
     ),
 ]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="At most so many (default: by policy).")]
@@ -174,6 +177,12 @@ Aug = Annotated[
         "--aug",
         metavar="KEY=VALUE",
         help=f"One of it: {', '.join(AugmentConfig.__dataclass_fields__)}; may be repeated.",
+    ),
+]
+Batchnorm = Annotated[
+    Batchnorms,
+    typer.Option(
+        "--batchnorm", help="Normalise by the batch (train), or by kept statistics (auto: with lp-ft, gradual)."
     ),
 ]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]

@@ -77,6 +77,16 @@ class PixelStore:
             found.append(pixels)
         return found
 
+    def counts(self) -> dict[bool, int]:
+        """Images that are kept, by whether they are cropped as for evaluation."""
+        kinds = [crop for _, crop in self._pixels]
+        return {crop: kinds.count(crop) for crop in (False, True)}
+
+    def mean_bytes(self, *, crop: bool) -> float:
+        """Of the images that are kept so; 0 without any."""
+        sizes = [pixels.nbytes for (_, kind), pixels in self._pixels.items() if kind == crop]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
     def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
         def one(sample: Sample) -> Tensor | ImageError:
             try:

@@ -35,10 +35,10 @@ def tensor_digest(tensor: Tensor) -> str:
 
 
 def frozen_tensors(model: nn.Module) -> dict[str, str]:
-    """Digests, by name, of all parameters without gradient and of the buffers of modules in which nothing trains."""
+    """Digests, by name, of all parameters without gradient and of the buffers of modules in evaluation mode."""
     found = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     for prefix, module in model.named_modules():
-        if any(p.requires_grad for p in module.parameters(recurse=False)) or module.training:
+        if module.training:
             continue
         for name, buffer in module.named_buffers(prefix=prefix, recurse=False):
             found[name] = buffer

@@ -38,23 +38,26 @@ def forward_order(model: nn.Module, images: Tensor) -> list[str]:
     return order
 
 
-def set_train_mode(model: nn.Module, order: Sequence[str], *, smallest_batch: int = 2) -> None:
+def set_train_mode(
+    model: nn.Module, order: Sequence[str], *, smallest_batch: int = 2, batchnorm: str = "train"
+) -> None:
     """Put in train mode what trains and what runs after it; everything else in eval mode.
 
     ``order``: the forward order. Modules without parameters (dropout, stochastic depth) train only after the last
     frozen layer below the first one that trains; modules whose parameters are all frozen never do. A batch of one has
-    no statistics of its own: with ``smallest_batch`` 1, BatchNorm normalises by its running statistics, and only its
-    scale and shift train.
+    no statistics of its own: with ``smallest_batch`` 1, as with ``batchnorm`` "frozen", BatchNorm normalises by its
+    running statistics, which stay as they are, and only its scale and shift train.
     """
     model.train()
     for name in order[: _frozen_below(model, order)]:
         module = model.get_submodule(name)
         if not any(True for _ in module.parameters()):
             module.eval()
+    running = batchnorm == "frozen" or smallest_batch < 2
     for module in model.modules():
         own = list(module.parameters())
-        alone = smallest_batch < 2 and isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if alone or (own and not any(p.requires_grad for p in own)):
+        kept = running and isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if kept or (own and not any(p.requires_grad for p in own)):
             module.eval()
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "gradual",
     "head",
     "last",
+    "lp_ft",
     "parameter_groups",
     "parse_policy",
 ]
@@ -55,15 +56,20 @@ def gradual(groups: Groups, classifier: Collection[str], *, epoch: int, depth: i
     return last(body, classifier, epoch=epoch, depth=1 + epoch // (depth or 1))
 
 
+def lp_ft(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
+    """Every parameter or, with a ``depth``, the last groups; from a head that has been fitted (Kumar et al. 2022)."""
+    return last(groups, classifier, epoch=epoch, depth=len(groups) if depth is None else depth)
+
+
 POLICIES: dict[str, Callable[..., frozenset[str]]] = {
     "full": full,
     "gradual": gradual,
     "head": head,
     "last": last,
-    "lp-ft": full,
+    "lp-ft": lp_ft,
 }
 HEAD_FIRST = frozenset({"gradual", "lp-ft"})
-"""Policies whose head is fitted to the pretrained features before anything else trains (LP-FT, Kumar et al. 2022)."""
+"""Policies whose head is fitted to the pretrained features before anything else trains."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """``head``, ``last:K``, ``full``, ``lp-ft`` or ``gradual[:EPOCHS]``.
+    """``head``, ``last:K``, ``full``, ``lp-ft[:K]`` or ``gradual[:EPOCHS]``.
 
     Raises PolicyError with the nearest known name.
     """
@@ -90,15 +96,15 @@ def parse_policy(text: str) -> Policy:
     if name not in POLICIES:
         near = get_close_matches(name, [*POLICIES, "auto"], n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise PolicyError(f"--policy {text}: {hint}known are auto, head, last:K, full, lp-ft and gradual[:EPOCHS]")
-    if name not in ("last", "gradual"):
+        raise PolicyError(f"--policy {text}: {hint}known are auto, head, last:K, full, lp-ft[:K] and gradual[:EPOCHS]")
+    if name not in ("last", "lp-ft", "gradual"):
         if separator:
             raise PolicyError(f"--policy {text}: {name} takes no depth")
         return Policy(name)
-    if name == "gradual" and not separator:
-        return Policy(name, 1)
+    if name != "last" and not separator:
+        return Policy(name, 1 if name == "gradual" else None)
     if not depth.isascii() or not depth.isdigit() or int(depth) < 1:
-        what = "a number of groups" if name == "last" else "the epochs until the next group trains"
+        what = "the epochs until the next group trains" if name == "gradual" else "a number of groups"
         raise PolicyError(f"--policy {text}: {name} takes {what}, from 1, for example {name}:2")
     return Policy(name, int(depth))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,26 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_kit.config import ProbeConfig
+from tl_kit.freezing.facts import StageProbe
+from tl_kit.runtime import available_cores
 
-__all__ = ["StageProbe", "probe_stages", "stage_features", "stage_names"]
-
-
-@dataclass(frozen=True)
-class StageProbe:
-    """A stage's module name and channels, and the cross-validated accuracy of a logistic regression on its features.
-
-    ``error`` is the standard error over the folds, ``strength`` scikit-learn's C.
-    """
-
-    stage: str
-    channels: int
-    accuracy: float
-    error: float
-    strength: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
+__all__ = ["probe_stages", "stage_features", "stage_names"]
 
 
 def stage_names(model: nn.Module, *, most: int) -> list[str]:
@@ -91,15 +75,32 @@ def probe_stages(
 ) -> list[StageProbe]:
     """Cross-validate a logistic regression on each stage's features (n, d); the same stratified folds for all.
 
-    Empty where a class has fewer than two images: there is nothing to validate on.
+    At most ``config.images`` of the images are looked at, in the classes' proportions. Empty where a class has fewer
+    than two images: there is nothing to validate on.
     """
     from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
 
     folds = min(config.folds, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         return []
+    kept = _sample(labels, most=max(config.images, folds * len(np.unique(labels))), folds=folds, seed=seed)
+    labels = labels[kept]
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
-    return [_probe(name, values, labels, splits, config) for name, values in features.items()]
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(available_cores()) as pool:
+        warnings.simplefilter("ignore")  # an unconverged fit is judged by its accuracy like any other
+        return list(pool.map(lambda item: _probe(item[0], item[1][kept], labels, splits, config), features.items()))
+
+
+def _sample(labels: NDArray[np.int64], *, most: int, folds: int, seed: int) -> NDArray[np.int64]:
+    """Indices of at most about ``most`` images in the classes' proportions, ``folds`` at least of each."""
+    share = min(1.0, most / len(labels))
+    rng = np.random.default_rng(seed)
+    found = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        found.append(members[: max(folds, round(share * len(members)))])
+    return np.sort(np.concatenate(found))
 
 
 def _probe(
@@ -113,14 +114,11 @@ def _probe(
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     best: StageProbe | None = None
     for strength in config.strengths:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=config.max_iter))
-        with warnings.catch_warnings(), threadpool_limits(1):
-            warnings.simplefilter("ignore")  # an unconverged fit is judged by its accuracy like any other
-            scores = cross_val_score(model, values, labels, cv=splits)
+        scores = cross_val_score(model, values, labels, cv=splits)
         error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
         if best is None or scores.mean() > best.accuracy:
             best = StageProbe(name, values.shape[1], float(scores.mean()), error, strength)

@@ -1,0 +1,80 @@
+"""What a policy is sized to: counts of images, and how well linear probes of the frozen network do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Facts", "StageProbe"]
+
+
+@dataclass(frozen=True)
+class StageProbe:
+    """A stage's module name and channels, and the cross-validated accuracy of a logistic regression on its features.
+
+    ``error`` is the standard error over the folds, ``strength`` scikit-learn's C.
+    """
+
+    stage: str
+    channels: int
+    accuracy: float
+    error: float
+    strength: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Training images in all, classes, images of the rarest and of the most frequent class, and the network.
+
+    ``groups`` of layers as timm has them, 0 where it has none.
+    ``probes`` are from the input up, the last of them at the input of the head; none where the network is not
+    pretrained, or where a class has too few images to validate on.
+    """
+
+    images: int
+    classes: int
+    smallest: int
+    largest: int
+    pretrained: bool
+    groups: int
+    probes: tuple[StageProbe, ...] = ()
+
+    @property
+    def per_class(self) -> float:
+        """Mean training images a class."""
+        return self.images / self.classes
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the most frequent class over those of the rarest."""
+        return self.largest / self.smallest
+
+    @property
+    def top(self) -> StageProbe | None:
+        """The probe at the head's input: what ``--policy head`` would reach, about."""
+        return self.probes[-1] if self.probes else None
+
+    @property
+    def best(self) -> StageProbe | None:
+        """The most accurate probe; of equals, the nearest to the head."""
+        return max(reversed(self.probes), key=lambda probe: probe.accuracy, default=None)
+
+    @property
+    def domain(self) -> str:
+        """``similar`` to the pretraining images where the last probe is the best, else ``different``, or ``unknown``.
+
+        The last layers have learned what tells the pretraining classes apart; where an earlier stage does better, they
+        have dropped what matters here (Yosinski et al. 2014, "How transferable are features in deep neural networks?").
+        """
+        if self.top is None or self.best is None:
+            return "unknown"
+        return "similar" if self.best is self.top else "different"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, with what follows from the counts."""
+        derived = {"per_class": self.per_class, "imbalance": self.imbalance, "domain": self.domain}
+        return {**asdict(self), "probes": [probe.to_dict() for probe in self.probes], **derived}
