@@ -235,7 +235,7 @@ def _known_proof(store: FeatureStore) -> _Proof | None:
 
 def _prove(run: Run, cut: str, store: FeatureStore) -> _Proof | None:
     samples = run.manifest.split("train")[:_PROOF_IMAGES]
-    gone = run.decode(samples, crop=True)
+    gone = run.decode(samples, crop=True, show=False)
     pixels = run.store.get([sample for sample in samples if sample.digest not in gone], crop=True)
     if not pixels:
         return None

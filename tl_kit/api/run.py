@@ -89,14 +89,15 @@ class Run:
     dry: bool = False
     cleanup: ExitStack = field(default_factory=ExitStack)
 
-    def decode(self, samples: Sequence[Sample], *, crop: bool) -> frozenset[str]:
+    def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
         """Decode samples into the pixel store; those that cannot be decoded leave the manifest, with all their copies.
 
         Returns the digests of what left. Raises DataError if too few images are left to train on.
         """
-        self.reporter.start("decode", len(samples))
+        if show:
+            self.reporter.start("decode", len(samples))
         with self.clock("data"):
-            failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance)
+            failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance if show else None)
         paths = {exclusion.path: exclusion.reason for exclusion in failures}
         reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
         broken = [Exclusion(s.path, reasons[s.digest]) for s in self.manifest.samples if s.digest in reasons]

@@ -65,14 +65,15 @@ class Facts:
 
     @property
     def domain(self) -> str:
-        """``similar`` to the pretraining images where the last probe is the best, else ``different``, or ``unknown``.
+        """``similar`` to the pretraining images, ``different``, or ``unknown`` without probes.
 
+        Different: an earlier stage is better than the head's input by more than the latter's standard error.
         The last layers have learned what tells the pretraining classes apart; where an earlier stage does better, they
         have dropped what matters here (Yosinski et al. 2014, "How transferable are features in deep neural networks?").
         """
         if self.top is None or self.best is None:
             return "unknown"
-        return "similar" if self.best is self.top else "different"
+        return "different" if self.best.accuracy > self.top.accuracy + self.top.error else "similar"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, with what follows from the counts."""
