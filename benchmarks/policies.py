@@ -95,13 +95,13 @@ def run_cell(table: Path, policy: str, seed: int, cache: Path, *, flip: float) -
     }
 
 
-def show(cells: dict[str, dict[str, float | str]], seeds: int) -> None:
+def show(cells: dict[str, dict[str, float | str]], seeds: list[int]) -> None:
     """Mean test accuracy by cell, and each policy's distance from the best fixed one."""
     print(f"\n{'cell':24}" + "".join(f"{policy:>10}" for policy in POLICIES))
     below: dict[str, list[float]] = {policy: [] for policy in POLICIES}
     for name in SETS:
         for count in COUNTS:
-            keys = {p: [f"{name}/{count}/{p}/{seed}" for seed in range(seeds)] for p in POLICIES}
+            keys = {p: [f"{name}/{count}/{p}/{seed}" for seed in seeds] for p in POLICIES}
             means = {
                 p: 100 * statistics.mean(float(cells[k]["test"]) for k in ks)
                 for p, ks in keys.items()
@@ -118,7 +118,7 @@ def show(cells: dict[str, dict[str, float | str]], seeds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     parser.add_argument("--counts", nargs="+", type=int, choices=COUNTS, default=list(COUNTS))
     parser.add_argument("--json", type=Path, default=RESULTS)
@@ -128,7 +128,7 @@ def main() -> None:
     cells = content["cells"]
     with tempfile.TemporaryDirectory() as scratch:
         sets = {name: pools_of(name, given.data, Path(scratch)) for name in SETS}
-        for seed in range(given.seeds):
+        for seed in given.seeds:
             for count in given.counts:
                 for name, pools in sets.items():
                     table = Path(scratch) / f"{name}-{count}-{seed}.csv"

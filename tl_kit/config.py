@@ -70,12 +70,15 @@ class HeadConfig:
     """The penalised logistic regression on cached features.
 
     ``strengths`` are scikit-learn's C on standardised features, weakest penalty last; ``solver`` is lbfgs or newton.
+    Where the layers below train afterwards, the head starts with ``start_strength``: fitted as closely as it can be, it
+    would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for finetuning").
     Fits of fewer than
     ``one_thread_below`` multiplications a step (images x features x classes) run on one thread: handing out so little
     work costs more than doing it, a hundred times more on a busy machine.
     """
 
     strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+    start_strength: float = 1e-4
     max_iter: int = 200
     solver: str = "lbfgs"
     one_thread_below: int = 100_000_000
@@ -249,7 +252,9 @@ class LoopConfig:
     """The training loop, where ``FinetuneConfig`` says ``None``.
 
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
-    than ``least_steps`` steps.
+    than ``least_steps`` steps. ``patience`` ends a run early only under the schedules of ``stops_early``, which have no
+    end of their own: a rate that decays does its best work at the end. Under the policies of ``keeps_statistics``
+    pretrained BatchNorm normalises by its running statistics.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
     how much); norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
@@ -265,6 +270,7 @@ class LoopConfig:
     head_epochs: int = 100
     patience: int = 5
     stops_early: frozenset[str] = frozenset({"constant", "plateau"})
+    keeps_statistics: frozenset[str] = frozenset({"full", "gradual", "lp-ft"})
     batch_size: int = 32
     warmup_epochs: float = 0.5
     weight_decay: float | None = None
@@ -399,9 +405,10 @@ class OptimizerDefaults:
 
     ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
     gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work for optimizers whose steps
-    are as long as the gradient (``clipped``): they start at ``clipped_scale``. All others start at the whole rate where
-    only the last layers train, most of which is new. An optimizer that is not listed starts at the rate of its own
-    constructor. Plain SGD's rate is that of momentum divided by 1 - 0.9: so much further a velocity carries.
+    are as long as the gradient (``clipped``): they start at ``clipped_scale``, at ``frozen_norm_scale`` where BatchNorm
+    keeps its statistics, and their coupled decay is then at most ``frozen_norm_decay``. All others start at the whole
+    rate where only the last layers train, most of which is new. An optimizer that is not listed starts at the rate of
+    its own constructor. Plain SGD's rate is that of momentum divided by 1 - 0.9: so much further a velocity carries.
 
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
     penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
@@ -410,9 +417,10 @@ class OptimizerDefaults:
 
     finetune_scale: float = 0.1
     clipped_scale: float = 0.3
+    frozen_norm_scale: float = 0.2
     clipped: frozenset[str] = frozenset({"sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"})
     weight_decay: float = 2e-5
-    fitted_head_decay: float = 1e-4
+    frozen_norm_decay: float = 0.005
     weight_decays: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"), 0.05),

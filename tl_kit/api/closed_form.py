@@ -65,11 +65,12 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
 
 
 def fit_head_first(run: Run) -> Audit:
-    """Fit the head to the pretrained features, as ``--policy head`` does; the model keeps it, all else unchanged.
+    """Fit the head to the pretrained features, strongly penalised; the model keeps it, all else unchanged.
 
     Raises ConfigError for a classifier that is not one linear layer on flat features.
     """
-    head, reuse = head_run(run)
+    strengths = (run.config.head.start_strength,)
+    head, reuse = head_run(replace(run, config=replace(run.config, head=replace(run.config.head, strengths=strengths))))
     if reuse is None or not _is_linear(head, reuse):
         raise ConfigError(
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "

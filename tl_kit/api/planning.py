@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import nn
+
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import head_run, wants_closed_form
 from tl_kit.api.estimate import Estimate, estimate
@@ -97,6 +99,7 @@ def _choices(run: Run, facts: Facts, settings: Settings | None) -> list[Choice]:
         _epochs(run, settings),
         Choice("batch size", str(settings.batch_size), f"{_steps(run, settings)} steps for {facts.images} images"),
         _augmentation(run, facts, settings),
+        *_batchnorm(run, settings),
     ]
 
 
@@ -134,6 +137,18 @@ def _augmentation(run: Run, facts: Facts, settings: Settings) -> Choice:
     if settings.augment == "none" and not given:
         reason = "the head is fitted to images as evaluation sees them"
     return Choice("augmentation", settings.augment, reason)
+
+
+def _batchnorm(run: Run, settings: Settings) -> list[Choice]:
+    """Only of models that have BatchNorm."""
+    layers = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in run.model.modules())
+    if not layers:
+        return []
+    reason = "as you said"
+    if run.config.batchnorm == "auto":
+        kept = "keep the statistics that the pretrained features, and a head fitted to them, rely on"
+        reason = kept if settings.batchnorm == "frozen" else "each batch's own statistics, in the layers that train"
+    return [Choice("BatchNorm", settings.batchnorm, f"{layers} layers: {reason}")]
 
 
 def _steps(run: Run, settings: Settings) -> int:

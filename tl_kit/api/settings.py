@@ -11,7 +11,6 @@ import torch
 from tl_kit.api.run import Run
 from tl_kit.config import LoopConfig, OptimizerDefaults, RegularizationConfig
 from tl_kit.errors import ConfigError
-from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.optimization.optimizers import (
     create_optimizer,
     default_lr,
@@ -115,21 +114,21 @@ def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
 
 
 def _batchnorm(run: Run) -> str:
-    """A fitted head was fitted to features that the running statistics normalise: the batch's own would undo the fit.
+    """Pretrained layers keep their statistics under the policies that train all of them, or start from a fitted head.
 
-    Random weights, and a head that starts at nothing, have no such start to lose.
+    The head reads features that the running statistics normalise; those of a batch of 32 are others, and the pretrained
+    features are lost before they have adapted.
     """
     if run.config.batchnorm != "auto":
         return run.config.batchnorm
-    return "frozen" if run.policy.name in HEAD_FIRST and run.weights.loaded else "train"
+    return "frozen" if run.weights.loaded and run.policy.name in run.config.loop.keeps_statistics else "train"
 
 
 def _decay(run: Run, optimizer: str) -> float:
-    """Little for a coupled decay where the start is worth keeping: with frozen statistics, nothing undoes shrinking."""
-    defaults = OptimizerDefaults()
-    usual = default_weight_decay(optimizer)
-    kept = _batchnorm(run) == "frozen" or run.policy.name in HEAD_FIRST
-    return min(usual, defaults.fitted_head_decay) if kept and optimizer in defaults.clipped else usual
+    """Less of a coupled decay with frozen statistics: no norm then makes up for weights that shrink."""
+    defaults, usual = OptimizerDefaults(), default_weight_decay(optimizer)
+    coupled = optimizer in defaults.clipped
+    return min(usual, defaults.frozen_norm_decay) if coupled and _batchnorm(run) == "frozen" else usual
 
 
 def _rate(run: Run, optimizer: str) -> float:
@@ -145,8 +144,6 @@ def _rate_scale(run: Run, optimizer: str) -> float:
     defaults = OptimizerDefaults()
     if not run.weights.loaded or run.policy.name == "head":
         return 1.0
-    if run.policy.name in HEAD_FIRST or _batchnorm(run) == "frozen":
-        return defaults.finetune_scale
-    if optimizer in defaults.clipped:
-        return defaults.clipped_scale if run.config.loop.clip_norm > 0 else defaults.finetune_scale
-    return 1.0 if run.policy.name == "last" else defaults.finetune_scale
+    if optimizer in defaults.clipped and run.config.loop.clip_norm > 0:
+        return defaults.frozen_norm_scale if _batchnorm(run) == "frozen" else defaults.clipped_scale
+    return 1.0 if run.policy.name == "last" and optimizer not in defaults.clipped else defaults.finetune_scale
