@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from tests.api.helpers import quick, write_images
 from tl_kit import evaluate
-from tl_kit.config import AugmentConfig, LoopConfig
+from tl_kit.config import AugmentConfig, HeadConfig, LoopConfig
 from tl_kit.data.cache import read_pixels
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing, normalize
@@ -36,8 +36,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def head(data: Path) -> Path:
+    """The head that the other policies start from."""
     out = data.parent / "head"
-    quick(data, out, policy="head", epochs=None)
+    quick(data, out, policy="head", epochs=None, head=HeadConfig(strengths=(HeadConfig.start_strength,)))
     return out
 
 
@@ -55,16 +56,17 @@ def test_names_and_rhythms() -> None:
     assert str(parse_policy("lp-ft")) == "lp-ft"
     with pytest.raises(PolicyError, match="gradual takes the epochs until the next group trains"):
         parse_policy("gradual:0")
-    with pytest.raises(PolicyError, match="lp-ft takes no depth"):
-        parse_policy("lp-ft:2")
+    assert str(parse_policy("lp-ft:2")) == "lp-ft:2"
+    with pytest.raises(PolicyError, match="lp-ft takes a number of groups"):
+        parse_policy("lp-ft:0")
+    with pytest.raises(PolicyError, match="full takes no depth"):
+        parse_policy("full:2")
     with pytest.raises(PolicyError, match="did you mean lp-ft"):
         parse_policy("lpft")
 
 
 @pytest.mark.parametrize("policy", ["lp-ft", "gradual"])
-def test_the_head_is_fitted_first_as_the_head_policy_fits_it(
-    data: Path, head: Path, tmp_path: Path, policy: str
-) -> None:
+def test_the_head_is_fitted_first_strongly_penalised(data: Path, head: Path, tmp_path: Path, policy: str) -> None:
     """With a rate of nearly nothing, what is saved is where the second phase started."""
     quick(data, tmp_path / "run", policy=policy, lr=1e-12, augment=NONE)
     expected, found = (load_file(folder / "model.safetensors") for folder in (head, tmp_path / "run"))
