@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
+from tl_kit.api.balance import Balance, choose_balance
 from tl_kit.api.options import augment_options, check, check_policy, moot_flags
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
@@ -86,6 +87,7 @@ class Run:
     accelerator: Accelerator
     augment: AugmentConfig
     augment_name: str
+    balance: Balance
     decision: Decision | None = None
     cleanup: ExitStack = field(default_factory=ExitStack)
 
@@ -188,6 +190,7 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
         accelerator=accelerator,
         augment=augment,
         augment_name=augment_name,
+        balance=_balance(config, manifest, reporter),
         decision=decision,
     )
 
@@ -198,6 +201,14 @@ def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> P
     policy, reason = choose_policy(len(manifest.split("train")), len(manifest.classes), config.auto)
     reporter.message(f"policy {policy}: {reason}")
     return policy
+
+
+def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:
+    counts = manifest.counts()["train"].values()
+    balance, reason = choose_balance(counts, balance=config.balance, select=config.select, config=config.uneven)
+    if reason is not None:
+        reporter.message(reason)
+    return balance
 
 
 def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:

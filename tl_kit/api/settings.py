@@ -40,6 +40,8 @@ class Settings:
     clip_norm: float
     layer_decay: float | None
     regularization: RegularizationConfig
+    balance: str
+    select: str
     augment: str
 
     def to_dict(self) -> dict[str, object]:
@@ -83,6 +85,8 @@ def resolve(run: Run) -> Settings:
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,
+        balance=run.balance.method,
+        select=run.balance.select,
         augment="none" if head else run.augment_name,
     )
     if settings.schedule_options.get("mode") == "max":
