@@ -5,20 +5,28 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.metrics import confusion_matrix as sklearn_confusion
-from sklearn.metrics import f1_score, log_loss
 
 from tl_kit import metrics
 
 no_deadline = settings(deadline=None)  # timings on a shared machine say nothing here
-KEYS = ["accuracy", "macro_f1", "nll", "brier", "ece"]
-SUMMARIES = [metrics.accuracy, metrics.macro_f1, metrics.nll, metrics.brier, metrics.ece]
+KEYS = ["accuracy", "balanced_accuracy", "macro_f1", "nll", "brier", "ece"]
+SUMMARIES = [
+    metrics.accuracy,
+    metrics.balanced_accuracy,
+    metrics.macro_f1,
+    metrics.nll,
+    metrics.brier,
+    metrics.ece,
+]
 
 
 def sample(seed: int, *, images: int, classes: int, sharpness: float = 1.0):
@@ -78,6 +86,7 @@ class TestClosedForms:
         result = metrics.summary(probabilities, labels)
         assert list(result) == KEYS
         assert result["accuracy"] == pytest.approx(2 / 3)
+        assert result["balanced_accuracy"] == pytest.approx((1 + 1 + 0) / 3)
         # F1: class 0 is 1, class 1 has precision 1/2 and recall 1, class 2 has no hit.
         assert result["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
         assert result["nll"] == pytest.approx(-(math.log(0.7) + math.log(0.5) + math.log(0.15)) / 3)
@@ -96,12 +105,13 @@ class TestClosedForms:
 
     def test_certain_and_right(self):
         result = metrics.summary(np.eye(4), np.arange(4))
-        assert result == pytest.approx({"accuracy": 1, "macro_f1": 1, "nll": 0, "brier": 0, "ece": 0}, abs=1e-15)
+        expected = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "nll": 0, "brier": 0, "ece": 0}
+        assert result == pytest.approx(expected, abs=1e-15)
 
     def test_certain_and_wrong_is_finite(self):
         result = metrics.summary(np.eye(4), np.array([1, 2, 3, 0]))
         worst_nll = -math.log(np.finfo(np.float64).eps)
-        expected = {"accuracy": 0, "macro_f1": 0, "nll": worst_nll, "brier": 2, "ece": 1}
+        expected = {"accuracy": 0, "balanced_accuracy": 0, "macro_f1": 0, "nll": worst_nll, "brier": 2, "ece": 1}
         assert result == pytest.approx(expected)
         assert worst_nll == pytest.approx(36.04, abs=0.005)
 
@@ -109,6 +119,21 @@ class TestClosedForms:
         probabilities, labels = sample(0, images=50, classes=2)
         binary = np.mean((probabilities[:, 1] - labels) ** 2)
         assert metrics.brier(probabilities, labels) == pytest.approx(2 * binary)
+
+    def test_every_class_that_has_images_counts_the_same_in_balanced_accuracy(self):
+        # Class 0 has 8 images, 6 of them right; class 1 one of one; class 2 none, though it is predicted.
+        predicted = np.array([0, 0, 0, 0, 0, 0, 1, 2, 1])
+        probabilities, labels = np.eye(3)[predicted], np.array([0] * 8 + [1])
+        assert metrics.balanced_accuracy(probabilities, labels) == pytest.approx((6 / 8 + 1) / 2)
+        assert metrics.accuracy(probabilities, labels) == pytest.approx(7 / 9)
+
+    @pytest.mark.parametrize("weight", [1, 2, 5])
+    def test_an_image_of_whole_weight_counts_as_so_many_in_the_nll(self, weight):
+        probabilities, labels = sample(7, images=20, classes=3)
+        weights = np.where(labels == 1, weight, 1)
+        times = weights.astype(int)
+        repeated = metrics.nll(np.repeat(probabilities, times, axis=0), np.repeat(labels, times))
+        assert metrics.nll(probabilities, labels, weights=weights) == pytest.approx(repeated, abs=1e-12)
 
     def test_absent_classes_do_not_lower_macro_f1(self):
         probabilities, labels = sample(1, images=60, classes=4)
@@ -174,6 +199,9 @@ class TestReferences:
         result = metrics.summary(*case)
         assert result["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=0))
         assert result["nll"] == pytest.approx(log_loss(labels, probabilities, labels=classes))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # at predicted classes that no label has
+            assert result["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
         assert metrics.confusion(*case) == sklearn_confusion(labels, predicted, labels=classes).tolist()
 
 
@@ -199,6 +227,7 @@ class TestProperties:
         assert all(type(value) is float for value in result.values())
         assert [function(*case) for function in SUMMARIES] == list(result.values())
         assert 0 <= result["accuracy"] <= 1
+        assert 0 <= result["balanced_accuracy"] <= 1
         assert 0 <= result["macro_f1"] <= 1
         assert 0 < result["nll"] < 36.05
         assert 0 <= result["brier"] <= 2

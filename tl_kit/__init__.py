@@ -15,6 +15,7 @@ from tl_kit._version import __version__
 from tl_kit.config import (
     AugmentConfig,
     AutoPolicyConfig,
+    BalanceConfig,
     CacheConfig,
     CropConfig,
     DataConfig,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AugmentConfig",
     "AutoPolicyConfig",
+    "BalanceConfig",
     "CacheConfig",
     "CropConfig",
     "DataConfig",

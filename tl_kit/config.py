@@ -11,6 +11,8 @@ __all__ = [
     "AugmentConfig",
     "AugmentLevels",
     "AutoPolicyConfig",
+    "BalanceConfig",
+    "BalanceMethod",
     "CacheConfig",
     "CropConfig",
     "DataConfig",
@@ -33,11 +35,14 @@ __all__ = [
     "RegularizationConfig",
     "RuntimeConfig",
     "ScheduleDefaults",
+    "Selection",
     "StoreConfig",
 ]
 
 
+BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
+Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +221,13 @@ class RegularizationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BalanceConfig:
+    """From where on ``auto`` takes classes for uneven: training images of the largest, in those of the smallest."""
+
+    uneven_from: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
     """Linear probes on pooled features of at most ``stages`` stages: folds, images, and the values of C tried."""
 
@@ -295,6 +307,10 @@ class FinetuneConfig:
 
     Options of the optimizer, the schedule and the augmentation are a mapping, or texts ``key=value``. ``lr`` "auto"
     runs a range test. ``augment`` is a level's name, or all of it.
+
+    ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
+    images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
+    are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
     """
 
     model: str
@@ -320,6 +336,9 @@ class FinetuneConfig:
     augment: AugmentConfig | str = "auto"
     augment_options: Options = ()
     regularization: RegularizationConfig = RegularizationConfig()
+    balance: BalanceMethod = "auto"
+    select: Selection = "auto"
+    uneven: BalanceConfig = BalanceConfig()
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()

@@ -1,4 +1,4 @@
-"""Metrics of class probabilities: accuracy, macro-F1, negative log-likelihood, Brier score and calibration error.
+"""Metrics of class probabilities: accuracies, macro-F1, negative log-likelihood, Brier score and calibration error.
 
 Every function takes probabilities of shape (n images, k classes) with k >= 2, whose rows sum to 1, and integer labels
 of shape (n,) in 0..k-1; it computes in float64. Anything else is a ``ValueError`` that says what is wrong. The
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "accuracy",
+    "balanced_accuracy",
     "brier",
     "confusion",
     "correct",
@@ -61,6 +62,14 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return _accuracy(*_validated(probabilities, labels))
 
 
+def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
+    """Mean recall of the classes that occur among the labels, in 0..1 (Brodersen et al. 2010).
+
+    Each of these classes counts the same, however few images it has; where all have as many, it is the accuracy.
+    """
+    return _balanced_accuracy(*_validated(probabilities, labels))
+
+
 def macro_f1(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Unweighted mean of the classes' F1, in 0..1.
 
@@ -70,13 +79,14 @@ def macro_f1(probabilities: ArrayLike, labels: ArrayLike) -> float:
     return _macro_f1(*_validated(probabilities, labels))
 
 
-def nll(probabilities: ArrayLike, labels: ArrayLike) -> float:
+def nll(probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Mean negative natural logarithm of the label's probability (log loss, cross-entropy), in nats.
 
     Rows are scaled to sum to exactly 1, and probabilities are clipped to [eps, 1 - eps] with float64's eps of 2.2e-16:
-    the loss of one image lies between 2.2e-16 and 36.04, and is never infinite.
+    the loss of one image lies between 2.2e-16 and 36.04, and is never infinite. ``weights`` (n,), positive, make it a
+    weighted mean.
     """
-    return _nll(*_validated(probabilities, labels))
+    return _nll(*_validated(probabilities, labels), weights=weights)
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -99,10 +109,14 @@ def ece(probabilities: ArrayLike, labels: ArrayLike, *, bins: int = 15) -> float
 
 
 def summary(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """``accuracy``, ``macro_f1``, ``nll``, ``brier`` and ``ece`` (15 bins), each as the function of that name."""
+    """``accuracy``, ``balanced_accuracy``, ``macro_f1``, ``nll``, ``brier`` and ``ece`` (15 bins).
+
+    Each is the function of that name.
+    """
     values, truth = _validated(probabilities, labels)
     return {
         "accuracy": _accuracy(values, truth),
+        "balanced_accuracy": _balanced_accuracy(values, truth),
         "macro_f1": _macro_f1(values, truth),
         "nll": _nll(values, truth),
         "brier": _brier(values, truth),
@@ -172,18 +186,25 @@ def _accuracy(values: FloatArray, truth: IntArray) -> float:
     return float(accuracy_score(truth, values.argmax(axis=1)))
 
 
+def _balanced_accuracy(values: FloatArray, truth: IntArray) -> float:
+    from sklearn.metrics import recall_score
+
+    # scikit-learn's balanced_accuracy_score is the same number, and warns where a class without images is predicted.
+    return float(recall_score(truth, values.argmax(axis=1), labels=np.unique(truth), average="macro", zero_division=0))
+
+
 def _macro_f1(values: FloatArray, truth: IntArray) -> float:
     from sklearn.metrics import f1_score
 
     return float(f1_score(truth, values.argmax(axis=1), average="macro", zero_division=0))
 
 
-def _nll(values: FloatArray, truth: IntArray) -> float:
+def _nll(values: FloatArray, truth: IntArray, *, weights: ArrayLike | None = None) -> float:
     from sklearn.metrics import log_loss
 
     # scikit-learn warns at sums that are off by more than 1.5e-8, as those of a float32 softmax are.
     normalised = values / values.sum(axis=1, keepdims=True)
-    return float(log_loss(truth, normalised, labels=range(values.shape[1])))
+    return float(log_loss(truth, normalised, labels=range(values.shape[1]), sample_weight=weights))
 
 
 def _brier(values: FloatArray, truth: IntArray) -> float:

@@ -12,6 +12,7 @@ import torch
 
 from tests.api.helpers import write_images
 from tests.cli.helpers import Outcome, tlkit
+from tl_kit.api import tasks
 from tl_kit.cli.finetune import finetune
 
 # A flag's parameter -> what is added to the command. Each of these must give other weights.
@@ -37,6 +38,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "label_smoothing": ("--label-smoothing", 0.2),
     "mixup": ("--mixup", 0.5),
     "cutmix": ("--cutmix", 1.0),
+    "balance": ("--balance", "sampler"),
     "ema": ("--ema", 0.9),
     "augment": ("--augment", "strong"),
     "aug": ("--aug", "flip=0"),
@@ -48,6 +50,8 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "cache_size": ("--cache-size", 0),  # no views of the trunk's outputs: new ones every epoch
     "runtime": ("--runtime", "plain"),
 }
+# Tested below: it gives other weights where the figures of validation disagree.
+BY_SCORES = {"select"}
 # Tested below, or in other files: they change where and how something is shown, and not the weights.
 OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile"}
 
@@ -87,7 +91,7 @@ def usual(data: Path, pretrained: Path) -> str:
 
 
 def test_every_flag_is_here() -> None:
-    assert set(inspect.signature(finetune).parameters) == set(OTHER_WEIGHTS) | OTHER_EFFECTS
+    assert set(inspect.signature(finetune).parameters) == set(OTHER_WEIGHTS) | BY_SCORES | OTHER_EFFECTS
 
 
 def test_without_a_flag_nothing_changes(data: Path, pretrained: Path, usual: str, tmp_path: Path) -> None:
@@ -100,6 +104,20 @@ def test_the_flag_alters_the_weights(name: str, data: Path, pretrained: Path, us
     done = run(data, pretrained, tmp_path / "run", *OTHER_WEIGHTS[name])
     assert done.code == 0, done.err
     assert weights(tmp_path / "run") != usual
+
+
+@pytest.mark.parametrize(("select", "epoch"), [("accuracy", 1), ("balanced-accuracy", 2), ("macro-f1", 2), ("nll", 2)])
+def test_select_alters_the_weights_where_the_figures_disagree(
+    select: str, epoch: int, data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first epoch is the more accurate, the second is better by all else."""
+    first = {"accuracy": 0.9, "balanced_accuracy": 0.5, "macro_f1": 0.5, "nll": 0.9}
+    scores = [first, {"accuracy": 0.8, "balanced_accuracy": 0.6, "macro_f1": 0.6, "nll": 0.8}] * 2
+    monkeypatch.setattr(tasks, "_scores", lambda *_: scores.pop(0))
+    assert run(data, pretrained, tmp_path / "usual").code == 0
+    assert run(data, pretrained, tmp_path / "run", "--select", select).code == 0
+    assert json.loads((tmp_path / "run" / "tlkit.json").read_text())["best_epoch"] == epoch
+    assert (weights(tmp_path / "run") != weights(tmp_path / "usual")) == (select != "accuracy")
 
 
 @pytest.fixture
@@ -208,6 +226,7 @@ def test_what_cannot_be_is_one_line(
         (("--optimizer", "newton", "--lr", 0.1), "--lr: the head that newton fits in closed form has none"),
         (("--optimizer", "lbfgs", "--dropout", 0.1), "--dropout: the head that lbfgs fits"),
         (("--plot",), "--plot: a head fitted in closed form"),
+        (("--select", "macro-f1"), "--select macro-f1: a head fitted in closed form"),
         (("--opt", "momentum=0.9"), "has no option 'momentum'"),
     ],
 )

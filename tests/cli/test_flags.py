@@ -49,6 +49,8 @@ def test_finetune_without_flags_takes_every_default(calls: Calls) -> None:
         ("--lr", "3e-4", "lr", 3e-4),
         ("--optimizer", "lion", "optimizer", "lion"),
         ("--schedule", "wsd", "schedule", "wsd"),
+        ("--balance", "sampler", "balance", "sampler"),
+        ("--select", "macro-f1", "select", "macro-f1"),
         ("--weights", "w.pth", "weights", "w.pth"),
         ("--img-size", "96", "img_size", 96),
         ("--seed", "4", "seed", 4),

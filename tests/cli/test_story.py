@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import Story
 from tests.cli.helpers import MODEL, TINY, tlkit
 
-SCORES = {"accuracy", "macro_f1", "nll", "brier", "ece"}
+SCORES = {"accuracy", "balanced_accuracy", "macro_f1", "nll", "brier", "ece"}
 
 
 def test_finetune_json(story: Story) -> None:

@@ -142,3 +142,35 @@ def test_the_forward_pass_runs_in_the_tasks_precision() -> None:
 
     fit(a_task(precision=precision, epochs=1), Accelerator(cpu=True))
     assert entered == ["in"] * 4
+
+
+def test_the_order_given_is_the_order_trained_in() -> None:
+    seen: list[list[int]] = []
+
+    def batch(indices: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+        seen.append(indices.tolist())
+        chosen = torch.from_numpy(indices % 30)
+        return X[chosen], Y[chosen]
+
+    given = [[np.arange(8) + epoch, np.arange(30, 37)] for epoch in range(3)]
+    fit(a_task(batch=batch, order=lambda epoch: given[epoch]), Accelerator(cpu=True))
+    assert seen == [indices.tolist() for epoch in given for indices in epoch]
+
+
+SCORES = [
+    {"accuracy": 0.8, "balanced_accuracy": 0.5, "macro_f1": 0.4, "nll": 0.9},
+    {"accuracy": 0.7, "balanced_accuracy": 0.7, "macro_f1": 0.5, "nll": 0.8},
+    {"accuracy": 0.7, "balanced_accuracy": 0.7, "macro_f1": 0.5, "nll": 0.7},
+    {"accuracy": 0.6, "balanced_accuracy": 0.6, "macro_f1": 0.6, "nll": 0.8},
+    {"accuracy": 0.5, "balanced_accuracy": 0.5, "macro_f1": 0.5, "nll": 0.6},
+]
+
+
+@pytest.mark.parametrize(("select", "best"), [("accuracy", 1), ("balanced_accuracy", 3), ("macro_f1", 4), ("nll", 5)])
+def test_the_best_epoch_is_that_of_the_figure_selected_and_at_equal_figures_of_the_lower_nll(
+    select: str, best: int
+) -> None:
+    coming = iter(SCORES)
+    result = fit(a_task(select=select, epochs=5, patience=9, evaluate=lambda: next(coming)), Accelerator(cpu=True))
+    assert result.best_epoch == best
+    assert result.best == SCORES[best - 1]

@@ -17,6 +17,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import Policy
+from tl_kit.training.balance import image_weights
 from tl_kit.training.head import HeadFit, fit_head
 from tl_kit.training.journal import Journal
 from tl_kit.zoo.heads import linear_classifier, set_linear
@@ -60,7 +61,13 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=run_audit(run.model, before),
-        settings={"optimizer": fit.solver, "C": fit.strength, "iterations": fit.iterations},
+        settings={
+            "optimizer": fit.solver,
+            "C": fit.strength,
+            "iterations": fit.iterations,
+            "balance": "none" if run.balance.method == "none" else "loss",
+            "select": "nll",
+        },
     )
 
 
@@ -126,15 +133,22 @@ def _is_linear(run: Run, reuse: Reuse) -> bool:
 def _fit(run: Run, reuse: Reuse) -> HeadFit:
     splits = {split: run.manifest.split(split) for split in ("train", "val")}
     features = {split: reuse.rows(samples).float().numpy() for split, samples in splits.items()}
+    labels = {split: labels_of(samples) for split, samples in splits.items()}
+    balanced = run.balance.method != "none"
+    if run.balance.method == "sampler":
+        run.reporter.message("balance sampler: the head is fitted to all images at once, each weighted as it is drawn")
     fit = fit_head(
         features["train"],
-        labels_of(splits["train"]),
+        labels["train"],
         len(run.manifest.classes),
         val_features=features["val"],
-        val_labels=labels_of(splits["val"]),
+        val_labels=labels["val"],
+        weights=image_weights(labels["train"]) if balanced else None,
+        val_weights=image_weights(labels["val"]) if balanced else None,
         config=head_config(run.config),
     )
     run.reporter.message(
         f"head: logistic regression, C = {fit.strength:g}, chosen on {len(splits['val'])} images of val"
+        + (", where every class counts the same" if balanced else "")
     )
     return fit

@@ -35,6 +35,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     settings = resolve(run)
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
     phases = Unfreezing(run, order)
+    if run.config.select == "auto" and settings.select != "accuracy":
+        run.reporter.message(f"the best epoch is that of the highest {settings.select.replace('_', ' ')} in validation")
     check_drop_path(run, order)
     drop_connect(run, order)
     source, views = open_source(run, reuse, epochs=phases.length(0, settings.epochs))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
+from tl_kit.api.balance import check_balance
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
@@ -55,6 +56,7 @@ def check(config: FinetuneConfig) -> None:
     if config.regularization.l2_sp and config.weights == "none":
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
     require_known("head solver", config.head.solver, HEAD_ONLY)
+    check_balance(config)
     _check_loop(config.loop)
     _check_regularization(config.regularization)
 
@@ -97,6 +99,11 @@ def _check_closed_form(config: FinetuneConfig) -> None:
         return
     if config.plot:
         raise ConfigError("--plot: a head fitted in closed form has no epochs to draw; add --epochs, or leave it out")
+    if config.select != "auto":
+        raise ConfigError(
+            f"--select {config.select}: a head fitted in closed form has no epochs to choose from; add --epochs, or "
+            "leave it out"
+        )
     head_config(config)
 
 
@@ -108,6 +115,7 @@ def moot_flags(config: FinetuneConfig) -> list[str]:
         "--views": config.cache.views is not None,
         "--drop-path": config.regularization.drop_path is not None,
         "--plot": config.plot and not gradient_options(config),
+        "--select": config.select != "auto" and not gradient_options(config),
     }
     return [flag for flag, given in flags.items() if given]
 

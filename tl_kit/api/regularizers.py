@@ -1,4 +1,4 @@
-"""What the loop takes for each regularizer of a run: the loss, the penalty, dropped weights, mixed images, averages."""
+"""What the loop takes for each regularizer: the loss, the order of images, penalty, dropped weights, averages."""
 
 from __future__ import annotations
 
@@ -11,22 +11,39 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tl_kit.api.run import Run
+from tl_kit.api.run import Run, labels_of
 from tl_kit.errors import ConfigError
 from tl_kit.optimization.dropconnect import apply_dropconnect
 from tl_kit.optimization.groups import no_weight_decay
 from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
 from tl_kit.training.averaging import WeightAverage
+from tl_kit.training.balance import class_weights, weighted_cross_entropy
+from tl_kit.training.batches import balanced_batches
+from tl_kit.training.loop import Indices
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["Objective", "check_drop_path", "drop_connect", "objective", "penalty", "weight_average"]
+__all__ = ["Objective", "check_drop_path", "class_order", "drop_connect", "objective", "penalty", "weight_average"]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def objective(run: Run) -> Objective:
-    """Cross-entropy, with label smoothing (Szegedy et al. 2016) where the run has it."""
-    return partial(functional.cross_entropy, label_smoothing=run.config.regularization.label_smoothing)
+    """Cross-entropy, with label smoothing (Szegedy et al. 2016) and balanced weights where the run has them."""
+    smoothing = run.config.regularization.label_smoothing
+    if run.balance.method == "loss":
+        found = class_weights(labels_of(run.manifest.split("train")), len(run.manifest.classes))
+        if (found != 1).any():  # even classes: nothing is to be balanced, and the sums need not be rounded otherwise
+            weights = torch.from_numpy(found).float().to(run.runtime.device)
+            return partial(weighted_cross_entropy, weights=weights, label_smoothing=smoothing)
+    return partial(functional.cross_entropy, label_smoothing=smoothing)
+
+
+def class_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]] | None:
+    """The batches of each epoch where the run draws every class equally often."""
+    if run.balance.method != "sampler":
+        return None
+    labels = labels_of(run.manifest.split("train"))
+    return lambda epoch: balanced_batches(labels, batch_size, seed=run.config.seed, epoch=epoch)
 
 
 def penalty(run: Run) -> Callable[[], Tensor] | None:

@@ -178,10 +178,12 @@ def view_names(count: int) -> tuple[str, ...]:
     return tuple(f"augmented-{number}" for number in range(count))
 
 
-def view_of(indices: NDArray[np.int64], epoch: int, *, views: int, seed: int, images: int) -> list[str]:
-    """Each image starts at a view that the seed draws, and takes the next one every epoch."""
+def view_of(
+    indices: NDArray[np.int64], turn: NDArray[np.int64] | int, *, views: int, seed: int, images: int
+) -> list[str]:
+    """Each image starts at a view that the seed draws, and takes the next one each turn: an epoch, or one more use."""
     first = np.random.default_rng([seed, 1]).integers(views, size=images)
-    return [view_names(views)[(first[index] + epoch) % views] for index in indices]
+    return [view_names(views)[number] for number in (first[indices] + turn) % views]
 
 
 def row_name(sample: Sample, view: str) -> str:

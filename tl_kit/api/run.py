@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
+from tl_kit.api.balance import Balance, choose_balance
 from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
@@ -85,6 +86,7 @@ class Run:
     accelerator: Accelerator
     augment: AugmentConfig
     augment_name: str
+    balance: Balance
     decision: Decision | None = None
     dry: bool = False
     cleanup: ExitStack = field(default_factory=ExitStack)
@@ -191,9 +193,18 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, dry: bool = False) ->
         accelerator=accelerator,
         augment=augment,
         augment_name=augment_name,
+        balance=_balance(config, manifest, reporter),
         decision=decision,
         dry=dry,
     )
+
+
+def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:
+    counts = manifest.counts()["train"].values()
+    balance, reason = choose_balance(counts, balance=config.balance, select=config.select, config=config.uneven)
+    if reason is not None:
+        reporter.message(reason)
+    return balance
 
 
 def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:

@@ -40,6 +40,8 @@ class Settings:
     clip_norm: float
     layer_decay: float | None
     regularization: RegularizationConfig
+    balance: str
+    select: str
     augment: str
     batchnorm: str
 
@@ -84,6 +86,8 @@ def resolve(run: Run) -> Settings:
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,
+        balance=run.balance.method,
+        select=run.balance.select,
         augment="none" if head else run.augment_name,
         batchnorm=_batchnorm(run),
     )

@@ -23,7 +23,10 @@ Indices = NDArray[np.int64]
 
 
 class Source(Protocol):
-    """``module`` is what trains; ``batch`` feeds it; ``logits`` are the whole model's outputs on a split."""
+    """``module`` is what trains; ``batch`` feeds it; ``logits`` are the whole model's outputs on a split.
+
+    Of n training images, the index i + n t is image i in its (t + 1)-th use of the epoch, varied anew.
+    """
 
     @property
     def module(self) -> nn.Module: ...
@@ -47,12 +50,13 @@ class PlainSource:
         self.transform = TrainTransform(run.preprocessing, run.augment)
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
+        drawn, (turns, indices) = indices, np.divmod(indices, len(self.samples))
         run, samples = self.run, [self.samples[index] for index in indices]
         pixels = run.store.get(samples, crop=not self.augmented)
         if self.augmented:
             if run.runtime.on_gpu:  # augmentation draws its numbers on the CPU, the same on every device
                 pixels = [image.pin_memory().to(run.runtime.device, non_blocking=True) for image in pixels]
-            keys = [sample.digest for sample in samples]
+            keys = [f"{s.digest}/{turn}" if turn else s.digest for s, turn in zip(samples, turns, strict=True)]
             images = augment(pixels, self.transform, seed=run.config.seed, epoch=epoch, keys=keys)
         else:
             images = torch.stack(pixels)
@@ -61,7 +65,7 @@ class PlainSource:
         config = run.config.regularization
         if not config.mixup and not config.cutmix:
             return inputs, labels
-        seed = (run.config.seed, epoch, *indices)
+        seed = (run.config.seed, epoch, *drawn)
         return mix(inputs, labels, len(run.manifest.classes), mixup=config.mixup, cutmix=config.cutmix, seed=seed)
 
     def logits(self, split: str) -> Tensor:
@@ -87,9 +91,10 @@ class ReusedSource:
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
         run = self.run
+        turns, indices = np.divmod(indices, len(self.samples))
         views: str | list[str] = EVAL
         if self.views:
-            views = view_of(indices, epoch, views=self.views, seed=run.config.seed, images=len(self.samples))
+            views = view_of(indices, epoch + turns, views=self.views, seed=run.config.seed, images=len(self.samples))
         rows = self.reuse.rows(tuple(self.samples[index] for index in indices), views)
         inputs = rows.to(run.runtime.device).float()
         return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)

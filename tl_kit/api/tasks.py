@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tl_kit import metrics
 from tl_kit.api.compilation import compile_now
 from tl_kit.api.keeper import BestKeeper
-from tl_kit.api.regularizers import objective, penalty, weight_average
+from tl_kit.api.regularizers import class_order, objective, penalty, weight_average
 from tl_kit.api.run import Run, labels_of
 from tl_kit.api.settings import Settings
 from tl_kit.api.sources import Source
@@ -51,6 +51,8 @@ def build_task(
         seed=run.config.seed,
         patience=settings.patience,
         clip_norm=settings.clip_norm,
+        order=class_order(run, settings.batch_size),
+        select=settings.select,
         objective=objective(run),
         penalty=penalty(run),
         after_step=average.update if average else None,

@@ -7,7 +7,16 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from tl_kit.config import AugmentConfig, CropConfig, LoopConfig, OptimizerDefaults, ScheduleDefaults
+from tl_kit.config import (
+    AugmentConfig,
+    BalanceConfig,
+    BalanceMethod,
+    CropConfig,
+    LoopConfig,
+    OptimizerDefaults,
+    ScheduleDefaults,
+    Selection,
+)
 from tl_kit.errors import ConfigError
 
 __all__ = [
@@ -15,6 +24,7 @@ __all__ = [
     "L2",
     "Aug",
     "Augment",
+    "Balance",
     "BatchSize",
     "Batchnorm",
     "Batchnorms",
@@ -57,6 +67,7 @@ __all__ = [
     "Schedule",
     "ScheduleOpt",
     "Seed",
+    "Select",
     "Split",
     "SplitSeed",
     "Top",
@@ -167,6 +178,20 @@ Mixup = Annotated[float, typer.Option("--mixup", metavar="ALPHA", help="Blend pa
 Cutmix = Annotated[float, typer.Option("--cutmix", metavar="ALPHA", help="Paste pieces of other images; 0: off.")]
 Ema = Annotated[
     float | None, typer.Option("--ema", metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
+]
+Balance = Annotated[
+    BalanceMethod,
+    typer.Option(
+        "--balance",
+        help="sampler: classes are drawn equally often; loss: weighted alike; auto: loss where one has "
+        f"{BalanceConfig.uneven_from:g} times the images of another.",
+    ),
+]
+Select = Annotated[
+    Selection,
+    typer.Option(
+        "--select", help="Validation figure of the best epoch; auto: accuracy, or balanced-accuracy where uneven."
+    ),
 ]
 Augment = Annotated[
     str, typer.Option("--augment", metavar="auto|none|light|standard|strong", help="How far images are varied.")

@@ -10,7 +10,7 @@ __all__ = ["EPOCH_FIGURES", "figure", "figures", "visible"]
 EPOCH_FIGURES = ("epoch", "loss", "val_accuracy", "val_nll", "lr", "images_per_second", "data_wait")
 """What is shown of an epoch; ``metrics.jsonl`` has all."""
 
-_SHARES = ("accuracy", "macro_f1", "ece", "precision", "recall", "f1", "data_wait")
+_SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "precision", "recall", "f1", "data_wait")
 _JOINERS = "\u200c\u200d"  # spelling of Persian and Indic names, and of emoji
 
 

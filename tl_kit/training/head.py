@@ -42,6 +42,8 @@ def fit_head(
     *,
     val_features: NDArray[np.float32],
     val_labels: NDArray[np.int64],
+    weights: Floats | None = None,
+    val_weights: Floats | None = None,
     config: HeadConfig = HeadConfig(),
 ) -> HeadFit:
     """Fit for each strength, from the strongest penalty on (warm start), and keep the one of lowest validation NLL.
@@ -49,11 +51,16 @@ def fit_head(
     features (n, d), labels (n,) with at least two classes present; val_features (m, d), m may be 0: then the middle
     strength is taken. ``config.solver`` is lbfgs (a quasi-Newton method) or newton: the problem is convex, so both end
     in the same place. Features are standardised for the fit; the result applies to the raw ones.
+
+    An image of weight w (``weights`` (n,), of mean 1 where C is to keep its meaning) counts as w images, in the
+    standardisation too; ``val_weights`` (m,) do the same to the validation NLL. None: all weigh 1.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    mean, scale = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+    weights = np.ones(len(features)) if weights is None else weights
+    mean = np.average(features, axis=0, weights=weights)
+    scale = np.sqrt(np.average(np.square(features - mean), axis=0, weights=weights))
     scale[scale < 1e-6] = 1.0
     x = ((features - mean) / scale).astype(np.float32)
     chosen: HeadFit | None = None
@@ -64,12 +71,13 @@ def fit_head(
         model.set_params(C=strength)
         with warnings.catch_warnings(), threadpool_limits(threads):
             warnings.simplefilter("ignore")  # an unconverged fit is judged by validation like any other
-            model.fit(x, labels)
+            model.fit(x, labels, sample_weight=weights)
         weight, bias = _all_classes(model.coef_, model.intercept_, model.classes_, classes)
         weight, bias = weight / scale, bias - (weight / scale) @ mean
         nll = None
         if len(val_labels):
-            nll = metrics.nll(metrics.softmax(val_features.astype(np.float64) @ weight.T + bias), val_labels)
+            probabilities = metrics.softmax(val_features.astype(np.float64) @ weight.T + bias)
+            nll = metrics.nll(probabilities, val_labels, weights=val_weights)
         if chosen is None or (nll is not None and chosen.val_nll is not None and nll < chosen.val_nll):
             chosen = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)), config.solver)
         elif nll is not None and chosen.val_nll is not None and nll > chosen.val_nll:

@@ -21,7 +21,7 @@ from tl_kit.errors import TrainingError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.batches import even_batches
 
-__all__ = ["FitResult", "Indices", "Task", "fit", "run_epoch", "share_of", "train_step"]
+__all__ = ["FitResult", "Indices", "Task", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]
 
 Indices = NDArray[np.int64]
 
@@ -39,6 +39,10 @@ class Task:
     Labels are class indices (n,) or, where images are mixed, probabilities (n, classes); ``objective(logits, labels)``
     is the loss that is shown, to which ``penalty()`` is added before the gradient is taken. ``after_step(step)`` comes
     after each update, steps counted from 1; within ``averaged()`` the model holds the weights to evaluate and to keep.
+
+    ``order(epoch)`` gives the epoch's batches of indices, as many as there are without it, which is every image once;
+    an index of ``images`` t + i is one more use of image i. ``select`` names the validation metric that decides which
+    epoch is the best.
 
     ``phase(epoch)``, asked before every epoch, gives the task from there on: what trains may change, not the optimizer.
 
@@ -61,6 +65,8 @@ class Task:
     set_mode: Callable[[int], None]
     on_best: Callable[[int, Mapping[str, float] | None], None]
     on_epoch: Callable[[Mapping[str, float]], None]
+    order: Callable[[int], list[Indices]] | None = None
+    select: str = "accuracy"
     objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
     penalty: Callable[[], Tensor] | None = None
     after_step: Callable[[int], None] | None = None
@@ -103,7 +109,7 @@ def fit(
                 result.epochs = epoch + 1
                 row |= {f"val_{name}": value for name, value in (scores or {}).items()}
                 result.history.append({"epoch": float(epoch + 1), **row})
-                if scores is None or result.best is None or _better(scores, result.best):
+                if scores is None or result.best is None or _better(scores, result.best, task.select):
                     task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
                     result.best_epoch, result.best = epoch + 1, scores
             task.on_epoch(result.history[-1])
@@ -119,7 +125,7 @@ def run_epoch(
     task: Task, accelerator: Accelerator, epoch: int, *, history: Sequence[float] = (), reporter: Reporter = SILENT
 ) -> dict[str, float]:
     """One pass over the training images; returns mean loss, last rate, images a second and the data-wait share."""
-    batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
+    batches = epoch_batches(task, epoch)
     shares = [share_of(indices, accelerator) for indices in batches]
     task.set_mode(min(map(len, shares)))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
@@ -144,6 +150,13 @@ def run_epoch(
         "images_per_second": task.images / seconds,
         "data_wait": waited / seconds,
     }
+
+
+def epoch_batches(task: Task, epoch: int) -> list[Indices]:
+    """The indices of each batch of an epoch."""
+    if task.order is not None:
+        return task.order(epoch)
+    return even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
 
 
 def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -198,6 +211,8 @@ def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _better(scores: Mapping[str, float], best: Mapping[str, float]) -> bool:
-    """Higher accuracy; at equal accuracy, lower NLL."""
-    return (scores["accuracy"], -scores["nll"]) > (best["accuracy"], -best["nll"])
+def _better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
+    """A higher ``select`` (lower for ``nll``); where equal, a lower NLL."""
+    if select == "nll":
+        return scores["nll"] < best["nll"]
+    return (scores[select], -scores["nll"]) > (best[select], -best["nll"])

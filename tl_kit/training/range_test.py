@@ -12,8 +12,7 @@ from accelerate import Accelerator
 
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
-from tl_kit.training.batches import even_batches
-from tl_kit.training.loop import Indices, Task, share_of, train_step
+from tl_kit.training.loop import Indices, Task, epoch_batches, share_of, train_step
 
 __all__ = ["RangeTest", "range_test", "suggest"]
 
@@ -87,5 +86,4 @@ def suggest(rates: Sequence[float], losses: Sequence[float], *, config: RangeTes
 def _indices(task: Task, step: int) -> Indices:
     """The batch of a step: epochs follow each other in the orders that training has."""
     per_epoch = math.ceil(task.images / task.batch_size)
-    batches = even_batches(task.images, task.batch_size, seed=task.seed, epoch=step // per_epoch)
-    return batches[step % per_epoch]
+    return epoch_batches(task, step // per_epoch)[step % per_epoch]
