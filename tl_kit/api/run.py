@@ -32,7 +32,7 @@ from tl_kit.training.files import new_numbered_folder
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport, build_model
 
-__all__ = ["STAGES", "Clock", "Run", "labels_of", "prepare"]
+__all__ = ["STAGES", "Clock", "Run", "labels_of", "prepare", "shared_folder"]
 
 STAGES = ("scan", "data", "features", "train", "evaluate")
 
@@ -130,8 +130,8 @@ def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:
     return np.array([sample.label for sample in samples], dtype=np.int64)
 
 
-def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
-    """Scan, choose, build and decode: everything before the first forward pass."""
+def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | None = None) -> Run:
+    """Scan, choose, build and decode: everything before the first forward pass. A ``manifest`` given is not scanned."""
     check(config)
     augment_changes = augment_options(config)
     clock, runtime = Clock(), detect(config.runtime)
@@ -141,7 +141,7 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     if not accelerator.is_main_process:
         reporter = SILENT
     with clock("scan"):
-        manifest = scan(Path(config.data), config.split)
+        manifest = scan(Path(config.data), config.split) if manifest is None else manifest
     for note in manifest.notes:
         reporter.message(note)
     policy = _policy(config, manifest, reporter)
@@ -172,7 +172,7 @@ def prepare(config: FinetuneConfig, reporter: Reporter) -> Run:
     store = PixelStore(preprocessing, config.store)
     for exclusion in manifest.exclusions:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
-    folder = _shared_folder(config, accelerator)
+    folder = shared_folder(config, accelerator)
     return Run(
         config=config,
         reporter=reporter,
@@ -200,7 +200,7 @@ def _policy(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> P
     return policy
 
 
-def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
+def shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
     """The folder that the first process makes, in all processes; its error is raised in all of them."""
     answer: list[Path | TlKitError | None] = [None]
     if accelerator.is_main_process:

@@ -32,6 +32,7 @@ __all__ = [
     "Dropout",
     "Ema",
     "Epochs",
+    "Folds",
     "Format",
     "Formats",
     "Images",
@@ -174,6 +175,12 @@ Aug = Annotated[
         "--aug",
         metavar="KEY=VALUE",
         help=f"One of it: {', '.join(AugmentConfig.__dataclass_fields__)}; may be repeated.",
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        "--folds", metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."
     ),
 ]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]
