@@ -28,6 +28,7 @@ from tl_kit.data.scan import scan
 from tl_kit.errors import CheckpointError, ConfigError, TrainingError
 from tl_kit.training import loop
 from tl_kit.training.checkpoint import digest_prefix, read_meta
+from tl_kit.training.features import FeatureStore
 
 Interrupt = Callable[[int], None]
 
@@ -247,7 +248,30 @@ def test_an_image_is_decoded_once_for_all_folds_together(
     assert sum(decoded.values()) <= 36 + 8  # those on which the cut is proved
 
 
-def test_an_image_that_cannot_be_decoded_leaves_all_folds_and_is_named_once(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, FULL | {"policy": "last:2"}], ids=["head", "last:2"])
+def test_what_is_frozen_is_computed_once_for_all_folds_together(
+    data: Path, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: Counter[str] = Counter()
+    original = FeatureStore.add
+    monkeypatch.setattr(
+        FeatureStore, "add", lambda self, names, rows: (computed.update(names), original(self, names, rows))[1]
+    )
+    cross_validate(
+        settings(data, tmp_path / "run", cache=CacheConfig(directory=tmp_path / "cache"), **options), folds=3
+    )
+    assert len({name.split("/")[0] for name in computed}) == 36
+    assert set(computed.values()) == {1}
+
+
+def test_an_image_that_cannot_be_decoded_leaves_all_folds_and_is_named_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: Counter[str] = Counter()
+    original = cache.read_pixels
+    monkeypatch.setattr(
+        cache, "read_pixels", lambda path, *a, **o: tried.update([path.name]) or original(path, *a, **o)
+    )
     copy = Path(shutil.copytree(data, tmp_path / "copy"))
     whole = (copy / "red" / "0-0.png").read_bytes()
     (copy / "red" / "torn.png").write_bytes(whole[: len(whole) // 2])
@@ -258,6 +282,7 @@ def test_an_image_that_cannot_be_decoded_leaves_all_folds_and_is_named_once(data
     assert "red/torn.png" not in {row["path"] for row in rows_of(run.folder)}
     for name in ("torn.png", "note.txt"):
         assert sum(name in text for text in listener.messages) == 1
+    assert tried["torn.png"] == 1  # what one fold has found, the others know
 
 
 @pytest.fixture

@@ -183,6 +183,12 @@ def test_a_class_that_cannot_be_in_every_training_part_is_named(groups, digests)
         fold_manifests(manifest, 3, DataConfig())
 
 
+def test_a_fold_without_a_validation_image_is_refused():
+    """Two images a class: with two folds, one of each is left to train on, and none to validate with."""
+    with pytest.raises(ConfigError, match="--folds 2: fold 1 would have no image to validate with; no smaller number"):
+        fold_manifests(manifest_of([0, 0, 1, 1, 2, 2]), 2, DataConfig())
+
+
 def test_copies_count_once():
     labels = [0] * 6 + [1] * 6
     copies = [digest(0)] * 6 + [digest(i) for i in range(1, 7)]
