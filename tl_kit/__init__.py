@@ -32,12 +32,14 @@ from tl_kit.errors import TlKitError
 
 if TYPE_CHECKING:
     from tl_kit.api import (
+        CrossValidation,
         EnsembleResult,
         Evaluation,
         FinetuneResult,
         Plan,
         Prediction,
         Predictor,
+        cross_validate,
         demo,
         doctor,
         ensemble,
@@ -55,6 +57,7 @@ __all__ = [
     "BalanceConfig",
     "CacheConfig",
     "CropConfig",
+    "CrossValidation",
     "DataConfig",
     "EnsembleConfig",
     "EnsembleResult",
@@ -72,6 +75,7 @@ __all__ = [
     "StoreConfig",
     "TlKitError",
     "__version__",
+    "cross_validate",
     "demo",
     "doctor",
     "ensemble",

@@ -23,6 +23,7 @@ __all__ = [
     "EnsembleConfig",
     "EstimateConfig",
     "FinetuneConfig",
+    "FoldsConfig",
     "HeadConfig",
     "LoopConfig",
     "ModelsConfig",
@@ -346,6 +347,14 @@ class FinetuneConfig:
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsConfig:
+    """Cross-validation: the number of folds, and how many suspect labels are shown (the file has all)."""
+
+    folds: int = 5
+    shown: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ def test_debug_shows_the_traceback_and_the_line(story: Story) -> None:
         (RuntimeError(), "internal error: RuntimeError; run again with --debug and report it", 1),
         (OSError(errno.ENOSPC, "No space left on device", "x.bin"), "error: x.bin: No space left on device", 2),
         (KeyboardInterrupt(), "interrupted", 130),
-        (KeyboardInterrupt("ckpts/a-1"), "interrupted: the best checkpoint so far is in ckpts/a-1", 130),
+        (KeyboardInterrupt("the best is in ckpts/a-1"), "interrupted: the best is in ckpts/a-1", 130),
     ],
 )
 @pytest.mark.parametrize("json", [True, False])

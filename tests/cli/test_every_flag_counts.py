@@ -53,7 +53,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
 # Tested below: it gives other weights where the figures of validation disagree.
 BY_SCORES = {"select"}
 # Tested below, or in other files: they change where and how something is shown, and not the weights.
-OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile"}
+OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile", "folds"}
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,13 @@ def test_plot_draws_the_curves(data: Path, pretrained: Path, usual: str, tmp_pat
     assert run(data, pretrained, tmp_path / "run", "--plot").code == 0
     assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert weights(tmp_path / "run") == usual
+
+
+def test_folds_make_another_layout_of_folders(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    done = run(data, pretrained, tmp_path / "run", "--folds", 2)
+    assert done.code == 0, done.err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert weights(tmp_path / "run" / "fold-1") != weights(tmp_path / "run" / "fold-2")
 
 
 def test_compile_on_compiles_and_off_does_not(

@@ -27,7 +27,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         seen.append((arguments, options))
         raise SeenError("enough")
 
-    for name in ("finetune", "ensemble", "evaluate", "predict"):
+    for name in ("finetune", "cross_validate", "ensemble", "evaluate", "predict"):
         monkeypatch.setattr(f"tl_kit.api.{name}", record)
     return seen
 
@@ -66,6 +66,11 @@ def test_each_flag_of_finetune_sets_its_field(
     changed = {name: getattr(calls[0][0][0], name) for name in FinetuneConfig.__dataclass_fields__}
     assert changed.pop(field) == expected != getattr(default, field)
     assert all(value == getattr(default, name) for name, value in changed.items())
+
+
+def test_folds_ask_for_cross_validation_of_the_same_run(calls: Calls) -> None:
+    tlkit("finetune", "resnet18", "--data", "imgs", "--folds", "7", "--epochs", "3")
+    assert calls == [((FinetuneConfig(model="resnet18", data=Path("imgs"), epochs=3),), {"folds": 7})]
 
 
 def test_ensemble_flags(calls: Calls) -> None:

@@ -6,17 +6,20 @@ from tl_kit.api.diagnosis import doctor
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.evaluation import Evaluation, evaluate
 from tl_kit.api.finetuning import FinetuneResult, finetune
+from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.planning import Plan, plan
 from tl_kit.api.prediction import predict
 from tl_kit.api.predictor import Prediction, Predictor, load
 
 __all__ = [
+    "CrossValidation",
     "EnsembleResult",
     "Evaluation",
     "FinetuneResult",
     "Plan",
     "Prediction",
     "Predictor",
+    "cross_validate",
     "demo",
     "doctor",
     "ensemble",

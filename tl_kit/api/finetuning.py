@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tl_kit import metrics
 from tl_kit.api.choosing import facts_of, settle_policy
@@ -20,13 +22,14 @@ from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, labels_of, prepare
 from tl_kit.api.settings import resolve
 from tl_kit.config import FinetuneConfig
+from tl_kit.data.manifest import Manifest
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
 
-__all__ = ["FinetuneResult", "finetune"]
+__all__ = ["FinetuneResult", "Trained", "finetune", "finetune_on"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,15 @@ class FinetuneResult:
         return {**asdict(self), "classes": list(self.classes)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run's result, the manifest it ended with, and the model's outputs (n, classes) on its val and test."""
+
+    result: FinetuneResult
+    manifest: Manifest
+    logits: Mapping[str, Tensor]
+
+
 def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> FinetuneResult:
     """Fine-tune one model and write its checkpoint folder.
 
@@ -57,17 +69,23 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
     epoch ends the run with the best checkpoint and ``status="interrupted"``; before it, KeyboardInterrupt passes on and
     no folder is left behind.
     """
-    run = prepare(config, reporter)
+    return finetune_on(None, config, reporter=reporter).result
+
+
+def finetune_on(manifest: Manifest | None, config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Trained:
+    """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``."""
+    run = prepare(config, reporter, manifest=manifest)
     try:
         if config.policy == "auto":
             settle_policy(run, facts_of(run))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running")
-        return _finish(run, _train(run))
+        outcome = _train(run)
+        return Trained(result=_finish(run, outcome), manifest=run.manifest, logits=outcome.logits)
     except KeyboardInterrupt:
         if is_checkpoint(run.folder):
-            raise KeyboardInterrupt(str(run.folder)) from None
+            raise KeyboardInterrupt(f"the best checkpoint so far is in {run.folder}") from None
         raise
     finally:
         run.cleanup.close()

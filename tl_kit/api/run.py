@@ -32,7 +32,7 @@ from tl_kit.training.files import new_numbered_folder
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport, build_model
 
-__all__ = ["STAGES", "Clock", "Run", "labels_of", "prepare"]
+__all__ = ["STAGES", "Clock", "Run", "labels_of", "prepare", "shared_folder"]
 
 STAGES = ("scan", "data", "features", "train", "evaluate")
 
@@ -133,8 +133,8 @@ def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:
     return np.array([sample.label for sample in samples], dtype=np.int64)
 
 
-def prepare(config: FinetuneConfig, reporter: Reporter, *, dry: bool = False) -> Run:
-    """Scan, build, make the folder: everything before the first forward pass.
+def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | None = None, dry: bool = False) -> Run:
+    """Scan, build, make the folder: everything before the first forward pass. A ``manifest`` given is not scanned.
 
     Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder.
     """
@@ -147,7 +147,7 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, dry: bool = False) ->
     if not accelerator.is_main_process:
         reporter = SILENT
     with clock("scan"):
-        manifest = scan(Path(config.data), config.split)
+        manifest = scan(Path(config.data), config.split) if manifest is None else manifest
     for note in manifest.notes:
         reporter.message(note)
     policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
@@ -177,7 +177,7 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, dry: bool = False) ->
     store = PixelStore(preprocessing, config.store)
     for exclusion in manifest.exclusions:
         reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
-    folder = Path(config.default_out) if dry else _shared_folder(config, accelerator)
+    folder = Path(config.default_out) if dry else shared_folder(config, accelerator)
     return Run(
         config=config,
         reporter=reporter,
@@ -207,7 +207,7 @@ def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> 
     return balance
 
 
-def _shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
+def shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
     """The folder that the first process makes, in all processes; its error is raised in all of them."""
     answer: list[Path | TlKitError | None] = [None]
     if accelerator.is_main_process:

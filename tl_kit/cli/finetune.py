@@ -8,6 +8,7 @@ import typer
 
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
+from tl_kit.cli.folds import show_folds
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.text import figure
 from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RegularizationConfig, RuntimeConfig
@@ -56,6 +57,7 @@ def finetune(
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
     compile: options.Compile = RuntimeConfig.compile,
+    folds: options.Folds = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
     json: options.Json = False,
@@ -105,6 +107,9 @@ def finetune(
         )
         from tl_kit import api
 
+        if folds is not None:
+            show_folds(api.cross_validate(config, folds=folds, reporter=console), console, json=json)
+            return
         result = api.finetune(config, reporter=console)
         if json:
             console.json(result.to_dict())

@@ -44,6 +44,7 @@ __all__ = [
     "Dropout",
     "Ema",
     "Epochs",
+    "Folds",
     "Format",
     "Formats",
     "Images",
@@ -207,7 +208,13 @@ Aug = Annotated[
 Batchnorm = Annotated[
     Batchnorms,
     typer.Option(
-        "--batchnorm", help="Normalise by the batch (train), or by kept statistics (auto: with lp-ft, gradual)."
+        "--batchnorm", help="Normalise by the batch (train), or by pretrained statistics (default: by policy)."
+    ),
+]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        "--folds", metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."
     ),
 ]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]

@@ -46,8 +46,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, TlKitError):
         return f"error: {error}", USER_ERROR
     if isinstance(error, KeyboardInterrupt):
-        # Who stops a run that has a checkpoint says where it is.
-        return f"interrupted: the best checkpoint so far is in {error}" if error.args else "interrupted", INTERRUPTED
+        # What was stopped says what is left of it.
+        return f"interrupted: {error}" if error.args else "interrupted", INTERRUPTED
     if isinstance(error, OSError) and error.strerror:  # a full disk, a missing permission
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"error: {where}{error.strerror}", USER_ERROR

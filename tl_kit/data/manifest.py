@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tl_kit.errors import DataError
 
-__all__ = ["SPLITS", "Exclusion", "Manifest", "Sample", "check_trainable"]
+__all__ = ["SPLITS", "Exclusion", "Manifest", "Sample", "check_trainable", "in_order"]
 
 SPLITS = ("train", "val", "test")
 
@@ -80,6 +80,11 @@ class Manifest:
         gone = {exclusion.path for exclusion in added}
         kept = tuple(sample for sample in self.samples if sample.path not in gone)
         return replace(self, samples=kept, exclusions=self.exclusions + added)
+
+
+def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """Samples as a manifest has them: by split, label and digest."""
+    return tuple(sorted(samples, key=lambda s: (SPLITS.index(s.split), s.label, s.digest, str(s.path))))
 
 
 def check_trainable(manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ from tl_kit.data.csvfile import list_csv
 from tl_kit.data.decode import check_header, sniff
 from tl_kit.data.folders import list_folder
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
-from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable, in_order
 from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
 from tl_kit.runtime import decode_pool
@@ -55,7 +55,7 @@ def scan(
     manifest = Manifest(
         root=root,
         classes=tuple(classes),
-        samples=tuple(sorted(samples, key=lambda s: (SPLITS.index(s.split), s.label, s.digest, str(s.path)))),
+        samples=in_order(samples),
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
         notes=tuple(notes),
         made_splits=_made_splits(found),

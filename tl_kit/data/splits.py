@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tl_kit.errors import ConfigError
 
-__all__ = ["assign_splits"]
+__all__ = ["assign_splits", "unit_keys"]
 
 
 @dataclass
@@ -69,6 +69,19 @@ def assign_splits(
         for index in unit.members:
             result[index] = unit.split
     return result
+
+
+def unit_keys(digests: Sequence[str], groups: Sequence[str | None], *, seed: int) -> list[str]:
+    """Per image, the key of what it must not be separated from: images of equal digest, of one group, or so linked.
+
+    Two images have the same key if and only if they belong together. Keys are SHA-256(seed, smallest digest), in hex:
+    they follow from contents and seed alone.
+    """
+    keys = [""] * len(digests)
+    for unit in _units([0] * len(digests), digests, groups, seed=seed):
+        for index in unit.members:
+            keys[index] = unit.key
+    return keys
 
 
 def _units(labels: Sequence[int], digests: Sequence[str], groups: Sequence[str | None], *, seed: int) -> list[_Unit]:

@@ -24,6 +24,7 @@ from tl_kit.errors import CheckpointError
 from tl_kit.training.files import write_atomically, write_json
 
 __all__ = [
+    "FOLDS",
     "Checkpoint",
     "digest_prefix",
     "is_checkpoint",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 META, CONFIG, WEIGHTS = "tlkit.json", "config.json", "model.safetensors"
+FOLDS = "folds.json"
 FORMAT = 1
 
 
@@ -95,6 +97,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
     if not is_checkpoint(folder):
+        if (folder / FOLDS).is_file():
+            raise CheckpointError(f"{folder}: holds the folds of a cross-validation; give one of them, such as fold-1")
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
         raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
     try:

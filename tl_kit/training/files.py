@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tl_kit.errors import CheckpointError
 
-__all__ = ["new_numbered_folder", "write_atomically", "write_json"]
+__all__ = ["new_numbered_folder", "write_atomically", "write_csv", "write_json"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -28,6 +29,18 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object, atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file with a header, atomically. File names that are not UTF-8 keep their bytes."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def _write_text(path: Path, text: str) -> None:
