@@ -40,6 +40,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "cutmix": ("--cutmix", 1.0),
     "balance": ("--balance", "sampler"),
     "ema": ("--ema", 0.9),
+    "batchnorm": ("--batchnorm", "frozen"),
     "augment": ("--augment", "strong"),
     "aug": ("--aug", "flip=0"),
     "weights": ("--weights", "none"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from tests.cli.helpers import tlkit
 from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
+from tl_kit.cli.finetune import finetune as finetune_command
+from tl_kit.cli.plan import plan as plan_command
 from tl_kit.config import CropConfig, DataConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
 from tl_kit.errors import TlKitError
 
@@ -27,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         seen.append((arguments, options))
         raise SeenError("enough")
 
-    for name in ("finetune", "cross_validate", "ensemble", "evaluate", "predict"):
+    for name in ("finetune", "cross_validate", "plan", "ensemble", "evaluate", "predict"):
         monkeypatch.setattr(f"tl_kit.api.{name}", record)
     return seen
 
@@ -38,6 +41,25 @@ Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
 def test_finetune_without_flags_takes_every_default(calls: Calls) -> None:
     tlkit("finetune", "resnet18", "--data", "imgs")
     assert calls == [((FinetuneConfig(model="resnet18", data=Path("imgs")),), {})]
+
+
+def test_plan_without_flags_plans_finetune_without_flags(calls: Calls) -> None:
+    tlkit("plan", "resnet18", "--data", "imgs")
+    assert calls == [((FinetuneConfig(model="resnet18", data=Path("imgs")),), {})]
+
+
+def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -> None:
+    shared = ("--policy=last:3", "--epochs=7", "--batch-size=5", "--lr=3e-4", "--optimizer=lion", "--schedule=wsd")
+    shared += ("--layer-decay=0.8", "--balance=loss", "--select=nll", "--augment=light", "--batchnorm=frozen")
+    shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
+    shared += ("--runtime=plain",)
+    for command in ("plan", "finetune"):
+        tlkit(command, "resnet18", "--data", "imgs", *shared)
+    assert calls[0] == calls[1]
+    names = set(signature(plan_command).parameters)
+    assert names <= set(signature(finetune_command).parameters)
+    tested = {flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in shared}
+    assert names == tested | {"model", "data", "json", "debug"}
 
 
 @pytest.mark.parametrize(
