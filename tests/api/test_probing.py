@@ -9,8 +9,9 @@ import torch
 
 from tests.api.helpers import MODEL, write_images
 from tl_kit.api.closed_form import head_run
+from tl_kit.api.preparation import prepare
 from tl_kit.api.probing import HEAD_INPUT, run_probes
-from tl_kit.api.run import Run, prepare
+from tl_kit.api.run import Run
 from tl_kit.config import CacheConfig, FinetuneConfig
 from tl_kit.reporting import SILENT
 

@@ -18,8 +18,9 @@ from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
+from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
-from tl_kit.api.run import Run, labels_of, prepare
+from tl_kit.api.run import Run, labels_of
 from tl_kit.api.settings import resolve
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest

@@ -17,7 +17,7 @@ from tl_kit import metrics
 from tl_kit.api.finetuning import Trained, finetune_on
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
-from tl_kit.api.run import shared_folder
+from tl_kit.api.preparation import shared_folder
 from tl_kit.config import FinetuneConfig, FoldsConfig
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable

@@ -11,7 +11,8 @@ from torch import nn
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import head_run, wants_closed_form
 from tl_kit.api.estimate import Estimate, estimate
-from tl_kit.api.run import Run, prepare
+from tl_kit.api.preparation import prepare
+from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings, resolve
 from tl_kit.config import AugmentLevels, FinetuneConfig
 from tl_kit.freezing.facts import Facts

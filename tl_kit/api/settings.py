@@ -91,17 +91,22 @@ def resolve(run: Run) -> Settings:
         augment="none" if head else run.augment_name,
         batchnorm=_batchnorm(run),
     )
+    _check(run, settings)
+    return settings
+
+
+def _check(run: Run, settings: Settings) -> None:
+    """What would fail later fails before a pass over the images is paid for."""
     if settings.schedule_options.get("mode") == "max":
         raise ConfigError("--schedule-opt mode=max: the rate follows the validation NLL, of which less is better")
-    if config.runtime.compile == "on":
-        if config.runtime.mode == "plain":
+    if run.config.runtime.compile == "on":
+        if run.config.runtime.mode == "plain":
             raise ConfigError("--compile on: --runtime plain turns it off; leave one of them out")
-        if needs_second_order(name):
+        if needs_second_order(settings.optimizer):
             raise ConfigError("--compile on: compiled models have no second derivatives, which this --optimizer needs")
-    # what would fail later fails before a pass over the images is paid for
-    create_optimizer(name, [torch.zeros(1, requires_grad=True)], lr=settings.lr, options=settings.optimizer_options)
-    settings.schedule_over(images)
-    return settings
+    anything = [torch.zeros(1, requires_grad=True)]
+    create_optimizer(settings.optimizer, anything, lr=settings.lr, options=settings.optimizer_options)
+    settings.schedule_over(len(run.manifest.split("train")))
 
 
 def default_epochs(images: int, batch_size: int, loop: LoopConfig) -> int:

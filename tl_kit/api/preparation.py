@@ -1,0 +1,142 @@
+"""Putting a run together: scan, build, choose the precision, make the folder; nothing is computed on images yet."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from tl_kit.api.balance import Balance, choose_balance
+from tl_kit.api.options import augment_options, check, check_policy
+from tl_kit.api.run import Clock, Run
+from tl_kit.config import FinetuneConfig
+from tl_kit.data.augmentation import resolve_augment
+from tl_kit.data.cache import PixelStore
+from tl_kit.data.manifest import Manifest
+from tl_kit.data.scan import scan
+from tl_kit.data.transforms import Preprocessing
+from tl_kit.errors import CheckpointError, TlKitError
+from tl_kit.freezing.policies import Policy, parse_policy
+from tl_kit.measurement import Decision, choose_precision
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.runtime import Runtime, detect
+from tl_kit.training.checkpoint import is_checkpoint
+from tl_kit.training.files import new_numbered_folder
+from tl_kit.zoo.weights import WeightsReport, build_model
+
+__all__ = ["prepare", "shared_folder"]
+
+
+def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | None = None, dry: bool = False) -> Run:
+    """Everything before the first forward pass. A ``manifest`` given is not scanned.
+
+    Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder.
+    """
+    check(config)
+    augment_changes = augment_options(config)
+    clock, runtime = Clock(), detect(config.runtime)
+    # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
+    accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
+    reporter = reporter if accelerator.is_main_process else SILENT
+    with clock("scan"):
+        manifest = scan(Path(config.data), config.split) if manifest is None else manifest
+    for note in manifest.notes:
+        reporter.message(note)
+    policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
+    if config.policy != "auto":
+        check_policy(config, policy)
+    per_class = len(manifest.split("train")) / len(manifest.classes)
+    augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
+    model, weights = _build(config, manifest, reporter)
+    preprocessing = Preprocessing.from_model(model)
+    runtime, decision = _precision(config, model, preprocessing, replace(runtime, device=accelerator.device), reporter)
+    for exclusion in manifest.exclusions:
+        reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+    return Run(
+        config=config,
+        reporter=reporter,
+        runtime=runtime,
+        clock=clock,
+        manifest=manifest,
+        store=PixelStore(preprocessing, config.store),
+        model=model,
+        weights=weights,
+        preprocessing=preprocessing,
+        policy=policy,
+        folder=Path(config.default_out) if dry else shared_folder(config, accelerator),
+        accelerator=accelerator,
+        augment=augment,
+        augment_name=augment_name,
+        balance=_balance(config, manifest, reporter),
+        decision=decision,
+        dry=dry,
+    )
+
+
+def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tuple[nn.Module, WeightsReport]:
+    model, weights = build_model(
+        config.model,
+        len(manifest.classes),
+        weights=config.weights,
+        img_size=config.img_size,
+        dropout=config.regularization.dropout,
+        drop_path=config.regularization.drop_path,
+        seed=config.seed,
+    )
+    reporter.message(weights.summary())
+    return model, weights
+
+
+def _precision(
+    config: FinetuneConfig, model: nn.Module, preprocessing: Preprocessing, runtime: Runtime, reporter: Reporter
+) -> tuple[Runtime, Decision | None]:
+    runtime, decision = choose_precision(
+        model, preprocessing.input_size, runtime, name=config.model, config=config.runtime
+    )
+    precision = [runtime.precision]
+    broadcast_object_list(precision)  # each process has measured for itself, and they must agree
+    if decision is not None:
+        reporter.message(decision.summary())
+    return replace(runtime, precision=precision[0]), decision
+
+
+def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:
+    counts = manifest.counts()["train"].values()
+    balance, reason = choose_balance(counts, balance=config.balance, select=config.select, config=config.uneven)
+    if reason is not None:
+        reporter.message(reason)
+    return balance
+
+
+def shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
+    """The folder that the first process makes, in all processes; its error is raised in all of them."""
+    answer: list[Path | TlKitError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [_folder(config)]
+        except TlKitError as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if not isinstance(answer[0], Path):
+        raise answer[0] if answer[0] is not None else CheckpointError("the run's folder is unknown in this process")
+    return answer[0]
+
+
+def _folder(config: FinetuneConfig) -> Path:
+    """The run's folder: ``--out``, or the next numbered one under ``ckpts``."""
+    if config.out is None:
+        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in config.model)
+        return new_numbered_folder(Path(config.default_out), stem)
+    out = Path(config.out)
+    if is_checkpoint(out):
+        raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
+    if out.is_dir() and any(out.iterdir()):
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--out {out}: cannot be made ({error.strerror})") from error
+    return out
