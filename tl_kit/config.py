@@ -267,7 +267,8 @@ class LoopConfig:
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
     than ``least_steps`` steps. ``patience`` ends a run early only under the schedules of ``stops_early``, which have no
     end of their own: a rate that decays does its best work at the end. Under the policies of ``keeps_statistics``
-    pretrained BatchNorm normalises by its running statistics.
+    pretrained BatchNorm normalises by its running statistics where there are fewer than ``batch_statistics_from``
+    training images.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
     how much); norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
@@ -284,6 +285,7 @@ class LoopConfig:
     patience: int = 5
     stops_early: frozenset[str] = frozenset({"constant", "plateau"})
     keeps_statistics: frozenset[str] = frozenset({"full", "gradual", "lp-ft"})
+    batch_statistics_from: int = 300
     batch_size: int = 32
     warmup_epochs: float = 0.5
     weight_decay: float | None = None

@@ -147,8 +147,11 @@ def _batchnorm(run: Run, settings: Settings) -> list[Choice]:
         return []
     reason = "as you said"
     if run.config.batchnorm == "auto":
-        kept = "keep the statistics that the pretrained features, and a head fitted to them, rely on"
-        reason = kept if settings.batchnorm == "frozen" else "each batch's own statistics, in the layers that train"
+        limit, images = run.config.loop.batch_statistics_from, len(run.manifest.split("train"))
+        reason = "each batch's own statistics, in the layers that train"
+        if run.policy.name in run.config.loop.keeps_statistics and run.weights.loaded:
+            kept = "the pretrained statistics stay" if settings.batchnorm == "frozen" else "each batch's own"
+            reason = f"{kept}: {images} training images, {'below' if images < limit else 'from'} {limit} on"
     return [Choice("BatchNorm", settings.batchnorm, f"{layers} layers: {reason}")]
 
 

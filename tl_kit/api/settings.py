@@ -123,14 +123,16 @@ def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
 
 
 def _batchnorm(run: Run) -> str:
-    """Pretrained layers keep their statistics under the policies that train all of them, or start from a fitted head.
+    """Where images are few, pretrained layers keep their statistics, if all of them train or a fitted head is there.
 
     The head reads features that the running statistics normalise; those of a batch of 32 are others, and the pretrained
-    features are lost before they have adapted.
+    features are lost before they have adapted. With more images they adapt, and a strong decay then regularises well.
     """
+    loop = run.config.loop
     if run.config.batchnorm != "auto":
         return run.config.batchnorm
-    return "frozen" if run.weights.loaded and run.policy.name in run.config.loop.keeps_statistics else "train"
+    few = len(run.manifest.split("train")) < loop.batch_statistics_from
+    return "frozen" if few and run.weights.loaded and run.policy.name in loop.keeps_statistics else "train"
 
 
 def _decay(run: Run, optimizer: str) -> float:
