@@ -295,13 +295,10 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoPolicyConfig:
-    """Where ``--policy auto`` changes its mind: training images in all, and images a class."""
+    """``--policy auto``: from so many training images on the last groups are enough, below it all layers train."""
 
-    head_below_images: int = 200
-    head_below_per_class: int = 20
-    full_from_images: int = 10_000
-    full_from_per_class: int = 100
-    last_groups: int = 2
+    last_groups_from: int = 300
+    last_groups: int = 3
 
 
 @dataclass(frozen=True, kw_only=True)

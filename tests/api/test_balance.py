@@ -307,5 +307,3 @@ def test_a_head_in_closed_form_has_no_epoch_to_select(uneven: Path, tmp_path: Pa
         quick(uneven, tmp_path / "run", policy="head", epochs=None, select="macro-f1")
     run = quick(uneven, tmp_path / "epochs", policy="head", epochs=2, select="macro-f1")
     assert run.epochs > 0
-    said = messages(uneven, tmp_path / "auto", policy="auto", select="macro-f1")
-    assert "--select: without effect, since the data asks for the head alone" in said

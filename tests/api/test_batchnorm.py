@@ -17,7 +17,7 @@ PRETRAINED_POLICIES = ["last:1", "last:2", "full", "lp-ft", "lp-ft:2", "gradual"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("batchnorm") / "images")
 
 
 @pytest.fixture(scope="module")

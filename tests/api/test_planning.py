@@ -19,7 +19,7 @@ LOOP = LoopConfig(epochs=3, least_steps=1)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=15)
+    return write_images(tmp_path_factory.mktemp("planning") / "images", images=15)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,7 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
         "epochs",
         "batch size",
         "augmentation",
+        "BatchNorm",
     ]
     assert all(choice.reason for choice in found.choices)
     assert found.facts.images == 27

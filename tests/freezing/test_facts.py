@@ -16,6 +16,7 @@ def facts(*accuracies: float, smallest: int = 10, largest: int = 10) -> Facts:
         largest=largest,
         pretrained=bool(probes),
         groups=5,
+        linear_head=True,
         probes=probes,
     )
 

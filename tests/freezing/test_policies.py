@@ -6,7 +6,6 @@ import pytest
 import timm
 
 from tl_kit.errors import PolicyError
-from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
 
 GROUPS = [["stem.w"], ["a.w", "a.b"], ["b.w"], ["fc.w", "fc.b"]]
@@ -58,21 +57,3 @@ def test_resnet_last_two_is_the_last_stage_and_the_classifier() -> None:
     model = timm.create_model("resnet18", num_classes=3)
     trains = Policy("last", 2).trainable(parameter_groups(model), ["fc.weight", "fc.bias"])
     assert {name.split(".")[0] for name in trains} == {"layer4", "fc"}
-
-
-@pytest.mark.parametrize(
-    ("images", "classes", "expected"),
-    [
-        (5, 2, "head"),
-        (199, 2, "head"),
-        (1000, 100, "head"),
-        (1000, 10, "last:2"),
-        (9_999, 2, "last:2"),
-        (10_000, 10, "full"),
-        (10_000, 200, "last:2"),
-    ],
-)
-def test_auto_by_number_of_images(images: int, classes: int, expected: str) -> None:
-    policy, reason = choose_policy(images, classes)
-    assert str(policy) == expected
-    assert str(images) in reason

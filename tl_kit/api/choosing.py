@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from accelerate.utils import broadcast_object_list
 
-from tl_kit.api.options import check_policy, moot_flags
+from tl_kit.api.closed_form import head_can_be_fitted
+from tl_kit.api.options import check_policy
 from tl_kit.api.probing import run_probes
 from tl_kit.api.run import Run, labels_of
 from tl_kit.errors import PolicyError
@@ -28,6 +29,7 @@ def facts_of(run: Run) -> Facts:
             largest=int(counts.max()),
             pretrained=bool(run.weights.loaded),
             groups=_groups(run),
+            linear_head=head_can_be_fitted(run),
             probes=tuple(probes),
         )
     ]
@@ -42,8 +44,6 @@ def settle_policy(run: Run, facts: Facts) -> str:
     run.policy, reason = choose_policy(facts, run.config.auto)
     run.reporter.message(f"policy {run.policy}: {reason}")
     check_policy(run.config, run.policy)
-    if run.policy.name == "head" and (moot := moot_flags(run.config)):
-        run.reporter.message(f"{', '.join(moot)}: without effect, since the data asks for the head alone")
     return reason
 
 

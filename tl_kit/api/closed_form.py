@@ -22,7 +22,7 @@ from tl_kit.training.head import HeadFit, fit_head
 from tl_kit.training.journal import Journal
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
-__all__ = ["fit_closed_form", "fit_head_first", "head_run", "head_seconds", "wants_closed_form"]
+__all__ = ["fit_closed_form", "fit_head_first", "head_can_be_fitted", "head_run", "head_seconds", "wants_closed_form"]
 
 
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
@@ -103,6 +103,12 @@ def head_run(run: Run) -> tuple[Run, Reuse | None]:
     head.runtime.place(head.model)
     order = forward_order(head.model, head.runtime.batch(torch.zeros((2, *head.preprocessing.input_size))))
     return head, open_reuse(head, order)
+
+
+def head_can_be_fitted(run: Run) -> bool:
+    """Whether the classifier is one linear layer on flat features."""
+    head, reuse = head_run(run)
+    return reuse is not None and _is_linear(head, reuse)
 
 
 def head_seconds(run: Run, reuse: Reuse) -> float:

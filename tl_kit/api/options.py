@@ -21,7 +21,6 @@ __all__ = [
     "gradient_options",
     "head_config",
     "is_head_only",
-    "moot_flags",
 ]
 
 _HEAD_OPTIONS = {
@@ -65,12 +64,10 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
     """Raises ConfigError for an option that the policy does not have: it would be ignored."""
     if policy.name != "head":
         whole = policy.name in ("full", "lp-ft") and policy.depth is None
-        if config.cache.views is not None and (whole or _mixes(config)):
+        if config.cache.views is not None and config.policy != "auto" and (whole or _mixes(config)):
             raise ConfigError("--views: are for what runs once under last:K; here every epoch has views of its own")
         if is_head_only(config.optimizer):
             raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")
-        return
-    if config.policy == "auto":  # who lets the data decide may say what holds for the other policies
         return
     if config.augment not in ("auto", "none") or config.augment_options:
         raise ConfigError(
@@ -105,19 +102,6 @@ def _check_closed_form(config: FinetuneConfig) -> None:
             "leave it out"
         )
     head_config(config)
-
-
-def moot_flags(config: FinetuneConfig) -> list[str]:
-    """The flags given that change nothing because the data has chosen ``head``."""
-    flags = {
-        "--augment": config.augment not in ("auto", "none"),
-        "--aug": bool(config.augment_options),
-        "--views": config.cache.views is not None,
-        "--drop-path": config.regularization.drop_path is not None,
-        "--plot": config.plot and not gradient_options(config),
-        "--select": config.select != "auto" and not gradient_options(config),
-    }
-    return [flag for flag, given in flags.items() if given]
 
 
 def _mixes(config: FinetuneConfig) -> bool:

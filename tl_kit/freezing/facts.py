@@ -30,7 +30,8 @@ class StageProbe:
 class Facts:
     """Training images in all, classes, images of the rarest and of the most frequent class, and the network.
 
-    ``groups`` of layers as timm has them, 0 where it has none.
+    ``groups`` of layers as timm has them, 0 where it has none; ``linear_head``: its classifier is one linear layer on
+    flat features, which can be fitted.
     ``probes`` are from the input up, the last of them at the input of the head; none where the network is not
     pretrained, or where a class has too few images to validate on.
     """
@@ -41,6 +42,7 @@ class Facts:
     largest: int
     pretrained: bool
     groups: int
+    linear_head: bool
     probes: tuple[StageProbe, ...] = ()
 
     @property
