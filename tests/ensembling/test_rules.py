@@ -18,6 +18,8 @@ def make_stack(seed: int, members: int, images: int, classes: int):
     return np.random.default_rng(seed).dirichlet(np.ones(classes), (members, images))
 
 
+UNFITTED = [name for name, rule in RULES.items() if rule.fit is None]
+
 stacks = st.builds(make_stack, st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 20), st.integers(2, 10))
 
 
@@ -34,7 +36,7 @@ def test_mean_against_a_loop(stack):
     np.testing.assert_allclose(mean(stack), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", UNFITTED)
 class TestEveryRule:
     @no_deadline
     @given(stack=stacks)
@@ -55,7 +57,10 @@ class TestEveryRule:
     @no_deadline
     @given(stack=stacks, copies=st.integers(1, 7))
     def test_copies_of_one_member_are_that_member(self, rule, stack, copies):
-        np.testing.assert_allclose(combine(rule, np.repeat(stack[:1], copies, axis=0)), stack[0], atol=1e-12)
+        result = combine(rule, np.repeat(stack[:1], copies, axis=0))
+        assert np.array_equal(result.argmax(axis=1), stack[0].argmax(axis=1))
+        if rule != "vote":
+            np.testing.assert_allclose(result, stack[0], atol=1e-12)
 
     @no_deadline
     @given(stack=stacks)
@@ -98,7 +103,7 @@ def test_an_unknown_rule_names_the_nearest():
     with pytest.raises(ConfigError, match=r"'meen'.*did you mean 'mean'") as caught:
         combine("meen", make_stack(0, 2, 3, 4))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="'xyz': rules are mean"):
+    with pytest.raises(ConfigError, match="'xyz': rules are mean, logit-mean, vote, weighted, greedy, stack, auto"):
         combine("xyz", make_stack(0, 2, 3, 4))
 
 
