@@ -23,7 +23,7 @@ from tl_kit.ensembling.folder import PICTURE, is_ensemble, write_ensemble
 from tl_kit.ensembling.receipt import Cost, Receipt, SplitPredictions, build_receipt
 from tl_kit.ensembling.rules import check_rule
 from tl_kit.ensembling.selection import choose_rule
-from tl_kit.ensembling.verdict import verdict
+from tl_kit.ensembling.verdict import findings, verdict
 from tl_kit.errors import CheckpointError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
@@ -44,6 +44,11 @@ class EnsembleResult:
     def picture(self) -> str:
         """The receipt as a picture, a PNG file in the ensemble's folder."""
         return str(Path(self.checkpoint) / PICTURE)
+
+    @property
+    def findings(self) -> list[str]:
+        """What the receipt says besides the gain over the best member, a sentence each."""
+        return findings(self.receipt)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

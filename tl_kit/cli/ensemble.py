@@ -12,7 +12,6 @@ from tl_kit.config import EnsembleConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import EnsembleResult
-    from tl_kit.ensembling.receipt import Receipt
 
 __all__ = ["ensemble"]
 
@@ -46,21 +45,19 @@ def ensemble(
 
 
 def _show(result: EnsembleResult, console: Console) -> None:
-    from tl_kit.ensembling.verdict import findings
-
-    receipt = result.receipt
-    if receipt["comparison"]:
-        _show_comparison(receipt, console)
-    _show_scores(receipt, console)
-    _show_members(receipt, console)
-    for line in findings(receipt):
+    if result.receipt["comparison"]:
+        _show_comparison(result, console)
+    _show_scores(result, console)
+    _show_members(result, console)
+    for line in result.findings:
         console.line(line)
     console.line(f"each image: {result.crops}")
     console.line(f"picture: {result.picture}")
     console.line(f"checkpoint: {result.checkpoint}")
 
 
-def _show_scores(receipt: Receipt, console: Console) -> None:
+def _show_scores(result: EnsembleResult, console: Console) -> None:
+    receipt = result.receipt
     splits = [split for split in ("val", "test") if receipt["ensemble"][split] is not None]
     header = ["", *(f"{split} {name}" for split in splits for name in SHOWN)]
     together: list[tuple[str, Any]] = [(member["checkpoint"], member) for member in receipt["members"]]
@@ -73,10 +70,10 @@ def _show_scores(receipt: Receipt, console: Console) -> None:
     console.line()
 
 
-def _show_comparison(receipt: Receipt, console: Console) -> None:
+def _show_comparison(result: EnsembleResult, console: Console) -> None:
     """Every rule's validation scores, out of fold."""
     rows = []
-    for line in receipt["comparison"]:
+    for line in result.receipt["comparison"]:
         name = line["rule"] + (" (chosen)" if line["chosen"] else "")
         if line["accuracy"] is None or line["nll"] is None:
             rows.append([name, "", "", f"left out: {line['refused']}"])
@@ -87,8 +84,9 @@ def _show_comparison(receipt: Receipt, console: Console) -> None:
     console.line()
 
 
-def _show_members(receipt: Receipt, console: Console) -> None:
+def _show_members(result: EnsembleResult, console: Console) -> None:
     """What each member is worth, and with which share of images it disagrees with each other one."""
+    receipt = result.receipt
     split = "val" if receipt["ensemble"]["test"] is None else "test"
     matrix = receipt["disagreement"][split] or []
     numbers = [str(number) for number in range(1, len(matrix) + 1)]

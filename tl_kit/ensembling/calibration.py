@@ -31,7 +31,9 @@ def fit_temperature(probabilities: FloatArray, labels: NDArray[np.int64]) -> flo
     """The T that minimises the NLL of :func:`tempered` on labelled images (n, k) and (n,), within ``TEMPERATURES``.
 
     The NLL is convex in β = 1/T, with derivative mean_i (Σ_c q_ic log p_ic - log p_i,label), where q are the tempered
-    probabilities: its root is the optimum, and an end of the range if it has none there.
+    probabilities: its root is the optimum. Where it has none in the range, predictions that are worse than chance take
+    the highest T; and predictions so right that every T is too high take 1: on images without a mistake the NLL falls
+    for ever as T falls, which says nothing of the next image.
     """
     from scipy.optimize import brentq
 
@@ -47,5 +49,5 @@ def fit_temperature(probabilities: FloatArray, labels: NDArray[np.int64]) -> flo
         # A flat NLL (all rows uniform) is no reason to change anything.
         return 1.0 if slope(1.0) == 0 else hottest
     if slope(1 / coldest) <= 0:
-        return coldest
+        return 1.0
     return 1 / float(brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-12, rtol=1e-12))

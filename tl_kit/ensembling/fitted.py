@@ -71,7 +71,7 @@ def fit_rule(
     Raises:
         ConfigError: there is no such rule, or there are too few images for it.
     """
-    check_rule(name)
+    check_rule(name, known=RULES)
     fit = RULES[name].fit
     return FittedRule(name, {} if fit is None else fit(stack, labels, config, seed))
 

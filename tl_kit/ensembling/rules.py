@@ -8,7 +8,7 @@ member was trained on. A new rule is a function here and a line in :data:`RULES`
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -141,9 +141,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 
 
-def check_rule(name: str) -> None:
-    """Raises ConfigError, with the nearest name, if there is no rule of that name; ``auto`` is one here."""
-    known = [*RULES, AUTO]
+def check_rule(name: str, *, known: Collection[str] = (*RULES, AUTO)) -> None:
+    """Raises ConfigError, with the nearest name, if there is no rule of that name."""
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
@@ -157,7 +156,7 @@ def combine(name: str, member_probabilities: ArrayLike, **parameters: Any) -> Fl
         ConfigError: there is no rule of that name.
         ValueError: the stack has a wrong shape, or holds a value that is not finite.
     """
-    check_rule(name)
+    check_rule(name, known=RULES)
     return RULES[name].pool(_validated(member_probabilities), **parameters)
 
 

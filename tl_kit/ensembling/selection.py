@@ -23,6 +23,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _EPS = np.finfo(np.float64).eps
+_ROUNDING = 1e-9  # nats: equal predictions that were added up in another order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -140,7 +141,7 @@ def _simplest(losses: dict[str, FloatArray]) -> str:
 
 def _gain_is_sure(losses: FloatArray, lower: FloatArray) -> bool:
     """Whether the second losses' mean is lower by more than the standard error of the difference."""
-    return bool((losses - lower).mean() > _standard_error(losses - lower))
+    return bool((losses - lower).mean() > _standard_error(losses - lower) + _ROUNDING)
 
 
 def _standard_error(differences: FloatArray) -> float:
