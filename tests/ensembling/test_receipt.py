@@ -210,4 +210,4 @@ class TestVerdict:
             lines = findings(receipt)
             assert lines[0].startswith("Gain over the mean member: +")
             assert lines[1].startswith("Test NLL against the best member: ")
-        assert lines[2].startswith("Smallest subset within the noise of the whole, by val NLL: 1 of 3, a (")
+        assert lines[3].startswith("Smallest subset within the noise of the whole, by val NLL: 1 of 3, a (")

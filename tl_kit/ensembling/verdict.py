@@ -24,7 +24,8 @@ def findings(receipt: Receipt) -> list[str]:
         lines.append(f"Gain over the mean member: {_accuracy(over_mean, 'the mean member is better')}")
     if gain is not None and over_mean is not None:
         alike = "" if receipt["calibration"]["temperature"] == 1 else " (each member with a temperature of its own)"
-        lines.append(f"Test NLL{alike} against the best member: {_nll(gain)}; the mean member: {_nll(over_mean)}.")
+        lines.append(f"Test NLL{alike} against the best member: {_nll(gain)}.")
+        lines.append(f"Test NLL{alike} against the mean member: {_nll(over_mean)}.")
     lines += [_temperature(receipt), _subset(receipt), _cost(receipt)]
     return [line for line in lines if line]
 
