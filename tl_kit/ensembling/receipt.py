@@ -138,12 +138,10 @@ def build_receipt(
     for split in (val, test):
         if split is not None and (len(split.members) != len(checkpoints) or not checkpoints):
             raise ValueError(f"want at least one member, got {len(checkpoints)} names for {len(split.members)} members")
-    members = _members(checkpoints, subsets, val, test)
-    whole, several = subsets.whole, len(checkpoints) > 1
-    on_test = None if test is None else whole.fitted(test.members)
-    best = best_member(members)
-    gains = None if test is None else _gains(subsets, test, best=best, samples=samples)
-    test_stack, test_labels = (None, None) if test is None else (test.members, test.labels)
+    members, whole = _members(checkpoints, subsets, val, test), subsets.whole
+    gain, over_mean = (
+        (None, None) if test is None else _gains(subsets, test, best=best_member(members), samples=samples)
+    )
     return {
         "rule": whole.fitted.rule,
         "parameters": dict(whole.fitted.parameters),
@@ -151,19 +149,17 @@ def build_receipt(
         "members": members,
         "ensemble": {
             "val": metrics.summary(whole.scored, val.labels),
-            "test": None if test is None or on_test is None else metrics.summary(on_test, test.labels),
+            "test": None if test is None else metrics.summary(whole.fitted(test.members), test.labels),
         },
-        "gain": None if gains is None else gains[0],
-        "gain_over_mean_member": None if gains is None else gains[1],
+        "gain": gain,
+        "gain_over_mean_member": over_mean,
         "calibration": _calibration(whole, val, test),
         "comparison": list(comparison),
         "disagreement": {
             "val": disagreement(val.members),
             "test": None if test is None else disagreement(test.members),
         },
-        "smallest_subset": smallest_subset(subsets, test=test_stack, test_labels=test_labels, samples=samples)
-        if several
-        else None,
+        "smallest_subset": _smallest(subsets, test, samples=samples),
         "cost": cost,
     }
 
@@ -189,6 +185,13 @@ def _members(
         }
         for index, (checkpoint, contribution) in enumerate(zip(checkpoints, contributions, strict=True))
     ]
+
+
+def _smallest(subsets: Subsets, test: SplitPredictions | None, *, samples: int) -> Subset | None:
+    if len(subsets.stack) < 2:
+        return None
+    stack, labels = (None, None) if test is None else (test.members, test.labels)
+    return smallest_subset(subsets, test=stack, test_labels=labels, samples=samples)
 
 
 def _gains(subsets: Subsets, test: SplitPredictions, *, best: int, samples: int) -> tuple[Gain, Gain]:
