@@ -13,8 +13,8 @@ from PIL import Image
 from tl_kit.config import CropConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
 from tl_kit.ensembling.alignment import align_classes
+from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
-from tl_kit.ensembling.rules import combine
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
 from tl_kit.measurement import choose_precision
@@ -50,7 +50,7 @@ class Predictor:
     classes: tuple[str, ...]
     members: tuple[Checkpoint, ...]
     columns: tuple[tuple[int, ...], ...]
-    rule: str
+    rule: FittedRule
     scorers: tuple[Scorer, ...]
     crops: CropConfig = CropConfig()
 
@@ -69,7 +69,7 @@ class Predictor:
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
         """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
-        return combine(self.rule, stack)
+        return self.rule(stack)
 
     def predict(
         self, images: Source | str | Iterable[Source | str], *, reporter: Reporter = SILENT
@@ -105,7 +105,7 @@ def load(path: Path | str, *, crops: CropConfig | None = None, runtime: RuntimeC
         classes, rule, crops = ensemble.classes, ensemble.rule, crops or _stored_crops(ensemble, members)
     else:
         members = [load_checkpoint(folder)]
-        classes, rule, crops = members[0].classes, "mean", crops or CropConfig()
+        classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
     return load_members(folder, members, classes=classes, rule=rule, crops=crops, runtime=runtime)
 
 
@@ -123,7 +123,7 @@ def load_members(
     members: Sequence[Checkpoint],
     *,
     classes: Sequence[str],
-    rule: str,
+    rule: FittedRule,
     crops: CropConfig = CropConfig(),
     runtime: RuntimeConfig,
 ) -> Predictor:
