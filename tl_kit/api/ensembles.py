@@ -69,7 +69,7 @@ def _load(paths: Sequence[Path]) -> list[Checkpoint]:
     """Members in the order given; an ensemble among them stands for its own members."""
     members: list[Checkpoint] = []
     for path in map(Path, paths):
-        members.extend(load(path).members if is_ensemble(path) else [load_checkpoint(path)])
+        members.extend(load(path).members if is_ensemble(path) else [load_checkpoint(path, mapped=True)])
     if len(members) < 2:
         raise MemberError(f"an ensemble needs at least two checkpoints, {len(members)} given")
     return members
