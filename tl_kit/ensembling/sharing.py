@@ -46,9 +46,10 @@ class Layers:
 
 
 def structure(model: nn.Module) -> Hashable:
-    """Names, types and settings of all modules, without those that only act in training."""
+    """Modules with names, types and settings, and parameters with shapes; without what only acts in training."""
     kept = [(n, m) for n, m in model.named_modules() if not isinstance(m, _TRAINING_ONLY)]
-    return tuple((name, type(module), module.extra_repr()) for name, module in kept)
+    modules = tuple((name, type(module), module.extra_repr()) for name, module in kept)
+    return modules, tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
 
 
 def entered(model: nn.Module, images: Tensor) -> tuple[str, ...]:
