@@ -26,6 +26,7 @@ __all__ = [
     "FoldsConfig",
     "HeadConfig",
     "LoopConfig",
+    "MembersConfig",
     "ModelsConfig",
     "OptimizerDefaults",
     "Options",
@@ -120,6 +121,18 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembersConfig:
+    """Weights of an ensemble's members stay in memory while all but the largest take at most ``keep_bytes``.
+
+    Beyond that, members that share nothing take turns, on decoded images within the bound of ``store``: a member's
+    weights are read again for each of its turns. ``keep_bytes`` is a fifth of what a process takes with torch loaded.
+    """
+
+    keep_bytes: int = 100_000_000
+    store: StoreConfig = StoreConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
     members: list[Checkpoint] = []
     for path in map(Path, paths):
         if not is_ensemble(path):
-            members.append(load_checkpoint(path))
+            members.append(load_checkpoint(path, mapped=True))
             continue
         inner = load(path)
         members.extend(inner.members)
