@@ -44,7 +44,8 @@ def test_last_layers_and_full_train_what_they_name(data: Path, tmp_path: Path) -
     assert last.policy == "last:2"
     assert full.policy == "full"
     assert 1280 * 3 + 3 < last.trainable_parameters < full.trainable_parameters
-    assert (last.audit["frozen_tensors"] > 0, full.audit["frozen_tensors"]) == (True, 0)
+    assert last.audit["frozen_tensors"] > 0
+    assert full.audit["frozen_tensors"] == 49 * 3, "images are few: the statistics of its 49 BatchNorm layers stay"
 
 
 def test_the_head_comes_first_and_then_all_or_group_by_group(data: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "FoldsConfig",
     "HeadConfig",
     "LoopConfig",
+    "MembersConfig",
     "ModelsConfig",
     "OptimizerDefaults",
     "Options",
@@ -34,6 +35,7 @@ __all__ = [
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
+    "RuleFitConfig",
     "RuntimeConfig",
     "ScheduleDefaults",
     "Selection",
@@ -119,6 +121,18 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembersConfig:
+    """Weights of an ensemble's members stay in memory while all but the largest take at most ``keep_bytes``.
+
+    Beyond that, members that share nothing take turns, on decoded images within the bound of ``store``: a member's
+    weights are read again for each of its turns. ``keep_bytes`` is a fifth of what a process takes with torch loaded.
+    """
+
+    keep_bytes: int = 100_000_000
+    store: StoreConfig = StoreConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,13 +371,35 @@ class FoldsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuleFitConfig:
+    """How ensemble rules are fitted, and compared, on validation images.
+
+    ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
+    ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse
+    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``.
+    """
+
+    folds: int = 5
+    greedy_rounds: int = 50
+    greedy_bags: int = 1
+    greedy_share: float = 0.5
+    stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    stack_parameters: int = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
 class EnsembleConfig:
-    """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on."""
+    """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
+
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold.
+    """
 
     checkpoints: tuple[Path, ...]
     data: Path | None = None
     out: Path | None = None
     rule: str = "mean"
+    calibrate: bool = True
+    fit: RuleFitConfig = RuleFitConfig()
     seed: int = 0
     bootstrap: int = 2000
     default_out: str = "ensembles"

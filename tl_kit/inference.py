@@ -6,7 +6,7 @@ come through here, with the same decoder, the same evaluation transform and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from tl_kit.zoo.heads import classifier_names
 
 __all__ = [
     "FileReader",
+    "Pass",
     "Reader",
     "Scorer",
     "Source",
@@ -125,6 +126,26 @@ class FileReader:
         return row[preprocessing]
 
 
+class Pass(Protocol):
+    """One way of a batch through a network: for one model, or for several that share it.
+
+    ``prepare`` comes before the first batch, and may be called again; ``release`` may give memory back.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def prepare(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (n, 3, h, w) -> outputs (n, ..., classes), float32 on the CPU."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model, how its images are prepared, and where and in which precision it runs."""
@@ -133,6 +154,13 @@ class Scorer:
     preprocessing: Preprocessing
     runtime: Runtime
 
+    def prepare(self) -> None:
+        """Place the model on its runtime's device, in eval mode."""
+        self.runtime.place(self.model).eval()
+
+    def release(self) -> None:
+        """Nothing: the model stays where it is."""
+
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (n, 3, h, w) -> the model's output, float32 on the CPU."""
         with model_context([self.model], self.runtime):
@@ -140,43 +168,66 @@ class Scorer:
             return forward_rows(self.model, images).float().cpu()
 
 
-def run_models(scorers: Sequence[Scorer], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
-    """Outputs of every model for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
-    outputs: list[list[Tensor]] = [[] for _ in scorers]
-    for batch in _run(scorers, reader, reporter):
-        for rows, output in zip(outputs, batch, strict=True):
-            rows.append(output)
+def run_models(passes: Sequence[Pass], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
+    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
+    outputs: list[list[Tensor]] = [[] for _ in passes]
+    for index, output in _run(passes, reader, reporter, None):
+        outputs[index].append(output)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 
 
 def run_probabilities(
-    scorers: Sequence[Scorer], reader: Reader, *, reporter: Reporter = SILENT
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int | None = None, reporter: Reporter = SILENT
 ) -> list[NDArray[np.float64]]:
-    """Probabilities (n, classes) of every model: each view's softmax in float64, averaged over an image's own views."""
-    found: list[list[NDArray[np.float64]]] = [[] for _ in scorers]
-    for batch in _run(scorers, reader, reporter):
-        for rows, output in zip(found, batch, strict=True):
-            views = metrics.softmax(output.numpy())
-            rows.append(views.reshape(-1, reader.views, views.shape[-1]).mean(axis=1))
+    """Probabilities (n, ..., classes) of every pass: each view's softmax in float64, averaged over an image's views.
+
+    With ``pixel_bytes``, the passes take turns in memory, on so many bytes of decoded images at a time.
+    """
+    found: list[list[NDArray[np.float64]]] = [[] for _ in passes]
+    for index, output in _run(passes, reader, reporter, pixel_bytes):
+        views = metrics.softmax(output.numpy())
+        found[index].append(views.reshape(-1, reader.views, *views.shape[1:]).mean(axis=1))
     return [np.concatenate(rows) if rows else np.empty((0, 0)) for rows in found]
 
 
-def _run(scorers: Sequence[Scorer], reader: Reader, reporter: Reporter) -> Iterator[list[Tensor]]:
-    """Every model's outputs for the views of a few images at a time: no batch has more rows than with one view each.
+def _run(
+    passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes: int | None
+) -> Iterator[tuple[int, Tensor]]:
+    """A pass's index and its outputs for the views of a few images at a time; of each pass, in the images' order.
 
-    Models are placed on their runtime's device and put in eval mode; all see the same batches.
+    No batch has more rows than with one view each, and all passes see the same batches, decoded once.
     """
-    size = min(scorer.runtime.batch_size for scorer in scorers)
-    images = max(1, size // reader.views)
-    for scorer in scorers:
-        scorer.runtime.place(scorer.model).eval()
+    size = min(each.runtime.batch_size for each in passes)
+    if pixel_bytes is None:
+        for each in passes:
+            each.prepare()
+    for chunk, images in _chunks(reader, max(1, size // reader.views), pixel_bytes or 0):
+        turn, turns = 0, len(passes) * len(chunk)
+        for index, each in enumerate(passes):
+            if pixel_bytes is not None:
+                each.prepare()
+            for batch in chunk:
+                yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
+                reporter.advance(images * (turn + 1) // turns - images * turn // turns)
+                turn += 1
+            if pixel_bytes is not None:
+                each.release()
+
+
+def _chunks(
+    reader: Reader, images: int, pixel_bytes: int
+) -> Iterator[tuple[list[Mapping[Preprocessing, Tensor]], int]]:
+    """Batches of so many images: as many at once as ``pixel_bytes`` hold, but at least one; and their images."""
+    chunk: list[Mapping[Preprocessing, Tensor]] = []
+    held = first = 0
     for start in range(0, len(reader), images):
         stop = min(start + images, len(reader))
-        batch = reader.read(start, stop)
-        yield [
-            torch.cat([scorer(part) for part in torch.split(batch[scorer.preprocessing], size)]) for scorer in scorers
-        ]
-        reporter.advance(stop - start)
+        chunk.append(reader.read(start, stop))
+        held += sum(pixels.nbytes for pixels in chunk[-1].values())
+        if held >= pixel_bytes or stop == len(reader):
+            yield chunk, stop - first
+            chunk.clear()  # in place: whoever was given the list would hold its pixels beside the next ones
+            held, first = 0, stop
 
 
 @contextmanager
@@ -187,14 +238,12 @@ def model_context(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[Non
         yield
 
 
-def forward_rows(model: nn.Module, images: Tensor) -> Tensor:
+def forward_rows(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """The model's output for a batch (n, ...), n > 0; a batch of one is run as two.
 
     On a CPU, torch multiplies a single row by other kernels than several rows, with other rounding: an image on its own
     would get other digits than the same image among others.
     """
     if len(images) > 1:
-        result: Tensor = model(images)
-        return result
-    pair: Tensor = model(torch.cat([images, images]))
-    return pair[:1]
+        return model(images)
+    return model(torch.cat([images, images]))[:1]

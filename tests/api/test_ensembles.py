@@ -12,7 +12,8 @@ import pytest
 import tl_kit
 from tests.api.helpers import Listener, quick, write_images
 from tl_kit import EnsembleConfig, EnsembleResult
-from tl_kit.errors import CheckpointError, DataError, MemberError
+from tl_kit.api import ensembles
+from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
 from tl_kit.training.checkpoint import load_checkpoint
 
 
@@ -35,7 +36,7 @@ def combine(paths: list[Path], out: Path, **options: object) -> EnsembleResult:
 
 
 def test_probabilities_are_the_mean_of_the_members(data: Path, runs: list[Path], tmp_path: Path) -> None:
-    result = combine(runs, tmp_path / "e")
+    result = combine(runs, tmp_path / "e", calibrate=False)
     files = sorted(data.rglob("*.png"))[::5]
     together = tl_kit.load(result.checkpoint).predict(files)
     alone = [tl_kit.load(run).predict(files) for run in runs]
@@ -48,7 +49,7 @@ def test_members_score_what_they_scored_alone_and_the_gain_is_the_difference(
     data: Path, runs: list[Path], tmp_path: Path
 ) -> None:
     result = combine(runs, tmp_path / "e").to_dict()
-    assert set(result) == {"checkpoint", "crops", "scales", "rule", "members", "ensemble", "gain"}
+    assert {"checkpoint", "crops", "scales", "rule", "members", "ensemble", "gain", "cost"} <= set(result)
     for run, member in zip(runs, result["members"], strict=True):
         for split in ("val", "test"):
             assert member[split] == tl_kit.evaluate(run, data, split=split).metrics
@@ -60,17 +61,18 @@ def test_members_score_what_they_scored_alone_and_the_gain_is_the_difference(
 
 
 def test_the_order_of_members_changes_nothing(data: Path, runs: list[Path], tmp_path: Path) -> None:
-    a = combine(runs, tmp_path / "a").receipt["ensemble"]["test"]
-    b = combine(runs[::-1], tmp_path / "b").receipt["ensemble"]["test"]
+    a = combine(runs, tmp_path / "a", rule="auto").receipt["ensemble"]["test"]
+    b = combine(runs[::-1], tmp_path / "b", rule="auto").receipt["ensemble"]["test"]
     assert a is not None
     assert b is not None
-    assert a == pytest.approx(b, abs=1e-12)
+    assert a == pytest.approx(b, abs=1e-9)
 
 
 def test_copies_of_one_model_equal_that_model(data: Path, runs: list[Path], tmp_path: Path) -> None:
-    result = combine([runs[0]] * 3, tmp_path / "e").to_dict()
+    result = combine([runs[0]] * 3, tmp_path / "e", calibrate=False).to_dict()
     assert result["ensemble"]["test"] == pytest.approx(result["members"][0]["test"], abs=1e-12)
-    assert result["gain"] == {"accuracy": 0.0, "ci95": [0.0, 0.0]}
+    assert (result["gain"]["accuracy"], result["gain"]["ci95"]) == (0.0, [0.0, 0.0])
+    assert result["gain"]["nll"] == pytest.approx(0, abs=1e-12)
 
 
 def test_it_predicts_after_being_moved_and_its_members_gone(data: Path, runs: list[Path], tmp_path: Path) -> None:
@@ -88,6 +90,77 @@ def test_an_ensemble_of_ensembles_is_the_mean_of_all_members(data: Path, runs: l
     outer = combine([Path(inner.checkpoint), runs[2]], tmp_path / "outer").receipt["ensemble"]["test"]
     flat = combine(runs, tmp_path / "flat").receipt["ensemble"]["test"]
     assert outer == flat
+
+
+def test_an_ensemble_among_the_members_gives_its_members_and_not_its_rule(
+    data: Path, runs: list[Path], tmp_path: Path
+) -> None:
+    inner = combine(runs[:2], tmp_path / "inner", rule="weighted", calibrate=False)
+    listener = Listener()
+    config = EnsembleConfig(checkpoints=(Path(inner.checkpoint), runs[2]), out=tmp_path / "outer", bootstrap=200)
+    outer = tl_kit.ensemble(config, reporter=listener)
+    assert outer.receipt["ensemble"]["test"] == combine(runs, tmp_path / "flat").receipt["ensemble"]["test"]
+    assert any("inner" in text and "weighted" in text and "is not used" in text for text in listener.messages)
+
+
+@pytest.mark.parametrize("rule", ["logit-mean", "vote", "weighted", "greedy", "stack", "auto"])
+def test_every_rule_is_stored_and_used_again(data: Path, runs: list[Path], tmp_path: Path, rule: str) -> None:
+    fit = tl_kit.config.RuleFitConfig(folds=3, stack_c=(0.1,))
+    result = combine(runs, tmp_path / "e", rule=rule, fit=fit)
+    assert tl_kit.evaluate(result.checkpoint, data, split="test").metrics == result.receipt["ensemble"]["test"]
+    stored = json.loads((tmp_path / "e" / "ensemble.json").read_text())
+    assert (stored["rule"], stored["parameters"]) == (result.receipt["rule"], result.receipt["parameters"])
+    assert bool(result.receipt["comparison"]) == (rule == "auto")
+    assert Path(result.picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_cost(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    cost = combine(runs, tmp_path / "e", crops=tl_kit.CropConfig(crops=5)).receipt["cost"]
+    assert cost is not None
+    assert cost["forward_passes"] == 15
+    assert cost["seconds_per_image"] > 0
+    assert cost["weight_bytes"] == sum((run / "model.safetensors").stat().st_size for run in runs)
+    parameters = [sum(p.numel() for p in load_checkpoint(run).model.parameters()) for run in runs]
+    assert cost["parameters"] == sum(parameters)
+
+
+def test_folders_without_parameters_and_temperature_still_predict(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    result = combine(runs, tmp_path / "e", calibrate=False)
+    manifest = tmp_path / "e" / "ensemble.json"
+    content = json.loads(manifest.read_text())
+    file = next(data.rglob("*.png"))
+    before = tl_kit.load(result.checkpoint).predict(file)
+    old = {key: value for key, value in content.items() if key not in ("parameters", "temperature")}
+    manifest.write_text(json.dumps({**old, "format": 1}))
+    assert tl_kit.load(result.checkpoint).predict(file) == before
+    manifest.write_text(json.dumps({**content, "rule": "weighted", "parameters": {"weights": [1.0]}}))
+    with pytest.raises(CheckpointError, match=r"ensemble\.json: the rule is broken: weights"):
+        tl_kit.load(result.checkpoint)
+
+
+def test_an_unknown_rule_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'stack'"):
+        combine([tmp_path / "none"] * 2, tmp_path / "e", rule="stak")
+
+
+def test_test_images_are_predicted_once_after_the_rule_is_chosen(
+    data: Path, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    predict, choose = tl_kit.Predictor.member_probabilities, ensembles.choose_rule
+
+    def record(self: tl_kit.Predictor, sources: list[Path], **options: object) -> object:
+        seen.append("predict")
+        return predict(self, sources, **options)  # type: ignore[arg-type]
+
+    def chosen(*arguments: object, **options: object) -> object:
+        seen.append("choose")
+        return choose(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tl_kit.Predictor, "member_probabilities", record)
+    monkeypatch.setattr(ensembles, "choose_rule", chosen)
+    combine(runs[:2], tmp_path / "e", rule="weighted")
+    assert seen == ["predict", "choose", "predict"]
 
 
 def reorder_classes(folder: Path, order: list[int]) -> None:

@@ -147,5 +147,5 @@ def test_what_the_data_makes_moot_is_said(data: Path, tmp_path: Path) -> None:
         out=tmp_path / "run",
     )
     run = finetune(config, reporter=listener)
-    assert run.policy == "head", "so few images ask for the head"
-    assert "--augment, --views, --plot: without effect, since the data asks for the head alone" in listener.messages
+    assert run.policy == "full", "without pretrained weights all layers train, and nothing is computed once"
+    assert any(message.startswith("--views changes nothing here") for message in listener.messages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def test_large_jpegs_are_decoded_with_pixels_enough_for_the_largest_scale(
 
 
 def test_an_ensemble_keeps_its_crops_and_repeats_its_receipt(data: Path, runs: list[Path], tmp_path: Path) -> None:
-    config = EnsembleConfig(checkpoints=tuple(runs), out=tmp_path / "e", bootstrap=100, crops=MANY)
+    config = EnsembleConfig(checkpoints=tuple(runs), out=tmp_path / "e", bootstrap=100, crops=MANY, calibrate=False)
     result = tl_kit.ensemble(config)
     stored = json.loads((tmp_path / "e" / "ensemble.json").read_text())
     assert (stored["crops"], stored["scales"]) == (10, [1.0, 1.25])
@@ -166,13 +167,14 @@ def test_an_ensemble_keeps_its_crops_and_repeats_its_receipt(data: Path, runs: l
     for run, member in zip(runs, result.receipt["members"], strict=True):
         assert tl_kit.evaluate(run, data, split="test", crops=MANY).metrics == member["test"]
     single = tl_kit.evaluate(result.checkpoint, data, split="test", crops=CropConfig())
-    plain = tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(runs), out=tmp_path / "f", bootstrap=100))
+    plain = tl_kit.ensemble(replace(config, out=tmp_path / "f", crops=CropConfig()))
     assert single.metrics == plain.receipt["ensemble"]["test"] != again.metrics
 
 
 def test_the_ensembles_probabilities_are_the_members_means(runs: list[Path], files: list[Path], tmp_path: Path) -> None:
     """With members of different input sizes: each crops the image at its own."""
-    result = tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(runs), out=tmp_path / "e", bootstrap=100, crops=MANY))
+    config = EnsembleConfig(checkpoints=tuple(runs), out=tmp_path / "e", bootstrap=100, crops=MANY, calibrate=False)
+    result = tl_kit.ensemble(config)
     together = [prediction.probabilities for prediction in tl_kit.predict(result.checkpoint, files)]
     alone = [[p.probabilities for p in tl_kit.predict(run, files, crops=MANY)] for run in runs]
     for index, found in enumerate(together):

@@ -41,5 +41,5 @@ def story(images: Path) -> Story:
     first = tlkit("finetune", MODEL, "--data", images, *TINY, "--policy", "head", "--out", out / "a", "--json")
     options = ("--policy", "full", "--epochs", 2, "--batch-size", 8, "--out", out / "b", "--json")
     second = tlkit("finetune", "test_vit", "--data", images, "--weights", "none", "--img-size", 48, *options)
-    ensemble = tlkit("ensemble", out / "a", out / "b", "--out", out / "both", "--json")
+    ensemble = tlkit("ensemble", out / "a", out / "b", "--out", out / "both", "--no-calibrate", "--json")
     return Story(images, CLASSES, first, second, ensemble)

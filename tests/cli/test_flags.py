@@ -98,9 +98,11 @@ def test_folds_ask_for_cross_validation_of_the_same_run(calls: Calls) -> None:
 def test_ensemble_flags(calls: Calls) -> None:
     tlkit("ensemble", "a", "b")
     tlkit("ensemble", "a", "b", "--data", "imgs", "--out", "here")
+    tlkit("ensemble", "a", "b", "--rule", "greedy", "--no-calibrate")
     members = (Path("a"), Path("b"))
     assert calls[0][0] == (EnsembleConfig(checkpoints=members),)
     assert calls[1][0] == (EnsembleConfig(checkpoints=members, data=Path("imgs"), out=Path("here")),)
+    assert calls[2][0] == (EnsembleConfig(checkpoints=members, rule="greedy", calibrate=False),)
 
 
 def test_evaluate_flags(calls: Calls) -> None:

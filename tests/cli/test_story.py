@@ -73,14 +73,14 @@ def test_evaluate_json(story: Story) -> None:
 
 def test_ensemble_json(story: Story) -> None:
     result = story.ensemble.json
-    assert set(result) == {"checkpoint", "crops", "scales", "rule", "members", "ensemble", "gain"}
+    assert {"checkpoint", "crops", "scales", "rule", "members", "ensemble", "gain", "cost"} <= set(result)
     assert result["rule"] == "mean"
     members = {member["checkpoint"]: (member["val"], member["test"]) for member in result["members"]}
     assert members == {
         run.json["checkpoint"]: (run.json["val"], run.json["test"]) for run in (story.first, story.second)
     }
     assert set(result["ensemble"]) == {"val", "test"}
-    assert set(result["gain"]) == {"accuracy", "ci95"}
+    assert set(result["gain"]) == {"accuracy", "ci95", "nll", "nll_ci95"}
     low, high = result["gain"]["ci95"]
     assert low <= result["gain"]["accuracy"] <= high
 

@@ -1,120 +1,20 @@
-"""The bootstrap against direct resampling and known coverage; the receipt against its own definition."""
+"""The receipt against its own definition."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from tests.ensembling.toy import QUICK, noisy
 from tl_kit import metrics
-from tl_kit.ensembling.receipt import SplitPredictions, best_member, build_receipt, paired_bootstrap, verdict
-from tl_kit.ensembling.rules import combine
-from tl_kit.errors import ConfigError
-
-no_deadline = settings(deadline=None)  # timings on a shared machine say nothing here
-SETTINGS = {"samples": 500, "seed": 0}
-
-
-def pair(wins: int, losses: int, ties: int):
-    """Results of a and b where b wins, loses, and both are right or wrong in turn."""
-    both = np.arange(ties) % 2 == 0
-    a = np.concatenate([np.zeros(wins, bool), np.ones(losses, bool), both])
-    b = np.concatenate([np.ones(wins, bool), np.zeros(losses, bool), both])
-    return a, b
-
-
-class TestPairedBootstrap:
-    @pytest.mark.parametrize("counts", [(30, 10, 160), (3, 9, 38), (20, 20, 10), (6, 0, 0), (0, 8, 92), (7, 7, 0)])
-    def test_against_resampling_the_images(self, counts):
-        a, b = pair(*counts)
-        gain, lo, hi = paired_bootstrap(a, b, samples=20_000, seed=1)
-        rng = np.random.default_rng(2)
-        images = rng.integers(0, a.size, (20_000, a.size))
-        resampled = b[images].mean(axis=1) - a[images].mean(axis=1)
-        expected_lo, expected_hi = np.quantile(resampled, [0.025, 0.975])
-        assert gain == pytest.approx(b.mean() - a.mean(), abs=1e-12)
-        step = 1 / a.size + 1e-9  # the statistic moves in steps of one image
-        assert lo == pytest.approx(expected_lo, abs=step)
-        assert hi == pytest.approx(expected_hi, abs=step)
-
-    def test_against_the_normal_approximation(self):
-        a, b = pair(900, 600, 8500)
-        gain, lo, hi = paired_bootstrap(a, b, samples=20_000, seed=3)
-        error = np.std(b.astype(float) - a.astype(float)) / np.sqrt(a.size)
-        assert gain == pytest.approx(0.03)
-        assert (lo, hi) == pytest.approx((gain - 1.96 * error, gain + 1.96 * error), abs=3e-4)
-
-    @pytest.mark.parametrize("shares", [(0.12, 0.06), (0.05, 0.05), (0.3, 0.1)])
-    def test_the_interval_covers_the_true_gain_in_about_95_of_100_data_sets(self, shares):
-        win, lose = shares
-        rng = np.random.default_rng(4)
-        covered = 0
-        for seed in range(600):
-            wins, losses, ties = rng.multinomial(300, [win, lose, 1 - win - lose])
-            _, lo, hi = paired_bootstrap(*pair(wins, losses, ties), samples=400, seed=seed)
-            covered += lo <= win - lose <= hi
-        assert 0.92 <= covered / 600 <= 0.98
-
-    @no_deadline
-    @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(0, 1000))
-    def test_identical_results_gain_exactly_nothing(self, results, seed):
-        assert paired_bootstrap(results, results, samples=50, seed=seed) == (0.0, 0.0, 0.0)
-
-    @no_deadline
-    @given(st.integers(0, 25), st.integers(0, 25), st.integers(0, 25), st.integers(0, 1000))
-    def test_bounds_repetition_and_order_of_images(self, wins, losses, ties, seed):
-        a, b = pair(wins, losses, ties + 1)
-        gain, lo, hi = paired_bootstrap(a, b, samples=200, seed=seed)
-        assert -1 <= lo <= hi <= 1
-        shuffle = np.random.default_rng(seed).permutation(a.size)
-        assert paired_bootstrap(a[shuffle], b[shuffle], samples=200, seed=seed) == (gain, lo, hi)
-        assert paired_bootstrap(b, a, samples=200, seed=seed)[0] == -gain
-        assert all(type(value) is float for value in (gain, lo, hi))
-
-    @pytest.mark.parametrize("images", range(1, 6))
-    def test_too_few_images_never_prove_anything(self, images):
-        gain, lo, hi = paired_bootstrap(*pair(images, 0, 0), samples=200, seed=0)
-        assert (gain, lo, hi) == (1, 0, 1)
-        gain, lo, hi = paired_bootstrap(*pair(0, images, 200), samples=200, seed=0)
-        assert lo < gain < 0
-        assert hi == 0
-
-    def test_a_real_gain_is_seen(self):
-        _, lo, _ = paired_bootstrap(*pair(30, 8, 334), samples=2000, seed=0)
-        assert lo > 0
-
-    def test_memory_does_not_grow_with_images_times_samples(self):
-        a, b = pair(40_000, 30_000, 930_000)
-        tracemalloc.start()
-        paired_bootstrap(a, b, samples=5000, seed=0)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 10 * a.size  # one index matrix would take 8 · 5000 bytes an image
-
-    @pytest.mark.parametrize(
-        ("a", "b"), [([], []), ([True], [True, False]), ([0.5], [1.0]), ([[True]], [[True]]), ([1, 0], [1, 1])]
-    )
-    def test_wrong_input_is_refused(self, a, b):
-        with pytest.raises(ValueError, match="two bool arrays"):
-            paired_bootstrap(a, b, samples=10, seed=0)
-
-    def test_samples_must_be_positive(self):
-        with pytest.raises(ConfigError, match="bootstrap"):
-            paired_bootstrap([True], [False], samples=0, seed=0)
-
-
-def noisy(seed: int, images: int, *, members: int = 3, classes: int = 4):
-    """Members that see the label through independent noise, so that their mean sees it better."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, images)
-    logits = 1.2 * np.eye(classes)[labels] + rng.normal(size=(members, images, classes))
-    stack = metrics.softmax(logits)
-    return SplitPredictions(members=stack, ensemble=combine("mean", stack), labels=labels)
+from tl_kit.ensembling.bootstrap import paired_bootstrap, paired_interval
+from tl_kit.ensembling.calibration import fit_temperature, tempered
+from tl_kit.ensembling.contributions import Subsets
+from tl_kit.ensembling.receipt import SplitPredictions, best_member, build_receipt
+from tl_kit.ensembling.selection import choose_rule
+from tl_kit.ensembling.verdict import findings, verdict
 
 
 def one_member(accuracy_and_nll):
@@ -122,75 +22,129 @@ def one_member(accuracy_and_nll):
     return {"checkpoint": "x", "val": {"accuracy": accuracy, "nll": nll}, "test": None}
 
 
+def subsets_of(val, *, rule="mean", calibrate=False, seed=0):
+    stack, labels = val
+    fit = {"config": QUICK, "seed": seed}
+    whole, comparison = choose_rule(rule, stack, labels, calibrate=calibrate, **fit)
+    return Subsets(whole=whole, stack=stack, labels=labels, **fit), comparison
+
+
+def receipt_of(names, val, test, *, samples=500, **options):
+    subsets, comparison = subsets_of(val, **options)
+    split = None if test is None else SplitPredictions(members=test[0], labels=test[1])
+    return build_receipt(list(names), subsets, test=split, samples=samples, comparison=comparison)
+
+
 class TestReceipt:
-    def test_contents(self):
-        val, test = noisy(0, 400), noisy(1, 800)
-        receipt = build_receipt("mean", ["a", "b", "c"], val=val, test=test, **SETTINGS)
-        assert list(receipt) == ["rule", "members", "ensemble", "gain"]
+    def test_scores(self):
+        val, test = noisy(0, 200), noisy(1, 300)
+        receipt = receipt_of("abc", val, test)
         assert receipt["rule"] == "mean"
+        assert receipt["images"] == {"val": 200, "test": 300}
         assert [member["checkpoint"] for member in receipt["members"]] == ["a", "b", "c"]
         for index, member in enumerate(receipt["members"]):
-            assert list(member) == ["checkpoint", "val", "test"]
-            assert member["val"] == metrics.summary(val.members[index], val.labels)
-            assert member["test"] == metrics.summary(test.members[index], test.labels)
-        assert receipt["ensemble"] == {
-            "val": metrics.summary(val.ensemble, val.labels),
-            "test": metrics.summary(test.ensemble, test.labels),
-        }
-        assert list(receipt["gain"]) == ["accuracy", "ci95"]
+            assert member["val"] == metrics.summary(val[0][index], val[1])
+            assert member["test"] == metrics.summary(test[0][index], test[1])
+        for split, (stack, labels) in (("val", val), ("test", test)):
+            assert receipt["ensemble"][split] == pytest.approx(metrics.summary(stack.mean(axis=0), labels))
         assert json.loads(json.dumps(receipt, allow_nan=False)) == receipt
 
+    @pytest.mark.parametrize("rule", ["auto", "stack", "greedy", "weighted", "vote"])
+    @pytest.mark.parametrize("test", [None, noisy(1, 60)])
+    def test_every_receipt_is_plain_json_and_speaks(self, rule, test):
+        receipt = receipt_of("abc", noisy(0, 80), test, rule=rule, calibrate=True, samples=50)
+        assert json.loads(json.dumps(receipt, allow_nan=False)) == receipt
+        assert all("\n" not in line for line in [verdict(receipt), *findings(receipt)])
+
     def test_the_gain_is_over_the_best_member_by_validation_not_by_test(self):
-        val, test = noisy(0, 400), noisy(1, 800)
-        by_val = [metrics.accuracy(member, val.labels) for member in val.members]
+        val, (members, labels) = noisy(0, 400), noisy(1, 800)
+        by_val = [metrics.accuracy(member, val[1]) for member in val[0]]
         order = np.argsort(by_val)  # the best on validation becomes the worst on test, and so on
-        ranked = np.argsort([metrics.accuracy(member, test.labels) for member in test.members])[::-1]
-        members = np.empty_like(test.members)
-        members[order] = test.members[ranked]
-        test = dataclasses.replace(test, members=members)
-        receipt = build_receipt("mean", ["a", "b", "c"], val=val, test=test, **SETTINGS)
+        stack = np.empty_like(members)
+        stack[order] = members[np.argsort([metrics.accuracy(member, labels) for member in members])[::-1]]
+        receipt = receipt_of("abc", val, (stack, labels))
         scores = [member["test"]["accuracy"] for member in receipt["members"]]
         assert np.argmax(by_val) == np.argmin(scores) != np.argmax(scores)
-        gain, lo, hi = paired_bootstrap(
-            metrics.correct(members[np.argmax(by_val)], test.labels),
-            metrics.correct(test.ensemble, test.labels),
-            **SETTINGS,
-        )
+        best = stack[np.argmax(by_val)]
+        pair = [metrics.correct(p, labels) for p in (best, stack.mean(axis=0))]
+        gain, lo, hi = paired_bootstrap(*pair, samples=500, seed=0)
         assert gain == pytest.approx(receipt["ensemble"]["test"]["accuracy"] - min(scores), abs=1e-12)
-        assert receipt["gain"] == {"accuracy": gain, "ci95": [lo, hi]}
+        assert (receipt["gain"]["accuracy"], receipt["gain"]["ci95"]) == (gain, [lo, hi])
+        difference = receipt["ensemble"]["test"]["nll"] - metrics.nll(best, labels)
+        assert receipt["gain"]["nll"] == pytest.approx(difference, abs=1e-12)
+        assert receipt["gain"]["nll_ci95"][0] < difference < receipt["gain"]["nll_ci95"][1] < 0
+
+    def test_the_gain_over_the_mean_member(self):
+        val, (stack, labels) = noisy(0, 200), noisy(1, 300)
+        receipt = receipt_of("abc", val, (stack, labels))
+        gain = receipt["gain_over_mean_member"]
+        for score in ("accuracy", "nll"):
+            members = np.mean([member["test"][score] for member in receipt["members"]])
+            assert gain[score] == pytest.approx(receipt["ensemble"]["test"][score] - members, abs=1e-12)
+        hits = np.mean([metrics.correct(member, labels) for member in stack], axis=0)
+        difference = metrics.correct(stack.mean(axis=0), labels) - hits
+        assert gain["ci95"] == pytest.approx(paired_interval(difference, samples=500, seed=0)[1:])
+
+    def test_with_a_temperature_members_are_given_one_too(self):
+        val, (stack, labels) = noisy(0, 300, sharpness=3), noisy(1, 300, sharpness=3)
+        receipt = receipt_of("abc", val, (stack, labels), calibrate=True)
+        temperature = receipt["calibration"]["temperature"]
+        assert temperature != 1
+        ensemble = metrics.nll(tempered(stack.mean(axis=0), temperature), labels)
+        scales = [fit_temperature(member, val[1]) for member in val[0]]
+        members = [metrics.nll(tempered(p, scale), labels) for p, scale in zip(stack, scales, strict=True)]
+        assert receipt["ensemble"]["test"]["nll"] == pytest.approx(ensemble)
+        assert receipt["gain_over_mean_member"]["nll"] == pytest.approx(ensemble - np.mean(members))
+        before_and_after = receipt["calibration"]["test"]
+        for name, p in (("before", stack.mean(axis=0)), ("after", tempered(stack.mean(axis=0), temperature))):
+            assert before_and_after[name] == pytest.approx(
+                {"nll": metrics.nll(p, labels), "ece": metrics.ece(p, labels)}
+            )
+        assert any("Temperature" in line for line in findings(receipt))
 
     def test_without_test_split(self):
-        receipt = build_receipt("mean", ["a", "b", "c"], val=noisy(0, 50), test=None, **SETTINGS)
+        receipt = receipt_of("abc", noisy(0, 50), None)
         assert receipt["gain"] is None
+        assert receipt["gain_over_mean_member"] is None
         assert receipt["ensemble"]["test"] is None
         assert [member["test"] for member in receipt["members"]] == [None] * 3
         assert "not measured" in verdict(receipt)
 
-    def test_copies_of_one_member_gain_nothing(self):
-        splits = []
-        for seed in (0, 1):
-            split = noisy(seed, 100)
-            stack = np.repeat(split.members[:1], 3, axis=0)
-            splits.append(SplitPredictions(members=stack, ensemble=combine("mean", stack), labels=split.labels))
-        receipt = build_receipt("mean", ["a", "a", "a"], val=splits[0], test=splits[1], **SETTINGS)
-        assert receipt["gain"] == {"accuracy": 0.0, "ci95": [0.0, 0.0]}
-        assert receipt["ensemble"]["test"] == pytest.approx(receipt["members"][0]["test"], abs=1e-12)
+    @pytest.mark.parametrize("calibrate", [False, True])
+    def test_copies_of_one_member_gain_nothing(self, calibrate):
+        splits = [(np.repeat(stack[:1], 3, axis=0), labels) for stack, labels in (noisy(0, 100), noisy(1, 100))]
+        receipt = receipt_of("aaa", *splits, calibrate=calibrate)
+        for gain in (receipt["gain"], receipt["gain_over_mean_member"]):
+            assert gain["accuracy"] == 0
+            assert gain["ci95"] == [0, 0]
+            assert [gain["nll"], *gain["nll_ci95"]] == pytest.approx([0, 0, 0], abs=1e-6)
         assert "not distinguishable from zero" in verdict(receipt)
+        assert np.count_nonzero(receipt["disagreement"]["test"]) == 0
+        assert len(receipt["smallest_subset"]["members"]) == 1
 
-    def test_order_of_members_changes_only_their_order(self):
-        val, test = noisy(0, 120), noisy(1, 130)
+    @pytest.mark.parametrize("rule", ["mean", "logit-mean", "vote", "weighted", "greedy", "stack", "auto"])
+    def test_order_of_members_changes_only_their_order(self, rule):
+        val, test = noisy(0, 90), noisy(1, 80)
         order = [2, 0, 1]
-
-        def reorder(split):
-            stack = split.members[order]
-            return dataclasses.replace(split, members=stack, ensemble=combine("mean", stack))
-
-        first = build_receipt("mean", ["a", "b", "c"], val=val, test=test, **SETTINGS)
-        second = build_receipt("mean", ["c", "a", "b"], val=reorder(val), test=reorder(test), **SETTINGS)
-        assert second["members"] == [first["members"][i] for i in order]
-        assert second["gain"] == first["gain"]
+        options = {"rule": rule, "calibrate": True, "samples": 100}
+        first = receipt_of("abc", val, test, **options)
+        second = receipt_of("cab", *((stack[order], labels) for stack, labels in (val, test)), **options)
+        for index, member in zip(order, second["members"], strict=True):
+            expected = first["members"][index]
+            assert {key: member[key] for key in ("checkpoint", "val", "test")} == {
+                key: expected[key] for key in ("checkpoint", "val", "test")
+            }
+            for split in ("val", "test"):
+                found, wanted = member["leave_one_out"][split], expected["leave_one_out"][split]
+                assert found == pytest.approx(wanted, abs=1e-9)
+        assert second["rule"] == first["rule"]
+        assert second["gain"]["accuracy"] == first["gain"]["accuracy"]
         for split in ("val", "test"):
-            assert second["ensemble"][split] == pytest.approx(first["ensemble"][split], abs=1e-12)
+            assert second["ensemble"][split] == pytest.approx(first["ensemble"][split], abs=1e-9)
+        named = [
+            sorted(r["members"][m - 1]["checkpoint"] for m in r["smallest_subset"]["members"]) for r in (first, second)
+        ]
+        assert named[0] == named[1]
 
     @pytest.mark.parametrize(
         ("scores", "best"),
@@ -204,20 +158,20 @@ class TestReceipt:
     def test_best_member(self, scores, best):
         assert best_member([one_member(score) for score in scores]) == best
 
-    @pytest.mark.parametrize("checkpoints", [[], ["a"], ["a", "b", "c", "d"]])
-    def test_names_must_be_one_a_member(self, checkpoints):
+    @pytest.mark.parametrize("names", ["", "a", "abcd"])
+    def test_names_must_be_one_a_member(self, names):
         with pytest.raises(ValueError, match="members"):
-            build_receipt("mean", checkpoints, val=noisy(0, 20), test=None, **SETTINGS)
+            receipt_of(names, noisy(0, 30), None)
 
     def test_val_and_test_must_have_the_same_members(self):
         with pytest.raises(ValueError, match="members"):
-            build_receipt("mean", ["a", "b"], val=noisy(0, 20, members=2), test=noisy(1, 20), **SETTINGS)
+            receipt_of("ab", noisy(0, 30, members=2), noisy(1, 30))
 
-    @pytest.mark.parametrize("field", ["members", "ensemble", "labels"])
-    def test_shapes_must_fit(self, field):
-        split = noisy(0, 20)
-        with pytest.raises(ValueError, match="want"):
-            dataclasses.replace(split, **{field: getattr(split, field)[..., :-1]})
+    def test_shapes_must_fit(self):
+        stack, labels = noisy(0, 20)
+        for wrong in ((stack[0], labels), (stack, labels[:-1])):
+            with pytest.raises(ValueError, match="want"):
+                SplitPredictions(members=wrong[0], labels=wrong[1])
 
 
 class TestVerdict:
@@ -244,3 +198,16 @@ class TestVerdict:
         sentence = self.sentence(-0.03, -0.05, -0.01)
         assert "distinguishable from zero: the best member alone is better" in sentence
         assert "not distinguishable" not in sentence
+
+    def test_equal_members_gain_and_a_good_one_among_useless_ones_is_better_alone(self):
+        receipts = [
+            receipt_of("abc", noisy(0, 300, signal=signal), noisy(1, 300, signal=signal))
+            for signal in ([1.2] * 3, [3.0, 0.0, 0.0])
+        ]
+        assert verdict(receipts[0]).endswith("), distinguishable from zero.")
+        assert verdict(receipts[1]).endswith("), distinguishable from zero: the best member alone is better.")
+        for receipt in receipts:
+            lines = findings(receipt)
+            assert lines[0].startswith("Gain over the mean member: +")
+            assert lines[1].startswith("Test NLL against the best member: ")
+        assert lines[3].startswith("Smallest subset within the noise of the whole, by val NLL: 1 of 3, a (")

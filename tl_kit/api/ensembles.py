@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,16 +11,22 @@ from typing import Any
 
 from tl_kit.api.evaluation import labels_for, seen, split_config
 from tl_kit.api.predictor import Predictor, load, load_members
+from tl_kit.api.receipt_picture import draw_receipt
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.ensembling.alignment import align_classes
-from tl_kit.ensembling.folder import is_ensemble, write_ensemble
-from tl_kit.ensembling.receipt import Receipt, SplitPredictions, build_receipt, verdict
+from tl_kit.ensembling.contributions import Subsets
+from tl_kit.ensembling.fitted import FittedRule
+from tl_kit.ensembling.folder import PICTURE, is_ensemble, write_ensemble
+from tl_kit.ensembling.receipt import Cost, Receipt, SplitPredictions, build_receipt
+from tl_kit.ensembling.rules import check_rule
+from tl_kit.ensembling.selection import choose_rule
+from tl_kit.ensembling.verdict import findings, verdict
 from tl_kit.errors import CheckpointError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.training.checkpoint import Checkpoint, load_checkpoint
+from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
 from tl_kit.training.files import new_numbered_folder
 
 __all__ = ["EnsembleResult", "ensemble"]
@@ -33,6 +40,16 @@ class EnsembleResult:
     receipt: Receipt
     crops: CropConfig
 
+    @property
+    def picture(self) -> str:
+        """The receipt as a picture, a PNG file in the ensemble's folder."""
+        return str(Path(self.checkpoint) / PICTURE)
+
+    @property
+    def findings(self) -> list[str]:
+        """What the receipt says besides the gain over the best member, a sentence each."""
+        return findings(self.receipt)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {"checkpoint": self.checkpoint, **asdict(self.crops), **self.receipt}
@@ -42,34 +59,55 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
     The ensemble predicts with the crops of ``config``, whatever an ensemble among its members was made with. Raises
-    MemberError when the members' class names differ, or one was trained on many of the images to score on.
+    MemberError when the members' class names differ, or one was trained on many of the images to score on; ConfigError
+    for a rule that is none, or that has too few validation images. The rule, its parameters and the temperature follow
+    from the validation images; test images are predicted once, after that.
     """
+    check_rule(config.rule)
     _check_out(config.out)
     check_crops(config.crops)
-    members = _load(config.checkpoints)
+    members = _load(config.checkpoints, reporter)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
     predictor = load_members(
-        members[0].path, members, classes=classes, rule=config.rule, crops=config.crops, runtime=config.runtime
+        members[0].path, members, classes=classes, rule=FittedRule(), crops=config.crops, runtime=config.runtime
     )
     data = config.data or _common_data(members)
     manifest = scan(data, split_config(predictor))
     reporter.message(f"{len(members)} members, scored on {data}")
+    started = time.perf_counter()
     val = _predict(predictor, manifest, "val", data, reporter)
-    test = _predict(predictor, manifest, "test", data, reporter)
     if val is None:
         raise DataError(f"{data}: has no validation images, which choosing the best member needs")
-    paths = [str(member.path) for member in members]
-    receipt = build_receipt(config.rule, paths, val=val, test=test, samples=config.bootstrap, seed=config.seed)
+    cost = _cost(predictor, (time.perf_counter() - started) / len(val.labels))
+    fit: dict[str, Any] = {"config": config.fit, "seed": config.seed}
+    whole, comparison = choose_rule(config.rule, val.members, val.labels, calibrate=config.calibrate, **fit)
+    receipt = build_receipt(
+        [str(member.path) for member in members],
+        Subsets(whole=whole, stack=val.members, labels=val.labels, **fit),
+        test=_predict(predictor, manifest, "test", data, reporter),
+        samples=config.bootstrap,
+        comparison=comparison,
+        cost=cost,
+    )
     reporter.message(verdict(receipt))
-    folder = _write(config, members, classes, receipt)
+    folder = _write(config, members, classes, whole.fitted, receipt)
     return EnsembleResult(str(folder), receipt, config.crops)
 
 
-def _load(paths: Sequence[Path]) -> list[Checkpoint]:
-    """Members in the order given; an ensemble among them stands for its own members."""
+def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
+    """Members in the order given; an ensemble among them stands for its own members, without its rule."""
     members: list[Checkpoint] = []
     for path in map(Path, paths):
-        members.extend(load(path).members if is_ensemble(path) else [load_checkpoint(path)])
+        if not is_ensemble(path):
+            members.append(load_checkpoint(path, mapped=True))
+            continue
+        inner = load(path)
+        members.extend(inner.members)
+        if inner.rule != FittedRule():
+            reporter.message(
+                f"{path}: its members take part one by one; its own rule ({inner.rule.rule}, temperature "
+                f"{inner.rule.temperature:.2f}) is not used"
+            )
     if len(members) < 2:
         raise MemberError(f"an ensemble needs at least two checkpoints, {len(members)} given")
     return members
@@ -99,8 +137,18 @@ def _predict(
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:
         raise DataError(f"{data}: none of the {len(samples)} images of {split} can be decoded")
-    stack = stack[:, kept]
-    return SplitPredictions(members=stack, ensemble=predictor.combine(stack), labels=labels[kept])
+    return SplitPredictions(members=stack[:, kept], labels=labels[kept])
+
+
+def _cost(predictor: Predictor, seconds: float) -> Cost:
+    """Of one image; ``seconds`` are those that it took here, decoding included."""
+    members = predictor.members
+    return {
+        "forward_passes": len(members) * predictor.crops.views,
+        "seconds_per_image": seconds,
+        "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
+        "weight_bytes": sum((member.path / WEIGHTS).stat().st_size for member in members),
+    }
 
 
 def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter: Reporter) -> list[Sample]:
@@ -131,12 +179,19 @@ def _check_out(out: Path | None) -> None:
         raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
 
 
-def _write(config: EnsembleConfig, members: Sequence[Checkpoint], classes: Sequence[str], receipt: Receipt) -> Path:
+def _write(
+    config: EnsembleConfig,
+    members: Sequence[Checkpoint],
+    classes: Sequence[str],
+    rule: FittedRule,
+    receipt: Receipt,
+) -> Path:
     folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [member.path for member in members]
-        write_ensemble(folder, paths, classes=classes, rule=config.rule, crops=config.crops, receipt=dict(receipt))
+        draw_receipt(receipt, folder / PICTURE)
+        write_ensemble(folder, paths, classes=classes, rule=rule, crops=config.crops, receipt=dict(receipt))
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error

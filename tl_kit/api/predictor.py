@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tl_kit.config import CropConfig, RuntimeConfig
+from tl_kit.api.members import Members, arrange, weigh_too_much
+from tl_kit.config import CropConfig, MembersConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
 from tl_kit.ensembling.alignment import align_classes
+from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
-from tl_kit.ensembling.rules import combine
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
 from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
-from tl_kit.training.checkpoint import Checkpoint, load_checkpoint
+from tl_kit.training.checkpoint import Checkpoint, load_checkpoint, map_weights
 
 __all__ = ["Prediction", "Predictor", "load", "load_members"]
 
@@ -43,33 +45,49 @@ class Prediction:
 class Predictor:
     """One or more models with one class order. ``columns[m]`` brings member m's outputs into it.
 
-    Every member sees the same ``crops`` of an image, each at its own input size.
+    Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
+    have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
+    the members stays there.
     """
 
     path: Path
     classes: tuple[str, ...]
     members: tuple[Checkpoint, ...]
     columns: tuple[tuple[int, ...], ...]
-    rule: str
+    rule: FittedRule
     scorers: tuple[Scorer, ...]
     crops: CropConfig = CropConfig()
+    sharing: bool = True
+    memory: MembersConfig = MembersConfig()
+
+    @cached_property
+    def arranged(self) -> Members:
+        """Who runs with whom, and who stays in memory; found out when it is first needed."""
+        return arrange(self.members, self.scorers, sharing=self.sharing, config=self.memory)
 
     def member_probabilities(
         self, sources: Sequence[Source], *, reporter: Reporter = SILENT
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded."""
+        """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
+
+        Raises CheckpointError if weights that are read in turns are gone.
+        """
         reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)), self.crops)
         reporter.start("predict", len(sources))
-        found = run_probabilities(self.scorers, reader, reporter=reporter)
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
-        for index, (probabilities, columns) in enumerate(zip(found, self.columns, strict=True)):
-            if len(sources):
-                stack[index] = probabilities[:, columns]
+        if not len(sources):
+            return stack, {}
+        together = self.arranged
+        with together.lock:
+            found = run_probabilities(together.passes, reader, pixel_bytes=together.pixel_bytes, reporter=reporter)
+        for owners, probabilities in zip(together.owners, found, strict=True):
+            for place, member in enumerate(owners):
+                stack[member] = probabilities[:, place, self.columns[member]]
         return stack, dict(reader.failures)
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
         """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
-        return combine(self.rule, stack)
+        return self.rule(stack)
 
     def predict(
         self, images: Source | str | Iterable[Source | str], *, reporter: Reporter = SILENT
@@ -101,11 +119,11 @@ def load(path: Path | str, *, crops: CropConfig | None = None, runtime: RuntimeC
     folder = Path(path)
     if is_ensemble(folder):
         ensemble = read_ensemble(folder)
-        members = [load_checkpoint(member) for member in ensemble.members]
+        members = [load_checkpoint(member, mapped=True) for member in ensemble.members]
         classes, rule, crops = ensemble.classes, ensemble.rule, crops or _stored_crops(ensemble, members)
     else:
         members = [load_checkpoint(folder)]
-        classes, rule, crops = members[0].classes, "mean", crops or CropConfig()
+        classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
     return load_members(folder, members, classes=classes, rule=rule, crops=crops, runtime=runtime)
 
 
@@ -123,7 +141,7 @@ def load_members(
     members: Sequence[Checkpoint],
     *,
     classes: Sequence[str],
-    rule: str,
+    rule: FittedRule,
     crops: CropConfig = CropConfig(),
     runtime: RuntimeConfig,
 ) -> Predictor:
@@ -136,8 +154,28 @@ def load_members(
         check_fit(crops, member.preprocessing, name=str(member.path))
     names = [str(path), *(str(member.path) for member in members)]
     _, (_, *columns) = align_classes([classes, *(member.classes for member in members)], names)
-    scorers = tuple(_scorer(member, runtime) for member in members)
-    return Predictor(path, tuple(classes), tuple(members), tuple(map(tuple, columns)), rule, scorers, crops)
+    return Predictor(
+        path,
+        tuple(classes),
+        tuple(members),
+        tuple(map(tuple, columns)),
+        rule,
+        _scorers(members, runtime),
+        crops,
+        sharing=runtime.mode != "plain",
+    )
+
+
+def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig) -> tuple[Scorer, ...]:
+    """One a member; measuring a precision brings weights into memory, which they leave again where they are many."""
+    sizes = [sum(parameter.nbytes for parameter in member.model.parameters()) for member in members]
+    heavy = weigh_too_much(sizes, MembersConfig())
+    found = []
+    for member in members:
+        found.append(_scorer(member, config))
+        if heavy:
+            map_weights(member)
+    return tuple(found)
 
 
 def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:

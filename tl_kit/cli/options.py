@@ -29,6 +29,7 @@ __all__ = [
     "Batchnorm",
     "Batchnorms",
     "CacheSize",
+    "Calibrate",
     "Checkpoint",
     "Checkpoints",
     "ClipNorm",
@@ -62,6 +63,7 @@ __all__ = [
     "Pattern",
     "Plot",
     "Policy",
+    "Rule",
     "Runtime",
     "Runtimes",
     "Scales",
@@ -265,6 +267,18 @@ Scales = Annotated[
         metavar="S,...",
         help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
     ),
+]
+Rule = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        metavar="NAME",
+        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; auto: the one that val supports.",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on val, where it lowers the NLL out of fold."),
 ]
 Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]

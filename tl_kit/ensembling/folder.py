@@ -11,15 +11,17 @@ from typing import Any
 
 from tl_kit.config import CropConfig
 from tl_kit.data.crops import check_crops
-from tl_kit.ensembling.rules import RULES
+from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.training.checkpoint import CONFIG, META, WEIGHTS
 from tl_kit.training.files import write_json
 
-__all__ = ["EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
+__all__ = ["PICTURE", "EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
 
 MANIFEST = "ensemble.json"
-FORMAT = 1
+PICTURE = "receipt.png"
+FORMAT = 2
+_READABLE = (1, FORMAT)  # 1: rules without parameters, and no temperature
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class EnsembleFolder:
     path: Path
     members: tuple[Path, ...]
     classes: tuple[str, ...]
-    rule: str
+    rule: FittedRule
     crops: CropConfig
     content: Mapping[str, Any]
 
@@ -40,7 +42,13 @@ def is_ensemble(folder: Path) -> bool:
 
 
 def write_ensemble(
-    folder: Path, members: Sequence[Path], *, classes: Sequence[str], rule: str, crops: CropConfig, **content: object
+    folder: Path,
+    members: Sequence[Path],
+    *,
+    classes: Sequence[str],
+    rule: FittedRule,
+    crops: CropConfig,
+    **content: object,
 ) -> None:
     """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
     names = []
@@ -52,7 +60,14 @@ def write_ensemble(
         names.append(name)
     write_json(
         folder / MANIFEST,
-        {"format": FORMAT, "classes": list(classes), "rule": rule, **asdict(crops), "members": names, **content},
+        {
+            "format": FORMAT,
+            "classes": list(classes),
+            **rule.to_dict(),
+            **asdict(crops),
+            "members": names,
+            **content,
+        },
     )
 
 
@@ -63,11 +78,15 @@ def read_ensemble(folder: Path) -> EnsembleFolder:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in _READABLE:
         raise CheckpointError(f"{path}: not in a format that this version of tl-kit reads")
-    names, classes, rule = _strings(content.get("members")), _strings(content.get("classes")), content.get("rule")
-    if not names or not classes or not isinstance(rule, str) or rule not in RULES:
-        raise CheckpointError(f"{path}: members, classes or rule are missing or broken")
+    names, classes = _strings(content.get("members")), _strings(content.get("classes"))
+    if not names or not classes:
+        raise CheckpointError(f"{path}: members or classes are missing or broken")
+    try:
+        rule = FittedRule.from_dict(content, members=len(names), classes=len(classes))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the rule is broken: {error}") from error
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise CheckpointError(f"{path}: member {name!r} lies outside the ensemble's folder")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tl_kit import metrics
-from tl_kit.errors import ConfigError
+from tl_kit.ensembling.bootstrap import paired_bootstrap, paired_interval
+from tl_kit.ensembling.calibration import fit_temperature, tempered
+from tl_kit.ensembling.contributions import Contribution, Subset, Subsets, leave_one_out, smallest_subset
+from tl_kit.ensembling.diversity import disagreement
+from tl_kit.ensembling.selection import Candidate, Compared, image_losses
 
 __all__ = [
+    "Calibration",
+    "Cost",
     "Gain",
     "MemberScores",
     "Receipt",
@@ -20,12 +26,9 @@ __all__ = [
     "SplitScores",
     "best_member",
     "build_receipt",
-    "paired_bootstrap",
-    "verdict",
 ]
 
-# The exact sign test needs six images, all to one side, for p < 0.05: 2 · 0.5⁶ = 0.031, 2 · 0.5⁵ = 0.063.
-_FEWEST_DISAGREEMENTS = 6
+FloatArray = NDArray[np.float64]
 
 
 class SplitScores(TypedDict):
@@ -36,123 +39,129 @@ class SplitScores(TypedDict):
 
 
 class MemberScores(SplitScores):
-    """One member's scores, and where it lies."""
+    """One member's scores, where it lies, and what the ensemble loses without it (``None`` for a single member)."""
 
     checkpoint: str
+    leave_one_out: dict[str, Contribution | None] | None
 
 
 class Gain(TypedDict):
-    """Test accuracy of the ensemble less that of the best member by validation, with its 95 % interval [lo, hi]."""
+    """Test accuracy and NLL of the ensemble less those it is compared with, with 95 % intervals [lo, hi].
+
+    A good ensemble has a positive gain in accuracy and a negative one in NLL.
+    """
 
     accuracy: float
     ci95: list[float]
+    nll: float
+    nll_ci95: list[float]
+
+
+class Calibration(TypedDict):
+    """The temperature (1: none), and NLL and ECE before and after it; ``val`` is out of fold."""
+
+    temperature: float
+    val: dict[str, dict[str, float]]
+    test: dict[str, dict[str, float]] | None
+
+
+class Cost(TypedDict):
+    """What a prediction takes: forward passes an image, measured seconds an image, parameters, bytes of weights."""
+
+    forward_passes: int
+    seconds_per_image: float
+    parameters: int
+    weight_bytes: int
 
 
 class Receipt(TypedDict):
-    """Plain numbers, strings, lists and dicts, ready for JSON; ``gain`` is ``None`` without a test split."""
+    """Plain numbers, strings, lists and dicts, ready for JSON; the gains are ``None`` without a test split.
+
+    ``val`` scores of the ensemble are out of fold where something was fitted. ``cost`` is ``None`` if not measured.
+    """
 
     rule: str
+    parameters: dict[str, Any]
+    images: dict[str, int | None]
     members: list[MemberScores]
     ensemble: SplitScores
     gain: Gain | None
+    gain_over_mean_member: Gain | None
+    calibration: Calibration
+    comparison: list[Compared]
+    disagreement: dict[str, list[list[float]] | None]
+    smallest_subset: Subset | None
+    cost: Cost | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SplitPredictions:
-    """Probabilities on one split: of the members (m, n, k), in one class order, and of the ensemble (n, k).
-
-    ``labels`` are integers of shape (n,).
+    """Probabilities of the members on one split, (m, n, k), in one class order; ``labels`` are integers (n,).
 
     Raises:
         ValueError: the shapes do not fit each other.
     """
 
-    members: NDArray[np.float64]
-    ensemble: NDArray[np.float64]
+    members: FloatArray
     labels: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        members, ensemble, labels = np.shape(self.members), np.shape(self.ensemble), np.shape(self.labels)
-        if len(members) != 3 or members[1:] != ensemble or members[1:2] != labels:
-            raise ValueError(f"want (m, n, k), (n, k) and (n,), got {members}, {ensemble} and {labels}")
-
-
-def paired_bootstrap(
-    correct_a: ArrayLike, correct_b: ArrayLike, *, samples: int, seed: int
-) -> tuple[float, float, float]:
-    """Gain in accuracy from a to b on the same n images, with its 95 % percentile interval: ``(gain, lo, hi)``.
-
-    Images are resampled with replacement, both classifiers' results together (Efron & Tibshirani 1993, chapter 13).
-    Of a resample only the numbers of images that b wins and loses matter, and these are multinomial: they are drawn
-    directly, in memory that does not depend on n.
-
-    Where the two differ on fewer than six images the bootstrap is too sure of itself (one image would give an interval
-    of width 0), and no two-sided sign test at 5 % could tell them apart: the interval is then widened to hold 0.
-
-    Args:
-        correct_a: shape (n,), bool: whether a is right.
-        correct_b: shape (n,), bool: whether b is right.
-        samples: number of resamples.
-        seed: equal seeds give equal intervals.
-
-    Raises:
-        ConfigError: ``samples`` is below 1.
-        ValueError: the arrays are empty, not bool, or of different shapes.
-    """
-    if samples < 1:
-        raise ConfigError(f"bootstrap must be at least 1 resample, got {samples}")
-    a, b = np.asarray(correct_a), np.asarray(correct_b)
-    if a.ndim != 1 or a.shape != b.shape or a.size == 0 or a.dtype != np.bool_ or b.dtype != np.bool_:
-        raise ValueError(f"want two bool arrays (n,) with n > 0, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
-    images, wins, losses = a.size, int((b & ~a).sum()), int((a & ~b).sum())
-    shares = np.array([wins, losses, images - wins - losses]) / images
-    counts = np.random.default_rng(seed).multinomial(images, shares, size=samples)
-    lo, hi = np.quantile((counts[:, 0] - counts[:, 1]) / images, [0.025, 0.975])
-    if wins + losses < _FEWEST_DISAGREEMENTS:
-        lo, hi = min(lo, 0.0), max(hi, 0.0)
-    return (wins - losses) / images, float(lo), float(hi)
+        members, labels = np.shape(self.members), np.shape(self.labels)
+        if len(members) != 3 or members[1:2] != labels:
+            raise ValueError(f"want (m, n, k) and (n,), got {members} and {labels}")
 
 
 def build_receipt(
-    rule: str,
     checkpoints: Sequence[str],
+    subsets: Subsets,
     *,
-    val: SplitPredictions,
     test: SplitPredictions | None,
     samples: int,
-    seed: int,
+    comparison: Sequence[Compared] = (),
+    cost: Cost | None = None,
 ) -> Receipt:
-    """Scores of all members and of the ensemble, and the ensemble's gain on test over the best member by validation.
+    """Scores of all members and of the ensemble, its gain on test, and what each member is worth.
 
     Args:
-        rule: the rule's name, as shown.
         checkpoints: the members' folders, in the order of the predictions' first axis.
-        val: predictions on the validation split: they alone choose the member to compare with.
+        subsets: the chosen rule, fitted, and the validation predictions: they alone choose the member to compare with.
         test: predictions on the test split, ``None`` if there is none.
         samples: resamples of :func:`paired_bootstrap`.
-        seed: of the resamples.
+        comparison: of all rules, if the rule was chosen among them.
+        cost: as measured.
 
     Raises:
         ConfigError: ``samples`` is below 1.
         ValueError: the numbers of members do not agree, or values are no probabilities.
     """
+    val = SplitPredictions(members=subsets.stack, labels=subsets.labels)
     for split in (val, test):
         if split is not None and (len(split.members) != len(checkpoints) or not checkpoints):
             raise ValueError(f"want at least one member, got {len(checkpoints)} names for {len(split.members)} members")
-    members: list[MemberScores] = [
-        {
-            "checkpoint": checkpoint,
-            "val": metrics.summary(val.members[index], val.labels),
-            "test": None if test is None else metrics.summary(test.members[index], test.labels),
-        }
-        for index, checkpoint in enumerate(checkpoints)
-    ]
-    ensemble: SplitScores = {
-        "val": metrics.summary(val.ensemble, val.labels),
-        "test": None if test is None else metrics.summary(test.ensemble, test.labels),
+    members, whole = _members(checkpoints, subsets, val, test), subsets.whole
+    gain, over_mean = (
+        (None, None) if test is None else _gains(subsets, test, best=best_member(members), samples=samples)
+    )
+    return {
+        "rule": whole.fitted.rule,
+        "parameters": dict(whole.fitted.parameters),
+        "images": {"val": len(val.labels), "test": None if test is None else len(test.labels)},
+        "members": members,
+        "ensemble": {
+            "val": metrics.summary(whole.scored, val.labels),
+            "test": None if test is None else metrics.summary(whole.fitted(test.members), test.labels),
+        },
+        "gain": gain,
+        "gain_over_mean_member": over_mean,
+        "calibration": _calibration(whole, val, test),
+        "comparison": list(comparison),
+        "disagreement": {
+            "val": disagreement(val.members),
+            "test": None if test is None else disagreement(test.members),
+        },
+        "smallest_subset": _smallest(subsets, test, samples=samples),
+        "cost": cost,
     }
-    gain = None if test is None else _gain(test, best_member(members), samples=samples, seed=seed)
-    return {"rule": rule, "members": members, "ensemble": ensemble, "gain": gain}
 
 
 def best_member(members: Sequence[MemberScores]) -> int:
@@ -160,21 +169,73 @@ def best_member(members: Sequence[MemberScores]) -> int:
     return min(range(len(members)), key=lambda i: (-members[i]["val"]["accuracy"], members[i]["val"]["nll"]))
 
 
-def verdict(receipt: Receipt) -> str:
-    """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
-    best = receipt["members"][best_member(receipt["members"])]["checkpoint"]
-    gain = receipt["gain"]
-    if gain is None:
-        return f"Gain over the best member by validation ({best}): not measured, there is no test split."
-    lo, hi = (100 * bound for bound in gain["ci95"])
-    outcome = "distinguishable from zero" if lo > 0 or hi < 0 else "not distinguishable from zero"
-    if hi < 0:
-        outcome += ": the best member alone is better"
-    points = f"{100 * gain['accuracy']:+.1f} points of test accuracy (95 % interval {lo:+.1f} to {hi:+.1f})"
-    return f"Gain over the best member by validation ({best}): {points}, {outcome}."
+def _members(
+    checkpoints: Sequence[str], subsets: Subsets, val: SplitPredictions, test: SplitPredictions | None
+) -> list[MemberScores]:
+    contributions: Sequence[dict[str, Contribution | None] | None] = [None]
+    if len(checkpoints) > 1:
+        test_stack, test_labels = (None, None) if test is None else (test.members, test.labels)
+        contributions = leave_one_out(subsets, test=test_stack, test_labels=test_labels)
+    return [
+        {
+            "checkpoint": checkpoint,
+            "val": metrics.summary(val.members[index], val.labels),
+            "test": None if test is None else metrics.summary(test.members[index], test.labels),
+            "leave_one_out": contribution,
+        }
+        for index, (checkpoint, contribution) in enumerate(zip(checkpoints, contributions, strict=True))
+    ]
 
 
-def _gain(test: SplitPredictions, best: int, *, samples: int, seed: int) -> Gain:
-    member, ensemble = (metrics.correct(p, test.labels) for p in (test.members[best], test.ensemble))
-    accuracy, lo, hi = paired_bootstrap(member, ensemble, samples=samples, seed=seed)
-    return {"accuracy": accuracy, "ci95": [lo, hi]}
+def _smallest(subsets: Subsets, test: SplitPredictions | None, *, samples: int) -> Subset | None:
+    if len(subsets.stack) < 2:
+        return None
+    stack, labels = (None, None) if test is None else (test.members, test.labels)
+    return smallest_subset(subsets, test=stack, test_labels=labels, samples=samples)
+
+
+def _gains(subsets: Subsets, test: SplitPredictions, *, best: int, samples: int) -> tuple[Gain, Gain]:
+    """Over the best member by validation, and over the mean member: the mean of the members' hits and losses.
+
+    Where the ensemble has a temperature, each member gets one for its NLL, fitted alike: otherwise it would lose to its
+    own copies (Ashukha et al. 2020).
+    """
+    ensemble, labels = subsets.whole.fitted(test.members), test.labels
+    members = list(test.members)
+    if subsets.whole.fitted.temperature != 1:
+        scales = [fit_temperature(member, subsets.labels) for member in subsets.stack]
+        members = [tempered(member, scale) for member, scale in zip(members, scales, strict=True)]
+    hits = np.stack([metrics.correct(member, labels) for member in test.members])
+    losses = np.stack([image_losses(member, labels) for member in members])
+    correct, loss = metrics.correct(ensemble, labels), image_losses(ensemble, labels)
+    options = {"samples": samples, "seed": subsets.seed}
+    return (
+        _gain(paired_bootstrap(hits[best], correct, **options), paired_interval(loss - losses[best], **options)),
+        _gain(
+            paired_interval(correct - hits.mean(axis=0), **options),
+            paired_interval(loss - losses.mean(axis=0), **options),
+        ),
+    )
+
+
+def _gain(accuracy: tuple[float, float, float], nll: tuple[float, float, float]) -> Gain:
+    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}
+
+
+def _calibration(whole: Candidate, val: SplitPredictions, test: SplitPredictions | None) -> Calibration:
+    on_test = None
+    if test is not None:
+        pooled = whole.fitted.pool(test.members)
+        on_test = _before_and_after(pooled, tempered(pooled, whole.fitted.temperature), test.labels)
+    return {
+        "temperature": whole.fitted.temperature,
+        "val": _before_and_after(whole.pooled, whole.scored, val.labels),
+        "test": on_test,
+    }
+
+
+def _before_and_after(before: FloatArray, after: FloatArray, labels: NDArray[np.int64]) -> dict[str, dict[str, float]]:
+    return {
+        name: {"nll": metrics.nll(probabilities, labels), "ece": metrics.ece(probabilities, labels)}
+        for name, probabilities in (("before", before), ("after", after))
+    }

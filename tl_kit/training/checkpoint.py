@@ -16,7 +16,7 @@ import safetensors.torch
 import timm
 from safetensors import SafetensorError
 from timm.models._hub import save_config_for_hf
-from torch import nn
+from torch import Tensor, nn
 
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing
@@ -29,6 +29,7 @@ __all__ = [
     "digest_prefix",
     "is_checkpoint",
     "load_checkpoint",
+    "map_weights",
     "save_config",
     "save_meta",
     "save_weights",
@@ -113,16 +114,19 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Open a checkpoint folder. Raises CheckpointError, in one line, whatever is wrong with it."""
+def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
+    """Open a checkpoint folder. Raises CheckpointError, in one line, whatever is wrong with it.
+
+    ``mapped``: as ``map_weights`` leaves them, the weights take no memory until they are used.
+    """
     meta = read_meta(folder)
-    try:
-        tensors = safetensors.torch.load_file(str(folder / WEIGHTS))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}); the file is damaged") from error
+    tensors = _read_weights(folder)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False)
-        model.load_state_dict(tensors)
+        if mapped:
+            _assign(model, tensors)
+        else:
+            model.load_state_dict(tensors)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({reason})") from error
@@ -130,3 +134,29 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     if model.num_classes != len(classes):
         raise CheckpointError(f"{folder}: {model.num_classes} outputs but {len(classes)} class names in {META}")
     return Checkpoint(folder, model.eval(), classes, Preprocessing.from_model(model), meta)
+
+
+def map_weights(checkpoint: Checkpoint) -> None:
+    """Replace the model's weights by those of its file, mapped into memory: what is not used takes none.
+
+    Raises CheckpointError if the file is gone, or no longer fits.
+    """
+    try:
+        _assign(checkpoint.model, _read_weights(checkpoint.path))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{checkpoint.path / WEIGHTS}: was replaced while it was in use; load it again"
+        ) from error
+
+
+def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The tensors themselves in place of the model's; those of another type than the model's are converted."""
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    model.load_state_dict({name: t.to(types.get(name, t.dtype)) for name, t in tensors.items()}, assign=True)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}); the file is damaged") from error

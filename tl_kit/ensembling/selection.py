@@ -1,0 +1,177 @@
+"""The rule that validation supports: every rule scored on images that it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.config import RuleFitConfig
+from tl_kit.ensembling.calibration import fit_temperature, tempered
+from tl_kit.ensembling.fitted import FittedRule, fit_rule
+from tl_kit.ensembling.ordering import stratified_folds
+from tl_kit.ensembling.rules import AUTO, RULES, check_rule
+from tl_kit.errors import ConfigError
+
+__all__ = ["Candidate", "Compared", "choose_rule", "fit_candidate", "image_losses"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_EPS = np.finfo(np.float64).eps
+_ROUNDING = 1e-9  # nats: equal predictions that were added up in another order
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Candidate:
+    """A rule fitted to all validation images, and what it predicts for them out of fold, (n, k).
+
+    ``pooled`` is before the temperature, ``scored`` after it: equal where the rule's temperature is 1.
+    """
+
+    fitted: FittedRule
+    pooled: FloatArray
+    scored: FloatArray
+
+
+class Compared(TypedDict):
+    """One rule's line in the comparison: accuracy and NLL out of fold, and why it is out of question, if it is.
+
+    ``nll_over_mean`` is its NLL less that of ``mean``, with the paired standard error over images.
+    """
+
+    rule: str
+    accuracy: float | None
+    nll: float | None
+    nll_over_mean: float | None
+    standard_error: float | None
+    temperature: float | None
+    chosen: bool
+    refused: str | None
+
+
+def image_losses(probabilities: FloatArray, labels: IntArray) -> FloatArray:
+    """The NLL of each image (n,), clipped as in :func:`tl_kit.metrics.nll`, whose value is their mean."""
+    at_label = probabilities[np.arange(len(labels)), labels] / probabilities.sum(axis=1)
+    result: FloatArray = -np.log(np.clip(at_label, _EPS, 1 - _EPS))
+    return result
+
+
+def fit_candidate(
+    name: str, stack: FloatArray, labels: IntArray, *, config: RuleFitConfig, calibrate: bool, seed: int
+) -> Candidate:
+    """Fit a rule, and its temperature, to validation predictions (m, n, k), and predict these out of fold.
+
+    A rule with parameters is fitted once to all images, for use, and once a fold to the others, for its score: folds
+    are stratified. The temperature is fitted to the predictions out of fold, which for a rule without parameters are
+    simply its own; its score, too, is out of fold. Unless that lowers the NLL, the temperature is 1.
+
+    Raises:
+        ConfigError: there is no such rule, or there are too few images for it.
+    """
+    fitted = fit_rule(name, stack, labels, config=config, seed=seed)
+    folds = stratified_folds(labels, config.folds, seed=seed)
+    if not fitted.parameters:
+        pooled = fitted.pool(stack)
+    elif len(labels) < 2:
+        raise ConfigError(f"rule {name}: one validation image is too few to fit it; choose another --rule")
+    else:
+        pooled = np.empty(stack.shape[1:])
+        for fold in np.unique(folds):
+            out = folds == fold
+            part = fit_rule(name, stack[:, ~out], labels[~out], config=config, seed=seed)
+            pooled[out] = part.pool(stack[:, out])
+    if not calibrate or len(labels) < 2:
+        return Candidate(fitted=fitted, pooled=pooled, scored=pooled)
+    scored = np.empty_like(pooled)
+    for fold in np.unique(folds):
+        out = folds == fold
+        scored[out] = tempered(pooled[out], fit_temperature(pooled[~out], labels[~out]))
+    if image_losses(scored, labels).mean() >= image_losses(pooled, labels).mean():
+        return Candidate(fitted=fitted, pooled=pooled, scored=pooled)
+    temperature = fit_temperature(pooled, labels)
+    return Candidate(fitted=replace(fitted, temperature=temperature), pooled=pooled, scored=scored)
+
+
+def choose_rule(
+    name: str, stack: FloatArray, labels: IntArray, *, config: RuleFitConfig, calibrate: bool, seed: int
+) -> tuple[Candidate, list[Compared]]:
+    """The rule ``name``, fitted; or for ``auto`` the one that validation supports, and the comparison behind it.
+
+    In the running are ``mean``, and each rule whose NLL out of fold is lower than that of ``mean`` by more than the
+    paired standard error of the difference. Of these the simplest, in the order of ``RULES``, is taken whose NLL is
+    within one standard error of the lowest (the one-standard-error rule of Breiman et al. 1984, paired).
+
+    Args:
+        name: a rule, or ``auto``.
+        stack: the members' probabilities of the validation images, (m, n, k).
+        labels: (n,).
+        config: how rules are fitted.
+        calibrate: whether a temperature may follow.
+        seed: of the folds.
+
+    Raises:
+        ConfigError: there is no such rule, or there are too few images for it.
+    """
+    check_rule(name)
+    if name != AUTO:
+        return fit_candidate(name, stack, labels, config=config, calibrate=calibrate, seed=seed), []
+    found: dict[str, Candidate | str] = {}
+    for rule in RULES:
+        try:
+            _check_size(rule, stack, config)
+            found[rule] = fit_candidate(rule, stack, labels, config=config, calibrate=calibrate, seed=seed)
+        except ConfigError as error:
+            found[rule] = str(error).removeprefix(f"rule {rule}: ").removesuffix("; choose another --rule")
+    fitted = {rule: candidate for rule, candidate in found.items() if isinstance(candidate, Candidate)}
+    losses = {rule: image_losses(candidate.scored, labels) for rule, candidate in fitted.items()}
+    chosen = _simplest(losses)
+    return fitted[chosen], [_line(rule, found[rule], labels, losses, chosen=chosen) for rule in RULES]
+
+
+def _simplest(losses: dict[str, FloatArray]) -> str:
+    rules: Sequence[str] = [rule for rule in losses if rule == "mean" or _gain_is_sure(losses["mean"], losses[rule])]
+    best = min(rules, key=lambda rule: losses[rule].mean())
+    return next(rule for rule in rules if rule == best or not _gain_is_sure(losses[rule], losses[best]))
+
+
+def _gain_is_sure(losses: FloatArray, lower: FloatArray) -> bool:
+    """Whether the second losses' mean is lower by more than the standard error of the difference."""
+    return bool((losses - lower).mean() > _standard_error(losses - lower) + _ROUNDING)
+
+
+def _standard_error(differences: FloatArray) -> float:
+    return float(differences.std(ddof=1) / np.sqrt(differences.size)) if differences.size > 1 else float("inf")
+
+
+def _check_size(rule: str, stack: FloatArray, config: RuleFitConfig) -> None:
+    members, _, classes = stack.shape
+    if rule == "stack" and members * classes**2 > config.stack_parameters:
+        raise ConfigError(f"would have {members * classes**2:,} parameters")
+
+
+def _line(
+    rule: str, found: Candidate | str, labels: IntArray, losses: dict[str, FloatArray], *, chosen: str
+) -> Compared:
+    line: Compared = {
+        "rule": rule,
+        "accuracy": None,
+        "nll": None,
+        "nll_over_mean": None,
+        "standard_error": None,
+        "temperature": None,
+        "chosen": rule == chosen,
+        "refused": found if isinstance(found, str) else None,
+    }
+    if isinstance(found, Candidate):
+        differences = losses[rule] - losses["mean"]
+        line["accuracy"] = metrics.accuracy(found.scored, labels)
+        line["nll"] = float(losses[rule].mean())
+        line["nll_over_mean"] = float(differences.mean())
+        line["standard_error"] = _standard_error(differences) if differences.size > 1 else None
+        line["temperature"] = found.fitted.temperature
+    return line

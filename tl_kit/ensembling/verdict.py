@@ -1,0 +1,83 @@
+"""The receipt in sentences."""
+
+from __future__ import annotations
+
+from tl_kit.ensembling.receipt import Gain, Receipt, best_member
+
+__all__ = ["findings", "verdict"]
+
+
+def verdict(receipt: Receipt) -> str:
+    """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
+    best = receipt["members"][best_member(receipt["members"])]["checkpoint"]
+    gain = receipt["gain"]
+    if gain is None:
+        return f"Gain over the best member by validation ({best}): not measured, there is no test split."
+    return f"Gain over the best member by validation ({best}): {_accuracy(gain, 'the best member alone is better')}"
+
+
+def findings(receipt: Receipt) -> list[str]:
+    """What else the receipt says, a sentence each: other gains, the temperature, the smallest subset, the cost."""
+    lines = []
+    gain, over_mean = receipt["gain"], receipt["gain_over_mean_member"]
+    if over_mean is not None:
+        lines.append(f"Gain over the mean member: {_accuracy(over_mean, 'the mean member is better')}")
+    if gain is not None and over_mean is not None:
+        alike = "" if receipt["calibration"]["temperature"] == 1 else " (each member with a temperature of its own)"
+        lines.append(f"Test NLL{alike} against the best member: {_nll(gain)}.")
+        lines.append(f"Test NLL{alike} against the mean member: {_nll(over_mean)}.")
+    lines += [_temperature(receipt), _subset(receipt), _cost(receipt)]
+    return [line for line in lines if line]
+
+
+def _accuracy(gain: Gain, loss: str) -> str:
+    lo, hi = (100 * bound for bound in gain["ci95"])
+    outcome = _outcome(lo, hi) + (f": {loss}" if hi < 0 else "")
+    return f"{100 * gain['accuracy']:+.1f} points of test accuracy (95 % interval {lo:+.1f} to {hi:+.1f}), {outcome}."
+
+
+def _nll(gain: Gain) -> str:
+    lo, hi = gain["nll_ci95"]
+    return f"{gain['nll']:+.3f} ({lo:+.3f} to {hi:+.3f}), {_outcome(lo, hi)}"
+
+
+def _outcome(lo: float, hi: float) -> str:
+    return "distinguishable from zero" if lo > 0 or hi < 0 else "not distinguishable from zero"
+
+
+def _temperature(receipt: Receipt) -> str:
+    found = receipt["calibration"]
+    if found["temperature"] == 1:
+        return ""
+    split = "val, out of fold" if found["test"] is None else "test"
+    scores = found["val"] if found["test"] is None else found["test"]
+    before, after = scores["before"], scores["after"]
+    return (
+        f"Temperature {found['temperature']:.2f}, fitted on val: on {split}, NLL {before['nll']:.3f} -> "
+        f"{after['nll']:.3f}, ECE {100 * before['ece']:.1f} % -> {100 * after['ece']:.1f} %."
+    )
+
+
+def _subset(receipt: Receipt) -> str:
+    subset = receipt["smallest_subset"]
+    if subset is None:
+        return ""
+    if len(subset["members"]) == len(receipt["members"]):
+        return "Smallest subset within the noise of the whole, by val NLL: all members."
+    names = ", ".join(receipt["members"][member - 1]["checkpoint"] for member in subset["members"])
+    lo, hi = subset["ci95"]
+    return (
+        f"Smallest subset within the noise of the whole, by val NLL: {len(subset['members'])} of "
+        f"{len(receipt['members'])}, {names} (val NLL {subset['nll_over_whole']:+.3f}, "
+        f"95 % interval {lo:+.3f} to {hi:+.3f})."
+    )
+
+
+def _cost(receipt: Receipt) -> str:
+    cost = receipt["cost"]
+    if cost is None:
+        return ""
+    return (
+        f"An image: {cost['forward_passes']} forward passes, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
+        f"{cost['parameters'] / 1e6:.1f} million parameters, {cost['weight_bytes'] / 2**20:.0f} MiB of weights."
+    )
