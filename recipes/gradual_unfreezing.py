@@ -2,7 +2,9 @@
 
 Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification" (ULMFiT).
 
-    tlkit finetune tf_efficientnet_lite0 --data imgs --policy gradual:2
+    tlkit finetune tf_efficientnet_lite0 --data imgs --policy gradual
+
+Expected: 20 photos a class of hands that sign digits, at 128 px: 93.9 % (the head alone 78.8 %; docs/policies.md).
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
 gradient would change the layers below before the head means anything.
 
     tlkit finetune tf_efficientnet_lite0 --data imgs --policy lp-ft
+
+Expected: 20 photos a class of hands that sign digits, at 128 px: 93.4 % (the head alone 78.8 %; docs/policies.md).
 """
 
 from __future__ import annotations
