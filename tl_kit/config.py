@@ -125,14 +125,14 @@ class StoreConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MembersConfig:
-    """Weights of an ensemble's members stay in memory while all but the largest take at most ``keep_bytes``.
+    """Members that share nothing take turns, each on as many decoded images as ``pixel_bytes`` hold.
 
-    Beyond that, members that share nothing take turns, on decoded images within the bound of ``store``: a member's
-    weights are read again for each of its turns. ``keep_bytes`` is a fifth of what a process takes with torch loaded.
+    Their weights stay in memory while all but the largest member's take at most ``keep_bytes``, and are read again for
+    each turn where they take more. Together both are a fifth of what torch and one member's activations take.
     """
 
-    keep_bytes: int = 100_000_000
-    store: StoreConfig = StoreConfig()
+    keep_bytes: int = 50_000_000
+    pixel_bytes: int = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

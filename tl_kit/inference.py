@@ -28,7 +28,7 @@ from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.errors import ImageError
 from tl_kit.precision import full_precision
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import Runtime, decode_pool
+from tl_kit.runtime import Runtime, decode_pool, trim_memory
 from tl_kit.zoo.heads import classifier_names
 
 __all__ = [
@@ -171,17 +171,17 @@ class Scorer:
 def run_models(passes: Sequence[Pass], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
     """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
     outputs: list[list[Tensor]] = [[] for _ in passes]
-    for index, output in _run(passes, reader, reporter, None):
+    for index, output in _run(passes, reader, reporter, 0):
         outputs[index].append(output)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 
 
 def run_probabilities(
-    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int | None = None, reporter: Reporter = SILENT
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int = 0, reporter: Reporter = SILENT
 ) -> list[NDArray[np.float64]]:
     """Probabilities (n, ..., classes) of every pass: each view's softmax in float64, averaged over an image's views.
 
-    With ``pixel_bytes``, the passes take turns in memory, on so many bytes of decoded images at a time.
+    Several passes take turns, each on so many decoded images as ``pixel_bytes`` hold, but at least one batch.
     """
     found: list[list[NDArray[np.float64]]] = [[] for _ in passes]
     for index, output in _run(passes, reader, reporter, pixel_bytes):
@@ -190,27 +190,27 @@ def run_probabilities(
     return [np.concatenate(rows) if rows else np.empty((0, 0)) for rows in found]
 
 
-def _run(
-    passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes: int | None
-) -> Iterator[tuple[int, Tensor]]:
+def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes: int) -> Iterator[tuple[int, Tensor]]:
     """A pass's index and its outputs for the views of a few images at a time; of each pass, in the images' order.
 
     No batch has more rows than with one view each, and all passes see the same batches, decoded once.
     """
     size = min(each.runtime.batch_size for each in passes)
-    if pixel_bytes is None:
-        for each in passes:
-            each.prepare()
-    for chunk, images in _chunks(reader, max(1, size // reader.views), pixel_bytes or 0):
+    several = len(passes) > 1
+    if not several:
+        passes[0].prepare()
+    for chunk, images in _chunks(reader, max(1, size // reader.views), pixel_bytes if several else 0):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
-            if pixel_bytes is not None:
+            if len(chunk) > 1:  # another pass's blocks have other sizes; on a single batch, it would not pay
+                trim_memory()
+            if several:
                 each.prepare()
             for batch in chunk:
                 yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
                 reporter.advance(images * (turn + 1) // turns - images * turn // turns)
                 turn += 1
-            if pixel_bytes is not None:
+            if several:
                 each.release()
 
 

@@ -21,7 +21,7 @@ from tests.api.helpers import quick, write_images
 from tl_kit import CropConfig, EnsembleConfig
 from tl_kit.api.members import MemberPass
 from tl_kit.api.predictor import Predictor, load_members
-from tl_kit.config import MembersConfig, RuntimeConfig, StoreConfig
+from tl_kit.config import MembersConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.training.checkpoint import WEIGHTS, load_checkpoint, map_weights
 
@@ -220,7 +220,7 @@ def test_large_members_take_turns_and_images_are_decoded_once(
 def test_without_memory_for_pixels_each_batch_has_its_turns(
     unlike: list[Path], files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = MembersConfig(keep_bytes=0, store=StoreConfig(memory_share=0.0))
+    memory = MembersConfig(keep_bytes=0, pixel_bytes=0)
     predictor = replace(together(unlike), memory=memory)
     log = Log(monkeypatch)
     assert_equal(stack_of(predictor, files), one_by_one(unlike, files))

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from tl_kit.config import MembersConfig
-from tl_kit.data.cache import free_memory
 from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.ensembling.sharing import Layers, SharedNetwork, entered, groups, layers, share, structure
 from tl_kit.inference import Scorer, forward_rows, model_context
@@ -87,14 +86,13 @@ class MemberPass:
 
 @dataclass(frozen=True)
 class Members:
-    """Passes, the members that each stands for, and the bytes of pixels for which they take turns; None: they stay.
+    """Passes, and the members that each stands for.
 
     One prediction at a time (``lock``): the passes stop and enter networks in their midst.
     """
 
     passes: tuple[MemberPass, ...]
     owners: tuple[tuple[int, ...], ...]
-    pixel_bytes: int | None
     lock: Lock = field(default_factory=Lock)
 
 
@@ -114,11 +112,10 @@ def arrange(
     owned = _layers(kinds, checkpoints, scorers, heavy=heavy)
     owners = groups(kinds, owned)
     passes = [MemberPass([checkpoints[i] for i in g], [scorers[i] for i in g], [owned[i] for i in g]) for g in owners]
-    turns = len(passes) > 1 and weigh_too_much([each.nbytes for each in passes], config)
+    leave = len(passes) > 1 and weigh_too_much([each.nbytes for each in passes], config)
     for each in passes:
-        each.stays = not turns
-    pixel_bytes = int(free_memory() * config.store.memory_share) if turns else None
-    return Members(tuple(passes), tuple(map(tuple, owners)), pixel_bytes)
+        each.stays = not leave
+    return Members(tuple(passes), tuple(map(tuple, owners)))
 
 
 def _layers(

@@ -79,7 +79,7 @@ class Predictor:
             return stack, {}
         together = self.arranged
         with together.lock:
-            found = run_probabilities(together.passes, reader, pixel_bytes=together.pixel_bytes, reporter=reporter)
+            found = run_probabilities(together.passes, reader, pixel_bytes=self.memory.pixel_bytes, reporter=reporter)
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
                 stack[member] = probabilities[:, place, self.columns[member]]
