@@ -202,10 +202,10 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
     for chunk, images in _chunks(reader, max(1, size // reader.views), pixel_bytes if several else 0):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
-            if len(chunk) > 1:  # another pass's blocks have other sizes; on a single batch, it would not pay
-                trim_memory()
             if several:
                 each.prepare()
+            if len(chunk) > 1:  # another pass's blocks have other sizes; on a single batch, it would not pay
+                trim_memory()
             for batch in chunk:
                 yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
                 reporter.advance(images * (turn + 1) // turns - images * turn // turns)

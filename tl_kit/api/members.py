@@ -59,8 +59,7 @@ class MemberPass:
             return
         models = [scorer.model for scorer in self.scorers]
         for model, scorer in zip(models, self.scorers, strict=True):
-            _own(model)
-            scorer.prepare()
+            _place_own(scorer)
             if model is not models[0]:
                 _adopt(model, models[0])
         if not self._proved:
@@ -143,10 +142,14 @@ def _nbytes(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
-def _own(model: nn.Module) -> None:
-    """Copy weights that are mapped from a file: there, they lie at any address, and kernels may round otherwise."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
+def _place_own(scorer: Scorer) -> None:
+    """Place a model, and copy what is then still mapped from its file: at any address, kernels may round otherwise."""
+    tensors = [*scorer.model.parameters(), *scorer.model.buffers()]
+    mapped = {tensor.data_ptr() for tensor in tensors}
+    scorer.prepare()
+    for tensor in (*scorer.model.parameters(), *scorer.model.buffers()):
+        if tensor.data_ptr() in mapped:
+            tensor.data = tensor.data.clone()
 
 
 def _adopt(model: nn.Module, first: nn.Module) -> None:
