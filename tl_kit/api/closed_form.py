@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import torch
 from torch import nn
 
 from tl_kit.api.options import gradient_options, head_config, is_head_only
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import Reuse, open_reuse
-from tl_kit.api.run import Run, labels_of
+from tl_kit.api.run import Run, apply_trainable, labels_of
 from tl_kit.config import RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
-from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import Policy
 from tl_kit.training.balance import image_weights
 from tl_kit.training.head import HeadFit, fit_head
@@ -99,10 +97,7 @@ def head_run(run: Run) -> tuple[Run, Reuse | None]:
         regularization=RegularizationConfig(),
     )
     head = replace(run, policy=Policy("head"), config=config)
-    apply_policy(head.model, head.trainable())
-    head.runtime.place(head.model)
-    order = forward_order(head.model, head.runtime.batch(torch.zeros((2, *head.preprocessing.input_size))))
-    return head, open_reuse(head, order)
+    return head, open_reuse(head, apply_trainable(head, head.trainable()))
 
 
 def head_can_be_fitted(run: Run) -> bool:

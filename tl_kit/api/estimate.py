@@ -84,7 +84,7 @@ def _closed_form(run: Run, cost: _Cost) -> None:
         return
     lacking = [s for split in ("train", "val", "test") for s in _lacking(reuse, head.manifest.split(split), EVAL)]
     if lacking:
-        rates = closed_form_rates(head, head_run)
+        rates = closed_form_rates(head)
         cost.decode(lacking, rates, crop=True)
         cost.stages["features"] += len(lacking) * rates.row
     cost.rows += reuse.row_bytes * len(run.manifest.samples)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tl_kit import metrics
@@ -20,12 +19,11 @@ from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
-from tl_kit.api.run import Run, labels_of
+from tl_kit.api.run import Run, apply_trainable, labels_of
 from tl_kit.api.settings import resolve
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import TrainingError
-from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
@@ -105,10 +103,7 @@ def _train(run: Run) -> Outcome:
 
 
 def _train_policy(run: Run) -> Outcome:
-    apply_policy(run.model, run.trainable())
-    run.runtime.place(run.model)
-    blank = run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))
-    order = forward_order(run.model, blank)
+    order = apply_trainable(run, run.trainable())
     reuse = open_reuse(run, order)
     if reuse is not None and wants_closed_form(run, reuse):
         return fit_closed_form(run, reuse)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
@@ -18,6 +19,7 @@ from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.transforms import Preprocessing
+from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import Policy, parameter_groups
 from tl_kit.measurement import Decision
 from tl_kit.reporting import Reporter
@@ -25,7 +27,7 @@ from tl_kit.runtime import Runtime
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport
 
-__all__ = ["STAGES", "Clock", "Run", "labels_of"]
+__all__ = ["STAGES", "Clock", "Run", "apply_trainable", "labels_of"]
 
 STAGES = ("scan", "data", "features", "train", "evaluate")
 
@@ -119,6 +121,13 @@ class Run:
         else:
             groups = parameter_groups(self.model)
         return self.policy.trainable(groups, classifier, epoch=epoch)
+
+
+def apply_trainable(run: Run, names: Collection[str]) -> list[str]:
+    """Let exactly these parameters train, and place the model; returns the forward order of its modules."""
+    apply_policy(run.model, names)
+    run.runtime.place(run.model)
+    return forward_order(run.model, run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size))))
 
 
 def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:

@@ -12,16 +12,17 @@ from statistics import median
 
 import torch
 
+from tl_kit.api.closed_form import head_run
 from tl_kit.api.keeper import BestKeeper
-from tl_kit.api.reuse import Reuse, open_reuse
-from tl_kit.api.run import Clock, Run
+from tl_kit.api.reuse import open_reuse
+from tl_kit.api.run import Clock, Run, apply_trainable
 from tl_kit.api.settings import Settings
 from tl_kit.api.sources import Source, open_source
 from tl_kit.api.tasks import build_task
 from tl_kit.config import EstimateConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Sample
-from tl_kit.freezing.modes import apply_policy, forward_order, set_train_mode
+from tl_kit.freezing.modes import set_train_mode
 from tl_kit.reporting import SILENT
 from tl_kit.training.batches import even_batches
 from tl_kit.training.checkpoint import save_weights
@@ -47,9 +48,7 @@ class Rates:
 
 def apply(run: Run, names: Collection[str], settings: Settings) -> list[str]:
     """Let these parameters train; the model's forward order."""
-    apply_policy(run.model, names)
-    run.runtime.place(run.model)
-    order = forward_order(run.model, run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size))))
+    order = apply_trainable(run, names)
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
     return order
 
@@ -62,14 +61,14 @@ def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, view
         trained, seen = (len(small.manifest.split(split)) for split in ("train", "val"))
         step = _step_seconds(small, order, settings, source)
         score = _timed(lambda: source.logits("val")) / seen
-        small.clock.stages["save"] = _save_seconds(small)
-        return _rates(small, rows=trained * max(1, views) + seen, step=step, score=score)
+        save = _timed(lambda: save_weights(small.folder, small.model))
+        return _rates(small, rows=trained * max(1, views) + seen, step=step, score=score, save=save)
 
 
-def closed_form_rates(run: Run, open_head: Callable[[Run], tuple[Run, Reuse | None]]) -> Rates:
+def closed_form_rates(run: Run) -> Rates:
     """Of a pass over images as evaluation sees them."""
     with _miniature(run, views=0) as small:
-        head, reuse = open_head(small)
+        head, reuse = head_run(small)
         assert reuse is not None
         reuse.fill("train")
         return _rates(head, rows=len(head.manifest.split("train")))
@@ -100,14 +99,14 @@ def _spread(samples: tuple[Sample, ...], most: int) -> list[Sample]:
     return [samples[int(index * step)] for index in range(min(most, len(samples)))]
 
 
-def _rates(run: Run, *, rows: int, step: float = 0.0, score: float = 0.0) -> Rates:
+def _rates(run: Run, *, rows: int, step: float = 0.0, score: float = 0.0, save: float = 0.0) -> Rates:
     stages, store = run.clock.stages, run.store
     return Rates(
         decode=stages["data"] / max(1, sum(store.counts().values())),
         row=stages["features"] / rows,
         step=step,
         score=score,
-        save=stages.get("save", 0.0),
+        save=save,
         pixel_bytes={crop: store.mean_bytes(crop=crop) for crop in (False, True)},
     )
 
@@ -129,10 +128,6 @@ def _step_seconds(run: Run, order: list[str], settings: Settings, source: Source
 
         seconds.append(_timed(one))
     return median(seconds[1:])
-
-
-def _save_seconds(run: Run) -> float:
-    return _timed(lambda: save_weights(run.folder, run.model))
 
 
 def _timed(work: Callable[[], object]) -> float:
