@@ -84,7 +84,8 @@ def _show(plan: Plan, console: Console) -> None:
         assert best is not None
         assert top is not None
         where = f"{best.stage} is best" if facts.domain == "different" else "the last stage is best"
-        console.line(f"your images are {facts.domain} to those of the pretraining: {where}".replace("nt to", "nt from"))
+        kind = {"similar": "similar to", "different": "different from"}[facts.domain]
+        console.line(f"your images are {kind} those of the pretraining: {where}")
         console.line()
     console.table(["", "", "why"], [[c.name, c.value, c.reason] for c in plan.choices], align="lll")
     cost = plan.estimate
