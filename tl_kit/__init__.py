@@ -27,6 +27,7 @@ from tl_kit.config import (
     RegularizationConfig,
     RuntimeConfig,
     StoreConfig,
+    SwaConfig,
 )
 from tl_kit.errors import TlKitError
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         EnsembleResult,
         Evaluation,
         FinetuneResult,
+        MemberRuns,
         Plan,
         Prediction,
         Predictor,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
         ensemble,
         evaluate,
         finetune,
+        finetune_members,
         load,
         models,
         plan,
@@ -66,6 +69,7 @@ __all__ = [
     "FinetuneResult",
     "HeadConfig",
     "LoopConfig",
+    "MemberRuns",
     "Plan",
     "Prediction",
     "Predictor",
@@ -73,6 +77,7 @@ __all__ = [
     "RegularizationConfig",
     "RuntimeConfig",
     "StoreConfig",
+    "SwaConfig",
     "TlKitError",
     "__version__",
     "cross_validate",
@@ -81,6 +86,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "finetune",
+    "finetune_members",
     "load",
     "models",
     "plan",

@@ -40,12 +40,16 @@ __all__ = [
     "ScheduleDefaults",
     "Selection",
     "StoreConfig",
+    "SwaConfig",
+    "Vary",
+    "VaryConfig",
 ]
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
+Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +224,8 @@ class RegularizationConfig:
 
     ``l1``, ``l2`` and ``l2_sp`` are strengths of penalties added to the loss; ``dropout``, ``drop_connect`` and
     ``drop_path`` probabilities of dropping activations, weights of linear layers, and residual branches;
-    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights.
+    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights; ``swa``
+    whether a uniform average of them is tried at the end (``SwaConfig``).
     """
 
     l1: float = 0.0
@@ -233,6 +238,18 @@ class RegularizationConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float | None = None
+    swa: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwaConfig:
+    """Stochastic weight averaging: of the epochs (``cyclic``: cycles) that end after this share of the run.
+
+    Without a schedule of the user's, the rate falls along a cosine to ``rate`` of its start until then, and stays.
+    """
+
+    start: float = 0.5
+    rate: float = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +342,9 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
+    ``late`` that of the last epochs of which one is.
     """
 
     model: str
@@ -356,6 +376,9 @@ class FinetuneConfig:
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
+    swa: SwaConfig = SwaConfig()
+    snapshots: int | None = None
+    late: int | None = None
     plot: bool = False
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
@@ -368,6 +391,14 @@ class FoldsConfig:
 
     folds: int = 5
     shown: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaryConfig:
+    """Members of an ensemble by one command: how many, and in what they differ."""
+
+    members: int = 5
+    vary: Vary = "seed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from accelerate.utils import broadcast_object_list
 
+from tl_kit.api.along import Along
 from tl_kit.api.compilation import compile_errors
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.outcome import Outcome
@@ -45,11 +46,15 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         torch.manual_seed(run.config.seed)
         if run.config.lr == "auto":
             settings = _choose_rate(run, order, settings, source, keeper)
-        task = phases.follow(build_task(run, order, settings, source, keeper), settings, source)
+        along = Along(run, settings)
+        task = phases.follow(along.attach(build_task(run, order, settings, source, keeper)), settings, source)
         start = _first_state(run, source, keeper)
         result, error = _fit(run, task, keeper, start)
+        swa = along.judge(task, phases.source, result, keeper) if error is None and not result.interrupted else None
     if not keeper.best:
         raise KeyboardInterrupt
+    with run.clock("evaluate"):
+        waypoints = along.score(phases.source)
     keeper.restore()
     audit = phases.audit()
     with run.clock("evaluate"):
@@ -65,6 +70,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         status=status,
         settings={**settings.to_dict(), "views": views},
         error=error,
+        waypoints=waypoints,
+        swa=swa,
     )
 
 

@@ -65,7 +65,10 @@ class Clock:
 
 @dataclass
 class Run:
-    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found."""
+    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
+
+    ``content`` is the content hash of the whole data set, where the manifest's training images are a sample of it.
+    """
 
     config: FinetuneConfig
     reporter: Reporter
@@ -84,6 +87,7 @@ class Run:
     balance: Balance
     decision: Decision | None = None
     dry: bool = False
+    content: str | None = None
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
@@ -91,13 +95,15 @@ class Run:
 
         Returns the digests of what left. Raises DataError if too few images are left to train on.
         """
+        samples = list({sample.digest: sample for sample in samples}.values())  # a bootstrap sample has copies
         if show:
             self.reporter.start("decode", len(samples))
         with self.clock("data"):
             failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance if show else None)
         paths = {exclusion.path: exclusion.reason for exclusion in failures}
         reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
-        broken = [Exclusion(s.path, reasons[s.digest]) for s in self.manifest.samples if s.digest in reasons]
+        found = {s.path: reasons[s.digest] for s in self.manifest.samples if s.digest in reasons}
+        broken = [Exclusion(path, reason) for path, reason in found.items()]
         if broken:
             self.manifest = self.manifest.without(broken)
             for exclusion in broken:

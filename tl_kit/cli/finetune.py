@@ -9,9 +9,19 @@ import typer
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.folds import show_folds
+from tl_kit.cli.member_runs import show_members, show_snapshots
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.text import figure
-from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RegularizationConfig, RuntimeConfig
+from tl_kit.config import (
+    CacheConfig,
+    DataConfig,
+    FinetuneConfig,
+    LoopConfig,
+    RegularizationConfig,
+    RuntimeConfig,
+    VaryConfig,
+)
+from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
     from tl_kit.api import FinetuneResult
@@ -44,6 +54,9 @@ def finetune(
     mixup: options.Mixup = RegularizationConfig.mixup,
     cutmix: options.Cutmix = RegularizationConfig.cutmix,
     ema: options.Ema = RegularizationConfig.ema,
+    swa: options.Swa = RegularizationConfig.swa,
+    snapshots: options.Snapshots = FinetuneConfig.snapshots,
+    late: options.Late = FinetuneConfig.late,
     balance: options.Balance = FinetuneConfig.balance,
     select: options.Select = FinetuneConfig.select,
     augment: options.Augment = str(FinetuneConfig.augment),
@@ -58,6 +71,8 @@ def finetune(
     runtime: options.Runtime = RuntimeConfig.mode,
     compile: options.Compile = RuntimeConfig.compile,
     folds: options.Folds = None,
+    members: options.Members = None,
+    vary: options.Vary = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
     json: options.Json = False,
@@ -80,6 +95,8 @@ def finetune(
             select=select,
             augment=augment,
             augment_options=tuple(aug or ()),
+            snapshots=snapshots,
+            late=late,
             plot=plot,
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
@@ -95,6 +112,7 @@ def finetune(
                 mixup=mixup,
                 cutmix=cutmix,
                 ema=ema,
+                swa=swa,
             ),
             batchnorm=batchnorm,
             weights=weights,
@@ -107,6 +125,14 @@ def finetune(
         )
         from tl_kit import api
 
+        if members is not None or vary is not None:
+            if folds is not None:
+                raise ConfigError(
+                    "--folds: scores one model on every image, and --members trains several; leave one out"
+                )
+            runs = api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
+            show_members(runs, console, json=json)
+            return
         if folds is not None:
             show_folds(api.cross_validate(config, folds=folds, reporter=console), console, json=json)
             return
@@ -136,3 +162,4 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
     console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
     console.line(f"checkpoint: {result.checkpoint}")
+    show_snapshots(result, console)

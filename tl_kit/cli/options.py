@@ -16,7 +16,9 @@ from tl_kit.config import (
     OptimizerDefaults,
     ScheduleDefaults,
     Selection,
+    VaryConfig,
 )
+from tl_kit.config import Vary as VaryNames
 from tl_kit.errors import ConfigError
 
 __all__ = [
@@ -53,8 +55,10 @@ __all__ = [
     "Json",
     "L2Sp",
     "LabelSmoothing",
+    "Late",
     "LayerDecay",
     "Lr",
+    "Members",
     "Mixup",
     "Model",
     "Opt",
@@ -71,9 +75,12 @@ __all__ = [
     "ScheduleOpt",
     "Seed",
     "Select",
+    "Snapshots",
     "Split",
     "SplitSeed",
+    "Swa",
     "Top",
+    "Vary",
     "Views",
     "Warmup",
     "WeightDecay",
@@ -182,6 +189,19 @@ Cutmix = Annotated[float, typer.Option("--cutmix", metavar="ALPHA", help="Paste 
 Ema = Annotated[
     float | None, typer.Option("--ema", metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
 ]
+Swa = Annotated[
+    bool,
+    typer.Option("--swa", help="Average the weights of the later epochs, and keep that where val finds it no worse."),
+]
+Snapshots = Annotated[
+    int | None,
+    typer.Option(
+        "--snapshots", metavar="M", help="Cycles of the rate (--schedule cyclic), a checkpoint at each one's end."
+    ),
+]
+Late = Annotated[
+    int | None, typer.Option("--late", metavar="M", help="Keep a checkpoint of each of the last M epochs as well.")
+]
 Balance = Annotated[
     BalanceMethod,
     typer.Option(
@@ -217,6 +237,20 @@ Folds = Annotated[
     int | None,
     typer.Option(
         "--folds", metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."
+    ),
+]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members", metavar="N", help="Members of an ensemble: N runs on the same validation and test images."
+    ),
+]
+Vary = Annotated[
+    VaryNames | None,
+    typer.Option(
+        "--vary",
+        help="What members differ in; model, policy: names with commas between them "
+        f"(default with --members: {VaryConfig.vary}).",
     ),
 ]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]

@@ -21,7 +21,7 @@ from tl_kit.errors import TrainingError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.batches import even_batches
 
-__all__ = ["FitResult", "Indices", "Task", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]
+__all__ = ["FitResult", "Indices", "Task", "better", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]
 
 Indices = NDArray[np.int64]
 
@@ -109,7 +109,7 @@ def fit(
                 result.epochs = epoch + 1
                 row |= {f"val_{name}": value for name, value in (scores or {}).items()}
                 result.history.append({"epoch": float(epoch + 1), **row})
-                if scores is None or result.best is None or _better(scores, result.best, task.select):
+                if scores is None or result.best is None or better(scores, result.best, task.select):
                     task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
                     result.best_epoch, result.best = epoch + 1, scores
             task.on_epoch(result.history[-1])
@@ -211,7 +211,7 @@ def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
+def better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
     """A higher ``select`` (lower for ``nll``); where equal, a lower NLL."""
     if select == "nll":
         return scores["nll"] < best["nll"]
