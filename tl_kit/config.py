@@ -245,11 +245,11 @@ class RegularizationConfig:
 class SwaConfig:
     """Stochastic weight averaging: of the epochs (``cyclic``: cycles) that end after this share of the run.
 
-    Without a schedule of the user's, the rate falls along a cosine to ``rate`` of its start until then, and stays.
+    ``schedule`` is that of the rate where the user names none.
     """
 
-    start: float = 0.5
-    rate: float = 0.3
+    start: float = 0.75
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,7 +210,8 @@ def test_an_undecodable_image_is_said_once_and_members_still_combine(data: Path,
         listener = Listener()
         config = settings(copy, tmp_path / vary, weights=str(data.parent / "pretrained"))
         runs = finetune_members(config, members=2, vary=vary, reporter=listener)
-        assert sum("torn.png" in text for text in listener.messages) <= 1
+        said = sum("torn.png" in text for text in listener.messages)
+        assert said == 1 or (vary == "bootstrap" and said == 0), "a sample may not hold it; one of two folds does"
         assert len({part["content"] for part in data_of(runs)}) == 1
         tl_kit.ensemble(EnsembleConfig(checkpoints=runs.checkpoints, out=tmp_path / f"{vary}-e"))
 

@@ -70,8 +70,9 @@ def _check_kept(config: FinetuneConfig) -> None:
         raise ConfigError("--snapshots: patience could end the run before its last cycle; leave it out")
     if config.regularization.swa and config.regularization.ema is not None:
         raise ConfigError("--swa: --ema averages the weights already; leave one of them out")
-    if not 0 <= config.swa.start < 1 or not 0 < config.swa.rate <= 1:
-        raise ConfigError(f"{config.swa}: start must be at least 0 and below 1, rate above 0 and at most 1")
+    if not 0 <= config.swa.start < 1:
+        raise ConfigError(f"swa start {config.swa.start}: must be at least 0 and below 1")
+    parse_schedule_options(config.swa.schedule, ())
 
 
 def check_policy(config: FinetuneConfig, policy: Policy) -> None:

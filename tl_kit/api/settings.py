@@ -23,12 +23,14 @@ from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends,
 
 __all__ = ["Settings", "default_epochs", "resolve"]
 
+_SLACK = 1e-9  # shares such as 0.3 are not exact in binary
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one.
 
-    The schedule runs over ``decay_epochs``, then the rate stays. ``snapshots``, ``late`` and ``swa`` are None if off.
+    ``snapshots``, ``late`` and ``swa`` are None if off.
     """
 
     optimizer: str
@@ -38,7 +40,6 @@ class Settings:
     schedule_options: Mapping[str, object] = field(default_factory=dict)
     warmup_epochs: float
     epochs: int
-    decay_epochs: int
     patience: int
     batch_size: int
     weight_decay: float
@@ -62,7 +63,7 @@ class Settings:
         return replace(self, lr=lr)
 
     def schedule_over(self, images: int) -> Schedule:
-        """The schedule over its epochs; onecycle brings its own warm-up. Raises ConfigError for its options."""
+        """The schedule over all epochs; onecycle brings its own warm-up. Raises ConfigError for its options."""
         total, warmup = self._lengths(images)
         return create_schedule(self.schedule, total_steps=total, warmup_steps=warmup, options=self.schedule_options)
 
@@ -80,23 +81,18 @@ class Settings:
         if self.swa is None:
             return frozenset()
         steps = math.ceil(images / self.batch_size)
-        first = swa_epochs_before(self.epochs, self.swa) * steps
+        first = min(math.floor(self.swa.start * self.epochs + _SLACK), self.epochs - 1) * steps  # one epoch at least
         ends = self.cycle_ends(images) if self.schedule == "cyclic" else range(steps, self.epochs * steps + 1, steps)
         return frozenset(end for end in ends if end > first)
 
     def _lengths(self, images: int) -> tuple[int, int]:
-        """Steps of the schedule, and of the warm-up among them."""
+        """Steps of the run, and of the warm-up among them."""
         steps = math.ceil(images / self.batch_size)
-        total = self.decay_epochs * steps
+        total = self.epochs * steps
         warmup = round(self.warmup_epochs * steps)
         if self.warmup_epochs == LoopConfig.warmup_epochs:  # the default gives way
             warmup = 0 if self.schedule == "onecycle" else min(warmup, total - 1)
         return total, warmup
-
-
-def swa_epochs_before(epochs: int, swa: SwaConfig) -> int:
-    """Epochs before the first that is averaged; at least one is."""
-    return min(math.floor(swa.start * epochs + 1e-9), epochs - 1)
 
 
 def resolve(run: Run) -> Settings:
@@ -106,18 +102,16 @@ def resolve(run: Run) -> Settings:
     images = len(run.manifest.split("train"))
     batch_size = min(config.batch_size or loop.batch_size, images)
     epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop))
-    schedule = config.schedule or ("cyclic" if config.snapshots else loop.schedule)
     options, swa = config.optimizer_options, config.swa if config.regularization.swa else None
-    anneals = swa is not None and config.schedule is None and schedule == loop.schedule
+    schedule = config.schedule or ("cyclic" if config.snapshots else swa.schedule if swa else loop.schedule)
     settings = Settings(
         optimizer=name,
         optimizer_options=dict(options) if isinstance(options, Mapping) else parse_options(name, options),
         lr=_rate(run, name),
         schedule=schedule,
-        schedule_options=({"floor": config.swa.rate} if anneals else {}) | _schedule_options(config, schedule),
+        schedule_options=_schedule_options(config, schedule),
         warmup_epochs=loop.warmup_epochs,
         epochs=epochs,
-        decay_epochs=max(1, swa_epochs_before(epochs, config.swa)) if anneals else epochs,
         patience=config.patience or (epochs if swa else _patience(schedule, epochs, loop)),
         batch_size=batch_size,
         weight_decay=_decay(run, name) if loop.weight_decay is None else loop.weight_decay,

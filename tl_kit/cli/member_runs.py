@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +43,10 @@ def show_snapshots(result: FinetuneResult, console: Console) -> None:
     console.line()
     console.table(["", "step", *_header()], rows, align="lr" + "r" * 2 * len(SHOWN))
     console.line()
-    for kind in dict.fromkeys(Path(s.checkpoint).name.partition("-")[0] for s in result.snapshots):
-        console.line(f"combine them: tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
+    kinds = Counter(Path(s.checkpoint).name.partition("-")[0] for s in result.snapshots)
+    for kind, count in kinds.items():
+        if count > 1:
+            console.line(f"combine them: tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
 
 
 def _header() -> list[str]:
