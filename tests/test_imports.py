@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BASE = {"_process", "_version", "config", "errors", "measurement", "metrics", "precision", "reporting", "runtime"}
+BASE |= {"stopping"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "measurement": {"config", "errors", "runtime"},
     "metrics": {"errors"},
     "runtime": {"config", "errors"},
-    **{name: set() for name in ("_version", "config", "errors", "precision", "reporting")},
+    **{name: set() for name in ("_version", "config", "errors", "precision", "reporting", "stopping")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 
