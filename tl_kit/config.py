@@ -41,6 +41,7 @@ __all__ = [
     "ScheduleDefaults",
     "Selection",
     "StoreConfig",
+    "TrustConfig",
 ]
 
 
@@ -122,6 +123,23 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+
+    ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
+    model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
+    model's arguments; ``text`` the longest text, in characters; ``modules`` the most layers and tensors of a model.
+    """
+
+    json_bytes: int = 2**28
+    side: int = 4096
+    number: int = 1_000_000
+    items: int = 10_000
+    text: int = 1000
+    modules: int = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
