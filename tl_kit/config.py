@@ -61,9 +61,13 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread."""
+    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+
+    So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    """
 
     max_pixels: int = 2**27
+    max_scans: int = 500
 
 
 @dataclass(frozen=True, kw_only=True)
