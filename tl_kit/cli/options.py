@@ -24,6 +24,7 @@ from tl_kit.errors import ConfigError
 __all__ = [
     "L1",
     "L2",
+    "Allow",
     "Aug",
     "Augment",
     "Balance",
@@ -51,6 +52,7 @@ __all__ = [
     "Folds",
     "Format",
     "Formats",
+    "GroupPattern",
     "Images",
     "ImgSize",
     "Json",
@@ -253,6 +255,18 @@ ImgSize = Annotated[int | None, typer.Option("--img-size", help="Pixels a side (
 Seed = Annotated[int, typer.Option("--seed", help="For the new head, the order of images and augmentation.")]
 SplitSeed = Annotated[
     int, typer.Option("--split-seed", help="For splits that the data lacks; the same for all members of an ensemble.")
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--group-pattern",
+        metavar="REGEX",
+        help="File names with the same match, such as '^[^_]+' or 'patient([0-9]+)', stay in one split.",
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="NAME", help="Train in spite of this finding of the doctor's; may be repeated."),
 ]
 CacheSize = Annotated[
     float,
