@@ -26,6 +26,7 @@ from tl_kit.config import (
     RangeTestConfig,
     RegularizationConfig,
     RuntimeConfig,
+    SoupConfig,
     StoreConfig,
 )
 from tl_kit.errors import TlKitError
@@ -72,6 +73,7 @@ __all__ = [
     "RangeTestConfig",
     "RegularizationConfig",
     "RuntimeConfig",
+    "SoupConfig",
     "StoreConfig",
     "TlKitError",
     "__version__",
