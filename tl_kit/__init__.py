@@ -27,6 +27,7 @@ from tl_kit.config import (
     RegularizationConfig,
     RuntimeConfig,
     SaveConfig,
+    SoupConfig,
     StoreConfig,
 )
 from tl_kit.errors import TlKitError
@@ -75,6 +76,7 @@ __all__ = [
     "RegularizationConfig",
     "RuntimeConfig",
     "SaveConfig",
+    "SoupConfig",
     "StoreConfig",
     "TlKitError",
     "__version__",

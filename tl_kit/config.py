@@ -42,6 +42,7 @@ __all__ = [
     "ScheduleDefaults",
     "Selection",
     "ShortcutConfig",
+    "SoupConfig",
     "StoreConfig",
     "TrustConfig",
 ]
@@ -454,7 +455,8 @@ class RuleFitConfig:
 
     ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
     ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse
-    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``.
+    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``, and ``concat``
+    where a step of its fit takes more than ``concat_multiplications`` (images x features x classes).
     """
 
     folds: int = 5
@@ -463,13 +465,27 @@ class RuleFitConfig:
     greedy_share: float = 0.5
     stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     stack_parameters: int = 20_000
+    concat_multiplications: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupConfig:
+    """Averages of weights: the ``alphas`` that wise-ft tries, the share of the fine-tuned model.
+
+    BatchNorm's statistics are estimated on at most ``batchnorm_images`` training images.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    batchnorm_images: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold.
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``soups`` is for
+    averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
+    that decoded images may take in both.
     """
 
     checkpoints: tuple[Path, ...]
@@ -478,6 +494,10 @@ class EnsembleConfig:
     rule: str = "mean"
     calibrate: bool = True
     fit: RuleFitConfig = RuleFitConfig()
+    soups: SoupConfig = SoupConfig()
+    head: HeadConfig = HeadConfig()
+    store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
     seed: int = 0
     bootstrap: int = 2000
     default_out: str = "ensembles"

@@ -322,7 +322,8 @@ Rule = Annotated[
     typer.Option(
         "--rule",
         metavar="NAME",
-        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; auto: the one that val supports.",
+        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, wise-ft; "
+        "of features: concat; auto: the one that val supports.",
     ),
 ]
 Calibrate = Annotated[
