@@ -26,6 +26,8 @@ from tl_kit.config import (
     RangeTestConfig,
     RegularizationConfig,
     RuntimeConfig,
+    SaveConfig,
+    SoupConfig,
     StoreConfig,
     SwaConfig,
 )
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         models,
         plan,
         predict,
+        resume,
     )
 
 __all__ = [
@@ -76,6 +79,8 @@ __all__ = [
     "RangeTestConfig",
     "RegularizationConfig",
     "RuntimeConfig",
+    "SaveConfig",
+    "SoupConfig",
     "StoreConfig",
     "SwaConfig",
     "TlKitError",
@@ -91,6 +96,7 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "resume",
 ]
 
 

@@ -11,6 +11,7 @@ from tl_kit.api.member_runs import MemberRuns, finetune_members
 from tl_kit.api.planning import Plan, plan
 from tl_kit.api.prediction import predict
 from tl_kit.api.predictor import Prediction, Predictor, load
+from tl_kit.api.resuming import resume
 
 __all__ = [
     "CrossValidation",
@@ -32,4 +33,5 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "resume",
 ]

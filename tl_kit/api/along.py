@@ -24,9 +24,9 @@ from tl_kit.api.sources import Source
 from tl_kit.api.tasks import agreed_scores
 from tl_kit.errors import TrainingError
 from tl_kit.training.averaging import UniformAverage
+from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 from tl_kit.training.checkpoint import WEIGHTS, save_config, save_weights
 from tl_kit.training.loop import FitResult, Task, better, epoch_batches, share_of
-from tl_kit.training.statistics import reestimate_statistics
 
 __all__ = ["Along"]
 
@@ -63,8 +63,10 @@ class Along:
                         self._write(name, step)
                 self._drop_early()
 
-        wanted = self.average is not None or self.cycles or self.settings.late
-        return replace(task, after_step=after_step) if wanted else task
+        if self.average is None and not self.cycles and not self.settings.late:
+            return task
+        self.run.parts["along"] = self
+        return replace(task, after_step=after_step)
 
     def _names(self, step: int) -> list[str]:
         """The folders for the weights after this update."""
@@ -102,8 +104,10 @@ class Along:
         self.average.load()
         batches = epoch_batches(task, result.epochs)
         task.set_mode(min(len(share_of(indices, run.accelerator)) for indices in batches))
+        trained = [layer for layer in statistics_layers(source.module).values() if layer.training]
+        images = (source.batch(indices, result.epochs)[0] for indices in batches)
         with task.precision():
-            reestimate_statistics(source.module, (source.batch(indices, result.epochs)[0] for indices in batches))
+            reestimate_statistics(source.module, images if trained else (), layers=trained)
         try:
             scores = agreed_scores(run, source)
         except TrainingError:  # an average may leave the range of what it averages: the statistics are new
@@ -136,14 +140,14 @@ class Along:
         self.run.model.load_state_dict(answer[0])
 
     def state(self) -> dict[str, Any]:
-        """How far it is: ``written`` (plain JSON) and ``average`` (tensors); for :meth:`load_state`."""
+        """How far it is: ``written`` (plain JSON) and ``average`` (tensors), for :meth:`load_state`."""
         average = {} if self.average is None else self.average.state()
         return {"written": dict(self.written), "average": average}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same run; the folders that it names must be there."""
-        self.written = dict(state["written"])
-        if self.average is not None and state["average"]:
+        """Go on from a state of the same run. Folders that have gone since are written again, or were to go."""
+        self.written = {name: step for name, step in state["written"].items() if (self.run.folder / name).is_dir()}
+        if self.average is not None:
             self.average.load_state(state["average"])
 
 

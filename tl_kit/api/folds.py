@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ import numpy as np
 from accelerate import Accelerator
 
 from tl_kit import metrics
+from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.api.preparation import shared_folder
-from tl_kit.api.series import Part, kept, train_parts
+from tl_kit.api.records import SeriesRecords
+from tl_kit.api.series import Part, train_parts
 from tl_kit.config import FinetuneConfig, FoldsConfig
+from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Manifest
 from tl_kit.data.scan import scan
@@ -80,7 +83,11 @@ class CrossValidation:
 
 
 def cross_validate(
-    config: FinetuneConfig, *, folds: int = FoldsConfig.folds, reporter: Reporter = SILENT
+    config: FinetuneConfig,
+    *,
+    folds: int = FoldsConfig.folds,
+    reporter: Reporter = SILENT,
+    unfinished: SeriesRecords | None = None,
 ) -> CrossValidation:
     """Fine-tune once a fold, on the images outside of it; ``out/fold-1`` ... are checkpoints like any other.
 
@@ -92,7 +99,8 @@ def cross_validate(
     ``folds.json``.
 
     Raises what :func:`finetune` raises, and ConfigError for a number of folds that the images do not allow. Ctrl-C and
-    errors leave the folds that were finished; without any, no folder is left behind.
+    errors leave the folds that were finished; without any, no folder is left behind. ``unfinished``: the same
+    cross-validation, which ended early and is taken up again.
     """
     check(config)
     check_folds(folds)
@@ -101,22 +109,32 @@ def cross_validate(
     if not accelerator.is_main_process:
         reporter = SILENT
     manifest = scan(Path(config.data), config.split)
+    for line in check_discipline(replace(manifest, samples=pool_of(manifest)), allow=config.allow, pooled=True):
+        reporter.message(line)
     scanned = time.perf_counter() - started
-    parts = fold_manifests(manifest, folds, config.split)
-    _announce(manifest, folds, reporter)
-    folder = shared_folder(config, accelerator)
-    done: list[Trained] = []
     runs = [
         Part(folder=f"fold-{number}", title=f"fold {number} of {folds}", config=config, manifest=part)
-        for number, part in enumerate(parts, start=1)
+        for number, part in enumerate(fold_manifests(manifest, folds, config.split), start=1)
     ]
-    with kept(runs, folder, done, what="folds", accelerator=accelerator, reporter=reporter):
-        train_parts(runs, folder, done, reporter=reporter)
-        seconds = {"total": time.perf_counter() - started, "scan": scanned}
-        result = _collect(config, manifest, folder, done, seconds)
-        if accelerator.is_main_process:
-            _write(config, folder, result)
-        return result
+    _announce(manifest, folds, reporter)
+    done: list[Trained] = []
+    with ExitStack() as cleanup:
+        if unfinished is None:
+            records = SeriesRecords(shared_folder(config, accelerator, cleanup), "folds")
+            if accelerator.is_main_process:
+                records.begin(config, folds, manifest)
+        else:
+            records = unfinished
+            records.take_up(config, manifest, cleanup)
+        names = [run.folder for run in runs]
+        with records.kept(done, names, cleanup, main=accelerator.is_main_process, reporter=reporter):
+            train_parts(runs, records, done, reporter=reporter)
+            seconds = {"total": time.perf_counter() - started, "scan": scanned}
+            result = _collect(config, manifest, records.folder, done, seconds)
+            if accelerator.is_main_process:
+                _write(config, records.folder, result)
+                records.remove()
+            return result
 
 
 def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
@@ -178,5 +196,4 @@ def _write(config: FinetuneConfig, folder: Path, result: CrossValidation) -> Non
     """The summary last: where it is, the other files are whole."""
     write_predictions(folder / PREDICTIONS, result.predictions)
     write_suspects(folder / SUSPECTS, result.suspects)
-    plain = json.loads(json.dumps(asdict(config), default=str))
-    write_json(folder / FOLDS, {**result.to_dict(), "config": plain})
+    write_json(folder / FOLDS, {**result.to_dict(), "config": to_json(config)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from accelerate.utils import broadcast_object_list
 
@@ -12,6 +14,7 @@ from tl_kit.api.outcome import Outcome
 from tl_kit.api.regularizers import check_drop_path, drop_connect
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run
+from tl_kit.api.saving import saved_settings, take_up
 from tl_kit.api.settings import Settings, resolve
 from tl_kit.api.sources import Source, open_source
 from tl_kit.api.tasks import agreed_scores, build_task
@@ -33,7 +36,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     was fitted first, that state is epoch 0, and is kept if no epoch is better.
     """
     _start_head_at_zero(run)
-    settings = resolve(run)
+    settings = replace(resolve(run), **saved_settings(run))
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
     phases = Unfreezing(run, order)
     if run.config.select == "auto" and settings.select != "accuracy":
@@ -44,11 +47,11 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     keeper = BestKeeper(run)
     with run.clock("train"), torch.random.fork_rng(), compile_errors():
         torch.manual_seed(run.config.seed)
-        if run.config.lr == "auto":
+        if run.config.lr == "auto" and not saved_settings(run):
             settings = _choose_rate(run, order, settings, source, keeper)
         along = Along(run, settings)
         task = phases.follow(along.attach(build_task(run, order, settings, source, keeper)), settings, source)
-        start = _first_state(run, source, keeper)
+        start = take_up(run, task) or _first_state(run, source, keeper)
         result, error = _fit(run, task, keeper, start)
         swa = along.judge(task, phases.source, result, keeper) if error is None and not result.interrupted else None
     if not keeper.best:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from accelerate import Accelerator
 
+from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
 from tl_kit.api.preparation import shared_folder
+from tl_kit.api.records import SeriesRecords
 from tl_kit.api.rehearsal import rehearse
-from tl_kit.api.series import Part, kept, train_parts
+from tl_kit.api.series import Part, train_parts
 from tl_kit.config import FinetuneConfig, Vary, VaryConfig
+from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import SPLITS, Manifest
 from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
 from tl_kit.data.scan import scan
@@ -80,7 +83,12 @@ class MemberRuns:
 
 
 def finetune_members(
-    config: FinetuneConfig, *, members: int | None = None, vary: Vary = VaryConfig.vary, reporter: Reporter = SILENT
+    config: FinetuneConfig,
+    *,
+    members: int | None = None,
+    vary: Vary = VaryConfig.vary,
+    reporter: Reporter = SILENT,
+    unfinished: SeriesRecords | None = None,
 ) -> MemberRuns:
     """Fine-tune several members of an ensemble, ``out/member-1`` ..., each a checkpoint like any other.
 
@@ -93,7 +101,8 @@ def finetune_members(
 
     Images are scanned and split once. Names and options of all members are checked before the first run starts. Raises
     what :func:`finetune` raises, and ConfigError for members that would be copies. Ctrl-C and errors leave the
-    members that were finished; without any, no folder is left behind.
+    members that were finished; without any, no folder is left behind. ``unfinished``: the same members, which ended
+    early and are taken up again.
     """
     variants = _variants(config, members, vary)
     for _, variant in variants:
@@ -103,24 +112,34 @@ def finetune_members(
     if not accelerator.is_main_process:
         reporter = SILENT
     manifest = scan(Path(config.data), config.split)
+    for line in check_discipline(manifest, allow=config.allow):
+        reporter.message(line)
     scanned = time.perf_counter() - started
     parts = _parts(variants, manifest, vary)
     rehearse([part.config for part in parts], manifest, vary)
-    folder = shared_folder(config, accelerator)
     done: list[Trained] = []
-    with kept(parts, folder, done, what="members", accelerator=accelerator, reporter=reporter):
-        train_parts(parts, folder, done, reporter=reporter, content=manifest.content_hash())
-        result = MemberRuns(
-            folder=str(folder),
-            vary=vary,
-            classes=manifest.classes,
-            members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
-            seconds={"total": time.perf_counter() - started, "scan": scanned},
-        )
-        if accelerator.is_main_process:
-            plain = json.loads(json.dumps(asdict(config), default=str))
-            write_json(folder / MEMBERS, {**result.to_dict(), "config": plain})
-        return result
+    with ExitStack() as cleanup:
+        if unfinished is None:
+            records = SeriesRecords(shared_folder(config, accelerator, cleanup), "members")
+            if accelerator.is_main_process:
+                records.begin(config, len(parts), manifest, vary=vary)
+        else:
+            records = unfinished
+            records.take_up(config, manifest, cleanup)
+        names = [part.folder for part in parts]
+        with records.kept(done, names, cleanup, main=accelerator.is_main_process, reporter=reporter):
+            train_parts(parts, records, done, reporter=reporter, content=manifest.content_hash())
+            result = MemberRuns(
+                folder=str(records.folder),
+                vary=vary,
+                classes=manifest.classes,
+                members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
+                seconds={"total": time.perf_counter() - started, "scan": scanned},
+            )
+            if accelerator.is_main_process:
+                write_json(records.folder / MEMBERS, {**result.to_dict(), "config": to_json(config)})
+                records.remove()
+            return result
 
 
 def _variants(config: FinetuneConfig, members: int | None, vary: Vary) -> list[tuple[str, FinetuneConfig]]:

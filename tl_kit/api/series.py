@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-
-from accelerate import Accelerator
 
 from tl_kit.api.finetuning import Trained, finetune_on
+from tl_kit.api.records import SeriesRecords
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
-from tl_kit.errors import TlKitError
 from tl_kit.reporting import Reporter
-from tl_kit.training.checkpoint import is_checkpoint
 
-__all__ = ["Part", "kept", "train_parts"]
+__all__ = ["Part", "train_parts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,60 +25,36 @@ class Part:
 
 
 def train_parts(
-    parts: Sequence[Part], folder: Path, done: list[Trained], *, reporter: Reporter, content: str | None = None
+    parts: Sequence[Part],
+    records: SeriesRecords,
+    done: list[Trained],
+    *,
+    reporter: Reporter,
+    content: str | None = None,
 ) -> None:
-    """Run them; ``done`` takes what is finished. What one could not decode, the others need not try.
+    """Run those that ``records`` do not have; ``done`` takes what is finished.
 
-    ``content`` as for ``finetune_on``. Raises KeyboardInterrupt also where a part was interrupted and has a checkpoint.
+    What one could not decode, the others need not try. ``content`` as for ``finetune_on``. Raises KeyboardInterrupt
+    also where a part was interrupted and has a checkpoint.
     """
     told = _Once(reporter)
     broken: tuple[Exclusion, ...] = ()
     for part in parts:
         manifest = part.manifest.without(broken)
         check_trainable(manifest)
-        counts = ", ".join(f"{len(manifest.split(split)):,} {split}" for split in SPLITS)
-        reporter.message(f"{part.title}: {counts}")
-        config = replace(part.config, out=folder / part.folder)
-        trained = finetune_on(manifest, config, reporter=told, content=content)
-        if trained.result.status != "finished":
-            raise KeyboardInterrupt
-        broken += trained.manifest.exclusions[len(manifest.exclusions) :]
+        known = len(manifest.exclusions)
+        trained = records.finished(part.folder, manifest, reporter)
+        if trained is None:
+            counts = ", ".join(f"{len(manifest.split(split)):,} {split}" for split in SPLITS)
+            reporter.message(f"{part.title}: {counts}")
+            started = records.unfinished(part.folder, reporter)
+            options = replace(part.config, out=records.folder / part.folder)
+            trained = finetune_on(manifest, options, reporter=told, unfinished=started, content=content)
+            if trained.result.status != "finished":
+                raise KeyboardInterrupt
+            records.save(part.folder, trained, known)
+        broken += trained.manifest.exclusions[known:]
         done.append(trained)
-
-
-@contextmanager
-def kept(
-    parts: Sequence[Part],
-    folder: Path,
-    done: Sequence[Trained],
-    *,
-    what: str,
-    accelerator: Accelerator,
-    reporter: Reporter,
-) -> Iterator[None]:
-    """Whatever ends the work early, what is left is said, and no empty folder is. ``what``: "folds", "members"."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        left = _left_over(parts, folder, len(done), what)
-        raise KeyboardInterrupt(*([left] if left else [])) from None
-    except TlKitError:
-        if left := _left_over(parts, folder, len(done), what):
-            reporter.message(left)
-        raise
-    finally:
-        if accelerator.is_main_process and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _left_over(parts: Sequence[Part], folder: Path, finished: int, what: str) -> str:
-    """What an early end leaves behind; empty if it is nothing."""
-    stopped = folder / parts[finished].folder if finished < len(parts) else None
-    unfinished = stopped is not None and is_checkpoint(stopped)
-    if not finished and not unfinished:
-        return ""
-    best = f"; the best checkpoint so far of the next one is in {stopped}" if unfinished else ""
-    return f"{finished} of {len(parts)} {what} are finished, in {folder}{best}"
 
 
 class _Once:

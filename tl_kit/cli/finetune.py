@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -11,6 +12,7 @@ from tl_kit.cli.console import Console
 from tl_kit.cli.folds import show_folds
 from tl_kit.cli.member_runs import show_members, show_snapshots
 from tl_kit.cli.session import INTERRUPTED, session
+from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
 from tl_kit.config import (
     CacheConfig,
@@ -24,14 +26,17 @@ from tl_kit.config import (
 from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tl_kit.api import FinetuneResult
+    from tl_kit.api import CrossValidation, FinetuneResult, MemberRuns
 
 __all__ = ["finetune"]
 
+T = TypeVar("T")
+
 
 def finetune(
-    model: options.Model,
-    data: options.Data,
+    context: typer.Context,
+    model: options.ModelToTrain = None,
+    data: options.DataToTrain = None,
     policy: options.Policy = FinetuneConfig.policy,
     epochs: options.Epochs = FinetuneConfig.epochs,
     batch_size: options.BatchSize = FinetuneConfig.batch_size,
@@ -66,6 +71,8 @@ def finetune(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    group_pattern: options.GroupPattern = DataConfig.group_pattern,
+    allow: options.Allow = None,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -75,14 +82,22 @@ def finetune(
     vary: options.Vary = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
+    save_every: options.SaveEvery = None,
+    resume: options.Resume = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Fine-tune a timm model on a folder of images. Writes a checkpoint folder."""
-    with session(debug=debug) as console:
+    with session(debug=debug) as console, answering_signals():
+        if resume is not None:
+            _refuse_options(context)
+            from tl_kit import api
+
+            _report(api.resume(resume, reporter=console), resume, console, json=json)
+            return
         config = FinetuneConfig(
-            model=model,
-            data=data,
+            model=_given(model, "MODEL"),
+            data=_given(data, "--data"),
             policy=policy,
             epochs=epochs,
             batch_size=batch_size,
@@ -98,6 +113,7 @@ def finetune(
             snapshots=snapshots,
             late=late,
             plot=plot,
+            save=options.save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
             ),
@@ -119,7 +135,8 @@ def finetune(
             img_size=img_size,
             seed=seed,
             out=out,
-            split=DataConfig(split_seed=split_seed),
+            split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
+            allow=tuple(allow or ()),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime, compile=compile),
         )
@@ -131,19 +148,49 @@ def finetune(
                     "--folds: scores one model on every image, and --members trains several; leave one out"
                 )
             runs = api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
-            show_members(runs, console, json=json)
-            return
-        if folds is not None:
-            show_folds(api.cross_validate(config, folds=folds, reporter=console), console, json=json)
-            return
-        result = api.finetune(config, reporter=console)
-        if json:
-            console.json(result.to_dict())
+            _report(runs, out, console, json=json)
+        elif folds is not None:
+            _report(api.cross_validate(config, folds=folds, reporter=console), out, console, json=json)
         else:
-            _show(result, console)
-        if result.status == "interrupted":
-            console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
-            raise typer.Exit(INTERRUPTED)
+            _report(api.finetune(config, reporter=console), out, console, json=json)
+
+
+def _given(value: T | None, name: str) -> T:
+    if value is None:
+        raise ConfigError(f"{name} is missing: tlkit finetune MODEL --data PATH, or tlkit finetune --resume RUN")
+    return value
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """A run that is taken up again has the options that it began with."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in ("resume", "json", "debug"):
+            name = parameter.opts[0] if parameter.opts[0].startswith("-") else "MODEL"
+            raise ConfigError(f"{name}: --resume goes on with the options that the run began with; leave it out")
+
+
+def _report(
+    result: FinetuneResult | CrossValidation | MemberRuns | None, folder: Path | None, console: Console, *, json: bool
+) -> None:
+    """What came out; None where the run in ``folder`` had been finished before."""
+    if result is None:
+        if json:
+            console.json({"checkpoint": str(folder), "status": "finished"})
+        return
+    if hasattr(result, "vary"):
+        show_members(result, console, json=json)
+        return
+    if not hasattr(result, "status"):
+        show_folds(result, console, json=json)
+        return
+    if json:
+        console.json(result.to_dict())
+    else:
+        _show(result, console)
+    if result.status == "interrupted":
+        console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _show(result: FinetuneResult, console: Console) -> None:
