@@ -178,10 +178,12 @@ def _report(
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
         return
-    if hasattr(result, "vary"):
+    from tl_kit import api
+
+    if isinstance(result, api.MemberRuns):
         show_members(result, console, json=json)
         return
-    if not hasattr(result, "status"):
+    if isinstance(result, api.CrossValidation):
         show_folds(result, console, json=json)
         return
     if json:
