@@ -6,6 +6,7 @@ from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
 from recipes.linear_probe import linear_probe
 from recipes.lp_ft import lp_ft
+from recipes.mc_dropout import mc_dropout
 
 __all__ = [
     "average_ensemble",
@@ -14,4 +15,5 @@ __all__ = [
     "gradual_unfreezing",
     "linear_probe",
     "lp_ft",
+    "mc_dropout",
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "FoldsConfig",
     "HeadConfig",
     "LoopConfig",
+    "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
     "OptimizerDefaults",
@@ -168,6 +169,14 @@ class CropConfig:
         crops = "1 crop" if self.crops == 1 else f"{self.crops} crops"
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         return f"{crops} at scale{'s' if len(self.scales) > 1 else ''} {scales}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class McDropoutConfig:
+    """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
+
+    seed: int = 0
+    rows: int = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,7 +400,8 @@ class RuleFitConfig:
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold.
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
+    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without.
     """
 
     checkpoints: tuple[Path, ...]
@@ -404,6 +414,7 @@ class EnsembleConfig:
     bootstrap: int = 2000
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
     runtime: RuntimeConfig = RuntimeConfig()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.api.evaluation import labels_for, seen, split_config
-from tl_kit.api.predictor import Predictor, load, load_members
+from tl_kit.api.fold_ensembles import are_folds, score_folds
+from tl_kit.api.predictor import Predictor, check_passes, load, load_members
 from tl_kit.api.receipt_picture import draw_receipt
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
@@ -39,10 +40,11 @@ class EnsembleResult:
     checkpoint: str
     receipt: Receipt
     crops: CropConfig
+    mc_dropout: int = 0
 
     @property
     def picture(self) -> str:
-        """The receipt as a picture, a PNG file in the ensemble's folder."""
+        """The receipt as a picture, a PNG file in the ensemble's folder; there is none without scores."""
         return str(Path(self.checkpoint) / PICTURE)
 
     @property
@@ -52,25 +54,38 @@ class EnsembleResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"checkpoint": self.checkpoint, **asdict(self.crops), **self.receipt}
+        return {"checkpoint": self.checkpoint, **asdict(self.crops), "mc_dropout": self.mc_dropout, **self.receipt}
 
 
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
-    The ensemble predicts with the crops of ``config``, whatever an ensemble among its members was made with. Raises
+    The ensemble predicts with the crops and the dropout of ``config``, whatever an ensemble among its members was made with. Raises
     MemberError when the members' class names differ, or one was trained on many of the images to score on; ConfigError
-    for a rule that is none, or that has too few validation images. The rule, its parameters and the temperature follow
-    from the validation images; test images are predicted once, after that.
+    for a rule that is none, or has too few validation images, and for dropout in a member without any. The rule, its parameters and the temperature follow
+    from the validation images; test images are predicted once, after that. The folds of a cross-validation leave no
+    validation images: for them see :func:`score_folds`.
     """
     check_rule(config.rule)
     _check_out(config.out)
     check_crops(config.crops)
+    check_passes(config.mc_dropout)
     members = _load(config.checkpoints, reporter)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
     predictor = load_members(
-        members[0].path, members, classes=classes, rule=FittedRule(), crops=config.crops, runtime=config.runtime
+        members[0].path,
+        members,
+        classes=classes,
+        rule=FittedRule(),
+        crops=config.crops,
+        mc_dropout=config.mc_dropout,
+        runtime=config.runtime,
     )
+    if are_folds(members):
+        folds = score_folds(config, predictor, cost=_cost, reporter=reporter)
+        reporter.message(verdict(folds))
+        folder = _write(config, members, classes, FittedRule(config.rule), folds)
+        return EnsembleResult(str(folder), folds, config.crops, config.mc_dropout)
     data = config.data or _common_data(members)
     manifest = scan(data, split_config(predictor))
     reporter.message(f"{len(members)} members, scored on {data}")
@@ -91,7 +106,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     )
     reporter.message(verdict(receipt))
     folder = _write(config, members, classes, whole.fitted, receipt)
-    return EnsembleResult(str(folder), receipt, config.crops)
+    return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
 
 
 def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
@@ -142,9 +157,10 @@ def _predict(
 
 def _cost(predictor: Predictor, seconds: float) -> Cost:
     """Of one image; ``seconds`` are those that it took here, decoding included."""
-    members = predictor.members
+    members, dropout = predictor.members, [scorer.dropout for scorer in predictor.scorers]
+    passes = sum(1 if each is None else each.forward_passes for each in dropout)
     return {
-        "forward_passes": len(members) * predictor.crops.views,
+        "forward_passes": passes * predictor.crops.views,
         "seconds_per_image": seconds,
         "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
         "weight_bytes": sum((member.path / WEIGHTS).stat().st_size for member in members),
@@ -190,8 +206,17 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [member.path for member in members]
-        draw_receipt(receipt, folder / PICTURE)
-        write_ensemble(folder, paths, classes=classes, rule=rule, crops=config.crops, receipt=dict(receipt))
+        if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
+            draw_receipt(receipt, folder / PICTURE)
+        write_ensemble(
+            folder,
+            paths,
+            classes=classes,
+            rule=rule,
+            crops=config.crops,
+            mc_dropout=config.mc_dropout,
+            receipt=dict(receipt),
+        )
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error

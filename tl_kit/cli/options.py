@@ -56,6 +56,7 @@ __all__ = [
     "LayerDecay",
     "Lr",
     "Mixup",
+    "McDropout",
     "Model",
     "Opt",
     "Optimizer",
@@ -80,6 +81,7 @@ __all__ = [
     "Weights",
     "crop_config",
     "learning_rate",
+    "views_text",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -268,6 +270,14 @@ Scales = Annotated[
         help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
     ),
 ]
+McDropout = Annotated[
+    int | None,
+    typer.Option(
+        "--mc-dropout",
+        metavar="T",
+        help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",
+    ),
+]
 Rule = Annotated[
     str,
     typer.Option(
@@ -298,6 +308,11 @@ def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
     except ValueError:
         raise ConfigError(f"--scales {scales}: must be numbers with commas between, such as 1,1.15") from None
     return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)
+
+
+def views_text(crops: CropConfig, mc_dropout: int) -> str:
+    """What is averaged over an image, in words."""
+    return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)
 
 
 def learning_rate(text: str | None) -> float | Literal["auto"] | None:

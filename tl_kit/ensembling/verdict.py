@@ -9,6 +9,9 @@ __all__ = ["findings", "verdict"]
 
 def verdict(receipt: Receipt) -> str:
     """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
+    if receipt["ensemble"]["val"] is None:
+        seen = "every image was seen by a member" if receipt["ensemble"]["test"] is None else "folds leave no validation"
+        return f"Gain over the best member: not measured, {seen}."
     best = receipt["members"][best_member(receipt["members"])]["checkpoint"]
     gain = receipt["gain"]
     if gain is None:
@@ -47,6 +50,11 @@ def _outcome(lo: float, hi: float) -> str:
 
 def _temperature(receipt: Receipt) -> str:
     found = receipt["calibration"]
+    if found["val"] is None:
+        return (
+            "No temperature: it would have to be fitted to images that no member has seen, and that of a single model is "
+            "not the mean's."
+        )
     if found["temperature"] == 1:
         return ""
     split = "val, out of fold" if found["test"] is None else "test"
