@@ -4,6 +4,7 @@ from recipes.average_ensemble import average_ensemble
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
+from recipes.kfold_ensemble import kfold_ensemble
 from recipes.linear_probe import linear_probe
 from recipes.lp_ft import lp_ft
 from recipes.mc_dropout import mc_dropout
@@ -13,6 +14,7 @@ __all__ = [
     "finetune_last_layers",
     "full_finetune",
     "gradual_unfreezing",
+    "kfold_ensemble",
     "linear_probe",
     "lp_ft",
     "mc_dropout",

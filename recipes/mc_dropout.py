@@ -4,6 +4,9 @@ Gal & Ghahramani 2016, "Dropout as a Bayesian Approximation: Representing Model 
 
     tlkit finetune tf_efficientnet_lite0 --data imgs --policy last:2 --dropout 0.5
     tlkit evaluate ckpts/tf_efficientnet_lite0-1 --data imgs --mc-dropout 30
+
+Expected: nothing gained where dropout stands before the head alone. Photos of clothing at 96 px, three seeds: 82.6 %
+as it is and 82.6 % with 30 passes, NLL 0.559 and 0.562 (docs/ensembles.md).
 """
 
 from __future__ import annotations

@@ -60,11 +60,11 @@ class EnsembleResult:
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
-    The ensemble predicts with the crops and the dropout of ``config``, whatever an ensemble among its members was made with. Raises
-    MemberError when the members' class names differ, or one was trained on many of the images to score on; ConfigError
-    for a rule that is none, or has too few validation images, and for dropout in a member without any. The rule, its parameters and the temperature follow
-    from the validation images; test images are predicted once, after that. The folds of a cross-validation leave no
-    validation images: for them see :func:`score_folds`.
+    The ensemble predicts with the crops and the dropout of ``config``, whatever an ensemble among its members was made
+    with. Raises MemberError when the members' class names differ, or one was trained on many of the images to score on;
+    ConfigError for a rule that is none, or has too few validation images, and for dropout in a member without any. The
+    rule, its parameters and the temperature follow from the validation images; test images are predicted once, after
+    that. The folds of a cross-validation leave no validation images: for them see :func:`score_folds`.
     """
     check_rule(config.rule)
     _check_out(config.out)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tl_kit.api.evaluation import labels_for, seen, split_config
 from tl_kit.api.predictor import Predictor
 from tl_kit.config import EnsembleConfig
+from tl_kit.data.folds import pool_of
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.ensembling.fold_receipt import FoldReceipt, HeldOut, build_fold_receipt, check_fold_rule
@@ -72,7 +73,7 @@ def score_folds(
 
 def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Reporter) -> list[HeldOut]:
     """Of each member, its predictions of the images that other members have seen and it has not."""
-    known = seen(manifest.samples, predictor.members, "train", "val")
+    known = seen(pool_of(manifest), predictor.members, "train", "val")
     found = []
     for index, member in enumerate(predictor.members):
         own = set(seen(known, [member], "train", "val"))
@@ -94,7 +95,9 @@ def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Repor
     known = set(seen(samples, predictor.members, "train", "val"))
     kept = [sample for sample in samples if sample not in known]
     if given and len(kept) < len(samples):
-        reporter.message(f"left out of test: {len(samples) - len(kept)} images that a member was trained or selected on")
+        reporter.message(
+            f"left out of test: {len(samples) - len(kept)} images that a member was trained or selected on"
+        )
     return _predict(predictor, manifest, kept, data, reporter)
 
 

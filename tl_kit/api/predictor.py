@@ -121,10 +121,10 @@ def load(
 ) -> Predictor:
     """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
 
-    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. ``mc_dropout``: so many forward
-    passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0: one without; None: as the ensemble
-    was made. Raises ConfigError for crops that are none, or that are larger than the resized image, and where dropout
-    is asked of a model that has none.
+    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. ``mc_dropout``: so many
+    forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0: one without; None: as the
+    ensemble was made. Raises ConfigError for crops that are none, or that are larger than the resized image, and where
+    dropout is asked of a model that has none.
     """
     folder = Path(path)
     if is_ensemble(folder):

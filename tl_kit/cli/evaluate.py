@@ -30,9 +30,7 @@ def evaluate(
         chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        result = api.evaluate(
-            checkpoint, data, split=split, crops=chosen, mc_dropout=mc_dropout, reporter=console
-        )
+        result = api.evaluate(checkpoint, data, split=split, crops=chosen, mc_dropout=mc_dropout, reporter=console)
         if json:
             console.json(result.to_dict())
         else:

@@ -10,8 +10,9 @@ __all__ = ["findings", "verdict"]
 def verdict(receipt: Receipt) -> str:
     """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
     if receipt["ensemble"]["val"] is None:
-        seen = "every image was seen by a member" if receipt["ensemble"]["test"] is None else "folds leave no validation"
-        return f"Gain over the best member: not measured, {seen}."
+        if receipt["ensemble"]["test"] is None:
+            return "Gain: not measured, every image was seen by a member."
+        return "Gain over the best member: not measured, folds leave no image by which to choose it."
     best = receipt["members"][best_member(receipt["members"])]["checkpoint"]
     gain = receipt["gain"]
     if gain is None:
@@ -52,8 +53,8 @@ def _temperature(receipt: Receipt) -> str:
     found = receipt["calibration"]
     if found["val"] is None:
         return (
-            "No temperature: it would have to be fitted to images that no member has seen, and that of a single model is "
-            "not the mean's."
+            "No temperature: it would have to be fitted to images that no member has seen, and that of a single model "
+            "is not the mean's."
         )
     if found["temperature"] == 1:
         return ""
