@@ -38,9 +38,11 @@ __all__ = [
     "RegularizationConfig",
     "RuleFitConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "ScheduleDefaults",
     "Selection",
     "StoreConfig",
+    "TrustConfig",
 ]
 
 
@@ -60,9 +62,13 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread."""
+    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+
+    So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    """
 
     max_pixels: int = 2**27
+    max_scans: int = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +128,23 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+
+    ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
+    model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
+    model's arguments; ``text`` the longest text, in characters; ``modules`` the most layers and tensors of a model.
+    """
+
+    json_bytes: int = 2**28
+    side: int = 4096
+    number: int = 1_000_000
+    items: int = 10_000
+    text: int = 1000
+    modules: int = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,6 +348,18 @@ class AutoPolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """How often a run saves its state, from which ``--resume`` goes on.
+
+    ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
+    of the time.
+    """
+
+    every: float = 30.0
+    most_share: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -366,6 +401,7 @@ class FinetuneConfig:
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
+    save: SaveConfig = SaveConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
