@@ -19,6 +19,7 @@ __all__ = [
     "DecodeConfig",
     "DemoConfig",
     "DemoMember",
+    "DistillConfig",
     "DoctorConfig",
     "EnsembleConfig",
     "EstimateConfig",
@@ -360,6 +361,19 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
+
+    ``temperature`` softens what teacher and student say before they are compared; ``weight`` is the share of that
+    comparison in the loss, the rest is the labels'.
+    """
+
+    teacher: Path
+    temperature: float = 2.0
+    weight: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -402,6 +416,7 @@ class FinetuneConfig:
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
     save: SaveConfig = SaveConfig()
+    distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()

@@ -3,6 +3,7 @@
 from tl_kit.api.catalog import models
 from tl_kit.api.demonstration import demo
 from tl_kit.api.diagnosis import doctor
+from tl_kit.api.distillation import Distillation, check_student, distill, student_config
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.evaluation import Evaluation, evaluate
 from tl_kit.api.finetuning import FinetuneResult, finetune
@@ -14,14 +15,17 @@ from tl_kit.api.resuming import resume
 
 __all__ = [
     "CrossValidation",
+    "Distillation",
     "EnsembleResult",
     "Evaluation",
     "FinetuneResult",
     "Plan",
     "Prediction",
     "Predictor",
+    "check_student",
     "cross_validate",
     "demo",
+    "distill",
     "doctor",
     "ensemble",
     "evaluate",
@@ -31,4 +35,5 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "student_config",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from tl_kit.api.balance import check_balance
+from tl_kit.api.teacher import check_distill
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
@@ -56,6 +57,7 @@ def check(config: FinetuneConfig) -> None:
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
     require_known("head solver", config.head.solver, HEAD_ONLY)
     check_balance(config)
+    check_distill(config)
     _check_loop(config.loop)
     _check_regularization(config.regularization)
 
@@ -177,6 +179,8 @@ def gradient_options(config: FinetuneConfig) -> list[str]:
     ]
     if config.runtime.compile == "on":
         flags.append("--compile")
+    if config.distill is not None:
+        flags.append("--distill")
     return flags
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tl_kit.api.balance import Balance
 from tl_kit.api.unfinished import Unfinished
@@ -70,7 +70,8 @@ class Run:
     """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
 
     ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
-    must be here before the first step. ``unfinished``: the run that this one takes up again.
+    must be here before the first step. ``unfinished``: the run that this one takes up again. ``soft_targets``: of a
+    teacher, by the digests of training images.
     """
 
     config: FinetuneConfig
@@ -91,6 +92,7 @@ class Run:
     decision: Decision | None = None
     dry: bool = False
     unfinished: Unfinished | None = None
+    soft_targets: Mapping[str, Tensor] | None = None
     parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
+from tl_kit.cli.distillation import distill_and_show
 from tl_kit.cli.fold_ensemble import is_of_folds, show_fold_scores
 from tl_kit.cli.session import session
+from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
 from tl_kit.config import EnsembleConfig
 
@@ -28,11 +30,12 @@ def ensemble(
     crops: options.Crops = None,
     scales: options.Scales = None,
     mc_dropout: options.McDropout = None,
+    distill: options.Distill = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
-    with session(debug=debug) as console:
+    with session(debug=debug) as console, answering_signals():
         chosen = options.crop_config(crops, scales) or EnsembleConfig.crops
         config = EnsembleConfig(
             checkpoints=tuple(checkpoints),
@@ -45,11 +48,16 @@ def ensemble(
         )
         from tl_kit import api
 
+        if distill is not None:
+            api.check_student(distill)
         result = api.ensemble(config, reporter=console)
-        if json:
+        if distill is None and json:
             console.json(result.to_dict())
-        else:
+            return
+        if not json:
             _show(result, console)
+        if distill is not None:
+            distill_and_show(result, distill, data, console, json=json)
 
 
 def _show(result: EnsembleResult, console: Console) -> None:

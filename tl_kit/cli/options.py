@@ -43,6 +43,7 @@ __all__ = [
     "DataOfMembers",
     "DataToTrain",
     "Debug",
+    "Distill",
     "DropConnect",
     "DropPath",
     "Dropout",
@@ -319,6 +320,14 @@ Rule = Annotated[
         "--rule",
         metavar="NAME",
         help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; auto: the one that val supports.",
+    ),
+]
+Distill = Annotated[
+    str | None,
+    typer.Option(
+        "--distill",
+        metavar="STUDENT",
+        help="Then fine-tune this timm model on the ensemble's probabilities as well, into the ensemble's folder.",
     ),
 ]
 Calibrate = Annotated[
