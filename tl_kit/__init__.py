@@ -28,6 +28,7 @@ from tl_kit.config import (
     RegularizationConfig,
     RuntimeConfig,
     SaveConfig,
+    SoupConfig,
     StoreConfig,
 )
 from tl_kit.errors import TlKitError
@@ -80,6 +81,7 @@ __all__ = [
     "RegularizationConfig",
     "RuntimeConfig",
     "SaveConfig",
+    "SoupConfig",
     "StoreConfig",
     "TlKitError",
     "__version__",

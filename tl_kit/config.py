@@ -26,6 +26,7 @@ __all__ = [
     "FinetuneConfig",
     "FoldsConfig",
     "HeadConfig",
+    "LikenessConfig",
     "LoopConfig",
     "McDropoutConfig",
     "MembersConfig",
@@ -42,6 +43,8 @@ __all__ = [
     "SaveConfig",
     "ScheduleDefaults",
     "Selection",
+    "ShortcutConfig",
+    "SoupConfig",
     "StoreConfig",
     "TrustConfig",
 ]
@@ -54,11 +57,16 @@ Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed."""
+    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed.
+
+    ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
+    bracketed part, where it has one) are one group, unless a CSV says otherwise.
+    """
 
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     split_seed: int = 0
+    group_pattern: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +81,43 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LikenessConfig:
+    """Images are alike if their perceptual hashes differ in at most ``hash_bits`` of 63 and their details correlate.
+
+    The two thresholds were set by ``benchmarks/near_duplicates.py``; docs/data.md has its figures.
+    """
+
+    hash_bits: int = 12
+    similarity: float = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortcutConfig:
+    """When a class counts as told without looking at what is shown.
+
+    ``excess``: recall minus false-positive rate, at least; ``false_alarms``: the share of data sets on which chance may
+    raise one, at most. A tree has ``leaf`` images a leaf at least, and is cross-validated over ``folds``.
+    """
+
+    excess: float = 0.5
+    false_alarms: float = 1e-3
+    folds: int = 5
+    leaf: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
-    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side."""
+    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side.
+
+    An image is near-empty if 98 % of its thumbnail lies within ``empty_levels`` of the 256 levels, in every channel.
+    """
 
     min_images: int = 5
     max_imbalance: float = 10.0
     min_side: int = 32
+    empty_levels: float = 12.0
+    likeness: LikenessConfig = LikenessConfig()
+    shortcuts: ShortcutConfig = ShortcutConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,6 +422,9 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
+    split-leak.
     """
 
     model: str
@@ -410,6 +452,7 @@ class FinetuneConfig:
     regularization: RegularizationConfig = RegularizationConfig()
     balance: BalanceMethod = "auto"
     select: Selection = "auto"
+    allow: tuple[str, ...] = ()
     uneven: BalanceConfig = BalanceConfig()
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
@@ -436,7 +479,8 @@ class RuleFitConfig:
 
     ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
     ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse
-    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``.
+    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``, and ``concat``
+    where a step of its fit takes more than ``concat_multiplications`` (images x features x classes).
     """
 
     folds: int = 5
@@ -445,6 +489,18 @@ class RuleFitConfig:
     greedy_share: float = 0.5
     stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     stack_parameters: int = 20_000
+    concat_multiplications: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupConfig:
+    """Averages of weights: the ``alphas`` that wise-ft tries, the share of the fine-tuned model.
+
+    BatchNorm's statistics are estimated on at most ``batchnorm_images`` training images.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    batchnorm_images: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -452,7 +508,9 @@ class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
     ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
-    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without.
+    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
+    averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
+    that decoded images may take in both.
     """
 
     checkpoints: tuple[Path, ...]
@@ -461,6 +519,10 @@ class EnsembleConfig:
     rule: str = "mean"
     calibrate: bool = True
     fit: RuleFitConfig = RuleFitConfig()
+    soups: SoupConfig = SoupConfig()
+    head: HeadConfig = HeadConfig()
+    store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
     seed: int = 0
     bootstrap: int = 2000
     default_out: str = "ensembles"

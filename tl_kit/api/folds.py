@@ -20,6 +20,7 @@ from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, writ
 from tl_kit.api.preparation import shared_folder
 from tl_kit.api.records import FoldRecords
 from tl_kit.config import FinetuneConfig, FoldsConfig
+from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
 from tl_kit.data.scan import scan
@@ -110,6 +111,8 @@ def cross_validate(
     if not accelerator.is_main_process:
         reporter = SILENT
     manifest = scan(Path(config.data), config.split)
+    for line in check_discipline(replace(manifest, samples=pool_of(manifest)), allow=config.allow, pooled=True):
+        reporter.message(line)
     scanned = time.perf_counter() - started
     parts = fold_manifests(manifest, folds, config.split)
     _announce(manifest, folds, reporter)

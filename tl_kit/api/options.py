@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from tl_kit.api.balance import check_balance
 from tl_kit.api.teacher import check_distill
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
+from tl_kit.data.findings import BLOCKING
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
@@ -56,6 +57,9 @@ def check(config: FinetuneConfig) -> None:
     if config.regularization.l2_sp and config.weights == "none":
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
     require_known("head solver", config.head.solver, HEAD_ONLY)
+    for name in config.allow:
+        if name not in BLOCKING:
+            raise ConfigError(f"--allow {name}: known are {', '.join(BLOCKING)}")
     check_balance(config)
     check_distill(config)
     _check_loop(config.loop)

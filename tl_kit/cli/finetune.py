@@ -59,6 +59,8 @@ def finetune(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    group_pattern: options.GroupPattern = DataConfig.group_pattern,
+    allow: options.Allow = None,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -116,7 +118,8 @@ def finetune(
             img_size=img_size,
             seed=seed,
             out=out,
-            split=DataConfig(split_seed=split_seed),
+            split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
+            allow=tuple(allow or ()),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime, compile=compile),
         )

@@ -24,6 +24,7 @@ from tl_kit.errors import ConfigError
 __all__ = [
     "L1",
     "L2",
+    "Allow",
     "Aug",
     "Augment",
     "Balance",
@@ -52,6 +53,7 @@ __all__ = [
     "Folds",
     "Format",
     "Formats",
+    "GroupPattern",
     "Images",
     "ImgSize",
     "Json",
@@ -257,6 +259,18 @@ Seed = Annotated[int, typer.Option("--seed", help="For the new head, the order o
 SplitSeed = Annotated[
     int, typer.Option("--split-seed", help="For splits that the data lacks; the same for all members of an ensemble.")
 ]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--group-pattern",
+        metavar="REGEX",
+        help="File names with the same match, such as '^[^_]+' or 'patient([0-9]+)', stay in one split.",
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option("--allow", metavar="NAME", help="Train in spite of this finding of the doctor's; may be repeated."),
+]
 CacheSize = Annotated[
     float,
     typer.Option("--cache-size", metavar="GB", help="Bound of the cache of frozen networks' outputs; 0: no cache."),
@@ -319,7 +333,8 @@ Rule = Annotated[
     typer.Option(
         "--rule",
         metavar="NAME",
-        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; auto: the one that val supports.",
+        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, wise-ft; "
+        "of features: concat; auto: the one that val supports.",
     ),
 ]
 Distill = Annotated[

@@ -16,6 +16,7 @@ from tl_kit.runtime import decode_pool, free_memory
 
 __all__ = ["PixelStore", "read_pixels"]
 
+
 def read_pixels(path: Path, preprocessing: Preprocessing, *, crop: bool) -> Tensor:
     """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized. Raises ImageError."""
     image = decode(path, min_side=preprocessing.min_side)

@@ -84,4 +84,3 @@ def _shape(value: object) -> tuple[int, ...] | None:
     except ValueError:
         return None
     return array.shape if array.dtype.kind in "if" and bool(np.isfinite(array).all()) else None
-

@@ -80,6 +80,7 @@ def build_fold_receipt(
     return {
         "rule": rule,
         "parameters": {},
+        "derived": None,
         "images": {"val": None, "test": None if test is None else len(test.labels)},
         "members": _members(checkpoints, rule, test),
         "ensemble": {

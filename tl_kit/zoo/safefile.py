@@ -114,9 +114,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(name: str, value: object, first: int) -> Entry:
-    shape, place, kind = (value.get(key) for key in ("shape", "data_offsets", "dtype")) if isinstance(
-        value, dict
-    ) else (None, None, None)
+    shape, place, kind = (
+        (value.get(key) for key in ("shape", "data_offsets", "dtype"))
+        if isinstance(value, dict)
+        else (None, None, None)
+    )
     if not _counts(shape) or not _counts(place) or len(place) != 2:
         raise ValueError(f"{name[:80]} has no shape or place in its header")
     if not isinstance(kind, str) or kind not in _TYPES:
