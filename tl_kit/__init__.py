@@ -26,6 +26,8 @@ from tl_kit.config import (
     RangeTestConfig,
     RegularizationConfig,
     RuntimeConfig,
+    SaveConfig,
+    SoupConfig,
     StoreConfig,
 )
 from tl_kit.errors import TlKitError
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         models,
         plan,
         predict,
+        resume,
     )
 
 __all__ = [
@@ -72,6 +75,8 @@ __all__ = [
     "RangeTestConfig",
     "RegularizationConfig",
     "RuntimeConfig",
+    "SaveConfig",
+    "SoupConfig",
     "StoreConfig",
     "TlKitError",
     "__version__",
@@ -85,6 +90,7 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "resume",
 ]
 
 

@@ -38,10 +38,13 @@ __all__ = [
     "RegularizationConfig",
     "RuleFitConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "ScheduleDefaults",
     "Selection",
     "ShortcutConfig",
+    "SoupConfig",
     "StoreConfig",
+    "TrustConfig",
 ]
 
 
@@ -66,9 +69,13 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread."""
+    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+
+    So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    """
 
     max_pixels: int = 2**27
+    max_scans: int = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +166,23 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+
+    ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
+    model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
+    model's arguments; ``text`` the longest text, in characters; ``modules`` the most layers and tensors of a model.
+    """
+
+    json_bytes: int = 2**28
+    side: int = 4096
+    number: int = 1_000_000
+    items: int = 10_000
+    text: int = 1000
+    modules: int = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,6 +378,18 @@ class AutoPolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """How often a run saves its state, from which ``--resume`` goes on.
+
+    ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
+    of the time.
+    """
+
+    every: float = 30.0
+    most_share: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -399,6 +435,7 @@ class FinetuneConfig:
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
+    save: SaveConfig = SaveConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
@@ -418,7 +455,8 @@ class RuleFitConfig:
 
     ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
     ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse
-    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``.
+    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``, and ``concat``
+    where a step of its fit takes more than ``concat_multiplications`` (images x features x classes).
     """
 
     folds: int = 5
@@ -427,13 +465,27 @@ class RuleFitConfig:
     greedy_share: float = 0.5
     stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     stack_parameters: int = 20_000
+    concat_multiplications: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupConfig:
+    """Averages of weights: the ``alphas`` that wise-ft tries, the share of the fine-tuned model.
+
+    BatchNorm's statistics are estimated on at most ``batchnorm_images`` training images.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    batchnorm_images: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold.
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``soups`` is for
+    averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
+    that decoded images may take in both.
     """
 
     checkpoints: tuple[Path, ...]
@@ -442,6 +494,10 @@ class EnsembleConfig:
     rule: str = "mean"
     calibrate: bool = True
     fit: RuleFitConfig = RuleFitConfig()
+    soups: SoupConfig = SoupConfig()
+    head: HeadConfig = HeadConfig()
+    store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
     seed: int = 0
     bootstrap: int = 2000
     default_out: str = "ensembles"

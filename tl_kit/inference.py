@@ -168,10 +168,15 @@ class Scorer:
             return forward_rows(self.model, images).float().cpu()
 
 
-def run_models(passes: Sequence[Pass], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
-    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
+def run_models(
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int = 0, reporter: Reporter = SILENT
+) -> list[Tensor]:
+    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order.
+
+    Several passes take turns as in :func:`run_probabilities`.
+    """
     outputs: list[list[Tensor]] = [[] for _ in passes]
-    for index, output in _run(passes, reader, reporter, 0):
+    for index, output in _run(passes, reader, reporter, pixel_bytes):
         outputs[index].append(output)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 
