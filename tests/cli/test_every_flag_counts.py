@@ -49,7 +49,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "img_size": ("--img-size", 48),
     "seed": ("--seed", 1),
     "split_seed": ("--split-seed", 1),
-    "group_pattern": ("--group-pattern", "[0-3]"),
+    "group_pattern": ("--group-pattern", "-([0-9]+)"),
     "views": ("--views", 1),
     "cache_size": ("--cache-size", 0),  # no views of the trunk's outputs: new ones every epoch
     "runtime": ("--runtime", "plain"),

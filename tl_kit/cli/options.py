@@ -303,7 +303,11 @@ GroupPattern = Annotated[
 ]
 Allow = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="NAME", help="Train in spite of this finding of the doctor's; may be repeated."),
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Train in spite of class-missing, group-leak, label-conflict or split-leak; may be repeated.",
+    ),
 ]
 CacheSize = Annotated[
     float,
