@@ -8,6 +8,7 @@ from recipes.gradual_unfreezing import gradual_unfreezing
 from recipes.kfold_ensemble import kfold_ensemble
 from recipes.linear_probe import linear_probe
 from recipes.lp_ft import lp_ft
+from recipes.mc_dropout import mc_dropout
 from recipes.polyak_average import polyak_average
 from recipes.snapshot_ensemble import snapshot_ensemble
 
@@ -20,6 +21,7 @@ __all__ = [
     "kfold_ensemble",
     "linear_probe",
     "lp_ft",
+    "mc_dropout",
     "polyak_average",
     "snapshot_ensemble",
 ]

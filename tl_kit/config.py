@@ -19,6 +19,7 @@ __all__ = [
     "DecodeConfig",
     "DemoConfig",
     "DemoMember",
+    "DistillConfig",
     "DoctorConfig",
     "EnsembleConfig",
     "EstimateConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "HeadConfig",
     "LikenessConfig",
     "LoopConfig",
+    "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
     "OptimizerDefaults",
@@ -237,6 +239,14 @@ class CropConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class McDropoutConfig:
+    """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
+
+    seed: int = 0
+    rows: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """How a training image is varied, in this order.
 
@@ -407,6 +417,19 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
+
+    ``temperature`` softens what teacher and student say before they are compared; ``weight`` is the share of that
+    comparison in the loss, the rest is the labels'.
+    """
+
+    teacher: Path
+    temperature: float = 2.0
+    weight: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -459,6 +482,7 @@ class FinetuneConfig:
     late: int | None = None
     plot: bool = False
     save: SaveConfig = SaveConfig()
+    distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
@@ -514,7 +538,8 @@ class SoupConfig:
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``soups`` is for
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
+    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
     averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
     that decoded images may take in both.
     """
@@ -533,6 +558,7 @@ class EnsembleConfig:
     bootstrap: int = 2000
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
     runtime: RuntimeConfig = RuntimeConfig()
 
 

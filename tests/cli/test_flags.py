@@ -121,13 +121,20 @@ def test_ensemble_flags(calls: Calls) -> None:
 def test_evaluate_flags(calls: Calls) -> None:
     tlkit("evaluate", "a", "--data", "imgs")
     tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
-    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, "crops": None})
-    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", "crops": None})
+    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, "crops": None, "mc_dropout": None})
+    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", "crops": None, "mc_dropout": None})
 
 
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
-    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {"crops": None})
+    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {"crops": None, "mc_dropout": None})
+
+
+def test_passes_with_dropout_of_the_commands_that_predict(calls: Calls) -> None:
+    tlkit("evaluate", "a", "--data", "imgs", "--mc-dropout", "7")
+    tlkit("predict", "a", "z.png", "--mc-dropout", "7")
+    tlkit("ensemble", "a", "b", "--mc-dropout", "7")
+    assert [call[1].get("mc_dropout") or call[0][0].mc_dropout for call in calls] == [7] * 3
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from tl_kit.api.catalog import models
 from tl_kit.api.demonstration import demo
 from tl_kit.api.diagnosis import doctor
+from tl_kit.api.distillation import Distillation, check_student, distill, student_config
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.evaluation import Evaluation, evaluate
 from tl_kit.api.finetuning import FinetuneResult, finetune
@@ -15,6 +16,7 @@ from tl_kit.api.resuming import resume
 
 __all__ = [
     "CrossValidation",
+    "Distillation",
     "EnsembleResult",
     "Evaluation",
     "FinetuneResult",
@@ -22,8 +24,10 @@ __all__ = [
     "Plan",
     "Prediction",
     "Predictor",
+    "check_student",
     "cross_validate",
     "demo",
+    "distill",
     "doctor",
     "ensemble",
     "evaluate",
@@ -34,4 +38,5 @@ __all__ = [
     "plan",
     "predict",
     "resume",
+    "student_config",
 ]

@@ -22,6 +22,7 @@ from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, apply_trainable, labels_of
 from tl_kit.api.settings import resolve
+from tl_kit.api.teacher import teach
 from tl_kit.api.unfinished import UNFINISHED, Unfinished, check_unchanged, facts
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest
@@ -113,6 +114,7 @@ def finetune_on(
         if unfinished is not None:
             check_unchanged(run, own)
         _save_meta(run, status="running", resume=facts(run, own, policy=None))
+        teach(run)
         _settle(run)
         resumable = facts(run, own, policy=str(run.policy))
         if run.writes:

@@ -25,6 +25,7 @@ from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Manifest
 from tl_kit.data.scan import scan
+from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
 from tl_kit.training.checkpoint import FOLDS
@@ -103,6 +104,8 @@ def cross_validate(
     cross-validation, which ended early and is taken up again.
     """
     check(config)
+    if config.distill is not None:
+        raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
     check_folds(folds)
     started = time.perf_counter()
     accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")

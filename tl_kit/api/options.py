@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from tl_kit.api.balance import check_balance
+from tl_kit.api.teacher import check_distill
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
 from tl_kit.data.findings import BLOCKING
 from tl_kit.errors import ConfigError
@@ -60,6 +61,7 @@ def check(config: FinetuneConfig) -> None:
         if name not in BLOCKING:
             raise ConfigError(f"--allow {name}: known are {', '.join(BLOCKING)}")
     check_balance(config)
+    check_distill(config)
     _check_kept(config)
     _check_loop(config.loop)
     _check_regularization(config.regularization)
@@ -196,6 +198,8 @@ def gradient_options(config: FinetuneConfig) -> list[str]:
     ]
     if config.runtime.compile == "on":
         flags.append("--compile")
+    if config.distill is not None:
+        flags.append("--distill")
     return flags
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tl_kit.api.balance import Balance
 from tl_kit.api.unfinished import Unfinished
@@ -72,6 +72,7 @@ class Run:
     ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
     must be here before the first step. ``unfinished``: the run that this one takes up again. ``content`` is the content
     hash of the whole data set, where the training images are a sample of it.
+    ``soft_targets``: of a teacher, by the digests of training images.
     """
 
     config: FinetuneConfig
@@ -93,6 +94,7 @@ class Run:
     dry: bool = False
     content: str | None = None
     unfinished: Unfinished | None = None
+    soft_targets: Mapping[str, Tensor] | None = None
     parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 

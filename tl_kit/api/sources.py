@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tl_kit.api.reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.api.run import Run, labels_of
+from tl_kit.api.teacher import TaughtSource
 from tl_kit.data.augmentation import TrainTransform, augment
 from tl_kit.data.manifest import Sample
 from tl_kit.data.mixing import mix
@@ -123,12 +124,16 @@ def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, 
     if run.config.cache.views is not None and (reuse is None or not run.augment.active):
         run.reporter.message("--views changes nothing here: the frozen part runs every time, or images are not varied")
     if reuse is None:
-        return PlainSource(run), None
+        return _taught(run, PlainSource(run)), None
     views = choose_views(run, reuse, epochs=epochs)
     if views:
         run.reporter.message(f"the frozen part runs once on each of {views} augmented views of an image")
-    source: Source = ReusedSource(run, reuse, views=views)
-    return source, views
+    return _taught(run, ReusedSource(run, reuse, views=views)), views
+
+
+def _taught(run: Run, source: Source) -> Source:
+    """With the teacher's probabilities beside the labels, where the run has one."""
+    return source if run.config.distill is None else TaughtSource(run, source)
 
 
 def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:

@@ -46,6 +46,7 @@ __all__ = [
     "DataOfMembers",
     "DataToTrain",
     "Debug",
+    "Distill",
     "DropConnect",
     "DropPath",
     "Dropout",
@@ -63,6 +64,7 @@ __all__ = [
     "Late",
     "LayerDecay",
     "Lr",
+    "McDropout",
     "Members",
     "Mixup",
     "Model",
@@ -96,6 +98,7 @@ __all__ = [
     "crop_config",
     "learning_rate",
     "save_config",
+    "views_text",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -300,7 +303,11 @@ GroupPattern = Annotated[
 ]
 Allow = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="NAME", help="Train in spite of this finding of the doctor's; may be repeated."),
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Train in spite of class-missing, group-leak, label-conflict or split-leak; may be repeated.",
+    ),
 ]
 CacheSize = Annotated[
     float,
@@ -351,6 +358,14 @@ Scales = Annotated[
         help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
     ),
 ]
+McDropout = Annotated[
+    int | None,
+    typer.Option(
+        "--mc-dropout",
+        metavar="T",
+        help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",
+    ),
+]
 Rule = Annotated[
     str,
     typer.Option(
@@ -358,6 +373,14 @@ Rule = Annotated[
         metavar="NAME",
         help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, wise-ft; "
         "of features: concat; auto: the one that val supports.",
+    ),
+]
+Distill = Annotated[
+    str | None,
+    typer.Option(
+        "--distill",
+        metavar="STUDENT",
+        help="Then fine-tune this timm model on the ensemble's probabilities as well, into the ensemble's folder.",
     ),
 ]
 Calibrate = Annotated[
@@ -382,6 +405,11 @@ def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
     except ValueError:
         raise ConfigError(f"--scales {scales}: must be numbers with commas between, such as 1,1.15") from None
     return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)
+
+
+def views_text(crops: CropConfig, mc_dropout: int) -> str:
+    """What is averaged over an image, in words."""
+    return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)
 
 
 def learning_rate(text: str | None) -> float | Literal["auto"] | None:

@@ -58,12 +58,14 @@ class Checkpoint:
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write ``config.json``: what timm needs to build the model, and the class names."""
+    """Write ``config.json``: what timm needs to build the model, its rate of dropout included, and the class names."""
     data = {name: getattr(preprocessing, name) for name in Preprocessing.__dataclass_fields__}
-    write_atomically(
-        folder / CONFIG,
-        lambda path: save_config_for_hf(model, str(path), {"label_names": list(classes)}, data_config=data),
-    )
+    recorded = getattr(model, "_model_args", {})  # timm writes all of it but drop rates
+    config = {
+        "label_names": list(classes),
+        "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
+    }
+    write_atomically(folder / CONFIG, lambda path: save_config_for_hf(model, str(path), config, data_config=data))
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
