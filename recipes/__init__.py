@@ -4,6 +4,7 @@ from recipes.average_ensemble import average_ensemble
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
+from recipes.greedy_soup import greedy_soup
 from recipes.linear_probe import linear_probe
 from recipes.lp_ft import lp_ft
 
@@ -12,6 +13,7 @@ __all__ = [
     "finetune_last_layers",
     "full_finetune",
     "gradual_unfreezing",
+    "greedy_soup",
     "linear_probe",
     "lp_ft",
 ]

@@ -45,9 +45,9 @@ def test_the_best_of_many_guesses_is_not_taken_for_good():
     """Each option has learnt a few images by heart, one many of them: out of fold, none is better than chance."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 10)
-    options = rng.dirichlet(np.ones(4), (400, 40))
+    options = rng.dirichlet(np.ones(4), (150, 40))
     folds = stratified_folds(labels, 5, seed=0)
-    chosen, pooled = choose_out_of_fold(best_of(400), options.__getitem__, labels, folds=folds, calibrate=False)
+    chosen, pooled = choose_out_of_fold(best_of(150), options.__getitem__, labels, folds=folds, calibrate=False)
     chance = np.mean([metrics.nll(option, labels) for option in options])
     assert metrics.nll(options[chosen], labels) < chance - 0.4
     assert metrics.nll(pooled, labels) > chance - 0.2

@@ -34,8 +34,6 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     Raises MemberError for a member without a linear classifier; ConfigError for too few images or, under ``auto``, for
     so many that the fit would take too long.
     """
-    if len(evidence.labels) < 2:
-        raise ConfigError(f"rule {_NAME}: one validation image is too few to choose by; choose another --rule")
     features = MemberFeatures(evidence, scratch)
     work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
     if auto and work > evidence.config.fit.concat_multiplications:

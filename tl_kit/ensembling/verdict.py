@@ -117,7 +117,8 @@ def _cost(receipt: Receipt) -> str:
     cost = receipt["cost"]
     if cost is None:
         return ""
+    passes = "1 forward pass" if cost["forward_passes"] == 1 else f"{cost['forward_passes']} forward passes"
     return (
-        f"An image: {cost['forward_passes']} forward passes, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
+        f"An image: {passes}, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
         f"{cost['parameters'] / 1e6:.1f} million parameters, {cost['weight_bytes'] / 2**20:.0f} MiB of weights."
     )
