@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"_process", "_version", "config", "errors", "measurement", "metrics", "precision", "reporting", "runtime"}
+BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
+BASE |= {"runtime", "stopping", "untrusted"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -29,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "measurement": {"config", "errors", "runtime"},
     "metrics": {"errors"},
     "runtime": {"config", "errors"},
-    **{name: set() for name in ("_version", "config", "errors", "precision", "reporting")},
+    "untrusted": {"config", "errors"},
+    **{name: set() for name in ("_version", "config", "display", "errors", "precision", "reporting", "stopping")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 

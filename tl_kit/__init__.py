@@ -26,6 +26,7 @@ from tl_kit.config import (
     RangeTestConfig,
     RegularizationConfig,
     RuntimeConfig,
+    SaveConfig,
     SoupConfig,
     StoreConfig,
 )
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         models,
         plan,
         predict,
+        resume,
     )
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "RangeTestConfig",
     "RegularizationConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "SoupConfig",
     "StoreConfig",
     "TlKitError",
@@ -87,6 +90,7 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "resume",
 ]
 
 

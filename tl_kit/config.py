@@ -25,6 +25,7 @@ __all__ = [
     "FinetuneConfig",
     "FoldsConfig",
     "HeadConfig",
+    "LikenessConfig",
     "LoopConfig",
     "MembersConfig",
     "ModelsConfig",
@@ -37,10 +38,13 @@ __all__ = [
     "RegularizationConfig",
     "RuleFitConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "ScheduleDefaults",
     "Selection",
+    "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",
+    "TrustConfig",
 ]
 
 
@@ -51,27 +55,67 @@ Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed."""
+    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed.
+
+    ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
+    bracketed part, where it has one) are one group, unless a CSV says otherwise.
+    """
 
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     split_seed: int = 0
+    group_pattern: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread."""
+    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+
+    So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    """
 
     max_pixels: int = 2**27
+    max_scans: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikenessConfig:
+    """Images are alike if their perceptual hashes differ in at most ``hash_bits`` of 63 and their details correlate.
+
+    The two thresholds were set by ``benchmarks/near_duplicates.py``; docs/data.md has its figures.
+    """
+
+    hash_bits: int = 12
+    similarity: float = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortcutConfig:
+    """When a class counts as told without looking at what is shown.
+
+    ``excess``: recall minus false-positive rate, at least; ``false_alarms``: the share of data sets on which chance may
+    raise one, at most. A tree has ``leaf`` images a leaf at least, and is cross-validated over ``folds``.
+    """
+
+    excess: float = 0.5
+    false_alarms: float = 1e-3
+    folds: int = 5
+    leaf: int = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
-    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side."""
+    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side.
+
+    An image is near-empty if 98 % of its thumbnail lies within ``empty_levels`` of the 256 levels, in every channel.
+    """
 
     min_images: int = 5
     max_imbalance: float = 10.0
     min_side: int = 32
+    empty_levels: float = 12.0
+    likeness: LikenessConfig = LikenessConfig()
+    shortcuts: ShortcutConfig = ShortcutConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +166,23 @@ class StoreConfig:
     """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
 
     memory_share: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+
+    ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
+    model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
+    model's arguments; ``text`` the longest text, in characters; ``modules`` the most layers and tensors of a model.
+    """
+
+    json_bytes: int = 2**28
+    side: int = 4096
+    number: int = 1_000_000
+    items: int = 10_000
+    text: int = 1000
+    modules: int = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +378,18 @@ class AutoPolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """How often a run saves its state, from which ``--resume`` goes on.
+
+    ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
+    of the time.
+    """
+
+    every: float = 30.0
+    most_share: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -326,6 +399,9 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
+    split-leak.
     """
 
     model: str
@@ -353,11 +429,13 @@ class FinetuneConfig:
     regularization: RegularizationConfig = RegularizationConfig()
     balance: BalanceMethod = "auto"
     select: Selection = "auto"
+    allow: tuple[str, ...] = ()
     uneven: BalanceConfig = BalanceConfig()
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
+    save: SaveConfig = SaveConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()

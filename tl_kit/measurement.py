@@ -150,7 +150,7 @@ def _read(file: Path) -> Decision | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         rates = {str(k): float(v) for k, v in content["images_per_second"].items()}
         decision = Decision(str(content["precision"]), rates, str(content.get("model", "")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return decision if decision.precision in PRECISIONS else None
 

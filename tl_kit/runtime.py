@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ __all__ = [
     "available_cores",
     "decode_pool",
     "detect",
+    "free_memory",
     "keep_memory",
     "prepare_process",
     "trim_memory",
@@ -36,7 +38,8 @@ __all__ = [
 
 PRECISIONS = ("fp32", "bf16")
 
-_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP = Path("/sys/fs/cgroup")
+_CPU_LIMIT = _CGROUP / "cpu.max"
 
 # mallopt(3), from malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -87,6 +90,16 @@ def available_cores() -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return cores
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: the machine's, or less where a container (cgroup v2) bounds them."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())  # "max" where there is none
+        return min(free, max(0, limit - int((_CGROUP / "memory.current").read_text())))
+    except (OSError, ValueError):
+        return free
 
 
 @lru_cache(maxsize=1)

@@ -47,14 +47,15 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "img_size": ("--img-size", 48),
     "seed": ("--seed", 1),
     "split_seed": ("--split-seed", 1),
+    "group_pattern": ("--group-pattern", "[0-3]"),
     "views": ("--views", 1),
     "cache_size": ("--cache-size", 0),  # no views of the trunk's outputs: new ones every epoch
     "runtime": ("--runtime", "plain"),
 }
 # Tested below: it gives other weights where the figures of validation disagree.
 BY_SCORES = {"select"}
-# Tested below, or in other files: they change where and how something is shown, and not the weights.
-OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile", "folds"}
+# Tested below, or in other files: they change where and how something is shown, or what stops, and not the weights.
+OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile", "folds", "allow"}
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
     shared = ("--policy=last:3", "--epochs=7", "--batch-size=5", "--lr=3e-4", "--optimizer=lion", "--schedule=wsd")
     shared += ("--layer-decay=0.8", "--balance=loss", "--select=nll", "--augment=light", "--batchnorm=frozen")
     shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
-    shared += ("--runtime=plain",)
+    shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+")
     for command in ("plan", "finetune"):
         tlkit(command, "resnet18", "--data", "imgs", *shared)
     assert calls[0] == calls[1]
@@ -78,6 +78,8 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
         ("--seed", "4", "seed", 4),
         ("--split-seed", "9", "split", DataConfig(split_seed=9)),
         ("--out", "here", "out", Path("here")),
+        ("--group-pattern", "^a", "split", DataConfig(group_pattern="^a")),
+        ("--allow", "split-leak", "allow", ("split-leak",)),
     ],
 )
 def test_each_flag_of_finetune_sets_its_field(

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 
 from tl_kit.api.balance import check_balance
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
+from tl_kit.data.findings import BLOCKING
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
@@ -55,6 +56,9 @@ def check(config: FinetuneConfig) -> None:
     if config.regularization.l2_sp and config.weights == "none":
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
     require_known("head solver", config.head.solver, HEAD_ONLY)
+    for name in config.allow:
+        if name not in BLOCKING:
+            raise ConfigError(f"--allow {name}: known are {', '.join(BLOCKING)}")
     check_balance(config)
     _check_loop(config.loop)
     _check_regularization(config.regularization)

@@ -128,7 +128,7 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
         root, limit = _temporary(run), sys.maxsize
     for cut in cuts:
         store = FeatureStore(root, _key(run, cut), limit)
-        proof = _known_proof(store) or _prove(run, cut, store)
+        proof = _known_proof(store, run.preprocessing.input_size) or _prove(run, cut, store)
         if proof is not None:
             break
     else:
@@ -225,14 +225,17 @@ class _Proof:
     row_bytes: int
 
 
-def _known_proof(store: FeatureStore) -> _Proof | None:
-    """What an earlier run has proved under the same key."""
+def _known_proof(store: FeatureStore, image_shape: tuple[int, ...]) -> _Proof | None:
+    """What an earlier run has proved under the same key; None too where the file says what it cannot."""
     try:
         content = json.loads((store.root / store.key / _PROOF).read_text(encoding="utf-8"))
         shape = tuple(int(side) for side in content["image_shape"])
-        return _Proof(bool(content["direct"]), shape, int(content["row_bytes"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        proof = _Proof(bool(content["direct"]), shape, int(content["row_bytes"]))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    sides = zip(proof.image_shape, image_shape, strict=False)
+    fits = len(proof.image_shape) == len(image_shape) and all(0 < side <= own for side, own in sides)
+    return proof if fits and proof.row_bytes > 0 else None
 
 
 def _prove(run: Run, cut: str, store: FeatureStore) -> _Proof | None:

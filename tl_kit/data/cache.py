@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import psutil
 from torch import Tensor
 
 from tl_kit.config import StoreConfig
@@ -13,21 +12,9 @@ from tl_kit.data.decode import decode
 from tl_kit.data.manifest import Exclusion, Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import ImageError
-from tl_kit.runtime import decode_pool
+from tl_kit.runtime import decode_pool, free_memory
 
-__all__ = ["PixelStore", "free_memory", "read_pixels"]
-
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: the machine's, or less where a container (cgroup v2) bounds them."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())  # "max" where there is none
-        return min(free, max(0, limit - int((_CGROUP / "memory.current").read_text())))
-    except (OSError, ValueError):
-        return free
+__all__ = ["PixelStore", "read_pixels"]
 
 
 def read_pixels(path: Path, preprocessing: Preprocessing, *, crop: bool) -> Tensor:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tl_kit.config import CropConfig
@@ -15,6 +14,8 @@ from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.training.checkpoint import CONFIG, META, WEIGHTS
 from tl_kit.training.files import write_json
+from tl_kit.training.meta import check_classes, check_format
+from tl_kit.untrusted import check_inside, is_plain_relative, read_json
 
 __all__ = ["PICTURE", "EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
 
@@ -74,24 +75,21 @@ def write_ensemble(
 def read_ensemble(folder: Path) -> EnsembleFolder:
     """Raises CheckpointError if ``ensemble.json`` is broken, of another format, or points outside the folder."""
     path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") not in _READABLE:
-        raise CheckpointError(f"{path}: not in a format that this version of tl-kit reads")
-    names, classes = _strings(content.get("members")), _strings(content.get("classes"))
-    if not names or not classes:
-        raise CheckpointError(f"{path}: members or classes are missing or broken")
+    content = read_json(path, error=CheckpointError, folder=folder)
+    check_format(content, path, readable=_READABLE)
+    names, classes = _strings(content.get("members")), check_classes(content.get("classes"), path)
+    if not names or len(set(names)) < len(names):
+        raise CheckpointError(f"{path}: members are missing, or named twice")
     try:
         rule = FittedRule.from_dict(content, members=len(names), classes=len(classes))
     except ValueError as error:
         raise CheckpointError(f"{path}: the rule is broken: {error}") from error
     for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if not is_plain_relative(name):
             raise CheckpointError(f"{path}: member {name!r} lies outside the ensemble's folder")
+        check_inside(folder / name, folder, error=CheckpointError)
     crops = _crops(content, path)
-    return EnsembleFolder(folder, tuple(folder / name for name in names), tuple(classes), rule, crops, content)
+    return EnsembleFolder(folder, tuple(folder / name for name in names), classes, rule, crops, content)
 
 
 def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:
