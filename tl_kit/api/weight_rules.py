@@ -15,7 +15,7 @@ from tl_kit.api.concatenated import concat
 from tl_kit.api.derived_members import write_member
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.mixtures import Mixtures
-from tl_kit.ensembling.derived import Derived, choose_out_of_fold, tried
+from tl_kit.ensembling.derived import Derived, Loss, choose_out_of_fold, tried
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.mixing import Mix, Options, Score, greedy_soup, uniform_soup, wise_ft
 from tl_kit.ensembling.selection import Candidate, with_temperature
@@ -63,9 +63,7 @@ def _wise_ft(evidence: Evidence, mixtures: Callable[[], Mixtures]) -> Candidate:
     return _mixed(evidence, mixtures(), "wise-ft", choose, tuned=1 - probe)
 
 
-def _mixed(
-    evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *, tuned: int | None = None
-) -> Candidate:
+def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *, tuned: int | None = None) -> Candidate:
     """A rule that ends in one average of weights, which may be a single member; α is the weight of ``tuned``."""
     labels, calibrate = evidence.labels, evidence.config.calibrate
     by_score = partial(choose, mixtures.options)
@@ -76,7 +74,7 @@ def _mixed(
     fallback = None
     if chosen.member is not None:
         best = mixtures.members[chosen.member].path
-        fallback = f"no average is better on validation than {best} alone"
+        fallback = f"no average keeps up on validation with {best} alone, in accuracy and NLL"
         evidence.reporter.message(f"{rule}: {fallback}, which is taken")
     record = {
         "rule": rule,
@@ -96,9 +94,7 @@ def _mixed(
     return with_temperature(FittedRule(), pooled, labels, **options)
 
 
-def _record(
-    evidence: Evidence, mixtures: Mixtures, chosen: Mix, scores: Mapping[Mix, Mapping[str, float]]
-) -> dict[str, Any]:
+def _record(evidence: Evidence, mixtures: Mixtures, chosen: Mix, scores: Mapping[Mix, Loss]) -> dict[str, Any]:
     """The ingredients with their weights, and every average that was in question, weights in the order given."""
 
     def weights(mix: Mix) -> list[float]:
@@ -116,9 +112,16 @@ def _record(
         ],
         "batchnorm": statistics(chosen),
         "batchnorm_images": mixtures.images if chosen.reestimated else None,
+        "batchnorm_augment": mixtures.augment_name if chosen.reestimated else None,
         "averages_scored": mixtures.scored,
         "tried": [
-            {"weights": weights(mix), "batchnorm": statistics(mix), **found, "chosen": mix == chosen}
-            for mix, found in scores.items()
+            {
+                "weights": weights(mix),
+                "batchnorm": statistics(mix),
+                "accuracy": 1 - loss.error,
+                "nll": loss.nll,
+                "chosen": mix == chosen,
+            }
+            for mix, loss in scores.items()
         ],
     }

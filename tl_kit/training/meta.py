@@ -78,6 +78,8 @@ def _wrong_split(split: object) -> Iterator[str]:
         value = split.get(name, default)
         if isinstance(default, int):
             fits = type(value) is int and 0 <= value < 2**63
+        elif default is None:
+            fits = value is None or (isinstance(value, str) and len(value) <= TrustConfig.text)
         else:
             fits = plain_number(value, 0, 1)
         if not fits:
