@@ -39,7 +39,7 @@ class Mixtures:
         self.evidence = evidence
         predictor = evidence.predictor
         self.members = [predictor.members[index] for index in evidence.order]
-        check_ingredients(self.members)
+        check_ingredients(predictor.members)
         self._columns = [predictor.columns[index] for index in evidence.order]
         for member, columns in zip(self.members, self._columns, strict=True):
             aligned_state(member, columns)  # refused before anything is computed
