@@ -19,6 +19,7 @@ __all__ = [
     "DecodeConfig",
     "DemoConfig",
     "DemoMember",
+    "DistillConfig",
     "DoctorConfig",
     "EnsembleConfig",
     "EstimateConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "HeadConfig",
     "LikenessConfig",
     "LoopConfig",
+    "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
     "OptimizerDefaults",
@@ -44,13 +46,17 @@ __all__ = [
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",
+    "SwaConfig",
     "TrustConfig",
+    "Vary",
+    "VaryConfig",
 ]
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
+Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +239,14 @@ class CropConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class McDropoutConfig:
+    """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
+
+    seed: int = 0
+    rows: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """How a training image is varied, in this order.
 
@@ -282,7 +296,8 @@ class RegularizationConfig:
 
     ``l1``, ``l2`` and ``l2_sp`` are strengths of penalties added to the loss; ``dropout``, ``drop_connect`` and
     ``drop_path`` probabilities of dropping activations, weights of linear layers, and residual branches;
-    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights.
+    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights; ``swa``
+    whether a uniform average of them is tried at the end (``SwaConfig``).
     """
 
     l1: float = 0.0
@@ -295,6 +310,18 @@ class RegularizationConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float | None = None
+    swa: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwaConfig:
+    """Stochastic weight averaging: of the epochs (``cyclic``: cycles) that end after this share of the run.
+
+    ``schedule`` is that of the rate where the user names none.
+    """
+
+    start: float = 0.75
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,6 +417,19 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
+
+    ``temperature`` softens what teacher and student say before they are compared; ``weight`` is the share of that
+    comparison in the loss, the rest is the labels'.
+    """
+
+    teacher: Path
+    temperature: float = 2.0
+    weight: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -399,6 +439,9 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
+    ``late`` that of the last epochs of which one is.
 
     ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
     split-leak.
@@ -434,8 +477,12 @@ class FinetuneConfig:
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
+    swa: SwaConfig = SwaConfig()
+    snapshots: int | None = None
+    late: int | None = None
     plot: bool = False
     save: SaveConfig = SaveConfig()
+    distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
@@ -447,6 +494,14 @@ class FoldsConfig:
 
     folds: int = 5
     shown: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaryConfig:
+    """Members of an ensemble by one command: how many, and in what they differ."""
+
+    members: int = 5
+    vary: Vary = "seed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,7 +538,8 @@ class SoupConfig:
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``soups`` is for
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
+    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
     averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
     that decoded images may take in both.
     """
@@ -502,6 +558,7 @@ class EnsembleConfig:
     bootstrap: int = 2000
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
     runtime: RuntimeConfig = RuntimeConfig()
 
 

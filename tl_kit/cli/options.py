@@ -18,7 +18,9 @@ from tl_kit.config import (
     SaveConfig,
     ScheduleDefaults,
     Selection,
+    VaryConfig,
 )
+from tl_kit.config import Vary as VaryNames
 from tl_kit.errors import ConfigError
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "DataOfMembers",
     "DataToTrain",
     "Debug",
+    "Distill",
     "DropConnect",
     "DropPath",
     "Dropout",
@@ -58,8 +61,11 @@ __all__ = [
     "Json",
     "L2Sp",
     "LabelSmoothing",
+    "Late",
     "LayerDecay",
     "Lr",
+    "McDropout",
+    "Members",
     "Mixup",
     "Model",
     "ModelToTrain",
@@ -79,9 +85,12 @@ __all__ = [
     "ScheduleOpt",
     "Seed",
     "Select",
+    "Snapshots",
     "Split",
     "SplitSeed",
+    "Swa",
     "Top",
+    "Vary",
     "Views",
     "Warmup",
     "WeightDecay",
@@ -89,6 +98,7 @@ __all__ = [
     "crop_config",
     "learning_rate",
     "save_config",
+    "views_text",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -205,6 +215,19 @@ Cutmix = Annotated[float, typer.Option("--cutmix", metavar="ALPHA", help="Paste 
 Ema = Annotated[
     float | None, typer.Option("--ema", metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
 ]
+Swa = Annotated[
+    bool,
+    typer.Option("--swa", help="Average the weights of the later epochs, and keep that where val finds it no worse."),
+]
+Snapshots = Annotated[
+    int | None,
+    typer.Option(
+        "--snapshots", metavar="M", help="Cycles of the rate (--schedule cyclic), a checkpoint at each one's end."
+    ),
+]
+Late = Annotated[
+    int | None, typer.Option("--late", metavar="M", help="Keep a checkpoint of each of the last M epochs as well.")
+]
 Balance = Annotated[
     BalanceMethod,
     typer.Option(
@@ -240,6 +263,20 @@ Folds = Annotated[
     int | None,
     typer.Option(
         "--folds", metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."
+    ),
+]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members", metavar="N", help="Members of an ensemble: N runs on the same validation and test images."
+    ),
+]
+Vary = Annotated[
+    VaryNames | None,
+    typer.Option(
+        "--vary",
+        help="What members differ in; model, policy: names with commas between them "
+        f"(default with --members: {VaryConfig.vary}).",
     ),
 ]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]
@@ -321,6 +358,14 @@ Scales = Annotated[
         help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
     ),
 ]
+McDropout = Annotated[
+    int | None,
+    typer.Option(
+        "--mc-dropout",
+        metavar="T",
+        help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",
+    ),
+]
 Rule = Annotated[
     str,
     typer.Option(
@@ -328,6 +373,14 @@ Rule = Annotated[
         metavar="NAME",
         help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, wise-ft; "
         "of features: concat; auto: the one that val supports.",
+    ),
+]
+Distill = Annotated[
+    str | None,
+    typer.Option(
+        "--distill",
+        metavar="STUDENT",
+        help="Then fine-tune this timm model on the ensemble's probabilities as well, into the ensemble's folder.",
     ),
 ]
 Calibrate = Annotated[
@@ -352,6 +405,11 @@ def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
     except ValueError:
         raise ConfigError(f"--scales {scales}: must be numbers with commas between, such as 1,1.15") from None
     return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)
+
+
+def views_text(crops: CropConfig, mc_dropout: int) -> str:
+    """What is averaged over an image, in words."""
+    return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)
 
 
 def learning_rate(text: str | None) -> float | Literal["auto"] | None:

@@ -32,9 +32,12 @@ FloatArray = NDArray[np.float64]
 
 
 class SplitScores(TypedDict):
-    """Scores as :func:`tl_kit.metrics.summary` gives them; ``test`` is ``None`` without a test split."""
+    """Scores as :func:`tl_kit.metrics.summary` gives them; ``test`` is ``None`` without a test split.
 
-    val: dict[str, float]
+    ``val`` is ``None`` only for folds (:mod:`tl_kit.ensembling.fold_receipt`).
+    """
+
+    val: dict[str, float] | None
     test: dict[str, float] | None
 
 
@@ -58,10 +61,10 @@ class Gain(TypedDict):
 
 
 class Calibration(TypedDict):
-    """The temperature (1: none), and NLL and ECE before and after it; ``val`` is out of fold."""
+    """The temperature (1: none), and NLL and ECE before and after it; ``val`` is out of fold, ``None`` for folds."""
 
     temperature: float
-    val: dict[str, dict[str, float]]
+    val: dict[str, dict[str, float]] | None
     test: dict[str, dict[str, float]] | None
 
 
@@ -175,7 +178,11 @@ def build_receipt(
 
 def best_member(members: Sequence[MemberScores]) -> int:
     """Index of the highest validation accuracy; ties go to the lower validation NLL, then to the earlier member."""
-    return min(range(len(members)), key=lambda i: (-members[i]["val"]["accuracy"], members[i]["val"]["nll"]))
+    scores = [member["val"] for member in members]
+    if None in scores:
+        raise ValueError("members without validation scores cannot be ranked")
+    ranked = [(-each["accuracy"], each["nll"]) for each in scores if each is not None]
+    return min(range(len(members)), key=lambda i: ranked[i])
 
 
 def _members(

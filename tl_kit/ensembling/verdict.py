@@ -11,6 +11,10 @@ __all__ = ["findings", "verdict"]
 
 def verdict(receipt: Receipt) -> str:
     """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
+    if receipt["ensemble"]["val"] is None:
+        if receipt["ensemble"]["test"] is None:
+            return "Gain: not measured, every image was seen by a member."
+        return "Gain over the best member: not measured, folds leave no image by which to choose it."
     best = receipt["members"][best_member(receipt["members"])]["checkpoint"]
     gain = receipt["gain"]
     if gain is None:
@@ -87,6 +91,11 @@ def _statistics(made: dict[str, Any]) -> str:
 
 def _temperature(receipt: Receipt) -> str:
     found = receipt["calibration"]
+    if found["val"] is None:
+        return (
+            "No temperature: it would have to be fitted to images that no member has seen, and that of a single model "
+            "is not the mean's."
+        )
     if found["temperature"] == 1:
         return ""
     split = "val, out of fold" if found["test"] is None else "test"

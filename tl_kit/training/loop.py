@@ -27,6 +27,7 @@ __all__ = [
     "Indices",
     "Progress",
     "Task",
+    "better",
     "epoch_batches",
     "fit",
     "run_epoch",
@@ -150,7 +151,7 @@ def _end_epoch(task: Task, result: FitResult, row: dict[str, float]) -> None:
         result.progress = Progress()
         row |= {f"val_{name}": value for name, value in (scores or {}).items()}
         result.history.append({"epoch": float(epoch), **row})
-        if scores is None or result.best is None or _better(scores, result.best, task.select):
+        if scores is None or result.best is None or better(scores, result.best, task.select):
             task.on_best(epoch, scores)  # before anything is shown: what the user has seen is kept
             result.best_epoch, result.best = epoch, scores
     task.on_epoch(result.history[-1])
@@ -272,7 +273,7 @@ def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
+def better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
     """A higher ``select`` (lower for ``nll``); where equal, a lower NLL."""
     if select == "nll":
         return scores["nll"] < best["nll"]
