@@ -26,6 +26,7 @@ from tl_kit.config import (
     RangeTestConfig,
     RegularizationConfig,
     RuntimeConfig,
+    SaveConfig,
     StoreConfig,
 )
 from tl_kit.errors import TlKitError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         models,
         plan,
         predict,
+        resume,
     )
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "RangeTestConfig",
     "RegularizationConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "StoreConfig",
     "TlKitError",
     "__version__",
@@ -85,6 +88,7 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "resume",
 ]
 
 

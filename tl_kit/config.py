@@ -37,6 +37,7 @@ __all__ = [
     "RegularizationConfig",
     "RuleFitConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "ScheduleDefaults",
     "Selection",
     "StoreConfig",
@@ -334,6 +335,18 @@ class AutoPolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """How often a run saves its state, from which ``--resume`` goes on.
+
+    ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
+    of the time.
+    """
+
+    every: float = 30.0
+    most_share: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -375,6 +388,7 @@ class FinetuneConfig:
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
+    save: SaveConfig = SaveConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()

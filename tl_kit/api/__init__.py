@@ -10,6 +10,7 @@ from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.planning import Plan, plan
 from tl_kit.api.prediction import predict
 from tl_kit.api.predictor import Prediction, Predictor, load
+from tl_kit.api.resuming import resume
 
 __all__ = [
     "CrossValidation",
@@ -29,4 +30,5 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "resume",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from tl_kit import metrics
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed_form
+from tl_kit.api.configuration import to_json
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.outcome import Outcome
@@ -21,12 +22,15 @@ from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, apply_trainable, labels_of
 from tl_kit.api.settings import resolve
+from tl_kit.api.unfinished import UNFINISHED, Unfinished, check_unchanged, facts
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import TrainingError
-from tl_kit.freezing.policies import HEAD_FIRST
+from tl_kit.freezing.policies import HEAD_FIRST, parse_policy
 from tl_kit.reporting import SILENT, Reporter
+from tl_kit.stopping import TERMINATED, StoppedError
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
+from tl_kit.training.states import StateFolder
 
 __all__ = ["FinetuneResult", "Trained", "finetune", "finetune_on"]
 
@@ -66,30 +70,71 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
 
     Raises a subclass of TlKitError for every mistake in the data, the options or the weights. Ctrl-C after the first
     epoch ends the run with the best checkpoint and ``status="interrupted"``; before it, KeyboardInterrupt passes on and
-    no folder is left behind.
+    no folder is left behind. Whatever else ends a run early leaves its last saved state, where there is one:
+    ``resume`` goes on from there.
     """
     return finetune_on(None, config, reporter=reporter).result
 
 
-def finetune_on(manifest: Manifest | None, config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Trained:
-    """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``."""
-    run = prepare(config, reporter, manifest=manifest)
-    try:
-        if config.policy == "auto":
-            settle_policy(run, facts_of(run))
+def finetune_on(
+    manifest: Manifest | None,
+    config: FinetuneConfig,
+    *,
+    reporter: Reporter = SILENT,
+    unfinished: Unfinished | None = None,
+) -> Trained:
+    """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``.
+
+    ``unfinished``: a run of the same configuration, which is taken up again.
+    """
+    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished)
+    with _leaving(run, alone=manifest is None):
+        content = run.manifest.content_hash()
+        if unfinished is not None:
+            check_unchanged(run, content)
+        _save_meta(run, status="running", resume=facts(run, content, policy=None))
+        _settle(run)
+        resumable = facts(run, content, policy=str(run.policy))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
-        _save_meta(run, status="running")
+        _save_meta(run, status="running", resume=resumable)
         outcome = _train(run)
-        return Trained(result=_finish(run, outcome), manifest=run.manifest, logits=outcome.logits)
+        return Trained(result=_finish(run, outcome, resumable), manifest=run.manifest, logits=outcome.logits)
+
+
+def _settle(run: Run) -> None:
+    """``--policy auto`` is settled once: a run that is taken up again keeps its policy."""
+    settled = run.unfinished.facts.get("policy") if run.unfinished is not None else None
+    if run.config.policy != "auto":
+        return
+    if isinstance(settled, str):
+        run.policy = parse_policy(settled)
+    else:
+        settle_policy(run, facts_of(run))
+
+
+@contextmanager
+def _leaving(run: Run, *, alone: bool) -> Iterator[None]:
+    """However a run ends early, what is left of it is whole, and said; a folder that holds nothing goes.
+
+    A run that is not ``alone`` is one of several, and not itself what can be taken up again.
+    """
+    kept, states = False, StateFolder(run.folder)
+    try:
+        yield
     except KeyboardInterrupt:
         if is_checkpoint(run.folder):
             raise KeyboardInterrupt(f"the best checkpoint so far is in {run.folder}") from None
         raise
+    except StoppedError as error:
+        kept = error.code == TERMINATED
+        raise
     finally:
         run.cleanup.close()
-        if run.writes and not is_checkpoint(run.folder):
+        if run.writes and not (kept or states or is_checkpoint(run.folder)):
             shutil.rmtree(run.folder, ignore_errors=True)
+        if alone and run.writes and (kept or states):
+            run.reporter.message(f"tlkit finetune --resume {run.folder} goes on from here")
 
 
 def _train(run: Run) -> Outcome:
@@ -110,7 +155,8 @@ def _train_policy(run: Run) -> Outcome:
     return fit_by_gradient(run, order, reuse)
 
 
-def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
+def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
+    """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
     scores = {split: _score(run, outcome, split) for split in ("val", "test")}
     if run.writes:
         save_weights(run.folder, run.model)
@@ -129,7 +175,10 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
         audit=_audit(outcome),
         status=outcome.status,
     )
-    _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result))
+    more = {"resume": resumable} if outcome.status in UNFINISHED else {}
+    _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result), **more)
+    if run.writes and not more:
+        StateFolder(run.folder).remove()
     if outcome.error is not None:
         raise TrainingError(f"{outcome.error} in {run.folder}")
     return result
@@ -159,7 +208,7 @@ def _save_meta(run: Run, **content: object) -> None:
     save_meta(
         run.folder,
         run.manifest.classes,
-        config=_plain(asdict(run.config)),
+        config=to_json(run.config),
         data={
             "content": run.manifest.content_hash(),
             "root": str(run.manifest.root),
@@ -175,7 +224,3 @@ def _save_meta(run: Run, **content: object) -> None:
 def _digests(run: Run, split: str) -> list[str]:
     """What was trained on or selected with: a later evaluation on these images would be no test."""
     return sorted(digest_prefix(sample) for sample in run.manifest.split(split))
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))

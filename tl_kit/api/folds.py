@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,19 @@ import numpy as np
 from accelerate import Accelerator
 
 from tl_kit import metrics
+from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained, finetune_on
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.api.preparation import shared_folder
+from tl_kit.api.records import FoldRecords
 from tl_kit.config import FinetuneConfig, FoldsConfig
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
 from tl_kit.data.scan import scan
-from tl_kit.errors import TlKitError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
-from tl_kit.training.checkpoint import FOLDS, is_checkpoint
+from tl_kit.training.checkpoint import FOLDS
 from tl_kit.training.files import write_json
 
 __all__ = ["CrossValidation", "Fold", "cross_validate"]
@@ -81,7 +81,11 @@ class CrossValidation:
 
 
 def cross_validate(
-    config: FinetuneConfig, *, folds: int = FoldsConfig.folds, reporter: Reporter = SILENT
+    config: FinetuneConfig,
+    *,
+    folds: int = FoldsConfig.folds,
+    reporter: Reporter = SILENT,
+    unfinished: FoldRecords | None = None,
 ) -> CrossValidation:
     """Fine-tune once a fold, on the images outside of it; ``out/fold-1`` ... are checkpoints like any other.
 
@@ -93,7 +97,8 @@ def cross_validate(
     ``folds.json``.
 
     Raises what :func:`finetune` raises, and ConfigError for a number of folds that the images do not allow. Ctrl-C and
-    errors leave the folds that were finished; without any, no folder is left behind.
+    errors leave the folds that were finished; without any, no folder is left behind. ``unfinished``: the same
+    cross-validation, which ended early and is taken up again.
     """
     check(config)
     check_folds(folds)
@@ -105,34 +110,23 @@ def cross_validate(
     scanned = time.perf_counter() - started
     parts = fold_manifests(manifest, folds, config.split)
     _announce(manifest, folds, reporter)
-    folder = shared_folder(config, accelerator)
     done: list[Trained] = []
-    with _kept(folder, done, folds, accelerator, reporter):
-        _train(config, parts, folder, done, reporter)
-        seconds = {"total": time.perf_counter() - started, "scan": scanned}
-        result = _collect(config, manifest, folder, done, seconds)
-        if accelerator.is_main_process:
-            _write(config, folder, result)
-        return result
-
-
-@contextmanager
-def _kept(
-    folder: Path, done: Sequence[Trained], folds: int, accelerator: Accelerator, reporter: Reporter
-) -> Iterator[None]:
-    """Whatever ends the work early, what is left is said, and no empty folder is."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        left = _left_over(folder, len(done), folds)
-        raise KeyboardInterrupt(*([left] if left else [])) from None
-    except TlKitError:
-        if left := _left_over(folder, len(done), folds):
-            reporter.message(left)
-        raise
-    finally:
-        if accelerator.is_main_process and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    with ExitStack() as cleanup:
+        if unfinished is None:
+            records = FoldRecords(shared_folder(config, accelerator, cleanup))
+            if accelerator.is_main_process:
+                records.begin(config, folds, manifest)
+        else:
+            records = unfinished
+            records.take_up(config, manifest, cleanup)
+        with records.kept(done, folds, cleanup, main=accelerator.is_main_process, reporter=reporter):
+            _train(config, parts, records, done, reporter)
+            seconds = {"total": time.perf_counter() - started, "scan": scanned}
+            result = _collect(config, manifest, records.folder, done, seconds)
+            if accelerator.is_main_process:
+                _write(config, records.folder, result)
+                records.remove()
+            return result
 
 
 def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
@@ -144,7 +138,7 @@ def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
 
 
 def _train(
-    config: FinetuneConfig, parts: Sequence[Manifest], folder: Path, done: list[Trained], reporter: Reporter
+    config: FinetuneConfig, parts: Sequence[Manifest], records: FoldRecords, done: list[Trained], reporter: Reporter
 ) -> None:
     """One run a fold; ``done`` takes what is finished. What one fold could not decode, the others need not try."""
     told = _Once(reporter)
@@ -152,26 +146,22 @@ def _train(
     for number, part in enumerate(parts, start=1):
         manifest = part.without(broken)
         check_trainable(manifest)
-        reporter.message(f"fold {number} of {len(parts)}: {_counts(manifest)}")
-        trained = finetune_on(manifest, replace(config, out=folder / f"fold-{number}"), reporter=told)
-        if trained.result.status != "finished":
-            raise KeyboardInterrupt
-        broken += trained.manifest.exclusions[len(manifest.exclusions) :]
+        known = len(manifest.exclusions)
+        trained = records.finished(number, manifest, reporter)
+        if trained is None:
+            reporter.message(f"fold {number} of {len(parts)}: {_counts(manifest)}")
+            started = records.unfinished(number, reporter)
+            options = replace(config, out=records.folder / f"fold-{number}")
+            trained = finetune_on(manifest, options, reporter=told, unfinished=started)
+            if trained.result.status != "finished":
+                raise KeyboardInterrupt
+            records.save(number, trained, known)
+        broken += trained.manifest.exclusions[known:]
         done.append(trained)
 
 
 def _counts(manifest: Manifest) -> str:
     return ", ".join(f"{len(manifest.split(split)):,} {split}" for split in SPLITS)
-
-
-def _left_over(folder: Path, finished: int, folds: int) -> str:
-    """What an early end leaves behind; empty if it is nothing."""
-    stopped = folder / f"fold-{finished + 1}"
-    kept = is_checkpoint(stopped)
-    if not finished and not kept:
-        return ""
-    unfinished = f"; the best checkpoint so far of the next one is in {stopped}" if kept else ""
-    return f"{finished} of {folds} folds are finished, in {folder}{unfinished}"
 
 
 def _collect(
@@ -225,8 +215,7 @@ def _write(config: FinetuneConfig, folder: Path, result: CrossValidation) -> Non
     """The summary last: where it is, the other files are whole."""
     write_predictions(folder / PREDICTIONS, result.predictions)
     write_suspects(folder / SUSPECTS, result.suspects)
-    plain = json.loads(json.dumps(asdict(config), default=str))
-    write_json(folder / FOLDS, {**result.to_dict(), "config": plain})
+    write_json(folder / FOLDS, {**result.to_dict(), "config": to_json(config)})
 
 
 class _Once:

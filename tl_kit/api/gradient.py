@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from accelerate.utils import broadcast_object_list
 
@@ -11,6 +13,7 @@ from tl_kit.api.outcome import Outcome
 from tl_kit.api.regularizers import check_drop_path, drop_connect
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run
+from tl_kit.api.saving import saved_settings, take_up
 from tl_kit.api.settings import Settings, resolve
 from tl_kit.api.sources import Source, open_source
 from tl_kit.api.tasks import agreed_scores, build_task
@@ -32,7 +35,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     was fitted first, that state is epoch 0, and is kept if no epoch is better.
     """
     _start_head_at_zero(run)
-    settings = resolve(run)
+    settings = replace(resolve(run), **saved_settings(run))
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
     phases = Unfreezing(run, order)
     if run.config.select == "auto" and settings.select != "accuracy":
@@ -43,10 +46,10 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     keeper = BestKeeper(run)
     with run.clock("train"), torch.random.fork_rng(), compile_errors():
         torch.manual_seed(run.config.seed)
-        if run.config.lr == "auto":
+        if run.config.lr == "auto" and not saved_settings(run):
             settings = _choose_rate(run, order, settings, source, keeper)
         task = phases.follow(build_task(run, order, settings, source, keeper), settings, source)
-        start = _first_state(run, source, keeper)
+        start = take_up(run, task) or _first_state(run, source, keeper)
         result, error = _fit(run, task, keeper, start)
     if not keeper.best:
         raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tl_kit.api.balance import Balance
+from tl_kit.api.unfinished import Unfinished
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
@@ -24,6 +25,7 @@ from tl_kit.freezing.policies import Policy, parameter_groups
 from tl_kit.measurement import Decision
 from tl_kit.reporting import Reporter
 from tl_kit.runtime import Runtime
+from tl_kit.training.stateful import Stateful
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport
 
@@ -65,7 +67,11 @@ class Clock:
 
 @dataclass
 class Run:
-    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found."""
+    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
+
+    ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
+    must be here before the first step. ``unfinished``: the run that this one takes up again.
+    """
 
     config: FinetuneConfig
     reporter: Reporter
@@ -84,6 +90,8 @@ class Run:
     balance: Balance
     decision: Decision | None = None
     dry: bool = False
+    unfinished: Unfinished | None = None
+    parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:

@@ -16,6 +16,7 @@ from tl_kit.api.compilation import compile_now
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.regularizers import class_order, objective, penalty, weight_average
 from tl_kit.api.run import Run, labels_of
+from tl_kit.api.saving import Saver, changing_names
 from tl_kit.api.settings import Settings
 from tl_kit.api.sources import Source
 from tl_kit.errors import TrainingError
@@ -23,8 +24,10 @@ from tl_kit.freezing.modes import set_train_mode
 from tl_kit.optimization.groups import param_groups
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.schedules import set_lr
+from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.journal import Journal
 from tl_kit.training.loop import Indices, Task
+from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
 
 __all__ = ["agreed_scores", "build_task", "groups_of", "noted"]
 
@@ -41,6 +44,7 @@ def build_task(
         average = weight_average(run)
         module = compile_now(run, module)
         module, optimizer = run.accelerator.prepare(module, optimizer)
+        _register(run, optimizer, average, keeper)
     journal = Journal(run.folder if run.writes else None)
     return Task(
         model=module,
@@ -67,7 +71,19 @@ def build_task(
         set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size, batchnorm=settings.batchnorm),
         on_best=keeper,
         on_epoch=lambda row: journal.write(**row),
+        on_step=Saver(run, settings) if prepare else None,
     )
+
+
+def _register(run: Run, optimizer: torch.optim.Optimizer, average: WeightAverage | None, keeper: BestKeeper) -> None:
+    """Name what changes as the run trains: a saved state holds it."""
+    names = changing_names(run)
+    run.parts["model"] = TensorState(run.model, names)
+    run.parts["optimizer"] = OptimizerState(optimizer)
+    run.parts["best"] = keeper
+    run.parts["random"] = RandomState(run.runtime.device)
+    if average is not None:
+        run.parts["average"] = TensorState(average.module, names)
 
 
 def noted(run: Run, source: Source) -> Callable[[Indices, int], tuple[Tensor, Tensor]]:

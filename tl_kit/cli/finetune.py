@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -10,18 +11,23 @@ from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.folds import show_folds
 from tl_kit.cli.session import INTERRUPTED, session
+from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
 from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RegularizationConfig, RuntimeConfig
+from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tl_kit.api import FinetuneResult
+    from tl_kit.api import CrossValidation, FinetuneResult
 
 __all__ = ["finetune"]
 
+T = TypeVar("T")
+
 
 def finetune(
-    model: options.Model,
-    data: options.Data,
+    context: typer.Context,
+    model: options.ModelToTrain = None,
+    data: options.DataToTrain = None,
     policy: options.Policy = FinetuneConfig.policy,
     epochs: options.Epochs = FinetuneConfig.epochs,
     batch_size: options.BatchSize = FinetuneConfig.batch_size,
@@ -60,14 +66,22 @@ def finetune(
     folds: options.Folds = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
+    save_every: options.SaveEvery = None,
+    resume: options.Resume = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Fine-tune a timm model on a folder of images. Writes a checkpoint folder."""
-    with session(debug=debug) as console:
+    with session(debug=debug) as console, answering_signals():
+        if resume is not None:
+            _refuse_options(context)
+            from tl_kit import api
+
+            _report(api.resume(resume, reporter=console), resume, console, json=json)
+            return
         config = FinetuneConfig(
-            model=model,
-            data=data,
+            model=_given(model, "MODEL"),
+            data=_given(data, "--data"),
             policy=policy,
             epochs=epochs,
             batch_size=batch_size,
@@ -81,6 +95,7 @@ def finetune(
             augment=augment,
             augment_options=tuple(aug or ()),
             plot=plot,
+            save=options.save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
             ),
@@ -108,16 +123,44 @@ def finetune(
         from tl_kit import api
 
         if folds is not None:
-            show_folds(api.cross_validate(config, folds=folds, reporter=console), console, json=json)
-            return
-        result = api.finetune(config, reporter=console)
-        if json:
-            console.json(result.to_dict())
+            _report(api.cross_validate(config, folds=folds, reporter=console), out, console, json=json)
         else:
-            _show(result, console)
-        if result.status == "interrupted":
-            console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
-            raise typer.Exit(INTERRUPTED)
+            _report(api.finetune(config, reporter=console), out, console, json=json)
+
+
+def _given(value: T | None, name: str) -> T:
+    if value is None:
+        raise ConfigError(f"{name} is missing: tlkit finetune MODEL --data PATH, or tlkit finetune --resume RUN")
+    return value
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """A run that is taken up again has the options that it began with."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in ("resume", "json", "debug"):
+            name = parameter.opts[0] if parameter.opts[0].startswith("-") else "MODEL"
+            raise ConfigError(f"{name}: --resume goes on with the options that the run began with; leave it out")
+
+
+def _report(
+    result: FinetuneResult | CrossValidation | None, folder: Path | None, console: Console, *, json: bool
+) -> None:
+    """What came out; None where the run in ``folder`` had been finished before."""
+    if result is None:
+        if json:
+            console.json({"checkpoint": str(folder), "status": "finished"})
+        return
+    if not hasattr(result, "status"):
+        show_folds(result, console, json=json)
+        return
+    if json:
+        console.json(result.to_dict())
+    else:
+        _show(result, console)
+    if result.status == "interrupted":
+        console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _show(result: FinetuneResult, console: Console) -> None:

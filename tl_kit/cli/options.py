@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -14,6 +15,7 @@ from tl_kit.config import (
     CropConfig,
     LoopConfig,
     OptimizerDefaults,
+    SaveConfig,
     ScheduleDefaults,
     Selection,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "Cutmix",
     "Data",
     "DataOfMembers",
+    "DataToTrain",
     "Debug",
     "DropConnect",
     "DropPath",
@@ -57,15 +60,18 @@ __all__ = [
     "Lr",
     "Mixup",
     "Model",
+    "ModelToTrain",
     "Opt",
     "Optimizer",
     "Out",
     "Pattern",
     "Plot",
     "Policy",
+    "Resume",
     "Rule",
     "Runtime",
     "Runtimes",
+    "SaveEvery",
     "Scales",
     "Schedule",
     "ScheduleOpt",
@@ -80,6 +86,7 @@ __all__ = [
     "Weights",
     "crop_config",
     "learning_rate",
+    "save_config",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -90,6 +97,14 @@ Compiles: TypeAlias = Literal["auto", "on", "off"]
 Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A timm name such as resnet18; `tlkit models PATTERN` finds others."),
+]
+ModelToTrain = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="A timm name such as resnet18; `tlkit models PATTERN` finds others.",
+        show_default=False,
+    ),
 ]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A folder that finetune or ensemble wrote.", show_default=False)
@@ -105,6 +120,12 @@ Pattern = Annotated[
 
 Data = Annotated[
     Path,
+    typer.Option(
+        "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
+    ),
+]
+DataToTrain = Annotated[
+    Path | None,
     typer.Option(
         "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
     ),
@@ -248,6 +269,20 @@ Compile = Annotated[
     Compiles, typer.Option("--compile", help="torch.compile for training; auto: where it pays back within the run.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write (default: a new numbered one).")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", metavar="RUN", help="Go on with the run in this folder, which ended early; takes no other option."
+    ),
+]
+SaveEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--save-every",
+        metavar="SECONDS",
+        help=f"How often the run's state is saved for --resume; 0 or none: never (default: {SaveConfig.every:g}).",
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option("--split", metavar="train|val|test|all", help="Default: test, or what the model never saw."),
@@ -308,3 +343,14 @@ def learning_rate(text: str | None) -> float | Literal["auto"] | None:
         return float(text)
     except ValueError:
         raise ConfigError(f"--lr {text}: must be a positive number, or auto") from None
+
+
+def save_config(text: str | None) -> SaveConfig:
+    """What ``--save-every`` says. Raises ConfigError if it is neither a number of at least 0 nor none."""
+    try:
+        every = SaveConfig.every if text is None else 0.0 if text == "none" else float(text)
+    except ValueError:
+        every = math.nan
+    if not 0 <= every < math.inf:
+        raise ConfigError(f"--save-every {text}: must be a number of seconds, or none")
+    return SaveConfig(every=every)

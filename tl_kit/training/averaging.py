@@ -23,6 +23,12 @@ class WeightAverage:
         self.model = model
         self._average = ModelEmaV3(model, decay=decay, use_warmup=True)
 
+    @property
+    def module(self) -> nn.Module:
+        """The model that holds the average."""
+        held: nn.Module = self._average.module
+        return held
+
     def update(self, step: int) -> None:
         """Take in the weights after step ``step``, from 1."""
         self._average.update(self.model, step=step)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError
-from tl_kit.training.files import write_atomically, write_json
+from tl_kit.training.files import write_atomically, write_json, write_tensors
 from tl_kit.training.meta import check_format, check_meta
 from tl_kit.untrusted import check_inside, read_json
 from tl_kit.zoo.cards import CONFIG, outputs, read_card
@@ -67,9 +67,7 @@ def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preproce
 def save_weights(folder: Path, model: nn.Module) -> None:
     """Write ``model.safetensors`` from a model on any device."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(
-        folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, str(path), metadata={"format": "pt"})
-    )
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
 
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:

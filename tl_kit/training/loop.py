@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,11 +17,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tl_kit import stopping
 from tl_kit.errors import TrainingError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.batches import even_batches
 
-__all__ = ["FitResult", "Indices", "Task", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]
+__all__ = [
+    "FitResult",
+    "Indices",
+    "Progress",
+    "Task",
+    "epoch_batches",
+    "fit",
+    "run_epoch",
+    "share_of",
+    "train_step",
+]
 
 Indices = NDArray[np.int64]
 
@@ -45,6 +56,8 @@ class Task:
     epoch is the best.
 
     ``phase(epoch)``, asked before every epoch, gives the task from there on: what trains may change, not the optimizer.
+
+    ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
 
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
@@ -72,9 +85,20 @@ class Task:
     after_step: Callable[[int], None] | None = None
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
     phase: Callable[[int], Task] | None = None
+    on_step: Callable[[FitResult], None] | None = None
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
+
+
+@dataclass
+class Progress:
+    """The epoch under way: steps done, the sum of their images' losses, seconds, and those spent waiting for data."""
+
+    steps: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass
@@ -86,6 +110,7 @@ class FitResult:
     best: Mapping[str, float] | None = None
     interrupted: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
 
 
 def fit(
@@ -93,62 +118,96 @@ def fit(
 ) -> FitResult:
     """Train until the epochs are over, validation has not improved for ``patience`` epochs, or Ctrl-C.
 
-    ``start`` says how good the weights are before the first epoch, where they are worth keeping.
+    ``start`` is where a fit stood that is taken up again; or it says how good the weights are before the first epoch,
+    where they are worth keeping. Requests to stop (``tl_kit.stopping``) wait for the end of a step.
     Raises TrainingError at the first loss that is not finite. Whatever ends the fit, the best state so far has been
     handed to ``on_best``.
     """
     result = start or FitResult()
     phase = task.phase
     try:
-        for epoch in range(task.epochs):
-            task = phase(epoch) if phase is not None else task
-            seen = [row["val_nll"] for row in result.history if "val_nll" in row]
-            row = run_epoch(task, accelerator, epoch, history=seen, reporter=reporter)
-            with task.averaged():
-                scores = task.evaluate()
-                result.epochs = epoch + 1
-                row |= {f"val_{name}": value for name, value in (scores or {}).items()}
-                result.history.append({"epoch": float(epoch + 1), **row})
-                if scores is None or result.best is None or _better(scores, result.best, task.select):
-                    task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
-                    result.best_epoch, result.best = epoch + 1, scores
-            task.on_epoch(result.history[-1])
-            reporter.epoch(result.history[-1])
-            if epoch + 1 - result.best_epoch >= task.patience:
-                break
+        with stopping.postponed():
+            for epoch in range(result.epochs, task.epochs):
+                if epoch - result.best_epoch >= task.patience:
+                    break
+                with _saved_if_stopped(task, result), stopping.allowed():
+                    task = phase(epoch) if phase is not None else task
+                row = run_epoch(task, accelerator, result, reporter=reporter)
+                _end_epoch(task, result, row)
+                reporter.epoch(result.history[-1])
+                _step_done(task, result)
     except KeyboardInterrupt:
         result.interrupted = True
     return result
 
 
+def _end_epoch(task: Task, result: FitResult, row: dict[str, float]) -> None:
+    """Validate, keep the weights if they are the best so far, and note the row."""
+    with _saved_if_stopped(task, result), task.averaged():
+        with stopping.allowed():
+            scores = task.evaluate()
+        epoch = result.epochs = result.epochs + 1
+        result.progress = Progress()
+        row |= {f"val_{name}": value for name, value in (scores or {}).items()}
+        result.history.append({"epoch": float(epoch), **row})
+        if scores is None or result.best is None or _better(scores, result.best, task.select):
+            task.on_best(epoch, scores)  # before anything is shown: what the user has seen is kept
+            result.best_epoch, result.best = epoch, scores
+    task.on_epoch(result.history[-1])
+
+
+@contextmanager
+def _saved_if_stopped(task: Task, result: FitResult) -> Iterator[None]:
+    """A request that is raised inside, where nothing has changed since the last step, finds the fit saved."""
+    try:
+        yield
+    except BaseException as error:
+        if stopping.put_off(error):
+            _step_done(task, result)
+        raise
+
+
+def _step_done(task: Task, result: FitResult) -> None:
+    if task.on_step is not None:
+        task.on_step(result)
+    stopping.answer()
+
+
 def run_epoch(
-    task: Task, accelerator: Accelerator, epoch: int, *, history: Sequence[float] = (), reporter: Reporter = SILENT
+    task: Task, accelerator: Accelerator, result: FitResult, *, reporter: Reporter = SILENT
 ) -> dict[str, float]:
-    """One pass over the training images; returns mean loss, last rate, images a second and the data-wait share."""
+    """What is left of one pass over the training images, noted in ``result.progress`` step by step.
+
+    Returns the pass's mean loss, last rate, images a second and the data-wait share.
+    """
+    epoch, done = result.epochs, result.progress
+    history = [row["val_nll"] for row in result.history if "val_nll" in row]
     batches = epoch_batches(task, epoch)
     shares = [share_of(indices, accelerator) for indices in batches]
     task.set_mode(min(map(len, shares)))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
-    total_loss, waited, started = 0.0, 0.0, time.perf_counter()
-    prepared = _prepared(task, shares, epoch)
-    for index, indices in enumerate(batches):
-        before = time.perf_counter()
+    if done.steps:
+        reporter.advance(sum(map(len, batches[: done.steps])))
+    prepared = _prepared(task, shares[done.steps :], epoch)
+    for indices in batches[done.steps :]:
+        started = time.perf_counter()
         inputs, labels = next(prepared)
-        waited += time.perf_counter() - before
-        step = epoch * len(batches) + index
+        done.waited += time.perf_counter() - started
+        step = epoch * len(batches) + done.steps
         task.set_rate(task.optimizer, task.multiplier(step, history))
         loss = train_step(task, accelerator, inputs, labels, step=step)
         if task.after_step is not None:
             task.after_step(step + 1)
-        total_loss += loss * len(indices)
-        share = waited / (time.perf_counter() - started)
-        reporter.advance(len(indices), loss=loss, data_wait=share)
-    seconds = time.perf_counter() - started
+        done.steps += 1
+        done.loss += loss * len(indices)
+        done.seconds += time.perf_counter() - started
+        reporter.advance(len(indices), loss=loss, data_wait=done.waited / done.seconds)
+        _step_done(task, result)
     return {
-        "loss": total_loss / task.images,
+        "loss": done.loss / task.images,
         "lr": max(group["lr"] for group in task.optimizer.param_groups),
-        "images_per_second": task.images / seconds,
-        "data_wait": waited / seconds,
+        "images_per_second": task.images / done.seconds,
+        "data_wait": done.waited / done.seconds,
     }
 
 
@@ -163,6 +222,8 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
     """The batches of an epoch, in order; the next one already under way if the task says so."""
     if not task.prefetch:
         yield from (task.batch(indices, epoch) for indices in shares)
+        return
+    if not shares:
         return
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(task.batch, shares[0], epoch)

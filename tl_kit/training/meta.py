@@ -76,9 +76,6 @@ def _wrong_split(split: object) -> Iterator[str]:
         return
     for name, default in ((name, getattr(DataConfig, name)) for name in DataConfig.__dataclass_fields__):
         value = split.get(name, default)
-        if isinstance(default, int):
-            fits = type(value) is int and 0 <= value < 2**63
-        else:
-            fits = plain_number(value, 0, 1)
-        if not fits:
+        whole = isinstance(default, int)
+        if not plain_number(value, 0, 2**63 - 1 if whole else 1) or (whole and type(value) is not int):
             yield f"config.split.{name} is {str(value)[:40]!r}"
