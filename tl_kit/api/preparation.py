@@ -173,8 +173,12 @@ def _check_empty(out: Path) -> None:
     """Raises CheckpointError unless ``out`` is a new folder, or an empty one that nobody else works on."""
     if (out / LOCK).exists():
         FolderLock(out).release()
+    if is_unfinished(out):
+        raise CheckpointError(
+            f"--out {out}: is not empty, a run ended early there; go on with tlkit finetune --resume {out}, or choose "
+            "another folder"
+        )
     if is_checkpoint(out):
         raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
     if out.is_dir() and {path.name for path in out.iterdir()} - {LOCK}:
-        hint = f", or go on with tlkit finetune --resume {out}" if is_unfinished(out) else ""
-        raise CheckpointError(f"--out {out}: is not empty; choose another folder{hint}")
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder")
