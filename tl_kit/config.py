@@ -28,6 +28,7 @@ __all__ = [
     "LoopConfig",
     "MembersConfig",
     "ModelsConfig",
+    "NanAnswer",
     "OptimizerDefaults",
     "Options",
     "PredictConfig",
@@ -35,6 +36,7 @@ __all__ = [
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
+    "RollbackConfig",
     "RuleFitConfig",
     "RuntimeConfig",
     "SaveConfig",
@@ -46,6 +48,7 @@ __all__ = [
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
+NanAnswer: TypeAlias = Literal["stop", "rollback"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
 
@@ -347,6 +350,14 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """``--on-nan rollback``: at most so often, each time at ``factor`` of the rate that it had before."""
+
+    most: int = 3
+    factor: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -389,6 +400,8 @@ class FinetuneConfig:
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
     save: SaveConfig = SaveConfig()
+    on_nan: NanAnswer = "stop"
+    rollback: RollbackConfig = RollbackConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()

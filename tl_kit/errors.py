@@ -10,7 +10,8 @@
     ├── WeightsError            pretrained weights cannot be had, or do not fit
     ├── CheckpointError         a checkpoint or ensemble folder is missing, foreign or broken
     │   └── MemberError         members of an ensemble do not belong together
-    ├── TrainingError           the loss is no longer finite, or there is nothing to train
+    ├── TrainingError           training cannot go on, or there is nothing to train
+    │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
     └── AuditError              a tensor that the policy freezes changed (a defect of ours)
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "DataError",
     "ImageError",
     "MemberError",
+    "NonFiniteError",
     "PolicyError",
     "TlKitError",
     "TrainingError",
@@ -64,6 +66,10 @@ class MemberError(CheckpointError):
 
 class TrainingError(TlKitError):
     """Training cannot go on, or cannot start."""
+
+
+class NonFiniteError(TrainingError):
+    """A loss, a weight or an output is not finite."""
 
 
 class AuditError(TlKitError):

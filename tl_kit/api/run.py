@@ -25,6 +25,7 @@ from tl_kit.freezing.policies import Policy, parameter_groups
 from tl_kit.measurement import Decision
 from tl_kit.reporting import Reporter
 from tl_kit.runtime import Runtime
+from tl_kit.training.rollback import Rollback
 from tl_kit.training.stateful import Stateful
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport
@@ -90,6 +91,7 @@ class Run:
     balance: Balance
     decision: Decision | None = None
     dry: bool = False
+    rollback: Rollback | None = None
     unfinished: Unfinished | None = None
     parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)

@@ -66,6 +66,7 @@ def finetune(
     folds: options.Folds = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
+    on_nan: options.OnNan = FinetuneConfig.on_nan,
     save_every: options.SaveEvery = None,
     resume: options.Resume = None,
     json: options.Json = False,
@@ -95,6 +96,7 @@ def finetune(
             augment=augment,
             augment_options=tuple(aug or ()),
             plot=plot,
+            on_nan=on_nan,
             save=options.save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay

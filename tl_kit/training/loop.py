@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tl_kit import stopping
-from tl_kit.errors import TrainingError
+from tl_kit.errors import NonFiniteError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.batches import even_batches
 
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Indices = NDArray[np.int64]
+_ADVICE = "try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def fit(
 
     ``start`` is where a fit stood that is taken up again; or it says how good the weights are before the first epoch,
     where they are worth keeping. Requests to stop (``tl_kit.stopping``) wait for the end of a step.
-    Raises TrainingError at the first loss that is not finite. Whatever ends the fit, the best state so far has been
+    Raises NonFiniteError at the first loss, and at the end of the first epoch with weights, that are not finite. Whatever ends the fit, the best state so far has been
     handed to ``on_best``.
     """
     result = start or FitResult()
@@ -133,7 +134,7 @@ def fit(
                 with _saved_if_stopped(task, result), stopping.allowed():
                     task = phase(epoch) if phase is not None else task
                 row = run_epoch(task, accelerator, result, reporter=reporter)
-                _end_epoch(task, result, row)
+                _end_epoch(task, accelerator, result, row)
                 reporter.epoch(result.history[-1])
                 _step_done(task, result)
     except KeyboardInterrupt:
@@ -141,8 +142,9 @@ def fit(
     return result
 
 
-def _end_epoch(task: Task, result: FitResult, row: dict[str, float]) -> None:
+def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dict[str, float]) -> None:
     """Validate, keep the weights if they are the best so far, and note the row."""
+    _check_weights(task, accelerator)
     with _saved_if_stopped(task, result), task.averaged():
         with stopping.allowed():
             scores = task.evaluate()
@@ -234,13 +236,13 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
 
 
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    """Forward, loss, backward, update; returns the loss. Raises TrainingError if it is not finite."""
+    """Forward, loss, backward, update; returns the loss. Raises NonFiniteError if it is not finite."""
     with task.precision(), _attention(task.second_order):
         logits = task.model(inputs)
     loss = task.objective(logits.float(), labels)
     value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
     if not math.isfinite(value):
-        raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
+        raise NonFiniteError(f"the loss is {value} at step {step + 1}: {_ADVICE}")
     if task.penalty is not None:
         loss = loss + task.penalty()
     if task.second_order:
@@ -255,6 +257,19 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     task.optimizer.step()
     task.optimizer.zero_grad(set_to_none=True)
     return value
+
+
+def _check_weights(task: Task, accelerator: Accelerator) -> None:
+    """Raises NonFiniteError, in all processes, where one's parameters or buffers are not finite.
+
+    The last step of an epoch may spoil them after a finite loss; one that is kept as the best would be no model.
+    """
+    tensors = {n: t for n, t in task.model.state_dict().items() if t.is_floating_point()}
+    good = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
+    if float(accelerator.reduce(good.all().float(), reduction="mean")) == 1.0:
+        return
+    broken = next((n for n, fine in zip(tensors, good.tolist(), strict=True) if not fine), "of another process")
+    raise NonFiniteError(f"the weights {broken} are not finite at the end of an epoch: {_ADVICE}")
 
 
 def _attention(second_order: bool) -> AbstractContextManager[None]:
