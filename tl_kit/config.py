@@ -123,9 +123,15 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed.
+
+    Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
+    machine, less than that share of what was free), half of the images are given up.
+    """
 
     memory_share: float = 0.3
+    reserve: int = 500_000_000
+    check_seconds: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

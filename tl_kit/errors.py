@@ -12,6 +12,7 @@
     │   └── MemberError         members of an ensemble do not belong together
     ├── TrainingError           training cannot go on, or there is nothing to train
     │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
+    ├── ResourceError           the machine's memory is not enough
     └── AuditError              a tensor that the policy freezes changed (a defect of ours)
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "MemberError",
     "NonFiniteError",
     "PolicyError",
+    "ResourceError",
     "TlKitError",
     "TrainingError",
     "WeightsError",
@@ -70,6 +72,10 @@ class TrainingError(TlKitError):
 
 class NonFiniteError(TrainingError):
     """A loss, a weight or an output is not finite."""
+
+
+class ResourceError(TlKitError):
+    """The machine has too little memory for this."""
 
 
 class AuditError(TlKitError):

@@ -22,7 +22,6 @@ from tl_kit.errors import TrainingError
 from tl_kit.training import loop
 from tl_kit.training.checkpoint import load_checkpoint
 
-
 STEPS = 2  # an epoch
 
 
@@ -92,7 +91,8 @@ def test_a_run_that_never_recovers_keeps_its_best_epoch(
     with pytest.raises(TrainingError, match=r"the best epoch so far is kept \(after going back 3 times\)"):
         quick(data, tmp_path / "run", on_nan="rollback", epochs=4)
     meta = json.loads((tmp_path / "run" / "tlkit.json").read_text())
-    assert (meta["status"], meta["epochs"]) == ("failed", 3)
+    assert meta["status"] == "failed"
+    assert 1 <= meta["best_epoch"] <= 3
     assert len(meta["settings"]["rollbacks"]) == 3
     assert tl_kit.load(tmp_path / "run").predict(next(data.rglob("*.png")))[0].label is not None
 

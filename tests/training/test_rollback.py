@@ -60,9 +60,7 @@ def a_fit(
         loss = functional.cross_entropy(logits, labels)
         return loss * math.nan if broken(len(rates) - 1) else loss
 
-    task = replace(
-        task, optimizer=optimizer, objective=objective, set_rate=rollback.set_rate, on_step=rollback.on_step
-    )
+    task = replace(task, optimizer=optimizer, objective=objective, set_rate=rollback.set_rate, on_step=rollback.on_step)
     return task, rollback, rates
 
 
@@ -161,7 +159,9 @@ def test_low_precision_is_given_up_first_and_the_rate_stays() -> None:
     notes = Notes()
     fit_again(task, Accelerator(cpu=True), rollback=rollback, start=FitResult(), reporter=notes)
     assert rates == [0.5] * (6 + 8)
-    assert notes.lines == ["the loss is nan at step 6: back to the end of epoch 1, in fp32 from here on, at the same rate"]
+    assert notes.lines == [
+        "the loss is nan at step 6: back to the end of epoch 1, in fp32 from here on, at the same rate"
+    ]
     assert rollback.events[0]["precision"] == "fp32"
     torch.testing.assert_close(task.model.weight.detach(), by_hand(dict.fromkeys(range(3), 0.5)), rtol=0, atol=1e-7)
     state["low"] = False

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tl_kit import metrics
 from tl_kit.api.compilation import compile_now
 from tl_kit.api.keeper import BestKeeper
-from tl_kit.api.regularizers import class_order, objective, penalty, weight_average
+from tl_kit.api.regularizers import class_order, label_weight, objective, penalty, weight_average
 from tl_kit.api.run import Run, labels_of
 from tl_kit.api.saving import Saver, changing_names
 from tl_kit.api.settings import Settings
@@ -61,6 +61,7 @@ def build_task(
         order=class_order(run, settings.batch_size),
         select=settings.select,
         objective=objective(run),
+        weigh=label_weight(run),
         penalty=penalty(run),
         after_step=average.update if average else None,
         averaged=average.in_place if average else nullcontext,

@@ -75,7 +75,12 @@ class Rollback:
         reason = str(error).partition(":")[0]
         where = f"the end of epoch {result.epochs}" if result.epochs else "the start"
         self.events.append(
-            {"reason": reason, "to_epoch": result.epochs, "rate": self.scale, "precision": "fp32" if "fp32" in how else None}
+            {
+                "reason": reason,
+                "to_epoch": result.epochs,
+                "rate": self.scale,
+                "precision": "fp32" if "fp32" in how else None,
+            }
         )
         reporter.message(f"{reason}: back to {where}, {how}")
         return result
