@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"_process", "_version", "config", "errors", "measurement", "metrics", "precision", "reporting", "runtime"}
-BASE |= {"display", "forward", "memory", "stopping", "untrusted"}
+BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
+BASE |= {"forward", "memory", "runtime", "stopping", "untrusted"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 

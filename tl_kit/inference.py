@@ -31,6 +31,7 @@ from tl_kit.memory import trim_memory
 from tl_kit.precision import full_precision
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.runtime import Runtime, decode_pool
+from tl_kit.zoo.dropout import McDropout, image_keys
 from tl_kit.zoo.heads import classifier_names
 
 __all__ = [
@@ -151,11 +152,12 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model, how its images are prepared, and where and in which precision it runs."""
+    """A model, how its images are prepared, where and in which precision it runs, and whether dropout acts in it."""
 
     model: nn.Module
     preprocessing: Preprocessing
     runtime: Runtime
+    dropout: McDropout | None = None
 
     def prepare(self) -> None:
         """Place the model on its runtime's device, in eval mode."""
@@ -165,16 +167,23 @@ class Scorer:
         """Nothing: the model stays where it is."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (n, 3, h, w) -> the model's output, float32 on the CPU."""
+        """uint8 (n, 3, h, w) -> the model's output on the CPU: float32, or of several passes with dropout float64."""
         with model_context([self.model], self.runtime):
             images = normalize(self.runtime.batch(pixels), self.preprocessing)
+            if self.dropout is not None:
+                return self.dropout(self.model, images, image_keys(pixels))
             return forward_rows(self.model, images).float().cpu()
 
 
-def run_models(passes: Sequence[Pass], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
-    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
+def run_models(
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int = 0, reporter: Reporter = SILENT
+) -> list[Tensor]:
+    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order.
+
+    Several passes take turns as in :func:`run_probabilities`.
+    """
     outputs: list[list[Tensor]] = [[] for _ in passes]
-    for index, output in _run(passes, reader, reporter, 0):
+    for index, output in _run(passes, reader, reporter, pixel_bytes):
         outputs[index].append(output)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from accelerate.utils import broadcast_object_list
 
+from tl_kit.api.along import Along
 from tl_kit.api.compilation import compile_errors
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.outcome import Outcome
@@ -49,11 +50,15 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         torch.manual_seed(run.config.seed)
         if run.config.lr == "auto" and not saved_settings(run):
             settings = _choose_rate(run, order, settings, source, keeper)
-        task = phases.follow(build_task(run, order, settings, source, keeper), settings, source)
+        along = Along(run, settings)
+        task = phases.follow(along.attach(build_task(run, order, settings, source, keeper)), settings, source)
         start = take_up(run, task) or _first_state(run, source, keeper)
         result, error = _fit(run, task, keeper, start)
+        swa = along.judge(task, phases.source, result, keeper) if error is None and not result.interrupted else None
     if not keeper.best:
         raise KeyboardInterrupt
+    with run.clock("evaluate"):
+        waypoints = along.score(phases.source)
     keeper.restore()
     audit = phases.audit()
     with run.clock("evaluate"):
@@ -69,6 +74,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         status=status,
         settings={**settings.to_dict(), "views": views, **_rollbacks(run)},
         error=error,
+        waypoints=waypoints,
+        swa=swa,
     )
 
 

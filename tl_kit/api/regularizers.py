@@ -19,6 +19,7 @@ from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
 from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.balance import class_weights, total_weight, weighted_cross_entropy
 from tl_kit.training.batches import balanced_batches
+from tl_kit.training.distillation import distillation_loss
 from tl_kit.training.loop import Indices
 from tl_kit.zoo.heads import classifier_names
 
@@ -37,6 +38,14 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def objective(run: Run) -> Objective:
+    """The loss on labels and, where the run has a teacher, on its probabilities."""
+    found, distill = _on_labels(run), run.config.distill
+    if distill is None:
+        return found
+    return partial(distillation_loss, on_labels=found, temperature=distill.temperature, weight=distill.weight)
+
+
+def _on_labels(run: Run) -> Objective:
     """Cross-entropy, with label smoothing (Szegedy et al. 2016) and balanced weights where the run has them."""
     smoothing, weights = run.config.regularization.label_smoothing, _balancing(run)
     if weights is not None:
@@ -44,10 +53,12 @@ def objective(run: Run) -> Objective:
     return partial(functional.cross_entropy, label_smoothing=smoothing)
 
 
-def label_weight(run: Run) -> Callable[[Tensor], float]:
-    """How much labels count in the mean that the run's objective is."""
+def label_weight(run: Run) -> Callable[[Tensor], float] | None:
+    """How much labels count in the mean that the run's objective is; None where it is of two means that differ."""
     weights = _balancing(run)
-    return len if weights is None else partial(total_weight, weights=weights)
+    if weights is None:
+        return len
+    return None if run.config.distill is not None else partial(total_weight, weights=weights)
 
 
 def _balancing(run: Run) -> Tensor | None:

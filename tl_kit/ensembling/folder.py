@@ -27,13 +27,14 @@ _READABLE = (1, FORMAT)  # 1: rules without parameters, and no temperature
 
 @dataclass(frozen=True)
 class EnsembleFolder:
-    """What ``ensemble.json`` says: the members' folders, class order, rule, crops, and the receipt in ``content``."""
+    """What ``ensemble.json`` says: members' folders, class order, rule, crops, passes; the receipt in ``content``."""
 
     path: Path
     members: tuple[Path, ...]
     classes: tuple[str, ...]
     rule: FittedRule
     crops: CropConfig
+    mc_dropout: int
     content: Mapping[str, Any]
 
 
@@ -49,6 +50,7 @@ def write_ensemble(
     classes: Sequence[str],
     rule: FittedRule,
     crops: CropConfig,
+    mc_dropout: int = 0,
     **content: object,
 ) -> None:
     """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
@@ -66,6 +68,7 @@ def write_ensemble(
             "classes": list(classes),
             **rule.to_dict(),
             **asdict(crops),
+            "mc_dropout": mc_dropout,
             "members": names,
             **content,
         },
@@ -88,8 +91,10 @@ def read_ensemble(folder: Path) -> EnsembleFolder:
         if not is_plain_relative(name):
             raise CheckpointError(f"{path}: member {name!r} lies outside the ensemble's folder")
         check_inside(folder / name, folder, error=CheckpointError)
-    crops = _crops(content, path)
-    return EnsembleFolder(folder, tuple(folder / name for name in names), classes, rule, crops, content)
+    crops, passes = _crops(content, path), content.get("mc_dropout", 0)
+    if type(passes) is not int or passes < 0:
+        raise CheckpointError(f"{path}: mc_dropout is broken: it must be a number of forward passes")
+    return EnsembleFolder(folder, tuple(folder / name for name in names), classes, rule, crops, passes, content)
 
 
 def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:

@@ -29,6 +29,7 @@ from tl_kit.zoo.safefile import check_finite, read_header
 
 __all__ = [
     "FOLDS",
+    "MEMBERS",
     "Checkpoint",
     "digest_prefix",
     "is_checkpoint",
@@ -41,6 +42,7 @@ __all__ = [
 
 META, WEIGHTS = "tlkit.json", "model.safetensors"
 FOLDS = "folds.json"
+MEMBERS = "members.json"
 FORMAT = 1
 
 
@@ -56,12 +58,14 @@ class Checkpoint:
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write ``config.json``: what timm needs to build the model, and the class names."""
+    """Write ``config.json``: what timm needs to build the model, its rate of dropout included, and the class names."""
     data = {name: getattr(preprocessing, name) for name in Preprocessing.__dataclass_fields__}
-    write_atomically(
-        folder / CONFIG,
-        lambda path: save_config_for_hf(model, str(path), {"label_names": list(classes)}, data_config=data),
-    )
+    recorded = getattr(model, "_model_args", {})  # timm writes all of it but drop rates
+    config = {
+        "label_names": list(classes),
+        "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
+    }
+    write_atomically(folder / CONFIG, lambda path: save_config_for_hf(model, str(path), config, data_config=data))
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
@@ -97,11 +101,16 @@ def is_checkpoint(folder: Path) -> bool:
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
+    if folder.is_file():
+        hint = f"give {folder.parent}/member-*" if folder.name == MEMBERS else "give the checkpoint's folder"
+        raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
     if not is_checkpoint(folder):
         if (folder / FOLDS).is_file():
             raise CheckpointError(f"{folder}: holds the folds of a cross-validation; give one of them, such as fold-1")
+        if (folder / MEMBERS).is_file():
+            raise CheckpointError(f"{folder}: holds the members of an ensemble; give them as {folder}/member-*")
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
         raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
     meta = read_json(folder / META, error=CheckpointError, folder=folder)

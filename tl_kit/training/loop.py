@@ -27,6 +27,7 @@ __all__ = [
     "Parts",
     "Progress",
     "Task",
+    "better",
     "epoch_batches",
     "fit",
     "run_epoch",
@@ -60,7 +61,7 @@ class Task:
     ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
 
     ``weigh(labels)`` is how much these labels count in the mean that ``objective`` is, their number unless it weights
-    them. ``parts`` bounds the images of one forward pass; where memory runs out it shrinks, for good.
+    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out it shrinks, for good.
 
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
@@ -85,7 +86,7 @@ class Task:
     select: str = "accuracy"
     objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
     penalty: Callable[[], Tensor] | None = None
-    weigh: Callable[[Tensor], float] = len
+    weigh: Callable[[Tensor], float] | None = len
     parts: Parts = field(default_factory=lambda: Parts())
     after_step: Callable[[int], None] | None = None
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -163,7 +164,7 @@ def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dic
         result.progress = Progress()
         row |= {f"val_{name}": value for name, value in (scores or {}).items()}
         result.history.append({"epoch": float(epoch), **row})
-        if scores is None or result.best is None or _better(scores, result.best, task.select):
+        if scores is None or result.best is None or better(scores, result.best, task.select):
             task.on_best(epoch, scores)  # before anything is shown: what the user has seen is kept
             result.best_epoch, result.best = epoch, scores
     task.on_epoch(result.history[-1])
@@ -283,7 +284,7 @@ def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
+def better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
     """A higher ``select`` (lower for ``nll``); where equal, a lower NLL."""
     if select == "nll":
         return scores["nll"] < best["nll"]

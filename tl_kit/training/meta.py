@@ -76,6 +76,13 @@ def _wrong_split(split: object) -> Iterator[str]:
         return
     for name, default in ((name, getattr(DataConfig, name)) for name in DataConfig.__dataclass_fields__):
         value = split.get(name, default)
-        whole = isinstance(default, int)
-        if not plain_number(value, 0, 2**63 - 1 if whole else 1) or (whole and type(value) is not int):
+        if not _fits_split(value, default):
             yield f"config.split.{name} is {str(value)[:40]!r}"
+
+
+def _fits_split(value: object, default: object) -> bool:
+    if default is None:
+        return value is None or (isinstance(value, str) and len(value) <= TrustConfig.text)
+    if isinstance(default, int):
+        return type(value) is int and 0 <= value < 2**63
+    return plain_number(value, 0, 1)

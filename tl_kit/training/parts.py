@@ -53,6 +53,7 @@ def _accumulate(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Te
         _check(value, step)
         _backward(task, accelerator, loss if task.penalty is None else loss + task.penalty())
         return value
+    assert task.weigh is not None
     whole, value = task.weigh(labels), 0.0
     for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
         loss = _loss(task, some, their_labels) * (task.weigh(their_labels) / whole)
@@ -99,7 +100,8 @@ def _parts(images: int, rows: int | None) -> int:
 
 def _halve(task: Task, accelerator: Accelerator, images: int, error: BaseException) -> None:
     rows = min(images, task.parts.rows or images)
-    if rows <= _least(task.model) or task.second_order or accelerator.num_processes > 1:
+    whole = task.second_order or task.weigh is None or accelerator.num_processes > 1
+    if whole or rows <= _least(task.model):
         raise ResourceError(
             f"memory ran out with {rows} images in one pass: choose a smaller --batch-size, --img-size or model"
         ) from error

@@ -24,7 +24,8 @@ from tl_kit.training.stateful import OptimizerState, Stateful
 
 __all__ = ["Rollback", "fit_again"]
 
-_COPIED = ("model", "optimizer", "average", "random")
+# The best epoch is never newer than the last good state, and what was gone back to is not undone.
+_LEFT = ("best", "rollback")
 
 
 class Rollback:
@@ -58,7 +59,7 @@ class Rollback:
 
     def keep(self, result: FitResult) -> None:
         """Copy the fit's parts: they are good."""
-        parts = {name: _copied(self.parts[name].state()) for name in _COPIED if name in self.parts}
+        parts = {name: _copied(part.state()) for name, part in self.parts.items() if name not in _LEFT}
         self.good = {"result": copy.deepcopy(asdict(result)), "parts": parts}
 
     def answer(self, error: NonFiniteError, reporter: Reporter) -> FitResult:

@@ -1,0 +1,95 @@
+"""Rules that make new members of the given ones: what they made, and how such a choice is scored out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.ensembling.calibration import fit_temperature, tempered
+
+__all__ = ["Derived", "choose_out_of_fold", "loss_on", "tried"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Derived:
+    """New members that ``rule`` made.
+
+    ``write`` puts them below a folder as checkpoints of their own, and returns where; ``record`` says, in plain JSON,
+    how they were made; ``fallback``: why the best member is returned instead, if it is.
+    """
+
+    rule: str
+    record: Mapping[str, Any]
+    write: Callable[[Path], list[Path]]
+    fallback: str | None = None
+
+
+def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> float:
+    """The NLL of (n, k) on labels (n,); with ``calibrate``, at the temperature that fits them best.
+
+    What is compared will be given a temperature: that averaged weights are less sure is then no reason against them,
+    nor for them (Ashukha et al. 2020).
+    """
+    if calibrate:
+        probabilities = tempered(probabilities, fit_temperature(probabilities, labels))
+    return metrics.nll(probabilities, labels)
+
+
+def choose_out_of_fold(
+    choose: Callable[[Callable[[Key], float]], Key],
+    probabilities: Callable[[Key], FloatArray],
+    labels: IntArray,
+    *,
+    folds: IntArray,
+    calibrate: bool,
+) -> tuple[Key, FloatArray]:
+    """What ``choose`` takes by all validation images, and predictions (n, k) by what it takes without an image's fold.
+
+    Args:
+        choose: from a loss of each option, the lower the better, to the option taken.
+        probabilities: of an option, for all validation images (n, k). Should remember what it has computed.
+        labels: (n,).
+        folds: the fold of each image (n,).
+        calibrate: whether losses are those at the best temperature.
+    """
+
+    def loss_where(rows: NDArray[np.bool_]) -> Callable[[Key], float]:
+        return cache(lambda key: loss_on(probabilities(key)[rows], labels[rows], calibrate=calibrate))
+
+    chosen = choose(loss_where(np.ones(len(labels), dtype=bool)))
+    pooled = np.empty_like(probabilities(chosen))
+    for fold in np.unique(folds):
+        out = folds == fold
+        pooled[out] = probabilities(choose(loss_where(~out)))[out]
+    return chosen, pooled
+
+
+def tried(
+    choose: Callable[[Callable[[Key], float]], Key],
+    probabilities: Callable[[Key], FloatArray],
+    labels: IntArray,
+    *,
+    calibrate: bool,
+) -> dict[Key, dict[str, float]]:
+    """Accuracy and loss, on all validation images, of each option that ``choose`` asks for; the loss decides."""
+    found: dict[Key, dict[str, float]] = {}
+
+    def loss(key: Key) -> float:
+        if key not in found:
+            nll = loss_on(probabilities(key), labels, calibrate=calibrate)
+            found[key] = {"accuracy": metrics.accuracy(probabilities(key), labels), "nll": nll}
+        return found[key]["nll"]
+
+    choose(loss)
+    return found
