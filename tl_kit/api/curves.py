@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_kit.display import drawable
 from tl_kit.errors import CheckpointError
 from tl_kit.training.files import write_atomically
 
@@ -85,7 +86,7 @@ def _rows(journal: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not a JSON object; the file is damaged")
@@ -138,7 +139,7 @@ def curves_figure(curves: Curves, *, title: str = "") -> Figure:
     figure = Figure(figsize=(7.5, sum(heights) + 0.9), dpi=_DPI, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(drawable(title), fontsize=13)
     _draw_loss(axes[0], curves)
     if curves.val_accuracy is not None:
         _draw_accuracy(axes[1], curves, curves.val_accuracy)

@@ -29,6 +29,7 @@ class Evaluation:
     split: str
     images: int
     crops: CropConfig
+    mc_dropout: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: list[list[int]]
@@ -45,18 +46,19 @@ def evaluate(
     *,
     split: str | None = None,
     crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Score ``split`` (train, val, test, all) of ``data``.
 
     By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
-    that the model has never seen. Splits that the run made are made again, equal. ``crops`` as for ``load``. Raises
-    DataError when the folder has classes that the model does not know or no image that can be decoded.
+    that the model has never seen. Splits that the run made are made again, equal. ``crops`` and ``mc_dropout`` as for
+    ``load``. Raises DataError when the folder has classes that the model does not know or no image that can be decoded.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
-    predictor = load(checkpoint, crops=crops, runtime=runtime)
+    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, runtime=runtime)
     manifest = scan(Path(data), split_config(predictor), trainable=False)
     chosen = split or _default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
@@ -75,6 +77,7 @@ def evaluate(
         split=chosen,
         images=len(kept),
         crops=predictor.crops,
+        mc_dropout=predictor.mc_dropout,
         metrics=metrics.summary(probabilities, truth),
         per_class=metrics.per_class(probabilities, truth, predictor.classes),
         confusion=metrics.confusion(probabilities, truth),

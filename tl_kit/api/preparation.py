@@ -17,6 +17,7 @@ from tl_kit.api.unfinished import Unfinished, is_unfinished
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
+from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
@@ -41,7 +42,7 @@ def prepare(
     dry: bool = False,
     unfinished: Unfinished | None = None,
 ) -> Run:
-    """Everything before the first forward pass. A ``manifest`` given is not scanned.
+    """Everything before the first forward pass. A ``manifest`` given is not scanned, and is not judged.
 
     Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder; an
     ``unfinished`` one has its own, and what it has settled stays.
@@ -53,7 +54,10 @@ def prepare(
     accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
     reporter = reporter if accelerator.is_main_process else SILENT
     with clock("scan"):
-        manifest = scan(Path(config.data), config.split) if manifest is None else manifest
+        if manifest is None:
+            manifest = scan(Path(config.data), config.split)
+            for line in check_discipline(manifest, allow=config.allow):
+                reporter.message(line)
     for note in manifest.notes:
         reporter.message(note)
     policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)

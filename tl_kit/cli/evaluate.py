@@ -21,6 +21,7 @@ def evaluate(
     split: options.Split = None,
     crops: options.Crops = None,
     scales: options.Scales = None,
+    mc_dropout: options.McDropout = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -29,7 +30,7 @@ def evaluate(
         chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        result = api.evaluate(checkpoint, data, split=split, crops=chosen, reporter=console)
+        result = api.evaluate(checkpoint, data, split=split, crops=chosen, mc_dropout=mc_dropout, reporter=console)
         if json:
             console.json(result.to_dict())
         else:
@@ -47,4 +48,5 @@ def _show(result: Evaluation, console: Console) -> None:
         rows.append([name, *(figure(column, scores[column]) for column in columns), mistaken])
     console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
     console.line()
-    console.line(f"{result.split}, {result.images:,} images, {result.crops}: {figures(result.metrics)}")
+    views = options.views_text(result.crops, result.mc_dropout)
+    console.line(f"{result.split}, {result.images:,} images, {views}: {figures(result.metrics)}")

@@ -33,6 +33,8 @@ def plan(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    group_pattern: options.GroupPattern = DataConfig.group_pattern,
+    allow: options.Allow = None,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -58,7 +60,8 @@ def plan(
             weights=weights,
             img_size=img_size,
             seed=seed,
-            split=DataConfig(split_seed=split_seed),
+            split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
+            allow=tuple(allow or ()),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime),
         )

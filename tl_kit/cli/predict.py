@@ -29,6 +29,7 @@ def predict(
     form: options.Format = PredictConfig.format,
     crops: options.Crops = None,
     scales: options.Scales = None,
+    mc_dropout: options.McDropout = None,
     debug: options.Debug = False,
 ) -> None:
     """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
@@ -38,7 +39,7 @@ def predict(
         chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        found = api.predict(checkpoint, images, crops=chosen, reporter=console)
+        found = api.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, reporter=console)
         if form == "table":
             _table(found, top, console)
         else:

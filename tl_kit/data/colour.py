@@ -12,6 +12,8 @@ from tl_kit.errors import ImageError
 
 __all__ = ["to_rgb"]
 
+_BLOCK = 2**20  # samples that are turned into float64 at a time
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB; transparency is composited onto white. The input is not changed.
@@ -47,21 +49,34 @@ def _onto_white(image: Image.Image) -> Image.Image:
 
 def _from_samples(image: Image.Image) -> Image.Image:
     samples = np.asarray(image)
-    levels = samples >> 8 if image.mode.startswith("I;16") else _levels(samples)
+    levels = (samples >> 8).astype(np.uint8) if image.mode.startswith("I;16") else _levels(samples)
     key = image.info.get("transparency")
     if isinstance(key, int):
-        levels = np.where(samples == key, 255, levels)
-    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+        levels = np.where(samples == key, np.uint8(255), levels)
+    return Image.fromarray(levels).convert("RGB")
 
 
-def _levels(samples: NDArray[Any]) -> NDArray[np.float64]:
-    """Integers or floats, shape (height, width), as levels in 0..255."""
-    finite: NDArray[np.float64] = np.nan_to_num(samples.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    if low >= 0 and 255 < high <= 65535:
-        return np.floor(finite / 256)
-    if low < 0 or high > 65535:
-        finite = (finite - low) * (255 / (high - low) if high > low else 0.0)
-    elif samples.dtype.kind == "f" and high <= 1:
-        finite = finite * 255
-    return np.rint(finite)
+def _levels(samples: NDArray[Any]) -> NDArray[np.uint8]:
+    """Integers or floats, shape (height, width), as levels in 0..255; some rows at a time, in float64."""
+    rows = max(1, _BLOCK // samples.shape[1])
+    places = [slice(start, start + rows) for start in range(0, len(samples), rows)]
+    ranges = [(block.min(), block.max()) for block in (_finite(samples[place]) for place in places)]
+    low, high = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
+    levels = np.empty(samples.shape, np.uint8)
+    for place in places:
+        block = _finite(samples[place])
+        if low >= 0 and 255 < high <= 65535:
+            levels[place] = np.floor(block / 256)
+            continue
+        if low < 0 or high > 65535:
+            block = (block - low) * (255 / (high - low) if high > low else 0.0)
+        elif samples.dtype.kind == "f" and high <= 1:
+            block = block * 255
+        levels[place] = np.rint(block)
+    return levels
+
+
+def _finite(samples: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        wide = samples.astype(np.float64)
+    return np.nan_to_num(wide, copy=False, nan=0.0, posinf=0.0, neginf=0.0)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import io
-import re
+import stat
 import struct
-import threading
-import warnings
 from pathlib import Path
 
 from PIL import ExifTags, Image, ImageFile
 
 from tl_kit.config import DecodeConfig
 from tl_kit.data.colour import to_rgb
+from tl_kit.data.limits import check_scans, check_size, most_bytes
+from tl_kit.data.quiet import hush_pillow
 from tl_kit.errors import ImageError
 
-__all__ = ["FORMATS", "check_header", "decode", "sniff"]
+__all__ = ["FORMATS", "check_header", "decode", "open_header", "read_file", "sniff"]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -38,8 +38,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_PILLOW = re.compile(r"PIL\.")
-_hush_lock = threading.Lock()
+_LONGEST_REASON = 100
 
 Image.init()
 
@@ -58,13 +57,15 @@ def decode(
 
     Raises :class:`ImageError` with a short reason that does not name the file. Safe to call from many threads.
     """
-    _hush_pillow()
+    hush_pillow()
     try:
-        image = source if isinstance(source, Image.Image) else _open(_read(source), config)
-        _check_size(image, config)
+        data = read_file(source, config) if isinstance(source, Path) else source
+        image = _open(data, config) if isinstance(data, bytes) else data
+        check_size(image, config)
         if min_side is not None and image is not source and image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * min_side, 2 * min_side))
         image.load()
+        check_size(image, config)  # an icon may hold a larger picture than its header says
         turn = _TURNS.get(_orientation(image))
         image = to_rgb(image)
         return image if turn is None else image.transpose(turn)
@@ -76,27 +77,46 @@ def decode(
 
 def check_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> None:
     """Read an image's header, without its pixels. Raises :class:`ImageError` as :func:`decode` does."""
-    _hush_pillow()
+    open_header(data, config=config)
+
+
+def open_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> Image.Image:
+    """An image whose pixels are not decoded yet: format, size and metadata. Raises as :func:`check_header` does."""
+    hush_pillow()
     try:
-        _check_size(_open(data, config), config)
+        image = _open(data, config)
+        check_size(image, config)
+        return image
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(_reason(error)) from error
 
 
+def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
+    """The bytes of a file; of one that does not begin like an image, the first 16.
+
+    Raises :class:`ImageError` if it cannot be read, is empty, no regular file (a pipe would wait for ever), or longer
+    than ``config.max_pixels`` pixels can be.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+        with Path(path).open("rb") as stream:
+            data = stream.read(16)
+            if not sniff(data):
+                return data
+            if status.st_size > most_bytes(config):
+                raise ImageError(f"too large: {status.st_size} bytes, at most {most_bytes(config)} are read")
+            return data + stream.read()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
 def sniff(prefix: bytes) -> bool:
     """Whether a file that starts with these (16 or more) bytes may be an image of one of :data:`FORMATS`."""
     return any(_accepts(name, prefix[:16].ljust(16, b"\0")) for name in FORMATS)
-
-
-def _read(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    try:
-        return Path(source).read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _accepts(name: str, prefix: bytes) -> bool:
@@ -117,19 +137,14 @@ def _open(data: bytes, config: DecodeConfig) -> Image.Image:
             image: ImageFile.ImageFile = Image.OPEN[name][0](io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue
+        if name == "JPEG":
+            check_scans(data, config)
         return image
     strong = [name for name in accepted if name not in _WEAK_SIGNATURE]
     if strong:
         raise ImageError(f"damaged: its {strong[0]} header cannot be read")
     foreign = [name for offset, magic, name in _FOREIGN if data.startswith(magic, offset)]
     raise ImageError(f"not an image that can be read ({foreign[0]}): convert it" if foreign else "not an image")
-
-
-def _check_size(image: Image.Image, config: DecodeConfig) -> None:
-    width, height = image.size
-    if width * height > config.max_pixels:
-        limit = f"decompression bomb limit {config.max_pixels} pixels"
-        raise ImageError(f"too large: {width}x{height} pixels, {limit}")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -145,16 +160,6 @@ def _reason(error: Exception) -> str:
         return "truncated"
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return f"too large: {text}"
-    return f"damaged: {text}"
-
-
-def _hush_pillow() -> None:
-    """Ignore warnings that Pillow's own modules raise (corrupt EXIF, malformed MPO): what matters is an error here.
-
-    The filter list belongs to the process and ``catch_warnings`` is not safe among threads, so this one narrow rule
-    is put in front where it is not, and stays.
-    """
-    with _hush_lock:
-        first = warnings.filters[0] if warnings.filters else None
-        if first is None or first[0] != "ignore" or first[3] != _PILLOW:
-            warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+    if not isinstance(error, (OSError, SyntaxError, ValueError)):  # a decoder's own mistake: its text helps nobody
+        return "damaged: its content makes no sense"
+    return f"damaged: {text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + '…'}"

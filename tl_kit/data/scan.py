@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from tl_kit.config import DataConfig
+from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.csvfile import list_csv
-from tl_kit.data.decode import check_header, sniff
+from tl_kit.data.decode import check_header, read_file
 from tl_kit.data.folders import list_folder
+from tl_kit.data.grouping import group_by_name
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable, in_order
 from tl_kit.data.splits import assign_splits
@@ -22,6 +22,7 @@ from tl_kit.runtime import decode_pool
 __all__ = ["scan"]
 
 _DEFAULT = DataConfig()
+_DEFAULT_DECODE = DecodeConfig()
 _CHUNK = 16  # files a task: handing over single files costs as much as reading them
 _Found = tuple[Candidate, str]  # a file that begins like an image, and its digest
 
@@ -30,6 +31,7 @@ def scan(
     path: Path,
     config: DataConfig = _DEFAULT,
     *,
+    decode: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
     trainable: bool = True,
 ) -> Manifest:
@@ -40,24 +42,27 @@ def scan(
     given, no test split is made. Headers are checked here, pixels when they are decoded: hand what fails then to
     :meth:`Manifest.without`. ``progress(done, total)`` is called in the calling thread, in files.
 
-    Raises :class:`DataError` if the layout is none of the three, if given splits disagree on classes, or if there is
-    nothing to train on (:func:`check_trainable`); the last is not asked for with ``trainable`` False, for scoring.
+    Raises :class:`DataError` if the layout is none of the three, if a given train split lacks a class of another one,
+    or if there is nothing to train on (:func:`check_trainable`); the last is not asked for with ``trainable`` False,
+    for scoring. Raises ConfigError for a ``group_pattern`` that is no regular expression. What else is wrong with the
+    data is for :func:`check_discipline` to say.
     """
     root = Path(path).absolute()
     listing = _list(root)
-    found, unreadable = _read_all(listing.candidates, progress)
+    found, unreadable = _read_all(listing.candidates, decode, progress)
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
     classes = sorted({candidate.label for candidate, _ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
         raise DataError(_too_few_classes(root, classes, exclusions))
     _check_agreement(root, found)
-    samples, notes = _complete_splits(_samples(found, classes), config)
+    grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
+    samples, notes = _complete_splits(grouped, config)
     manifest = Manifest(
         root=root,
         classes=tuple(classes),
         samples=in_order(samples),
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
-        notes=tuple(notes),
+        notes=(*groups, *notes),
         made_splits=_made_splits(found),
     )
     if trainable:
@@ -75,12 +80,12 @@ def _list(root: Path) -> Listing:
 
 
 def _read_all(
-    candidates: list[Candidate], progress: Callable[[int, int], None] | None
+    candidates: list[Candidate], config: DecodeConfig, progress: Callable[[int, int], None] | None
 ) -> tuple[list[_Found], list[Exclusion]]:
     chunks = [candidates[start : start + _CHUNK] for start in range(0, len(candidates), _CHUNK)]
     found: list[_Found] = []
     exclusions: list[Exclusion] = []
-    for results in decode_pool().map(lambda chunk: [_read(candidate) for candidate in chunk], chunks):
+    for results in decode_pool().map(lambda chunk: [_read(candidate, config) for candidate in chunk], chunks):
         for result in results:
             if isinstance(result, Exclusion):
                 exclusions.append(result)
@@ -91,23 +96,13 @@ def _read_all(
     return found, exclusions
 
 
-def _read(candidate: Candidate) -> _Found | Exclusion:
+def _read(candidate: Candidate, config: DecodeConfig) -> _Found | Exclusion:
     """Digest and header of one file. What does not begin like an image is not read to its end."""
-    path = candidate.path
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # to open a named pipe would wait for ever
-            return Exclusion(path, "not a regular file")
-        with path.open("rb") as stream:
-            data = stream.read(16)
-            if not data:
-                return Exclusion(path, "empty file")
-            if sniff(data):
-                data += stream.read()
-        check_header(data)
-    except OSError as error:
-        return Exclusion(path, f"cannot be read: {error.strerror or error}")
+        data = read_file(candidate.path, config)
+        check_header(data, config=config)
     except ImageError as error:
-        return Exclusion(path, str(error))
+        return Exclusion(candidate.path, str(error))
     return candidate, hashlib.sha256(data).hexdigest()
 
 
@@ -131,7 +126,7 @@ def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]
 
 
 def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
-    """Given splits must have the same classes."""
+    """A given train split must have the classes of the others."""
     classes: dict[str, set[str]] = defaultdict(set)
     for candidate, _ in found:
         if candidate.split is not None:
@@ -139,13 +134,14 @@ def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
     if classes and "train" not in classes:
         raise DataError(f"{root}: {name_some(list(classes))} has images, but train has none; {EXPECTED}")
     every = set().union(*classes.values())
+    if every == classes["train"]:
+        return
     lacks = [
         f"{split} lacks {name_some(sorted(every - classes[split], key=natural_key))}"
         for split in SPLITS
         if split in classes and every - classes[split]
     ]
-    if lacks:
-        raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}")
+    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}")
 
 
 def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
