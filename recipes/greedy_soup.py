@@ -6,9 +6,9 @@ inference time".
     tlkit finetune tf_efficientnet_lite0 --data imgs --policy full --img-size 96 --epochs 8 --seed 0      # and 1, 2
     tlkit ensemble ckpts/* --rule greedy-soup
 
-Expected: 40 photos a class of clothing, 372 test photos: 72.8 % by the average of two of the three runs, at the price of
-one; the best run by validation 72.0 %, the mean run 69.5 %. The gain over the best, +0.8 points (95 % interval -1.9 to
-+3.2), is not distinguishable from zero.
+Expected: 40 photos a class of clothing, 372 test photos: 72.8 % by the average of two of the three runs, at the price
+of one; the best run by validation 72.0 %, the mean run 69.5 %. The gain over the best, +0.8 points (95 % interval -1.9
+to +3.2), is not distinguishable from zero.
 """
 
 from __future__ import annotations
