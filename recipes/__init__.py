@@ -1,6 +1,7 @@
 """Methods as short, readable functions; each file names its paper, its command and what to expect."""
 
 from recipes.average_ensemble import average_ensemble
+from recipes.distill import distill
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
@@ -11,6 +12,7 @@ from recipes.mc_dropout import mc_dropout
 
 __all__ = [
     "average_ensemble",
+    "distill",
     "finetune_last_layers",
     "full_finetune",
     "gradual_unfreezing",

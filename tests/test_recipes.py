@@ -9,11 +9,14 @@ import pytest
 
 from recipes import (
     average_ensemble,
+    distill,
     finetune_last_layers,
     full_finetune,
     gradual_unfreezing,
+    kfold_ensemble,
     linear_probe,
     lp_ft,
+    mc_dropout,
 )
 from tests.api.helpers import write_images
 from tl_kit import FinetuneConfig, finetune
@@ -69,6 +72,29 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
     result = average_ensemble([LITE0, "tf_efficientnet_lite1"], data, policy="head")
     assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", "tf_efficientnet_lite1-1"]
     assert result.receipt["gain"] is not None
+
+
+def test_dropout_at_test_time_is_scored_beside_the_model_as_it_is(data: Path, tmp_path: Path) -> None:
+    plain, dropped = mc_dropout(LITE0, data, passes=5, policy="last:1", out=tmp_path / "run")
+    assert (plain.mc_dropout, dropped.mc_dropout) == (0, 5)
+    assert plain.images == dropped.images
+    assert plain.metrics["nll"] != dropped.metrics["nll"]
+
+
+def test_a_k_fold_ensemble_has_a_member_a_fold(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = kfold_ensemble(LITE0, data, folds=3, policy="head", out=tmp_path / "folds")
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == ["fold-1", "fold-2", "fold-3"]
+    assert result.to_dict()["out_of_fold"]["images"] == 24
+
+
+def test_a_student_is_compared_with_its_teacher(data: Path, tmp_path: Path) -> None:
+    teacher = linear_probe(LITE0, data, out=tmp_path / "teacher")
+    result = distill(teacher.checkpoint, LITE0, data, policy="last:1", out=tmp_path / "student")
+    assert result.comparison is not None
+    assert teacher.test is not None
+    assert result.comparison["teacher"]["accuracy"] == teacher.test["accuracy"]
+    assert result.comparison["best_member"] is None, "the teacher is one model"
 
 
 def test_a_new_head_on_pretrained_layers_starts_at_zero_under_full(data: Path, tmp_path: Path) -> None:
