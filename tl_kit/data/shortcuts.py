@@ -153,6 +153,8 @@ def _best(kind: str, y: NDArray[np.int64], predicted: NDArray[np.int64], config:
     from scipy.stats import hypergeom
 
     classes = np.unique(y)
+    if len(classes) < 2:  # every file is under two labels
+        return None
     recalls = np.array([np.mean(predicted[y == label] == label) for label in classes])
     others = np.array([np.mean(predicted[y != label] == label) for label in classes])
     at = int(np.argmax(recalls - others))
