@@ -13,6 +13,7 @@ from recipes import (
     finetune_last_layers,
     full_finetune,
     gradual_unfreezing,
+    greedy_soup,
     kfold_ensemble,
     linear_probe,
     lp_ft,
@@ -74,6 +75,21 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
     result = average_ensemble([LITE0, "tf_efficientnet_lite1"], data, policy="head")
     assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", "tf_efficientnet_lite1-1"]
     assert result.receipt["gain"] is not None
+
+
+def test_a_greedy_soup_is_one_model_no_worse_than_its_best_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = greedy_soup(LITE0, data, runs=2, epochs=1, img_size=64)
+    assert len(list((Path(result.checkpoint) / "members").iterdir())) == 1
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", f"{LITE0}-2"]
+    made = result.receipt["derived"]
+    assert made is not None
+    losses = {line["chosen"]: line["nll"] for line in made["tried"]}
+    alone = [line["nll"] for line in made["tried"] if 1.0 in line["weights"]]
+    assert len(alone) == 2
+    assert losses[True] <= min(alone)
 
 
 def names(result: EnsembleResult) -> list[str]:

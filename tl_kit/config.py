@@ -31,6 +31,7 @@ __all__ = [
     "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
+    "NanAnswer",
     "OptimizerDefaults",
     "Options",
     "PredictConfig",
@@ -38,6 +39,7 @@ __all__ = [
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
+    "RollbackConfig",
     "RuleFitConfig",
     "RuntimeConfig",
     "SaveConfig",
@@ -54,6 +56,7 @@ __all__ = [
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
+NanAnswer: TypeAlias = Literal["stop", "rollback"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
 Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
@@ -169,9 +172,15 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed.
+
+    Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
+    machine, less than that share of what was free), half of the images are given up.
+    """
 
     memory_share: float = 0.3
+    reserve: int = 500_000_000
+    check_seconds: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,6 +426,14 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """``--on-nan rollback``: at most so often, each time at ``factor`` of the rate that it had before."""
+
+    most: int = 3
+    factor: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig:
     """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
 
@@ -482,6 +499,8 @@ class FinetuneConfig:
     late: int | None = None
     plot: bool = False
     save: SaveConfig = SaveConfig()
+    on_nan: NanAnswer = "stop"
+    rollback: RollbackConfig = RollbackConfig()
     distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()

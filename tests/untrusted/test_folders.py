@@ -114,7 +114,7 @@ def test_addresses_and_files_in_a_card_are_not_followed(
     change(checkpoint / "config.json", edit)
     done = tlkit("predict", checkpoint, images / "red")
     assert done.code == 0, done.err
-    model, report = build_model(f"local-dir:{checkpoint}", 3, seed=0)
+    _, report = build_model(f"local-dir:{checkpoint}", 3, seed=0)
     assert report.source == f"local file {checkpoint / 'model.safetensors'}"
     build_model(f"local-dir:{checkpoint}", 3, weights="none", seed=0)
     assert not any("passwd" in path for path in watch.opened)

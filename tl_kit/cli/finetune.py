@@ -82,6 +82,7 @@ def finetune(
     vary: options.Vary = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
+    on_nan: options.OnNan = FinetuneConfig.on_nan,
     save_every: options.SaveEvery = None,
     resume: options.Resume = None,
     json: options.Json = False,
@@ -113,6 +114,7 @@ def finetune(
             snapshots=snapshots,
             late=late,
             plot=plot,
+            on_nan=on_nan,
             save=options.save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
@@ -178,10 +180,12 @@ def _report(
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
         return
-    if hasattr(result, "vary"):
+    from tl_kit import api
+
+    if isinstance(result, api.MemberRuns):
         show_members(result, console, json=json)
         return
-    if not hasattr(result, "status"):
+    if isinstance(result, api.CrossValidation):
         show_folds(result, console, json=json)
         return
     if json:

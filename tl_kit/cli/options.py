@@ -14,7 +14,9 @@ from tl_kit.config import (
     BalanceMethod,
     CropConfig,
     LoopConfig,
+    NanAnswer,
     OptimizerDefaults,
+    RollbackConfig,
     SaveConfig,
     ScheduleDefaults,
     Selection,
@@ -69,6 +71,7 @@ __all__ = [
     "Mixup",
     "Model",
     "ModelToTrain",
+    "OnNan",
     "Opt",
     "Optimizer",
     "Out",
@@ -328,6 +331,14 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         "--resume", metavar="RUN", help="Go on with the run in this folder, which ended early; takes no other option."
+    ),
+]
+OnNan = Annotated[
+    NanAnswer,
+    typer.Option(
+        "--on-nan",
+        help="Where a loss or a weight is not finite: stop with the best epoch, or go back to the last good state at "
+        f"{RollbackConfig.factor:g} of the rate, at most {RollbackConfig.most} times.",
     ),
 ]
 SaveEvery = Annotated[
