@@ -62,7 +62,7 @@ def _copies(options: argparse.Namespace) -> None:
         f"recall {right}/{n} = {right / n:.2%}; precision {right}/{across.sum()} = {right / max(1, across.sum()):.2%}"
     )
     print(f"{np.sum(pairs.second < n)} pairs among the originals, {np.sum(pairs.first >= n)} among the copies")
-    _margins(originals, copies)
+    _margins(originals, copies[:, :, ::-1] if options.mirror else copies)
 
 
 def _margins(originals: NDArray[np.uint8], copies: NDArray[np.uint8]) -> None:

@@ -9,17 +9,22 @@ import pytest
 
 from recipes import (
     average_ensemble,
+    deep_ensemble,
     distill,
     finetune_last_layers,
     full_finetune,
     gradual_unfreezing,
+    greedy_soup,
     kfold_ensemble,
     linear_probe,
     lp_ft,
     mc_dropout,
+    polyak_average,
+    snapshot_ensemble,
 )
 from tests.api.helpers import write_images
-from tl_kit import FinetuneConfig, finetune
+from tl_kit import EnsembleResult, FinetuneConfig, finetune
+from tl_kit.training.checkpoint import is_checkpoint, read_meta
 from tl_kit.zoo.starter import starter_path
 
 LITE0 = "tf_efficientnet_lite0"
@@ -74,18 +79,53 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
     assert result.receipt["gain"] is not None
 
 
+def test_a_greedy_soup_is_one_model_no_worse_than_its_best_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = greedy_soup(LITE0, data, runs=2, epochs=1, img_size=64)
+    assert len(list((Path(result.checkpoint) / "members").iterdir())) == 1
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", f"{LITE0}-2"]
+    made = result.receipt["derived"]
+    assert made is not None
+    losses = {line["chosen"]: line["nll"] for line in made["tried"]}
+    alone = [line["nll"] for line in made["tried"] if 1.0 in line["weights"]]
+    assert len(alone) == 2
+    assert losses[True] <= min(alone)
+
+
+def names(result: EnsembleResult) -> list[str]:
+    return [Path(member["checkpoint"]).name for member in result.receipt["members"]]
+
+
+def test_ensembles_of_seeds_folds_and_snapshots(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seeds = deep_ensemble(LITE0, data, members=2, policy="last:1", epochs=1, out=tmp_path / "seeds")
+    assert names(seeds) == ["member-1", "member-2"]
+    folds = kfold_ensemble(LITE0, data, folds=3, policy="head", out=tmp_path / "folds")
+    assert names(folds) == ["member-1", "member-2", "member-3"]
+    trained = [set(read_meta(tmp_path / "folds" / name)["data"]["train"]) for name in names(folds)]
+    assert set.intersection(*trained) == set()
+    assert len(set.union(*trained)) * 2 == sum(map(len, trained))
+    cycles = snapshot_ensemble(LITE0, data, snapshots=2, policy="last:1", epochs=6, out=tmp_path / "cycles")
+    assert names(cycles) == ["snapshot-1", "snapshot-2"]
+    assert is_checkpoint(tmp_path / "cycles")
+
+
+def test_a_polyak_average_is_another_model_than_the_last_step(data: Path, tmp_path: Path) -> None:
+    averaged = polyak_average(LITE0, data, policy="last:1", epochs=2, out=tmp_path / "averaged")
+    usual = finetune_last_layers(LITE0, data, groups=1, epochs=2, out=tmp_path / "usual")
+    assert averaged.policy == usual.policy
+    assert averaged.val is not None
+    assert usual.val is not None
+    assert averaged.val["nll"] != usual.val["nll"]
+
+
 def test_dropout_at_test_time_is_scored_beside_the_model_as_it_is(data: Path, tmp_path: Path) -> None:
     plain, dropped = mc_dropout(LITE0, data, passes=5, policy="last:1", out=tmp_path / "run")
     assert (plain.mc_dropout, dropped.mc_dropout) == (0, 5)
     assert plain.images == dropped.images
     assert plain.metrics["nll"] != dropped.metrics["nll"]
-
-
-def test_a_k_fold_ensemble_has_a_member_a_fold(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    result = kfold_ensemble(LITE0, data, folds=3, policy="head", out=tmp_path / "folds")
-    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == ["fold-1", "fold-2", "fold-3"]
-    assert result.to_dict()["out_of_fold"]["images"] == 24
 
 
 def test_a_student_is_compared_with_its_teacher(data: Path, tmp_path: Path) -> None:

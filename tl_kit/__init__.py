@@ -30,6 +30,7 @@ from tl_kit.config import (
     SaveConfig,
     SoupConfig,
     StoreConfig,
+    SwaConfig,
 )
 from tl_kit.errors import TlKitError
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         EnsembleResult,
         Evaluation,
         FinetuneResult,
+        MemberRuns,
         Plan,
         Prediction,
         Predictor,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         ensemble,
         evaluate,
         finetune,
+        finetune_members,
         load,
         models,
         plan,
@@ -74,6 +77,7 @@ __all__ = [
     "FinetuneResult",
     "HeadConfig",
     "LoopConfig",
+    "MemberRuns",
     "Plan",
     "Prediction",
     "Predictor",
@@ -83,6 +87,7 @@ __all__ = [
     "SaveConfig",
     "SoupConfig",
     "StoreConfig",
+    "SwaConfig",
     "TlKitError",
     "__version__",
     "cross_validate",
@@ -92,6 +97,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "finetune",
+    "finetune_members",
     "load",
     "models",
     "plan",

@@ -31,6 +31,7 @@ __all__ = [
     "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
+    "NanAnswer",
     "OptimizerDefaults",
     "Options",
     "PredictConfig",
@@ -38,6 +39,7 @@ __all__ = [
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
+    "RollbackConfig",
     "RuleFitConfig",
     "RuntimeConfig",
     "SaveConfig",
@@ -46,13 +48,18 @@ __all__ = [
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",
+    "SwaConfig",
     "TrustConfig",
+    "Vary",
+    "VaryConfig",
 ]
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
+NanAnswer: TypeAlias = Literal["stop", "rollback"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
+Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +172,15 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed.
+
+    Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
+    machine, less than that share of what was free), half of the images are given up.
+    """
 
     memory_share: float = 0.3
+    reserve: int = 500_000_000
+    check_seconds: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +305,8 @@ class RegularizationConfig:
 
     ``l1``, ``l2`` and ``l2_sp`` are strengths of penalties added to the loss; ``dropout``, ``drop_connect`` and
     ``drop_path`` probabilities of dropping activations, weights of linear layers, and residual branches;
-    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights.
+    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights; ``swa``
+    whether a uniform average of them is tried at the end (``SwaConfig``).
     """
 
     l1: float = 0.0
@@ -305,6 +319,18 @@ class RegularizationConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float | None = None
+    swa: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwaConfig:
+    """Stochastic weight averaging: of the epochs (``cyclic``: cycles) that end after this share of the run.
+
+    ``schedule`` is that of the rate where the user names none.
+    """
+
+    start: float = 0.75
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,6 +426,14 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """``--on-nan rollback``: at most so often, each time at ``factor`` of the rate that it had before."""
+
+    most: int = 3
+    factor: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig:
     """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
 
@@ -422,6 +456,9 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
+    ``late`` that of the last epochs of which one is.
 
     ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
     split-leak.
@@ -457,8 +494,13 @@ class FinetuneConfig:
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
+    swa: SwaConfig = SwaConfig()
+    snapshots: int | None = None
+    late: int | None = None
     plot: bool = False
     save: SaveConfig = SaveConfig()
+    on_nan: NanAnswer = "stop"
+    rollback: RollbackConfig = RollbackConfig()
     distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
@@ -471,6 +513,14 @@ class FoldsConfig:
 
     folds: int = 5
     shown: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaryConfig:
+    """Members of an ensemble by one command: how many, and in what they differ."""
+
+    members: int = 5
+    vary: Vary = "seed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.api.helpers import write_images
 from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
+from tl_kit.data.findings import BLOCKING
 
 
 @pytest.fixture
@@ -98,6 +99,11 @@ def test_what_is_no_name_is_refused(command: str, splits: Path) -> None:
         done = tlkit(command, MODEL, "--data", splits, *TINY, "--allow", name)
         known = "class-missing, group-leak, label-conflict, split-leak"
         assert (done.code, done.err) == (2, f"error: --allow {name}: known are {known}\n")
+
+
+def test_the_help_names_all_that_can_be_allowed() -> None:
+    text = " ".join(tlkit("finetune", "-h").out.split())
+    assert all(name in text for name in BLOCKING)
 
 
 def test_the_report_says_what_belongs_together_and_what_to_do(splits: Path) -> None:

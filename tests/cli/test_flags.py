@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         seen.append((arguments, options))
         raise SeenError("enough")
 
-    for name in ("finetune", "cross_validate", "plan", "ensemble", "evaluate", "predict"):
+    for name in ("finetune", "cross_validate", "finetune_members", "plan", "ensemble", "evaluate", "predict"):
         monkeypatch.setattr(f"tl_kit.api.{name}", record)
     return seen
 
@@ -75,6 +75,8 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
         ("--select", "macro-f1", "select", "macro-f1"),
         ("--weights", "w.pth", "weights", "w.pth"),
         ("--img-size", "96", "img_size", 96),
+        ("--snapshots", "3", "snapshots", 3),
+        ("--late", "2", "late", 2),
         ("--seed", "4", "seed", 4),
         ("--split-seed", "9", "split", DataConfig(split_seed=9)),
         ("--out", "here", "out", Path("here")),
@@ -95,6 +97,15 @@ def test_each_flag_of_finetune_sets_its_field(
 def test_folds_ask_for_cross_validation_of_the_same_run(calls: Calls) -> None:
     tlkit("finetune", "resnet18", "--data", "imgs", "--folds", "7", "--epochs", "3")
     assert calls == [((FinetuneConfig(model="resnet18", data=Path("imgs"), epochs=3),), {"folds": 7})]
+
+
+def test_members_and_vary_ask_for_several_of_the_same_run(calls: Calls) -> None:
+    command = ("finetune", "resnet18", "--data", "imgs", "--epochs", "3")
+    for flags in (("--members", "7"), ("--vary", "folds"), ("--members", "2", "--vary", "policy")):
+        tlkit(*command, *flags)
+    config = FinetuneConfig(model="resnet18", data=Path("imgs"), epochs=3)
+    expected = [{"members": 7, "vary": "seed"}, {"members": None, "vary": "folds"}, {"members": 2, "vary": "policy"}]
+    assert calls == [((config,), options) for options in expected]
 
 
 def test_ensemble_flags(calls: Calls) -> None:

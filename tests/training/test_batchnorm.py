@@ -96,3 +96,11 @@ def test_an_error_in_the_images_leaves_the_layers_as_they_were() -> None:
 def test_layers_without_statistics_have_none() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.LayerNorm(3), nn.BatchNorm1d(3))
     assert list(statistics_layers(net)) == ["2"]
+
+
+def test_of_some_layers_the_others_keep_theirs() -> None:
+    net = network()
+    net[1].running_mean.fill_(9)
+    reestimate_statistics(net, [torch.randn(8, 3, 4, 4)], layers=[net[5]])
+    assert (net[1].running_mean == 9).all()
+    assert (net[1].num_batches_tracked, net[5].num_batches_tracked) == (0, 1)

@@ -8,6 +8,7 @@ from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.evaluation import Evaluation, evaluate
 from tl_kit.api.finetuning import FinetuneResult, finetune
 from tl_kit.api.folds import CrossValidation, cross_validate
+from tl_kit.api.member_runs import MemberRuns, finetune_members
 from tl_kit.api.planning import Plan, plan
 from tl_kit.api.prediction import predict
 from tl_kit.api.predictor import Prediction, Predictor, load
@@ -19,6 +20,7 @@ __all__ = [
     "EnsembleResult",
     "Evaluation",
     "FinetuneResult",
+    "MemberRuns",
     "Plan",
     "Prediction",
     "Predictor",
@@ -30,6 +32,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "finetune",
+    "finetune_members",
     "load",
     "models",
     "plan",

@@ -17,7 +17,7 @@ from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed
 from tl_kit.api.configuration import to_json
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
-from tl_kit.api.outcome import Outcome
+from tl_kit.api.outcome import Outcome, Waypoint
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, apply_trainable, labels_of
@@ -33,12 +33,26 @@ from tl_kit.stopping import TERMINATED, StoppedError
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
 from tl_kit.training.states import StateFolder
 
-__all__ = ["FinetuneResult", "Trained", "finetune", "finetune_on"]
+__all__ = ["FinetuneResult", "Snapshot", "Trained", "finetune", "finetune_on"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A checkpoint on a run's way, with the weights after ``step`` updates; scores as in FinetuneResult."""
+
+    checkpoint: str
+    step: int
+    val: dict[str, float] | None
+    test: dict[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What a run produced. ``val`` is None without validation images, ``test`` without test images."""
+    """What a run produced. ``val`` is None without validation images, ``test`` without test images.
+
+    ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
+    averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
+    """
 
     checkpoint: str
     model: str
@@ -51,10 +65,13 @@ class FinetuneResult:
     seconds: dict[str, float]
     audit: dict[str, Any]
     status: str = "finished"
+    snapshots: tuple[Snapshot, ...] = ()
+    swa: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**asdict(self), "classes": list(self.classes)}
+        plain = asdict(self)
+        return {**plain, "classes": list(self.classes), "snapshots": list(plain["snapshots"])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +100,23 @@ def finetune_on(
     *,
     reporter: Reporter = SILENT,
     unfinished: Unfinished | None = None,
+    content: str | None = None,
 ) -> Trained:
     """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``.
 
-    ``unfinished``: a run of the same configuration, which is taken up again.
+    ``unfinished``: a run of the same configuration, which is taken up again. ``content``: the content hash of all
+    images, where the manifest's training images are a sample of them.
     """
     run = prepare(config, reporter, manifest=manifest, unfinished=unfinished)
+    run.content = content
     with _leaving(run, alone=manifest is None):
-        content = run.manifest.content_hash()
+        own = run.manifest.content_hash()
         if unfinished is not None:
-            check_unchanged(run, content)
-        _save_meta(run, status="running", resume=facts(run, content, policy=None))
+            check_unchanged(run, own)
+        _save_meta(run, status="running", resume=facts(run, own, policy=None))
         teach(run)
         _settle(run)
-        resumable = facts(run, content, policy=str(run.policy))
+        resumable = facts(run, own, policy=str(run.policy))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running", resume=resumable)
@@ -159,7 +179,7 @@ def _train_policy(run: Run) -> Outcome:
 
 def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
     """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
-    scores = {split: _score(run, outcome, split) for split in ("val", "test")}
+    scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
     if run.writes:
         save_weights(run.folder, run.model)
         if run.config.plot and outcome.epochs:
@@ -176,6 +196,8 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         seconds=run.clock.seconds(),
         audit=_audit(outcome),
         status=outcome.status,
+        snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
+        swa=None if outcome.swa is None else asdict(outcome.swa),
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
     _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result), **more)
@@ -192,11 +214,24 @@ def _audit(outcome: Outcome) -> dict[str, Any]:
     return {**outcome.audit.to_dict(), **({"phases": phases} if phases else {})}
 
 
-def _score(run: Run, outcome: Outcome, split: str) -> dict[str, float] | None:
+def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot:
+    """Scores, and with them what makes its folder a checkpoint."""
+    snapshot = Snapshot(
+        checkpoint=str(waypoint.folder),
+        step=waypoint.step,
+        val=_score(run, waypoint.logits, "val"),
+        test=_score(run, waypoint.logits, "test"),
+    )
+    common = {"model": run.config.model, "policy": str(run.policy), "status": "finished", "settings": outcome.settings}
+    _save_meta(replace(run, folder=waypoint.folder), run_folder=str(run.folder), **common, **asdict(snapshot))
+    return snapshot
+
+
+def _score(run: Run, logits: Mapping[str, Tensor], split: str) -> dict[str, float] | None:
     samples = run.manifest.split(split)
     if not samples:
         return None
-    probabilities = metrics.softmax(outcome.logits[split].numpy().astype(np.float64))
+    probabilities = metrics.softmax(logits[split].numpy().astype(np.float64))
     return metrics.summary(probabilities, labels_of(samples))
 
 
@@ -212,7 +247,7 @@ def _save_meta(run: Run, **content: object) -> None:
         run.manifest.classes,
         config=to_json(run.config),
         data={
-            "content": run.manifest.content_hash(),
+            "content": run.content or run.manifest.content_hash(),
             "root": str(run.manifest.root),
             "train": _digests(run, "train"),
             "val": _digests(run, "val"),

@@ -14,15 +14,16 @@ from accelerate import Accelerator
 
 from tl_kit import metrics
 from tl_kit.api.configuration import to_json
-from tl_kit.api.finetuning import Trained, finetune_on
+from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.api.preparation import shared_folder
-from tl_kit.api.records import FoldRecords
+from tl_kit.api.records import SeriesRecords
+from tl_kit.api.series import Part, train_parts
 from tl_kit.config import FinetuneConfig, FoldsConfig
 from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
-from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
+from tl_kit.data.manifest import SPLITS, Manifest
 from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
@@ -87,7 +88,7 @@ def cross_validate(
     *,
     folds: int = FoldsConfig.folds,
     reporter: Reporter = SILENT,
-    unfinished: FoldRecords | None = None,
+    unfinished: SeriesRecords | None = None,
 ) -> CrossValidation:
     """Fine-tune once a fold, on the images outside of it; ``out/fold-1`` ... are checkpoints like any other.
 
@@ -114,19 +115,23 @@ def cross_validate(
     for line in check_discipline(replace(manifest, samples=pool_of(manifest)), allow=config.allow, pooled=True):
         reporter.message(line)
     scanned = time.perf_counter() - started
-    parts = fold_manifests(manifest, folds, config.split)
+    runs = [
+        Part(folder=f"fold-{number}", title=f"fold {number} of {folds}", config=config, manifest=part)
+        for number, part in enumerate(fold_manifests(manifest, folds, config.split), start=1)
+    ]
     _announce(manifest, folds, reporter)
     done: list[Trained] = []
     with ExitStack() as cleanup:
         if unfinished is None:
-            records = FoldRecords(shared_folder(config, accelerator, cleanup))
+            records = SeriesRecords(shared_folder(config, accelerator, cleanup), "folds")
             if accelerator.is_main_process:
                 records.begin(config, folds, manifest)
         else:
             records = unfinished
             records.take_up(config, manifest, cleanup)
-        with records.kept(done, folds, cleanup, main=accelerator.is_main_process, reporter=reporter):
-            _train(config, parts, records, done, reporter)
+        names = [run.folder for run in runs]
+        with records.kept(done, names, cleanup, main=accelerator.is_main_process, reporter=reporter):
+            train_parts(runs, records, done, reporter=reporter)
             seconds = {"total": time.perf_counter() - started, "scan": scanned}
             result = _collect(config, manifest, records.folder, done, seconds)
             if accelerator.is_main_process:
@@ -141,33 +146,6 @@ def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
     test = f"; the test split ({aside:,} images) is set aside: no fold uses it" if aside else ""
     what = "all" if "test" in manifest.made_splits else "training and validation images pooled:"
     reporter.message(f"{folds} folds of {what} {len(pool):,} images, stratified{test}")
-
-
-def _train(
-    config: FinetuneConfig, parts: Sequence[Manifest], records: FoldRecords, done: list[Trained], reporter: Reporter
-) -> None:
-    """One run a fold; ``done`` takes what is finished. What one fold could not decode, the others need not try."""
-    told = _Once(reporter)
-    broken: tuple[Exclusion, ...] = ()
-    for number, part in enumerate(parts, start=1):
-        manifest = part.without(broken)
-        check_trainable(manifest)
-        known = len(manifest.exclusions)
-        trained = records.finished(number, manifest, reporter)
-        if trained is None:
-            reporter.message(f"fold {number} of {len(parts)}: {_counts(manifest)}")
-            started = records.unfinished(number, reporter)
-            options = replace(config, out=records.folder / f"fold-{number}")
-            trained = finetune_on(manifest, options, reporter=told, unfinished=started)
-            if trained.result.status != "finished":
-                raise KeyboardInterrupt
-            records.save(number, trained, known)
-        broken += trained.manifest.exclusions[known:]
-        done.append(trained)
-
-
-def _counts(manifest: Manifest) -> str:
-    return ", ".join(f"{len(manifest.split(split)):,} {split}" for split in SPLITS)
 
 
 def _collect(
@@ -222,17 +200,3 @@ def _write(config: FinetuneConfig, folder: Path, result: CrossValidation) -> Non
     write_predictions(folder / PREDICTIONS, result.predictions)
     write_suspects(folder / SUSPECTS, result.suspects)
     write_json(folder / FOLDS, {**result.to_dict(), "config": to_json(config)})
-
-
-class _Once:
-    """Passes on progress, and each message once: most of what a fold has to say, the one before has said."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.start, self.advance, self.epoch = reporter.start, reporter.advance, reporter.epoch
-        self._reporter = reporter
-        self._said: set[str] = set()
-
-    def message(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._reporter.message(text)

@@ -152,7 +152,7 @@ def _key(each: _TrunkPass) -> str:
     below = {n: tensor_digest(t) for n, t in model.state_dict().items() if not in_modules(n, [each.cut])}
     parts = {
         "tensors": below,
-        "structure": repr(structure(model)[0]),
+        "structure": repr(structure(model)),
         "cut": each.cut,
         "preprocessing": repr(each.preprocessing),
         "runtime": [runtime.precision, runtime.device.type, runtime.batch_size],

@@ -17,7 +17,7 @@ from tl_kit.data.crops import check_crops, check_fit
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
-from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
 from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
@@ -72,7 +72,7 @@ class Predictor:
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
 
-        Raises CheckpointError if weights that are read in turns are gone.
+        Raises CheckpointError if weights that are read in turns are gone, and where a member's outputs are not finite.
         """
         reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)), self.crops)
         reporter.start("predict", len(sources))
@@ -80,8 +80,13 @@ class Predictor:
         if not len(sources):
             return stack, {}
         together = self.arranged
-        with together.lock:
-            found = run_probabilities(together.passes, reader, pixel_bytes=self.memory.pixel_bytes, reporter=reporter)
+        try:
+            with together.lock:
+                found = run_probabilities(
+                    together.passes, reader, pixel_bytes=self.memory.pixel_bytes, reporter=reporter
+                )
+        except NonFiniteError as error:
+            raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
                 stack[member] = probabilities[:, place, self.columns[member]]

@@ -7,22 +7,24 @@ from pathlib import Path
 
 from tl_kit.api.finetuning import FinetuneResult, finetune_on
 from tl_kit.api.folds import CrossValidation, cross_validate
-from tl_kit.api.records import FoldRecords, read_config
+from tl_kit.api.member_runs import MemberRuns, finetune_members
+from tl_kit.api.records import SeriesRecords, read_config
 from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.training.checkpoint import FOLDS, META
+from tl_kit.training.checkpoint import FOLDS, MEMBERS, META
 from tl_kit.training.lock import FolderLock
 
 __all__ = ["resume"]
 
 
-def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | None:
-    """Go on with the run, or the cross-validation, in ``folder``; its final weights are those of an uninterrupted run.
+def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
+    """Go on with the run, the cross-validation or the members in ``folder``.
 
-    On a CPU they are equal to the last bit, with the same versions and the same number of threads. A run that had saved
-    nothing yet starts over. None for one that is finished. Raises CheckpointError for a folder without a run, one that
-    another process works on, or one whose states are damaged; DataError where the images are others now.
+    The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
+    same number of threads. A run that had saved nothing yet starts over. None for one that is finished. Raises
+    CheckpointError for a folder without a run, one that another process works on, or one whose states are damaged;
+    DataError where the images are others now.
     """
     folder = Path(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -30,9 +32,17 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     if (folder / FOLDS).is_file():
         reporter.message(f"{folder}: all folds are finished; there is nothing to resume")
         return None
-    if (records := FoldRecords(folder)).began():
-        config, folds = records.read()
+    if (folder / MEMBERS).is_file():
+        reporter.message(f"{folder}: all members are finished; there is nothing to resume")
+        return None
+    if (records := SeriesRecords(folder, "folds")).began():
+        config, folds, _ = records.read()
         return cross_validate(config, folds=folds, reporter=reporter, unfinished=records)
+    if (records := SeriesRecords(folder, "members")).began():
+        config, members, content = records.read()
+        return finetune_members(
+            config, members=members, vary=content.get("vary", ""), reporter=reporter, unfinished=records
+        )
     return _resume_run(folder, reporter)
 
 

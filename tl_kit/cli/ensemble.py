@@ -106,18 +106,21 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
 
 
 def _show_members(result: EnsembleResult, console: Console) -> None:
-    """What each member is worth, and with which share of images it disagrees with each other one."""
+    """What each member is worth, where that is known, and with which share of images it disagrees with each other."""
     receipt = result.receipt
     split = "val" if receipt["ensemble"]["test"] is None else "test"
     matrix = receipt["disagreement"][split]
     if matrix is None:
         return
     numbers = [str(number) for number in range(1, len(matrix) + 1)]
-    header = ["", f"{split} accuracy without it", "nll without it", *(f"≠ {number}" for number in numbers)]
+    worth = receipt["derived"] is None
+    header = [f"{split} accuracy without it", "nll without it"] if worth else []
+    header = ["", *header, *(f"≠ {number}" for number in numbers)]
     rows = []
     for number, member, shares in zip(numbers, receipt["members"], matrix, strict=True):
         without = (member["leave_one_out"] or {}).get(split)
         lost = ["", ""] if without is None else [f"{-100 * without['accuracy']:+.1f}", f"{without['nll']:+.3f}"]
+        lost = lost if worth else []
         rows.append([f"{number}  {member['checkpoint']}", *lost, *(f"{100 * share:.0f} %" for share in shares)])
     console.table(header, rows, align="l" + "r" * (len(header) - 1))
     console.line()

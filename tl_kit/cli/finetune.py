@@ -10,14 +10,23 @@ import typer
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.folds import show_folds
+from tl_kit.cli.member_runs import show_members, show_snapshots
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
-from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RegularizationConfig, RuntimeConfig
+from tl_kit.config import (
+    CacheConfig,
+    DataConfig,
+    FinetuneConfig,
+    LoopConfig,
+    RegularizationConfig,
+    RuntimeConfig,
+    VaryConfig,
+)
 from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tl_kit.api import CrossValidation, FinetuneResult
+    from tl_kit.api import CrossValidation, FinetuneResult, MemberRuns
 
 __all__ = ["finetune"]
 
@@ -50,6 +59,9 @@ def finetune(
     mixup: options.Mixup = RegularizationConfig.mixup,
     cutmix: options.Cutmix = RegularizationConfig.cutmix,
     ema: options.Ema = RegularizationConfig.ema,
+    swa: options.Swa = RegularizationConfig.swa,
+    snapshots: options.Snapshots = FinetuneConfig.snapshots,
+    late: options.Late = FinetuneConfig.late,
     balance: options.Balance = FinetuneConfig.balance,
     select: options.Select = FinetuneConfig.select,
     augment: options.Augment = str(FinetuneConfig.augment),
@@ -66,8 +78,11 @@ def finetune(
     runtime: options.Runtime = RuntimeConfig.mode,
     compile: options.Compile = RuntimeConfig.compile,
     folds: options.Folds = None,
+    members: options.Members = None,
+    vary: options.Vary = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
+    on_nan: options.OnNan = FinetuneConfig.on_nan,
     save_every: options.SaveEvery = None,
     resume: options.Resume = None,
     json: options.Json = False,
@@ -96,7 +111,10 @@ def finetune(
             select=select,
             augment=augment,
             augment_options=tuple(aug or ()),
+            snapshots=snapshots,
+            late=late,
             plot=plot,
+            on_nan=on_nan,
             save=options.save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
@@ -112,6 +130,7 @@ def finetune(
                 mixup=mixup,
                 cutmix=cutmix,
                 ema=ema,
+                swa=swa,
             ),
             batchnorm=batchnorm,
             weights=weights,
@@ -125,7 +144,14 @@ def finetune(
         )
         from tl_kit import api
 
-        if folds is not None:
+        if members is not None or vary is not None:
+            if folds is not None:
+                raise ConfigError(
+                    "--folds: scores one model on every image, and --members trains several; leave one out"
+                )
+            runs = api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
+            _report(runs, out, console, json=json)
+        elif folds is not None:
             _report(api.cross_validate(config, folds=folds, reporter=console), out, console, json=json)
         else:
             _report(api.finetune(config, reporter=console), out, console, json=json)
@@ -147,14 +173,19 @@ def _refuse_options(context: typer.Context) -> None:
 
 
 def _report(
-    result: FinetuneResult | CrossValidation | None, folder: Path | None, console: Console, *, json: bool
+    result: FinetuneResult | CrossValidation | MemberRuns | None, folder: Path | None, console: Console, *, json: bool
 ) -> None:
     """What came out; None where the run in ``folder`` had been finished before."""
     if result is None:
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
         return
-    if not hasattr(result, "status"):
+    from tl_kit import api
+
+    if isinstance(result, api.MemberRuns):
+        show_members(result, console, json=json)
+        return
+    if isinstance(result, api.CrossValidation):
         show_folds(result, console, json=json)
         return
     if json:
@@ -182,3 +213,4 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
     console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
     console.line(f"checkpoint: {result.checkpoint}")
+    show_snapshots(result, console)

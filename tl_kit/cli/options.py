@@ -14,11 +14,15 @@ from tl_kit.config import (
     BalanceMethod,
     CropConfig,
     LoopConfig,
+    NanAnswer,
     OptimizerDefaults,
+    RollbackConfig,
     SaveConfig,
     ScheduleDefaults,
     Selection,
+    VaryConfig,
 )
+from tl_kit.config import Vary as VaryNames
 from tl_kit.errors import ConfigError
 
 __all__ = [
@@ -59,12 +63,15 @@ __all__ = [
     "Json",
     "L2Sp",
     "LabelSmoothing",
+    "Late",
     "LayerDecay",
     "Lr",
     "McDropout",
+    "Members",
     "Mixup",
     "Model",
     "ModelToTrain",
+    "OnNan",
     "Opt",
     "Optimizer",
     "Out",
@@ -81,9 +88,12 @@ __all__ = [
     "ScheduleOpt",
     "Seed",
     "Select",
+    "Snapshots",
     "Split",
     "SplitSeed",
+    "Swa",
     "Top",
+    "Vary",
     "Views",
     "Warmup",
     "WeightDecay",
@@ -208,6 +218,19 @@ Cutmix = Annotated[float, typer.Option("--cutmix", metavar="ALPHA", help="Paste 
 Ema = Annotated[
     float | None, typer.Option("--ema", metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
 ]
+Swa = Annotated[
+    bool,
+    typer.Option("--swa", help="Average the weights of the later epochs, and keep that where val finds it no worse."),
+]
+Snapshots = Annotated[
+    int | None,
+    typer.Option(
+        "--snapshots", metavar="M", help="Cycles of the rate (--schedule cyclic), a checkpoint at each one's end."
+    ),
+]
+Late = Annotated[
+    int | None, typer.Option("--late", metavar="M", help="Keep a checkpoint of each of the last M epochs as well.")
+]
 Balance = Annotated[
     BalanceMethod,
     typer.Option(
@@ -245,6 +268,20 @@ Folds = Annotated[
         "--folds", metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."
     ),
 ]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members", metavar="N", help="Members of an ensemble: N runs on the same validation and test images."
+    ),
+]
+Vary = Annotated[
+    VaryNames | None,
+    typer.Option(
+        "--vary",
+        help="What members differ in; model, policy: names with commas between them "
+        f"(default with --members: {VaryConfig.vary}).",
+    ),
+]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]
 Weights = Annotated[
     str,
@@ -269,7 +306,11 @@ GroupPattern = Annotated[
 ]
 Allow = Annotated[
     list[str] | None,
-    typer.Option("--allow", metavar="NAME", help="Train in spite of this finding of the doctor's; may be repeated."),
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Train in spite of class-missing, group-leak, label-conflict or split-leak; may be repeated.",
+    ),
 ]
 CacheSize = Annotated[
     float,
@@ -290,6 +331,14 @@ Resume = Annotated[
     Path | None,
     typer.Option(
         "--resume", metavar="RUN", help="Go on with the run in this folder, which ended early; takes no other option."
+    ),
+]
+OnNan = Annotated[
+    NanAnswer,
+    typer.Option(
+        "--on-nan",
+        help="Where a loss or a weight is not finite: stop with the best epoch, or go back to the last good state at "
+        f"{RollbackConfig.factor:g} of the rate, at most {RollbackConfig.most} times.",
     ),
 ]
 SaveEvery = Annotated[

@@ -6,6 +6,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from tl_kit.data.findings import Finding, of_sets
 from tl_kit.data.listing import name_some
@@ -35,15 +36,18 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
     errors = [finding for finding in known_faults(manifest) if finding.severity == "error"]
     stopping = [finding for finding in errors if finding.code not in allow]
     if stopping:
-        found = "; ".join(f"{finding.code}: {finding.message}{_first(finding)}" for finding in stopping)
+        found = "; ".join(f"{finding.code}: {finding.message}{_first(finding, manifest.root)}" for finding in stopping)
         flags = " ".join(f"--allow {finding.code}" for finding in stopping)
         command = f"tlkit doctor --data {shlex.quote(str(manifest.root))}"
-        raise DataError(f"{manifest.root}: {found}; mend it ({command} says how and lists all), or add {flags}")
+        raise DataError(f"{manifest.root}: {found}; mend it ({command} lists all), or add {flags}")
     return [f"allowed: {finding.code}: {finding.message}" for finding in errors]
 
 
-def _first(finding: Finding) -> str:
-    shown = ", ".join(str(path) for path in finding.sets[0][:2]) if finding.sets else ""
+def _first(finding: Finding, root: Path) -> str:
+    """Two of the first set, from the folder, or that of the CSV, on."""
+    folder = root if root.is_dir() else root.parent
+    paths = finding.sets[0][:2] if finding.sets else ()
+    shown = ", ".join(str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths)
     return f" (the first: {shown})" if shown else ""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit.config import DataConfig, DoctorConfig
-from tl_kit.data.decode import decode
+from tl_kit.data.decode import decode, read_file
 from tl_kit.data.discipline import known_faults
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
 from tl_kit.data.likeness import thumbnail
@@ -113,10 +113,7 @@ def _look_at_all(
 
 def _look(path: Path, limits: DoctorConfig) -> _Look:
     """Raises ImageError."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror or error}") from error
+    data = read_file(path)
     image = decode(data, min_side=limits.min_side)  # a JPEG scaled so is above the limit anyway
     pixels = thumbnail(image)
     low, high = np.percentile(pixels, [1, 99], axis=(0, 1))

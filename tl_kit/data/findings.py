@@ -18,7 +18,7 @@ BLOCKING = ("class-missing", "group-leak", "label-conflict", "split-leak")
 """Names of the errors that ``--allow`` lifts. The one other error is ``unusable``: there is nothing to train on."""
 
 _ALIKE = "prepare the images of all classes alike (one size, one format, one place), or do not trust the accuracy"
-_REMOVE = "remove one of each, or keep them on one side by a group column in a CSV"
+_REMOVE = "remove one of each, or keep them on one side: --group-pattern, or a group column in a CSV"
 REMEDIES = {
     "border-shortcut": "if the border is no part of what the classes are, crop it, or do not trust the accuracy",
     "class-missing": "add images of the class to that split, or take the class out",

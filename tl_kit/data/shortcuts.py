@@ -6,7 +6,6 @@ one class come from another camera, the camera is what it learns, and the accura
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tl_kit.config import ShortcutConfig
-from tl_kit.data.decode import FORMATS
+from tl_kit.data.decode import open_header
 
 __all__ = ["KINDS", "Shortcut", "Traits", "border_colour", "find_shortcuts", "read_traits"]
 
@@ -57,8 +56,8 @@ class Shortcut:
 
 
 def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Traits:
-    """Of a file that can be decoded. ``suffix`` is its ending; ``border`` from :func:`border_colour`."""
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    """Of a file's bytes. ``suffix`` is its ending; ``border`` from :func:`border_colour`. Raises ImageError."""
+    image = open_header(data)
     exif = _exif(image)
     width, height = image.size if exif.get(ExifTags.Base.Orientation, 1) not in (5, 6, 7, 8) else image.size[::-1]
     tables = getattr(image, "quantization", None)
@@ -154,6 +153,8 @@ def _best(kind: str, y: NDArray[np.int64], predicted: NDArray[np.int64], config:
     from scipy.stats import hypergeom
 
     classes = np.unique(y)
+    if len(classes) < 2:  # every file is under two labels
+        return None
     recalls = np.array([np.mean(predicted[y == label] == label) for label in classes])
     others = np.array([np.mean(predicted[y != label] == label) for label in classes])
     at = int(np.argmax(recalls - others))

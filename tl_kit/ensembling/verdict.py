@@ -74,18 +74,20 @@ def _derived(receipt: Receipt) -> str:
 
 def _statistics(made: dict[str, Any]) -> str:
     """The best average with either kind of BatchNorm statistics, and the best member; empty without averages."""
-    best: dict[str, dict[str, Any]] = {}
+    best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
     for line in made["tried"]:
         kind = "alone" if 1.0 in line["weights"] else line["batchnorm"] or "average"
-        if kind not in best or line["nll"] < best[kind]["nll"]:
-            best[kind] = line
+        rank = {"alone": (-line["accuracy"], line["nll"])}.get(kind, (line["nll"],))
+        if kind not in best or rank < best[kind][0]:
+            best[kind] = rank, line
     names = {
         "average": "averaged",
         "as averaged": "BatchNorm statistics as averaged",
         "re-estimated": "re-estimated",
         "alone": "best member",
     }
-    shown = [f"{names[k]} {best[k]['nll']:.3f} ({100 * best[k]['accuracy']:.1f} %)" for k in names if k in best]
+    lines = {names[kind]: best[kind][1] for kind in names if kind in best}
+    shown = [f"{name} {line['nll']:.3f} ({100 * line['accuracy']:.1f} %)" for name, line in lines.items()]
     return f"On val, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
 
 
@@ -126,7 +128,8 @@ def _cost(receipt: Receipt) -> str:
     cost = receipt["cost"]
     if cost is None:
         return ""
+    passes = "1 forward pass" if cost["forward_passes"] == 1 else f"{cost['forward_passes']} forward passes"
     return (
-        f"An image: {cost['forward_passes']} forward passes, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
+        f"An image: {passes}, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
         f"{cost['parameters'] / 1e6:.1f} million parameters, {cost['weight_bytes'] / 2**20:.0f} MiB of weights."
     )

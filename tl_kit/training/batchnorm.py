@@ -6,7 +6,7 @@ Averaged weights make activations whose mean and variance are not the average of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,15 @@ def statistics_layers(model: nn.Module) -> dict[str, _BatchNorm]:
     return {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is not None}
 
 
-def reestimate_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace all running statistics by those of ``batches`` (n, c, h, w), n > 1, each of which counts the same.
+def reestimate_statistics(
+    model: nn.Module, batches: Iterable[Tensor], *, layers: Collection[_BatchNorm] | None = None
+) -> None:
+    """Replace the running statistics of ``layers`` (all that have any) by those of ``batches`` (n, c, h, w), n > 1.
 
     Mean and unbiased variance of a layer's input are taken batch by batch, each normalised by its own, and averaged
     (PyTorch's ``momentum=None``). All other layers stay in eval mode: dropout is off. The model ends in eval mode.
     """
-    layers = statistics_layers(model).values()
+    layers = statistics_layers(model).values() if layers is None else layers
     momenta = [layer.momentum for layer in layers]
     model.eval()
     try:

@@ -29,6 +29,7 @@ from tl_kit.zoo.safefile import check_finite, read_header
 
 __all__ = [
     "FOLDS",
+    "MEMBERS",
     "Checkpoint",
     "digest_prefix",
     "is_checkpoint",
@@ -41,6 +42,7 @@ __all__ = [
 
 META, WEIGHTS = "tlkit.json", "model.safetensors"
 FOLDS = "folds.json"
+MEMBERS = "members.json"
 FORMAT = 1
 
 
@@ -99,11 +101,16 @@ def is_checkpoint(folder: Path) -> bool:
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
+    if folder.is_file():
+        hint = f"give {folder.parent}/member-*" if folder.name == MEMBERS else "give the checkpoint's folder"
+        raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
     if not is_checkpoint(folder):
         if (folder / FOLDS).is_file():
             raise CheckpointError(f"{folder}: holds the folds of a cross-validation; give one of them, such as fold-1")
+        if (folder / MEMBERS).is_file():
+            raise CheckpointError(f"{folder}: holds the members of an ensemble; give them as {folder}/member-*")
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
         raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
     meta = read_json(folder / META, error=CheckpointError, folder=folder)
