@@ -25,6 +25,7 @@ __all__ = [
     "FinetuneConfig",
     "FoldsConfig",
     "HeadConfig",
+    "LeftOutConfig",
     "LoopConfig",
     "MembersConfig",
     "ModelsConfig",
@@ -66,6 +67,13 @@ class DecodeConfig:
 
     max_pixels: int = 2**27
     max_scans: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutConfig:
+    """How many files that a command leaves out are shown, a line each; the doctor lists all."""
+
+    shown: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,6 +337,8 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``strict``: a file that cannot be used is an error, instead of being left out.
     """
 
     model: str
@@ -361,6 +371,8 @@ class FinetuneConfig:
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     plot: bool = False
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
@@ -395,7 +407,8 @@ class RuleFitConfig:
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold.
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``strict`` as for
+    ``FinetuneConfig``.
     """
 
     checkpoints: tuple[Path, ...]
@@ -408,6 +421,8 @@ class EnsembleConfig:
     bootstrap: int = 2000
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
 

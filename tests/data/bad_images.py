@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import zlib
@@ -171,7 +170,10 @@ def _make_folder(path: Path) -> None:
 ENTRIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "dangling.jpg": (lambda path: path.symlink_to("gone.jpg"), "dangling symbolic link"),
     "itself.jpg": (lambda path: path.symlink_to(path.name), "symbolic link in a loop"),
-    "loop": (lambda path: path.symlink_to(path.parent, target_is_directory=True), "symbolic link to a folder that contains it"),
+    "loop": (
+        lambda path: path.symlink_to(path.parent, target_is_directory=True),
+        "symbolic link to a folder that is read already",
+    ),
     "pipe.jpg": (_make_fifo, "not a regular file"),
     "zero-device.jpg": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
     "folder.jpg": (_make_folder, ""),

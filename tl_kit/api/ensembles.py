@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.api.evaluation import labels_for, seen, split_config
+from tl_kit.api.left_out import scan_images, tell_left_out
 from tl_kit.api.predictor import Predictor, load, load_members
 from tl_kit.api.receipt_picture import draw_receipt
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
-from tl_kit.data.manifest import Manifest, Sample
-from tl_kit.data.scan import scan
+from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
@@ -69,10 +69,17 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     members = _load(config.checkpoints, reporter)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
     predictor = load_members(
-        members[0].path, members, classes=classes, rule=FittedRule(), crops=config.crops, runtime=config.runtime
+        members[0].path,
+        members,
+        classes=classes,
+        rule=FittedRule(),
+        crops=config.crops,
+        decode=config.decode,
+        runtime=config.runtime,
     )
     data = config.data or _common_data(members)
-    manifest = scan(data, split_config(predictor))
+    made = split_config(predictor)
+    manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
     reporter.message(f"{len(members)} members, scored on {data}")
     started = time.perf_counter()
     val = _predict(predictor, manifest, "val", data, reporter)
@@ -134,6 +141,7 @@ def _predict(
         return None
     labels = labels_for(samples, manifest, predictor, data)
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    tell_left_out([Exclusion(samples[index].path, reason) for index, reason in failures.items()], data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:
         raise DataError(f"{data}: none of the {len(samples)} images of {split} can be decoded")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed_form
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
+from tl_kit.api.left_out import left_out_dict
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
@@ -33,7 +34,10 @@ __all__ = ["FinetuneResult", "Trained", "finetune", "finetune_on"]
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What a run produced. ``val`` is None without validation images, ``test`` without test images."""
+    """What a run produced. ``val`` is None without validation images, ``test`` without test images.
+
+    ``left_out``: path and reason of each file that could not be used.
+    """
 
     checkpoint: str
     model: str
@@ -46,6 +50,7 @@ class FinetuneResult:
     seconds: dict[str, float]
     audit: dict[str, Any]
     status: str = "finished"
+    left_out: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -128,6 +133,7 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
         seconds=run.clock.seconds(),
         audit=_audit(outcome),
         status=outcome.status,
+        left_out=left_out_dict(run.manifest.exclusions),
     )
     _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result))
     if outcome.error is not None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tl_kit.api.members import Members, arrange, weigh_too_much
-from tl_kit.config import CropConfig, MembersConfig, RuntimeConfig
+from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
+from tl_kit.data.limits import check_limits
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
@@ -47,7 +48,7 @@ class Predictor:
 
     Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
     have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
-    the members stays there.
+    the members stays there, ``decode`` which images are too large.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Predictor:
     rule: FittedRule
     scorers: tuple[Scorer, ...]
     crops: CropConfig = CropConfig()
+    decode: DecodeConfig = DecodeConfig()
     sharing: bool = True
     memory: MembersConfig = MembersConfig()
 
@@ -72,7 +74,8 @@ class Predictor:
 
         Raises CheckpointError if weights that are read in turns are gone.
         """
-        reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)), self.crops)
+        preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
+        reader = FileReader(sources, preprocessings, self.crops, self.decode)
         reporter.start("predict", len(sources))
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
         if not len(sources):
@@ -110,7 +113,13 @@ class Predictor:
         return Prediction(name, {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
 
 
-def load(path: Path | str, *, crops: CropConfig | None = None, runtime: RuntimeConfig = RuntimeConfig()) -> Predictor:
+def load(
+    path: Path | str,
+    *,
+    crops: CropConfig | None = None,
+    decode: DecodeConfig = DecodeConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+) -> Predictor:
     """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
 
     ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. Raises ConfigError for crops
@@ -124,7 +133,7 @@ def load(path: Path | str, *, crops: CropConfig | None = None, runtime: RuntimeC
     else:
         members = [load_checkpoint(folder)]
         classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
-    return load_members(folder, members, classes=classes, rule=rule, crops=crops, runtime=runtime)
+    return load_members(folder, members, classes=classes, rule=rule, crops=crops, decode=decode, runtime=runtime)
 
 
 def _stored_crops(ensemble: EnsembleFolder, members: Sequence[Checkpoint]) -> CropConfig:
@@ -143,12 +152,15 @@ def load_members(
     classes: Sequence[str],
     rule: FittedRule,
     crops: CropConfig = CropConfig(),
+    decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig,
 ) -> Predictor:
     """Put loaded members together, in the class order ``classes``.
 
-    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take.
+    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, and for limits that
+    no image can keep.
     """
+    check_limits(decode)
     check_crops(crops)
     for member in members:
         check_fit(crops, member.preprocessing, name=str(member.path))
@@ -162,6 +174,7 @@ def load_members(
         rule,
         _scorers(members, runtime),
         crops,
+        decode,
         sharing=runtime.mode != "plain",
     )
 

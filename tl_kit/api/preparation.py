@@ -10,13 +10,13 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tl_kit.api.balance import Balance, choose_balance
+from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.api.run import Clock, Run
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Manifest
-from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.freezing.policies import Policy, parse_policy
@@ -42,7 +42,10 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | 
     accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
     reporter = reporter if accelerator.is_main_process else SILENT
     with clock("scan"):
-        manifest = scan(Path(config.data), config.split) if manifest is None else manifest
+        if manifest is None:
+            manifest = scan_images(
+                config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter
+            )
     for note in manifest.notes:
         reporter.message(note)
     policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
@@ -53,15 +56,13 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | 
     model, weights = _build(config, manifest, reporter)
     preprocessing = Preprocessing.from_model(model)
     runtime, decision = _precision(config, model, preprocessing, replace(runtime, device=accelerator.device), reporter)
-    for exclusion in manifest.exclusions:
-        reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
     return Run(
         config=config,
         reporter=reporter,
         runtime=runtime,
         clock=clock,
         manifest=manifest,
-        store=PixelStore(preprocessing, config.store),
+        store=PixelStore(preprocessing, config.store, limits=config.decode),
         model=model,
         weights=weights,
         preprocessing=preprocessing,

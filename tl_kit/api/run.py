@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tl_kit.api.balance import Balance
+from tl_kit.api.left_out import tell_left_out
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
@@ -100,8 +101,7 @@ class Run:
         broken = [Exclusion(s.path, reasons[s.digest]) for s in self.manifest.samples if s.digest in reasons]
         if broken:
             self.manifest = self.manifest.without(broken)
-            for exclusion in broken:
-                self.reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+            tell_left_out(broken, self.config.data, self.reporter)
             check_trainable(self.manifest)
         return frozenset(reasons)
 

@@ -9,7 +9,7 @@ import typer
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import PROBLEMS_FOUND, session
-from tl_kit.config import DataConfig
+from tl_kit.config import DataConfig, DecodeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api.diagnosis import Report
@@ -22,6 +22,7 @@ EXAMPLES = 3  # paths shown with a finding; --json has them all
 def doctor(
     data: options.Data,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -30,7 +31,8 @@ def doctor(
         from tl_kit.api.diagnosis import doctor as examine
         from tl_kit.api.diagnosis import report_dict
 
-        report = examine(data, split=DataConfig(split_seed=split_seed), reporter=console)
+        limits = DecodeConfig(max_pixels=max_pixels)
+        report = examine(data, split=DataConfig(split_seed=split_seed), decode=limits, reporter=console)
         if json:
             console.json(report_dict(report))
         else:

@@ -8,7 +8,7 @@ from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import session
 from tl_kit.cli.text import figure
-from tl_kit.config import EnsembleConfig
+from tl_kit.config import DecodeConfig, EnsembleConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import EnsembleResult
@@ -26,6 +26,8 @@ def ensemble(
     calibrate: options.Calibrate = EnsembleConfig.calibrate,
     crops: options.Crops = None,
     scales: options.Scales = None,
+    strict: options.Strict = EnsembleConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -33,7 +35,14 @@ def ensemble(
     with session(debug=debug) as console:
         chosen = options.crop_config(crops, scales) or EnsembleConfig.crops
         config = EnsembleConfig(
-            checkpoints=tuple(checkpoints), data=data, out=out, rule=rule, calibrate=calibrate, crops=chosen
+            checkpoints=tuple(checkpoints),
+            data=data,
+            out=out,
+            rule=rule,
+            calibrate=calibrate,
+            crops=chosen,
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
         )
         from tl_kit import api
 

@@ -11,7 +11,15 @@ from tl_kit.cli.console import Console
 from tl_kit.cli.folds import show_folds
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.text import figure
-from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RegularizationConfig, RuntimeConfig
+from tl_kit.config import (
+    CacheConfig,
+    DataConfig,
+    DecodeConfig,
+    FinetuneConfig,
+    LoopConfig,
+    RegularizationConfig,
+    RuntimeConfig,
+)
 
 if TYPE_CHECKING:
     from tl_kit.api import FinetuneResult
@@ -53,6 +61,8 @@ def finetune(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    strict: options.Strict = FinetuneConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -102,6 +112,8 @@ def finetune(
             seed=seed,
             out=out,
             split=DataConfig(split_seed=split_seed),
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime, compile=compile),
         )

@@ -55,6 +55,7 @@ __all__ = [
     "LabelSmoothing",
     "LayerDecay",
     "Lr",
+    "MaxPixels",
     "Mixup",
     "Model",
     "Opt",
@@ -73,6 +74,7 @@ __all__ = [
     "Select",
     "Split",
     "SplitSeed",
+    "Strict",
     "Top",
     "Views",
     "Warmup",
@@ -279,6 +281,10 @@ Rule = Annotated[
 Calibrate = Annotated[
     bool,
     typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on val, where it lowers the NLL out of fold."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error, and not left out.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", help="Larger images are refused, before they fill the memory.")
 ]
 Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import session
-from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RuntimeConfig
+from tl_kit.config import CacheConfig, DataConfig, DecodeConfig, FinetuneConfig, LoopConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import Plan
@@ -33,6 +33,8 @@ def plan(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    strict: options.Strict = FinetuneConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -59,6 +61,8 @@ def plan(
             img_size=img_size,
             seed=seed,
             split=DataConfig(split_seed=split_seed),
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime),
         )

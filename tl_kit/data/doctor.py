@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tl_kit.config import DataConfig, DoctorConfig
+from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.decode import decode
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
@@ -20,6 +20,7 @@ __all__ = ["Finding", "Report", "examine"]
 
 _DEFAULT = DataConfig()
 _DEFAULT_LIMITS = DoctorConfig()
+_DEFAULT_DECODE = DecodeConfig()
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def examine(
     config: DataConfig = _DEFAULT,
     *,
     limits: DoctorConfig = _DEFAULT_LIMITS,
+    decoding: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Scan ``path``, decode every image wholly, and look for what spoils training or its measurement.
@@ -59,10 +61,10 @@ def examine(
     """
     root = Path(path).absolute()
     try:
-        scanned = scan(path, config)
+        scanned = scan(path, config, decode=decoding)
     except DataError as error:
         return Report(root, None, (Finding("error", "unusable", str(error)),))
-    failures, small = _decode_all(scanned.samples, limits, progress)
+    failures, small = _decode_all(scanned.samples, limits, decoding, progress)
     manifest = scanned.without(failures)
     findings = [
         *(Finding("info", "note", note) for note in manifest.notes),
@@ -79,13 +81,17 @@ def examine(
 
 
 def _decode_all(
-    samples: tuple[Sample, ...], limits: DoctorConfig, progress: Callable[[int, int], None] | None
+    samples: tuple[Sample, ...],
+    limits: DoctorConfig,
+    decoding: DecodeConfig,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Exclusion], list[Path]]:
     """Images that cannot be decoded, and images that are very small."""
 
     def short_side(sample: Sample) -> int | ImageError:
         try:
-            return min(decode(sample.path, min_side=limits.min_side).size)  # a scaled JPEG is above the limit anyway
+            # a scaled JPEG is above the limit anyway
+            return min(decode(sample.path, min_side=limits.min_side, config=decoding).size)
         except ImageError as error:
             return error
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tl_kit.errors import CheckpointError
 
-__all__ = ["new_numbered_folder", "write_atomically", "write_csv", "write_json"]
+__all__ = ["csv_text", "new_numbered_folder", "write_atomically", "write_csv", "write_json"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # Python's form of bytes in file names that are not UTF-8
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -26,8 +30,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON object, atomically."""
+    """Write a JSON object, atomically, in UTF-8; of names that are none, the odd bytes as ``\\udc..`` escapes."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
@@ -36,11 +41,22 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
+            file.writelines(csv_text([header]))
+            file.writelines(csv_text(rows))
 
     write_atomically(path, write)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """CSV rows, each ended by a newline, that any reader gives back as they are.
+
+    Python before 3.13 leaves a carriage return without quotes, which it cannot read again.
+    """
+    for row in rows:
+        line = io.StringIO()
+        odd = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerow(row)
+        yield line.getvalue()
 
 
 def _write_text(path: Path, text: str) -> None:
