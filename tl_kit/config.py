@@ -60,7 +60,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+    """Images of more pixels are refused: 5 to 25 bytes each must fit into memory while it is decoded, once a thread.
 
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
     """

@@ -54,7 +54,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
 # Tested below: it gives other weights where the figures of validation disagree.
 BY_SCORES = {"select"}
 # Tested below, or in other files: they change where and how something is shown, and not the weights.
-OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile", "folds"}
+OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile", "folds", "strict", "max_pixels"}
 
 
 @pytest.fixture(scope="module")

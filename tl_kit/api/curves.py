@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_kit.api.pictures import drawable, save_png
 from tl_kit.errors import CheckpointError
-from tl_kit.training.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,16 +58,13 @@ def draw_curves(folder: Path, *, best_epoch: int | None = None) -> Path:
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
     form trains without any), or if the picture cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     journal, picture = folder / _METRICS, folder / "curves.png"
     try:
         figure = curves_figure(curve_data(_rows(journal), best_epoch=best_epoch), title=folder.resolve().name)
     except ValueError as error:
         raise CheckpointError(f"{journal}: {error}") from error
-    FigureCanvasAgg(figure)
     try:
-        write_atomically(picture, lambda temporary: figure.savefig(temporary, format="png"))
+        save_png(figure, picture)
     except OSError as error:
         raise CheckpointError(f"{picture}: cannot be written ({error.strerror})") from error
     return picture
@@ -138,7 +135,7 @@ def curves_figure(curves: Curves, *, title: str = "") -> Figure:
     figure = Figure(figsize=(7.5, sum(heights) + 0.9), dpi=_DPI, layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(drawable(title), fontsize=13)
     _draw_loss(axes[0], curves)
     if curves.val_accuracy is not None:
         _draw_accuracy(axes[1], curves, curves.val_accuracy)

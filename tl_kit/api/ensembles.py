@@ -27,7 +27,7 @@ from tl_kit.ensembling.verdict import findings, verdict
 from tl_kit.errors import CheckpointError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
-from tl_kit.training.files import new_numbered_folder
+from tl_kit.training.files import check_name, new_numbered_folder
 
 __all__ = ["EnsembleResult", "ensemble"]
 
@@ -183,6 +183,8 @@ def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter
 
 def _check_out(out: Path | None) -> None:
     """Before any scoring: a folder with something in it is not written into."""
+    if out is not None:
+        check_name(Path(out))
     if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
 

@@ -29,10 +29,10 @@ def scan_images(
     reporter: Reporter,
     trainable: bool = True,
 ) -> Manifest:
-    """:func:`scan`, and what it leaves out is told; with ``strict``, every image is decoded, and nothing may be left out.
+    """:func:`scan`, and what it leaves out is told; with ``strict``, it must be nothing, and every image is decoded.
 
-    Hidden files may. Raises DataError that names the first file and their number; ConfigError for a limit that no image
-    can keep.
+    Hidden files never count. Raises DataError that names the first file and their number, and ConfigError for a limit
+    that no image can keep.
     """
     check_limits(decode)
     manifest = scan(Path(data), split, decode=decode, trainable=trainable)

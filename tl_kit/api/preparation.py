@@ -24,7 +24,7 @@ from tl_kit.measurement import Decision, choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
-from tl_kit.training.files import new_numbered_folder
+from tl_kit.training.files import check_name, new_numbered_folder
 from tl_kit.zoo.weights import WeightsReport, build_model
 
 __all__ = ["prepare", "shared_folder"]
@@ -132,6 +132,7 @@ def _folder(config: FinetuneConfig) -> Path:
         stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in config.model)
         return new_numbered_folder(Path(config.default_out), stem)
     out = Path(config.out)
+    check_name(out)
     if is_checkpoint(out):
         raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
     if out.is_dir() and any(out.iterdir()):

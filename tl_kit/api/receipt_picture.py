@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tl_kit.api.pictures import drawable, save_png
 from tl_kit.ensembling.receipt import Receipt
-from tl_kit.training.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +24,7 @@ _NUMBERS_UP_TO = 10  # members: from more, the cells are too small for numbers
 
 def draw_receipt(receipt: Receipt, path: Path) -> None:
     """Draw the receipt into a PNG file, atomically. Raises OSError if it cannot be written."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure = receipt_figure(receipt)
-    FigureCanvasAgg(figure)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+    save_png(receipt_figure(receipt), path)
 
 
 def receipt_figure(receipt: Receipt) -> Figure:
@@ -99,4 +95,4 @@ def _short(checkpoints: Sequence[str]) -> list[str]:
     """Folder names without their common parent; long ones lose their middle."""
     names = [Path(checkpoint).name or checkpoint for checkpoint in checkpoints]
     half = (_LONGEST - 1) // 2
-    return [name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}" for name in names]
+    return [drawable(name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}") for name in names]

@@ -99,7 +99,9 @@ Checkpoint = Annotated[
 Checkpoints = Annotated[
     list[Path], typer.Argument(metavar="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
 ]
-Images = Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files, or folders of them.")]
+Images = Annotated[  # what cannot be read gets its row, and does not end the command
+    list[Path], typer.Argument(metavar="PATH", help="Image files, folders of them, or wildcards.", readable=False)
+]
 Pattern = Annotated[
     str | None,
     typer.Argument(metavar="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),

@@ -49,14 +49,15 @@ def predict(
 
 
 def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
+    """One row an image; the reasons in a column of their own, where there are any."""
     widest = max(len(_best(prediction, top)) for prediction in found)
+    errors = ["error"] if any(prediction.error is not None for prediction in found) else []
     rows = []
     for prediction in found:
         cells = [cell for label, p in _best(prediction, top) for cell in (label, f"{100 * p:.1f} %")]
-        if prediction.error is not None:
-            cells = [f"error: {prediction.error}"]
-        rows.append([prediction.source, *cells, *[""] * (2 * max(widest, 1) - len(cells))])
-    console.table(["image", *_names(max(widest, 1), " ")], rows, align="l" + "lr" * max(widest, 1))
+        reason = [prediction.error or ""] if errors else []
+        rows.append([prediction.source, *cells, *[""] * (2 * widest - len(cells)), *reason])
+    console.table(["image", *_names(widest, " "), *errors], rows, align="l" + "lr" * widest + "l" * len(errors))
 
 
 def _csv(found: Sequence[Prediction], top: int) -> str:

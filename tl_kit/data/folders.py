@@ -16,6 +16,7 @@ __all__ = ["list_files", "list_folder"]
 
 # Written by operating systems, editors and NAS boxes into other people's folders.
 _LITTER = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+_ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
 _NO_TARGET = {errno.ENOENT: "dangling symbolic link", errno.ELOOP: "symbolic link in a loop"}
 
 
@@ -99,6 +100,8 @@ def _walk(top: Path, exclusions: list[Exclusion]) -> Iterator[Path]:
             seen.add(identity)
         inner, files = _entries(folder, exclusions)
         yield from files
+        if not inner and not files and folder.suffix.lower() in _ENDINGS:
+            exclusions.append(Exclusion(folder, "empty folder that is named like an image"))
         for path in reversed(inner):
             (links if path.is_symlink() else folders).append(path)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tl_kit.errors import CheckpointError
 
-__all__ = ["csv_text", "new_numbered_folder", "write_atomically", "write_csv", "write_json"]
+__all__ = ["check_name", "csv_text", "new_numbered_folder", "write_atomically", "write_csv", "write_json"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # Python's form of bytes in file names that are not UTF-8
 
@@ -61,6 +61,14 @@ def csv_text(rows: Iterable[Sequence[object]]) -> Iterator[str]:
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def check_name(folder: Path) -> None:
+    """Raises CheckpointError for a folder whose name is not Unicode: safetensors writes there, and cannot read it."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"--out {folder}: has bytes that are not UTF-8; choose another name") from error
 
 
 def new_numbered_folder(parent: Path, stem: str) -> Path:
