@@ -29,7 +29,7 @@ def predict(
 ) -> list[Prediction]:
     """Predict each file, and each file below each folder, in order; hidden files in folders are passed over.
 
-    What does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that match it.
+    What does not exist and has a wildcard (``*``, ``?``, ``[``) stands for the files and folders that match it.
     Whatever cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
     ``crops`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do.
     """
@@ -57,7 +57,7 @@ def _rows(item: Path) -> Iterator[Path | Prediction]:
         if not files and not unreadable:
             yield Prediction(str(item), {}, _EMPTY)
     elif glob.has_magic(str(item)) and not os.path.lexists(item):
-        matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        matches = sorted(glob.glob(str(item)))  # noqa: PTH207 - Path.glob takes no absolute pattern
         for match in matches:
             yield from _rows(Path(match))
         if not matches:

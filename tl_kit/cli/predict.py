@@ -57,7 +57,9 @@ def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
         cells = [cell for label, p in _best(prediction, top) for cell in (label, f"{100 * p:.1f} %")]
         reason = [prediction.error or ""] if errors else []
         rows.append([prediction.source, *cells, *[""] * (2 * widest - len(cells)), *reason])
-    console.table(["image", *_names(widest, " "), *errors], rows, align="l" + "lr" * widest + "l" * len(errors))
+    console.table(
+        ["image", *_names(widest, " ")[: 2 * widest], *errors], rows, align="l" + "lr" * widest + "l" * len(errors)
+    )
 
 
 def _csv(found: Sequence[Prediction], top: int) -> str:
