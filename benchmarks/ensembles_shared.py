@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 import tl_kit
 from tl_kit.config import CropConfig, RuntimeConfig
 from tl_kit.data.transforms import Preprocessing
+from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import write_ensemble
 from tl_kit.measurement import peak_memory
 from tl_kit.training.checkpoint import save_config, save_meta, save_weights
@@ -138,7 +139,7 @@ def peaks(names: tuple[str, ...], given: argparse.Namespace, folder: Path) -> di
     members = [random_member(name, folder / "members") for name in names]
     classes = [f"class {number}" for number in range(10)]
     (folder / "all").mkdir()
-    write_ensemble(folder / "all", members, classes=classes, rule="mean", crops=CropConfig())
+    write_ensemble(folder / "all", members, classes=classes, rule=FittedRule(), crops=CropConfig())
     alone = {name: peak(member, given) for name, member in zip(names, members, strict=True)}
     every = peak(folder / "all", given)
     print({name: round(megabytes) for name, megabytes in alone.items()}, "together", round(every), flush=True)

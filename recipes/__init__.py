@@ -1,17 +1,29 @@
 """Methods as short, readable functions; each file names its paper, its command and what to expect."""
 
 from recipes.average_ensemble import average_ensemble
+from recipes.deep_ensemble import deep_ensemble
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
+from recipes.greedy_soup import greedy_soup
+from recipes.kfold_ensemble import kfold_ensemble
 from recipes.linear_probe import linear_probe
 from recipes.lp_ft import lp_ft
+from recipes.mc_dropout import mc_dropout
+from recipes.polyak_average import polyak_average
+from recipes.snapshot_ensemble import snapshot_ensemble
 
 __all__ = [
     "average_ensemble",
+    "deep_ensemble",
     "finetune_last_layers",
     "full_finetune",
     "gradual_unfreezing",
+    "greedy_soup",
+    "kfold_ensemble",
     "linear_probe",
     "lp_ft",
+    "mc_dropout",
+    "polyak_average",
+    "snapshot_ensemble",
 ]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"_process", "_version", "config", "errors", "measurement", "metrics", "precision", "reporting", "runtime"}
+BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
+BASE |= {"forward", "memory", "runtime", "stopping", "untrusted"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -26,10 +27,13 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(PARTS, BASE),
     "": {"api", "config", "errors", "_process", "_version"},
     "_process": {"config"},
-    "measurement": {"config", "errors", "runtime"},
+    "measurement": {"config", "errors", "memory", "runtime"},
     "metrics": {"errors"},
     "runtime": {"config", "errors"},
-    **{name: set() for name in ("_version", "config", "errors", "precision", "reporting")},
+    "untrusted": {"config", "errors"},
+    "forward": {"errors", "memory", "reporting"},
+    **{name: set() for name in ("_version", "config", "display", "errors", "memory")},
+    **{name: set() for name in ("precision", "reporting", "stopping")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 

@@ -9,14 +9,20 @@ import pytest
 
 from recipes import (
     average_ensemble,
+    deep_ensemble,
     finetune_last_layers,
     full_finetune,
     gradual_unfreezing,
+    greedy_soup,
+    kfold_ensemble,
     linear_probe,
     lp_ft,
+    polyak_average,
+    snapshot_ensemble,
 )
 from tests.api.helpers import write_images
-from tl_kit import FinetuneConfig, finetune
+from tl_kit import EnsembleResult, FinetuneConfig, finetune
+from tl_kit.training.checkpoint import is_checkpoint, read_meta
 from tl_kit.zoo.starter import starter_path
 
 LITE0 = "tf_efficientnet_lite0"
@@ -69,6 +75,48 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
     result = average_ensemble([LITE0, "tf_efficientnet_lite1"], data, policy="head")
     assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", "tf_efficientnet_lite1-1"]
     assert result.receipt["gain"] is not None
+
+
+def test_a_greedy_soup_is_one_model_no_worse_than_its_best_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = greedy_soup(LITE0, data, runs=2, epochs=1, img_size=64)
+    assert len(list((Path(result.checkpoint) / "members").iterdir())) == 1
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", f"{LITE0}-2"]
+    made = result.receipt["derived"]
+    assert made is not None
+    losses = {line["chosen"]: line["nll"] for line in made["tried"]}
+    alone = [line["nll"] for line in made["tried"] if 1.0 in line["weights"]]
+    assert len(alone) == 2
+    assert losses[True] <= min(alone)
+
+
+def names(result: EnsembleResult) -> list[str]:
+    return [Path(member["checkpoint"]).name for member in result.receipt["members"]]
+
+
+def test_ensembles_of_seeds_folds_and_snapshots(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seeds = deep_ensemble(LITE0, data, members=2, policy="last:1", epochs=1, out=tmp_path / "seeds")
+    assert names(seeds) == ["member-1", "member-2"]
+    folds = kfold_ensemble(LITE0, data, folds=3, policy="head", out=tmp_path / "folds")
+    assert names(folds) == ["member-1", "member-2", "member-3"]
+    trained = [set(read_meta(tmp_path / "folds" / name)["data"]["train"]) for name in names(folds)]
+    assert set.intersection(*trained) == set()
+    assert len(set.union(*trained)) * 2 == sum(map(len, trained))
+    cycles = snapshot_ensemble(LITE0, data, snapshots=2, policy="last:1", epochs=6, out=tmp_path / "cycles")
+    assert names(cycles) == ["snapshot-1", "snapshot-2"]
+    assert is_checkpoint(tmp_path / "cycles")
+
+
+def test_a_polyak_average_is_another_model_than_the_last_step(data: Path, tmp_path: Path) -> None:
+    averaged = polyak_average(LITE0, data, policy="last:1", epochs=2, out=tmp_path / "averaged")
+    usual = finetune_last_layers(LITE0, data, groups=1, epochs=2, out=tmp_path / "usual")
+    assert averaged.policy == usual.policy
+    assert averaged.val is not None
+    assert usual.val is not None
+    assert averaged.val["nll"] != usual.val["nll"]
 
 
 def test_a_new_head_on_pretrained_layers_starts_at_zero_under_full(data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "DecodeConfig",
     "DemoConfig",
     "DemoMember",
+    "DistillConfig",
     "DoctorConfig",
     "EnsembleConfig",
     "EstimateConfig",
@@ -26,9 +27,12 @@ __all__ = [
     "FoldsConfig",
     "HeadConfig",
     "LeftOutConfig",
+    "LikenessConfig",
     "LoopConfig",
+    "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
+    "NanAnswer",
     "OptimizerDefaults",
     "Options",
     "PredictConfig",
@@ -36,26 +40,41 @@ __all__ = [
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
+    "RollbackConfig",
     "RuleFitConfig",
     "RuntimeConfig",
+    "SaveConfig",
     "ScheduleDefaults",
     "Selection",
+    "ShortcutConfig",
+    "SoupConfig",
     "StoreConfig",
+    "SwaConfig",
+    "TrustConfig",
+    "Vary",
+    "VaryConfig",
 ]
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
+NanAnswer: TypeAlias = Literal["stop", "rollback"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
+Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed."""
+    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed.
+
+    ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
+    bracketed part, where it has one) are one group, unless a CSV says otherwise.
+    """
 
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     split_seed: int = 0
+    group_pattern: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +96,43 @@ class LeftOutConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LikenessConfig:
+    """Images are alike if their perceptual hashes differ in at most ``hash_bits`` of 63 and their details correlate.
+
+    The two thresholds were set by ``benchmarks/near_duplicates.py``; docs/data.md has its figures.
+    """
+
+    hash_bits: int = 12
+    similarity: float = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortcutConfig:
+    """When a class counts as told without looking at what is shown.
+
+    ``excess``: recall minus false-positive rate, at least; ``false_alarms``: the share of data sets on which chance may
+    raise one, at most. A tree has ``leaf`` images a leaf at least, and is cross-validated over ``folds``.
+    """
+
+    excess: float = 0.5
+    false_alarms: float = 1e-3
+    folds: int = 5
+    leaf: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
-    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side."""
+    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side.
+
+    An image is near-empty if 98 % of its thumbnail lies within ``empty_levels`` of the 256 levels, in every channel.
+    """
 
     min_images: int = 5
     max_imbalance: float = 10.0
     min_side: int = 32
+    empty_levels: float = 12.0
+    likeness: LikenessConfig = LikenessConfig()
+    shortcuts: ShortcutConfig = ShortcutConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +180,32 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed.
+
+    Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
+    machine, less than that share of what was free), half of the images are given up.
+    """
 
     memory_share: float = 0.3
+    reserve: int = 500_000_000
+    check_seconds: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+
+    ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
+    model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
+    model's arguments; ``text`` the longest text, in characters; ``modules`` the most layers and tensors of a model.
+    """
+
+    json_bytes: int = 2**28
+    side: int = 4096
+    number: int = 1_000_000
+    items: int = 10_000
+    text: int = 1000
+    modules: int = 200_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +253,14 @@ class CropConfig:
         crops = "1 crop" if self.crops == 1 else f"{self.crops} crops"
         scales = ", ".join(f"{scale:g}" for scale in self.scales)
         return f"{crops} at scale{'s' if len(self.scales) > 1 else ''} {scales}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class McDropoutConfig:
+    """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
+
+    seed: int = 0
+    rows: int = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +313,8 @@ class RegularizationConfig:
 
     ``l1``, ``l2`` and ``l2_sp`` are strengths of penalties added to the loss; ``dropout``, ``drop_connect`` and
     ``drop_path`` probabilities of dropping activations, weights of linear layers, and residual branches;
-    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights.
+    ``mixup`` and ``cutmix`` the alpha of their Beta distributions; ``ema`` the decay of the averaged weights; ``swa``
+    whether a uniform average of them is tried at the end (``SwaConfig``).
     """
 
     l1: float = 0.0
@@ -245,6 +327,18 @@ class RegularizationConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     ema: float | None = None
+    swa: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwaConfig:
+    """Stochastic weight averaging: of the epochs (``cyclic``: cycles) that end after this share of the run.
+
+    ``schedule`` is that of the rate where the user names none.
+    """
+
+    start: float = 0.75
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +422,39 @@ class AutoPolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """How often a run saves its state, from which ``--resume`` goes on.
+
+    ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
+    of the time.
+    """
+
+    every: float = 30.0
+    most_share: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """``--on-nan rollback``: at most so often, each time at ``factor`` of the rate that it had before."""
+
+    most: int = 3
+    factor: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
+
+    ``temperature`` softens what teacher and student say before they are compared; ``weight`` is the share of that
+    comparison in the loss, the rest is the labels'.
+    """
+
+    teacher: Path
+    temperature: float = 2.0
+    weight: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
 
@@ -338,7 +465,11 @@ class FinetuneConfig:
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
 
-    ``strict``: a file that cannot be used is an error, instead of being left out.
+    ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
+    ``late`` that of the last epochs of which one is.
+
+    ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
+    split-leak. ``strict``: a file that cannot be used is an error, instead of being left out.
     """
 
     model: str
@@ -366,13 +497,21 @@ class FinetuneConfig:
     regularization: RegularizationConfig = RegularizationConfig()
     balance: BalanceMethod = "auto"
     select: Selection = "auto"
+    allow: tuple[str, ...] = ()
     uneven: BalanceConfig = BalanceConfig()
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
+    swa: SwaConfig = SwaConfig()
+    snapshots: int | None = None
+    late: int | None = None
     plot: bool = False
     strict: bool = False
     decode: DecodeConfig = DecodeConfig()
+    save: SaveConfig = SaveConfig()
+    on_nan: NanAnswer = "stop"
+    rollback: RollbackConfig = RollbackConfig()
+    distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
     cache: CacheConfig = CacheConfig()
@@ -387,12 +526,21 @@ class FoldsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VaryConfig:
+    """Members of an ensemble by one command: how many, and in what they differ."""
+
+    members: int = 5
+    vary: Vary = "seed"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuleFitConfig:
     """How ensemble rules are fitted, and compared, on validation images.
 
     ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
     ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse
-    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``.
+    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``, and ``concat``
+    where a step of its fit takes more than ``concat_multiplications`` (images x features x classes).
     """
 
     folds: int = 5
@@ -401,14 +549,28 @@ class RuleFitConfig:
     greedy_share: float = 0.5
     stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     stack_parameters: int = 20_000
+    concat_multiplications: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupConfig:
+    """Averages of weights: the ``alphas`` that wise-ft tries, the share of the fine-tuned model.
+
+    BatchNorm's statistics are estimated on at most ``batchnorm_images`` training images.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    batchnorm_images: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleConfig:
     """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
 
-    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``strict`` as for
-    ``FinetuneConfig``.
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
+    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
+    averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
+    that decoded images may take in both. ``strict`` as for ``FinetuneConfig``.
     """
 
     checkpoints: tuple[Path, ...]
@@ -417,10 +579,15 @@ class EnsembleConfig:
     rule: str = "mean"
     calibrate: bool = True
     fit: RuleFitConfig = RuleFitConfig()
+    soups: SoupConfig = SoupConfig()
+    head: HeadConfig = HeadConfig()
+    store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
     seed: int = 0
     bootstrap: int = 2000
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
     strict: bool = False
     decode: DecodeConfig = DecodeConfig()
     runtime: RuntimeConfig = RuntimeConfig()

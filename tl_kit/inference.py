@@ -6,7 +6,7 @@ come through here, with the same decoder, the same evaluation transform and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,13 @@ from tl_kit.data.crops import crop_views, decode_side
 from tl_kit.data.decode import decode
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
-from tl_kit.errors import ImageError
+from tl_kit.errors import ImageError, NonFiniteError
+from tl_kit.forward import forward_rows
+from tl_kit.memory import trim_memory
 from tl_kit.precision import full_precision
-from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import Runtime, decode_pool, trim_memory
+from tl_kit.reporting import SILENT, Reporter, tell
+from tl_kit.runtime import Runtime, decode_pool
+from tl_kit.zoo.dropout import McDropout, image_keys
 from tl_kit.zoo.heads import classifier_names
 
 __all__ = [
@@ -38,7 +41,6 @@ __all__ = [
     "Scorer",
     "Source",
     "StoreReader",
-    "forward_rows",
     "model_context",
     "run_models",
     "run_probabilities",
@@ -119,6 +121,8 @@ class FileReader:
                 views[p] = crop_views(decoded[side], p, self.crops)
         except ImageError as error:
             return error
+        except MemoryError:
+            return ImageError("too large: not enough memory for it")
         return views
 
     def _pixels(self, row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
@@ -149,11 +153,12 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model, how its images are prepared, and where and in which precision it runs."""
+    """A model, how its images are prepared, where and in which precision it runs, and whether dropout acts in it."""
 
     model: nn.Module
     preprocessing: Preprocessing
     runtime: Runtime
+    dropout: McDropout | None = None
 
     def prepare(self) -> None:
         """Place the model on its runtime's device, in eval mode."""
@@ -163,16 +168,23 @@ class Scorer:
         """Nothing: the model stays where it is."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (n, 3, h, w) -> the model's output, float32 on the CPU."""
+        """uint8 (n, 3, h, w) -> the model's output on the CPU: float32, or of several passes with dropout float64."""
         with model_context([self.model], self.runtime):
             images = normalize(self.runtime.batch(pixels), self.preprocessing)
+            if self.dropout is not None:
+                return self.dropout(self.model, images, image_keys(pixels))
             return forward_rows(self.model, images).float().cpu()
 
 
-def run_models(passes: Sequence[Pass], reader: Reader, *, reporter: Reporter = SILENT) -> list[Tensor]:
-    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order."""
+def run_models(
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int = 0, reporter: Reporter = SILENT
+) -> list[Tensor]:
+    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order.
+
+    Several passes take turns as in :func:`run_probabilities`.
+    """
     outputs: list[list[Tensor]] = [[] for _ in passes]
-    for index, output in _run(passes, reader, reporter, 0):
+    for index, output in _run(passes, reader, reporter, pixel_bytes):
         outputs[index].append(output)
     return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
 
@@ -183,9 +195,12 @@ def run_probabilities(
     """Probabilities (n, ..., classes) of every pass: each view's softmax in float64, averaged over an image's views.
 
     Several passes take turns, each on so many decoded images as ``pixel_bytes`` hold, but at least one batch.
+    Raises NonFiniteError for outputs that are not finite.
     """
     found: list[list[NDArray[np.float64]]] = [[] for _ in passes]
     for index, output in _run(passes, reader, reporter, pixel_bytes):
+        if not bool(torch.isfinite(output).all()):
+            raise NonFiniteError("a model's outputs are not finite, in fp32 either")
         views = metrics.softmax(output.numpy())
         found[index].append(views.reshape(-1, reader.views, *views.shape[1:]).mean(axis=1))
     return [np.concatenate(rows) if rows else np.empty((0, 0)) for rows in found]
@@ -209,6 +224,7 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
                 trim_memory()
             for batch in chunk:
                 yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
+                tell(reporter)
                 reporter.advance(images * (turn + 1) // turns - images * turn // turns)
                 turn += 1
             if several:
@@ -237,14 +253,3 @@ def model_context(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[Non
     heads = [model.get_submodule(name) for model in models for name in classifier_names(model)]
     with runtime.inference(), full_precision(heads, runtime.device):
         yield
-
-
-def forward_rows(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The model's output for a batch (n, ...), n > 0; a batch of one is run as two.
-
-    On a CPU, torch multiplies a single row by other kernels than several rows, with other rounding: an image on its own
-    would get other digits than the same image among others.
-    """
-    if len(images) > 1:
-        return model(images)
-    return model(torch.cat([images, images]))[:1]

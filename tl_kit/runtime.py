@@ -31,7 +31,6 @@ __all__ = [
     "detect",
     "keep_memory",
     "prepare_process",
-    "trim_memory",
 ]
 
 PRECISIONS = ("fp32", "bf16")
@@ -55,18 +54,6 @@ def keep_memory() -> bool:
     if mallopt is None:  # musl has none
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
-
-
-def trim_memory() -> bool:
-    """Give free memory back to the kernel all the same; True where some was.
-
-    Blocks that are kept fit the network that used them: with a second one, holes between them add up. Takes
-    about 0.05 seconds, and what is needed again is zeroed again.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return bool(trim(0)) if trim is not None else False
 
 
 @lru_cache(maxsize=1)

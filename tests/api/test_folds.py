@@ -357,16 +357,16 @@ def test_ctrl_c_before_anything_is_there_leaves_nothing(data: Path, tmp_path: Pa
 def test_an_error_in_a_later_fold_keeps_the_finished_ones_and_says_so(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tl_kit.api import folds
+    from tl_kit.api import series
 
-    original, calls = folds.finetune_on, iter(range(10))
+    original, calls = series.finetune_on, iter(range(10))
 
     def failing(*args: Any, **options: Any) -> object:
         if next(calls) == 2:
             raise TrainingError("the loss is not finite")
         return original(*args, **options)
 
-    monkeypatch.setattr(folds, "finetune_on", failing)
+    monkeypatch.setattr(series, "finetune_on", failing)
     listener = Listener()
     with pytest.raises(TrainingError, match="not finite"):
         cross_validate(settings(data, tmp_path / "run"), folds=3, reporter=listener)

@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _every_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tl_kit.training.loop._better", lambda *_scores: True)
+    monkeypatch.setattr("tl_kit.training.loop.better", lambda *_scores: True)
 
 
 def run(data: Path, out: Path, policy: str, watcher: Watcher) -> FinetuneResult:

@@ -116,7 +116,7 @@ def test_gradual_is_sgd_with_momentum_over_a_growing_set_written_out(
     data: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Velocities of what trained before are kept, new groups start at rest, and frozen statistics stay."""
-    monkeypatch.setattr("tl_kit.training.loop._better", lambda *_: True)  # the last epoch is what is saved
+    monkeypatch.setattr("tl_kit.training.loop.better", lambda *_: True)  # the last epoch is what is saved
     loop = LoopConfig(warmup_epochs=0.0, clip_norm=0.0, weight_decay=0.0)
     options = {
         "augment": NONE,

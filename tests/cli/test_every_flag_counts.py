@@ -40,6 +40,8 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "cutmix": ("--cutmix", 1.0),
     "balance": ("--balance", "sampler"),
     "ema": ("--ema", 0.9),
+    "swa": ("--swa",),
+    "snapshots": ("--snapshots", 2),
     "batchnorm": ("--batchnorm", "frozen"),
     "augment": ("--augment", "strong"),
     "aug": ("--aug", "flip=0"),
@@ -47,14 +49,32 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "img_size": ("--img-size", 48),
     "seed": ("--seed", 1),
     "split_seed": ("--split-seed", 1),
+    "group_pattern": ("--group-pattern", "-([0-9]+)"),
     "views": ("--views", 1),
     "cache_size": ("--cache-size", 0),  # no views of the trunk's outputs: new ones every epoch
     "runtime": ("--runtime", "plain"),
 }
 # Tested below: it gives other weights where the figures of validation disagree.
 BY_SCORES = {"select"}
-# Tested below, or in other files: they change where and how something is shown, and not the weights.
-OTHER_EFFECTS = {"model", "data", "out", "json", "debug", "plot", "compile", "folds", "strict", "max_pixels"}
+# Tested below, or in other files: they change where and how something is shown, or what stops, and not the weights.
+OTHER_EFFECTS = {
+    "model",
+    "data",
+    "out",
+    "json",
+    "debug",
+    "plot",
+    "compile",
+    "folds",
+    "late",
+    "members",
+    "vary",
+    "allow",
+    "strict",
+    "max_pixels",
+    "save_every",
+    "resume",
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +112,8 @@ def usual(data: Path, pretrained: Path) -> str:
 
 
 def test_every_flag_is_here() -> None:
-    assert set(inspect.signature(finetune).parameters) == set(OTHER_WEIGHTS) | BY_SCORES | OTHER_EFFECTS
+    flags = set(inspect.signature(finetune).parameters) - {"context"}  # typer's own
+    assert flags == set(OTHER_WEIGHTS) | BY_SCORES | OTHER_EFFECTS
 
 
 def test_without_a_flag_nothing_changes(data: Path, pretrained: Path, usual: str, tmp_path: Path) -> None:
@@ -169,6 +190,26 @@ def test_folds_make_another_layout_of_folders(data: Path, pretrained: Path, tmp_
     assert weights(tmp_path / "run" / "fold-1") != weights(tmp_path / "run" / "fold-2")
 
 
+def test_members_make_another_layout_of_folders_and_vary_says_in_what_they_differ(
+    data: Path, pretrained: Path, usual: str, tmp_path: Path
+) -> None:
+    for vary in ("seed", "bootstrap"):
+        done = run(data, pretrained, tmp_path / vary, "--members", 2, "--vary", vary)
+        assert done.code == 0, done.err
+        assert not (tmp_path / vary / "model.safetensors").exists()
+    assert weights(tmp_path / "seed" / "member-1") == usual
+    others = [("seed", 2), ("bootstrap", 1), ("bootstrap", 2)]
+    assert len({usual, *(weights(tmp_path / vary / f"member-{number}") for vary, number in others)}) == 4
+
+
+def test_late_keeps_the_last_epochs_beside_the_same_weights(
+    data: Path, pretrained: Path, usual: str, tmp_path: Path
+) -> None:
+    assert run(data, pretrained, tmp_path / "run", "--late", 2).code == 0
+    assert weights(tmp_path / "run") == usual
+    assert {weights(tmp_path / "run" / f"epoch-{number}") for number in (1, 2)} > {usual}
+
+
 def test_compile_on_compiles_and_off_does_not(
     data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +251,12 @@ def test_a_range_test_gives_the_run_that_its_rate_gives(
         (("--l1", -1), "--l1 -1.0"),
         (("--dropout", 1), "--dropout 1.0: must be at least 0 and below 1"),
         (("--ema", 1), "--ema 1.0"),
+        (("--swa", "--ema", 0.9), "--swa: --ema averages the weights already"),
+        (("--late", 3), "--late 3: the run has 2 epochs"),
+        (("--snapshots", 2, "--schedule", "linear"), "--schedule linear has none"),
+        (("--snapshots", 2, "--schedule-opt", "cycles=3"), "--schedule-opt"),
+        (("--members", 2, "--folds", 2), "--folds: scores one model on every image"),
+        (("--vary", "model"), "--vary model: give two names or more"),
         (("--l2-sp", 0.1, "--weights", "none"), "--l2-sp"),
         (("--optimizer", "lbfgs"), "--optimizer lbfgs: only fits a head"),
     ],
@@ -234,6 +281,9 @@ def test_what_cannot_be_is_one_line(
         (("--optimizer", "newton", "--lr", 0.1), "--lr: the head that newton fits in closed form has none"),
         (("--optimizer", "lbfgs", "--dropout", 0.1), "--dropout: the head that lbfgs fits"),
         (("--plot",), "--plot: a head fitted in closed form"),
+        (("--optimizer", "lbfgs", "--swa"), "--swa: the head that lbfgs fits in closed form has none"),
+        (("--optimizer", "lbfgs", "--late", 2), "--late: the head that lbfgs fits"),
+        (("--members", 2), "--vary seed: a head that is fitted in closed form is the same for every seed"),
         (("--select", "macro-f1"), "--select macro-f1: a head fitted in closed form"),
         (("--opt", "momentum=0.9"), "has no option 'momentum'"),
     ],

@@ -30,7 +30,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         seen.append((arguments, options))
         raise SeenError("enough")
 
-    for name in ("finetune", "cross_validate", "plan", "ensemble", "evaluate", "predict"):
+    for name in ("finetune", "cross_validate", "finetune_members", "plan", "ensemble", "evaluate", "predict"):
         monkeypatch.setattr(f"tl_kit.api.{name}", record)
     return seen
 
@@ -52,7 +52,7 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
     shared = ("--policy=last:3", "--epochs=7", "--batch-size=5", "--lr=3e-4", "--optimizer=lion", "--schedule=wsd")
     shared += ("--layer-decay=0.8", "--balance=loss", "--select=nll", "--augment=light", "--batchnorm=frozen")
     shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
-    shared += ("--runtime=plain", "--strict", "--max-pixels=1000000")
+    shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+", "--strict", "--max-pixels=1000000")
     for command in ("plan", "finetune"):
         tlkit(command, "resnet18", "--data", "imgs", *shared)
     assert calls[0] == calls[1]
@@ -75,10 +75,14 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
         ("--select", "macro-f1", "select", "macro-f1"),
         ("--weights", "w.pth", "weights", "w.pth"),
         ("--img-size", "96", "img_size", 96),
+        ("--snapshots", "3", "snapshots", 3),
+        ("--late", "2", "late", 2),
         ("--seed", "4", "seed", 4),
         ("--split-seed", "9", "split", DataConfig(split_seed=9)),
         ("--out", "here", "out", Path("here")),
         ("--max-pixels", "99", "decode", DecodeConfig(max_pixels=99)),
+        ("--group-pattern", "^a", "split", DataConfig(group_pattern="^a")),
+        ("--allow", "split-leak", "allow", ("split-leak",)),
     ],
 )
 def test_each_flag_of_finetune_sets_its_field(
@@ -107,6 +111,15 @@ def test_folds_ask_for_cross_validation_of_the_same_run(calls: Calls) -> None:
     assert calls == [((FinetuneConfig(model="resnet18", data=Path("imgs"), epochs=3),), {"folds": 7})]
 
 
+def test_members_and_vary_ask_for_several_of_the_same_run(calls: Calls) -> None:
+    command = ("finetune", "resnet18", "--data", "imgs", "--epochs", "3")
+    for flags in (("--members", "7"), ("--vary", "folds"), ("--members", "2", "--vary", "policy")):
+        tlkit(*command, *flags)
+    config = FinetuneConfig(model="resnet18", data=Path("imgs"), epochs=3)
+    expected = [{"members": 7, "vary": "seed"}, {"members": None, "vary": "folds"}, {"members": 2, "vary": "policy"}]
+    assert calls == [((config,), options) for options in expected]
+
+
 def test_ensemble_flags(calls: Calls) -> None:
     tlkit("ensemble", "a", "b")
     tlkit("ensemble", "a", "b", "--data", "imgs", "--out", "here")
@@ -120,19 +133,22 @@ def test_ensemble_flags(calls: Calls) -> None:
 def test_evaluate_flags(calls: Calls) -> None:
     tlkit("evaluate", "a", "--data", "imgs")
     tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
-    assert calls[0] == (
-        (Path("a"), Path("imgs")),
-        {"split": None, "crops": None, "strict": False, "decode": DecodeConfig()},
-    )
-    assert calls[1] == (
-        (Path("a"), Path("imgs")),
-        {"split": "train", "crops": None, "strict": False, "decode": DecodeConfig()},
-    )
+    usual = {"crops": None, "mc_dropout": None, "strict": False, "decode": DecodeConfig()}
+    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, **usual})
+    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", **usual})
 
 
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
-    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {"crops": None, "decode": DecodeConfig()})
+    options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig()}
+    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), options)
+
+
+def test_passes_with_dropout_of_the_commands_that_predict(calls: Calls) -> None:
+    tlkit("evaluate", "a", "--data", "imgs", "--mc-dropout", "7")
+    tlkit("predict", "a", "z.png", "--mc-dropout", "7")
+    tlkit("ensemble", "a", "b", "--mc-dropout", "7")
+    assert [call[1].get("mc_dropout") or call[0][0].mc_dropout for call in calls] == [7] * 3
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_the_finished_folds_and_says_so(images: Path, tmp_path: Pat
     assert err_text.splitlines()[-1].startswith("interrupted: 1 of 10 folds are finished, in ")
     assert "Traceback" not in err_text
     assert is_checkpoint(out / "fold-1")
-    assert {path.name for path in out.iterdir()} <= {"fold-1", "fold-2"}
+    assert {path.name for path in out.iterdir()} <= {"fold-1", "fold-2", "state"}
     again = tlkit("finetune", MODEL, "--data", images, *options)
     assert again.code == 2
     assert "is not empty" in again.err

@@ -20,7 +20,15 @@ from tl_kit.training.head import HeadFit, fit_head
 from tl_kit.training.journal import Journal
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
-__all__ = ["fit_closed_form", "fit_head_first", "head_can_be_fitted", "head_run", "head_seconds", "wants_closed_form"]
+__all__ = [
+    "fit_closed_form",
+    "fit_head_first",
+    "head_can_be_fitted",
+    "head_run",
+    "head_seconds",
+    "in_closed_form",
+    "wants_closed_form",
+]
 
 
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
@@ -98,6 +106,14 @@ def head_run(run: Run) -> tuple[Run, Reuse | None]:
     )
     head = replace(run, policy=Policy("head"), config=config)
     return head, open_reuse(head, apply_trainable(head, head.trainable()))
+
+
+def in_closed_form(run: Run) -> bool:
+    """Whether the run, at its start, is one whose head will be fitted in closed form."""
+    if run.policy.name != "head" or gradient_options(run.config):
+        return False
+    head, reuse = head_run(run)
+    return reuse is not None and wants_closed_form(head, reuse)
 
 
 def head_can_be_fitted(run: Run) -> bool:

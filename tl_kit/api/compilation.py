@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tl_kit.api.run import Run
+from tl_kit.api.saving import saved_history
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
 from tl_kit.training.loop import Task
@@ -38,7 +39,7 @@ def compile_later(run: Run, task: Task) -> Task:
     on_cpu = run.runtime.device.type == "cpu" and config.mode != "plain"
     if config.compile != "auto" or not on_cpu or task.second_order or task.model is not run.model:
         return task
-    rates: list[float] = []
+    rates = [row["images_per_second"] for row in saved_history(run)]  # a run taken up again decides as it had decided
 
     def noting(row: Mapping[str, float]) -> None:
         rates.append(row["images_per_second"])
@@ -51,11 +52,13 @@ def _phase(
     run: Run, task: Task, rates: list[float], noting: Callable[[Mapping[str, float]], None]
 ) -> Callable[[int], Task]:
     current = replace(task, on_epoch=noting)
+    asked = False
 
     def phase(epoch: int) -> Task:
-        nonlocal current
+        nonlocal current, asked
         left = (task.epochs - epoch) * task.images
-        if epoch == 1 and pays_back(left, images_per_second=rates[0], config=run.config.runtime):
+        first, asked = epoch == 1 and not asked, asked or epoch == 1
+        if first and pays_back(left, images_per_second=rates[0], config=run.config.runtime):
             run.reporter.message("torch.compile: pays back within this run (--compile off turns it off)")
             current = replace(current, model=_compile(task.model, run.config.runtime))
         return current

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_kit.api.pictures import drawable, save_png
+from tl_kit.api.pictures import save_png
+from tl_kit.display import drawable
 from tl_kit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _rows(journal: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not a JSON object; the file is damaged")

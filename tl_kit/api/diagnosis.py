@@ -51,7 +51,9 @@ def report_dict(report: Report) -> dict[str, Any]:
                 "severity": finding.severity,
                 "code": finding.code,
                 "message": finding.message,
+                "remedy": finding.remedy,
                 "paths": [str(path) for path in finding.paths],
+                "sets": [[str(path) for path in members] for members in finding.sets],
             }
             for finding in report.findings
         ],

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tl_kit.api.evaluation import labels_for, seen, split_config
+from tl_kit.api.evidence import Evidence
+from tl_kit.api.fold_ensembles import are_folds, score_folds
 from tl_kit.api.left_out import scan_images, tell_left_out
-from tl_kit.api.predictor import Predictor, load, load_members
+from tl_kit.api.predictor import Predictor, check_passes, load, load_members
 from tl_kit.api.receipt_picture import draw_receipt
+from tl_kit.api.weight_rules import weight_rules
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
 from tl_kit.data.manifest import Exclusion, Manifest, Sample
@@ -21,10 +25,10 @@ from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import PICTURE, is_ensemble, write_ensemble
 from tl_kit.ensembling.receipt import Cost, Receipt, SplitPredictions, build_receipt
-from tl_kit.ensembling.rules import check_rule
-from tl_kit.ensembling.selection import choose_rule
+from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_rule
+from tl_kit.ensembling.selection import Candidate, Compared, choose_rule
 from tl_kit.ensembling.verdict import findings, verdict
-from tl_kit.errors import CheckpointError, DataError, MemberError
+from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
 from tl_kit.training.files import check_name, new_numbered_folder
@@ -39,10 +43,11 @@ class EnsembleResult:
     checkpoint: str
     receipt: Receipt
     crops: CropConfig
+    mc_dropout: int = 0
 
     @property
     def picture(self) -> str:
-        """The receipt as a picture, a PNG file in the ensemble's folder."""
+        """The receipt as a picture, a PNG file in the ensemble's folder; there is none without scores."""
         return str(Path(self.checkpoint) / PICTURE)
 
     @property
@@ -52,20 +57,24 @@ class EnsembleResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {"checkpoint": self.checkpoint, **asdict(self.crops), **self.receipt}
+        return {"checkpoint": self.checkpoint, **asdict(self.crops), "mc_dropout": self.mc_dropout, **self.receipt}
 
 
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
-    The ensemble predicts with the crops of ``config``, whatever an ensemble among its members was made with. Raises
-    MemberError when the members' class names differ, or one was trained on many of the images to score on; ConfigError
-    for a rule that is none, or that has too few validation images. The rule, its parameters and the temperature follow
-    from the validation images; test images are predicted once, after that.
+    The ensemble predicts with the crops and the dropout of ``config``, whatever an ensemble among its members was made
+    with. Raises MemberError when the members' class names differ, or one was trained on many of the images to score on;
+    ConfigError for a rule that is none, or has too few validation images, and for dropout in a member without any. The
+    rule, its parameters and the temperature follow from the validation images; test images are predicted once, after
+    that. The folds of a cross-validation leave no validation images: for them see :func:`score_folds`.
     """
     check_rule(config.rule)
     _check_out(config.out)
     check_crops(config.crops)
+    check_passes(config.mc_dropout)
+    if config.mc_dropout and config.rule in WEIGHT_RULES:
+        raise ConfigError(f"--rule {config.rule}: makes new weights, without dropout; leave --mc-dropout out")
     members = _load(config.checkpoints, reporter)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
     predictor = load_members(
@@ -75,30 +84,87 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
         rule=FittedRule(),
         crops=config.crops,
         decode=config.decode,
+        mc_dropout=config.mc_dropout,
         runtime=config.runtime,
     )
+    if are_folds(members):
+        folds = score_folds(config, predictor, cost=_cost, reporter=reporter)
+        reporter.message(verdict(folds))
+        folder = _write(config, members, classes, FittedRule(config.rule), folds)
+        return EnsembleResult(str(folder), folds, config.crops, config.mc_dropout)
     data = config.data or _common_data(members)
     made = split_config(predictor)
     manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
     reporter.message(f"{len(members)} members, scored on {data}")
-    started = time.perf_counter()
-    val = _predict(predictor, manifest, "val", data, reporter)
+    splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}
+    val = _predict(predictor, manifest, splits["val"], reporter)
     if val is None:
         raise DataError(f"{data}: has no validation images, which choosing the best member needs")
-    cost = _cost(predictor, (time.perf_counter() - started) / len(val.labels))
-    fit: dict[str, Any] = {"config": config.fit, "seed": config.seed}
-    whole, comparison = choose_rule(config.rule, val.members, val.labels, calibrate=config.calibrate, **fit)
+    evidence = Evidence(
+        predictor=predictor,
+        manifest=manifest,
+        val=val.samples,
+        stack=val.predictions.members,
+        labels=val.predictions.labels,
+        config=config,
+        reporter=reporter,
+    )
+    with TemporaryDirectory(prefix="tlkit-") as scratch:
+        whole, comparison = _choose(evidence, Path(scratch))
+        receipt, final = _finish(evidence, whole, comparison, splits, val.seconds, Path(scratch))
+        reporter.message(verdict(receipt))
+        folder = _write(config, final.members, classes, whole.fitted, receipt)
+    return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
+
+
+def _choose(evidence: Evidence, scratch: Path) -> tuple[Candidate, list[Compared]]:
+    config = evidence.config
+    return choose_rule(
+        config.rule,
+        evidence.stack,
+        evidence.labels,
+        config=config.fit,
+        calibrate=config.calibrate,
+        seed=config.seed,
+        others={} if config.mc_dropout else weight_rules(evidence, scratch, auto=config.rule == AUTO),
+    )
+
+
+def _finish(
+    evidence: Evidence,
+    whole: Candidate,
+    comparison: Sequence[Compared],
+    splits: Mapping[str, Sequence[Sample]],
+    seconds: float,
+    scratch: Path,
+) -> tuple[Receipt, Predictor]:
+    """The receipt, and the predictor whose members the ensemble has: the given ones, or those that the rule made."""
+    config, predictor = evidence.config, evidence.predictor
+    test = _predict(predictor, evidence.manifest, splits["test"], evidence.reporter)
+    final, made = predictor, None
+    if whole.derived is not None:
+        made_members = [load_checkpoint(path, mapped=True) for path in whole.derived.write(scratch / "members")]
+        final = load_members(
+            made_members[0].path,
+            made_members,
+            classes=predictor.classes,
+            rule=whole.fitted,
+            crops=config.crops,
+            decode=config.decode,
+            runtime=config.runtime,
+        )
+        made = _predict(final, evidence.manifest, splits["test"] or splits["val"], evidence.reporter)
+        seconds = seconds if made is None else made.seconds
     receipt = build_receipt(
-        [str(member.path) for member in members],
-        Subsets(whole=whole, stack=val.members, labels=val.labels, **fit),
-        test=_predict(predictor, manifest, "test", data, reporter),
+        [str(member.path) for member in predictor.members],
+        Subsets(whole=whole, stack=evidence.stack, labels=evidence.labels, config=config.fit, seed=config.seed),
+        test=None if test is None else test.predictions,
         samples=config.bootstrap,
         comparison=comparison,
-        cost=cost,
+        cost=_cost(final, seconds),
+        made=None if test is None or made is None else made.predictions.members,
     )
-    reporter.message(verdict(receipt))
-    folder = _write(config, members, classes, whole.fitted, receipt)
-    return EnsembleResult(str(folder), receipt, config.crops)
+    return receipt, final
 
 
 def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
@@ -133,26 +199,38 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
     return Path(root)
 
 
+@dataclass(frozen=True)
+class _Predicted:
+    """Those of a split's images that can be decoded, what members predict for them, and the seconds an image took."""
+
+    samples: list[Sample]
+    predictions: SplitPredictions
+    seconds: float
+
+
 def _predict(
-    predictor: Predictor, manifest: Manifest, split: str, data: Path, reporter: Reporter
-) -> SplitPredictions | None:
-    samples = _clean(predictor, manifest.split(split), split, reporter)
+    predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], reporter: Reporter
+) -> _Predicted | None:
     if not samples:
         return None
-    labels = labels_for(samples, manifest, predictor, data)
+    started = time.perf_counter()
+    labels = labels_for(samples, manifest, predictor, manifest.root)
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
-    tell_left_out([Exclusion(samples[index].path, reason) for index, reason in failures.items()], data, reporter)
+    broken = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
+    tell_left_out(broken, manifest.root, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:
-        raise DataError(f"{data}: none of the {len(samples)} images of {split} can be decoded")
-    return SplitPredictions(members=stack[:, kept], labels=labels[kept])
+        raise DataError(f"{manifest.root}: none of the {len(samples)} images of {samples[0].split} can be decoded")
+    predictions = SplitPredictions(members=stack[:, kept], labels=labels[kept])
+    return _Predicted([samples[index] for index in kept], predictions, (time.perf_counter() - started) / len(kept))
 
 
 def _cost(predictor: Predictor, seconds: float) -> Cost:
     """Of one image; ``seconds`` are those that it took here, decoding included."""
-    members = predictor.members
+    members, dropout = predictor.members, [scorer.dropout for scorer in predictor.scorers]
+    passes = sum(1 if each is None else each.forward_passes for each in dropout)
     return {
-        "forward_passes": len(members) * predictor.crops.views,
+        "forward_passes": passes * predictor.crops.views,
         "seconds_per_image": seconds,
         "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
         "weight_bytes": sum((member.path / WEIGHTS).stat().st_size for member in members),
@@ -200,8 +278,17 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = [member.path for member in members]
-        draw_receipt(receipt, folder / PICTURE)
-        write_ensemble(folder, paths, classes=classes, rule=rule, crops=config.crops, receipt=dict(receipt))
+        if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
+            draw_receipt(receipt, folder / PICTURE)
+        write_ensemble(
+            folder,
+            paths,
+            classes=classes,
+            rule=rule,
+            crops=config.crops,
+            mc_dropout=config.mc_dropout,
+            receipt=dict(receipt),
+        )
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error

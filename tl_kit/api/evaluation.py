@@ -32,6 +32,7 @@ class Evaluation:
     split: str
     images: int
     crops: CropConfig
+    mc_dropout: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: list[list[int]]
@@ -49,6 +50,7 @@ def evaluate(
     *,
     split: str | None = None,
     crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
     strict: bool = False,
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
@@ -57,13 +59,13 @@ def evaluate(
     """Score ``split`` (train, val, test, all) of ``data``.
 
     By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
-    that the model has never seen. Splits that the run made are made again, equal. ``crops`` as for ``load``. Raises
-    DataError when the folder has classes that the model does not know or no image that can be decoded; with
-    ``strict``, for any file that cannot be used.
+    that the model has never seen. Splits that the run made are made again, equal. ``crops``, ``mc_dropout`` and
+    ``decode`` as for ``load``. Raises DataError when the folder has classes that the model does not know or no image
+    that can be decoded; with ``strict``, for any file that cannot be used.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
-    predictor = load(checkpoint, crops=crops, decode=decode, runtime=runtime)
+    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     made = split_config(predictor)
     manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False)
     chosen = split or _default_split(manifest, predictor)
@@ -83,6 +85,7 @@ def evaluate(
         split=chosen,
         images=len(kept),
         crops=predictor.crops,
+        mc_dropout=predictor.mc_dropout,
         metrics=metrics.summary(probabilities, truth),
         per_class=metrics.per_class(probabilities, truth, predictor.classes),
         confusion=metrics.confusion(probabilities, truth),

@@ -68,5 +68,5 @@ def _entry(key: str, group: list[Shard]) -> CacheEntry:
 def _rows(shard: Shard) -> int:
     try:
         return len(json.loads(shard.index.read_text(encoding="utf-8"))["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0

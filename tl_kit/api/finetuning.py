@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,28 +14,45 @@ from torch import Tensor
 from tl_kit import metrics
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed_form
+from tl_kit.api.configuration import to_json
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.left_out import left_out_dict
-from tl_kit.api.outcome import Outcome
+from tl_kit.api.outcome import Outcome, Waypoint
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, apply_trainable, labels_of
 from tl_kit.api.settings import resolve
+from tl_kit.api.teacher import teach
+from tl_kit.api.unfinished import UNFINISHED, Unfinished, check_unchanged, facts
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import TrainingError
-from tl_kit.freezing.policies import HEAD_FIRST
+from tl_kit.freezing.policies import HEAD_FIRST, parse_policy
 from tl_kit.reporting import SILENT, Reporter
+from tl_kit.stopping import TERMINATED, StoppedError
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
+from tl_kit.training.states import StateFolder
 
-__all__ = ["FinetuneResult", "Trained", "finetune", "finetune_on"]
+__all__ = ["FinetuneResult", "Snapshot", "Trained", "finetune", "finetune_on"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A checkpoint on a run's way, with the weights after ``step`` updates; scores as in FinetuneResult."""
+
+    checkpoint: str
+    step: int
+    val: dict[str, float] | None
+    test: dict[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
     """What a run produced. ``val`` is None without validation images, ``test`` without test images.
 
+    ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
+    averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
     ``left_out``: path and reason of each file that could not be used.
     """
 
@@ -50,11 +67,14 @@ class FinetuneResult:
     seconds: dict[str, float]
     audit: dict[str, Any]
     status: str = "finished"
+    snapshots: tuple[Snapshot, ...] = ()
+    swa: dict[str, Any] | None = None
     left_out: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**asdict(self), "classes": list(self.classes)}
+        plain = asdict(self)
+        return {**plain, "classes": list(self.classes), "snapshots": list(plain["snapshots"])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +91,75 @@ def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Finetune
 
     Raises a subclass of TlKitError for every mistake in the data, the options or the weights. Ctrl-C after the first
     epoch ends the run with the best checkpoint and ``status="interrupted"``; before it, KeyboardInterrupt passes on and
-    no folder is left behind.
+    no folder is left behind. Whatever else ends a run early leaves its last saved state, where there is one:
+    ``resume`` goes on from there.
     """
     return finetune_on(None, config, reporter=reporter).result
 
 
-def finetune_on(manifest: Manifest | None, config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Trained:
-    """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``."""
-    run = prepare(config, reporter, manifest=manifest)
-    try:
-        if config.policy == "auto":
-            settle_policy(run, facts_of(run))
+def finetune_on(
+    manifest: Manifest | None,
+    config: FinetuneConfig,
+    *,
+    reporter: Reporter = SILENT,
+    unfinished: Unfinished | None = None,
+    content: str | None = None,
+) -> Trained:
+    """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``.
+
+    ``unfinished``: a run of the same configuration, which is taken up again. ``content``: the content hash of all
+    images, where the manifest's training images are a sample of them.
+    """
+    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished)
+    run.content = content
+    with _leaving(run, alone=manifest is None):
+        own = run.manifest.content_hash()
+        if unfinished is not None:
+            check_unchanged(run, own)
+        _save_meta(run, status="running", resume=facts(run, own, policy=None))
+        teach(run)
+        _settle(run)
+        resumable = facts(run, own, policy=str(run.policy))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
-        _save_meta(run, status="running")
+        _save_meta(run, status="running", resume=resumable)
         outcome = _train(run)
-        return Trained(result=_finish(run, outcome), manifest=run.manifest, logits=outcome.logits)
+        return Trained(result=_finish(run, outcome, resumable), manifest=run.manifest, logits=outcome.logits)
+
+
+def _settle(run: Run) -> None:
+    """``--policy auto`` is settled once: a run that is taken up again keeps its policy."""
+    settled = run.unfinished.facts.get("policy") if run.unfinished is not None else None
+    if run.config.policy != "auto":
+        return
+    if isinstance(settled, str):
+        run.policy = parse_policy(settled)
+    else:
+        settle_policy(run, facts_of(run))
+
+
+@contextmanager
+def _leaving(run: Run, *, alone: bool) -> Iterator[None]:
+    """However a run ends early, what is left of it is whole, and said; a folder that holds nothing goes.
+
+    A run that is not ``alone`` is one of several, and not itself what can be taken up again.
+    """
+    kept, states = False, StateFolder(run.folder)
+    try:
+        yield
     except KeyboardInterrupt:
         if is_checkpoint(run.folder):
             raise KeyboardInterrupt(f"the best checkpoint so far is in {run.folder}") from None
         raise
+    except StoppedError as error:
+        kept = error.code == TERMINATED
+        raise
     finally:
         run.cleanup.close()
-        if run.writes and not is_checkpoint(run.folder):
+        if run.writes and not (kept or states or is_checkpoint(run.folder)):
             shutil.rmtree(run.folder, ignore_errors=True)
+        if alone and run.writes and (kept or states):
+            run.reporter.message(f"tlkit finetune --resume {run.folder} goes on from here")
 
 
 def _train(run: Run) -> Outcome:
@@ -115,8 +180,9 @@ def _train_policy(run: Run) -> Outcome:
     return fit_by_gradient(run, order, reuse)
 
 
-def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
-    scores = {split: _score(run, outcome, split) for split in ("val", "test")}
+def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
+    """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
+    scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
     if run.writes:
         save_weights(run.folder, run.model)
         if run.config.plot and outcome.epochs:
@@ -133,9 +199,14 @@ def _finish(run: Run, outcome: Outcome) -> FinetuneResult:
         seconds=run.clock.seconds(),
         audit=_audit(outcome),
         status=outcome.status,
+        snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
+        swa=None if outcome.swa is None else asdict(outcome.swa),
         left_out=left_out_dict(run.manifest.exclusions),
     )
-    _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result))
+    more = {"resume": resumable} if outcome.status in UNFINISHED else {}
+    _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result), **more)
+    if run.writes and not more:
+        StateFolder(run.folder).remove()
     if outcome.error is not None:
         raise TrainingError(f"{outcome.error} in {run.folder}")
     return result
@@ -147,11 +218,24 @@ def _audit(outcome: Outcome) -> dict[str, Any]:
     return {**outcome.audit.to_dict(), **({"phases": phases} if phases else {})}
 
 
-def _score(run: Run, outcome: Outcome, split: str) -> dict[str, float] | None:
+def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot:
+    """Scores, and with them what makes its folder a checkpoint."""
+    snapshot = Snapshot(
+        checkpoint=str(waypoint.folder),
+        step=waypoint.step,
+        val=_score(run, waypoint.logits, "val"),
+        test=_score(run, waypoint.logits, "test"),
+    )
+    common = {"model": run.config.model, "policy": str(run.policy), "status": "finished", "settings": outcome.settings}
+    _save_meta(replace(run, folder=waypoint.folder), run_folder=str(run.folder), **common, **asdict(snapshot))
+    return snapshot
+
+
+def _score(run: Run, logits: Mapping[str, Tensor], split: str) -> dict[str, float] | None:
     samples = run.manifest.split(split)
     if not samples:
         return None
-    probabilities = metrics.softmax(outcome.logits[split].numpy().astype(np.float64))
+    probabilities = metrics.softmax(logits[split].numpy().astype(np.float64))
     return metrics.summary(probabilities, labels_of(samples))
 
 
@@ -165,9 +249,9 @@ def _save_meta(run: Run, **content: object) -> None:
     save_meta(
         run.folder,
         run.manifest.classes,
-        config=_plain(asdict(run.config)),
+        config=to_json(run.config),
         data={
-            "content": run.manifest.content_hash(),
+            "content": run.content or run.manifest.content_hash(),
             "root": str(run.manifest.root),
             "train": _digests(run, "train"),
             "val": _digests(run, "val"),
@@ -181,7 +265,3 @@ def _save_meta(run: Run, **content: object) -> None:
 def _digests(run: Run, split: str) -> list[str]:
     """What was trained on or selected with: a later evaluation on these images would be no test."""
     return sorted(digest_prefix(sample) for sample in run.manifest.split(split))
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,22 @@ import numpy as np
 from accelerate import Accelerator
 
 from tl_kit import metrics
-from tl_kit.api.finetuning import Trained, finetune_on
+from tl_kit.api.configuration import to_json
+from tl_kit.api.finetuning import Trained
 from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.api.preparation import shared_folder
+from tl_kit.api.records import SeriesRecords
+from tl_kit.api.series import Part, train_parts
 from tl_kit.config import FinetuneConfig, FoldsConfig
+from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
-from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
-from tl_kit.errors import TlKitError
+from tl_kit.data.manifest import SPLITS, Manifest
+from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
-from tl_kit.training.checkpoint import FOLDS, is_checkpoint
+from tl_kit.training.checkpoint import FOLDS
 from tl_kit.training.files import write_json
 
 __all__ = ["CrossValidation", "Fold", "cross_validate"]
@@ -81,7 +84,11 @@ class CrossValidation:
 
 
 def cross_validate(
-    config: FinetuneConfig, *, folds: int = FoldsConfig.folds, reporter: Reporter = SILENT
+    config: FinetuneConfig,
+    *,
+    folds: int = FoldsConfig.folds,
+    reporter: Reporter = SILENT,
+    unfinished: SeriesRecords | None = None,
 ) -> CrossValidation:
     """Fine-tune once a fold, on the images outside of it; ``out/fold-1`` ... are checkpoints like any other.
 
@@ -93,46 +100,44 @@ def cross_validate(
     ``folds.json``.
 
     Raises what :func:`finetune` raises, and ConfigError for a number of folds that the images do not allow. Ctrl-C and
-    errors leave the folds that were finished; without any, no folder is left behind.
+    errors leave the folds that were finished; without any, no folder is left behind. ``unfinished``: the same
+    cross-validation, which ended early and is taken up again.
     """
     check(config)
+    if config.distill is not None:
+        raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
     check_folds(folds)
     started = time.perf_counter()
     accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
     if not accelerator.is_main_process:
         reporter = SILENT
     manifest = scan_images(config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter)
+    for line in check_discipline(replace(manifest, samples=pool_of(manifest)), allow=config.allow, pooled=True):
+        reporter.message(line)
     scanned = time.perf_counter() - started
-    parts = fold_manifests(manifest, folds, config.split)
+    runs = [
+        Part(folder=f"fold-{number}", title=f"fold {number} of {folds}", config=config, manifest=part)
+        for number, part in enumerate(fold_manifests(manifest, folds, config.split), start=1)
+    ]
     _announce(manifest, folds, reporter)
-    folder = shared_folder(config, accelerator)
     done: list[Trained] = []
-    with _kept(folder, done, folds, accelerator, reporter):
-        _train(config, parts, folder, done, reporter)
-        seconds = {"total": time.perf_counter() - started, "scan": scanned}
-        result = _collect(config, manifest, folder, done, seconds)
-        if accelerator.is_main_process:
-            _write(config, folder, result)
-        return result
-
-
-@contextmanager
-def _kept(
-    folder: Path, done: Sequence[Trained], folds: int, accelerator: Accelerator, reporter: Reporter
-) -> Iterator[None]:
-    """Whatever ends the work early, what is left is said, and no empty folder is."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        left = _left_over(folder, len(done), folds)
-        raise KeyboardInterrupt(*([left] if left else [])) from None
-    except TlKitError:
-        if left := _left_over(folder, len(done), folds):
-            reporter.message(left)
-        raise
-    finally:
-        if accelerator.is_main_process and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    with ExitStack() as cleanup:
+        if unfinished is None:
+            records = SeriesRecords(shared_folder(config, accelerator, cleanup), "folds")
+            if accelerator.is_main_process:
+                records.begin(config, folds, manifest)
+        else:
+            records = unfinished
+            records.take_up(config, manifest, cleanup)
+        names = [run.folder for run in runs]
+        with records.kept(done, names, cleanup, main=accelerator.is_main_process, reporter=reporter):
+            train_parts(runs, records, done, reporter=reporter)
+            seconds = {"total": time.perf_counter() - started, "scan": scanned}
+            result = _collect(config, manifest, records.folder, done, seconds)
+            if accelerator.is_main_process:
+                _write(config, records.folder, result)
+                records.remove()
+            return result
 
 
 def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
@@ -141,37 +146,6 @@ def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
     test = f"; the test split ({aside:,} images) is set aside: no fold uses it" if aside else ""
     what = "all" if "test" in manifest.made_splits else "training and validation images pooled:"
     reporter.message(f"{folds} folds of {what} {len(pool):,} images, stratified{test}")
-
-
-def _train(
-    config: FinetuneConfig, parts: Sequence[Manifest], folder: Path, done: list[Trained], reporter: Reporter
-) -> None:
-    """One run a fold; ``done`` takes what is finished. What one fold could not decode, the others need not try."""
-    told = _Once(reporter)
-    broken: tuple[Exclusion, ...] = ()
-    for number, part in enumerate(parts, start=1):
-        manifest = part.without(broken)
-        check_trainable(manifest)
-        reporter.message(f"fold {number} of {len(parts)}: {_counts(manifest)}")
-        trained = finetune_on(manifest, replace(config, out=folder / f"fold-{number}"), reporter=told)
-        if trained.result.status != "finished":
-            raise KeyboardInterrupt
-        broken += trained.manifest.exclusions[len(manifest.exclusions) :]
-        done.append(trained)
-
-
-def _counts(manifest: Manifest) -> str:
-    return ", ".join(f"{len(manifest.split(split)):,} {split}" for split in SPLITS)
-
-
-def _left_over(folder: Path, finished: int, folds: int) -> str:
-    """What an early end leaves behind; empty if it is nothing."""
-    stopped = folder / f"fold-{finished + 1}"
-    kept = is_checkpoint(stopped)
-    if not finished and not kept:
-        return ""
-    unfinished = f"; the best checkpoint so far of the next one is in {stopped}" if kept else ""
-    return f"{finished} of {folds} folds are finished, in {folder}{unfinished}"
 
 
 def _collect(
@@ -225,19 +199,4 @@ def _write(config: FinetuneConfig, folder: Path, result: CrossValidation) -> Non
     """The summary last: where it is, the other files are whole."""
     write_predictions(folder / PREDICTIONS, result.predictions)
     write_suspects(folder / SUSPECTS, result.suspects)
-    plain = json.loads(json.dumps(asdict(config), default=str))
-    write_json(folder / FOLDS, {**result.to_dict(), "config": plain})
-
-
-class _Once:
-    """Passes on progress, and each message once: most of what a fold has to say, the one before has said."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self.start, self.advance, self.epoch = reporter.start, reporter.advance, reporter.epoch
-        self._reporter = reporter
-        self._said: set[str] = set()
-
-    def message(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._reporter.message(text)
+    write_json(folder / FOLDS, {**result.to_dict(), "config": to_json(config)})

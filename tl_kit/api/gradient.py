@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from accelerate.utils import broadcast_object_list
 
+from tl_kit.api.along import Along
 from tl_kit.api.compilation import compile_errors
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.regularizers import check_drop_path, drop_connect
 from tl_kit.api.reuse import Reuse
 from tl_kit.api.run import Run
+from tl_kit.api.saving import saved_settings, take_up
 from tl_kit.api.settings import Settings, resolve
 from tl_kit.api.sources import Source, open_source
 from tl_kit.api.tasks import agreed_scores, build_task
@@ -18,8 +22,9 @@ from tl_kit.api.unfreezing import Unfreezing
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.modes import set_train_mode
 from tl_kit.freezing.policies import HEAD_FIRST
-from tl_kit.training.loop import FitResult, Task, fit
+from tl_kit.training.loop import FitResult, Task
 from tl_kit.training.range_test import range_test
+from tl_kit.training.rollback import fit_again
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["fit_by_gradient"]
@@ -32,7 +37,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     was fitted first, that state is epoch 0, and is kept if no epoch is better.
     """
     _start_head_at_zero(run)
-    settings = resolve(run)
+    settings = replace(resolve(run), **saved_settings(run))
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
     phases = Unfreezing(run, order)
     if run.config.select == "auto" and settings.select != "accuracy":
@@ -43,13 +48,17 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     keeper = BestKeeper(run)
     with run.clock("train"), torch.random.fork_rng(), compile_errors():
         torch.manual_seed(run.config.seed)
-        if run.config.lr == "auto":
+        if run.config.lr == "auto" and not saved_settings(run):
             settings = _choose_rate(run, order, settings, source, keeper)
-        task = phases.follow(build_task(run, order, settings, source, keeper), settings, source)
-        start = _first_state(run, source, keeper)
+        along = Along(run, settings)
+        task = phases.follow(along.attach(build_task(run, order, settings, source, keeper)), settings, source)
+        start = take_up(run, task) or _first_state(run, source, keeper)
         result, error = _fit(run, task, keeper, start)
+        swa = along.judge(task, phases.source, result, keeper) if error is None and not result.interrupted else None
     if not keeper.best:
         raise KeyboardInterrupt
+    with run.clock("evaluate"):
+        waypoints = along.score(phases.source)
     keeper.restore()
     audit = phases.audit()
     with run.clock("evaluate"):
@@ -63,19 +72,27 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         audit=audit,
         phases=phases.ended,
         status=status,
-        settings={**settings.to_dict(), "views": views},
+        settings={**settings.to_dict(), "views": views, **_rollbacks(run)},
         error=error,
+        waypoints=waypoints,
+        swa=swa,
     )
 
 
 def _fit(run: Run, task: Task, keeper: BestKeeper, start: FitResult) -> tuple[FitResult, str | None]:
     """What the loop did; an error after the first state that was kept ends the run, and is told at its end."""
     try:
-        return fit(task, run.accelerator, reporter=run.reporter, start=start), None
+        rollback = run.rollback
+        return fit_again(task, run.accelerator, rollback=rollback, start=start, reporter=run.reporter), None
     except TrainingError as failure:
         if not keeper.best:
             raise
         return keeper.result(), str(failure)
+
+
+def _rollbacks(run: Run) -> dict[str, object]:
+    """What the run's record says of the times that it went back to a good state."""
+    return {"rollbacks": run.rollback.events} if run.rollback is not None and run.rollback.events else {}
 
 
 def _first_state(run: Run, source: Source, keeper: BestKeeper) -> FitResult:

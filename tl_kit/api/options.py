@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from tl_kit.api.balance import check_balance
+from tl_kit.api.teacher import check_distill
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
+from tl_kit.data.findings import BLOCKING
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import Policy
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
@@ -27,7 +29,7 @@ _HEAD_OPTIONS = {
     "C": Option(1.0, float, limits=POSITIVE),
     "max_iter": Option(HeadConfig.max_iter, int, limits=POSITIVE),
 }
-_AT_LEAST_ONE = ("epochs", "batch_size", "img_size", "patience")
+_AT_LEAST_ONE = ("epochs", "batch_size", "img_size", "patience", "snapshots", "late")
 _NOT_NEGATIVE = ("l1", "l2", "l2_sp", "mixup", "cutmix")
 _PROBABILITIES = ("dropout", "drop_connect", "drop_path", "label_smoothing", "ema")
 
@@ -55,9 +57,28 @@ def check(config: FinetuneConfig) -> None:
     if config.regularization.l2_sp and config.weights == "none":
         raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
     require_known("head solver", config.head.solver, HEAD_ONLY)
+    for name in config.allow:
+        if name not in BLOCKING:
+            raise ConfigError(f"--allow {name}: known are {', '.join(BLOCKING)}")
     check_balance(config)
+    check_distill(config)
+    _check_kept(config)
     _check_loop(config.loop)
     _check_regularization(config.regularization)
+
+
+def _check_kept(config: FinetuneConfig) -> None:
+    if config.snapshots and config.schedule not in (None, "cyclic"):
+        raise ConfigError(
+            f"--snapshots: are taken where a cycle of the rate ends; --schedule {config.schedule} has none"
+        )
+    if config.snapshots and config.patience is not None:
+        raise ConfigError("--snapshots: patience could end the run before its last cycle; leave it out")
+    if config.regularization.swa and config.regularization.ema is not None:
+        raise ConfigError("--swa: --ema averages the weights already; leave one of them out")
+    if not 0 <= config.swa.start < 1:
+        raise ConfigError(f"swa start {config.swa.start}: must be at least 0 and below 1")
+    parse_schedule_options(config.swa.schedule, ())
 
 
 def check_policy(config: FinetuneConfig, policy: Policy) -> None:
@@ -162,7 +183,7 @@ def head_config(config: FinetuneConfig) -> HeadConfig:
 
 def gradient_options(config: FinetuneConfig) -> list[str]:
     """The flags given that only gradient methods have: what is fitted in closed form must not ignore them."""
-    named = ("epochs", "lr", "schedule", "schedule_options")
+    named = ("epochs", "lr", "schedule", "schedule_options", "snapshots", "late")
     flags = [_flag(name) for name in named if getattr(config, name) not in (None, ())]
     default = LoopConfig()
     names = {"warmup_epochs": "--warmup"}
@@ -177,6 +198,8 @@ def gradient_options(config: FinetuneConfig) -> list[str]:
     ]
     if config.runtime.compile == "on":
         flags.append("--compile")
+    if config.distill is not None:
+        flags.append("--distill")
     return flags
 
 

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
 from tl_kit.freezing.audit import Audit
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "SwaVerdict", "Waypoint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waypoint:
+    """Weights on a run's way, in ``folder``, as they were after ``step`` updates; ``logits`` as in Outcome."""
+
+    folder: Path
+    step: int
+    logits: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwaVerdict:
+    """A uniform average of ``count`` moments: its validation scores, those of the best epoch, which of them is kept."""
+
+    count: int
+    val: Mapping[str, float] | None
+    best_epoch_val: Mapping[str, float] | None
+    kept: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,3 +48,5 @@ class Outcome:
     status: str = "finished"
     settings: dict[str, object] = field(default_factory=dict)
     error: str | None = None
+    waypoints: tuple[Waypoint, ...] = ()
+    swa: SwaVerdict | None = None

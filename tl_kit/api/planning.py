@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from tl_kit.api.choosing import facts_of, settle_policy
-from tl_kit.api.closed_form import head_run, wants_closed_form
+from tl_kit.api.closed_form import in_closed_form
 from tl_kit.api.estimate import Estimate, estimate
 from tl_kit.api.preparation import prepare
 from tl_kit.api.run import Run
@@ -61,7 +61,7 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
         if config.policy == "auto":
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
         reason = settle_policy(run, facts)
-        settings = None if _in_closed_form(run) else resolve(run)
+        settings = None if in_closed_form(run) else resolve(run)
         choices = (_policy(run, reason), *_choices(run, facts, settings))
         return Plan(
             model=config.model,
@@ -74,13 +74,6 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
         )
     finally:
         run.cleanup.close()
-
-
-def _in_closed_form(run: Run) -> bool:
-    if run.policy.name != "head":
-        return False
-    head, reuse = head_run(run)
-    return reuse is not None and wants_closed_form(head, reuse)
 
 
 def _policy(run: Run, reason: str) -> Choice:

@@ -23,6 +23,7 @@ def predict(
     images: Path | str | Iterable[Path | str],
     *,
     crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
@@ -31,15 +32,17 @@ def predict(
 
     What does not exist and has a wildcard (``*``, ``?``, ``[``) stands for the files and folders that match it.
     Whatever cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
-    ``crops`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do.
+    ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do.
     """
     given = [Path(item) for item in ([images] if isinstance(images, (str, Path)) else images)]
     rows = [row for item in given for row in _rows(item)]
     if not rows or all(isinstance(row, Prediction) and row.error == _EMPTY for row in rows):
         raise DataError("no images to predict: give image files, or folders that hold some")
-    predictor = load(checkpoint, crops=crops, decode=decode, runtime=runtime)
+    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     if predictor.crops != CropConfig():
         reporter.message(f"each image: the mean of {predictor.crops}")
+    if predictor.mc_dropout:
+        reporter.message(f"each image: the mean of {predictor.mc_dropout} passes with dropout")
     predicted = iter(predictor.predict([row for row in rows if isinstance(row, Path)], reporter=reporter))
     return [next(predicted) if isinstance(row, Path) else row for row in rows]
 

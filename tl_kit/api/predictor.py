@@ -18,14 +18,15 @@ from tl_kit.data.limits import check_limits
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
-from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
 from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
 from tl_kit.training.checkpoint import Checkpoint, load_checkpoint, map_weights
+from tl_kit.zoo.dropout import McDropout, find_dropout
 
-__all__ = ["Prediction", "Predictor", "load", "load_members"]
+__all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Predictor:
 
     Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
     have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
-    the members stays there, ``decode`` which images are too large.
+    the members stays there. ``mc_dropout``: forward passes with dropout that are averaged, 0 for one without.
+    ``decode``: which images are too large.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Predictor:
     rule: FittedRule
     scorers: tuple[Scorer, ...]
     crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
     decode: DecodeConfig = DecodeConfig()
     sharing: bool = True
     memory: MembersConfig = MembersConfig()
@@ -72,7 +75,7 @@ class Predictor:
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
 
-        Raises CheckpointError if weights that are read in turns are gone.
+        Raises CheckpointError if weights that are read in turns are gone, and where a member's outputs are not finite.
         """
         preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
         reader = FileReader(sources, preprocessings, self.crops, self.decode)
@@ -81,8 +84,13 @@ class Predictor:
         if not len(sources):
             return stack, {}
         together = self.arranged
-        with together.lock:
-            found = run_probabilities(together.passes, reader, pixel_bytes=self.memory.pixel_bytes, reporter=reporter)
+        try:
+            with together.lock:
+                found = run_probabilities(
+                    together.passes, reader, pixel_bytes=self.memory.pixel_bytes, reporter=reporter
+                )
+        except NonFiniteError as error:
+            raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
                 stack[member] = probabilities[:, place, self.columns[member]]
@@ -117,23 +125,36 @@ def load(
     path: Path | str,
     *,
     crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> Predictor:
     """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
 
-    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. Raises ConfigError for crops
-    that are none, or that are larger than the resized image.
+    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. ``mc_dropout``: so many
+    forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0: one without; None: as the
+    ensemble was made. Raises ConfigError for crops that are none, or that are larger than the resized image, and where
+    dropout is asked of a model that has none.
     """
     folder = Path(path)
     if is_ensemble(folder):
         ensemble = read_ensemble(folder)
         members = [load_checkpoint(member, mapped=True) for member in ensemble.members]
         classes, rule, crops = ensemble.classes, ensemble.rule, crops or _stored_crops(ensemble, members)
+        mc_dropout = ensemble.mc_dropout if mc_dropout is None else mc_dropout
     else:
         members = [load_checkpoint(folder)]
         classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
-    return load_members(folder, members, classes=classes, rule=rule, crops=crops, decode=decode, runtime=runtime)
+    return load_members(
+        folder,
+        members,
+        classes=classes,
+        rule=rule,
+        crops=crops,
+        mc_dropout=mc_dropout or 0,
+        decode=decode,
+        runtime=runtime,
+    )
 
 
 def _stored_crops(ensemble: EnsembleFolder, members: Sequence[Checkpoint]) -> CropConfig:
@@ -152,16 +173,18 @@ def load_members(
     classes: Sequence[str],
     rule: FittedRule,
     crops: CropConfig = CropConfig(),
+    mc_dropout: int = 0,
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig,
 ) -> Predictor:
     """Put loaded members together, in the class order ``classes``.
 
-    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, and for limits that
-    no image can keep.
+    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, if one has no dropout
+    that ``mc_dropout`` could let act, or for limits that no image can keep.
     """
     check_limits(decode)
     check_crops(crops)
+    check_passes(mc_dropout)
     for member in members:
         check_fit(crops, member.preprocessing, name=str(member.path))
     names = [str(path), *(str(member.path) for member in members)]
@@ -172,20 +195,28 @@ def load_members(
         tuple(members),
         tuple(map(tuple, columns)),
         rule,
-        _scorers(members, runtime),
+        _scorers(members, runtime, mc_dropout),
         crops,
+        mc_dropout,
         decode,
-        sharing=runtime.mode != "plain",
+        sharing=runtime.mode != "plain" and not mc_dropout,
     )
 
 
-def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig) -> tuple[Scorer, ...]:
+def check_passes(mc_dropout: int) -> None:
+    """Raises ConfigError, naming ``--mc-dropout``, for a number of passes that cannot be."""
+    if type(mc_dropout) is not int or mc_dropout < 0:
+        raise ConfigError(f"--mc-dropout {mc_dropout}: must be a number of forward passes, or 0 for none with dropout")
+
+
+def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig, mc_dropout: int) -> tuple[Scorer, ...]:
     """One a member; measuring a precision brings weights into memory, which they leave again where they are many."""
     sizes = [sum(parameter.nbytes for parameter in member.model.parameters()) for member in members]
     heavy = weigh_too_much(sizes, MembersConfig())
     found = []
     for member in members:
-        found.append(_scorer(member, config))
+        scorer = _scorer(member, config)
+        found.append(replace(scorer, dropout=_dropout(member, mc_dropout)) if mc_dropout else scorer)
         if heavy:
             map_weights(member)
     return tuple(found)
@@ -200,3 +231,13 @@ def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:
     size = member.preprocessing.input_size
     runtime, _ = choose_precision(member.model, size, detect(config), name=name, config=config)
     return Scorer(member.model, member.preprocessing, runtime)
+
+
+def _dropout(member: Checkpoint, passes: int) -> McDropout:
+    sites = find_dropout(member.model, member.preprocessing.input_size)
+    if not sites.active:
+        raise ConfigError(
+            f"--mc-dropout {passes}: {member.path} has no active dropout; train it with --dropout 0.2, for example, or "
+            "leave the option out"
+        )
+    return McDropout(passes, sites)

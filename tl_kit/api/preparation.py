@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,27 +14,38 @@ from tl_kit.api.balance import Balance, choose_balance
 from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.api.run import Clock, Run
+from tl_kit.api.unfinished import Unfinished, is_unfinished
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
+from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.freezing.policies import Policy, parse_policy
 from tl_kit.measurement import Decision, choose_precision
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import Runtime, detect
+from tl_kit.runtime import PRECISIONS, Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
 from tl_kit.training.files import check_name, new_numbered_folder
+from tl_kit.training.lock import LOCK, FolderLock
 from tl_kit.zoo.weights import WeightsReport, build_model
 
 __all__ = ["prepare", "shared_folder"]
 
 
-def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | None = None, dry: bool = False) -> Run:
-    """Everything before the first forward pass. A ``manifest`` given is not scanned.
+def prepare(
+    config: FinetuneConfig,
+    reporter: Reporter,
+    *,
+    manifest: Manifest | None = None,
+    dry: bool = False,
+    unfinished: Unfinished | None = None,
+) -> Run:
+    """Everything before the first forward pass. A ``manifest`` given is not scanned, and is not judged.
 
-    Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder.
+    Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder; an
+    ``unfinished`` one has its own, and what it has settled stays.
     """
     check(config)
     augment_changes = augment_options(config)
@@ -46,6 +58,8 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | 
             manifest = scan_images(
                 config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter
             )
+            for line in check_discipline(manifest, allow=config.allow):
+                reporter.message(line)
     for note in manifest.notes:
         reporter.message(note)
     policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
@@ -55,8 +69,13 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | 
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = _build(config, manifest, reporter)
     preprocessing = Preprocessing.from_model(model)
-    runtime, decision = _precision(config, model, preprocessing, replace(runtime, device=accelerator.device), reporter)
-    return Run(
+    runtime = replace(runtime, device=accelerator.device)
+    settled = unfinished.facts.get("precision") if unfinished is not None else None
+    if settled in PRECISIONS:
+        runtime, decision = replace(runtime, precision=settled), None
+    else:
+        runtime, decision = _precision(config, model, preprocessing, runtime, reporter)
+    run = Run(
         config=config,
         reporter=reporter,
         runtime=runtime,
@@ -67,14 +86,21 @@ def prepare(config: FinetuneConfig, reporter: Reporter, *, manifest: Manifest | 
         weights=weights,
         preprocessing=preprocessing,
         policy=policy,
-        folder=Path(config.default_out) if dry else shared_folder(config, accelerator),
+        folder=Path(config.default_out),
         accelerator=accelerator,
         augment=augment,
         augment_name=augment_name,
         balance=_balance(config, manifest, reporter),
         decision=decision,
         dry=dry,
+        unfinished=unfinished,
     )
+    if unfinished is not None:
+        run.folder = unfinished.folder
+        run.cleanup.callback(unfinished.lock.release)
+    elif not dry:
+        run.folder = shared_folder(config, accelerator, run.cleanup)
+    return run
 
 
 def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tuple[nn.Module, WeightsReport]:
@@ -112,12 +138,15 @@ def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> 
     return balance
 
 
-def shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
-    """The folder that the first process makes, in all processes; its error is raised in all of them."""
+def shared_folder(config: FinetuneConfig, accelerator: Accelerator, cleanup: ExitStack) -> Path:
+    """The folder that the first process makes, in all processes; its error is raised in all of them.
+
+    It is locked until the ``cleanup``.
+    """
     answer: list[Path | TlKitError | None] = [None]
     if accelerator.is_main_process:
         try:
-            answer = [_folder(config)]
+            answer = [_folder(config, cleanup)]
         except TlKitError as error:
             answer = [error]
     broadcast_object_list(answer)
@@ -126,19 +155,35 @@ def shared_folder(config: FinetuneConfig, accelerator: Accelerator) -> Path:
     return answer[0]
 
 
-def _folder(config: FinetuneConfig) -> Path:
+def _folder(config: FinetuneConfig, cleanup: ExitStack) -> Path:
     """The run's folder: ``--out``, or the next numbered one under ``ckpts``."""
     if config.out is None:
         stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in config.model)
-        return new_numbered_folder(Path(config.default_out), stem)
+        folder = new_numbered_folder(Path(config.default_out), stem)
+        cleanup.callback(FolderLock(folder).release)
+        return folder
     out = Path(config.out)
     check_name(out)
-    if is_checkpoint(out):
-        raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
-    if out.is_dir() and any(out.iterdir()):
-        raise CheckpointError(f"--out {out}: is not empty; choose another folder")
+    _check_empty(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(f"--out {out}: cannot be made ({error.strerror})") from error
+    lock = FolderLock(out)
+    cleanup.callback(lock.release)
     return out
+
+
+def _check_empty(out: Path) -> None:
+    """Raises CheckpointError unless ``out`` is a new folder, or an empty one that nobody else works on."""
+    if (out / LOCK).exists():
+        FolderLock(out).release()
+    if is_unfinished(out):
+        raise CheckpointError(
+            f"--out {out}: is not empty, a run ended early there; go on with tlkit finetune --resume {out}, or choose "
+            "another folder"
+        )
+    if is_checkpoint(out):
+        raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
+    if out.is_dir() and {path.name for path in out.iterdir()} - {LOCK}:
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tl_kit.api.pictures import drawable, save_png
+from tl_kit.api.pictures import save_png
+from tl_kit.display import drawable, visible
 from tl_kit.ensembling.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -93,6 +94,6 @@ def _draw_disagreement(figure: Figure, axes: Axes, receipt: Receipt, split: str)
 
 def _short(checkpoints: Sequence[str]) -> list[str]:
     """Folder names without their common parent; long ones lose their middle."""
-    names = [Path(checkpoint).name or checkpoint for checkpoint in checkpoints]
+    names = [visible(Path(checkpoint).name or checkpoint) for checkpoint in checkpoints]
     half = (_LONGEST - 1) // 2
     return [drawable(name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}") for name in names]

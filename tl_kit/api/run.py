@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tl_kit.api.balance import Balance
 from tl_kit.api.left_out import tell_left_out
+from tl_kit.api.unfinished import Unfinished
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
@@ -23,8 +24,10 @@ from tl_kit.data.transforms import Preprocessing
 from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import Policy, parameter_groups
 from tl_kit.measurement import Decision
-from tl_kit.reporting import Reporter
+from tl_kit.reporting import Reporter, tell
 from tl_kit.runtime import Runtime
+from tl_kit.training.rollback import Rollback
+from tl_kit.training.stateful import Stateful
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport
 
@@ -66,7 +69,13 @@ class Clock:
 
 @dataclass
 class Run:
-    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found."""
+    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
+
+    ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
+    must be here before the first step. ``unfinished``: the run that this one takes up again. ``content`` is the content
+    hash of the whole data set, where the training images are a sample of it.
+    ``soft_targets``: of a teacher, by the digests of training images.
+    """
 
     config: FinetuneConfig
     reporter: Reporter
@@ -85,6 +94,11 @@ class Run:
     balance: Balance
     decision: Decision | None = None
     dry: bool = False
+    rollback: Rollback | None = None
+    content: str | None = None
+    unfinished: Unfinished | None = None
+    soft_targets: Mapping[str, Tensor] | None = None
+    parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
@@ -92,13 +106,16 @@ class Run:
 
         Returns the digests of what left. Raises DataError if too few images are left to train on.
         """
+        samples = list({sample.digest: sample for sample in samples}.values())  # a bootstrap sample has copies
         if show:
             self.reporter.start("decode", len(samples))
         with self.clock("data"):
             failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance if show else None)
+        tell(self.reporter)
         paths = {exclusion.path: exclusion.reason for exclusion in failures}
         reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
-        broken = [Exclusion(s.path, reasons[s.digest]) for s in self.manifest.samples if s.digest in reasons]
+        found = {s.path: reasons[s.digest] for s in self.manifest.samples if s.digest in reasons}
+        broken = [Exclusion(path, reason) for path, reason in found.items()]
         if broken:
             self.manifest = self.manifest.without(broken)
             tell_left_out(broken, self.config.data, self.reporter)

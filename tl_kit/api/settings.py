@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 
 import torch
 
 from tl_kit.api.run import Run
-from tl_kit.config import LoopConfig, OptimizerDefaults, RegularizationConfig
+from tl_kit.config import FinetuneConfig, LoopConfig, OptimizerDefaults, RegularizationConfig, SwaConfig
 from tl_kit.errors import ConfigError
 from tl_kit.optimization.optimizers import (
     create_optimizer,
@@ -18,14 +19,19 @@ from tl_kit.optimization.optimizers import (
     needs_second_order,
     parse_options,
 )
-from tl_kit.optimization.schedules import Schedule, create_schedule, parse_schedule_options
+from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
 
 __all__ = ["Settings", "default_epochs", "resolve"]
+
+_SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one."""
+    """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one.
+
+    ``snapshots``, ``late`` and ``swa`` are None if off.
+    """
 
     optimizer: str
     optimizer_options: Mapping[str, object] = field(default_factory=dict)
@@ -44,6 +50,9 @@ class Settings:
     select: str
     augment: str
     batchnorm: str
+    snapshots: int | None = None
+    late: int | None = None
+    swa: SwaConfig | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON."""
@@ -55,12 +64,35 @@ class Settings:
 
     def schedule_over(self, images: int) -> Schedule:
         """The schedule over all epochs; onecycle brings its own warm-up. Raises ConfigError for its options."""
+        total, warmup = self._lengths(images)
+        return create_schedule(self.schedule, total_steps=total, warmup_steps=warmup, options=self.schedule_options)
+
+    def cycle_ends(self, images: int) -> tuple[int, ...]:
+        """How many updates there have been when each cycle of the rate ends; the last ends with the run."""
+        total, warmup = self._lengths(images)
+        ends = cycle_ends(total_steps=total, warmup_steps=warmup, options=self.schedule_options)
+        return tuple(last + 1 for last in ends)
+
+    def swa_steps(self, images: int) -> frozenset[int]:
+        """After how many updates the weights enter the uniform average: at the ends of late epochs, or of late cycles.
+
+        None of them lies before the share of the run at which averaging starts.
+        """
+        if self.swa is None:
+            return frozenset()
+        steps = math.ceil(images / self.batch_size)
+        first = min(math.floor(self.swa.start * self.epochs + _SLACK), self.epochs - 1) * steps  # one epoch at least
+        ends = self.cycle_ends(images) if self.schedule == "cyclic" else range(steps, self.epochs * steps + 1, steps)
+        return frozenset(end for end in ends if end > first)
+
+    def _lengths(self, images: int) -> tuple[int, int]:
+        """Steps of the run, and of the warm-up among them."""
         steps = math.ceil(images / self.batch_size)
         total = self.epochs * steps
         warmup = round(self.warmup_epochs * steps)
         if self.warmup_epochs == LoopConfig.warmup_epochs:  # the default gives way
             warmup = 0 if self.schedule == "onecycle" else min(warmup, total - 1)
-        return create_schedule(self.schedule, total_steps=total, warmup_steps=warmup, options=self.schedule_options)
+        return total, warmup
 
 
 def resolve(run: Run) -> Settings:
@@ -70,17 +102,17 @@ def resolve(run: Run) -> Settings:
     images = len(run.manifest.split("train"))
     batch_size = min(config.batch_size or loop.batch_size, images)
     epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop))
-    schedule = config.schedule or loop.schedule
-    options, decay = config.optimizer_options, config.schedule_options
+    options, swa = config.optimizer_options, config.swa if config.regularization.swa else None
+    schedule = config.schedule or ("cyclic" if config.snapshots else swa.schedule if swa else loop.schedule)
     settings = Settings(
         optimizer=name,
         optimizer_options=dict(options) if isinstance(options, Mapping) else parse_options(name, options),
         lr=_rate(run, name),
         schedule=schedule,
-        schedule_options=dict(decay) if isinstance(decay, Mapping) else parse_schedule_options(schedule, decay),
+        schedule_options=_schedule_options(config, schedule),
         warmup_epochs=loop.warmup_epochs,
         epochs=epochs,
-        patience=config.patience or _patience(schedule, epochs, loop),
+        patience=config.patience or (epochs if swa else _patience(schedule, epochs, loop)),
         batch_size=batch_size,
         weight_decay=_decay(run, name) if loop.weight_decay is None else loop.weight_decay,
         clip_norm=loop.clip_norm,
@@ -90,6 +122,9 @@ def resolve(run: Run) -> Settings:
         select=run.balance.select,
         augment="none" if head else run.augment_name,
         batchnorm=_batchnorm(run),
+        snapshots=config.snapshots,
+        late=config.late,
+        swa=swa,
     )
     _check(run, settings)
     return settings
@@ -107,6 +142,35 @@ def _check(run: Run, settings: Settings) -> None:
     anything = [torch.zeros(1, requires_grad=True)]
     create_optimizer(settings.optimizer, anything, lr=settings.lr, options=settings.optimizer_options)
     settings.schedule_over(len(run.manifest.split("train")))
+    _check_kept(settings, len(run.manifest.split("train")))
+
+
+def _check_kept(settings: Settings, images: int) -> None:
+    """That the run is long enough for what is to be kept of it."""
+    if settings.late and settings.late > settings.epochs:
+        raise ConfigError(f"--late {settings.late}: the run has {settings.epochs} epochs; give fewer, or more --epochs")
+    if not settings.snapshots:
+        return
+    (total, warmup), ends = settings._lengths(images), settings.cycle_ends(images)
+    lengths = [end - start for start, end in pairwise((warmup, *ends))]
+    if len(lengths) != settings.snapshots or 2 * lengths[-1] < lengths[0]:  # a cut last cycle ends at a high rate
+        raise ConfigError(
+            f"--snapshots {settings.snapshots}: {total - warmup} steps make no such number of even cycles; give "
+            "another one, or more --epochs"
+        )
+
+
+def _schedule_options(config: FinetuneConfig, schedule: str) -> dict[str, object]:
+    """Those given, and the number of cycles that snapshots ask for. Raises ConfigError where the two disagree."""
+    given = config.schedule_options
+    options = dict(given) if isinstance(given, Mapping) else parse_schedule_options(schedule, given)
+    if not config.snapshots:
+        return options
+    if options.setdefault("cycles", config.snapshots) != config.snapshots:
+        raise ConfigError(
+            f"--snapshots {config.snapshots}: --schedule-opt says {options['cycles']} cycles; leave one of them out"
+        )
+    return options
 
 
 def default_epochs(images: int, batch_size: int, loop: LoopConfig) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,13 +13,15 @@ from torch import Tensor, nn
 
 from tl_kit.api.reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.api.run import Run, labels_of
+from tl_kit.api.teacher import TaughtSource
 from tl_kit.data.augmentation import TrainTransform, augment
+from tl_kit.data.manifest import Sample
 from tl_kit.data.mixing import mix
 from tl_kit.data.transforms import normalize
 from tl_kit.inference import Scorer, StoreReader, run_models
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["PlainSource", "ReusedSource", "Source", "choose_views", "open_source"]
+__all__ = ["PlainSource", "ReusedSource", "Source", "choose_views", "copy_keys", "open_source"]
 
 Indices = NDArray[np.int64]
 
@@ -36,6 +40,17 @@ class Source(Protocol):
     def logits(self, split: str) -> Tensor: ...
 
 
+def copy_keys(samples: Sequence[Sample]) -> list[str]:
+    """What the draws of each sample's augmentation are named by: copies of an image are varied each in its own way."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for sample in samples:
+        copy = seen[sample.digest]
+        keys.append(f"{sample.digest}#{copy}" if copy else sample.digest)
+        seen[sample.digest] += 1
+    return keys
+
+
 class PlainSource:
     """Augmented images (n, 3, h, w), every one through the whole model."""
 
@@ -48,6 +63,7 @@ class PlainSource:
         self.samples = run.manifest.split("train")
         self.labels = torch.from_numpy(labels_of(self.samples))
         self.transform = TrainTransform(run.preprocessing, run.augment)
+        self.keys = copy_keys(self.samples)
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
         drawn, (turns, indices) = indices, np.divmod(indices, len(self.samples))
@@ -56,7 +72,7 @@ class PlainSource:
         if self.augmented:
             if run.runtime.on_gpu:  # augmentation draws its numbers on the CPU, the same on every device
                 pixels = [image.pin_memory().to(run.runtime.device, non_blocking=True) for image in pixels]
-            keys = [f"{s.digest}/{turn}" if turn else s.digest for s, turn in zip(samples, turns, strict=True)]
+            keys = [f"{self.keys[i]}/{turn}" if turn else self.keys[i] for i, turn in zip(indices, turns, strict=True)]
             images = augment(pixels, self.transform, seed=run.config.seed, epoch=epoch, keys=keys)
         else:
             images = torch.stack(pixels)
@@ -108,12 +124,16 @@ def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, 
     if run.config.cache.views is not None and (reuse is None or not run.augment.active):
         run.reporter.message("--views changes nothing here: the frozen part runs every time, or images are not varied")
     if reuse is None:
-        return PlainSource(run), None
+        return _taught(run, PlainSource(run)), None
     views = choose_views(run, reuse, epochs=epochs)
     if views:
         run.reporter.message(f"the frozen part runs once on each of {views} augmented views of an image")
-    source: Source = ReusedSource(run, reuse, views=views)
-    return source, views
+    return _taught(run, ReusedSource(run, reuse, views=views)), views
+
+
+def _taught(run: Run, source: Source) -> Source:
+    """With the teacher's probabilities beside the labels, where the run has one."""
+    return source if run.config.distill is None else TaughtSource(run, source)
 
 
 def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:

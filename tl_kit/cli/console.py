@@ -121,7 +121,9 @@ class Console:
         self._write(json.dumps(content, allow_nan=False) + "\n")
 
     def raw(self, text: str) -> None:
-        """Text of a format for programs, as it is."""
+        """Text of a format for programs, as it is; on a terminal, with what that would obey made visible."""
+        if self._stdout.isatty():
+            text = "\n".join(map(visible, text.split("\n")))
         self._write(text)
 
     def error(self, text: str) -> None:

@@ -22,6 +22,7 @@ EXAMPLES = 3  # paths shown with a finding; --json has them all
 def doctor(
     data: options.Data,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    group_pattern: options.GroupPattern = DataConfig.group_pattern,
     max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -31,8 +32,11 @@ def doctor(
         from tl_kit.api.diagnosis import doctor as examine
         from tl_kit.api.diagnosis import report_dict
 
-        limits = DecodeConfig(max_pixels=max_pixels)
-        report = examine(data, split=DataConfig(split_seed=split_seed), decode=limits, reporter=console)
+        split, limits = (
+            DataConfig(split_seed=split_seed, group_pattern=group_pattern),
+            DecodeConfig(max_pixels=max_pixels),
+        )
+        report = examine(data, split=split, decode=limits, reporter=console)
         if json:
             console.json(report_dict(report))
         else:
@@ -56,9 +60,22 @@ def _show(report: Report, console: Console) -> None:
     if rows:
         console.table(["severity", "finding", "what", "where"], rows, align="llll")
         console.line()
+        _show_remedies(report, console)
     from tl_kit.api.diagnosis import runtime_report
 
     for line in runtime_report():
         console.line(line)
     console.line()
     console.line(f"{report.root}: {'cannot be trained on as it is' if report.blocks else 'can be trained on'}")
+
+
+def _show_remedies(report: Report, console: Console) -> None:
+    """What to do, once for each name."""
+    remedies = {finding.code: finding for finding in report.findings if finding.remedy}
+    rows = []
+    for code, finding in remedies.items():
+        anyway = f"; or finetune --allow {code}" if finding.severity == "error" and code != "unusable" else ""
+        rows.append([code, finding.remedy + anyway])
+    if rows:
+        console.table(["finding", "what to do"], rows, align="ll")
+        console.line()

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
+from tl_kit.cli.distillation import distill_and_show
+from tl_kit.cli.fold_ensemble import is_of_folds, show_fold_scores
 from tl_kit.cli.session import session
+from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
 from tl_kit.config import DecodeConfig, EnsembleConfig
 
@@ -26,13 +29,15 @@ def ensemble(
     calibrate: options.Calibrate = EnsembleConfig.calibrate,
     crops: options.Crops = None,
     scales: options.Scales = None,
+    mc_dropout: options.McDropout = None,
+    distill: options.Distill = None,
     strict: options.Strict = EnsembleConfig.strict,
     max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
-    with session(debug=debug) as console:
+    with session(debug=debug) as console, answering_signals():
         chosen = options.crop_config(crops, scales) or EnsembleConfig.crops
         config = EnsembleConfig(
             checkpoints=tuple(checkpoints),
@@ -41,27 +46,38 @@ def ensemble(
             rule=rule,
             calibrate=calibrate,
             crops=chosen,
+            mc_dropout=mc_dropout or EnsembleConfig.mc_dropout,
             strict=strict,
             decode=DecodeConfig(max_pixels=max_pixels),
         )
         from tl_kit import api
 
+        if distill is not None:
+            api.check_student(distill)
         result = api.ensemble(config, reporter=console)
-        if json:
+        if distill is None and json:
             console.json(result.to_dict())
-        else:
+            return
+        if not json:
             _show(result, console)
+        if distill is not None:
+            distill_and_show(result, distill, config, console, json=json)
 
 
 def _show(result: EnsembleResult, console: Console) -> None:
-    if result.receipt["comparison"]:
+    receipt = result.receipt
+    if receipt["comparison"]:
         _show_comparison(result, console)
-    _show_scores(result, console)
+    if is_of_folds(result):
+        show_fold_scores(result, console)
+    else:
+        _show_scores(result, console)
     _show_members(result, console)
     for line in result.findings:
         console.line(line)
-    console.line(f"each image: {result.crops}")
-    console.line(f"picture: {result.picture}")
+    console.line(f"each image: {options.views_text(result.crops, result.mc_dropout)}")
+    if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
+        console.line(f"picture: {result.picture}")
     console.line(f"checkpoint: {result.checkpoint}")
 
 
@@ -94,16 +110,21 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
 
 
 def _show_members(result: EnsembleResult, console: Console) -> None:
-    """What each member is worth, and with which share of images it disagrees with each other one."""
+    """What each member is worth, where that is known, and with which share of images it disagrees with each other."""
     receipt = result.receipt
     split = "val" if receipt["ensemble"]["test"] is None else "test"
-    matrix = receipt["disagreement"][split] or []
+    matrix = receipt["disagreement"][split]
+    if matrix is None:
+        return
     numbers = [str(number) for number in range(1, len(matrix) + 1)]
-    header = ["", f"{split} accuracy without it", "nll without it", *(f"≠ {number}" for number in numbers)]
+    worth = receipt["derived"] is None
+    header = [f"{split} accuracy without it", "nll without it"] if worth else []
+    header = ["", *header, *(f"≠ {number}" for number in numbers)]
     rows = []
     for number, member, shares in zip(numbers, receipt["members"], matrix, strict=True):
         without = (member["leave_one_out"] or {}).get(split)
         lost = ["", ""] if without is None else [f"{-100 * without['accuracy']:+.1f}", f"{without['nll']:+.3f}"]
+        lost = lost if worth else []
         rows.append([f"{number}  {member['checkpoint']}", *lost, *(f"{100 * share:.0f} %" for share in shares)])
     console.table(header, rows, align="l" + "r" * (len(header) - 1))
     console.line()

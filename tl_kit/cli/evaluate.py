@@ -22,6 +22,7 @@ def evaluate(
     split: options.Split = None,
     crops: options.Crops = None,
     scales: options.Scales = None,
+    mc_dropout: options.McDropout = None,
     strict: options.Strict = False,
     max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
@@ -32,9 +33,15 @@ def evaluate(
         chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        limits = DecodeConfig(max_pixels=max_pixels)
         result = api.evaluate(
-            checkpoint, data, split=split, crops=chosen, strict=strict, decode=limits, reporter=console
+            checkpoint,
+            data,
+            split=split,
+            crops=chosen,
+            mc_dropout=mc_dropout,
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
+            reporter=console,
         )
         if json:
             console.json(result.to_dict())
@@ -53,4 +60,5 @@ def _show(result: Evaluation, console: Console) -> None:
         rows.append([name, *(figure(column, scores[column]) for column in columns), mistaken])
     console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
     console.line()
-    console.line(f"{result.split}, {result.images:,} images, {result.crops}: {figures(result.metrics)}")
+    views = options.views_text(result.crops, result.mc_dropout)
+    console.line(f"{result.split}, {result.images:,} images, {views}: {figures(result.metrics)}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.folds import show_folds
+from tl_kit.cli.member_runs import show_members, show_snapshots
 from tl_kit.cli.session import INTERRUPTED, session
+from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
 from tl_kit.config import (
     CacheConfig,
@@ -19,17 +22,22 @@ from tl_kit.config import (
     LoopConfig,
     RegularizationConfig,
     RuntimeConfig,
+    VaryConfig,
 )
+from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tl_kit.api import FinetuneResult
+    from tl_kit.api import CrossValidation, FinetuneResult, MemberRuns
 
 __all__ = ["finetune"]
 
+T = TypeVar("T")
+
 
 def finetune(
-    model: options.Model,
-    data: options.Data,
+    context: typer.Context,
+    model: options.ModelToTrain = None,
+    data: options.DataToTrain = None,
     policy: options.Policy = FinetuneConfig.policy,
     epochs: options.Epochs = FinetuneConfig.epochs,
     batch_size: options.BatchSize = FinetuneConfig.batch_size,
@@ -52,6 +60,9 @@ def finetune(
     mixup: options.Mixup = RegularizationConfig.mixup,
     cutmix: options.Cutmix = RegularizationConfig.cutmix,
     ema: options.Ema = RegularizationConfig.ema,
+    swa: options.Swa = RegularizationConfig.swa,
+    snapshots: options.Snapshots = FinetuneConfig.snapshots,
+    late: options.Late = FinetuneConfig.late,
     balance: options.Balance = FinetuneConfig.balance,
     select: options.Select = FinetuneConfig.select,
     augment: options.Augment = str(FinetuneConfig.augment),
@@ -61,6 +72,8 @@ def finetune(
     img_size: options.ImgSize = FinetuneConfig.img_size,
     seed: options.Seed = FinetuneConfig.seed,
     split_seed: options.SplitSeed = DataConfig.split_seed,
+    group_pattern: options.GroupPattern = DataConfig.group_pattern,
+    allow: options.Allow = None,
     strict: options.Strict = FinetuneConfig.strict,
     max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     cache_size: options.CacheSize = CacheConfig.size_gb,
@@ -68,16 +81,27 @@ def finetune(
     runtime: options.Runtime = RuntimeConfig.mode,
     compile: options.Compile = RuntimeConfig.compile,
     folds: options.Folds = None,
+    members: options.Members = None,
+    vary: options.Vary = None,
     out: options.Out = FinetuneConfig.out,
     plot: options.Plot = FinetuneConfig.plot,
+    on_nan: options.OnNan = FinetuneConfig.on_nan,
+    save_every: options.SaveEvery = None,
+    resume: options.Resume = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
     """Fine-tune a timm model on a folder of images. Writes a checkpoint folder."""
-    with session(debug=debug) as console:
+    with session(debug=debug) as console, answering_signals():
+        if resume is not None:
+            _refuse_options(context)
+            from tl_kit import api
+
+            _report(api.resume(resume, reporter=console), resume, console, json=json)
+            return
         config = FinetuneConfig(
-            model=model,
-            data=data,
+            model=_given(model, "MODEL"),
+            data=_given(data, "--data"),
             policy=policy,
             epochs=epochs,
             batch_size=batch_size,
@@ -90,7 +114,11 @@ def finetune(
             select=select,
             augment=augment,
             augment_options=tuple(aug or ()),
+            snapshots=snapshots,
+            late=late,
             plot=plot,
+            on_nan=on_nan,
+            save=options.save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
             ),
@@ -105,13 +133,15 @@ def finetune(
                 mixup=mixup,
                 cutmix=cutmix,
                 ema=ema,
+                swa=swa,
             ),
             batchnorm=batchnorm,
             weights=weights,
             img_size=img_size,
             seed=seed,
             out=out,
-            split=DataConfig(split_seed=split_seed),
+            split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
+            allow=tuple(allow or ()),
             strict=strict,
             decode=DecodeConfig(max_pixels=max_pixels),
             cache=CacheConfig(size_gb=cache_size, views=views),
@@ -119,17 +149,57 @@ def finetune(
         )
         from tl_kit import api
 
-        if folds is not None:
-            show_folds(api.cross_validate(config, folds=folds, reporter=console), console, json=json)
-            return
-        result = api.finetune(config, reporter=console)
-        if json:
-            console.json(result.to_dict())
+        if members is not None or vary is not None:
+            if folds is not None:
+                raise ConfigError(
+                    "--folds: scores one model on every image, and --members trains several; leave one out"
+                )
+            runs = api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
+            _report(runs, out, console, json=json)
+        elif folds is not None:
+            _report(api.cross_validate(config, folds=folds, reporter=console), out, console, json=json)
         else:
-            _show(result, console)
-        if result.status == "interrupted":
-            console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
-            raise typer.Exit(INTERRUPTED)
+            _report(api.finetune(config, reporter=console), out, console, json=json)
+
+
+def _given(value: T | None, name: str) -> T:
+    if value is None:
+        raise ConfigError(f"{name} is missing: tlkit finetune MODEL --data PATH, or tlkit finetune --resume RUN")
+    return value
+
+
+def _refuse_options(context: typer.Context) -> None:
+    """A run that is taken up again has the options that it began with."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in ("resume", "json", "debug"):
+            name = parameter.opts[0] if parameter.opts[0].startswith("-") else "MODEL"
+            raise ConfigError(f"{name}: --resume goes on with the options that the run began with; leave it out")
+
+
+def _report(
+    result: FinetuneResult | CrossValidation | MemberRuns | None, folder: Path | None, console: Console, *, json: bool
+) -> None:
+    """What came out; None where the run in ``folder`` had been finished before."""
+    if result is None:
+        if json:
+            console.json({"checkpoint": str(folder), "status": "finished"})
+        return
+    from tl_kit import api
+
+    if isinstance(result, api.MemberRuns):
+        show_members(result, console, json=json)
+        return
+    if isinstance(result, api.CrossValidation):
+        show_folds(result, console, json=json)
+        return
+    if json:
+        console.json(result.to_dict())
+    else:
+        _show(result, console)
+    if result.status == "interrupted":
+        console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _show(result: FinetuneResult, console: Console) -> None:
@@ -148,3 +218,4 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
     console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
     console.line(f"checkpoint: {result.checkpoint}")
+    show_snapshots(result, console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -13,15 +14,21 @@ from tl_kit.config import (
     BalanceMethod,
     CropConfig,
     LoopConfig,
+    NanAnswer,
     OptimizerDefaults,
+    RollbackConfig,
+    SaveConfig,
     ScheduleDefaults,
     Selection,
+    VaryConfig,
 )
+from tl_kit.config import Vary as VaryNames
 from tl_kit.errors import ConfigError
 
 __all__ = [
     "L1",
     "L2",
+    "Allow",
     "Aug",
     "Augment",
     "Balance",
@@ -39,7 +46,9 @@ __all__ = [
     "Cutmix",
     "Data",
     "DataOfMembers",
+    "DataToTrain",
     "Debug",
+    "Distill",
     "DropConnect",
     "DropPath",
     "Dropout",
@@ -48,40 +57,53 @@ __all__ = [
     "Folds",
     "Format",
     "Formats",
+    "GroupPattern",
     "Images",
     "ImgSize",
     "Json",
     "L2Sp",
     "LabelSmoothing",
+    "Late",
     "LayerDecay",
     "Lr",
     "MaxPixels",
+    "McDropout",
+    "Members",
     "Mixup",
     "Model",
+    "ModelToTrain",
+    "OnNan",
     "Opt",
     "Optimizer",
     "Out",
     "Pattern",
     "Plot",
     "Policy",
+    "Resume",
     "Rule",
     "Runtime",
     "Runtimes",
+    "SaveEvery",
     "Scales",
     "Schedule",
     "ScheduleOpt",
     "Seed",
     "Select",
+    "Snapshots",
     "Split",
     "SplitSeed",
     "Strict",
+    "Swa",
     "Top",
+    "Vary",
     "Views",
     "Warmup",
     "WeightDecay",
     "Weights",
     "crop_config",
     "learning_rate",
+    "save_config",
+    "views_text",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -92,6 +114,14 @@ Compiles: TypeAlias = Literal["auto", "on", "off"]
 Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A timm name such as resnet18; `tlkit models PATTERN` finds others."),
+]
+ModelToTrain = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="A timm name such as resnet18; `tlkit models PATTERN` finds others.",
+        show_default=False,
+    ),
 ]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A folder that finetune or ensemble wrote.", show_default=False)
@@ -109,6 +139,12 @@ Pattern = Annotated[
 
 Data = Annotated[
     Path,
+    typer.Option(
+        "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
+    ),
+]
+DataToTrain = Annotated[
+    Path | None,
     typer.Option(
         "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
     ),
@@ -186,6 +222,19 @@ Cutmix = Annotated[float, typer.Option("--cutmix", metavar="ALPHA", help="Paste 
 Ema = Annotated[
     float | None, typer.Option("--ema", metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
 ]
+Swa = Annotated[
+    bool,
+    typer.Option("--swa", help="Average the weights of the later epochs, and keep that where val finds it no worse."),
+]
+Snapshots = Annotated[
+    int | None,
+    typer.Option(
+        "--snapshots", metavar="M", help="Cycles of the rate (--schedule cyclic), a checkpoint at each one's end."
+    ),
+]
+Late = Annotated[
+    int | None, typer.Option("--late", metavar="M", help="Keep a checkpoint of each of the last M epochs as well.")
+]
 Balance = Annotated[
     BalanceMethod,
     typer.Option(
@@ -223,6 +272,20 @@ Folds = Annotated[
         "--folds", metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."
     ),
 ]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members", metavar="N", help="Members of an ensemble: N runs on the same validation and test images."
+    ),
+]
+Vary = Annotated[
+    VaryNames | None,
+    typer.Option(
+        "--vary",
+        help="What members differ in; model, policy: names with commas between them "
+        f"(default with --members: {VaryConfig.vary}).",
+    ),
+]
 Plot = Annotated[bool, typer.Option("--plot", help="Draw the run's curves into its folder (curves.png).")]
 Weights = Annotated[
     str,
@@ -236,6 +299,22 @@ ImgSize = Annotated[int | None, typer.Option("--img-size", help="Pixels a side (
 Seed = Annotated[int, typer.Option("--seed", help="For the new head, the order of images and augmentation.")]
 SplitSeed = Annotated[
     int, typer.Option("--split-seed", help="For splits that the data lacks; the same for all members of an ensemble.")
+]
+GroupPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--group-pattern",
+        metavar="REGEX",
+        help="File names with the same match, such as '^[^_]+' or 'patient([0-9]+)', stay in one split.",
+    ),
+]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="NAME",
+        help="Train in spite of class-missing, group-leak, label-conflict or split-leak; may be repeated.",
+    ),
 ]
 CacheSize = Annotated[
     float,
@@ -252,6 +331,28 @@ Compile = Annotated[
     Compiles, typer.Option("--compile", help="torch.compile for training; auto: where it pays back within the run.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write (default: a new numbered one).")]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", metavar="RUN", help="Go on with the run in this folder, which ended early; takes no other option."
+    ),
+]
+OnNan = Annotated[
+    NanAnswer,
+    typer.Option(
+        "--on-nan",
+        help="Where a loss or a weight is not finite: stop with the best epoch, or go back to the last good state at "
+        f"{RollbackConfig.factor:g} of the rate, at most {RollbackConfig.most} times.",
+    ),
+]
+SaveEvery = Annotated[
+    str | None,
+    typer.Option(
+        "--save-every",
+        metavar="SECONDS",
+        help=f"How often the run's state is saved for --resume; 0 or none: never (default: {SaveConfig.every:g}).",
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option("--split", metavar="train|val|test|all", help="Default: test, or what the model never saw."),
@@ -272,12 +373,29 @@ Scales = Annotated[
         help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
     ),
 ]
+McDropout = Annotated[
+    int | None,
+    typer.Option(
+        "--mc-dropout",
+        metavar="T",
+        help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",
+    ),
+]
 Rule = Annotated[
     str,
     typer.Option(
         "--rule",
         metavar="NAME",
-        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; auto: the one that val supports.",
+        help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, wise-ft; "
+        "of features: concat; auto: the one that val supports.",
+    ),
+]
+Distill = Annotated[
+    str | None,
+    typer.Option(
+        "--distill",
+        metavar="STUDENT",
+        help="Then fine-tune this timm model on the ensemble's probabilities as well, into the ensemble's folder.",
     ),
 ]
 Calibrate = Annotated[
@@ -308,6 +426,11 @@ def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
     return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)
 
 
+def views_text(crops: CropConfig, mc_dropout: int) -> str:
+    """What is averaged over an image, in words."""
+    return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)
+
+
 def learning_rate(text: str | None) -> float | Literal["auto"] | None:
     """What ``--lr`` says. Raises ConfigError if it is neither a number nor auto."""
     if text is None or text == "auto":
@@ -316,3 +439,14 @@ def learning_rate(text: str | None) -> float | Literal["auto"] | None:
         return float(text)
     except ValueError:
         raise ConfigError(f"--lr {text}: must be a positive number, or auto") from None
+
+
+def save_config(text: str | None) -> SaveConfig:
+    """What ``--save-every`` says. Raises ConfigError if it is neither a number of at least 0 nor none."""
+    try:
+        every = SaveConfig.every if text is None else 0.0 if text == "none" else float(text)
+    except ValueError:
+        every = math.nan
+    if not 0 <= every < math.inf:
+        raise ConfigError(f"--save-every {text}: must be a number of seconds, or none")
+    return SaveConfig(every=every)

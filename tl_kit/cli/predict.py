@@ -27,6 +27,7 @@ def predict(
     form: options.Format = PredictConfig.format,
     crops: options.Crops = None,
     scales: options.Scales = None,
+    mc_dropout: options.McDropout = None,
     max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     debug: options.Debug = False,
 ) -> None:
@@ -37,7 +38,7 @@ def predict(
         chosen, limits = options.crop_config(crops, scales), DecodeConfig(max_pixels=max_pixels)
         from tl_kit import api
 
-        found = api.predict(checkpoint, images, crops=chosen, decode=limits, reporter=console)
+        found = api.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, decode=limits, reporter=console)
         if form == "table":
             _table(found, top, console)
         else:

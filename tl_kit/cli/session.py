@@ -9,13 +9,13 @@ import typer
 
 from tl_kit.cli.console import Console, OutputClosedError
 from tl_kit.errors import TlKitError
+from tl_kit.stopping import INTERRUPTED, TERMINATED, StoppedError
 
 __all__ = ["INTERNAL_ERROR", "INTERRUPTED", "OUTPUT_CLOSED", "PROBLEMS_FOUND", "USER_ERROR", "session"]
 
 PROBLEMS_FOUND = 1
 INTERNAL_ERROR = 1
 USER_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT
 OUTPUT_CLOSED = 141  # 128 + SIGPIPE
 
 
@@ -33,7 +33,7 @@ def session(*, debug: bool = False) -> Iterator[Console]:
         raise
     except OutputClosedError:
         raise typer.Exit(OUTPUT_CLOSED) from None
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, StoppedError) as error:
         if debug:
             console.traceback(error)
         text, code = _explain(error)
@@ -48,6 +48,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         # What was stopped says what is left of it.
         return f"interrupted: {error}" if error.args else "interrupted", INTERRUPTED
+    if isinstance(error, StoppedError):
+        return "terminated" if error.code == TERMINATED else "interrupted", error.code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        return "error: memory ran out: choose a smaller --batch-size, --img-size or model", USER_ERROR
     if isinstance(error, OSError) and error.strerror:  # a full disk, a missing permission
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"error: {where}{error.strerror}", USER_ERROR

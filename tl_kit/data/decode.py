@@ -15,7 +15,7 @@ from tl_kit.data.limits import check_scans, check_size, most_bytes
 from tl_kit.data.quiet import hush_pillow
 from tl_kit.errors import ImageError
 
-__all__ = ["FORMATS", "check_header", "decode", "read_file", "sniff"]
+__all__ = ["FORMATS", "check_header", "decode", "open_header", "read_file", "sniff"]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -77,9 +77,16 @@ def decode(
 
 def check_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> None:
     """Read an image's header, without its pixels. Raises :class:`ImageError` as :func:`decode` does."""
+    open_header(data, config=config)
+
+
+def open_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> Image.Image:
+    """An image whose pixels are not decoded yet: format, size and metadata. Raises as :func:`check_header` does."""
     hush_pillow()
     try:
-        check_size(_open(data, config), config)
+        image = _open(data, config)
+        check_size(image, config)
+        return image
     except ImageError:
         raise
     except Exception as error:

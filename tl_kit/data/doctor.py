@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
-from tl_kit.data.decode import decode
+from tl_kit.data.decode import decode, read_file
+from tl_kit.data.discipline import known_faults
+from tl_kit.data.findings import SEVERITIES, Finding, Severity
+from tl_kit.data.likeness import thumbnail
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.near import likenesses
 from tl_kit.data.scan import scan
+from tl_kit.data.shortcuts import KINDS, Traits, border_colour, find_shortcuts, read_traits
+from tl_kit.data.splits import unit_keys
 from tl_kit.errors import DataError, ImageError
 from tl_kit.runtime import decode_pool
 
@@ -21,16 +29,6 @@ __all__ = ["Finding", "Report", "examine"]
 _DEFAULT = DataConfig()
 _DEFAULT_LIMITS = DoctorConfig()
 _DEFAULT_DECODE = DecodeConfig()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong ("error" stops training), suspicious ("warning") or worth knowing ("info")."""
-
-    severity: Literal["error", "warning", "info"]
-    code: str
-    message: str
-    paths: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,19 @@ class Report:
     def blocks(self) -> bool:
         """Whether training would stop on this data."""
         return any(finding.severity == "error" for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at an image gives: its short side, how far its levels spread, a thumbnail (32, 32), its traits.
+
+    A JPEG's short side is exact below the limit, and above it elsewhere.
+    """
+
+    side: int
+    spread: float
+    grey: NDArray[np.uint8]
+    traits: Traits
 
 
 def examine(
@@ -64,46 +75,59 @@ def examine(
         scanned = scan(path, config, decode=decoding)
     except DataError as error:
         return Report(root, None, (Finding("error", "unusable", str(error)),))
-    failures, small = _decode_all(scanned.samples, limits, decoding, progress)
+    looks, failures = _look_at_all(scanned.samples, limits, decoding, progress)
     manifest = scanned.without(failures)
+    seen = [looks[sample.path] for sample in manifest.samples]
     findings = [
         *(Finding("info", "note", note) for note in manifest.notes),
         *_exclusions(manifest.exclusions),
         *_untrainable(manifest),
-        *_duplicates(manifest),
+        *known_faults(manifest),
         *_balance(manifest, limits),
+        *_odd_images(manifest.samples, seen, limits),
+        *_likenesses(manifest.samples, seen, limits),
+        *_shortcuts(manifest, seen, limits),
     ]
-    if small:
-        text = f"{len(small)} images have a side of less than {limits.min_side} pixels"
-        findings.append(Finding("warning", "small-image", text, tuple(small)))
-    order = ("error", "warning", "info")
-    return Report(root, manifest, tuple(sorted(findings, key=lambda finding: order.index(finding.severity))))
+    return Report(root, manifest, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))))
 
 
-def _decode_all(
-    samples: tuple[Sample, ...],
+def _look_at_all(
+    samples: Sequence[Sample],
     limits: DoctorConfig,
     decoding: DecodeConfig,
     progress: Callable[[int, int], None] | None,
-) -> tuple[list[Exclusion], list[Path]]:
-    """Images that cannot be decoded, and images that are very small."""
+) -> tuple[dict[Path, _Look], list[Exclusion]]:
+    """A look at each image by its path, and the images that cannot be decoded."""
 
-    def short_side(sample: Sample) -> int | ImageError:
+    def look(sample: Sample) -> _Look | ImageError:
         try:
-            # a scaled JPEG is above the limit anyway
-            return min(decode(sample.path, min_side=limits.min_side, config=decoding).size)
+            return _look(sample.path, limits, decoding)
         except ImageError as error:
             return error
 
-    failures, small = [], []
-    for done, (sample, side) in enumerate(zip(samples, decode_pool().map(short_side, samples), strict=True), start=1):
-        if isinstance(side, ImageError):
-            failures.append(Exclusion(sample.path, str(side)))
-        elif side < limits.min_side:
-            small.append(sample.path)
+    looks, failures = {}, []
+    for done, (sample, found) in enumerate(zip(samples, decode_pool().map(look, samples), strict=True), start=1):
+        if isinstance(found, ImageError):
+            failures.append(Exclusion(sample.path, str(found)))
+        else:
+            looks[sample.path] = found
         if progress is not None:
             progress(done, len(samples))
-    return failures, small
+    return looks, failures
+
+
+def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig) -> _Look:
+    """Raises ImageError."""
+    data = read_file(path, decoding)
+    image = decode(data, min_side=limits.min_side, config=decoding)  # a JPEG scaled so is above the limit anyway
+    pixels = thumbnail(image)
+    low, high = np.percentile(pixels, [1, 99], axis=(0, 1))
+    return _Look(
+        side=min(image.size),
+        spread=float((high - low).max()),
+        grey=np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8),
+        traits=read_traits(data, suffix=path.suffix, border=border_colour(pixels)),
+    )
 
 
 def _exclusions(exclusions: Iterable[Exclusion]) -> Iterator[Finding]:
@@ -111,7 +135,7 @@ def _exclusions(exclusions: Iterable[Exclusion]) -> Iterator[Finding]:
     for exclusion in exclusions:
         by_reason[exclusion.reason].append(exclusion.path)
     for reason, paths in by_reason.items():
-        severity: Literal["info", "warning"] = "info" if reason == "hidden" else "warning"
+        severity: Severity = "info" if reason == "hidden" else "warning"
         yield Finding(severity, "excluded", f"{len(paths)} left out: {reason}", tuple(paths))
 
 
@@ -122,51 +146,44 @@ def _untrainable(manifest: Manifest) -> Iterator[Finding]:
         yield Finding("error", "unusable", str(error))
 
 
-def _duplicates(manifest: Manifest) -> Iterator[Finding]:
-    leaks, conflicts, copies = [], [], []
-    for twins in _together(manifest.samples, lambda sample: sample.digest):
-        if len({sample.label for sample in twins}) > 1:
-            conflicts += twins
-        if len({sample.split for sample in twins}) > 1:
-            leaks += twins
-        elif len({sample.label for sample in twins}) == 1:
-            copies += twins
-    torn = [
-        sample
-        for members in _together([sample for sample in manifest.samples if sample.group], lambda sample: sample.group)
-        if len({sample.split for sample in members}) > 1
-        for sample in members
-    ]
-    checks: tuple[tuple[Literal["info", "warning"], str, str, list[Sample]], ...] = (
-        ("warning", "label-conflict", "{} files are identical to a file of another class", conflicts),
-        ("warning", "split-leak", "{} files are identical to a file of another split: scores will be too good", leaks),
-        ("warning", "group-leak", "{} images are in a group that spans splits: scores will be too good", torn),
-        ("info", "duplicate", "{} files are identical to another of the same class and split", copies),
-    )
-    for severity, code, text, samples in checks:
-        if samples:
-            yield Finding(severity, code, text.format(len(samples)), tuple(sample.path for sample in samples))
-
-
-def _together(samples: Iterable[Sample], key: Callable[[Sample], str | None]) -> list[list[Sample]]:
-    found: dict[str | None, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        found[key(sample)].append(sample)
-    return [members for members in found.values() if len(members) > 1]
-
-
 def _balance(manifest: Manifest, limits: DoctorConfig) -> Iterator[Finding]:
     counts = manifest.counts()
     total = {name: sum(split[name] for split in counts.values()) for name in manifest.classes}
     few = [name for name, count in total.items() if count < limits.min_images]
     if few:
         yield Finding("warning", "few-images", f"fewer than {limits.min_images} images: {name_some(few)}")
-    for split, table in counts.items():
-        lacking = [name for name, count in table.items() if count == 0]
-        if lacking:
-            yield Finding("warning", "class-missing", f"{split} has no image of {name_some(lacking)}")
     train = counts.get("train", {})
     if train and max(train.values()) > limits.max_imbalance * max(1, min(train.values())):
         most, least = max(train, key=lambda name: train[name]), min(train, key=lambda name: train[name])
         text = f"in train, class '{most}' has {train[most]} images and class '{least}' has {train[least]}"
         yield Finding("warning", "imbalance", text)
+
+
+def _odd_images(samples: Sequence[Sample], looks: Sequence[_Look], limits: DoctorConfig) -> Iterator[Finding]:
+    small = tuple(s.path for s, look in zip(samples, looks, strict=True) if look.side < limits.min_side)
+    if small:
+        text = f"{len(small)} images have a side of less than {limits.min_side} pixels"
+        yield Finding("warning", "small-image", text, small)
+    empty = tuple(s.path for s, look in zip(samples, looks, strict=True) if look.spread < limits.empty_levels)
+    if empty:
+        yield Finding("warning", "near-empty", f"{len(empty)} images are of one colour, or almost", empty)
+
+
+def _likenesses(samples: Sequence[Sample], looks: Sequence[_Look], limits: DoctorConfig) -> list[Finding]:
+    """Of images that show something: blank ones are all alike."""
+    kept = [(s, look.grey) for s, look in zip(samples, looks, strict=True) if look.spread >= limits.empty_levels]
+    return likenesses([sample for sample, _ in kept], [grey for _, grey in kept], config=limits.likeness)
+
+
+def _shortcuts(manifest: Manifest, looks: Sequence[_Look], limits: DoctorConfig) -> Iterator[Finding]:
+    samples = manifest.samples
+    keys = unit_keys([s.digest for s in samples], [s.group for s in samples], seed=0)
+    labels, traits = [sample.label for sample in samples], [look.traits for look in looks]
+    for found in find_shortcuts(traits, labels, keys, config=limits.shortcuts):
+        text = (
+            f"{KINDS[found.kind]}, without the picture, give away class '{manifest.classes[found.label]}': a decision "
+            f"tree finds {found.recall:.0%} of its images, and takes {found.others:.0%} of the others for it "
+            f"(balanced accuracy over all classes {found.balanced:.0%}, by chance {found.chance:.0%}; cross-validated, "
+            f"false alarms below {limits.shortcuts.false_alarms:.1%})"
+        )
+        yield Finding("warning", f"{found.kind}-shortcut", text)

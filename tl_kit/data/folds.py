@@ -15,7 +15,7 @@ from tl_kit.data.manifest import Manifest, Sample, in_order
 from tl_kit.data.splits import assign_splits, unit_keys
 from tl_kit.errors import ConfigError
 
-__all__ = ["check_folds", "fold_manifests", "pool_of"]
+__all__ = ["assign_folds", "check_folds", "fold_manifests", "pool_of"]
 
 
 def check_folds(folds: int) -> None:
@@ -67,7 +67,7 @@ def _splits(
         return [], f"there are only {units} images or groups that can be separated"
     if folds > max(Counter(sample.label for sample in pool).values()):
         return [], "no class has so many images"
-    numbers = _assign([sample.label for sample in pool], keys, folds, seed=config.split_seed)
+    numbers = assign_folds([sample.label for sample in pool], keys, folds, seed=config.split_seed)
     found = []
     for number in range(folds):
         rest = [index for index in range(len(pool)) if numbers[index] != number]
@@ -92,8 +92,11 @@ def _val_and_train(rest: Sequence[Sample], config: DataConfig) -> list[str]:
     )
 
 
-def _assign(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed: int) -> NDArray[np.int64]:
-    """The fold 0..folds-1 of each image (n,). Some class has as many images as there are folds; a fold may be empty."""
+def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed: int) -> NDArray[np.int64]:
+    """The fold 0..folds-1 of each image (n,); images of equal key share theirs.
+
+    Some class must have as many images as there are folds, and so many keys there must be; a fold may be empty.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, groups = np.unique(keys, return_inverse=True)

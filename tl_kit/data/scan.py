@@ -13,6 +13,7 @@ from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.csvfile import list_csv
 from tl_kit.data.decode import check_header, read_file
 from tl_kit.data.folders import list_folder
+from tl_kit.data.grouping import group_by_name
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable, in_order
 from tl_kit.data.splits import assign_splits
@@ -42,8 +43,10 @@ def scan(
     given, no test split is made. Headers are checked here, pixels when they are decoded: hand what fails then to
     :meth:`Manifest.without`. ``progress(done, total)`` is called in the calling thread, in files.
 
-    Raises :class:`DataError` if the layout is none of the three, if given splits disagree on classes, or if there is
-    nothing to train on (:func:`check_trainable`); the last is not asked for with ``trainable`` False, for scoring.
+    Raises :class:`DataError` if the layout is none of the three, if a given train split lacks a class of another one,
+    or if there is nothing to train on (:func:`check_trainable`); the last is not asked for with ``trainable`` False,
+    for scoring. Raises ConfigError for a ``group_pattern`` that is no regular expression. What else is wrong with the
+    data is for :func:`check_discipline` to say.
     """
     root = Path(path).absolute()
     listing = _list(root)
@@ -53,13 +56,14 @@ def scan(
     if len(classes) < (2 if trainable else 1):
         raise DataError(_too_few_classes(root, classes, exclusions))
     _check_agreement(root, found)
-    samples, notes = _complete_splits(_samples(found, classes), config)
+    grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
+    samples, notes = _complete_splits(grouped, config)
     manifest = Manifest(
         root=root,
         classes=tuple(classes),
         samples=in_order(samples),
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
-        notes=tuple(notes),
+        notes=(*groups, *notes),
         made_splits=_made_splits(found),
     )
     if trainable:
@@ -128,7 +132,7 @@ def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]
 
 
 def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
-    """Given splits must have the same classes."""
+    """A given train split must have the classes of the others."""
     classes: dict[str, set[str]] = defaultdict(set)
     for candidate, _ in found:
         if candidate.split is not None:
@@ -136,13 +140,14 @@ def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
     if classes and "train" not in classes:
         raise DataError(f"{root}: {name_some(list(classes))} has images, but train has none; {EXPECTED}")
     every = set().union(*classes.values())
+    if every == classes["train"]:
+        return
     lacks = [
         f"{split} lacks {name_some(sorted(every - classes[split], key=natural_key))}"
         for split in SPLITS
         if split in classes and every - classes[split]
     ]
-    if lacks:
-        raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}")
+    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}")
 
 
 def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:

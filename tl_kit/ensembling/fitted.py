@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tl_kit.config import RuleFitConfig
 from tl_kit.ensembling.calibration import TEMPERATURES, tempered
 from tl_kit.ensembling.rules import RULES, check_rule, combine
+from tl_kit.untrusted import plain_number
 
 __all__ = ["FittedRule", "fit_rule"]
 
@@ -50,7 +51,7 @@ class FittedRule:
         if not isinstance(name, str) or name not in RULES:
             raise ValueError(f"unknown rule {name!r}")
         lo, hi = TEMPERATURES
-        if not _is_number(temperature) or not lo <= temperature <= hi:
+        if not plain_number(temperature, lo, hi):
             raise ValueError(f"temperature must be a number from {lo} to {hi}, got {temperature!r}")
         shapes = RULES[name].shapes(members, classes)
         if not isinstance(parameters, dict) or parameters.keys() != set(shapes):
@@ -83,7 +84,3 @@ def _shape(value: object) -> tuple[int, ...] | None:
     except ValueError:
         return None
     return array.shape if array.dtype.kind in "if" and bool(np.isfinite(array).all()) else None
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tl_kit.config import CropConfig
 from tl_kit.data.crops import check_crops
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.errors import CheckpointError, ConfigError
-from tl_kit.training.checkpoint import CONFIG, META, WEIGHTS
+from tl_kit.training.checkpoint import META, WEIGHTS
 from tl_kit.training.files import write_json
+from tl_kit.training.meta import check_classes, check_format
+from tl_kit.untrusted import check_inside, is_plain_relative, read_json
+from tl_kit.zoo.cards import CONFIG
 
 __all__ = ["PICTURE", "EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
 
@@ -26,13 +28,14 @@ _READABLE = (1, FORMAT)  # 1: rules without parameters, and no temperature
 
 @dataclass(frozen=True)
 class EnsembleFolder:
-    """What ``ensemble.json`` says: the members' folders, class order, rule, crops, and the receipt in ``content``."""
+    """What ``ensemble.json`` says: members' folders, class order, rule, crops, passes; the receipt in ``content``."""
 
     path: Path
     members: tuple[Path, ...]
     classes: tuple[str, ...]
     rule: FittedRule
     crops: CropConfig
+    mc_dropout: int
     content: Mapping[str, Any]
 
 
@@ -48,6 +51,7 @@ def write_ensemble(
     classes: Sequence[str],
     rule: FittedRule,
     crops: CropConfig,
+    mc_dropout: int = 0,
     **content: object,
 ) -> None:
     """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
@@ -65,6 +69,7 @@ def write_ensemble(
             "classes": list(classes),
             **rule.to_dict(),
             **asdict(crops),
+            "mc_dropout": mc_dropout,
             "members": names,
             **content,
         },
@@ -74,24 +79,23 @@ def write_ensemble(
 def read_ensemble(folder: Path) -> EnsembleFolder:
     """Raises CheckpointError if ``ensemble.json`` is broken, of another format, or points outside the folder."""
     path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict) or content.get("format") not in _READABLE:
-        raise CheckpointError(f"{path}: not in a format that this version of tl-kit reads")
-    names, classes = _strings(content.get("members")), _strings(content.get("classes"))
-    if not names or not classes:
-        raise CheckpointError(f"{path}: members or classes are missing or broken")
+    content = read_json(path, error=CheckpointError, folder=folder)
+    check_format(content, path, readable=_READABLE)
+    names, classes = _strings(content.get("members")), check_classes(content.get("classes"), path)
+    if not names or len(set(names)) < len(names):
+        raise CheckpointError(f"{path}: members are missing, or named twice")
     try:
         rule = FittedRule.from_dict(content, members=len(names), classes=len(classes))
     except ValueError as error:
         raise CheckpointError(f"{path}: the rule is broken: {error}") from error
     for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if not is_plain_relative(name):
             raise CheckpointError(f"{path}: member {name!r} lies outside the ensemble's folder")
-    crops = _crops(content, path)
-    return EnsembleFolder(folder, tuple(folder / name for name in names), tuple(classes), rule, crops, content)
+        check_inside(folder / name, folder, error=CheckpointError)
+    crops, passes = _crops(content, path), content.get("mc_dropout", 0)
+    if type(passes) is not int or passes < 0:
+        raise CheckpointError(f"{path}: mc_dropout is broken: it must be a number of forward passes")
+    return EnsembleFolder(folder, tuple(folder / name for name in names), classes, rule, crops, passes, content)
 
 
 def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:

@@ -32,9 +32,12 @@ FloatArray = NDArray[np.float64]
 
 
 class SplitScores(TypedDict):
-    """Scores as :func:`tl_kit.metrics.summary` gives them; ``test`` is ``None`` without a test split."""
+    """Scores as :func:`tl_kit.metrics.summary` gives them; ``test`` is ``None`` without a test split.
 
-    val: dict[str, float]
+    ``val`` is ``None`` only for folds (:mod:`tl_kit.ensembling.fold_receipt`).
+    """
+
+    val: dict[str, float] | None
     test: dict[str, float] | None
 
 
@@ -58,10 +61,10 @@ class Gain(TypedDict):
 
 
 class Calibration(TypedDict):
-    """The temperature (1: none), and NLL and ECE before and after it; ``val`` is out of fold."""
+    """The temperature (1: none), and NLL and ECE before and after it; ``val`` is out of fold, ``None`` for folds."""
 
     temperature: float
-    val: dict[str, dict[str, float]]
+    val: dict[str, dict[str, float]] | None
     test: dict[str, dict[str, float]] | None
 
 
@@ -78,10 +81,13 @@ class Receipt(TypedDict):
     """Plain numbers, strings, lists and dicts, ready for JSON; the gains are ``None`` without a test split.
 
     ``val`` scores of the ensemble are out of fold where something was fitted. ``cost`` is ``None`` if not measured.
+    ``derived`` says how a rule made new members, to which ``parameters`` then apply; ``members`` are always the given
+    ones. What a given member is worth is then not told (``None``).
     """
 
     rule: str
     parameters: dict[str, Any]
+    derived: dict[str, Any] | None
     images: dict[str, int | None]
     members: list[MemberScores]
     ensemble: SplitScores
@@ -119,6 +125,7 @@ def build_receipt(
     samples: int,
     comparison: Sequence[Compared] = (),
     cost: Cost | None = None,
+    made: FloatArray | None = None,
 ) -> Receipt:
     """Scores of all members and of the ensemble, its gain on test, and what each member is worth.
 
@@ -129,6 +136,7 @@ def build_receipt(
         samples: resamples of :func:`paired_bootstrap`.
         comparison: of all rules, if the rule was chosen among them.
         cost: as measured.
+        made: what the members that the rule made, if it did, predict for the test images.
 
     Raises:
         ConfigError: ``samples`` is below 1.
@@ -139,21 +147,25 @@ def build_receipt(
         if split is not None and (len(split.members) != len(checkpoints) or not checkpoints):
             raise ValueError(f"want at least one member, got {len(checkpoints)} names for {len(split.members)} members")
     members, whole = _members(checkpoints, subsets, val, test), subsets.whole
-    gain, over_mean = (
-        (None, None) if test is None else _gains(subsets, test, best=best_member(members), samples=samples)
-    )
+    pooled = None if test is None else whole.fitted.pool(test.members if made is None else made)
+    gain, over_mean = None, None
+    if test is not None and pooled is not None:
+        gain, over_mean = _gains(subsets, test, pooled, best=best_member(members), samples=samples)
     return {
-        "rule": whole.fitted.rule,
+        "rule": whole.rule,
         "parameters": dict(whole.fitted.parameters),
+        "derived": None if whole.derived is None else dict(whole.derived.record),
         "images": {"val": len(val.labels), "test": None if test is None else len(test.labels)},
         "members": members,
         "ensemble": {
             "val": metrics.summary(whole.scored, val.labels),
-            "test": None if test is None else metrics.summary(whole.fitted(test.members), test.labels),
+            "test": None
+            if test is None or pooled is None
+            else metrics.summary(tempered(pooled, whole.fitted.temperature), test.labels),
         },
         "gain": gain,
         "gain_over_mean_member": over_mean,
-        "calibration": _calibration(whole, val, test),
+        "calibration": _calibration(whole, pooled, val, test),
         "comparison": list(comparison),
         "disagreement": {
             "val": disagreement(val.members),
@@ -166,14 +178,18 @@ def build_receipt(
 
 def best_member(members: Sequence[MemberScores]) -> int:
     """Index of the highest validation accuracy; ties go to the lower validation NLL, then to the earlier member."""
-    return min(range(len(members)), key=lambda i: (-members[i]["val"]["accuracy"], members[i]["val"]["nll"]))
+    scores = [member["val"] for member in members]
+    if None in scores:
+        raise ValueError("members without validation scores cannot be ranked")
+    ranked = [(-each["accuracy"], each["nll"]) for each in scores if each is not None]
+    return min(range(len(members)), key=lambda i: ranked[i])
 
 
 def _members(
     checkpoints: Sequence[str], subsets: Subsets, val: SplitPredictions, test: SplitPredictions | None
 ) -> list[MemberScores]:
-    contributions: Sequence[dict[str, Contribution | None] | None] = [None]
-    if len(checkpoints) > 1:
+    contributions: Sequence[dict[str, Contribution | None] | None] = [None] * len(checkpoints)
+    if len(checkpoints) > 1 and subsets.whole.derived is None:
         test_stack, test_labels = (None, None) if test is None else (test.members, test.labels)
         contributions = leave_one_out(subsets, test=test_stack, test_labels=test_labels)
     return [
@@ -188,19 +204,21 @@ def _members(
 
 
 def _smallest(subsets: Subsets, test: SplitPredictions | None, *, samples: int) -> Subset | None:
-    if len(subsets.stack) < 2:
+    if len(subsets.stack) < 2 or subsets.whole.derived is not None:
         return None
     stack, labels = (None, None) if test is None else (test.members, test.labels)
     return smallest_subset(subsets, test=stack, test_labels=labels, samples=samples)
 
 
-def _gains(subsets: Subsets, test: SplitPredictions, *, best: int, samples: int) -> tuple[Gain, Gain]:
+def _gains(
+    subsets: Subsets, test: SplitPredictions, pooled: FloatArray, *, best: int, samples: int
+) -> tuple[Gain, Gain]:
     """Over the best member by validation, and over the mean member: the mean of the members' hits and losses.
 
     Where the ensemble has a temperature, each member gets one for its NLL, fitted alike: otherwise it would lose to its
     own copies (Ashukha et al. 2020).
     """
-    ensemble, labels = subsets.whole.fitted(test.members), test.labels
+    ensemble, labels = tempered(pooled, subsets.whole.fitted.temperature), test.labels
     members = list(test.members)
     if subsets.whole.fitted.temperature != 1:
         scales = [fit_temperature(member, subsets.labels) for member in subsets.stack]
@@ -222,10 +240,11 @@ def _gain(accuracy: tuple[float, float, float], nll: tuple[float, float, float])
     return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}
 
 
-def _calibration(whole: Candidate, val: SplitPredictions, test: SplitPredictions | None) -> Calibration:
+def _calibration(
+    whole: Candidate, pooled: FloatArray | None, val: SplitPredictions, test: SplitPredictions | None
+) -> Calibration:
     on_test = None
-    if test is not None:
-        pooled = whole.fitted.pool(test.members)
+    if test is not None and pooled is not None:
         on_test = _before_and_after(pooled, tempered(pooled, whole.fitted.temperature), test.labels)
     return {
         "temperature": whole.fitted.temperature,

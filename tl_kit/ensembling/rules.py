@@ -23,10 +23,29 @@ from tl_kit.ensembling.stacking import fit_stack, stacked
 from tl_kit.ensembling.weights import greedy_weights, simplex_weights
 from tl_kit.errors import ConfigError
 
-__all__ = ["AUTO", "RULES", "Rule", "check_rule", "combine", "logit_mean", "mean", "vote", "weighted_mean"]
+__all__ = [
+    "AUTO",
+    "ONE_PASS",
+    "RULES",
+    "SIMPLEST_FIRST",
+    "WEIGHT_RULES",
+    "Rule",
+    "check_rule",
+    "combine",
+    "logit_mean",
+    "mean",
+    "vote",
+    "weighted_mean",
+]
 
 AUTO = "auto"
 """In place of a rule's name: the rule that validation supports."""
+
+ONE_PASS = ("soup", "greedy-soup", "wise-ft")
+"""Rules that make one model of all members: a prediction takes one forward pass."""
+
+WEIGHT_RULES = (*ONE_PASS, "concat")
+"""Rules that make new members of the given ones. They are no functions of predictions alone: ``api.weight_rules``."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -140,8 +159,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
+SIMPLEST_FIRST = (*ONE_PASS, *RULES, "concat")
+"""The order in which ``auto`` prefers rules that it cannot tell apart."""
 
-def check_rule(name: str, *, known: Collection[str] = (*RULES, AUTO)) -> None:
+
+def check_rule(name: str, *, known: Collection[str] = (*RULES, *WEIGHT_RULES, AUTO)) -> None:
     """Raises ConfigError, with the nearest name, if there is no rule of that name."""
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypedDict
 
 import numpy as np
@@ -12,30 +13,39 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.config import RuleFitConfig
 from tl_kit.ensembling.calibration import fit_temperature, tempered
+from tl_kit.ensembling.derived import Derived
 from tl_kit.ensembling.fitted import FittedRule, fit_rule
 from tl_kit.ensembling.ordering import stratified_folds
-from tl_kit.ensembling.rules import AUTO, RULES, check_rule
-from tl_kit.errors import ConfigError
+from tl_kit.ensembling.rules import AUTO, ONE_PASS, RULES, SIMPLEST_FIRST, check_rule
+from tl_kit.errors import ConfigError, MemberError
 
-__all__ = ["Candidate", "Compared", "choose_rule", "fit_candidate", "image_losses"]
+__all__ = ["Candidate", "Compared", "choose_rule", "fit_candidate", "image_losses", "with_temperature"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 _EPS = np.finfo(np.float64).eps
 _ROUNDING = 1e-9  # nats: equal predictions that were added up in another order
+_NO_OTHERS: Mapping[str, Callable[[], Candidate]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Candidate:
     """A rule fitted to all validation images, and what it predicts for them out of fold, (n, k).
 
-    ``pooled`` is before the temperature, ``scored`` after it: equal where the rule's temperature is 1.
+    ``pooled`` is before the temperature, ``scored`` after it: equal where the rule's temperature is 1. With
+    ``derived``, ``fitted`` applies to the members that were made.
     """
 
     fitted: FittedRule
     pooled: FloatArray
     scored: FloatArray
+    derived: Derived | None = None
+
+    @property
+    def rule(self) -> str:
+        """The name by which the rule was asked for."""
+        return self.fitted.rule if self.derived is None else self.derived.rule
 
 
 class Compared(TypedDict):
@@ -85,26 +95,47 @@ def fit_candidate(
             out = folds == fold
             part = fit_rule(name, stack[:, ~out], labels[~out], config=config, seed=seed)
             pooled[out] = part.pool(stack[:, out])
+    return with_temperature(fitted, pooled, labels, folds=folds, calibrate=calibrate)
+
+
+def with_temperature(
+    fitted: FittedRule,
+    pooled: FloatArray,
+    labels: IntArray,
+    *,
+    folds: IntArray,
+    calibrate: bool,
+    derived: Derived | None = None,
+) -> Candidate:
+    """A rule and the temperature fitted to its predictions out of fold (n, k), if that lowers their NLL out of fold."""
+    plain = Candidate(fitted=fitted, pooled=pooled, scored=pooled, derived=derived)
     if not calibrate or len(labels) < 2:
-        return Candidate(fitted=fitted, pooled=pooled, scored=pooled)
+        return plain
     scored = np.empty_like(pooled)
     for fold in np.unique(folds):
         out = folds == fold
         scored[out] = tempered(pooled[out], fit_temperature(pooled[~out], labels[~out]))
     if image_losses(scored, labels).mean() >= image_losses(pooled, labels).mean():
-        return Candidate(fitted=fitted, pooled=pooled, scored=pooled)
-    temperature = fit_temperature(pooled, labels)
-    return Candidate(fitted=replace(fitted, temperature=temperature), pooled=pooled, scored=scored)
+        return plain
+    return replace(plain, fitted=replace(fitted, temperature=fit_temperature(pooled, labels)), scored=scored)
 
 
 def choose_rule(
-    name: str, stack: FloatArray, labels: IntArray, *, config: RuleFitConfig, calibrate: bool, seed: int
+    name: str,
+    stack: FloatArray,
+    labels: IntArray,
+    *,
+    config: RuleFitConfig,
+    calibrate: bool,
+    seed: int,
+    others: Mapping[str, Callable[[], Candidate]] = _NO_OTHERS,
 ) -> tuple[Candidate, list[Compared]]:
     """The rule ``name``, fitted; or for ``auto`` the one that validation supports, and the comparison behind it.
 
-    In the running are ``mean``, and each rule whose NLL out of fold is lower than that of ``mean`` by more than the
-    paired standard error of the difference. Of these the simplest, in the order of ``RULES``, is taken whose NLL is
-    within one standard error of the lowest (the one-standard-error rule of Breiman et al. 1984, paired).
+    In the running are ``mean``; each rule whose NLL out of fold is lower than that of ``mean`` by more than the paired
+    standard error of the difference; and each rule that makes one model of all members, unless its NLL is higher by
+    more than that. Of these the simplest, in the order of ``SIMPLEST_FIRST``, is taken whose NLL is within one standard
+    error of the lowest (the one-standard-error rule of Breiman et al. 1984, paired).
 
     Args:
         name: a rule, or ``auto``.
@@ -113,28 +144,43 @@ def choose_rule(
         config: how rules are fitted.
         calibrate: whether a temperature may follow.
         seed: of the folds.
+        others: rules that need more than the predictions, and how each is fitted.
 
     Raises:
         ConfigError: there is no such rule, or there are too few images for it.
+        MemberError: the members do not suit the rule.
     """
-    check_rule(name)
+    check_rule(name, known=(*RULES, *others, AUTO))
+
+    def fit(rule: str) -> Candidate:
+        if rule in others:
+            return others[rule]()
+        return fit_candidate(rule, stack, labels, config=config, calibrate=calibrate, seed=seed)
+
     if name != AUTO:
-        return fit_candidate(name, stack, labels, config=config, calibrate=calibrate, seed=seed), []
+        return fit(name), []
     found: dict[str, Candidate | str] = {}
-    for rule in RULES:
+    for rule in (rule for rule in SIMPLEST_FIRST if rule in RULES or rule in others):
         try:
             _check_size(rule, stack, config)
-            found[rule] = fit_candidate(rule, stack, labels, config=config, calibrate=calibrate, seed=seed)
-        except ConfigError as error:
+            candidate = fit(rule)
+            fallback = None if candidate.derived is None else candidate.derived.fallback
+            found[rule] = candidate if fallback is None else fallback
+        except (ConfigError, MemberError) as error:
             found[rule] = str(error).removeprefix(f"rule {rule}: ").removesuffix("; choose another --rule")
     fitted = {rule: candidate for rule, candidate in found.items() if isinstance(candidate, Candidate)}
     losses = {rule: image_losses(candidate.scored, labels) for rule, candidate in fitted.items()}
     chosen = _simplest(losses)
-    return fitted[chosen], [_line(rule, found[rule], labels, losses, chosen=chosen) for rule in RULES]
+    return fitted[chosen], [_line(rule, found[rule], labels, losses, chosen=chosen) for rule in found]
 
 
 def _simplest(losses: dict[str, FloatArray]) -> str:
-    rules: Sequence[str] = [rule for rule in losses if rule == "mean" or _gain_is_sure(losses["mean"], losses[rule])]
+    mean = losses["mean"]
+    rules: Sequence[str] = [
+        rule
+        for rule, loss in losses.items()
+        if rule == "mean" or _gain_is_sure(mean, loss) or (rule in ONE_PASS and not _gain_is_sure(loss, mean))
+    ]
     best = min(rules, key=lambda rule: losses[rule].mean())
     return next(rule for rule in rules if rule == best or not _gain_is_sure(losses[rule], losses[best]))
 

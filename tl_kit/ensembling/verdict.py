@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tl_kit.ensembling.receipt import Gain, Receipt, best_member
 
 __all__ = ["findings", "verdict"]
@@ -9,6 +11,10 @@ __all__ = ["findings", "verdict"]
 
 def verdict(receipt: Receipt) -> str:
     """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
+    if receipt["ensemble"]["val"] is None:
+        if receipt["ensemble"]["test"] is None:
+            return "Gain: not measured, every image was seen by a member."
+        return "Gain over the best member: not measured, folds leave no image by which to choose it."
     best = receipt["members"][best_member(receipt["members"])]["checkpoint"]
     gain = receipt["gain"]
     if gain is None:
@@ -26,7 +32,7 @@ def findings(receipt: Receipt) -> list[str]:
         alike = "" if receipt["calibration"]["temperature"] == 1 else " (each member with a temperature of its own)"
         lines.append(f"Test NLL{alike} against the best member: {_nll(gain)}.")
         lines.append(f"Test NLL{alike} against the mean member: {_nll(over_mean)}.")
-    lines += [_temperature(receipt), _subset(receipt), _cost(receipt)]
+    lines += [_derived(receipt), _temperature(receipt), _subset(receipt), _cost(receipt)]
     return [line for line in lines if line]
 
 
@@ -45,8 +51,53 @@ def _outcome(lo: float, hi: float) -> str:
     return "distinguishable from zero" if lo > 0 or hi < 0 else "not distinguishable from zero"
 
 
+def _derived(receipt: Receipt) -> str:
+    """What was made of the members, and what it scored among what was tried, on val."""
+    made = receipt["derived"]
+    if made is None:
+        return ""
+    if made["rule"] == "concat":
+        features = sum(ingredient["features"] for ingredient in made["ingredients"])
+        return (
+            f"concat: one head on {features:,} features, fitted to {made['train_images']:,} training images; "
+            f"C = {made['c']:g}, chosen on val."
+        )
+    if made["fallback"] is not None:
+        return f"{made['rule']}: {made['fallback']}, which is what this ensemble holds. {_statistics(made)}".strip()
+    parts = [
+        f"{ingredient['weight']:.2g} {ingredient['checkpoint']}"
+        for ingredient in made["ingredients"]
+        if ingredient["weight"]
+    ]
+    return f"{made['rule']}: one model, {' + '.join(parts)}. {_statistics(made)}".strip()
+
+
+def _statistics(made: dict[str, Any]) -> str:
+    """The best average with either kind of BatchNorm statistics, and the best member; empty without averages."""
+    best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
+    for line in made["tried"]:
+        kind = "alone" if 1.0 in line["weights"] else line["batchnorm"] or "average"
+        rank = {"alone": (-line["accuracy"], line["nll"])}.get(kind, (line["nll"],))
+        if kind not in best or rank < best[kind][0]:
+            best[kind] = rank, line
+    names = {
+        "average": "averaged",
+        "as averaged": "BatchNorm statistics as averaged",
+        "re-estimated": "re-estimated",
+        "alone": "best member",
+    }
+    lines = {names[kind]: best[kind][1] for kind in names if kind in best}
+    shown = [f"{name} {line['nll']:.3f} ({100 * line['accuracy']:.1f} %)" for name, line in lines.items()]
+    return f"On val, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
+
+
 def _temperature(receipt: Receipt) -> str:
     found = receipt["calibration"]
+    if found["val"] is None:
+        return (
+            "No temperature: it would have to be fitted to images that no member has seen, and that of a single model "
+            "is not the mean's."
+        )
     if found["temperature"] == 1:
         return ""
     split = "val, out of fold" if found["test"] is None else "test"
@@ -77,7 +128,8 @@ def _cost(receipt: Receipt) -> str:
     cost = receipt["cost"]
     if cost is None:
         return ""
+    passes = "1 forward pass" if cost["forward_passes"] == 1 else f"{cost['forward_passes']} forward passes"
     return (
-        f"An image: {cost['forward_passes']} forward passes, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
+        f"An image: {passes}, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
         f"{cost['parameters'] / 1e6:.1f} million parameters, {cost['weight_bytes'] / 2**20:.0f} MiB of weights."
     )

@@ -1,4 +1,4 @@
-"""Averaged weights: the exponential moving average of a run's parameters (Polyak & Juditsky 1992)."""
+"""Averaged weights: exponential (Polyak & Juditsky 1992) and uniform averages of a run's parameters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["WeightAverage"]
+__all__ = ["UniformAverage", "WeightAverage"]
 
 
 class WeightAverage:
@@ -22,6 +23,12 @@ class WeightAverage:
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self.model = model
         self._average = ModelEmaV3(model, decay=decay, use_warmup=True)
+
+    @property
+    def module(self) -> nn.Module:
+        """The model that holds the average."""
+        held: nn.Module = self._average.module
+        return held
 
     def update(self, step: int) -> None:
         """Take in the weights after step ``step``, from 1."""
@@ -41,3 +48,36 @@ class WeightAverage:
     def _load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for name, tensor in self.model.state_dict().items():
             tensor.copy_(tensors[name])
+
+
+class UniformAverage:
+    """``a = (w_1 + ... + w_k) / k`` over the parameters at k moments, each counted once (SWA, Izmailov et al. 2018).
+
+    Buffers are those of the last moment, integers with their type: BatchNorm's statistics belong to the weights they
+    were gathered under, and are to be estimated anew under the average. The average itself is torch's.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._average = AveragedModel(model)
+
+    @property
+    def count(self) -> int:
+        """How many moments have been taken in."""
+        return int(self._average.n_averaged)
+
+    def update(self) -> None:
+        """Take in the weights as they are now."""
+        self._average.update_parameters(self.model)
+
+    def load(self) -> None:
+        """Give the model the average."""
+        self.model.load_state_dict(self._average.module.state_dict())
+
+    def state(self) -> dict[str, Tensor]:
+        """The average and its count, as tensors; for :meth:`load_state`."""
+        return dict(self._average.state_dict())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state. Raises RuntimeError if it is that of another model."""
+        self._average.load_state_dict(dict(state))

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,16 @@ from torch import Tensor, nn
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError
-from tl_kit.training.files import write_atomically, write_json
+from tl_kit.training.files import write_atomically, write_json, write_tensors
+from tl_kit.training.meta import check_format, check_meta
+from tl_kit.untrusted import check_inside, read_json
+from tl_kit.zoo.cards import CONFIG, outputs, read_card
+from tl_kit.zoo.outline import outline
+from tl_kit.zoo.safefile import check_finite, read_header
 
 __all__ = [
     "FOLDS",
+    "MEMBERS",
     "Checkpoint",
     "digest_prefix",
     "is_checkpoint",
@@ -35,8 +40,9 @@ __all__ = [
     "save_weights",
 ]
 
-META, CONFIG, WEIGHTS = "tlkit.json", "config.json", "model.safetensors"
+META, WEIGHTS = "tlkit.json", "model.safetensors"
 FOLDS = "folds.json"
+MEMBERS = "members.json"
 FORMAT = 1
 
 
@@ -52,20 +58,20 @@ class Checkpoint:
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write ``config.json``: what timm needs to build the model, and the class names."""
+    """Write ``config.json``: what timm needs to build the model, its rate of dropout included, and the class names."""
     data = {name: getattr(preprocessing, name) for name in Preprocessing.__dataclass_fields__}
-    write_atomically(
-        folder / CONFIG,
-        lambda path: save_config_for_hf(model, str(path), {"label_names": list(classes)}, data_config=data),
-    )
+    recorded = getattr(model, "_model_args", {})  # timm writes all of it but drop rates
+    config = {
+        "label_names": list(classes),
+        "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
+    }
+    write_atomically(folder / CONFIG, lambda path: save_config_for_hf(model, str(path), config, data_config=data))
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
     """Write ``model.safetensors`` from a model on any device."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(
-        folder / WEIGHTS, lambda path: safetensors.torch.save_file(tensors, str(path), metadata={"format": "pt"})
-    )
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
 
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
@@ -95,22 +101,21 @@ def is_checkpoint(folder: Path) -> bool:
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
+    if folder.is_file():
+        hint = f"give {folder.parent}/member-*" if folder.name == MEMBERS else "give the checkpoint's folder"
+        raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
     if not is_checkpoint(folder):
         if (folder / FOLDS).is_file():
             raise CheckpointError(f"{folder}: holds the folds of a cross-validation; give one of them, such as fold-1")
+        if (folder / MEMBERS).is_file():
+            raise CheckpointError(f"{folder}: holds the members of an ensemble; give them as {folder}/member-*")
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
         raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / META}: cannot be read as JSON ({error})") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise CheckpointError(f"{folder / META}: not in a format that this version of tl-kit reads")
-    classes = meta.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
-        raise CheckpointError(f"{folder / META}: has no class names")
+    meta = read_json(folder / META, error=CheckpointError, folder=folder)
+    check_format(meta, folder / META, readable=(FORMAT,))
+    check_meta(meta, folder / META)
     return meta
 
 
@@ -120,6 +125,8 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
     ``mapped``: as ``map_weights`` leaves them, the weights take no memory until they are used.
     """
     meta = read_meta(folder)
+    classes = tuple(meta["classes"])
+    _check_parts(folder, classes)
     tensors = _read_weights(folder)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False)
@@ -127,13 +134,34 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
             _assign(model, tensors)
         else:
             model.load_state_dict(tensors)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({reason})") from error
-    classes = tuple(meta["classes"])
-    if model.num_classes != len(classes):
-        raise CheckpointError(f"{folder}: {model.num_classes} outputs but {len(classes)} class names in {META}")
-    return Checkpoint(folder, model.eval(), classes, Preprocessing.from_model(model), meta)
+        preprocessing = Preprocessing.from_model(model)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({_first_line(error)})") from error
+    return Checkpoint(folder, model.eval(), classes, preprocessing, meta)
+
+
+def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
+    """That the three files describe one network, before a byte is taken for it, and that its numbers are finite."""
+    card = read_card(folder / CONFIG, error=CheckpointError, folder=folder)
+    found = outputs(card)
+    if found is not None and found != len(classes):
+        raise CheckpointError(f"{folder}: {found} outputs but {len(classes)} class names in {META}")
+    check_inside(folder / WEIGHTS, folder, error=CheckpointError)
+    entries = read_header(folder / WEIGHTS, error=CheckpointError)
+    try:
+        shape = outline(f"local-dir:{folder}")
+    except Exception as error:
+        raise CheckpointError(f"{folder / CONFIG}: timm cannot build a model from it ({_first_line(error)})") from error
+    difference = shape.mismatch(entries)
+    if difference is not None:
+        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together: {difference}")
+    if shape.outputs != len(classes):
+        raise CheckpointError(f"{folder}: {shape.outputs} outputs but {len(classes)} class names in {META}")
+    check_finite(folder / WEIGHTS, entries, error=CheckpointError)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def map_weights(checkpoint: Checkpoint) -> None:

@@ -184,15 +184,32 @@ class FeatureStore:
         return dtype
 
     def _open(self, index: Path) -> None:
-        try:
-            content = json.loads(index.read_text(encoding="utf-8"))
-            array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-            self._dtype = _BY_NAME[content["dtype"]]
-            os.utime(index)
-        except (OSError, ValueError, KeyError, EOFError):  # dropped or torn: its rows are computed again
+        found = _read_shard(index)
+        if found is None:  # dropped, torn or foreign: its rows are computed again
             return
+        array, rows, dtype = found
+        known = next(iter(self._rows.values()), None)
+        if known is not None and (dtype is not self._dtype or array.shape[1:] != known[0].shape[1:]):
+            return
+        self._dtype = dtype
         self._opened.add(index)
-        self._rows.update({name: (array, row) for row, name in enumerate(content["rows"])})
+        self._rows.update({name: (array, row) for row, name in enumerate(rows)})
+
+
+def _read_shard(index: Path) -> tuple[NDArray[Any], list[str], torch.dtype] | None:
+    """The array, the names of its rows and their type; None unless both files are what ``add`` writes."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        rows, dtype = content["rows"], _BY_NAME[content["dtype"]]
+        array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        os.utime(index)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if not isinstance(array, np.ndarray):  # an .npz archive opens as something else
+        return None
+    names = isinstance(rows, list) and all(isinstance(name, str) for name in rows)
+    fits = names and array.dtype == _PLAIN[dtype] and array.ndim > 1 and len(array) == len(rows)
+    return (array, rows, dtype) if fits else None
 
 
 def _reserve(path: Path) -> None:

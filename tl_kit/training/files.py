@@ -3,30 +3,89 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
 
 from tl_kit.errors import CheckpointError
 
-__all__ = ["check_name", "csv_text", "new_numbered_folder", "write_atomically", "write_csv", "write_json"]
+__all__ = [
+    "check_name",
+    "csv_text",
+    "new_numbered_folder",
+    "remove_leftovers",
+    "write_atomically",
+    "write_csv",
+    "write_json",
+    "write_tensors",
+    "writing",
+]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # Python's form of bytes in file names that are not UTF-8
+_WHAT_TO_DO = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space, or choose another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable, or choose another folder"),
+}
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What the system refuses inside, as a CheckpointError that names the folder and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: has vanished; nothing more can be written there") from error
+        advice = f"; {_WHAT_TO_DO[error.errno]}" if error.errno in _WHAT_TO_DO else ""
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error}){advice}") from error
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make the file under a temporary name beside ``path``, then sync and rename it."""
+    """Let ``write`` make the file under a temporary name beside ``path``, then sync and rename it.
+
+    Raises CheckpointError where the system refuses; ``path`` is then what it was, and the temporary file gone.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with writing(path.parent):
+            write(temporary)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, atomically, of tensors on the CPU, contiguous and apart in memory."""
+
+    def write(temporary: Path) -> None:
+        try:
+            safetensors.torch.save_file(dict(tensors), str(temporary), metadata=dict(metadata))
+        except SafetensorError as error:  # of a full disk, safetensors keeps the number in its text alone
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+    write_atomically(path, write)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed; nobody else may be writing in ``folder``."""
+    for file in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            file.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

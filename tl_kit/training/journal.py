@@ -7,7 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Journal"]
+from tl_kit.training.files import writing
+
+__all__ = ["JOURNAL", "Journal"]
+
+JOURNAL = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Journal:
     def write(self, **row: object) -> None:
         if self.folder is None:
             return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with writing(self.folder), (self.folder / JOURNAL).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

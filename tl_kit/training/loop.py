@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,13 +14,26 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tl_kit.errors import TrainingError
-from tl_kit.reporting import SILENT, Reporter
+from tl_kit import stopping
+from tl_kit.errors import NonFiniteError
+from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.training.batches import even_batches
+from tl_kit.training.parts import ADVICE, step_gradient
 
-__all__ = ["FitResult", "Indices", "Task", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]
+__all__ = [
+    "FitResult",
+    "Indices",
+    "Parts",
+    "Progress",
+    "Task",
+    "better",
+    "epoch_batches",
+    "fit",
+    "run_epoch",
+    "share_of",
+    "train_step",
+]
 
 Indices = NDArray[np.int64]
 
@@ -46,6 +58,11 @@ class Task:
 
     ``phase(epoch)``, asked before every epoch, gives the task from there on: what trains may change, not the optimizer.
 
+    ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
+
+    ``weigh(labels)`` is how much these labels count in the mean that ``objective`` is, their number unless it weights
+    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out it shrinks, for good.
+
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
     """
@@ -69,12 +86,32 @@ class Task:
     select: str = "accuracy"
     objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
     penalty: Callable[[], Tensor] | None = None
+    weigh: Callable[[Tensor], float] | None = len
+    parts: Parts = field(default_factory=lambda: Parts())
     after_step: Callable[[int], None] | None = None
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
     phase: Callable[[int], Task] | None = None
+    on_step: Callable[[FitResult], None] | None = None
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
+
+
+@dataclass
+class Parts:
+    """The most images of one forward and backward pass; None: all of a batch."""
+
+    rows: int | None = None
+
+
+@dataclass
+class Progress:
+    """The epoch under way: steps done, the sum of their images' losses, seconds, and those spent waiting for data."""
+
+    steps: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
 
 
 @dataclass
@@ -86,6 +123,7 @@ class FitResult:
     best: Mapping[str, float] | None = None
     interrupted: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
 
 
 def fit(
@@ -93,62 +131,98 @@ def fit(
 ) -> FitResult:
     """Train until the epochs are over, validation has not improved for ``patience`` epochs, or Ctrl-C.
 
-    ``start`` says how good the weights are before the first epoch, where they are worth keeping.
-    Raises TrainingError at the first loss that is not finite. Whatever ends the fit, the best state so far has been
-    handed to ``on_best``.
+    ``start`` is where a fit stood that is taken up again; or it says how good the weights are before the first epoch,
+    where they are worth keeping. Requests to stop (``tl_kit.stopping``) wait for the end of a step.
+    Raises NonFiniteError at the first loss that is not finite, and at the end of an epoch for weights that are not.
+    Whatever ends the fit, the best state so far has been handed to ``on_best``.
     """
     result = start or FitResult()
     phase = task.phase
     try:
-        for epoch in range(task.epochs):
-            task = phase(epoch) if phase is not None else task
-            seen = [row["val_nll"] for row in result.history if "val_nll" in row]
-            row = run_epoch(task, accelerator, epoch, history=seen, reporter=reporter)
-            with task.averaged():
-                scores = task.evaluate()
-                result.epochs = epoch + 1
-                row |= {f"val_{name}": value for name, value in (scores or {}).items()}
-                result.history.append({"epoch": float(epoch + 1), **row})
-                if scores is None or result.best is None or _better(scores, result.best, task.select):
-                    task.on_best(epoch + 1, scores)  # before anything is shown: what the user has seen is kept
-                    result.best_epoch, result.best = epoch + 1, scores
-            task.on_epoch(result.history[-1])
-            reporter.epoch(result.history[-1])
-            if epoch + 1 - result.best_epoch >= task.patience:
-                break
+        with stopping.postponed():
+            for epoch in range(result.epochs, task.epochs):
+                if epoch - result.best_epoch >= task.patience:
+                    break
+                with _saved_if_stopped(task, result), stopping.allowed():
+                    task = phase(epoch) if phase is not None else task
+                row = run_epoch(task, accelerator, result, reporter=reporter)
+                _end_epoch(task, accelerator, result, row)
+                reporter.epoch(result.history[-1])
+                _step_done(task, result)
     except KeyboardInterrupt:
         result.interrupted = True
     return result
 
 
+def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dict[str, float]) -> None:
+    """Validate, keep the weights if they are the best so far, and note the row."""
+    _check_weights(task, accelerator)
+    with _saved_if_stopped(task, result), task.averaged():
+        with stopping.allowed():
+            scores = task.evaluate()
+        epoch = result.epochs = result.epochs + 1
+        result.progress = Progress()
+        row |= {f"val_{name}": value for name, value in (scores or {}).items()}
+        result.history.append({"epoch": float(epoch), **row})
+        if scores is None or result.best is None or better(scores, result.best, task.select):
+            task.on_best(epoch, scores)  # before anything is shown: what the user has seen is kept
+            result.best_epoch, result.best = epoch, scores
+    task.on_epoch(result.history[-1])
+
+
+@contextmanager
+def _saved_if_stopped(task: Task, result: FitResult) -> Iterator[None]:
+    """A request that is raised inside, where nothing has changed since the last step, finds the fit saved."""
+    try:
+        yield
+    except BaseException as error:
+        if stopping.put_off(error):
+            _step_done(task, result)
+        raise
+
+
+def _step_done(task: Task, result: FitResult) -> None:
+    if task.on_step is not None:
+        task.on_step(result)
+    stopping.answer()
+
+
 def run_epoch(
-    task: Task, accelerator: Accelerator, epoch: int, *, history: Sequence[float] = (), reporter: Reporter = SILENT
+    task: Task, accelerator: Accelerator, result: FitResult, *, reporter: Reporter = SILENT
 ) -> dict[str, float]:
-    """One pass over the training images; returns mean loss, last rate, images a second and the data-wait share."""
+    """What is left of one pass over the training images, noted in ``result.progress`` step by step.
+
+    Returns the pass's mean loss, last rate, images a second and the data-wait share.
+    """
+    epoch, done = result.epochs, result.progress
+    history = [row["val_nll"] for row in result.history if "val_nll" in row]
     batches = epoch_batches(task, epoch)
     shares = [share_of(indices, accelerator) for indices in batches]
     task.set_mode(min(map(len, shares)))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
-    total_loss, waited, started = 0.0, 0.0, time.perf_counter()
-    prepared = _prepared(task, shares, epoch)
-    for index, indices in enumerate(batches):
-        before = time.perf_counter()
+    if done.steps:
+        reporter.advance(sum(map(len, batches[: done.steps])))
+    prepared = _prepared(task, shares[done.steps :], epoch)
+    for indices in batches[done.steps :]:
+        started = time.perf_counter()
         inputs, labels = next(prepared)
-        waited += time.perf_counter() - before
-        step = epoch * len(batches) + index
+        done.waited += time.perf_counter() - started
+        step = epoch * len(batches) + done.steps
         task.set_rate(task.optimizer, task.multiplier(step, history))
         loss = train_step(task, accelerator, inputs, labels, step=step)
+        tell(reporter)
         if task.after_step is not None:
             task.after_step(step + 1)
-        total_loss += loss * len(indices)
-        share = waited / (time.perf_counter() - started)
-        reporter.advance(len(indices), loss=loss, data_wait=share)
-    seconds = time.perf_counter() - started
+        done.steps += 1
+        done.loss += loss * len(indices)
+        done.seconds += time.perf_counter() - started
+        reporter.advance(len(indices), loss=loss, data_wait=done.waited / done.seconds)
+        _step_done(task, result)
     return {
-        "loss": total_loss / task.images,
+        "loss": done.loss / task.images,
         "lr": max(group["lr"] for group in task.optimizer.param_groups),
-        "images_per_second": task.images / seconds,
-        "data_wait": waited / seconds,
+        "images_per_second": task.images / done.seconds,
+        "data_wait": done.waited / done.seconds,
     }
 
 
@@ -164,6 +238,8 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
     if not task.prefetch:
         yield from (task.batch(indices, epoch) for indices in shares)
         return
+    if not shares:
+        return
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(task.batch, shares[0], epoch)
         for following in shares[1:]:
@@ -173,22 +249,11 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
 
 
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    """Forward, loss, backward, update; returns the loss. Raises TrainingError if it is not finite."""
-    with task.precision(), _attention(task.second_order):
-        logits = task.model(inputs)
-    loss = task.objective(logits.float(), labels)
-    value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
-    if not math.isfinite(value):
-        raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
-    if task.penalty is not None:
-        loss = loss + task.penalty()
-    if task.second_order:
-        parameters = _trainable(task.optimizer)
-        gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-    else:
-        accelerator.backward(loss)
+    """Forward, loss, backward, update; returns the loss. Raises NonFiniteError if it is not finite.
+
+    Raises ResourceError where memory runs out, in however many parts the batch is taken (``training.parts``).
+    """
+    value = step_gradient(task, accelerator, inputs, labels, step=step)
     if task.clip_norm > 0:
         accelerator.clip_grad_norm_(_trainable(task.optimizer), task.clip_norm)
     task.optimizer.step()
@@ -196,9 +261,17 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     return value
 
 
-def _attention(second_order: bool) -> AbstractContextManager[None]:
-    """Fused attention has no second derivative; written out, it has."""
-    return sdpa_kernel(SDPBackend.MATH) if second_order else nullcontext()
+def _check_weights(task: Task, accelerator: Accelerator) -> None:
+    """Raises NonFiniteError, in all processes, where one's parameters or buffers are not finite.
+
+    The last step of an epoch may spoil them after a finite loss; one that is kept as the best would be no model.
+    """
+    tensors = {n: t for n, t in task.model.state_dict().items() if t.is_floating_point()}
+    good = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
+    if float(accelerator.reduce(good.all().float(), reduction="mean")) == 1.0:
+        return
+    broken = next((n for n, fine in zip(tensors, good.tolist(), strict=True) if not fine), "of another process")
+    raise NonFiniteError(f"the weights {broken} are not finite at the end of an epoch: {ADVICE}")
 
 
 def share_of(indices: Indices, accelerator: Accelerator) -> Indices:
@@ -211,7 +284,7 @@ def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
+def better(scores: Mapping[str, float], best: Mapping[str, float], select: str) -> bool:
     """A higher ``select`` (lower for ``nll``); where equal, a lower NLL."""
     if select == "nll":
         return scores["nll"] < best["nll"]

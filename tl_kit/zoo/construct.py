@@ -14,8 +14,10 @@ from timm.models import _builder
 from torch import nn
 
 from tl_kit.errors import ConfigError
+from tl_kit.memory import free_memory
 from tl_kit.zoo.heads import classifier_names
-from tl_kit.zoo.names import ModelSource
+from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
+from tl_kit.zoo.outline import outline
 from tl_kit.zoo.quiet import quiet
 
 __all__ = ["CheckpointFilter", "construct"]
@@ -46,6 +48,8 @@ def construct(
     arguments |= {name: value for name, (_, value) in dropping.items() if value is not None}
     with _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
         try:
+            if source.factory_name.startswith(FOLDER_PREFIX):
+                _check_extent(source.factory_name, forward=img_size is None, **arguments)
             model: nn.Module = timm.create_model(source.factory_name, pretrained=True, **arguments)
             if img_size is not None:
                 _try_size(model, img_size)
@@ -62,6 +66,13 @@ def construct(
     if not classifier_names(model):
         raise ConfigError(f"{source.name}: an encoder without a classifier; choose another model")
     return model, filters[0] if filters else _unchanged
+
+
+def _check_extent(factory_name: str, *, forward: bool, **arguments: Any) -> None:
+    """Raises ValueError where a model that a file describes would take more than the memory that is free."""
+    needed, free = outline(factory_name, forward=forward, **arguments).size, free_memory()
+    if needed > free:
+        raise ValueError(f"its weights take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free")
 
 
 @contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from timm.models import clean_state_dict
 
 from tl_kit.errors import WeightsError
 from tl_kit.zoo.quiet import quiet
+from tl_kit.zoo.safefile import read_header
 
 __all__ = ["HUB_FILES", "WEIGHT_FILES", "read_state_dict", "sha256", "weights_file"]
 
@@ -66,8 +67,10 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         kind = type(content).__name__
         raise WeightsError(f"{path}: holds a {kind} instead of tensors by name; save model.state_dict()")
-    if not any(torch.is_tensor(leaf) for value in content.values() for leaf in _leaves(value)):
+    leaves = [leaf for value in content.values() for leaf in _leaves(value)]
+    if not any(map(torch.is_tensor, leaves)):
         raise WeightsError(f"{path}: holds no tensors")
+    _check_extent(path, leaves)
     return dict(clean_state_dict(dict(content)))
 
 
@@ -76,6 +79,7 @@ def _leaves(value: object) -> list[object]:
 
 
 def _load_safetensors(path: Path) -> object:
+    read_header(path, error=WeightsError)
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:
@@ -83,20 +87,51 @@ def _load_safetensors(path: Path) -> object:
 
 
 def _load_torch(path: Path) -> object:
+    _check_archive(path)
     try:
         # timm's own training checkpoints keep their arguments, a plain Namespace, beside the tensors
         with quiet(), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise WeightsError(f"{path}: not a PyTorch file of tensors, or damaged") from error
-        raise WeightsError(
-            f"{path}: refused, because it holds more than tensors ({found.group(1)}) and loading it could run code; "
-            "save model.state_dict() as safetensors"
-        ) from error
     except Exception as error:
+        raise WeightsError(f"{path}: {_refusal(str(error))}") from error
+
+
+def _refusal(text: str) -> str:
+    """Why torch's restricted unpickler did not read a file; its own words end in how to switch it off."""
+    found = re.search(r"GLOBAL ([\w.]+)", text)
+    if found is not None:
+        return (
+            f"refused, because it holds more than tensors ({found.group(1)}) and loading it could run code; "
+            "save model.state_dict() as safetensors"
+        )
+    for mark, kind in (("legacy .tar", "tar archive"), ("TorchScript", "TorchScript program")):
+        if mark in text:
+            return f"refused, because it is a {kind}, not tensors by name; save model.state_dict() as safetensors"
+    reason = re.search(r"WeightsUnpickler error: (.+)", text)
+    said = reason.group(1).strip() if reason else "" if "weights_only" in text else next(iter(text.splitlines()), "")
+    return "not a PyTorch file of tensors, or damaged" + (f" ({said})" if said else "")
+
+
+def _check_archive(path: Path) -> None:
+    """torch writes its archives without compression: one whose content is larger than itself is no such archive."""
+    try:
+        size = path.stat().st_size
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            content = sum(entry.file_size for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path}: not a PyTorch file, or damaged ({_first_line(error)})") from error
+    if content > size:
+        raise WeightsError(f"{path}: refused, because it unpacks to {content:,} bytes from {size:,}, as torch's do not")
+
+
+def _check_extent(path: Path, leaves: Iterable[object]) -> None:
+    """A tensor whose elements repeat one another in memory may be larger than all of the file."""
+    size = path.stat().st_size
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor) and leaf.numel() * leaf.element_size() > size:
+            raise WeightsError(f"{path}: refused, because a tensor of {tuple(leaf.shape)} is larger than the file")
 
 
 def _first_line(error: Exception) -> str:

@@ -38,7 +38,8 @@ def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, 
     """Load the backbone's tensors in place; those of the classifier stay as they were drawn, whatever the file holds.
 
     ``label`` names the file in messages. Raises WeightsError where the file is of another architecture, where a tensor
-    has another shape, or where a parameter holds a value that is not finite; the model is then as it was.
+    has another shape or a type that is none of numbers like the model's, or where one holds a value that is not finite;
+    the model is then as it was.
     """
     tensors = _convert(model, content, filter_fn, label)
     own = model.state_dict()
@@ -88,8 +89,11 @@ def _check_tensors(model: nn.Module, placed: dict[str, Tensor], own: dict[str, T
     if wrong:
         shown = [f"{n} {tuple(placed[n].shape)} in the file, {tuple(own[n].shape)} in the model" for n in wrong]
         raise WeightsError(f"{label}: {len(wrong)} tensors have another shape: {_few(shown, separator='; ')}")
-    parameters = {name for name, _ in model.named_parameters()}
-    broken = [n for n, value in placed.items() if n in parameters and not bool(torch.isfinite(value).all())]
+    foreign = [n for n, v in placed.items() if v.is_floating_point() != own[n].is_floating_point() or v.is_complex()]
+    if foreign:
+        shown = [f"{n} {str(placed[n].dtype).removeprefix('torch.')}" for n in foreign]
+        raise WeightsError(f"{label}: {len(foreign)} tensors are of a type that weights do not have: {_few(shown)}")
+    broken = [n for n, value in placed.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
     if broken:
         raise WeightsError(f"{label}: {len(broken)} tensors hold NaN or infinity, such as {_few(broken)}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from timm.models import get_deprecated_models
 
 from tl_kit.errors import ConfigError, WeightsError
 from tl_kit.zoo import hub
+from tl_kit.zoo.cards import CONFIG, read_card
 from tl_kit.zoo.starter import WAYS_OUT
 
 __all__ = ["ModelSource", "resolve", "suggestions"]
@@ -49,9 +49,9 @@ def resolve(name: str) -> ModelSource:
         return _from_config(name, _hub_config(name, repository), repository=repository)
     if name.startswith(FOLDER_PREFIX):
         folder = Path(name.removeprefix(FOLDER_PREFIX))
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{name}: {folder / 'config.json'} is missing, so this is no model folder of timm's form")
-        return _from_config(name, folder / "config.json", folder=folder)
+        if not (folder / CONFIG).is_file():
+            raise ConfigError(f"{name}: {folder / CONFIG} is missing, so this is no model folder of timm's form")
+        return _from_config(name, folder / CONFIG, folder=folder)
     return _from_registry(name)
 
 
@@ -109,13 +109,7 @@ def _unknown(name: str) -> str:
 
 def _from_config(name: str, config: Path, *, repository: str | None = None, folder: Path | None = None) -> ModelSource:
     """``timm.create_model`` reads the same file through its ``local-dir:`` form, whichever the source."""
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{config}: cannot be read as JSON ({error})") from error
-    architecture = content.get("architecture") if isinstance(content, dict) else None
-    if not isinstance(architecture, str) or not timm.is_model(architecture):
-        raise ConfigError(f"{name}: its config.json names no architecture of timm's, so timm cannot build it")
+    content = read_card(config, error=ConfigError)
     card: dict[str, Any] = content.get("pretrained_cfg") or content
     size = card.get("input_size") or (3, 224, 224)
     sized = bool(card.get("fixed_input_size")) or "img_size" in (content.get("model_args") or {})

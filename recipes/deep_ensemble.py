@@ -1,0 +1,34 @@
+"""Deep ensemble: the same run from several seeds, probabilities averaged.
+
+Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles".
+
+    tlkit finetune tf_efficientnet_lite0 --data imgs --img-size 128 --policy last:2 --members 5 --out m
+    tlkit ensemble m/member-*
+
+Expected: on 1,000 photos of clothing, five members of 84.4 to 86.8 % (test NLL 0.436 to 0.475) make an ensemble of
+85.8 % and 0.413: a gain in NLL over the mean member, and none in accuracy that 372 test photos could show.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_kit import EnsembleConfig, EnsembleResult, FinetuneConfig, ensemble, finetune_members
+
+__all__ = ["deep_ensemble"]
+
+
+def deep_ensemble(
+    model: str,
+    data: Path | str,
+    *,
+    members: int = 5,
+    policy: str = "auto",
+    epochs: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> EnsembleResult:
+    """Seeds ``seed``, ``seed + 1`` ...: other heads to start from, other orders of images, other augmentation."""
+    config = FinetuneConfig(model=model, data=Path(data), policy=policy, epochs=epochs, seed=seed, out=out)
+    runs = finetune_members(config, members=members, vary="seed")
+    return ensemble(EnsembleConfig(checkpoints=runs.checkpoints))

@@ -1,0 +1,40 @@
+"""Polyak averaging: the weights that are evaluated and kept are a moving average of those on the way.
+
+Polyak & Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging".
+
+    tlkit finetune tf_efficientnet_lite0 --data imgs --img-size 128 --policy last:2 --ema 0.99
+
+Expected: on 1,000 photos of clothing, three seeds have 87.1, 83.6 and 84.1 % on test, against 86.0, 84.4 and 85.8 %
+without it: no gain where the rate decays to zero anyway (docs/members.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_kit import FinetuneConfig, FinetuneResult, RegularizationConfig, finetune
+
+__all__ = ["polyak_average"]
+
+
+def polyak_average(
+    model: str,
+    data: Path | str,
+    *,
+    decay: float = 0.99,
+    policy: str = "auto",
+    epochs: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> FinetuneResult:
+    """One model at the price of one: a = d a + (1 - d) w after each step, d rising to ``decay`` at first."""
+    config = FinetuneConfig(
+        model=model,
+        data=Path(data),
+        policy=policy,
+        epochs=epochs,
+        regularization=RegularizationConfig(ema=decay),
+        seed=seed,
+        out=out,
+    )
+    return finetune(config)

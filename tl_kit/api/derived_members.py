@@ -1,0 +1,71 @@
+"""Members that a rule made, as checkpoints of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tl_kit.api.evidence import Evidence
+from tl_kit.training.checkpoint import Checkpoint, digest_prefix, save_config, save_meta, save_weights
+
+__all__ = ["write_member"]
+
+
+def write_member(
+    folder: Path,
+    model: nn.Module,
+    *,
+    evidence: Evidence,
+    sources: Sequence[int],
+    record: Mapping[str, Any],
+    trained: Iterable[str] = (),
+) -> Path:
+    """Write a model, its outputs in the predictor's class order, as a checkpoint that says what it was made of.
+
+    ``tlkit.json`` holds what all ``sources`` (members' numbers) agree on, the union of the images that they were
+    trained and selected on, with those that the rule was ``trained`` (digests) and selected on, and ``record``.
+    """
+    members = [evidence.predictor.members[index] for index in sources]
+    scored = {digest_prefix(sample) for sample in evidence.val}
+    folder.mkdir(parents=True)
+    save_config(folder, model, evidence.predictor.classes, members[0].preprocessing)
+    save_weights(folder, model)
+    save_meta(
+        folder,
+        evidence.predictor.classes,
+        config=_common([_mapping(member, "config") for member in members]),
+        data={
+            **_common([_mapping(member, "data") for member in members], without=("train", "val")),
+            "train": sorted(_seen(members, "train").union(trained)),
+            "val": sorted(_seen(members, "val") | scored),
+        },
+        **_common([member.meta for member in members], only=("precision", "weights", "model", "policy")),
+        derived=dict(record),
+    )
+    return folder
+
+
+def _seen(members: Sequence[Checkpoint], split: str) -> set[str]:
+    return {digest for member in members for digest in _mapping(member, "data").get(split, ())}
+
+
+def _mapping(member: Checkpoint, key: str) -> Mapping[str, Any]:
+    found = member.meta.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _common(
+    contents: Sequence[Mapping[str, Any]], *, only: Sequence[str] | None = None, without: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The entries that all have, and have alike."""
+    first, *others = contents
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in without
+        and (only is None or key in only)
+        and all(key in other and other[key] == value for other in others)
+    }

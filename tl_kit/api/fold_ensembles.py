@@ -1,0 +1,122 @@
+"""Ensembles of the folds of one cross-validation: every image was seen by all members but one."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tl_kit.api.evaluation import labels_for, seen, split_config
+from tl_kit.api.left_out import scan_images, tell_left_out
+from tl_kit.api.predictor import Predictor
+from tl_kit.config import EnsembleConfig
+from tl_kit.data.folds import pool_of
+from tl_kit.data.manifest import Exclusion, Manifest, Sample
+from tl_kit.ensembling.fold_receipt import FoldReceipt, HeldOut, build_fold_receipt, check_fold_rule
+from tl_kit.ensembling.receipt import Cost, SplitPredictions
+from tl_kit.errors import DataError
+from tl_kit.reporting import Reporter
+from tl_kit.training.checkpoint import Checkpoint, map_weights
+
+__all__ = ["are_folds", "score_folds"]
+
+
+def are_folds(members: Sequence[Checkpoint]) -> bool:
+    """Whether each image that any of the members trained on or selected with is unknown to the same number of them.
+
+    So it is for all folds of one cross-validation, and for those of several with the same folds. Members that share
+    their splits know the same images.
+    """
+    data = [member.meta.get("data", {}) for member in members]
+    known = Counter(digest for each in data for digest in {*each.get("train", ()), *each.get("val", ())})
+    counts = set(known.values())
+    return len({each.get("root") for each in data}) == 1 and len(counts) == 1 and counts.pop() < len(members)
+
+
+def score_folds(
+    config: EnsembleConfig, predictor: Predictor, *, cost: Callable[[Predictor, float], Cost], reporter: Reporter
+) -> FoldReceipt:
+    """The receipt of all folds together under a rule without parameters.
+
+    Each member is scored on the images that it has not seen; the ensemble on a test split that was set aside or, with
+    ``config.data``, on images that no member has seen, and where there are none, on nothing. Raises ConfigError for a
+    rule that is fitted, DataError where the members' data is gone and no other is named.
+    """
+    check_fold_rule(config.rule)
+    members = predictor.members
+    root = Path(members[0].meta["data"]["root"])
+    if config.data is None and not root.exists():
+        raise DataError(f"{root}: the members' data is no longer there; name a folder of other images with --data")
+    data = Path(config.data or root)
+    reporter.message(f"{len(members)} folds: a member is scored out of fold, the ensemble on images apart")
+    started, images = time.perf_counter(), 0
+    held_out = manifest = None
+    if root.exists():
+        manifest = _scan(config, predictor, root, reporter)
+        held_out = _held_out(predictor, manifest, root, reporter)
+        images = sum(len(labels) for _, labels in held_out)
+    seconds = (time.perf_counter() - started) * len(members) / max(images, 1)
+    if manifest is None or data != root:
+        manifest = _scan(config, predictor, data, reporter)
+    test = _apart(predictor, manifest, data, reporter)
+    if test is None:
+        reporter.message("the ensemble's scores: none, every image was seen by a member; --data names other images")
+    return build_fold_receipt(
+        [str(member.path) for member in members],
+        config.rule,
+        held_out=held_out,
+        test=test,
+        samples=config.bootstrap,
+        seed=config.seed,
+        cost=cost(predictor, seconds) if images else None,
+    )
+
+
+def _scan(config: EnsembleConfig, predictor: Predictor, data: Path, reporter: Reporter) -> Manifest:
+    made = split_config(predictor)
+    return scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter, trainable=False)
+
+
+def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Reporter) -> list[HeldOut]:
+    """Of each member, its predictions of the images that other members have seen and it has not."""
+    known = seen(pool_of(manifest), predictor.members, "train", "val")
+    found = []
+    for index, member in enumerate(predictor.members):
+        own = set(seen(known, [member], "train", "val"))
+        alone = replace(
+            predictor, members=(member,), columns=(predictor.columns[index],), scorers=(predictor.scorers[index],)
+        )
+        predictions = _predict(alone, manifest, [s for s in known if s not in own], root, reporter)
+        if predictions is None:
+            raise DataError(f"{root}: holds no image that {member.path} has not seen; it has changed since")
+        found.append((predictions.members[0], predictions.labels))
+        map_weights(member)
+    return found
+
+
+def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Reporter) -> SplitPredictions | None:
+    """All members on the test split that came with the data, or on all of it; without what a member has seen."""
+    given = () if "test" in manifest.made_splits else manifest.split("test")
+    samples = given or manifest.samples
+    known = set(seen(samples, predictor.members, "train", "val"))
+    kept = [sample for sample in samples if sample not in known]
+    if given and len(kept) < len(samples):
+        reporter.message(
+            f"left out of test: {len(samples) - len(kept)} images that a member was trained or selected on"
+        )
+    return _predict(predictor, manifest, kept, data, reporter)
+
+
+def _predict(
+    predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], data: Path, reporter: Reporter
+) -> SplitPredictions | None:
+    """None without an image that can be decoded."""
+    if not samples:
+        return None
+    labels = labels_for(samples, manifest, predictor, data)
+    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    tell_left_out([Exclusion(samples[index].path, reason) for index, reason in failures.items()], data, reporter)
+    kept = [index for index in range(len(samples)) if index not in failures]
+    return SplitPredictions(members=stack[:, kept], labels=labels[kept]) if kept else None

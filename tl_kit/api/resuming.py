@@ -1,0 +1,71 @@
+"""``resume``: a run that ended early goes on from its last saved state, with the options that it began with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tl_kit.api.finetuning import FinetuneResult, finetune_on
+from tl_kit.api.folds import CrossValidation, cross_validate
+from tl_kit.api.member_runs import MemberRuns, finetune_members
+from tl_kit.api.records import SeriesRecords, read_config
+from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
+from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.training.checkpoint import FOLDS, MEMBERS, META
+from tl_kit.training.lock import FolderLock
+
+__all__ = ["resume"]
+
+
+def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
+    """Go on with the run, the cross-validation or the members in ``folder``.
+
+    The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
+    same number of threads. A run that had saved nothing yet starts over. None for one that is finished. Raises
+    CheckpointError for a folder without a run, one that another process works on, or one whose states are damaged;
+    DataError where the images are others now.
+    """
+    folder = Path(folder)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--resume: goes on in one process alone; start it without accelerate or torchrun")
+    if (folder / FOLDS).is_file():
+        reporter.message(f"{folder}: all folds are finished; there is nothing to resume")
+        return None
+    if (folder / MEMBERS).is_file():
+        reporter.message(f"{folder}: all members are finished; there is nothing to resume")
+        return None
+    if (records := SeriesRecords(folder, "folds")).began():
+        config, folds, _ = records.read()
+        return cross_validate(config, folds=folds, reporter=reporter, unfinished=records)
+    if (records := SeriesRecords(folder, "members")).began():
+        config, members, content = records.read()
+        return finetune_members(
+            config, members=members, vary=content.get("vary", ""), reporter=reporter, unfinished=records
+        )
+    return _resume_run(folder, reporter)
+
+
+def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:
+    if _is_over(folder, reporter):
+        return None
+    lock = FolderLock(folder)
+    try:
+        if _is_over(folder, reporter):  # since we looked
+            return None
+        config = read_config(read_run(folder).get("config"), folder / META)
+        unfinished = open_unfinished(folder, lock, reporter)
+        if unfinished.state is None:
+            reporter.message(f"{folder}: nothing had been saved yet; the run starts over")
+        return finetune_on(None, config, reporter=reporter, unfinished=unfinished).result
+    finally:
+        lock.release()
+
+
+def _is_over(folder: Path, reporter: Reporter) -> bool:
+    status = read_run(folder).get("status")
+    if status == "failed":
+        raise CheckpointError(f"{folder}: the run failed, and would fail again; start a new one with a lower --lr")
+    if status not in UNFINISHED:
+        reporter.message(f"{folder}: the run is finished; there is nothing to resume")
+    return status not in UNFINISHED

@@ -1,0 +1,141 @@
+"""Saving a run's state as it trains, and taking up a fit from it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from tl_kit import stopping
+from tl_kit.api.run import Run
+from tl_kit.api.settings import Settings
+from tl_kit.errors import CheckpointError, DataError
+from tl_kit.training.checkpoint import is_checkpoint
+from tl_kit.training.journal import Journal
+from tl_kit.training.loop import FitResult, Progress, Task
+from tl_kit.training.states import StateFolder
+
+__all__ = ["Saver", "changing_names", "saved_history", "saved_settings", "take_up"]
+
+_SETTINGS = ("epochs", "batch_size", "patience", "lr")
+
+
+def changing_names(run: Run) -> frozenset[str]:
+    """The tensors that the run may change: the parameters that train, now or in a later epoch, and all buffers."""
+    return run.trainable(sys.maxsize) | {name for name, _ in run.model.named_buffers()}
+
+
+class Saver:
+    """Saves the run's parts and the fit's result, called wherever the fit can be taken up again.
+
+    It does so when it is time, and when a request to stop is waiting. Of a disk that is full it warns once, and
+    training goes on; the next time it tries again. Time is the monotonic clock's.
+    """
+
+    def __init__(self, run: Run, settings: Settings) -> None:
+        self.run = run
+        self.states = StateFolder(run.folder)
+        self.settings = {name: getattr(settings, name) for name in _SETTINGS}
+        self._active = run.writes and run.config.save.every > 0 and run.accelerator.num_processes == 1
+        self._due = time.monotonic() + run.config.save.every
+        self._warned = False
+
+    def __call__(self, result: FitResult) -> None:
+        if self._active and (time.monotonic() >= self._due or self._asked()):
+            self._save(result)
+
+    def _asked(self) -> bool:
+        """Ctrl-C leaves nothing behind where there was nothing before it."""
+        stop = stopping.waiting()
+        if isinstance(stop, KeyboardInterrupt):
+            return is_checkpoint(self.run.folder) or bool(self.states)
+        return stop is not None
+
+    def _save(self, result: FitResult) -> None:
+        run, started = self.run, time.monotonic()
+        tree = {
+            "content": run.manifest.content_hash(),
+            "settings": self.settings,
+            "result": asdict(result),
+            "parts": {name: part.state() for name, part in run.parts.items()},
+        }
+        try:
+            self.states.save(tree)
+        except CheckpointError as error:
+            if not run.folder.is_dir():
+                raise
+            if not self._warned:
+                run.reporter.message(f"the run's state is not saved: {error}; training goes on")
+            self._warned = True
+        ended, limits = time.monotonic(), run.config.save
+        self._due = ended + max(limits.every, (ended - started) * (1 / limits.most_share - 1))
+
+
+def saved_settings(run: Run) -> dict[str, Any]:
+    """What the settings were resolved to when the run began; empty where it begins now."""
+    return dict(_saved(run, "settings"))
+
+
+def saved_history(run: Run) -> list[dict[str, float]]:
+    """The rows of the epochs that were over when the state was saved; empty where the run begins now."""
+    return list(_saved(run, "result").get("history", ()))
+
+
+def take_up(run: Run, task: Task) -> FitResult | None:
+    """Make task and run what they were when their state was saved; None where the run begins now.
+
+    Every phase up to that epoch is gone through, without training. Raises DataError where other images could be decoded
+    then, and CheckpointError for a state that does not fit the run.
+    """
+    if not _saved(run, "parts"):
+        return None
+    assert run.unfinished is not None
+    assert run.unfinished.state is not None
+    if run.unfinished.state.get("content") != run.manifest.content_hash():
+        raise DataError(f"{run.config.data}: other images can be decoded now than when the run began; start a new run")
+    with _fitting(run):
+        result = _result(_saved(run, "result"))
+    if task.phase is not None:
+        for epoch in range(min(result.epochs + 1, task.epochs)):
+            task.phase(epoch)
+    with _fitting(run):
+        _load_parts(run, _saved(run, "parts"))
+    journal = Journal(run.folder if run.writes else None)
+    for row in result.history:
+        journal.write(**row)
+    run.reporter.message(f"taken up in epoch {result.epochs + 1}, after {result.progress.steps} of its steps")
+    return result
+
+
+def _saved(run: Run, name: str) -> Mapping[str, Any]:
+    state = run.unfinished.state if run.unfinished is not None else None
+    found = {} if state is None else state.get(name)
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{run.folder}: its saved state has no {name}; remove it, and --resume starts over")
+    return found
+
+
+@contextmanager
+def _fitting(run: Run) -> Iterator[None]:
+    """Whatever does not fit, in one line: a state is a file, and may be anything."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{run.folder}: its saved state does not fit the run ({reason}); start a new run"
+        ) from error
+
+
+def _result(saved: Mapping[str, Any]) -> FitResult:
+    return FitResult(**{**saved, "progress": Progress(**saved["progress"])})
+
+
+def _load_parts(run: Run, saved: Mapping[str, Any]) -> None:
+    if saved.keys() != run.parts.keys():
+        raise ValueError(f"it has {', '.join(sorted(saved))}, not {', '.join(sorted(run.parts))}")
+    for name, part in run.parts.items():
+        part.load_state(saved[name])

@@ -1,0 +1,68 @@
+"""What can be wrong with a data set, by name, and what a user does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from tl_kit.data.manifest import Sample
+
+__all__ = ["BLOCKING", "REMEDIES", "SEVERITIES", "Finding", "Severity", "of_sets"]
+
+Severity: TypeAlias = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+BLOCKING = ("class-missing", "group-leak", "label-conflict", "split-leak")
+"""Names of the errors that ``--allow`` lifts. The one other error is ``unusable``: there is nothing to train on."""
+
+_ALIKE = "prepare the images of all classes alike (one size, one format, one place), or do not trust the accuracy"
+_REMOVE = "remove one of each, or keep them on one side: --group-pattern, or a group column in a CSV"
+REMEDIES = {
+    "border-shortcut": "if the border is no part of what the classes are, crop it, or do not trust the accuracy",
+    "class-missing": "add images of the class to that split, or take the class out",
+    "duplicate": "nothing need be done; remove the copies to save time",
+    "excluded": "repair or remove them",
+    "exif-shortcut": _ALIKE,
+    "few-images": "add images, or merge classes",
+    "file-shortcut": _ALIKE,
+    "group-leak": "give every image of a group the same split, or leave the splits to tl-kit",
+    "imbalance": "nothing need be done: --balance and --select answer to it; more images of the rare class are better",
+    "label-conflict": "look at them, and keep each under its right label only",
+    "near-duplicate": "nothing need be done; remove the copies to save time",
+    "near-empty": "look at them, and remove those that show nothing",
+    "near-label-conflict": "look at them, and correct the wrong labels",
+    "near-split-leak": _REMOVE,
+    "note": "",
+    "size-shortcut": _ALIKE,
+    "small-image": "replace them by larger ones if there are any",
+    "split-leak": "remove all but one of each",
+    "unusable": "follow what it says: no training is possible before",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong ("error" stops training), suspicious ("warning") or worth knowing ("info").
+
+    ``code`` is its name, a key of :data:`REMEDIES`; ``sets`` says which of the ``paths`` belong together.
+    """
+
+    severity: Severity
+    code: str
+    message: str
+    paths: tuple[Path, ...] = ()
+    sets: tuple[tuple[Path, ...], ...] = ()
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; empty for a mere note."""
+        return REMEDIES[self.code]
+
+
+def of_sets(severity: Severity, code: str, text: str, sets: Iterable[Iterable[Sample]]) -> list[Finding]:
+    """No finding without sets; else one, whose ``{}`` in ``text`` is the number of images in all of them."""
+    paths = tuple(tuple(sample.path for sample in members) for members in sets)
+    flat = tuple(path for members in paths for path in members)
+    return [Finding(severity, code, text.format(f"{len(flat):,}"), flat, paths)] if flat else []

@@ -1,0 +1,82 @@
+"""Files that somebody else wrote: read within bounds, never executed, never followed out of their folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NoReturn
+
+from tl_kit.config import TrustConfig
+from tl_kit.errors import TlKitError
+
+__all__ = ["check_inside", "is_plain_relative", "plain_number", "read_json"]
+
+
+def read_json(
+    path: Path, *, error: type[TlKitError], limit: int = TrustConfig.json_bytes, folder: Path | None = None
+) -> dict[str, Any]:
+    """The JSON object in a file of at most ``limit`` bytes, in UTF-8.
+
+    Raises ``error``, in one line that names the file, for anything else: JSON of absurd depth, numbers that are none
+    (NaN, Infinity), a key that stands twice; and where ``folder`` is given, a link that leads out of it.
+    """
+    if folder is not None:
+        check_inside(path, folder, error=error)
+    try:
+        with path.open("rb") as file:
+            text = file.read(limit + 1)
+    except (OSError, ValueError) as failure:
+        raise error(f"{path}: cannot be read ({getattr(failure, 'strerror', None) or failure})") from failure
+    if len(text) > limit:
+        raise error(f"{path}: larger than {limit:,} bytes, so it is no file of this kind")
+    try:
+        content = json.loads(text.decode("utf-8"), parse_constant=_no_number, object_pairs_hook=_unique)
+    except RecursionError as failure:
+        raise error(f"{path}: cannot be read as JSON (nested too deeply)") from failure
+    except (ValueError, MemoryError) as failure:
+        raise error(f"{path}: cannot be read as JSON ({failure})") from failure
+    if not isinstance(content, dict):
+        raise error(f"{path}: holds no JSON object")
+    return content
+
+
+def check_inside(path: Path, folder: Path, *, error: type[TlKitError]) -> None:
+    """Raises ``error`` where links lead from ``path`` out of ``folder``.
+
+    The links of the Hugging Face cache, from ``snapshots/REVISION`` to ``blobs`` of the same repository, are none.
+    """
+    try:
+        root, real = folder.resolve(), path.resolve()
+    except (OSError, ValueError, RuntimeError) as failure:  # a loop of links, a NUL
+        raise error(f"{path}: cannot be resolved ({failure})") from failure
+    roots = [root]
+    if root.parent.name == "snapshots":
+        roots.append(root.parent.parent / "blobs")
+    if not any(real.is_relative_to(each) for each in roots):
+        raise error(f"{path}: a link that leads out of its folder, to {real}; copy the file itself there")
+
+
+def is_plain_relative(name: str) -> bool:
+    """Whether a name from a file stays below the folder to which it is relative, on every system."""
+    if not name or "\0" in name:
+        return False
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    return not (posix.is_absolute() or windows.drive or windows.root or ".." in posix.parts or ".." in windows.parts)
+
+
+def plain_number(value: object, low: float, high: float) -> bool:
+    """Whether a value from JSON is a number within bounds; ``true`` is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:60]!r} stands twice")
+    return found
