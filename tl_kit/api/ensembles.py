@@ -174,7 +174,7 @@ def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
         if not is_ensemble(path):
             members.append(load_checkpoint(path, mapped=True))
             continue
-        inner = load(path)
+        inner = load(path, mc_dropout=0)
         members.extend(inner.members)
         if inner.rule != FittedRule():
             reporter.message(

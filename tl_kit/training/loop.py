@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ class Task:
     ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
 
     ``weigh(labels)`` is how much these labels count in the mean that ``objective`` is, their number unless it weights
-    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out it shrinks, for good.
+    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out
+    it shrinks, for good.
 
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
@@ -102,6 +104,15 @@ class Parts:
     """The most images of one forward and backward pass; None: all of a batch."""
 
     rows: int | None = None
+
+    def state(self) -> int | None:
+        """For a run that is taken up again: sums in other parts are rounded otherwise."""
+        return self.rows
+
+    def load_state(self, state: Any) -> None:
+        if state is not None and (not isinstance(state, int) or state < 1):
+            raise ValueError(f"parts of {state!r} images")
+        self.rows = state
 
 
 @dataclass

@@ -32,6 +32,7 @@ def pack(tree: object) -> tuple[object, dict[str, Tensor]]:
 def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
     if isinstance(value, Tensor):
         order = _order(value)
+        name = f"{len(tensors)}: {name}"  # of its own, whatever the keys are
         tensors[name] = value.detach().permute(order).cpu().contiguous()
         return {"tensor": [name, order]}
     if isinstance(value, Mapping):
