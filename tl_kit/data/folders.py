@@ -133,5 +133,5 @@ def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], lis
             is_folder = stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir()
             (folders if is_folder else files).append(path)
         except OSError as error:
-            exclusions.append(Exclusion(path, _NO_TARGET.get(error.errno, f"cannot be read: {error.strerror}")))
+            exclusions.append(Exclusion(path, _NO_TARGET.get(error.errno or 0, f"cannot be read: {error.strerror}")))
     return folders, files
