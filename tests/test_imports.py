@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
-BASE |= {"runtime", "stopping", "untrusted"}
+BASE |= {"forward", "memory", "runtime", "stopping", "untrusted"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -27,11 +27,13 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(PARTS, BASE),
     "": {"api", "config", "errors", "_process", "_version"},
     "_process": {"config"},
-    "measurement": {"config", "errors", "runtime"},
+    "measurement": {"config", "errors", "memory", "runtime"},
     "metrics": {"errors"},
     "runtime": {"config", "errors"},
     "untrusted": {"config", "errors"},
-    **{name: set() for name in ("_version", "config", "display", "errors", "precision", "reporting", "stopping")},
+    "forward": {"errors", "memory", "reporting"},
+    **{name: set() for name in ("_version", "config", "display", "errors", "memory")},
+    **{name: set() for name in ("precision", "reporting", "stopping")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 

@@ -26,11 +26,13 @@ __all__ = [
     "FinetuneConfig",
     "FoldsConfig",
     "HeadConfig",
+    "LeftOutConfig",
     "LikenessConfig",
     "LoopConfig",
     "McDropoutConfig",
     "MembersConfig",
     "ModelsConfig",
+    "NanAnswer",
     "OptimizerDefaults",
     "Options",
     "PredictConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "ProcessConfig",
     "RangeTestConfig",
     "RegularizationConfig",
+    "RollbackConfig",
     "RuleFitConfig",
     "RuntimeConfig",
     "SaveConfig",
@@ -54,6 +57,7 @@ __all__ = [
 
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
+NanAnswer: TypeAlias = Literal["stop", "rollback"]
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
 Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
@@ -75,13 +79,20 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+    """Images of more pixels are refused: 5 to 25 bytes each must fit into memory while it is decoded, once a thread.
 
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
     """
 
     max_pixels: int = 2**27
     max_scans: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutConfig:
+    """How many files that a command leaves out are shown, a line each; the doctor lists all."""
+
+    shown: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +180,15 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreConfig:
-    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed."""
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed.
+
+    Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
+    machine, less than that share of what was free), half of the images are given up.
+    """
 
     memory_share: float = 0.3
+    reserve: int = 500_000_000
+    check_seconds: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,6 +434,14 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RollbackConfig:
+    """``--on-nan rollback``: at most so often, each time at ``factor`` of the rate that it had before."""
+
+    most: int = 3
+    factor: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class DistillConfig:
     """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
 
@@ -444,7 +469,7 @@ class FinetuneConfig:
     ``late`` that of the last epochs of which one is.
 
     ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
-    split-leak.
+    split-leak. ``strict``: a file that cannot be used is an error, instead of being left out.
     """
 
     model: str
@@ -481,7 +506,11 @@ class FinetuneConfig:
     snapshots: int | None = None
     late: int | None = None
     plot: bool = False
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
     save: SaveConfig = SaveConfig()
+    on_nan: NanAnswer = "stop"
+    rollback: RollbackConfig = RollbackConfig()
     distill: DistillConfig | None = None
     runtime: RuntimeConfig = RuntimeConfig()
     store: StoreConfig = StoreConfig()
@@ -541,7 +570,7 @@ class EnsembleConfig:
     ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
     so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
     averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
-    that decoded images may take in both.
+    that decoded images may take in both. ``strict`` as for ``FinetuneConfig``.
     """
 
     checkpoints: tuple[Path, ...]
@@ -559,6 +588,8 @@ class EnsembleConfig:
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
     mc_dropout: int = 0
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
 

@@ -10,7 +10,9 @@
     ├── WeightsError            pretrained weights cannot be had, or do not fit
     ├── CheckpointError         a checkpoint or ensemble folder is missing, foreign or broken
     │   └── MemberError         members of an ensemble do not belong together
-    ├── TrainingError           the loss is no longer finite, or there is nothing to train
+    ├── TrainingError           training cannot go on, or there is nothing to train
+    │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
+    ├── ResourceError           the machine's memory is not enough
     └── AuditError              a tensor that the policy freezes changed (a defect of ours)
 """
 
@@ -23,7 +25,9 @@ __all__ = [
     "DataError",
     "ImageError",
     "MemberError",
+    "NonFiniteError",
     "PolicyError",
+    "ResourceError",
     "TlKitError",
     "TrainingError",
     "WeightsError",
@@ -64,6 +68,14 @@ class MemberError(CheckpointError):
 
 class TrainingError(TlKitError):
     """Training cannot go on, or cannot start."""
+
+
+class NonFiniteError(TrainingError):
+    """A loss, a weight or an output is not finite."""
+
+
+class ResourceError(TlKitError):
+    """The machine has too little memory for this."""
 
 
 class AuditError(TlKitError):

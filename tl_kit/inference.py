@@ -6,7 +6,7 @@ come through here, with the same decoder, the same evaluation transform and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +19,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tl_kit import metrics
-from tl_kit.config import CropConfig
+from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.crops import crop_views, decode_side
 from tl_kit.data.decode import decode
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
-from tl_kit.errors import ImageError
+from tl_kit.errors import ImageError, NonFiniteError
+from tl_kit.forward import forward_rows
+from tl_kit.memory import trim_memory
 from tl_kit.precision import full_precision
-from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import Runtime, decode_pool, trim_memory
+from tl_kit.reporting import SILENT, Reporter, tell
+from tl_kit.runtime import Runtime, decode_pool
 from tl_kit.zoo.dropout import McDropout, image_keys
 from tl_kit.zoo.heads import classifier_names
 
@@ -39,7 +41,6 @@ __all__ = [
     "Scorer",
     "Source",
     "StoreReader",
-    "forward_rows",
     "model_context",
     "run_models",
     "run_probabilities",
@@ -90,6 +91,7 @@ class FileReader:
     sources: Sequence[Source]
     preprocessings: Sequence[Preprocessing]
     crops: CropConfig = CropConfig()
+    limits: DecodeConfig = DecodeConfig()
     failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -115,10 +117,12 @@ class FileReader:
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
                 if side not in decoded:
-                    decoded[side] = decode(source, min_side=side)
+                    decoded[side] = decode(source, min_side=side, config=self.limits)
                 views[p] = crop_views(decoded[side], p, self.crops)
         except ImageError as error:
             return error
+        except MemoryError:
+            return ImageError("too large: not enough memory for it")
         return views
 
     def _pixels(self, row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
@@ -191,9 +195,12 @@ def run_probabilities(
     """Probabilities (n, ..., classes) of every pass: each view's softmax in float64, averaged over an image's views.
 
     Several passes take turns, each on so many decoded images as ``pixel_bytes`` hold, but at least one batch.
+    Raises NonFiniteError for outputs that are not finite.
     """
     found: list[list[NDArray[np.float64]]] = [[] for _ in passes]
     for index, output in _run(passes, reader, reporter, pixel_bytes):
+        if not bool(torch.isfinite(output).all()):
+            raise NonFiniteError("a model's outputs are not finite, in fp32 either")
         views = metrics.softmax(output.numpy())
         found[index].append(views.reshape(-1, reader.views, *views.shape[1:]).mean(axis=1))
     return [np.concatenate(rows) if rows else np.empty((0, 0)) for rows in found]
@@ -217,6 +224,7 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
                 trim_memory()
             for batch in chunk:
                 yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
+                tell(reporter)
                 reporter.advance(images * (turn + 1) // turns - images * turn // turns)
                 turn += 1
             if several:
@@ -245,14 +253,3 @@ def model_context(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[Non
     heads = [model.get_submodule(name) for model in models for name in classifier_names(model)]
     with runtime.inference(), full_precision(heads, runtime.device):
         yield
-
-
-def forward_rows(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """The model's output for a batch (n, ...), n > 0; a batch of one is run as two.
-
-    On a CPU, torch multiplies a single row by other kernels than several rows, with other rounding: an image on its own
-    would get other digits than the same image among others.
-    """
-    if len(images) > 1:
-        return model(images)
-    return model(torch.cat([images, images]))[:1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 
 from tl_kit.config import RuntimeConfig
+from tl_kit.memory import is_out_of_memory
 from tl_kit.runtime import PRECISIONS, Runtime, available_cores, detect, keep_memory
 
 __all__ = ["Decision", "choose_precision", "peak_memory", "runtime_report", "user_cache"]
@@ -109,11 +111,20 @@ def runtime_report() -> list[str]:
 def _measure(model: nn.Module, input_size: Sequence[int], runtime: Runtime) -> dict[str, float]:
     """The best of a few forward passes in each precision, taken in turn: noise only ever slows one down."""
     model = runtime.place(model).eval()
-    images = runtime.batch(torch.zeros((2, *input_size)))
+    images = runtime.batch(_noise(2, input_size))
     first = {precision: _seconds(model, images, replace(runtime, precision=precision)) for precision in PRECISIONS}
     if min(first.values()) > _SLOW * len(images):
         return {precision: len(images) / seconds for precision, seconds in first.items()}
-    images = runtime.batch(torch.zeros((_IMAGES, *input_size)))
+    try:
+        return _measure_many(model, input_size, runtime)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return {precision: len(images) / seconds for precision, seconds in first.items()}
+
+
+def _measure_many(model: nn.Module, input_size: Sequence[int], runtime: Runtime) -> dict[str, float]:
+    images = runtime.batch(_noise(_IMAGES, input_size))
     best = dict.fromkeys(PRECISIONS, float("inf"))
     for repeat in range(_REPEATS):
         for precision in PRECISIONS:
@@ -123,11 +134,18 @@ def _measure(model: nn.Module, input_size: Sequence[int], runtime: Runtime) -> d
     return {precision: _IMAGES / seconds for precision, seconds in best.items()}
 
 
+def _noise(images: int, input_size: Sequence[int]) -> torch.Tensor:
+    """Normalised pixels of no picture, the same every time."""
+    return torch.randn((images, *input_size), generator=torch.Generator().manual_seed(0))
+
+
 def _seconds(model: nn.Module, images: torch.Tensor, runtime: Runtime) -> float:
     with runtime.inference():
         started = time.perf_counter()
-        model(images).float().sum().item()
-    return time.perf_counter() - started
+        total = model(images).float().sum().item()
+    seconds = time.perf_counter() - started
+    # low precision that overflows is no choice, however fast
+    return seconds if math.isfinite(total) or runtime.precision == "fp32" else math.inf
 
 
 def _device_name(device: torch.device) -> str:

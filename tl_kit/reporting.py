@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["SILENT", "Reporter"]
+__all__ = ["SILENT", "Reporter", "note", "tell"]
 
 
 class Reporter(Protocol):
@@ -39,3 +40,23 @@ class _Silent:
 
 
 SILENT: Reporter = _Silent()
+
+
+class _Notes(threading.local):
+    def __init__(self) -> None:
+        self.lines: dict[str, None] = {}
+
+
+_NOTES = _Notes()
+
+
+def note(text: str) -> None:
+    """A line for the user from where no Reporter is at hand; whoever has one passes it on with :func:`tell`."""
+    _NOTES.lines[text] = None
+
+
+def tell(reporter: Reporter) -> None:
+    """Pass on what was noted in this thread since the last time, each line once."""
+    for line in _NOTES.lines:
+        reporter.message(line)
+    _NOTES.lines.clear()

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -30,16 +29,13 @@ __all__ = [
     "available_cores",
     "decode_pool",
     "detect",
-    "free_memory",
     "keep_memory",
     "prepare_process",
-    "trim_memory",
 ]
 
 PRECISIONS = ("fp32", "bf16")
 
-_CGROUP = Path("/sys/fs/cgroup")
-_CPU_LIMIT = _CGROUP / "cpu.max"
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 # mallopt(3), from malloc.h
 _M_TRIM_THRESHOLD = -1
@@ -60,18 +56,6 @@ def keep_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
-def trim_memory() -> bool:
-    """Give free memory back to the kernel all the same; True where some was.
-
-    Blocks that are kept fit the network that used them: with a second one, holes between them add up. Takes
-    about 0.05 seconds, and what is needed again is zeroed again.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return bool(trim(0)) if trim is not None else False
-
-
 @lru_cache(maxsize=1)
 def prepare_process() -> None:
     """Settings that hold for the whole process; safe to call more than once.
@@ -90,16 +74,6 @@ def available_cores() -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return cores
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: the machine's, or less where a container (cgroup v2) bounds them."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = int((_CGROUP / "memory.max").read_text())  # "max" where there is none
-        return min(free, max(0, limit - int((_CGROUP / "memory.current").read_text())))
-    except (OSError, ValueError):
-        return free
 
 
 @lru_cache(maxsize=1)

@@ -78,6 +78,7 @@ def test_debug_shows_the_traceback_and_the_line(story: Story) -> None:
         (TlKitError("a [red]b[/red] \x1b[2J\nc"), r"error: a [red]b[/red] \x1b[2J\nc", 2),
         (ValueError("first\nsecond"), "internal error: ValueError: first; run again with --debug and report it", 1),
         (RuntimeError(), "internal error: RuntimeError; run again with --debug and report it", 1),
+        (MemoryError(), "error: memory ran out: choose a smaller --batch-size, --img-size or model", 2),
         (OSError(errno.ENOSPC, "No space left on device", "x.bin"), "error: x.bin: No space left on device", 2),
         (KeyboardInterrupt(), "interrupted", 130),
         (KeyboardInterrupt("the best is in ckpts/a-1"), "interrupted: the best is in ckpts/a-1", 130),

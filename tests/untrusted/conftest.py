@@ -73,7 +73,7 @@ def write_checkpoint(folder: Path, name: str = "test_resnet", classes: tuple[str
 
 
 @pytest.fixture(scope="module")
-def _originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("originals")
     members = [write_checkpoint(root / name) for name in ("a", "b")]
     (root / "both").mkdir()
@@ -83,18 +83,18 @@ def _originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def checkpoint(_originals: Path, tmp_path: Path) -> Path:
+def checkpoint(original_folders: Path, tmp_path: Path) -> Path:
     """A sound checkpoint of a tiny network, to be spoilt."""
-    return Path(shutil.copytree(_originals / "a", tmp_path / "checkpoint"))
+    return Path(shutil.copytree(original_folders / "a", tmp_path / "checkpoint"))
 
 
 @pytest.fixture
-def ensemble(_originals: Path, tmp_path: Path) -> Path:
+def ensemble(original_folders: Path, tmp_path: Path) -> Path:
     """A sound ensemble of two, to be spoilt."""
-    return Path(shutil.copytree(_originals / "both", tmp_path / "ensemble"))
+    return Path(shutil.copytree(original_folders / "both", tmp_path / "ensemble"))
 
 
 @pytest.fixture(scope="module")
-def images(_originals: Path) -> Path:
+def images(original_folders: Path) -> Path:
     """Class folders."""
-    return _originals / "images"
+    return original_folders / "images"

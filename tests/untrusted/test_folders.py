@@ -114,7 +114,7 @@ def test_addresses_and_files_in_a_card_are_not_followed(
     change(checkpoint / "config.json", edit)
     done = tlkit("predict", checkpoint, images / "red")
     assert done.code == 0, done.err
-    model, report = build_model(f"local-dir:{checkpoint}", 3, seed=0)
+    _, report = build_model(f"local-dir:{checkpoint}", 3, seed=0)
     assert report.source == f"local file {checkpoint / 'model.safetensors'}"
     build_model(f"local-dir:{checkpoint}", 3, weights="none", seed=0)
     assert not any("passwd" in path for path in watch.opened)
@@ -147,6 +147,8 @@ METAS: dict[str, tuple[Change, str]] = {
     "split is text": (top(config={"split": "x"}), "config.split"),
     "a share of text": (top(config={"split": {"val_fraction": "x"}}), "config.split.val_fraction"),
     "a share above all": (top(config={"split": {"val_fraction": 7}}), "config.split.val_fraction"),
+    "a group pattern that is a list": (top(config={"split": {"group_pattern": ["a"]}}), "config.split.group_pattern"),
+    "a group pattern without end": (top(config={"split": {"group_pattern": "(a+)+$"}}), "config.split.group_pattern"),
     "a negative seed": (top(config={"split": {"split_seed": -1}}), "config.split.split_seed"),
     "root with a NUL": (top(data={"root": "/data\0x", "content": "a"}), "data.root"),
     "root is a number": (top(data={"root": 5}), "data.root"),

@@ -108,8 +108,7 @@ def test_a_header_that_passes_is_one_that_the_library_reads(data: st.DataObject,
     path.write_bytes(bytes(content[: data.draw(st.sampled_from([len(content), len(content) - 1, 40]))]))
     try:
         entries = read_header(path, error=WeightsError)
-    except WeightsError as error:
-        assert "\n" not in str(error)
+    except WeightsError:
         return
     loaded = safetensors.torch.load_file(path)
     assert {n: tuple(t.shape) for n, t in loaded.items()} == {n: e.shape for n, e in entries.items()}

@@ -16,8 +16,8 @@ from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.ensembling.ordering import stratified_folds
 from tl_kit.inference import FileReader
+from tl_kit.memory import free_memory
 from tl_kit.reporting import Reporter
-from tl_kit.runtime import free_memory
 from tl_kit.training.checkpoint import WEIGHTS
 from tl_kit.zoo.files import sha256
 

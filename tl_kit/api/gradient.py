@@ -22,8 +22,9 @@ from tl_kit.api.unfreezing import Unfreezing
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.modes import set_train_mode
 from tl_kit.freezing.policies import HEAD_FIRST
-from tl_kit.training.loop import FitResult, Task, fit
+from tl_kit.training.loop import FitResult, Task
 from tl_kit.training.range_test import range_test
+from tl_kit.training.rollback import fit_again
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["fit_by_gradient"]
@@ -71,7 +72,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         audit=audit,
         phases=phases.ended,
         status=status,
-        settings={**settings.to_dict(), "views": views},
+        settings={**settings.to_dict(), "views": views, **_rollbacks(run)},
         error=error,
         waypoints=waypoints,
         swa=swa,
@@ -81,11 +82,17 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
 def _fit(run: Run, task: Task, keeper: BestKeeper, start: FitResult) -> tuple[FitResult, str | None]:
     """What the loop did; an error after the first state that was kept ends the run, and is told at its end."""
     try:
-        return fit(task, run.accelerator, reporter=run.reporter, start=start), None
+        rollback = run.rollback
+        return fit_again(task, run.accelerator, rollback=rollback, start=start, reporter=run.reporter), None
     except TrainingError as failure:
         if not keeper.best:
             raise
         return keeper.result(), str(failure)
+
+
+def _rollbacks(run: Run) -> dict[str, object]:
+    """What the run's record says of the times that it went back to a good state."""
+    return {"rollbacks": run.rollback.events} if run.rollback is not None and run.rollback.events else {}
 
 
 def _first_state(run: Run, source: Source, keeper: BestKeeper) -> FitResult:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from tl_kit.config import MembersConfig
 from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.ensembling.sharing import Layers, SharedNetwork, entered, groups, layers, share, structure
-from tl_kit.inference import Scorer, forward_rows, model_context
+from tl_kit.forward import forward_rows
+from tl_kit.inference import Scorer, model_context
 from tl_kit.runtime import Runtime
 from tl_kit.training.checkpoint import Checkpoint, map_weights
 

@@ -15,8 +15,9 @@ from tl_kit.api.reuse import EVAL, Reuse, pixels_of, row_name, stage_store
 from tl_kit.api.run import Run, labels_of
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import normalize
+from tl_kit.forward import forward_rows
 from tl_kit.freezing.facts import StageProbe
-from tl_kit.inference import forward_rows, model_context
+from tl_kit.inference import model_context
 from tl_kit.training.stages import probe_stages, stage_features, stage_names
 
 __all__ = ["HEAD_INPUT", "run_probes"]
@@ -71,7 +72,7 @@ def _pass(run: Run, reuse: Reuse, names: list[str], samples: list[Sample]) -> tu
     pooled, inputs = [], []
     with model_context([run.model], run.runtime):
         for batch in _batches(run, samples):
-            rows, found = stage_features(run.model, names, batch, call=partial(forward_rows, reuse.trunk))
+            rows, found = stage_features(run.model, names, batch, call=partial(forward_rows, reuse.trunk, whole=True))
             pooled.append(torch.cat([found[name] for name in names], dim=1).cpu())
             inputs.append(rows.cpu())
     return torch.cat(pooled), torch.cat(inputs)

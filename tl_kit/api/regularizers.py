@@ -17,13 +17,22 @@ from tl_kit.optimization.dropconnect import apply_dropconnect
 from tl_kit.optimization.groups import no_weight_decay
 from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
 from tl_kit.training.averaging import WeightAverage
-from tl_kit.training.balance import class_weights, weighted_cross_entropy
+from tl_kit.training.balance import class_weights, total_weight, weighted_cross_entropy
 from tl_kit.training.batches import balanced_batches
 from tl_kit.training.distillation import distillation_loss
 from tl_kit.training.loop import Indices
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = ["Objective", "check_drop_path", "class_order", "drop_connect", "objective", "penalty", "weight_average"]
+__all__ = [
+    "Objective",
+    "check_drop_path",
+    "class_order",
+    "drop_connect",
+    "label_weight",
+    "objective",
+    "penalty",
+    "weight_average",
+]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,13 +47,28 @@ def objective(run: Run) -> Objective:
 
 def _on_labels(run: Run) -> Objective:
     """Cross-entropy, with label smoothing (Szegedy et al. 2016) and balanced weights where the run has them."""
-    smoothing = run.config.regularization.label_smoothing
-    if run.balance.method == "loss":
-        found = class_weights(labels_of(run.manifest.split("train")), len(run.manifest.classes))
-        if (found != 1).any():  # even classes: nothing is to be balanced, and the sums need not be rounded otherwise
-            weights = torch.from_numpy(found).float().to(run.runtime.device)
-            return partial(weighted_cross_entropy, weights=weights, label_smoothing=smoothing)
+    smoothing, weights = run.config.regularization.label_smoothing, _balancing(run)
+    if weights is not None:
+        return partial(weighted_cross_entropy, weights=weights, label_smoothing=smoothing)
     return partial(functional.cross_entropy, label_smoothing=smoothing)
+
+
+def label_weight(run: Run) -> Callable[[Tensor], float] | None:
+    """How much labels count in the mean that the run's objective is; None where it is of two means that differ."""
+    weights = _balancing(run)
+    if weights is None:
+        return len
+    return None if run.config.distill is not None else partial(total_weight, weights=weights)
+
+
+def _balancing(run: Run) -> Tensor | None:
+    """The weight of each class, where the run has a balanced loss and the classes are uneven."""
+    if run.balance.method != "loss":
+        return None
+    found = class_weights(labels_of(run.manifest.split("train")), len(run.manifest.classes))
+    if (found == 1).all():  # nothing is to be balanced, and the sums need not be rounded otherwise
+        return None
+    return torch.from_numpy(found).float().to(run.runtime.device)
 
 
 def class_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]] | None:

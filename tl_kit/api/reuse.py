@@ -25,9 +25,12 @@ from tl_kit.config import CacheConfig
 from tl_kit.data.augmentation import TrainTransform, augment
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import normalize
+from tl_kit.forward import forward_rows
 from tl_kit.freezing.audit import frozen_tensors
-from tl_kit.inference import forward_rows, model_context
+from tl_kit.inference import model_context
 from tl_kit.measurement import user_cache
+from tl_kit.memory import is_out_of_memory, release_memory
+from tl_kit.reporting import tell
 from tl_kit.training.features import FeatureStore
 from tl_kit.training.files import write_atomically
 from tl_kit.training.trunk import Tail, Trunk, find_cut, prove_cut
@@ -93,6 +96,7 @@ class Reuse:
             for start in range(0, len(samples), size):
                 rows = self.rows(samples[start : start + size]).to(self.run.runtime.device)
                 found.append(forward_rows(self.tail, rows).float().cpu())
+        tell(self.run.reporter)
         return torch.cat(found) if found else torch.empty(0)
 
     def _missing(self, split: str, view: str) -> list[Sample]:
@@ -105,6 +109,7 @@ class Reuse:
             part = samples[start : start + size]
             images = normalize(run.runtime.batch(pixels_of(run, part, view)), run.preprocessing)
             yield forward_rows(self.trunk, images).cpu()
+            tell(run.reporter)
             run.reporter.advance(len(part))
 
 
@@ -239,7 +244,18 @@ def _known_proof(store: FeatureStore, image_shape: tuple[int, ...]) -> _Proof | 
 
 
 def _prove(run: Run, cut: str, store: FeatureStore) -> _Proof | None:
-    samples = run.manifest.split("train")[:_PROOF_IMAGES]
+    for images in (_PROOF_IMAGES, 2):
+        try:
+            return _prove_on(run, cut, store, images)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or images == 2:
+                raise
+        release_memory()
+    return None
+
+
+def _prove_on(run: Run, cut: str, store: FeatureStore, count: int) -> _Proof | None:
+    samples = run.manifest.split("train")[:count]
     gone = run.decode(samples, crop=True, show=False)
     pixels = run.store.get([sample for sample in samples if sample.digest not in gone], crop=True)
     if not pixels:

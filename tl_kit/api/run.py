@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_kit.api.balance import Balance
+from tl_kit.api.left_out import tell_left_out
 from tl_kit.api.unfinished import Unfinished
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.cache import PixelStore
@@ -23,8 +24,9 @@ from tl_kit.data.transforms import Preprocessing
 from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import Policy, parameter_groups
 from tl_kit.measurement import Decision
-from tl_kit.reporting import Reporter
+from tl_kit.reporting import Reporter, tell
 from tl_kit.runtime import Runtime
+from tl_kit.training.rollback import Rollback
 from tl_kit.training.stateful import Stateful
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport
@@ -92,6 +94,7 @@ class Run:
     balance: Balance
     decision: Decision | None = None
     dry: bool = False
+    rollback: Rollback | None = None
     content: str | None = None
     unfinished: Unfinished | None = None
     soft_targets: Mapping[str, Tensor] | None = None
@@ -108,14 +111,14 @@ class Run:
             self.reporter.start("decode", len(samples))
         with self.clock("data"):
             failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance if show else None)
+        tell(self.reporter)
         paths = {exclusion.path: exclusion.reason for exclusion in failures}
         reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
         found = {s.path: reasons[s.digest] for s in self.manifest.samples if s.digest in reasons}
         broken = [Exclusion(path, reason) for path, reason in found.items()]
         if broken:
             self.manifest = self.manifest.without(broken)
-            for exclusion in broken:
-                self.reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+            tell_left_out(broken, self.config.data, self.reporter)
             check_trainable(self.manifest)
         return frozenset(reasons)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,20 @@ from torch import Tensor, nn
 from tl_kit import metrics
 from tl_kit.api.compilation import compile_now
 from tl_kit.api.keeper import BestKeeper
-from tl_kit.api.regularizers import class_order, objective, penalty, weight_average
+from tl_kit.api.regularizers import class_order, label_weight, objective, penalty, weight_average
 from tl_kit.api.run import Run, labels_of
 from tl_kit.api.saving import Saver, changing_names
 from tl_kit.api.settings import Settings
 from tl_kit.api.sources import Source
-from tl_kit.errors import TrainingError
+from tl_kit.errors import NonFiniteError
 from tl_kit.freezing.modes import set_train_mode
 from tl_kit.optimization.groups import param_groups
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.journal import Journal
-from tl_kit.training.loop import Indices, Task
+from tl_kit.training.loop import FitResult, Indices, Parts, Task
+from tl_kit.training.rollback import Rollback
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
 
 __all__ = ["agreed_scores", "build_task", "groups_of", "noted"]
@@ -39,12 +41,14 @@ def build_task(
     on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
     module: nn.Module = source.module
     optimizer = _new_optimizer(run, settings)
-    average = None
+    average, parts = None, Parts()
     if prepare:
         average = weight_average(run)
         module = compile_now(run, module)
         module, optimizer = run.accelerator.prepare(module, optimizer)
         _register(run, optimizer, average, keeper)
+        run.parts["images of a pass"] = parts
+        run.rollback = _rollback(run)
     journal = Journal(run.folder if run.writes else None)
     return Task(
         model=module,
@@ -58,20 +62,22 @@ def build_task(
         order=class_order(run, settings.batch_size),
         select=settings.select,
         objective=objective(run),
+        weigh=label_weight(run),
+        parts=parts,
         penalty=penalty(run),
         after_step=average.update if average else None,
         averaged=average.in_place if average else nullcontext,
         second_order=second_order,
-        precision=run.runtime.training,
+        precision=lambda: run.runtime.training(),
         prefetch=on_gpu,
         batch=noted(run, source),
         evaluate=lambda: agreed_scores(run, source),
         multiplier=settings.schedule_over(len(run.manifest.split("train"))),
-        set_rate=set_lr,
+        set_rate=run.rollback.set_rate if run.rollback is not None and prepare else set_lr,
         set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size, batchnorm=settings.batchnorm),
         on_best=keeper,
         on_epoch=lambda row: journal.write(**row),
-        on_step=Saver(run, settings) if prepare else None,
+        on_step=_on_step(run, Saver(run, settings)) if prepare else None,
     )
 
 
@@ -84,6 +90,34 @@ def _register(run: Run, optimizer: torch.optim.Optimizer, average: WeightAverage
     run.parts["random"] = RandomState(run.runtime.device)
     if average is not None:
         run.parts["average"] = TensorState(average.module, names)
+
+
+def _rollback(run: Run) -> Rollback | None:
+    """Where the run may go back to a good state: it asks for that, or trains in a precision that may be too low."""
+    low = run.runtime.train_precision == "bf16"
+    if run.config.on_nan != "rollback" and not low:
+        return None
+
+    def widen() -> bool:
+        before, run.runtime = run.runtime, replace(run.runtime, train_precision="fp32")
+        return before.train_precision != "fp32"
+
+    found = Rollback(run.parts, halve=run.config.on_nan == "rollback", widen=widen, config=run.config.rollback)
+    run.parts["rollback"] = found
+    return found
+
+
+def _on_step(run: Run, save: Saver) -> Callable[[FitResult], None]:
+    """Keep a good state first: a saved one holds it."""
+    rollback = run.rollback
+    if rollback is None:
+        return save
+
+    def on_step(result: FitResult) -> None:
+        rollback.on_step(result)
+        save(result)
+
+    return on_step
 
 
 def noted(run: Run, source: Source) -> Callable[[Indices, int], tuple[Tensor, Tensor]]:
@@ -129,7 +163,9 @@ def agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
     answer = [_scores(run, source)]
     broadcast_object_list(answer)
     if answer[0] is None:
-        raise TrainingError("the model's outputs are no longer finite: try a lower --lr; the best epoch so far is kept")
+        raise NonFiniteError(
+            "the model's outputs are not finite: try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
+        )
     return answer[0]
 
 

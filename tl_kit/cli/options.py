@@ -14,7 +14,9 @@ from tl_kit.config import (
     BalanceMethod,
     CropConfig,
     LoopConfig,
+    NanAnswer,
     OptimizerDefaults,
+    RollbackConfig,
     SaveConfig,
     ScheduleDefaults,
     Selection,
@@ -64,11 +66,13 @@ __all__ = [
     "Late",
     "LayerDecay",
     "Lr",
+    "MaxPixels",
     "McDropout",
     "Members",
     "Mixup",
     "Model",
     "ModelToTrain",
+    "OnNan",
     "Opt",
     "Optimizer",
     "Out",
@@ -88,6 +92,7 @@ __all__ = [
     "Snapshots",
     "Split",
     "SplitSeed",
+    "Strict",
     "Swa",
     "Top",
     "Vary",
@@ -124,7 +129,9 @@ Checkpoint = Annotated[
 Checkpoints = Annotated[
     list[Path], typer.Argument(metavar="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
 ]
-Images = Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files, or folders of them.")]
+Images = Annotated[  # what cannot be read gets its row, and does not end the command
+    list[Path], typer.Argument(metavar="PATH", help="Image files, folders of them, or wildcards.", readable=False)
+]
 Pattern = Annotated[
     str | None,
     typer.Argument(metavar="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),
@@ -330,6 +337,14 @@ Resume = Annotated[
         "--resume", metavar="RUN", help="Go on with the run in this folder, which ended early; takes no other option."
     ),
 ]
+OnNan = Annotated[
+    NanAnswer,
+    typer.Option(
+        "--on-nan",
+        help="Where a loss or a weight is not finite: stop with the best epoch, or go back to the last good state at "
+        f"{RollbackConfig.factor:g} of the rate, at most {RollbackConfig.most} times.",
+    ),
+]
 SaveEvery = Annotated[
     str | None,
     typer.Option(
@@ -386,6 +401,10 @@ Distill = Annotated[
 Calibrate = Annotated[
     bool,
     typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on val, where it lowers the NLL out of fold."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error, and not left out.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", help="Larger images are refused, before they fill the memory.")
 ]
 Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]

@@ -50,6 +50,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"interrupted: {error}" if error.args else "interrupted", INTERRUPTED
     if isinstance(error, StoppedError):
         return "terminated" if error.code == TERMINATED else "interrupted", error.code
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        return "error: memory ran out: choose a smaller --batch-size, --img-size or model", USER_ERROR
     if isinstance(error, OSError) and error.strerror:  # a full disk, a missing permission
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"error: {where}{error.strerror}", USER_ERROR

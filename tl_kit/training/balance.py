@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["class_weights", "image_weights", "weighted_cross_entropy"]
+__all__ = ["class_weights", "image_weights", "total_weight", "weighted_cross_entropy"]
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -30,6 +30,12 @@ def image_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
 
     weights: NDArray[np.float64] = compute_sample_weight("balanced", labels)
     return weights
+
+
+def total_weight(labels: Tensor, *, weights: Tensor) -> float:
+    """Σ_i w_i, by which ``weighted_cross_entropy`` divides; labels are indices (n,) or probabilities (n, k)."""
+    shares = labels if labels.is_floating_point() else functional.one_hot(labels, len(weights)).to(weights.dtype)
+    return float((shares * weights).sum())
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, *, weights: Tensor, label_smoothing: float = 0.0) -> Tensor:

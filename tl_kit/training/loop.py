@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +15,17 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tl_kit import stopping
-from tl_kit.errors import TrainingError
-from tl_kit.reporting import SILENT, Reporter
+from tl_kit.errors import NonFiniteError
+from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.training.batches import even_batches
+from tl_kit.training.parts import ADVICE, step_gradient
 
 __all__ = [
     "FitResult",
     "Indices",
+    "Parts",
     "Progress",
     "Task",
     "better",
@@ -60,6 +61,10 @@ class Task:
 
     ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
 
+    ``weigh(labels)`` is how much these labels count in the mean that ``objective`` is, their number unless it weights
+    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out
+    it shrinks, for good.
+
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.
     """
@@ -83,6 +88,8 @@ class Task:
     select: str = "accuracy"
     objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
     penalty: Callable[[], Tensor] | None = None
+    weigh: Callable[[Tensor], float] | None = len
+    parts: Parts = field(default_factory=lambda: Parts())
     after_step: Callable[[int], None] | None = None
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
     phase: Callable[[int], Task] | None = None
@@ -90,6 +97,22 @@ class Task:
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
+
+
+@dataclass
+class Parts:
+    """The most images of one forward and backward pass; None: all of a batch."""
+
+    rows: int | None = None
+
+    def state(self) -> int | None:
+        """For a run that is taken up again: sums in other parts are rounded otherwise."""
+        return self.rows
+
+    def load_state(self, state: Any) -> None:
+        if state is not None and (not isinstance(state, int) or state < 1):
+            raise ValueError(f"parts of {state!r} images")
+        self.rows = state
 
 
 @dataclass
@@ -121,8 +144,8 @@ def fit(
 
     ``start`` is where a fit stood that is taken up again; or it says how good the weights are before the first epoch,
     where they are worth keeping. Requests to stop (``tl_kit.stopping``) wait for the end of a step.
-    Raises TrainingError at the first loss that is not finite. Whatever ends the fit, the best state so far has been
-    handed to ``on_best``.
+    Raises NonFiniteError at the first loss that is not finite, and at the end of an epoch for weights that are not.
+    Whatever ends the fit, the best state so far has been handed to ``on_best``.
     """
     result = start or FitResult()
     phase = task.phase
@@ -134,7 +157,7 @@ def fit(
                 with _saved_if_stopped(task, result), stopping.allowed():
                     task = phase(epoch) if phase is not None else task
                 row = run_epoch(task, accelerator, result, reporter=reporter)
-                _end_epoch(task, result, row)
+                _end_epoch(task, accelerator, result, row)
                 reporter.epoch(result.history[-1])
                 _step_done(task, result)
     except KeyboardInterrupt:
@@ -142,8 +165,9 @@ def fit(
     return result
 
 
-def _end_epoch(task: Task, result: FitResult, row: dict[str, float]) -> None:
+def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dict[str, float]) -> None:
     """Validate, keep the weights if they are the best so far, and note the row."""
+    _check_weights(task, accelerator)
     with _saved_if_stopped(task, result), task.averaged():
         with stopping.allowed():
             scores = task.evaluate()
@@ -197,6 +221,7 @@ def run_epoch(
         step = epoch * len(batches) + done.steps
         task.set_rate(task.optimizer, task.multiplier(step, history))
         loss = train_step(task, accelerator, inputs, labels, step=step)
+        tell(reporter)
         if task.after_step is not None:
             task.after_step(step + 1)
         done.steps += 1
@@ -235,22 +260,11 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
 
 
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    """Forward, loss, backward, update; returns the loss. Raises TrainingError if it is not finite."""
-    with task.precision(), _attention(task.second_order):
-        logits = task.model(inputs)
-    loss = task.objective(logits.float(), labels)
-    value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
-    if not math.isfinite(value):
-        raise TrainingError(f"the loss is {value} at step {step + 1}: try a lower --lr; the best epoch so far is kept")
-    if task.penalty is not None:
-        loss = loss + task.penalty()
-    if task.second_order:
-        parameters = _trainable(task.optimizer)
-        gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-    else:
-        accelerator.backward(loss)
+    """Forward, loss, backward, update; returns the loss. Raises NonFiniteError if it is not finite.
+
+    Raises ResourceError where memory runs out, in however many parts the batch is taken (``training.parts``).
+    """
+    value = step_gradient(task, accelerator, inputs, labels, step=step)
     if task.clip_norm > 0:
         accelerator.clip_grad_norm_(_trainable(task.optimizer), task.clip_norm)
     task.optimizer.step()
@@ -258,9 +272,17 @@ def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Ten
     return value
 
 
-def _attention(second_order: bool) -> AbstractContextManager[None]:
-    """Fused attention has no second derivative; written out, it has."""
-    return sdpa_kernel(SDPBackend.MATH) if second_order else nullcontext()
+def _check_weights(task: Task, accelerator: Accelerator) -> None:
+    """Raises NonFiniteError, in all processes, where one's parameters or buffers are not finite.
+
+    The last step of an epoch may spoil them after a finite loss; one that is kept as the best would be no model.
+    """
+    tensors = {n: t for n, t in task.model.state_dict().items() if t.is_floating_point()}
+    good = torch.stack([torch.isfinite(tensor).all() for tensor in tensors.values()])
+    if float(accelerator.reduce(good.all().float(), reduction="mean")) == 1.0:
+        return
+    broken = next((n for n, fine in zip(tensors, good.tolist(), strict=True) if not fine), "of another process")
+    raise NonFiniteError(f"the weights {broken} are not finite at the end of an epoch: {ADVICE}")
 
 
 def share_of(indices: Indices, accelerator: Accelerator) -> Indices:

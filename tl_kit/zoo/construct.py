@@ -14,7 +14,7 @@ from timm.models import _builder
 from torch import nn
 
 from tl_kit.errors import ConfigError
-from tl_kit.runtime import free_memory
+from tl_kit.memory import free_memory
 from tl_kit.zoo.heads import classifier_names
 from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
 from tl_kit.zoo.outline import outline

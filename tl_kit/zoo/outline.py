@@ -59,11 +59,12 @@ def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Out
         if forward:
             _try_forward(model)
     everything = [*model.parameters(), *model.buffers()]
-    return Outline(tensors, sum(tensor.nbytes for tensor in everything), int(model.num_classes))
+    outputs: Any = model.num_classes
+    return Outline(tensors, sum(tensor.nbytes for tensor in everything), int(outputs))
 
 
 def _try_forward(model: nn.Module) -> None:
-    """Raise where the model cannot take such images. A recurrent network is left out: on this device its steps run one by one, in Python."""
+    """Raise where the model cannot take such images. Recurrent ones are left out: their steps run in Python here."""
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return
     size = resolve_model_data_config(model)["input_size"]  # type: ignore[no-untyped-call]
