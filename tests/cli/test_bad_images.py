@@ -233,7 +233,7 @@ def test_nothing_but_bad_images(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "data" / name).mkdir(parents=True)
         for kind in (*BROKEN, *ENTRIES):
             plant(tmp_path / "data" / name, kind)
-    for command in (("finetune", MODEL, *HEAD), ("evaluate", folder / "ckpt")):
+    for command in (("finetune", MODEL, *HEAD, "--out", tmp_path / "run"), ("evaluate", folder / "ckpt")):
         done = tlkit(*command, "--data", tmp_path / "data")
         assert done.code == 2
         assert done.err.splitlines()[-1].startswith(f"error: {tmp_path / 'data'}: ")

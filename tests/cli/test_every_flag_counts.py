@@ -72,6 +72,7 @@ OTHER_EFFECTS = {
     "allow",
     "strict",
     "max_pixels",
+    "on_nan",
     "save_every",
     "resume",
 }
