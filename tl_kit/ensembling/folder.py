@@ -12,10 +12,11 @@ from tl_kit.config import CropConfig
 from tl_kit.data.crops import check_crops
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.errors import CheckpointError, ConfigError
-from tl_kit.training.checkpoint import CONFIG, META, WEIGHTS
+from tl_kit.training.checkpoint import META, WEIGHTS
 from tl_kit.training.files import write_json
 from tl_kit.training.meta import check_classes, check_format
 from tl_kit.untrusted import check_inside, is_plain_relative, read_json
+from tl_kit.zoo.cards import CONFIG
 
 __all__ = ["PICTURE", "EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
 

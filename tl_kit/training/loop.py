@@ -61,7 +61,8 @@ class Task:
     ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
 
     ``weigh(labels)`` is how much these labels count in the mean that ``objective`` is, their number unless it weights
-    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out it shrinks, for good.
+    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out
+    it shrinks, for good.
 
     ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
     one is trained on: right where the device is not the CPU that prepares it.

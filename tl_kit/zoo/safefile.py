@@ -113,12 +113,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(name: str, value: object, first: int) -> Entry:
-    shape, place, kind = (
-        (value.get(key) for key in ("shape", "data_offsets", "dtype"))
-        if isinstance(value, dict)
-        else (None, None, None)
-    )
+def _entry(name: str, value: Any, first: int) -> Entry:
+    value = value if isinstance(value, dict) else {}
+    shape, place, kind = value.get("shape"), value.get("data_offsets"), value.get("dtype")
     if not _counts(shape) or not _counts(place) or len(place) != 2:
         raise ValueError(f"{name[:80]} has no shape or place in its header")
     if not isinstance(kind, str) or kind not in _TYPES:
