@@ -73,7 +73,6 @@ OTHER_EFFECTS = {
     "allow",
     "strict",
     "max_pixels",
-    "on_nan",
     "save_every",
     "resume",
 }
