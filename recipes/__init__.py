@@ -2,6 +2,7 @@
 
 from recipes.average_ensemble import average_ensemble
 from recipes.deep_ensemble import deep_ensemble
+from recipes.distill import distill
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
@@ -16,6 +17,7 @@ from recipes.snapshot_ensemble import snapshot_ensemble
 __all__ = [
     "average_ensemble",
     "deep_ensemble",
+    "distill",
     "finetune_last_layers",
     "full_finetune",
     "gradual_unfreezing",

@@ -10,6 +10,7 @@ import pytest
 from recipes import (
     average_ensemble,
     deep_ensemble,
+    distill,
     finetune_last_layers,
     full_finetune,
     gradual_unfreezing,
@@ -17,6 +18,7 @@ from recipes import (
     kfold_ensemble,
     linear_probe,
     lp_ft,
+    mc_dropout,
     polyak_average,
     snapshot_ensemble,
 )
@@ -117,6 +119,22 @@ def test_a_polyak_average_is_another_model_than_the_last_step(data: Path, tmp_pa
     assert averaged.val is not None
     assert usual.val is not None
     assert averaged.val["nll"] != usual.val["nll"]
+
+
+def test_dropout_at_test_time_is_scored_beside_the_model_as_it_is(data: Path, tmp_path: Path) -> None:
+    plain, dropped = mc_dropout(LITE0, data, passes=5, policy="last:1", out=tmp_path / "run")
+    assert (plain.mc_dropout, dropped.mc_dropout) == (0, 5)
+    assert plain.images == dropped.images
+    assert plain.metrics["nll"] != dropped.metrics["nll"]
+
+
+def test_a_student_is_compared_with_its_teacher(data: Path, tmp_path: Path) -> None:
+    teacher = linear_probe(LITE0, data, out=tmp_path / "teacher")
+    result = distill(teacher.checkpoint, LITE0, data, policy="last:1", out=tmp_path / "student")
+    assert result.comparison is not None
+    assert teacher.test is not None
+    assert result.comparison["teacher"]["accuracy"] == teacher.test["accuracy"]
+    assert result.comparison["best_member"] is None, "the teacher is one model"
 
 
 def test_a_new_head_on_pretrained_layers_starts_at_zero_under_full(data: Path, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def find_shortcuts(
     if len(set(y[kept].tolist())) < 2:
         return
     for kind in KINDS:
-        columns = list(zip(*(getattr(traits[index], kind) for index in kept), strict=True))
+        columns = list(zip(*(getattr(traits[index], kind) for index in kept.tolist()), strict=True))
         values = np.column_stack([_numbers(column) for column in columns])
         if (values == values[0]).all():
             continue

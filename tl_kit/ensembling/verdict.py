@@ -69,21 +69,26 @@ def _derived(receipt: Receipt) -> str:
         for ingredient in made["ingredients"]
         if ingredient["weight"]
     ]
-    return f"{made['rule']}: one model, {' + '.join(parts)}. {_statistics(made)}".strip()
+    statistics = "" if made["batchnorm"] is None else f", BatchNorm statistics {made['batchnorm']}"
+    return f"{made['rule']}: one model, {' + '.join(parts)}{statistics}. {_statistics(made)}".strip()
 
 
 def _statistics(made: dict[str, Any]) -> str:
-    """The best average with either kind of BatchNorm statistics, and the best member; empty without averages."""
+    """What was taken, the best average with either kind of BatchNorm statistics, and the best member, in figures."""
     best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
     for line in made["tried"]:
-        kind = "alone" if 1.0 in line["weights"] else line["batchnorm"] or "average"
-        rank = {"alone": (-line["accuracy"], line["nll"])}.get(kind, (line["nll"],))
+        average = 1.0 not in line["weights"]
+        kind = (line["batchnorm"] or "average") if average else "alone"
+        rank = (line["nll"],) if average else (-line["accuracy"], line["nll"])
         if kind not in best or rank < best[kind][0]:
             best[kind] = rank, line
+        if average and line["chosen"]:
+            best["taken"] = rank, line
     names = {
-        "average": "averaged",
-        "as averaged": "BatchNorm statistics as averaged",
-        "re-estimated": "re-estimated",
+        "taken": "this model",
+        "average": "best average",
+        "as averaged": "best average with statistics as averaged",
+        "re-estimated": "with re-estimated ones",
         "alone": "best member",
     }
     lines = {names[kind]: best[kind][1] for kind in names if kind in best}
