@@ -149,13 +149,30 @@ def test_every_byte_that_is_damaged_and_every_torn_file_is_found(tmp_path: Path)
         folder.load()
 
 
-def test_a_number_is_not_used_again_after_a_damaged_state(tmp_path: Path) -> None:
+def test_a_damaged_state_does_not_stand_among_the_last_two(tmp_path: Path) -> None:
+    """Else the next one that is torn would be the second of two."""
     folder = StateFolder(tmp_path)
-    folder.save({"number": 1})
-    (tmp_path / "state" / "state-000001.json").unlink()
-    folder.save({"number": 2})
-    assert (tmp_path / "state" / "state-000002.json").exists()
-    assert folder.load()[0] == {"number": 2}
+    for number in (1, 2, 3):
+        folder.save({"number": number})
+        newest = max((tmp_path / "state").glob("*.safetensors"))
+        if number > 1:
+            newest.write_bytes(newest.read_bytes()[:-1])
+            assert folder.load(drop=True)[0] == {"number": 1}
+            assert len(list((tmp_path / "state").iterdir())) == 2
+
+
+def test_a_state_that_was_not_written_to_its_end_was_none(tmp_path: Path) -> None:
+    """Killed between its two files, also while the first state of all was written."""
+    folder = StateFolder(tmp_path)
+    for before in ([], [{"number": 1}]):
+        for tree in before:
+            folder.save(tree)
+        folder.save({"number": 2})
+        max((tmp_path / "state").glob("*.json")).unlink()
+        (tmp_path / "state" / ".state-000003.safetensors.77.tmp").touch()
+        assert folder.load() == ((before or [None])[-1], [])
+        folder.clean()
+        assert len(list((tmp_path / "state").iterdir())) == 2 * len(before)
 
 
 def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:
