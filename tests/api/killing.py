@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ import pytest
 from tl_kit import SaveConfig
 from tl_kit.api import saving
 
-__all__ = ["EVERY_STEP", "KilledError", "Killer", "assert_the_same", "digest", "killing", "meta", "rows"]
+__all__ = [
+    "EVERY_STEP",
+    "KilledError",
+    "Killer",
+    "assert_the_same",
+    "digest",
+    "killing",
+    "killing_before_operation",
+    "meta",
+    "rows",
+]
 
 EVERY_STEP = SaveConfig(every=1e-9, most_share=1.0)
 _TIMES = ("images_per_second", "data_wait")
@@ -59,6 +70,33 @@ def killing(killer: Killer) -> Iterator[None]:
             yield
         except KilledError:
             killer.restore()
+
+
+@contextmanager
+def killing_before_operation(at: int, out: Path, left: Path) -> Iterator[list[str]]:
+    """Kill before the n-th time that the block syncs, renames, removes or makes a file or a folder, or writes a text.
+
+    ``left`` becomes a copy of ``out`` as it is then. Gives the names of the operations that were begun.
+    """
+    begun: list[str] = []
+
+    def counted(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def before(*arguments: Any, **more: Any) -> Any:
+            begun.append(name)
+            if len(begun) == at:
+                patch.undo()
+                if out.exists():
+                    shutil.copytree(out, left)
+                raise KilledError
+            return operation(*arguments, **more)
+
+        return before
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((os, "fsync"), *((Path, n) for n in ("replace", "unlink", "mkdir", "write_text"))):
+            patch.setattr(owner, name, counted(name, getattr(owner, name)))
+        with suppress(KilledError):
+            yield begun
 
 
 def digest(folder: Path) -> str:

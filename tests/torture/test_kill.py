@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
+from tests.api.helpers import quick, write_images
+from tests.api.killing import EVERY_STEP, digest, killing_before_operation
 from tests.torture.chains import Chain
 from tests.torture.processes import NO_FORKS
 from tests.torture.table import record
+from tl_kit import resume
 
 COMMON = ("--img-size", 32, "--batch-size", 4, "--save-every", 0.01)
 DROPPED = ("--dropout=0.3", "--drop-connect=0.2", "--ema=0.9", "--mixup=0.4", "--cutmix=1", "--optimizer=adamw")
@@ -66,3 +69,27 @@ def test_the_newest_state_is_damaged_after_every_kill(tmp_path: Path) -> None:
 
     survived = run.whole() == run.killed(8, seed=2, then=damage)
     record("newest state torn or damaged", tries=len(damaged), survived=survived * len(damaged), lost=damaged)
+
+
+def test_killed_before_every_operation_on_a_file(tmp_path: Path) -> None:
+    """From the folder that is made to the states that are removed; within this process, so that none is missed."""
+    data = write_images(tmp_path / "images", images=9)
+    quick(data, tmp_path / "whole", save=EVERY_STEP)
+    tries, lost = 0, []
+    while True:
+        out, left = tmp_path / f"run-{tries}", tmp_path / f"left-{tries}"
+        with killing_before_operation(tries + 1, out, left) as begun:
+            quick(data, out, save=EVERY_STEP)
+        if len(begun) <= tries:
+            break
+        tries += 1
+        shutil.rmtree(out, ignore_errors=True)
+        if (left / "tlkit.json").exists():
+            left.rename(out)
+            resume(out)
+        else:
+            quick(data, out, save=EVERY_STEP)
+        if digest(out) != digest(tmp_path / "whole") or (out / "state").exists():
+            lost.append(f"{tries}: {begun[-1]}")
+        shutil.rmtree(out)
+    record("killed before a file operation", tries=tries, survived=tries - len(lost), lost=lost)

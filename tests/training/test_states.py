@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.api.killing import killing_before_operation
 from tl_kit.errors import CheckpointError
 from tl_kit.training import states
 from tl_kit.training.states import StateFolder, read_state, write_state
@@ -173,6 +175,36 @@ def test_a_state_that_was_not_written_to_its_end_was_none(tmp_path: Path) -> Non
         assert folder.load() == ((before or [None])[-1], [])
         folder.clean()
         assert len(list((tmp_path / "state").iterdir())) == 2 * len(before)
+
+
+def test_killed_before_any_operation_on_a_file_the_last_state_or_the_one_before_is_there(
+    tmp_path: Path,
+) -> None:
+    for at in range(1, 1000):
+        done = four_saves_killed_before(at, tmp_path / "run", tmp_path / f"left-{at}")
+        shutil.rmtree(tmp_path / "run")
+        if done == 4:
+            break
+        (tmp_path / f"left-{at}").mkdir(exist_ok=True)
+        folder = StateFolder(tmp_path / f"left-{at}")
+        folder.clean()
+        found, notes = folder.load(drop=True)
+        assert notes == []
+        assert (found or {"number": 0})["number"] in (done, done + 1)
+        folder.save({"number": 9})
+        assert folder.load() == ({"number": 9}, [])
+    assert at > 30, "four saves have many operations"
+
+
+def four_saves_killed_before(at: int, run: Path, left: Path) -> int:
+    """How many were done; ``left`` is what was on disk then."""
+    run.mkdir()
+    done = 0
+    with killing_before_operation(at, run, left):
+        for number in range(4):
+            StateFolder(run).save({"number": number + 1, "weight": torch.ones(number)})
+            done += 1
+    return done
 
 
 def test_nothing_in_a_state_is_executed(tmp_path: Path) -> None:

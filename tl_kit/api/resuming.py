@@ -13,7 +13,9 @@ from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import FOLDS, MEMBERS, META
+from tl_kit.training.files import remove_leftovers
 from tl_kit.training.lock import FolderLock
+from tl_kit.training.states import StateFolder
 
 __all__ = ["resume"]
 
@@ -47,11 +49,15 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
 
 
 def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:
-    if _is_over(folder, reporter):
+    if _is_over(folder) and not StateFolder(folder).folder.exists():
+        reporter.message(f"{folder}: the run is finished; there is nothing to resume")
         return None
     lock = FolderLock(folder)
     try:
-        if _is_over(folder, reporter):  # since we looked
+        if _is_over(folder):  # killed when all was done but this; or since we looked
+            StateFolder(folder).remove()
+            remove_leftovers(folder)
+            reporter.message(f"{folder}: the run is finished; there is nothing to resume")
             return None
         config = read_config(read_run(folder).get("config"), folder / META)
         unfinished = open_unfinished(folder, lock, reporter)
@@ -62,10 +68,8 @@ def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:
         lock.release()
 
 
-def _is_over(folder: Path, reporter: Reporter) -> bool:
+def _is_over(folder: Path) -> bool:
     status = read_run(folder).get("status")
     if status == "failed":
         raise CheckpointError(f"{folder}: the run failed, and would fail again; start a new one with a lower --lr")
-    if status not in UNFINISHED:
-        reporter.message(f"{folder}: the run is finished; there is nothing to resume")
     return status not in UNFINISHED
