@@ -46,7 +46,7 @@ def _divided(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         try:
             if most >= len(images):
                 return _two_at_least(model, images)
-            return torch.cat([_two_at_least(model, piece) for piece in images.split(most)])
+            return torch.cat([_two_at_least(model, piece) for piece in torch.split(images, most)])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -58,6 +58,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
 BY_SCORES = {"select"}
 # Tested below, or in other files: they change where and how something is shown, or what stops, and not the weights.
 OTHER_EFFECTS = {
+    "on_nan",
     "model",
     "data",
     "out",
@@ -70,6 +71,8 @@ OTHER_EFFECTS = {
     "members",
     "vary",
     "allow",
+    "strict",
+    "max_pixels",
     "save_every",
     "resume",
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_kit.api.evidence import Evidence, KeptReader
+from tl_kit.api.left_out import tell_left_out
 from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.data.augmentation import TrainTransform, augment
 from tl_kit.data.cache import PixelStore
@@ -114,8 +115,9 @@ class Mixtures:
     @cached_property
     def _val(self) -> KeptReader:
         paths = [sample.path for sample in self.evidence.val]
-        reader = FileReader(paths, [self.members[0].preprocessing], self.evidence.config.crops)
-        return KeptReader(reader, self.evidence.config.store)
+        config = self.evidence.config
+        reader = FileReader(paths, [self.members[0].preprocessing], config.crops, config.decode)
+        return KeptReader(reader, config.store)
 
     @cached_property
     def augment_name(self) -> str:
@@ -130,9 +132,10 @@ class Mixtures:
     def _train(self) -> tuple[PixelStore, list[Sample]]:
         """Decoded training images, as augmentation draws from them, and the samples that could be decoded."""
         evidence, samples = self.evidence, self.evidence.train[: self.images]
-        store = PixelStore(self.members[0].preprocessing, evidence.config.store)
+        store = PixelStore(self.members[0].preprocessing, evidence.config.store, limits=evidence.config.decode)
         evidence.reporter.start("decode", len(samples))
         failures = store.fill(samples, crop=not self._augment.active, on_image=evidence.reporter.advance)
+        tell_left_out(failures, evidence.manifest.root, evidence.reporter)
         broken = {exclusion.path for exclusion in failures}
         return store, [sample for sample in samples if sample.path not in broken]
 

@@ -11,7 +11,7 @@ from tl_kit.cli.fold_ensemble import is_of_folds, show_fold_scores
 from tl_kit.cli.session import session
 from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
-from tl_kit.config import EnsembleConfig
+from tl_kit.config import DecodeConfig, EnsembleConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import EnsembleResult
@@ -31,6 +31,8 @@ def ensemble(
     scales: options.Scales = None,
     mc_dropout: options.McDropout = None,
     distill: options.Distill = None,
+    strict: options.Strict = EnsembleConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -45,6 +47,8 @@ def ensemble(
             calibrate=calibrate,
             crops=chosen,
             mc_dropout=mc_dropout or EnsembleConfig.mc_dropout,
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
         )
         from tl_kit import api
 
@@ -57,7 +61,7 @@ def ensemble(
         if not json:
             _show(result, console)
         if distill is not None:
-            distill_and_show(result, distill, data, console, json=json)
+            distill_and_show(result, distill, config, console, json=json)
 
 
 def _show(result: EnsembleResult, console: Console) -> None:

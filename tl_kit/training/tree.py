@@ -60,7 +60,8 @@ def _order(tensor: Tensor) -> list[int]:
 
     The layout decides in which order a kernel goes through the numbers, and so how it rounds.
     """
-    order = sorted(range(tensor.ndim), key=lambda d: -tensor.stride(d))
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda d: -strides[d])
     return order if tensor.permute(order).is_contiguous() else list(range(tensor.ndim))
 
 
