@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint torture bench clean
 
 help:
 	@echo "make demo    fine-tune three small models on handwritten digits and combine them (no network after the install)"
 	@echo "make test    lint, types, tests"
+	@echo "make torture kills runs, fills disks, feeds broken and hostile files, and prints what survived (20 minutes at most)"
 	@echo "make bench   timings against peers, side by side: make bench DATA=folder with train/, val/ and test/ (half an hour)"
 	@echo "make clean   remove $(VENV), caches and what the demo wrote"
 
@@ -32,6 +33,9 @@ $(STAMP): pyproject.toml
 	@echo "installing into $(VENV) (once; torch is large)"
 	$(PIP) install --editable '.[dev,starter]'
 	@touch $(STAMP)
+
+torture: $(STAMP)
+	$(BIN)/python -m pytest -m torture tests/torture
 
 PEERS := .venv-peers
 

@@ -2,9 +2,11 @@
 
 from recipes.average_ensemble import average_ensemble
 from recipes.deep_ensemble import deep_ensemble
+from recipes.distill import distill
 from recipes.finetune_last_layers import finetune_last_layers
 from recipes.full_finetune import full_finetune
 from recipes.gradual_unfreezing import gradual_unfreezing
+from recipes.greedy_soup import greedy_soup
 from recipes.kfold_ensemble import kfold_ensemble
 from recipes.linear_probe import linear_probe
 from recipes.lp_ft import lp_ft
@@ -15,9 +17,11 @@ from recipes.snapshot_ensemble import snapshot_ensemble
 __all__ = [
     "average_ensemble",
     "deep_ensemble",
+    "distill",
     "finetune_last_layers",
     "full_finetune",
     "gradual_unfreezing",
+    "greedy_soup",
     "kfold_ensemble",
     "linear_probe",
     "lp_ft",

@@ -10,12 +10,15 @@ import pytest
 from recipes import (
     average_ensemble,
     deep_ensemble,
+    distill,
     finetune_last_layers,
     full_finetune,
     gradual_unfreezing,
+    greedy_soup,
     kfold_ensemble,
     linear_probe,
     lp_ft,
+    mc_dropout,
     polyak_average,
     snapshot_ensemble,
 )
@@ -76,6 +79,21 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
     assert result.receipt["gain"] is not None
 
 
+def test_a_greedy_soup_is_one_model_no_worse_than_its_best_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = greedy_soup(LITE0, data, runs=2, epochs=1, img_size=64)
+    assert len(list((Path(result.checkpoint) / "members").iterdir())) == 1
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", f"{LITE0}-2"]
+    made = result.receipt["derived"]
+    assert made is not None
+    losses = {line["chosen"]: line["nll"] for line in made["tried"]}
+    alone = [line["nll"] for line in made["tried"] if 1.0 in line["weights"]]
+    assert len(alone) == 2
+    assert losses[True] <= min(alone)
+
+
 def names(result: EnsembleResult) -> list[str]:
     return [Path(member["checkpoint"]).name for member in result.receipt["members"]]
 
@@ -101,6 +119,22 @@ def test_a_polyak_average_is_another_model_than_the_last_step(data: Path, tmp_pa
     assert averaged.val is not None
     assert usual.val is not None
     assert averaged.val["nll"] != usual.val["nll"]
+
+
+def test_dropout_at_test_time_is_scored_beside_the_model_as_it_is(data: Path, tmp_path: Path) -> None:
+    plain, dropped = mc_dropout(LITE0, data, passes=5, policy="last:1", out=tmp_path / "run")
+    assert (plain.mc_dropout, dropped.mc_dropout) == (0, 5)
+    assert plain.images == dropped.images
+    assert plain.metrics["nll"] != dropped.metrics["nll"]
+
+
+def test_a_student_is_compared_with_its_teacher(data: Path, tmp_path: Path) -> None:
+    teacher = linear_probe(LITE0, data, out=tmp_path / "teacher")
+    result = distill(teacher.checkpoint, LITE0, data, policy="last:1", out=tmp_path / "student")
+    assert result.comparison is not None
+    assert teacher.test is not None
+    assert result.comparison["teacher"]["accuracy"] == teacher.test["accuracy"]
+    assert result.comparison["best_member"] is None, "the teacher is one model"
 
 
 def test_a_new_head_on_pretrained_layers_starts_at_zero_under_full(data: Path, tmp_path: Path) -> None:

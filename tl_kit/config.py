@@ -26,6 +26,7 @@ __all__ = [
     "FinetuneConfig",
     "FoldsConfig",
     "HeadConfig",
+    "LeftOutConfig",
     "LikenessConfig",
     "LoopConfig",
     "McDropoutConfig",
@@ -78,13 +79,20 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig:
-    """Images of more pixels are refused: four bytes each must fit into memory, once a thread.
+    """Images of more pixels are refused: 5 to 25 bytes each must fit into memory while it is decoded, once a thread.
 
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
     """
 
     max_pixels: int = 2**27
     max_scans: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutConfig:
+    """How many files that a command leaves out are shown, a line each; the doctor lists all."""
+
+    shown: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -461,7 +469,7 @@ class FinetuneConfig:
     ``late`` that of the last epochs of which one is.
 
     ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
-    split-leak.
+    split-leak. ``strict``: a file that cannot be used is an error, instead of being left out.
     """
 
     model: str
@@ -498,6 +506,8 @@ class FinetuneConfig:
     snapshots: int | None = None
     late: int | None = None
     plot: bool = False
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
     save: SaveConfig = SaveConfig()
     on_nan: NanAnswer = "stop"
     rollback: RollbackConfig = RollbackConfig()
@@ -560,7 +570,7 @@ class EnsembleConfig:
     ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
     so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
     averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
-    that decoded images may take in both.
+    that decoded images may take in both. ``strict`` as for ``FinetuneConfig``.
     """
 
     checkpoints: tuple[Path, ...]
@@ -578,6 +588,8 @@ class EnsembleConfig:
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
     mc_dropout: int = 0
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tl_kit import metrics
-from tl_kit.config import CropConfig
+from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.crops import crop_views, decode_side
 from tl_kit.data.decode import decode
@@ -91,6 +91,7 @@ class FileReader:
     sources: Sequence[Source]
     preprocessings: Sequence[Preprocessing]
     crops: CropConfig = CropConfig()
+    limits: DecodeConfig = DecodeConfig()
     failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -116,7 +117,7 @@ class FileReader:
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
                 if side not in decoded:
-                    decoded[side] = decode(source, min_side=side)
+                    decoded[side] = decode(source, min_side=side, config=self.limits)
                 views[p] = crop_views(decoded[side], p, self.crops)
         except ImageError as error:
             return error

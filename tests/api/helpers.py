@@ -10,6 +10,7 @@ from PIL import Image
 
 from tl_kit import FinetuneConfig, FinetuneResult, finetune
 from tl_kit.config import LoopConfig, RuntimeConfig
+from tl_kit.reporting import SILENT
 
 MODEL = "test_resnet"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
@@ -61,4 +62,5 @@ def quick(data: Path, out: Path, **options: Any) -> FinetuneResult:
     settings |= options
     if settings["policy"] == "head" and settings["epochs"] is None and "loop" not in options:
         del settings["loop"]  # a loop's option would ask for a gradient method
-    return finetune(FinetuneConfig(data=data, out=out, **settings))
+    reporter = settings.pop("reporter", SILENT)
+    return finetune(FinetuneConfig(data=data, out=out, **settings), reporter=reporter)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from torch.nn import functional
 
 import tl_kit
 from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.killing import assert_the_same
 from tests.api.test_ensembles import reorder_classes
-from tests.api.test_resume import assert_the_same, kill, steps, train
+from tests.api.test_resume import kill, train
 from tests.cli.helpers import tlkit
 from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, LoopConfig, RegularizationConfig, distill
 from tl_kit.api.preparation import prepare
@@ -27,8 +27,6 @@ from tl_kit.api.teacher import TaughtSource, teach
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, MemberError
 from tl_kit.reporting import SILENT
-
-__all__ = ["steps"]  # the fixture
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +90,11 @@ def swapped(data: Path, out: Path) -> Path:
 
 def test_with_all_the_weight_on_it_a_wrong_teacher_is_believed(tmp_path: Path) -> None:
     """Validation, by which the best epoch is kept, has the labels that are to be learned."""
-    true = write_images(tmp_path / "true", images=30)
-    false = swapped(true, tmp_path / "false")
-    quick(false, tmp_path / "teacher", epochs=6)
+    true, fresh = write_images(tmp_path / "true", images=30), write_images(tmp_path / "fresh", images=10, seed=1)
+    quick(swapped(true, tmp_path / "false"), tmp_path / "teacher", epochs=6)
     files = sorted(true.rglob("*.png"))
     taught = [p.label for p in tl_kit.load(tmp_path / "teacher").predict(files)]
-    for weight, validation in ((0.0, true), (1.0, false)):
+    for weight, validation in ((0.0, fresh), (1.0, swapped(fresh, tmp_path / "false-fresh"))):
         data, out = tmp_path / f"data-{weight:g}", tmp_path / f"student-{weight:g}"
         shutil.copytree(true, data / "train")
         shutil.copytree(validation, data / "val")
@@ -224,12 +221,10 @@ def test_teachers_that_are_none_or_know_other_classes_are_refused(data: Path, te
         tl_kit.cross_validate(config(data, tmp_path / "run", teacher), folds=3)
 
 
-def test_killed_and_taken_up_again_it_ends_the_same(
-    data: Path, teacher: Path, tmp_path: Path, steps: list[Callable[[object], None]]
-) -> None:
+def test_killed_and_taken_up_again_it_ends_the_same(data: Path, teacher: Path, tmp_path: Path) -> None:
     options = {"distill": DistillConfig(teacher=teacher)}
     train(data, tmp_path / "whole", options)
-    assert kill(data, tmp_path / "killed", options, steps, at=4)
+    kill(data, tmp_path / "killed", options, at=4)
     assert tl_kit.resume(tmp_path / "killed") is not None
     assert_the_same(tmp_path / "killed", tmp_path / "whole")
 

@@ -243,7 +243,7 @@ def test_ctrl_c_keeps_the_finished_members_and_says_so(
     with pytest.raises(KeyboardInterrupt) as stop:
         finetune_members(settings(data, tmp_path / "run"), members=3)
     assert str(stop.value) == f"1 of 3 members are finished, in {tmp_path / 'run'}"
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["member-1"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["member-1", "state"]
     assert same(weights(tmp_path / "run" / "member-1"), weights(seeds.checkpoints[0]))
 
 
@@ -269,7 +269,8 @@ def test_an_error_in_a_later_member_keeps_the_finished_ones_and_says_so(
     listener = Listener()
     with pytest.raises(TrainingError, match="not finite"):
         finetune_members(settings(data, tmp_path / "run"), members=3, reporter=listener)
-    assert listener.messages[-1] == f"1 of 3 members are finished, in {tmp_path / 'run'}"
+    assert f"1 of 3 members are finished, in {tmp_path / 'run'}" in listener.messages
+    assert listener.messages[-1] == f"tlkit finetune --resume {tmp_path / 'run'} goes on from here"
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ OTHER_EFFECTS = {
     "members",
     "vary",
     "allow",
+    "strict",
+    "max_pixels",
     "save_every",
     "resume",
 }

@@ -14,7 +14,7 @@ from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
 from tl_kit.cli.finetune import finetune as finetune_command
 from tl_kit.cli.plan import plan as plan_command
-from tl_kit.config import CropConfig, DataConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
+from tl_kit.config import CropConfig, DataConfig, DecodeConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
 from tl_kit.errors import TlKitError
 
 
@@ -52,7 +52,7 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
     shared = ("--policy=last:3", "--epochs=7", "--batch-size=5", "--lr=3e-4", "--optimizer=lion", "--schedule=wsd")
     shared += ("--layer-decay=0.8", "--balance=loss", "--select=nll", "--augment=light", "--batchnorm=frozen")
     shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
-    shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+")
+    shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+", "--strict", "--max-pixels=1000000")
     for command in ("plan", "finetune"):
         tlkit(command, "resnet18", "--data", "imgs", *shared)
     assert calls[0] == calls[1]
@@ -80,6 +80,7 @@ def test_every_flag_of_plan_is_one_of_finetune_and_says_the_same(calls: Calls) -
         ("--seed", "4", "seed", 4),
         ("--split-seed", "9", "split", DataConfig(split_seed=9)),
         ("--out", "here", "out", Path("here")),
+        ("--max-pixels", "99", "decode", DecodeConfig(max_pixels=99)),
         ("--group-pattern", "^a", "split", DataConfig(group_pattern="^a")),
         ("--allow", "split-leak", "allow", ("split-leak",)),
     ],
@@ -92,6 +93,17 @@ def test_each_flag_of_finetune_sets_its_field(
     changed = {name: getattr(calls[0][0][0], name) for name in FinetuneConfig.__dataclass_fields__}
     assert changed.pop(field) == expected != getattr(default, field)
     assert all(value == getattr(default, name) for name, value in changed.items())
+
+
+def test_strictness_and_the_largest_image_of_every_command_that_decodes(calls: Calls) -> None:
+    flags, expected = ("--strict", "--max-pixels", 99), DecodeConfig(max_pixels=99)
+    for command in (("finetune", "m", "--data", "d"), ("plan", "m", "--data", "d"), ("ensemble", "a", "b")):
+        tlkit(*command, *flags)
+    assert [(call[0][0].strict, call[0][0].decode) for call in calls] == [(True, expected)] * 3
+    tlkit("evaluate", "a", "--data", "d", *flags)
+    tlkit("predict", "a", "z.png", *flags[1:])
+    assert [call[1].get("decode") for call in calls[3:]] == [expected] * 2
+    assert calls[3][1]["strict"] is True
 
 
 def test_folds_ask_for_cross_validation_of_the_same_run(calls: Calls) -> None:
@@ -121,13 +133,15 @@ def test_ensemble_flags(calls: Calls) -> None:
 def test_evaluate_flags(calls: Calls) -> None:
     tlkit("evaluate", "a", "--data", "imgs")
     tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
-    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, "crops": None, "mc_dropout": None})
-    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", "crops": None, "mc_dropout": None})
+    usual = {"crops": None, "mc_dropout": None, "strict": False, "decode": DecodeConfig()}
+    assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, **usual})
+    assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", **usual})
 
 
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
-    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), {"crops": None, "mc_dropout": None})
+    options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig()}
+    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), options)
 
 
 def test_passes_with_dropout_of_the_commands_that_predict(calls: Calls) -> None:

@@ -20,7 +20,7 @@ def test_finetune_json(story: Story) -> None:
     result = story.second.json
     assert set(result) == {
         *("checkpoint", "model", "policy", "classes", "trainable_parameters", "epochs"),
-        *("val", "test", "seconds", "audit", "status", "snapshots", "swa"),
+        *("val", "test", "seconds", "audit", "status", "snapshots", "swa", "left_out"),
     }
     assert result["classes"] == list(story.classes)
     assert (result["model"], result["policy"], result["epochs"], result["status"]) == (
@@ -62,7 +62,8 @@ def test_evaluate_repeats_the_run_s_own_scores(story: Story) -> None:
 
 def test_evaluate_json(story: Story) -> None:
     result = tlkit("evaluate", story.checkpoint, "--data", story.data, "--split", "all", "--json").json
-    assert set(result) == {"split", "images", "crops", "scales", "mc_dropout", "metrics", "per_class", "confusion"}
+    names = {"split", "images", "crops", "scales", "mc_dropout", "metrics", "per_class", "confusion", "left_out"}
+    assert set(result) == names
     assert result["images"] == 30
     assert list(result["per_class"]) == list(story.classes)
     assert all(set(row) == {"precision", "recall", "f1", "support"} for row in result["per_class"].values())

@@ -1,7 +1,7 @@
 """Files that have gone wrong, one maker a kind: what lies in real folders, and what is put there on purpose.
 
-``GOOD`` are odd but sound: an image must come out. ``BROKEN`` must be refused, with a reason that has the words given.
-``ENTRIES`` are what a folder may hold besides ordinary files.
+``GOOD`` are odd but sound: an image must come out. ``BROKEN`` must be refused, with a reason that has the words given,
+and so must ``ENTRIES``: what a folder may hold besides ordinary files. ``ODD_NAMES`` are names of sound images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.data.images import encoded, huge_bmp, noise, png, ycck_jpeg
 
-__all__ = ["BROKEN", "ENTRIES", "GOOD", "ODD_NAMES", "make_entry", "png_chunks"]
+__all__ = ["BROKEN", "ENTRIES", "GOOD", "KINDS", "ODD_NAMES", "many_scans", "plant", "png_chunks", "reason_of"]
 
 SIDE = 40
 
@@ -45,11 +45,17 @@ def _bomb_png() -> bytes:
     return png_chunks(_header(30000, 30000, bits=1, colour_type=0), (b"IDAT", data), (b"IEND", b""))
 
 
-def _exif(**values: object) -> Image.Exif:
+def _exif(tag: int, value: object) -> Image.Exif:
     exif = Image.Exif()
-    for tag, value in values.items():
-        exif[int(tag.lstrip("t"))] = value
+    exif[tag] = value
     return exif
+
+
+def many_scans(scans: int, *, behind: int = 0) -> bytes:
+    """A JPEG with so many refining scans more than usual, and so many starts of scans behind its end."""
+    data = encoded(photo(), "JPEG", progressive=True)
+    start, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + data[start:end] * scans + data[end:] + b"\xff\xda" * behind
 
 
 def _with_palette(indices: np.ndarray, palette: bytes, *, transparency: bytes = b"") -> bytes:
@@ -84,12 +90,12 @@ _NAN[0, 0] = np.frombuffer(b"\x01\x00\x80\x7f", dtype="<f4")[0]  # a signalling 
 GOOD: dict[str, Callable[[], bytes]] = {
     "png-named-jpg.jpg": lambda: encoded(photo(), "PNG"),
     "jpeg-named-png.png": lambda: encoded(photo(), "JPEG"),
-    "orientation-99.jpg": lambda: encoded(photo(), "JPEG", exif=_exif(t274=99)),
-    "orientation-0.jpg": lambda: encoded(photo(), "JPEG", exif=_exif(t274=0)),
+    "orientation-99.jpg": lambda: encoded(photo(), "JPEG", exif=_exif(0x0112, 99)),
+    "orientation-0.jpg": lambda: encoded(photo(), "JPEG", exif=_exif(0x0112, 0)),
     "orientation-text.jpg": lambda: encoded(photo(), "JPEG", exif=_TEXT_ORIENTATION),
     "exif-garbage.jpg": lambda: encoded(photo(), "JPEG", exif=b"Exif\0\0" + noise(1).tobytes()),
-    "exif-huge.png": lambda: encoded(photo(), "PNG", exif=_exif(t270="x" * 5_000_000)),
-    "exif-full.jpg": lambda: encoded(photo(), "JPEG", exif=_exif(t270="x" * 60_000)),
+    "exif-huge.png": lambda: encoded(photo(), "PNG", exif=_exif(0x010E, "x" * 5_000_000)),
+    "exif-full.jpg": lambda: encoded(photo(), "JPEG", exif=_exif(0x010E, "x" * 60_000)),
     "animated.gif": lambda: _frames("GIF"),
     "animated.webp": lambda: _frames("WEBP"),
     "animated.png": lambda: _frames("PNG"),
@@ -110,12 +116,14 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "one-bit.png": lambda: encoded(photo().convert("1"), "PNG"),
     "palette-transparent.png": lambda: _with_palette(_INDICES % 16, bytes(48), transparency=bytes(16)),
     "palette-transparent.gif": lambda: encoded(photo().quantize(16), "GIF", transparency=3),
+    "palette-not-of-threes.png": lambda: _with_palette(_INDICES, b"12345"),
     "palette-short.png": lambda: _with_palette(_INDICES, bytes(range(30))),
     "one-pixel.png": lambda: encoded(photo(height=1, width=1), "PNG"),
     "one-pixel.jpg": lambda: encoded(photo(height=1, width=1), "JPEG"),
     "1x10000.png": lambda: encoded(photo(height=10000, width=1), "PNG"),
     "10000x1.png": lambda: encoded(photo(height=1, width=10000), "PNG"),
     "10000x1.jpg": lambda: encoded(photo(height=1, width=10000), "JPEG"),
+    "film-behind.jpg": lambda: many_scans(0, behind=600),
     "bytes-after-the-end.jpg": lambda: encoded(photo(), "JPEG") + b"PK\x03\x04" * 1000,
 }
 
@@ -126,24 +134,33 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "zeros.jpg": (lambda: bytes(5000), "not an image"),
     "one-byte.jpg": (lambda: b"\xff", "not an image"),
     "truncated.jpg": (lambda: encoded(photo(), "JPEG")[:900], "truncated"),
-    "truncated-header.jpg": (lambda: encoded(photo(), "JPEG")[:30], ""),
+    "truncated-header.jpg": (lambda: encoded(photo(), "JPEG")[:30], "truncated"),
     "truncated.png": (lambda: encoded(photo(), "PNG")[:2000], "truncated"),
     "truncated.gif": (lambda: encoded(photo(), "GIF")[:1200], "truncated"),
-    "truncated.webp": (lambda: encoded(photo(), "WEBP")[:300], ""),
-    "truncated.tiff": (lambda: encoded(photo(), "TIFF")[:2000], ""),
+    "truncated.webp": (lambda: encoded(photo(), "WEBP")[:300], "damaged: "),
+    "truncated.tiff": (lambda: encoded(photo(), "TIFF")[:2000], "truncated"),
     "truncated.bmp": (lambda: encoded(photo(), "BMP")[:2000], "truncated"),
-    "wrong-checksum.png": (lambda: encoded(photo(), "PNG").replace(b"IDAT", b"IDAt"), ""),
-    "palette-missing.png": (lambda: _with_palette(_INDICES, b""), ""),
-    "palette-not-of-threes.png": (lambda: _with_palette(_INDICES, b"12345"), ""),
-    "no-pixels.png": (lambda: png_chunks(_header(8, 8), (b"IEND", b"")), ""),
-    "zero-wide.png": (lambda: png_chunks(_header(0, 8), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")), ""),
+    "wrong-checksum.png": (lambda: encoded(photo(), "PNG").replace(b"IDAT", b"IDAt"), "damaged: "),
+    "palette-missing.png": (lambda: _with_palette(_INDICES, b""), "damaged: "),
+    "no-pixels.png": (lambda: png_chunks(_header(8, 8), (b"IEND", b"")), "damaged: "),
+    "zero-wide.png": (lambda: png_chunks(_header(0, 8), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")), "damaged: "),
     "bomb.png": (_bomb_png, "too large: 30000x30000 pixels"),
     "bomb.bmp": (lambda: huge_bmp(width=60000, height=60000), "too large: 60000x60000 pixels"),
+    "600-scans.jpg": (lambda: many_scans(600), " scans of one picture"),
     "heic.jpg": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC"),
     "lab.tiff": (lambda: encoded(Image.new("LAB", (SIDE, SIDE)), "TIFF"), "LAB"),
 }
 
-NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
+ENTRIES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "dangling.jpg": (lambda path: path.symlink_to("gone.jpg"), "dangling symbolic link"),
+    "itself.jpg": (lambda path: path.symlink_to(path.name), "symbolic link in a loop"),
+    "loop": (lambda path: path.symlink_to(path.parent), "symbolic link to a folder that is read already"),
+    "above": (lambda path: path.symlink_to(path.parent.parent), "symbolic link to a folder that is read already"),
+    "pipe.jpg": (os.mkfifo, "not a regular file"),
+    "endless.jpg": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    "folder.jpg": (Path.mkdir, "empty folder that is named like an image"),
+}
+
 ODD_NAMES = (
     "new\nline.png",
     "return\rtab\t.png",
@@ -151,36 +168,33 @@ ODD_NAMES = (
     "override\u202egnp.png",
     'quote",comma.png',
     "=1+1.png",
-    "[red]markup[/red].png",
+    "[red]markup.png",
     " blank .png",
     "-dash.png",
-    "%s{0}$HOME.png",
-    NOT_UTF8,
+    "%s{0}$HOME$.png",
+    "*.png",
+    f"{'long' * 62}.png",
+    os.fsdecode(b"caf\xe9.png"),
 )
 
-
-def _make_fifo(path: Path) -> None:
-    os.mkfifo(path)
+KINDS = (*GOOD, *BROKEN, *ENTRIES, *ODD_NAMES)
 
 
-def _make_folder(path: Path) -> None:
-    path.mkdir()
-
-
-ENTRIES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "dangling.jpg": (lambda path: path.symlink_to("gone.jpg"), "dangling symbolic link"),
-    "itself.jpg": (lambda path: path.symlink_to(path.name), "symbolic link in a loop"),
-    "loop": (
-        lambda path: path.symlink_to(path.parent, target_is_directory=True),
-        "symbolic link to a folder that contains it",
-    ),
-    "pipe.jpg": (_make_fifo, "not a regular file"),
-    "zero-device.jpg": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
-    "folder.jpg": (_make_folder, ""),
-}
-
-
-def make_entry(path: Path) -> Path:
-    """The entry of :data:`ENTRIES` that has this path's name."""
-    ENTRIES[path.name][0](path)
+def plant(folder: Path, kind: str) -> Path:
+    """Put one of :data:`KINDS` into a folder; returns its path there."""
+    path = folder / kind
+    if kind in ENTRIES:
+        ENTRIES[kind][0](path)
+    elif kind in GOOD:
+        path.write_bytes(GOOD[kind]())
+    elif kind in BROKEN:
+        path.write_bytes(BROKEN[kind][0]())
+    else:
+        path.write_bytes(encoded(photo(5000 + ODD_NAMES.index(kind)), "PNG"))
     return path
+
+
+def reason_of(kind: str) -> str | None:
+    """Words that the reason must have for which a kind is left out; None for a sound image."""
+    found = BROKEN.get(kind) or ENTRIES.get(kind)
+    return None if found is None else found[1]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.data.images import encoded, noise, png, ppm, ycck_jpeg
 
-__all__ = ["SEEDS", "mutate"]
+__all__ = ["SEEDS", "mutate", "mutate_csv"]
 
 _SIDE = 20
 _RGB = Image.fromarray(noise(7, height=_SIDE, width=_SIDE))
@@ -75,6 +75,54 @@ def mutate(name: str, seed: int) -> bytes:
             change = next((edit for start, edit in _STRUCTURED if bytes(data[:4]) in start), change)
         data = change(data, rng) or bytearray(b"\0")
     return bytes(data)
+
+
+def mutate_csv(seed: int) -> bytes:
+    """A CSV file of images, broken in one to four ways, or made odd, as ``seed`` draws."""
+    rng = random.Random(f"csv/{seed}")
+    data = bytearray(rng.choice(_CSV_FILES))
+    for _ in range(rng.choice((1, 1, 2, 3, 4))):
+        if rng.random() < 0.5:
+            data = rng.choice((_flip_bits, _truncate, _cut_out, _repeat))(data, rng) or bytearray(b" ")
+            continue
+        at = rng.randrange(len(data))
+        data[at : at + rng.choice((0, 0, 1, 5))] = rng.choice(_CSV_PIECES)
+        data = data or bytearray(b" ")
+    return bytes(data)
+
+
+_CSV_FILES = (
+    b"path,label\na.png,x\na.png,x\nb.png,y\n",
+    b"path,label,split,group\na.png,x,train,1\nb.png,y,val,2\n/etc/passwd,y,test,\n",
+    b'\xef\xbb\xbflabel;path;Split\r\nx;a.png;train\r\ny;"b;c.png";val\r\n',
+    b'path\tlabel\tnote\na.png\tx\t"two\nlines"\n./a.png\ty\t\n',
+)
+_CSV_PIECES = (
+    b'"',
+    b'""',
+    b",",
+    b";",
+    b"\t",
+    b"\n",
+    b"\r",
+    b"\r\n",
+    b"\0",
+    b"\xff",
+    b"\xed\xb3\xa9",
+    b"path",
+    b"label",
+    b"split,",
+    b"../" * 1500,
+    b"x" * 5000,
+    b"9" * 5000,
+    b"x" * 140_000,
+    b"\xe2\x80\xae",
+    b"test",
+    b"\xef\xbb\xbf",
+    b" ",
+    b"\x85",
+    b"\x1c",
+)
 
 
 def _flip_bits(data: bytearray, rng: random.Random) -> bytearray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.data.images import write_classes
 from tl_kit.config import DataConfig
 from tl_kit.data.discipline import check_discipline, known_faults
 from tl_kit.data.findings import BLOCKING
+from tl_kit.data.grouping import group_by_name
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError, DataError
@@ -152,7 +154,7 @@ def test_without_a_match_there_is_no_group(tmp_path):
 
 
 def test_a_bracket_that_took_no_part_is_no_match(tmp_path):
-    manifest = scan(named(tmp_path), DataConfig(group_pattern="b(x)?"))
+    manifest = scan(named(tmp_path), DataConfig(group_pattern="b|(x)"))
     assert {sample.group for sample in manifest.samples} == {None}
 
 
@@ -178,3 +180,16 @@ def test_given_splits_that_tear_a_group_apart_are_found_by_name(tmp_path):
 def test_no_regular_expression(tmp_path):
     with pytest.raises(ConfigError, match=r"--group-pattern \(: no regular expression"):
         scan(clean(tmp_path), DataConfig(group_pattern="("))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*b", "a?a?a?a?aaaa", ".*.*.*=", "(|)(|)(|)(|)(|)(|)", "a" * 101])
+def test_what_could_search_for_ever_is_refused(tmp_path, pattern):
+    with pytest.raises(ConfigError, match="too much to search for"):
+        scan(clean(tmp_path), DataConfig(group_pattern=pattern))
+
+
+def test_the_slowest_pattern_that_is_let_through_ends():
+    sample = Sample(Path("a" * 251 + ".png"), 0, "", "0")
+    started = time.perf_counter()
+    group_by_name([sample], ".*.*(=|=)(=|=)(=|=)(=|=)(=|=)")
+    assert time.perf_counter() - started < 30

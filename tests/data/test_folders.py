@@ -155,8 +155,8 @@ def test_every_exclusion_has_its_path_and_reason(tmp_path):
         "a/notes.txt": "not an image",
         "a/zero.jpg": "empty file",
         "a/dangling.jpg": "dangling symbolic link",
-        "b/itself": "dangling symbolic link",
-        "b/loop": "symbolic link to a folder that contains it",
+        "b/itself": "symbolic link in a loop",
+        "b/loop": "symbolic link to a folder that is read already",
         "b/pipe.jpg": "not a regular file",
     }
     assert scan(tmp_path).classes == ("a", "b")

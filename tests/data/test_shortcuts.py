@@ -80,6 +80,11 @@ def test_classes_of_too_few_images_are_left_out():
     assert search(np.arange(4.0), np.array([0, 0, 1, 1])) == []
 
 
+def test_every_image_under_two_labels_has_no_class_to_tell():
+    widths, labels = np.repeat(np.arange(20.0), 2), np.tile([0, 1], 20)
+    assert search(widths, labels, groups=[f"{number * 7 % 20:02d}" for number in range(20) for _ in range(2)]) == []
+
+
 def test_names_are_told_apart_too():
     traits = [Traits(size=(1.0,), file=("PNG" if n % 2 else "JPEG",), exif=(None,), border=(0.0,)) for n in range(60)]
     (found,) = find_shortcuts(

@@ -10,7 +10,7 @@ import pytest
 from tests.ensembling.toy import QUICK, noisy
 from tl_kit import metrics
 from tl_kit.ensembling.calibration import fit_temperature, tempered
-from tl_kit.ensembling.derived import choose_out_of_fold, loss_on, tried
+from tl_kit.ensembling.derived import Loss, choose_out_of_fold, loss_on, tried
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.ordering import stratified_folds
 from tl_kit.ensembling.rules import SIMPLEST_FIRST
@@ -21,6 +21,10 @@ def best_of(count):
     return lambda loss: min(range(count), key=loss)
 
 
+def surest_of(count):
+    return lambda loss: min(range(count), key=lambda key: loss(key).nll)
+
+
 @pytest.mark.parametrize("calibrate", [False, True])
 def test_each_fold_is_predicted_by_what_the_others_choose(calibrate):
     stack, labels = noisy(0, 60, members=4, sharpness=2.0)
@@ -29,7 +33,8 @@ def test_each_fold_is_predicted_by_what_the_others_choose(calibrate):
 
     def loss(member, rows):
         p = stack[member][rows]
-        return metrics.nll(tempered(p, fit_temperature(p, labels[rows])) if calibrate else p, labels[rows])
+        scaled = tempered(p, fit_temperature(p, labels[rows])) if calibrate else p
+        return 1 - metrics.accuracy(p, labels[rows]), metrics.nll(scaled, labels[rows])
 
     assert chosen == min(range(4), key=lambda member: loss(member, np.full(60, True)))
     choices = set()
@@ -45,9 +50,9 @@ def test_the_best_of_many_guesses_is_not_taken_for_good():
     """Each option has learnt a few images by heart, one many of them: out of fold, none is better than chance."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 10)
-    options = rng.dirichlet(np.ones(4), (400, 40))
+    options = rng.dirichlet(np.ones(4), (150, 40))
     folds = stratified_folds(labels, 5, seed=0)
-    chosen, pooled = choose_out_of_fold(best_of(400), options.__getitem__, labels, folds=folds, calibrate=False)
+    chosen, pooled = choose_out_of_fold(surest_of(150), options.__getitem__, labels, folds=folds, calibrate=False)
     chance = np.mean([metrics.nll(option, labels) for option in options])
     assert metrics.nll(options[chosen], labels) < chance - 0.4
     assert metrics.nll(pooled, labels) > chance - 0.2
@@ -69,17 +74,21 @@ def test_predictions_are_asked_for_by_need():
 def test_tried_tells_what_was_asked_for():
     stack, labels = noisy(0, 40, members=3)
     found = tried(lambda loss: min((0, 2), key=loss), stack.__getitem__, labels, calibrate=False)
-    assert found == {
-        key: {"accuracy": metrics.accuracy(stack[key], labels), "nll": metrics.nll(stack[key], labels)}
-        for key in (0, 2)
-    }
+    assert found == {key: (1 - metrics.accuracy(stack[key], labels), metrics.nll(stack[key], labels)) for key in (0, 2)}
 
 
 def test_a_loss_at_the_best_temperature_ignores_how_sure_one_is():
     stack, labels = noisy(0, 200, members=1)
     sure = tempered(stack[0], 0.4)
     assert loss_on(sure, labels, calibrate=True) == pytest.approx(loss_on(stack[0], labels, calibrate=True), abs=1e-6)
-    assert loss_on(sure, labels, calibrate=False) == metrics.nll(sure, labels)
+    assert loss_on(sure, labels, calibrate=False) == (1 - metrics.accuracy(sure, labels), metrics.nll(sure, labels))
+
+
+def test_losses_are_ordered_by_error_and_no_worse_means_in_both():
+    assert Loss(0.1, 0.9) < Loss(0.2, 0.1) < Loss(0.2, 0.2)
+    assert not Loss(0.1, 0.9).no_worse_than(Loss(0.2, 0.1))
+    assert not Loss(0.2, 0.1).no_worse_than(Loss(0.1, 0.9))
+    assert Loss(0.1, 0.1).no_worse_than(Loss(0.1, 0.1))
 
 
 class TestAuto:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tl_kit.data.transforms import Preprocessing
+from tl_kit.ensembling.derived import Loss
 from tl_kit.ensembling.mixing import Mix, alone, greedy_soup, uniform_soup, wise_ft
 from tl_kit.ensembling.soups import aligned_state, average_weights, check_ingredients, differ_below_the_head
 from tl_kit.errors import MemberError
@@ -151,7 +152,7 @@ class TestAligned:
         assert "\n" not in str(caught.value)
 
 
-losses = st.floats(0, 5, allow_nan=False)
+losses = st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.floats(0, 5)).map(lambda pair: Loss(*pair))
 
 
 class Scores:
@@ -160,7 +161,7 @@ class Scores:
     def __init__(self, data: st.DataObject) -> None:
         self.data, self.known = data, {}
 
-    def __call__(self, mix: Mix) -> float:
+    def __call__(self, mix: Mix) -> Loss:
         if mix not in self.known:
             self.known[mix] = self.data.draw(losses)
         return self.known[mix]
@@ -171,50 +172,70 @@ class Scores:
         mix = Mix(tuple(weight / total for weight in weights))
         return (mix,) if mix.member is not None else (mix, Mix(mix.weights, reestimated=True))
 
+    def best(self, members):
+        return min(self(alone(number, members)) for number in range(members))
+
 
 class TestChoice:
     @given(st.data(), st.integers(1, 5))
-    def test_no_soup_is_worse_than_the_best_member(self, data, members):
-        scores = Scores(data)
-        for rule in (uniform_soup, greedy_soup):
-            chosen = rule(members, scores.options, scores)
-            assert scores(chosen) <= min(scores(alone(number, members)) for number in range(members))
+    def test_no_average_is_worse_than_the_best_member_in_accuracy_or_nll(self, data, members):
+        rules = [uniform_soup, greedy_soup]
+        if members == 2:
+            rules.append(lambda count, options, score: wise_ft(1, (0.0, 0.5, 1.0), options, score))
+        for rule in rules:
+            scores = Scores(data)
+            found, best = scores(rule(members, scores.options, scores)), scores.best(members)
+            assert found.error <= best.error
+            assert found.nll <= best.nll
 
     @given(st.data())
-    def test_uniform_takes_the_better_statistics_unless_a_member_is_better(self, data):
+    def test_uniform_takes_the_better_statistics_where_they_keep_up(self, data):
         scores = Scores(data)
         chosen = uniform_soup(3, scores.options, scores)
-        soups = scores.options([1.0] * 3)
-        if chosen.member is None:
-            assert scores(chosen) == min(map(scores, soups))
+        sound = [mix for mix in scores.options([1.0] * 3) if scores(mix).no_worse_than(scores.best(3))]
+        if sound:
+            assert chosen.member is None
+            assert scores(chosen).nll == min(scores(mix).nll for mix in sound)
         else:
-            assert scores(chosen) < min(map(scores, soups))
+            assert chosen.member is not None
+            assert scores(chosen) == scores.best(3)
 
     def test_greedy_by_hand(self):
         """In order of their losses: 1, then 0 which makes it worse, then 2 which helps."""
         table = {(0, 1, 0): 0.4, (1, 0, 0): 0.5, (0, 0, 1): 0.6, (0.5, 0.5, 0): 0.45, (0, 0.5, 0.5): 0.3}
         asked = []
 
-        def score(mix: Mix) -> float:
+        def score(mix: Mix) -> Loss:
             asked.append(mix.weights)
-            return table[mix.weights] - (0.01 if mix.reestimated else 0)
+            return Loss(0.1, table[mix.weights] - (0.01 if mix.reestimated else 0))
 
         chosen = greedy_soup(3, Scores.options, score)
         assert chosen == Mix((0, 0.5, 0.5), reestimated=True)
         assert (1 / 3, 1 / 3, 1 / 3) not in asked
 
     def test_an_ingredient_that_changes_nothing_is_kept(self):
-        assert greedy_soup(3, Scores.options, lambda mix: 1.0) == Mix((1 / 3, 1 / 3, 1 / 3))
+        assert greedy_soup(3, Scores.options, lambda mix: Loss(0.0, 1.0)) == Mix((1 / 3, 1 / 3, 1 / 3))
+
+    def test_accuracy_alone_and_nll_alone_are_not_enough(self):
+        for soup in (Loss(0.1, 0.9), Loss(0.3, 0.1)):
+            chosen = uniform_soup(
+                2, Scores.options, lambda mix, s=soup: Loss(0.2, 0.5) if mix.member is not None else s
+            )
+            assert chosen.member is not None
 
     @given(st.data(), st.integers(0, 1))
-    def test_wise_ft_is_the_best_of_its_grid_and_never_worse_than_both_ends(self, data, probe):
+    def test_wise_ft_takes_the_lowest_nll_of_its_grid_that_keeps_up(self, data, probe):
         scores = Scores(data)
         chosen = wise_ft(probe, (0.0, 0.25, 0.5, 1.0), scores.options, scores)
-        assert scores(chosen) == min(scores.known.values())
+        best = scores.best(2)
+        assert scores(chosen).nll == min(loss.nll for loss in scores.known.values() if loss.no_worse_than(best))
         assert {alone(0, 2), alone(1, 2)} <= set(scores.known)
         assert len(scores.known) == 2 + 2 * 2
 
     def test_alpha_is_the_share_of_the_fine_tuned_one(self):
         for probe in (0, 1):
-            chosen = wise_ft(probe, (0.0, 0.25, 1.0), Scores.options, lambda mix: float(mix.member is not None))
-            assert chosen.weights[probe] == 0.75
+
+            def score(mix: Mix) -> Loss:
+                return Loss(0.1, 0.5 if mix.member is None else 1.0)
+
+            assert wise_ft(probe, (0.0, 0.25, 1.0), Scores.options, score).weights[probe] == 0.75

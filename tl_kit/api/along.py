@@ -15,6 +15,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.outcome import SwaVerdict, Waypoint
@@ -135,7 +136,10 @@ class Along:
         return tuple(found)
 
     def _load(self, folder: Path) -> None:
-        answer = [safetensors.torch.load_file(str(folder / WEIGHTS)) if self.run.writes else None]
+        tensors: dict[str, Tensor] = {}
+        if self.run.writes:
+            tensors = safetensors.torch.load_file(str(folder / WEIGHTS))
+        answer = [tensors]
         broadcast_object_list(answer)
         self.run.model.load_state_dict(answer[0])
 

@@ -15,7 +15,7 @@ from tl_kit.api.evaluation import labels_for
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.member_features import MemberFeatures
 from tl_kit.ensembling.concatenation import Blocks, block_probabilities, fit_blocks
-from tl_kit.ensembling.derived import Derived, choose_out_of_fold, tried
+from tl_kit.ensembling.derived import Derived, Loss, choose_out_of_fold, tried
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.selection import Candidate, with_temperature
 from tl_kit.errors import ConfigError
@@ -34,8 +34,6 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     Raises MemberError for a member without a linear classifier; ConfigError for too few images or, under ``auto``, for
     so many that the fit would take too long.
     """
-    if len(evidence.labels) < 2:
-        raise ConfigError(f"rule {_NAME}: one validation image is too few to choose by; choose another --rule")
     features = MemberFeatures(evidence, scratch)
     work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
     if auto and work > evidence.config.fit.concat_multiplications:
@@ -48,11 +46,11 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     def probabilities(strength: float) -> NDArray[np.float64]:
         return _POOL(block_probabilities(blocks_of(strength), val, views=views))
 
-    def choose(loss: Callable[[float], float]) -> float:
+    def choose(loss: Callable[[float], Loss]) -> float:
         """From the strongest penalty on, while the loss falls: weaker ones fit the training images more closely."""
         best, *weaker = sorted(evidence.config.head.strengths)
         for strength in weaker:
-            if loss(strength) > loss(best):
+            if loss(strength).nll > loss(best).nll:
                 break
             best = strength
         return best
@@ -68,7 +66,9 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
         ],
         "c": chosen,
         "train_images": len(trained),
-        "tried": [{"c": c, **found, "chosen": c == chosen} for c, found in scores.items()],
+        "tried": [
+            {"c": c, "accuracy": 1 - loss.error, "nll": loss.nll, "chosen": c == chosen} for c, loss in scores.items()
+        ],
     }
     derived = Derived(rule=_NAME, record=record, write=_writer(evidence, blocks_of(chosen), record, trained))
     return with_temperature(_POOL, pooled, evidence.labels, derived=derived, **options)

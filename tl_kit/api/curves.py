@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_kit.api.pictures import save_png
 from tl_kit.display import drawable
 from tl_kit.errors import CheckpointError
-from tl_kit.training.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,16 +59,13 @@ def draw_curves(folder: Path, *, best_epoch: int | None = None) -> Path:
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
     form trains without any), or if the picture cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     journal, picture = folder / _METRICS, folder / "curves.png"
     try:
         figure = curves_figure(curve_data(_rows(journal), best_epoch=best_epoch), title=folder.resolve().name)
     except ValueError as error:
         raise CheckpointError(f"{journal}: {error}") from error
-    FigureCanvasAgg(figure)
     try:
-        write_atomically(picture, lambda temporary: figure.savefig(temporary, format="png"))
+        save_png(figure, picture)
     except OSError as error:
         raise CheckpointError(f"{picture}: cannot be written ({error.strerror})") from error
     return picture

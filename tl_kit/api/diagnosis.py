@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tl_kit.config import DataConfig, DoctorConfig
+from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.doctor import Finding, Report, examine
+from tl_kit.data.limits import check_limits
 from tl_kit.measurement import runtime_report
 from tl_kit.reporting import SILENT, Reporter
 
@@ -14,6 +15,7 @@ __all__ = ["Finding", "Report", "doctor", "report_dict", "runtime_report"]
 
 _DEFAULT_SPLIT = DataConfig()
 _DEFAULT_LIMITS = DoctorConfig()
+_DEFAULT_DECODE = DecodeConfig()
 
 
 def doctor(
@@ -21,6 +23,7 @@ def doctor(
     *,
     split: DataConfig = _DEFAULT_SPLIT,
     limits: DoctorConfig = _DEFAULT_LIMITS,
+    decode: DecodeConfig = _DEFAULT_DECODE,
     reporter: Reporter = SILENT,
 ) -> Report:
     """Examine a folder or a CSV file: scan it, decode every image, look for leaks, conflicts and imbalance.
@@ -33,7 +36,8 @@ def doctor(
             reporter.start("examine", total)
         reporter.advance()
 
-    return examine(Path(data), split, limits=limits, progress=progress)
+    check_limits(decode)
+    return examine(Path(data), split, limits=limits, decoding=decode, progress=progress)
 
 
 def report_dict(report: Report) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tl_kit.api.evaluation import seen, split_config
 from tl_kit.api.finetuning import FinetuneResult, Trained, finetune_on
 from tl_kit.api.predictor import Predictor, load
 from tl_kit.api.run import labels_of
-from tl_kit.config import DistillConfig, FinetuneConfig, RuntimeConfig
+from tl_kit.config import DecodeConfig, DistillConfig, FinetuneConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.bootstrap import paired_interval
@@ -88,6 +88,7 @@ def student_config(
     *,
     data: Path | None = None,
     seed: int = 0,
+    decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> FinetuneConfig:
     """A student of an ensemble, below its folder: on its members' images and splits, and at their size if it is one.
@@ -108,6 +109,7 @@ def student_config(
         img_size=sizes.pop() if len(sizes) == 1 else None,
         out=Path(teacher) / STUDENT,
         seed=seed,
+        decode=decode,
         runtime=runtime,
         distill=DistillConfig(teacher=Path(teacher).absolute()),
     )
@@ -123,7 +125,7 @@ def distill(config: FinetuneConfig, *, samples: int = 2000, reporter: Reporter =
     if config.distill is None:
         raise ConfigError("distill: names no teacher; give FinetuneConfig(distill=DistillConfig(teacher=...))")
     trained = finetune_on(None, config, reporter=reporter)
-    teacher = load(config.distill.teacher, runtime=config.runtime)
+    teacher = load(config.distill.teacher, decode=config.decode, runtime=config.runtime)
     return Distillation(
         run=trained.result,
         teacher=str(config.distill.teacher),

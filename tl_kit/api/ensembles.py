@@ -13,13 +13,13 @@ from typing import Any
 from tl_kit.api.evaluation import labels_for, seen, split_config
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.fold_ensembles import are_folds, score_folds
+from tl_kit.api.left_out import scan_images, tell_left_out
 from tl_kit.api.predictor import Predictor, check_passes, load, load_members
 from tl_kit.api.receipt_picture import draw_receipt
 from tl_kit.api.weight_rules import weight_rules
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
-from tl_kit.data.manifest import Manifest, Sample
-from tl_kit.data.scan import scan
+from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
@@ -31,7 +31,7 @@ from tl_kit.ensembling.verdict import findings, verdict
 from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
-from tl_kit.training.files import new_numbered_folder
+from tl_kit.training.files import check_name, new_numbered_folder
 
 __all__ = ["EnsembleResult", "ensemble"]
 
@@ -83,6 +83,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
         classes=classes,
         rule=FittedRule(),
         crops=config.crops,
+        decode=config.decode,
         mc_dropout=config.mc_dropout,
         runtime=config.runtime,
     )
@@ -92,7 +93,8 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
         folder = _write(config, members, classes, FittedRule(config.rule), folds)
         return EnsembleResult(str(folder), folds, config.crops, config.mc_dropout)
     data = config.data or _common_data(members)
-    manifest = scan(data, split_config(predictor))
+    made = split_config(predictor)
+    manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
     reporter.message(f"{len(members)} members, scored on {data}")
     splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}
     val = _predict(predictor, manifest, splits["val"], reporter)
@@ -148,6 +150,7 @@ def _finish(
             classes=predictor.classes,
             rule=whole.fitted,
             crops=config.crops,
+            decode=config.decode,
             runtime=config.runtime,
         )
         made = _predict(final, evidence.manifest, splits["test"] or splits["val"], evidence.reporter)
@@ -171,7 +174,7 @@ def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
         if not is_ensemble(path):
             members.append(load_checkpoint(path, mapped=True))
             continue
-        inner = load(path)
+        inner = load(path, mc_dropout=0)
         members.extend(inner.members)
         if inner.rule != FittedRule():
             reporter.message(
@@ -213,6 +216,8 @@ def _predict(
     started = time.perf_counter()
     labels = labels_for(samples, manifest, predictor, manifest.root)
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    broken = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
+    tell_left_out(broken, manifest.root, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:
         raise DataError(f"{manifest.root}: none of the {len(samples)} images of {samples[0].split} can be decoded")
@@ -256,6 +261,8 @@ def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter
 
 def _check_out(out: Path | None) -> None:
     """Before any scoring: a folder with something in it is not written into."""
+    if out is not None:
+        check_name(Path(out))
     if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
         raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
 

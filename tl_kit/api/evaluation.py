@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
+from tl_kit.api.left_out import left_out_dict, scan_images, tell_left_out
 from tl_kit.api.predictor import Predictor, load
-from tl_kit.config import CropConfig, DataConfig, RuntimeConfig
-from tl_kit.data.manifest import SPLITS, Manifest, Sample
-from tl_kit.data.scan import scan
+from tl_kit.config import CropConfig, DataConfig, DecodeConfig, RuntimeConfig
+from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import Checkpoint, digest_prefix
@@ -24,7 +24,10 @@ __all__ = ["Evaluation", "evaluate", "labels_for", "seen", "split_config"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores on one split. ``confusion[i][j]``: images of class i predicted as j, in the order of ``per_class``."""
+    """Scores on one split. ``confusion[i][j]``: images of class i predicted as j, in the order of ``per_class``.
+
+    ``left_out``: path and reason of each file that could not be used, of whatever split.
+    """
 
     split: str
     images: int
@@ -33,6 +36,7 @@ class Evaluation:
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: list[list[int]]
+    left_out: list[dict[str, str]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -47,19 +51,23 @@ def evaluate(
     split: str | None = None,
     crops: CropConfig | None = None,
     mc_dropout: int | None = None,
+    strict: bool = False,
+    decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Score ``split`` (train, val, test, all) of ``data``.
 
     By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
-    that the model has never seen. Splits that the run made are made again, equal. ``crops`` and ``mc_dropout`` as for
-    ``load``. Raises DataError when the folder has classes that the model does not know or no image that can be decoded.
+    that the model has never seen. Splits that the run made are made again, equal. ``crops``, ``mc_dropout`` and
+    ``decode`` as for ``load``. Raises DataError when the folder has classes that the model does not know or no image
+    that can be decoded; with ``strict``, for any file that cannot be used.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
-    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, runtime=runtime)
-    manifest = scan(Path(data), split_config(predictor), trainable=False)
+    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+    made = split_config(predictor)
+    manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False)
     chosen = split or _default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
@@ -67,8 +75,8 @@ def evaluate(
     _warn_if_seen(samples, predictor, chosen, reporter)
     labels = labels_for(samples, manifest, predictor, Path(data))
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
-    for index, reason in failures.items():
-        reporter.message(f"left out: {samples[index].path}: {reason}")
+    broken = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
+    tell_left_out(broken, data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:
         raise DataError(f"{data}: none of the {len(samples)} images of {chosen} can be decoded")
@@ -81,6 +89,7 @@ def evaluate(
         metrics=metrics.summary(probabilities, truth),
         per_class=metrics.per_class(probabilities, truth, predictor.classes),
         confusion=metrics.confusion(probabilities, truth),
+        left_out=left_out_dict([*manifest.exclusions, *broken]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed
 from tl_kit.api.configuration import to_json
 from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
+from tl_kit.api.left_out import left_out_dict
 from tl_kit.api.outcome import Outcome, Waypoint
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
@@ -52,6 +53,7 @@ class FinetuneResult:
 
     ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
     averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
+    ``left_out``: path and reason of each file that could not be used.
     """
 
     checkpoint: str
@@ -67,6 +69,7 @@ class FinetuneResult:
     status: str = "finished"
     snapshots: tuple[Snapshot, ...] = ()
     swa: dict[str, Any] | None = None
+    left_out: list[dict[str, str]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -198,6 +201,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         status=outcome.status,
         snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
         swa=None if outcome.swa is None else asdict(outcome.swa),
+        left_out=left_out_dict(run.manifest.exclusions),
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
     _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result), **more)

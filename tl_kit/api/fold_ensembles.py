@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tl_kit.api.evaluation import labels_for, seen, split_config
+from tl_kit.api.left_out import scan_images, tell_left_out
 from tl_kit.api.predictor import Predictor
 from tl_kit.config import EnsembleConfig
 from tl_kit.data.folds import pool_of
-from tl_kit.data.manifest import Manifest, Sample
-from tl_kit.data.scan import scan
+from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.ensembling.fold_receipt import FoldReceipt, HeldOut, build_fold_receipt, check_fold_rule
 from tl_kit.ensembling.receipt import Cost, SplitPredictions
 from tl_kit.errors import DataError
@@ -52,12 +52,15 @@ def score_folds(
     data = Path(config.data or root)
     reporter.message(f"{len(members)} folds: a member is scored out of fold, the ensemble on images apart")
     started, images = time.perf_counter(), 0
-    held_out = None
+    held_out = manifest = None
     if root.exists():
-        held_out = _held_out(predictor, scan(root, split_config(predictor), trainable=False), root, reporter)
+        manifest = _scan(config, predictor, root, reporter)
+        held_out = _held_out(predictor, manifest, root, reporter)
         images = sum(len(labels) for _, labels in held_out)
     seconds = (time.perf_counter() - started) * len(members) / max(images, 1)
-    test = _apart(predictor, scan(data, split_config(predictor), trainable=False), data, reporter)
+    if manifest is None or data != root:
+        manifest = _scan(config, predictor, data, reporter)
+    test = _apart(predictor, manifest, data, reporter)
     if test is None:
         reporter.message("the ensemble's scores: none, every image was seen by a member; --data names other images")
     return build_fold_receipt(
@@ -69,6 +72,11 @@ def score_folds(
         seed=config.seed,
         cost=cost(predictor, seconds) if images else None,
     )
+
+
+def _scan(config: EnsembleConfig, predictor: Predictor, data: Path, reporter: Reporter) -> Manifest:
+    made = split_config(predictor)
+    return scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter, trainable=False)
 
 
 def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Reporter) -> list[HeldOut]:
@@ -109,5 +117,6 @@ def _predict(
         return None
     labels = labels_for(samples, manifest, predictor, data)
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    tell_left_out([Exclusion(samples[index].path, reason) for index, reason in failures.items()], data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
     return SplitPredictions(members=stack[:, kept], labels=labels[kept]) if kept else None

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from tl_kit import metrics
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
+from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.api.preparation import shared_folder
@@ -24,7 +25,6 @@ from tl_kit.config import FinetuneConfig, FoldsConfig
 from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Manifest
-from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
@@ -111,7 +111,7 @@ def cross_validate(
     accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
     if not accelerator.is_main_process:
         reporter = SILENT
-    manifest = scan(Path(config.data), config.split)
+    manifest = scan_images(config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter)
     for line in check_discipline(replace(manifest, samples=pool_of(manifest)), allow=config.allow, pooled=True):
         reporter.message(line)
     scanned = time.perf_counter() - started

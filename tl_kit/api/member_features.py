@@ -127,7 +127,7 @@ class MemberFeatures:
             key: each for key, each in zip(self._keys, self._passes, strict=True) if self._stores[key].missing(names)
         }
         preprocessings = list(dict.fromkeys(each.preprocessing for each in todo.values()))
-        reader = FileReader([sample.path for sample in samples], preprocessings, crops)
+        reader = FileReader([sample.path for sample in samples], preprocessings, crops, self.evidence.config.decode)
         self.evidence.reporter.start("features", len(samples))
         pixel_bytes = self.evidence.predictor.memory.pixel_bytes
         outputs = run_models(list(todo.values()), reader, pixel_bytes=pixel_bytes, reporter=self.evidence.reporter)
@@ -152,7 +152,7 @@ def _key(each: _TrunkPass) -> str:
     below = {n: tensor_digest(t) for n, t in model.state_dict().items() if not in_modules(n, [each.cut])}
     parts = {
         "tensors": below,
-        "structure": repr(structure(model)[0]),
+        "structure": repr(structure(model)),
         "cut": each.cut,
         "preprocessing": repr(each.preprocessing),
         "runtime": [runtime.precision, runtime.device.type, runtime.batch_size],

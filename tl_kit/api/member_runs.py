@@ -15,6 +15,7 @@ from accelerate import Accelerator
 
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
+from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import check
 from tl_kit.api.preparation import shared_folder
 from tl_kit.api.records import SeriesRecords
@@ -24,7 +25,6 @@ from tl_kit.config import FinetuneConfig, Vary, VaryConfig
 from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import SPLITS, Manifest
 from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
-from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect
@@ -111,7 +111,7 @@ def finetune_members(
     accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
     if not accelerator.is_main_process:
         reporter = SILENT
-    manifest = scan(Path(config.data), config.split)
+    manifest = scan_images(config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter)
     for line in check_discipline(manifest, allow=config.allow):
         reporter.message(line)
     scanned = time.perf_counter() - started

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_kit.api.evidence import Evidence, KeptReader
+from tl_kit.api.left_out import tell_left_out
+from tl_kit.config import AugmentConfig, AugmentLevels
+from tl_kit.data.augmentation import TrainTransform, augment
+from tl_kit.data.cache import PixelStore
+from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import normalize
 from tl_kit.ensembling.mixing import Mix
 from tl_kit.ensembling.soups import aligned_state, average_weights, check_ingredients, differ_below_the_head
@@ -21,6 +26,8 @@ from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 from tl_kit.training.checkpoint import load_checkpoint
 
 __all__ = ["Mixtures"]
+
+_SEED = 0
 
 
 class Mixtures:
@@ -33,7 +40,7 @@ class Mixtures:
         self.evidence = evidence
         predictor = evidence.predictor
         self.members = [predictor.members[index] for index in evidence.order]
-        check_ingredients(self.members)
+        check_ingredients(predictor.members)
         self._columns = [predictor.columns[index] for index in evidence.order]
         for member, columns in zip(self.members, self._columns, strict=True):
             aligned_state(member, columns)  # refused before anything is computed
@@ -58,7 +65,8 @@ class Mixtures:
     def probabilities(self, mix: Mix) -> NDArray[np.float64]:
         """Of the validation images, (n, k)."""
         if mix.member is not None:
-            return self._alone[mix.member]
+            alone: NDArray[np.float64] = self._alone[mix.member]
+            return alone
         if mix not in self._found:
             self.load(mix)
             reporter, ingredients = self.evidence.reporter, np.count_nonzero(mix.weights)
@@ -107,13 +115,33 @@ class Mixtures:
     @cached_property
     def _val(self) -> KeptReader:
         paths = [sample.path for sample in self.evidence.val]
-        reader = FileReader(paths, [self.members[0].preprocessing], self.evidence.config.crops)
-        return KeptReader(reader, self.evidence.config.store)
+        config = self.evidence.config
+        reader = FileReader(paths, [self.members[0].preprocessing], config.crops, config.decode)
+        return KeptReader(reader, config.store)
 
     @cached_property
-    def _train(self) -> KeptReader:
-        paths = [sample.path for sample in self.evidence.train[: self.images]]
-        return KeptReader(FileReader(paths, [self.members[0].preprocessing]), self.evidence.config.store)
+    def augment_name(self) -> str:
+        """The level of augmentation that the runs agree on; standard where they do not, or had one of their own."""
+        settings = [member.meta.get("settings") for member in self.members]
+        names = [found.get("augment") for found in settings if isinstance(found, Mapping)]
+        levels = {str(name).partition(",")[0] for name in names if name is not None}
+        known = levels & set(AugmentLevels().levels)
+        return known.pop() if len(levels) == len(known) == 1 else "standard"
+
+    @cached_property
+    def _train(self) -> tuple[PixelStore, list[Sample]]:
+        """Decoded training images, as augmentation draws from them, and the samples that could be decoded."""
+        evidence, samples = self.evidence, self.evidence.train[: self.images]
+        store = PixelStore(self.members[0].preprocessing, evidence.config.store, limits=evidence.config.decode)
+        evidence.reporter.start("decode", len(samples))
+        failures = store.fill(samples, crop=not self._augment.active, on_image=evidence.reporter.advance)
+        tell_left_out(failures, evidence.manifest.root, evidence.reporter)
+        broken = {exclusion.path for exclusion in failures}
+        return store, [sample for sample in samples if sample.path not in broken]
+
+    @property
+    def _augment(self) -> AugmentConfig:
+        return AugmentLevels().levels[self.augment_name]
 
     def _reestimate(self, mix: Mix) -> None:
         """The statistics are remembered: the model that is saved is the one that was scored."""
@@ -128,13 +156,18 @@ class Mixtures:
         self._model.load_state_dict(self._statistics[mix], strict=False)
 
     def _batches(self) -> Iterator[Tensor]:
-        """Training images as evaluation sees them, in fp32, in batches of nearly equal size."""
+        """Training images as training saw them, normalised, in batches of nearly equal size."""
         runtime, preprocessing = self._scorer.runtime, self.members[0].preprocessing
-        self.evidence.reporter.start("batchnorm statistics", self.images)
-        bounds = np.linspace(0, self.images, max(1, round(self.images / runtime.batch_size)) + 1)
-        for start, stop in pairwise(map(int, bounds)):
-            pixels = self._train.read(start, stop)[preprocessing]
-            kept = [i for i in range(len(pixels)) if start + i not in self._train.reader.failures]
-            if len(kept) > 1:
-                yield normalize(runtime.batch(pixels[kept]), preprocessing)
-            self.evidence.reporter.advance(stop - start)
+        store, samples = self._train
+        transform = TrainTransform(preprocessing, self._augment)
+        self.evidence.reporter.start("batchnorm statistics", len(samples))
+        for part in np.array_split(np.arange(len(samples)), max(1, round(len(samples) / runtime.batch_size))):
+            chosen = [samples[index] for index in part]
+            pixels = store.get(chosen, crop=not self._augment.active)
+            if self._augment.active:
+                batch = augment(pixels, transform, seed=_SEED, epoch=0, keys=[sample.digest for sample in chosen])
+            else:
+                batch = torch.stack(pixels)
+            if len(batch) > 1:
+                yield normalize(runtime.batch(batch), preprocessing)
+            self.evidence.reporter.advance(len(chosen))

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tl_kit.api.members import Members, arrange, weigh_too_much
-from tl_kit.config import CropConfig, MembersConfig, RuntimeConfig
+from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
+from tl_kit.data.limits import check_limits
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
@@ -49,6 +50,7 @@ class Predictor:
     Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
     have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
     the members stays there. ``mc_dropout``: forward passes with dropout that are averaged, 0 for one without.
+    ``decode``: which images are too large.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Predictor:
     scorers: tuple[Scorer, ...]
     crops: CropConfig = CropConfig()
     mc_dropout: int = 0
+    decode: DecodeConfig = DecodeConfig()
     sharing: bool = True
     memory: MembersConfig = MembersConfig()
 
@@ -74,7 +77,8 @@ class Predictor:
 
         Raises CheckpointError if weights that are read in turns are gone, and where a member's outputs are not finite.
         """
-        reader = FileReader(sources, list(dict.fromkeys(member.preprocessing for member in self.members)), self.crops)
+        preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
+        reader = FileReader(sources, preprocessings, self.crops, self.decode)
         reporter.start("predict", len(sources))
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
         if not len(sources):
@@ -122,6 +126,7 @@ def load(
     *,
     crops: CropConfig | None = None,
     mc_dropout: int | None = None,
+    decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> Predictor:
     """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
@@ -141,7 +146,14 @@ def load(
         members = [load_checkpoint(folder)]
         classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
     return load_members(
-        folder, members, classes=classes, rule=rule, crops=crops, mc_dropout=mc_dropout or 0, runtime=runtime
+        folder,
+        members,
+        classes=classes,
+        rule=rule,
+        crops=crops,
+        mc_dropout=mc_dropout or 0,
+        decode=decode,
+        runtime=runtime,
     )
 
 
@@ -162,13 +174,15 @@ def load_members(
     rule: FittedRule,
     crops: CropConfig = CropConfig(),
     mc_dropout: int = 0,
+    decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig,
 ) -> Predictor:
     """Put loaded members together, in the class order ``classes``.
 
-    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, or if one has no
-    dropout that ``mc_dropout`` could let act.
+    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, if one has no dropout
+    that ``mc_dropout`` could let act, or for limits that no image can keep.
     """
+    check_limits(decode)
     check_crops(crops)
     check_passes(mc_dropout)
     for member in members:
@@ -184,6 +198,7 @@ def load_members(
         _scorers(members, runtime, mc_dropout),
         crops,
         mc_dropout,
+        decode,
         sharing=runtime.mode != "plain" and not mc_dropout,
     )
 

@@ -11,6 +11,7 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tl_kit.api.balance import Balance, choose_balance
+from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.api.run import Clock, Run
 from tl_kit.api.unfinished import Unfinished, is_unfinished
@@ -19,7 +20,6 @@ from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import Manifest
-from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.freezing.policies import Policy, parse_policy
@@ -27,7 +27,7 @@ from tl_kit.measurement import Decision, choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import PRECISIONS, Runtime, detect
 from tl_kit.training.checkpoint import is_checkpoint
-from tl_kit.training.files import new_numbered_folder
+from tl_kit.training.files import check_name, new_numbered_folder
 from tl_kit.training.lock import LOCK, FolderLock
 from tl_kit.zoo.weights import WeightsReport, build_model
 
@@ -55,7 +55,9 @@ def prepare(
     reporter = reporter if accelerator.is_main_process else SILENT
     with clock("scan"):
         if manifest is None:
-            manifest = scan(Path(config.data), config.split)
+            manifest = scan_images(
+                config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter
+            )
             for line in check_discipline(manifest, allow=config.allow):
                 reporter.message(line)
     for note in manifest.notes:
@@ -73,15 +75,13 @@ def prepare(
         runtime, decision = replace(runtime, precision=settled), None
     else:
         runtime, decision = _precision(config, model, preprocessing, runtime, reporter)
-    for exclusion in manifest.exclusions:
-        reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
     run = Run(
         config=config,
         reporter=reporter,
         runtime=runtime,
         clock=clock,
         manifest=manifest,
-        store=PixelStore(preprocessing, config.store),
+        store=PixelStore(preprocessing, config.store, limits=config.decode),
         model=model,
         weights=weights,
         preprocessing=preprocessing,
@@ -163,6 +163,7 @@ def _folder(config: FinetuneConfig, cleanup: ExitStack) -> Path:
         cleanup.callback(FolderLock(folder).release)
         return folder
     out = Path(config.out)
+    check_name(out)
     _check_empty(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tl_kit.api.pictures import save_png
 from tl_kit.display import drawable, visible
 from tl_kit.ensembling.receipt import Receipt
-from tl_kit.training.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,11 +25,7 @@ _NUMBERS_UP_TO = 10  # members: from more, the cells are too small for numbers
 
 def draw_receipt(receipt: Receipt, path: Path) -> None:
     """Draw the receipt into a PNG file, atomically. Raises OSError if it cannot be written."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure = receipt_figure(receipt)
-    FigureCanvasAgg(figure)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+    save_png(receipt_figure(receipt), path)
 
 
 def receipt_figure(receipt: Receipt) -> Figure:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_kit.api.balance import Balance
+from tl_kit.api.left_out import tell_left_out
 from tl_kit.api.unfinished import Unfinished
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.cache import PixelStore
@@ -117,8 +118,7 @@ class Run:
         broken = [Exclusion(path, reason) for path, reason in found.items()]
         if broken:
             self.manifest = self.manifest.without(broken)
-            for exclusion in broken:
-                self.reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+            tell_left_out(broken, self.config.data, self.reporter)
             check_trainable(self.manifest)
         return frozenset(reasons)
 

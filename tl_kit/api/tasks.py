@@ -27,7 +27,7 @@ from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.journal import Journal
-from tl_kit.training.loop import FitResult, Indices, Task
+from tl_kit.training.loop import FitResult, Indices, Parts, Task
 from tl_kit.training.rollback import Rollback
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
 
@@ -41,12 +41,13 @@ def build_task(
     on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
     module: nn.Module = source.module
     optimizer = _new_optimizer(run, settings)
-    average = None
+    average, parts = None, Parts()
     if prepare:
         average = weight_average(run)
         module = compile_now(run, module)
         module, optimizer = run.accelerator.prepare(module, optimizer)
         _register(run, optimizer, average, keeper)
+        run.parts["images of a pass"] = parts
         run.rollback = _rollback(run)
     journal = Journal(run.folder if run.writes else None)
     return Task(
@@ -62,6 +63,7 @@ def build_task(
         select=settings.select,
         objective=objective(run),
         weigh=label_weight(run),
+        parts=parts,
         penalty=penalty(run),
         after_step=average.update if average else None,
         averaged=average.in_place if average else nullcontext,

@@ -53,7 +53,7 @@ def soft_targets(config: DistillConfig, manifest: Manifest, run: Run) -> Mapping
     Images as evaluation sees them, combined as the teacher itself predicts (crops, rule, calibration). Raises
     CheckpointError for a teacher that cannot be opened, and MemberError for one with other classes.
     """
-    predictor = load(config.teacher, runtime=run.config.runtime)
+    predictor = load(config.teacher, decode=run.config.decode, runtime=run.config.runtime)
     _, (_, columns) = align_classes([manifest.classes, predictor.classes], [str(manifest.root), str(config.teacher)])
     samples = list({sample.digest: sample for sample in manifest.split("train")}.values())
     stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=run.reporter)

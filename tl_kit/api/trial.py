@@ -86,7 +86,7 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
             run,
             config=replace(run.config, cache=cache if run.config.cache.size_gb > 0 else run.config.cache),
             manifest=replace(run.manifest, samples=tuple(kept)),
-            store=PixelStore(run.preprocessing, run.config.store),
+            store=PixelStore(run.preprocessing, run.config.store, limits=run.config.decode),
             clock=Clock(),
             reporter=SILENT,
             folder=Path(folder),

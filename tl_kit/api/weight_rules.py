@@ -15,7 +15,7 @@ from tl_kit.api.concatenated import concat
 from tl_kit.api.derived_members import write_member
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.mixtures import Mixtures
-from tl_kit.ensembling.derived import Derived, choose_out_of_fold, tried
+from tl_kit.ensembling.derived import Derived, Loss, choose_out_of_fold, tried
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.mixing import Mix, Options, Score, greedy_soup, uniform_soup, wise_ft
 from tl_kit.ensembling.selection import Candidate, with_temperature
@@ -34,12 +34,19 @@ def weight_rules(evidence: Evidence, scratch: Path, *, auto: bool) -> dict[str, 
     """
     mixtures = cache(partial(Mixtures, evidence))
     count = len(evidence.predictor.members)
-    return {
+    rules: dict[str, Callable[[], Candidate]] = {
         "soup": lambda: _mixed(evidence, mixtures(), "soup", partial(uniform_soup, count)),
         "greedy-soup": lambda: _mixed(evidence, mixtures(), "greedy-soup", partial(greedy_soup, count)),
         "wise-ft": lambda: _wise_ft(evidence, mixtures),
         "concat": lambda: concat(evidence, scratch, auto=auto),
     }
+    return {name: partial(_enough_images, evidence, name, rule) for name, rule in rules.items()}
+
+
+def _enough_images(evidence: Evidence, name: str, rule: Callable[[], Candidate]) -> Candidate:
+    if len(evidence.labels) < 2:
+        raise ConfigError(f"rule {name}: one validation image is too few to choose by; choose another --rule")
+    return rule()
 
 
 def _wise_ft(evidence: Evidence, mixtures: Callable[[], Mixtures]) -> Candidate:
@@ -51,14 +58,13 @@ def _wise_ft(evidence: Evidence, mixtures: Callable[[], Mixtures]) -> Candidate:
             "rule wise-ft: one of the two checkpoints must come from --policy head, and the other from another; these "
             f"come from {policies[0]} and {policies[1]}"
         )
-    choose = partial(wise_ft, policies.index("head"), evidence.config.soups.alphas)
-    return _mixed(evidence, mixtures(), "wise-ft", choose)
+    probe = policies.index("head")
+    choose = partial(wise_ft, probe, evidence.config.soups.alphas)
+    return _mixed(evidence, mixtures(), "wise-ft", choose, tuned=1 - probe)
 
 
-def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose) -> Candidate:
-    """A rule that ends in one average of weights, which may be a single member."""
-    if len(evidence.labels) < 2:
-        raise ConfigError(f"rule {rule}: one validation image is too few to choose by; choose another --rule")
+def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *, tuned: int | None = None) -> Candidate:
+    """A rule that ends in one average of weights, which may be a single member; α is the weight of ``tuned``."""
     labels, calibrate = evidence.labels, evidence.config.calibrate
     by_score = partial(choose, mixtures.options)
     chosen, pooled = choose_out_of_fold(
@@ -68,9 +74,14 @@ def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose) ->
     fallback = None
     if chosen.member is not None:
         best = mixtures.members[chosen.member].path
-        fallback = f"no average is better on validation than {best} alone"
+        fallback = f"no average keeps up on validation with {best} alone, in accuracy and NLL"
         evidence.reporter.message(f"{rule}: {fallback}, which is taken")
-    record = _record(evidence, mixtures, chosen, scores) | {"rule": rule, "fallback": fallback}
+    record = {
+        "rule": rule,
+        "fallback": fallback,
+        **({} if tuned is None else {"alpha": chosen.weights[tuned]}),
+        **_record(evidence, mixtures, chosen, scores),
+    }
 
     def write(folder: Path) -> list[Path]:
         if chosen.member is not None:
@@ -83,9 +94,7 @@ def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose) ->
     return with_temperature(FittedRule(), pooled, labels, **options)
 
 
-def _record(
-    evidence: Evidence, mixtures: Mixtures, chosen: Mix, scores: Mapping[Mix, Mapping[str, float]]
-) -> dict[str, Any]:
+def _record(evidence: Evidence, mixtures: Mixtures, chosen: Mix, scores: Mapping[Mix, Loss]) -> dict[str, Any]:
     """The ingredients with their weights, and every average that was in question, weights in the order given."""
 
     def weights(mix: Mix) -> list[float]:
@@ -103,9 +112,16 @@ def _record(
         ],
         "batchnorm": statistics(chosen),
         "batchnorm_images": mixtures.images if chosen.reestimated else None,
+        "batchnorm_augment": mixtures.augment_name if chosen.reestimated else None,
         "averages_scored": mixtures.scored,
         "tried": [
-            {"weights": weights(mix), "batchnorm": statistics(mix), **found, "chosen": mix == chosen}
-            for mix, found in scores.items()
+            {
+                "weights": weights(mix),
+                "batchnorm": statistics(mix),
+                "accuracy": 1 - loss.error,
+                "nll": loss.nll,
+                "chosen": mix == chosen,
+            }
+            for mix, loss in scores.items()
         ],
     }

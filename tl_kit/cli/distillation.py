@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,6 +12,7 @@ from tl_kit.cli.text import figure
 
 if TYPE_CHECKING:
     from tl_kit.api import Distillation, EnsembleResult
+    from tl_kit.config import EnsembleConfig
 
 __all__ = ["distill_and_show"]
 
@@ -20,16 +20,16 @@ SHOWN = ("accuracy", "nll", "ece")
 
 
 def distill_and_show(
-    ensemble: EnsembleResult, student: str, data: Path | None, console: Console, *, json: bool
+    ensemble: EnsembleResult, student: str, given: EnsembleConfig, console: Console, *, json: bool
 ) -> None:
-    """Train the student; the ensemble, which is written already, stays whatever happens.
+    """Train the student on the images ``given``; the ensemble, which is written already, stays whatever happens.
 
     Raises typer.Exit where Ctrl-C ended the training, and what ``distill`` raises.
     """
     from tl_kit import api
 
     try:
-        config = api.student_config(ensemble.checkpoint, student, data=data)
+        config = api.student_config(ensemble.checkpoint, student, data=given.data, decode=given.decode)
         result = api.distill(config, reporter=console)
     except KeyboardInterrupt as stopped:
         left = [f"the ensemble is in {ensemble.checkpoint}", *(str(text) for text in stopped.args)]

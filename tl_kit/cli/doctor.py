@@ -9,7 +9,7 @@ import typer
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import PROBLEMS_FOUND, session
-from tl_kit.config import DataConfig
+from tl_kit.config import DataConfig, DecodeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api.diagnosis import Report
@@ -23,6 +23,7 @@ def doctor(
     data: options.Data,
     split_seed: options.SplitSeed = DataConfig.split_seed,
     group_pattern: options.GroupPattern = DataConfig.group_pattern,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -31,8 +32,11 @@ def doctor(
         from tl_kit.api.diagnosis import doctor as examine
         from tl_kit.api.diagnosis import report_dict
 
-        split = DataConfig(split_seed=split_seed, group_pattern=group_pattern)
-        report = examine(data, split=split, reporter=console)
+        split, limits = (
+            DataConfig(split_seed=split_seed, group_pattern=group_pattern),
+            DecodeConfig(max_pixels=max_pixels),
+        )
+        report = examine(data, split=split, decode=limits, reporter=console)
         if json:
             console.json(report_dict(report))
         else:

@@ -11,7 +11,7 @@ from tl_kit.cli.fold_ensemble import is_of_folds, show_fold_scores
 from tl_kit.cli.session import session
 from tl_kit.cli.signals import answering_signals
 from tl_kit.cli.text import figure
-from tl_kit.config import EnsembleConfig
+from tl_kit.config import DecodeConfig, EnsembleConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import EnsembleResult
@@ -31,6 +31,8 @@ def ensemble(
     scales: options.Scales = None,
     mc_dropout: options.McDropout = None,
     distill: options.Distill = None,
+    strict: options.Strict = EnsembleConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -45,6 +47,8 @@ def ensemble(
             calibrate=calibrate,
             crops=chosen,
             mc_dropout=mc_dropout or EnsembleConfig.mc_dropout,
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
         )
         from tl_kit import api
 
@@ -57,7 +61,7 @@ def ensemble(
         if not json:
             _show(result, console)
         if distill is not None:
-            distill_and_show(result, distill, data, console, json=json)
+            distill_and_show(result, distill, config, console, json=json)
 
 
 def _show(result: EnsembleResult, console: Console) -> None:
@@ -106,18 +110,21 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
 
 
 def _show_members(result: EnsembleResult, console: Console) -> None:
-    """What each member is worth, and with which share of images it disagrees with each other one."""
+    """What each member is worth, where that is known, and with which share of images it disagrees with each other."""
     receipt = result.receipt
     split = "val" if receipt["ensemble"]["test"] is None else "test"
     matrix = receipt["disagreement"][split]
     if matrix is None:
         return
     numbers = [str(number) for number in range(1, len(matrix) + 1)]
-    header = ["", f"{split} accuracy without it", "nll without it", *(f"≠ {number}" for number in numbers)]
+    worth = receipt["derived"] is None
+    header = [f"{split} accuracy without it", "nll without it"] if worth else []
+    header = ["", *header, *(f"≠ {number}" for number in numbers)]
     rows = []
     for number, member, shares in zip(numbers, receipt["members"], matrix, strict=True):
         without = (member["leave_one_out"] or {}).get(split)
         lost = ["", ""] if without is None else [f"{-100 * without['accuracy']:+.1f}", f"{without['nll']:+.3f}"]
+        lost = lost if worth else []
         rows.append([f"{number}  {member['checkpoint']}", *lost, *(f"{100 * share:.0f} %" for share in shares)])
     console.table(header, rows, align="l" + "r" * (len(header) - 1))
     console.line()

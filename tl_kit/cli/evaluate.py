@@ -8,6 +8,7 @@ from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import session
 from tl_kit.cli.text import figure, figures
+from tl_kit.config import DecodeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import Evaluation
@@ -22,6 +23,8 @@ def evaluate(
     crops: options.Crops = None,
     scales: options.Scales = None,
     mc_dropout: options.McDropout = None,
+    strict: options.Strict = False,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> None:
@@ -30,7 +33,16 @@ def evaluate(
         chosen = options.crop_config(crops, scales)
         from tl_kit import api
 
-        result = api.evaluate(checkpoint, data, split=split, crops=chosen, mc_dropout=mc_dropout, reporter=console)
+        result = api.evaluate(
+            checkpoint,
+            data,
+            split=split,
+            crops=chosen,
+            mc_dropout=mc_dropout,
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
+            reporter=console,
+        )
         if json:
             console.json(result.to_dict())
         else:

@@ -17,6 +17,7 @@ from tl_kit.cli.text import figure
 from tl_kit.config import (
     CacheConfig,
     DataConfig,
+    DecodeConfig,
     FinetuneConfig,
     LoopConfig,
     RegularizationConfig,
@@ -73,6 +74,8 @@ def finetune(
     split_seed: options.SplitSeed = DataConfig.split_seed,
     group_pattern: options.GroupPattern = DataConfig.group_pattern,
     allow: options.Allow = None,
+    strict: options.Strict = FinetuneConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -139,6 +142,8 @@ def finetune(
             out=out,
             split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
             allow=tuple(allow or ()),
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime, compile=compile),
         )
@@ -180,10 +185,12 @@ def _report(
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
         return
-    if hasattr(result, "vary"):
+    from tl_kit import api
+
+    if isinstance(result, api.MemberRuns):
         show_members(result, console, json=json)
         return
-    if not hasattr(result, "status"):
+    if isinstance(result, api.CrossValidation):
         show_folds(result, console, json=json)
         return
     if json:

@@ -66,6 +66,7 @@ __all__ = [
     "Late",
     "LayerDecay",
     "Lr",
+    "MaxPixels",
     "McDropout",
     "Members",
     "Mixup",
@@ -91,6 +92,7 @@ __all__ = [
     "Snapshots",
     "Split",
     "SplitSeed",
+    "Strict",
     "Swa",
     "Top",
     "Vary",
@@ -127,7 +129,9 @@ Checkpoint = Annotated[
 Checkpoints = Annotated[
     list[Path], typer.Argument(metavar="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
 ]
-Images = Annotated[list[Path], typer.Argument(metavar="PATH", help="Image files, or folders of them.")]
+Images = Annotated[  # what cannot be read gets its row, and does not end the command
+    list[Path], typer.Argument(metavar="PATH", help="Image files, folders of them, or wildcards.", readable=False)
+]
 Pattern = Annotated[
     str | None,
     typer.Argument(metavar="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),
@@ -397,6 +401,10 @@ Distill = Annotated[
 Calibrate = Annotated[
     bool,
     typer.Option("--calibrate/--no-calibrate", help="Fit a temperature on val, where it lowers the NLL out of fold."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="A file that cannot be used is an error, and not left out.")]
+MaxPixels = Annotated[
+    int, typer.Option("--max-pixels", metavar="N", help="Larger images are refused, before they fill the memory.")
 ]
 Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an image.")]
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]

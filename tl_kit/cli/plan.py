@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import session
-from tl_kit.config import CacheConfig, DataConfig, FinetuneConfig, LoopConfig, RuntimeConfig
+from tl_kit.config import CacheConfig, DataConfig, DecodeConfig, FinetuneConfig, LoopConfig, RuntimeConfig
 
 if TYPE_CHECKING:
     from tl_kit.api import Plan
@@ -35,6 +35,8 @@ def plan(
     split_seed: options.SplitSeed = DataConfig.split_seed,
     group_pattern: options.GroupPattern = DataConfig.group_pattern,
     allow: options.Allow = None,
+    strict: options.Strict = FinetuneConfig.strict,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     cache_size: options.CacheSize = CacheConfig.size_gb,
     views: options.Views = CacheConfig.views,
     runtime: options.Runtime = RuntimeConfig.mode,
@@ -62,6 +64,8 @@ def plan(
             seed=seed,
             split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
             allow=tuple(allow or ()),
+            strict=strict,
+            decode=DecodeConfig(max_pixels=max_pixels),
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ import typer
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import PROBLEMS_FOUND, session
-from tl_kit.config import PredictConfig
+from tl_kit.config import DecodeConfig, PredictConfig
 from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,16 +28,17 @@ def predict(
     crops: options.Crops = None,
     scales: options.Scales = None,
     mc_dropout: options.McDropout = None,
+    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
     debug: options.Debug = False,
 ) -> None:
     """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
     with session(debug=debug) as console:
         if top < 1:
             raise ConfigError(f"--top {top}: must be at least 1")
-        chosen = options.crop_config(crops, scales)
+        chosen, limits = options.crop_config(crops, scales), DecodeConfig(max_pixels=max_pixels)
         from tl_kit import api
 
-        found = api.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, reporter=console)
+        found = api.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, decode=limits, reporter=console)
         if form == "table":
             _table(found, top, console)
         else:
@@ -51,25 +50,28 @@ def predict(
 
 
 def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
+    """One row an image; the reasons in a column of their own, where there are any."""
     widest = max(len(_best(prediction, top)) for prediction in found)
+    errors = ["error"] if any(prediction.error is not None for prediction in found) else []
     rows = []
     for prediction in found:
         cells = [cell for label, p in _best(prediction, top) for cell in (label, f"{100 * p:.1f} %")]
-        if prediction.error is not None:
-            cells = [f"error: {prediction.error}"]
-        rows.append([prediction.source, *cells, *[""] * (2 * max(widest, 1) - len(cells))])
-    console.table(["image", *_names(max(widest, 1), " ")], rows, align="l" + "lr" * max(widest, 1))
+        reason = [prediction.error or ""] if errors else []
+        rows.append([prediction.source, *cells, *[""] * (2 * widest - len(cells)), *reason])
+    console.table(
+        ["image", *_names(widest, " ")[: 2 * widest], *errors], rows, align="l" + "lr" * widest + "l" * len(errors)
+    )
 
 
 def _csv(found: Sequence[Prediction], top: int) -> str:
     """One row an image; always ``top`` pairs of columns, empty where there are fewer classes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *_names(top, "_"), "error"])
+    from tl_kit.api.prediction import csv_text
+
+    rows: list[list[object]] = [["path", *_names(top, "_"), "error"]]
     for prediction in found:
         cells: list[object] = [cell for pair in _best(prediction, top) for cell in pair]
-        writer.writerow([prediction.source, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""])
-    return text.getvalue()
+        rows.append([prediction.source, *cells, *[""] * (2 * top - len(cells)), prediction.error or ""])
+    return "".join(csv_text(rows))
 
 
 def _jsonl(found: Sequence[Prediction], top: int) -> str:

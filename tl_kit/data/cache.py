@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tl_kit.config import StoreConfig
+from tl_kit.config import DecodeConfig, StoreConfig
 from tl_kit.data.decode import decode
 from tl_kit.data.manifest import Exclusion, Sample
 from tl_kit.data.transforms import Preprocessing
@@ -20,9 +20,11 @@ from tl_kit.runtime import decode_pool
 __all__ = ["PixelStore", "read_pixels"]
 
 
-def read_pixels(path: Path, preprocessing: Preprocessing, *, crop: bool) -> Tensor:
+def read_pixels(
+    path: Path, preprocessing: Preprocessing, *, crop: bool, config: DecodeConfig = DecodeConfig()
+) -> Tensor:
     """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized. Raises ImageError."""
-    image = decode(path, min_side=preprocessing.min_side)
+    image = decode(path, min_side=preprocessing.min_side, config=config)
     return preprocessing.evaluate(image) if crop else preprocessing.resize(image)
 
 
@@ -35,8 +37,15 @@ class PixelStore:
     more are taken in.
     """
 
-    def __init__(self, preprocessing: Preprocessing, config: StoreConfig = StoreConfig()) -> None:
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        config: StoreConfig = StoreConfig(),
+        *,
+        limits: DecodeConfig = DecodeConfig(),
+    ) -> None:
         self.preprocessing = preprocessing
+        self.limits = limits
         free = free_memory()
         self.budget = int(free * config.memory_share)
         self.reserve = min(config.reserve, int(free * config.memory_share))
@@ -105,7 +114,7 @@ class PixelStore:
     def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
         def one(sample: Sample) -> Tensor | ImageError:
             try:
-                return read_pixels(sample.path, self.preprocessing, crop=crop)
+                return read_pixels(sample.path, self.preprocessing, crop=crop, config=self.limits)
             except ImageError as error:
                 return error
             except MemoryError:

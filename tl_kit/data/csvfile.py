@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +62,18 @@ def list_csv(file: Path) -> Listing:
 
 
 def _list_one(candidate: Candidate, row: _Row, listing: Listing) -> None:
-    path = candidate.path
-    if path.is_file():
-        listing.candidates.append(candidate)
+    try:
+        mode = candidate.path.stat().st_mode
+    except FileNotFoundError:
+        reason = "no such file"
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     else:
-        reason = "is a folder" if path.is_dir() else "no such file" if not path.exists() else "not a regular file"
-        listing.exclusions.append(Exclusion(path, f"line {row.line}: {reason}"))
+        if stat.S_ISREG(mode):
+            listing.candidates.append(candidate)
+            return
+        reason = "is a folder" if stat.S_ISDIR(mode) else "not a regular file"
+    listing.exclusions.append(Exclusion(candidate.path, f"line {row.line}: {reason}"))
 
 
 def _candidate(row: _Row, base: Path) -> Candidate:

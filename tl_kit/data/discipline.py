@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tl_kit.data.findings import Finding, of_sets
+from tl_kit.data.findings import Finding, Severity, of_sets
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import DataError
@@ -55,7 +55,7 @@ def _missing(manifest: Manifest) -> Iterator[Finding]:
     for split, table in manifest.counts().items():
         lacking = [name for name, count in table.items() if count == 0]
         if lacking:
-            severity = "warning" if split in manifest.made_splits else "error"
+            severity: Severity = "warning" if split in manifest.made_splits else "error"
             yield Finding(severity, "class-missing", f"{split} has no image of {name_some(lacking)}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_kit.config import DataConfig, DoctorConfig
+from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.decode import decode, read_file
 from tl_kit.data.discipline import known_faults
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
@@ -28,6 +28,7 @@ __all__ = ["Finding", "Report", "examine"]
 
 _DEFAULT = DataConfig()
 _DEFAULT_LIMITS = DoctorConfig()
+_DEFAULT_DECODE = DecodeConfig()
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def examine(
     config: DataConfig = _DEFAULT,
     *,
     limits: DoctorConfig = _DEFAULT_LIMITS,
+    decoding: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Scan ``path``, decode every image wholly, and look for what spoils training or its measurement.
@@ -70,10 +72,10 @@ def examine(
     """
     root = Path(path).absolute()
     try:
-        scanned = scan(path, config)
+        scanned = scan(path, config, decode=decoding)
     except DataError as error:
         return Report(root, None, (Finding("error", "unusable", str(error)),))
-    looks, failures = _look_at_all(scanned.samples, limits, progress)
+    looks, failures = _look_at_all(scanned.samples, limits, decoding, progress)
     manifest = scanned.without(failures)
     seen = [looks[sample.path] for sample in manifest.samples]
     findings = [
@@ -90,13 +92,16 @@ def examine(
 
 
 def _look_at_all(
-    samples: Sequence[Sample], limits: DoctorConfig, progress: Callable[[int, int], None] | None
+    samples: Sequence[Sample],
+    limits: DoctorConfig,
+    decoding: DecodeConfig,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[Path, _Look], list[Exclusion]]:
     """A look at each image by its path, and the images that cannot be decoded."""
 
     def look(sample: Sample) -> _Look | ImageError:
         try:
-            return _look(sample.path, limits)
+            return _look(sample.path, limits, decoding)
         except ImageError as error:
             return error
 
@@ -111,10 +116,10 @@ def _look_at_all(
     return looks, failures
 
 
-def _look(path: Path, limits: DoctorConfig) -> _Look:
+def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig) -> _Look:
     """Raises ImageError."""
-    data = read_file(path)
-    image = decode(data, min_side=limits.min_side)  # a JPEG scaled so is above the limit anyway
+    data = read_file(path, decoding)
+    image = decode(data, min_side=limits.min_side, config=decoding)  # a JPEG scaled so is above the limit anyway
     pixels = thumbnail(image)
     low, high = np.percentile(pixels, [1, 99], axis=(0, 1))
     return _Look(

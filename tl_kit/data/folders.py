@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,8 @@ __all__ = ["list_files", "list_folder"]
 
 # Written by operating systems, editors and NAS boxes into other people's folders.
 _LITTER = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+_ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
+_NO_TARGET = {errno.ENOENT: "dangling symbolic link", errno.ELOOP: "symbolic link in a loop"}
 
 
 def list_folder(root: Path) -> Listing:
@@ -45,16 +49,9 @@ def list_folder(root: Path) -> Listing:
 
 
 def list_files(root: Path) -> tuple[list[Path], list[Exclusion]]:
-    """Every file below a folder whose labels do not matter, in order of name, and what was passed over.
-
-    Raises :class:`DataError` if the folder cannot be read.
-    """
+    """Every file below a folder whose labels do not matter, in order of name, and what was passed over."""
     exclusions: list[Exclusion] = []
-    files = list(_walk(root, exclusions, above=frozenset()))
-    unreadable = [exclusion.reason for exclusion in exclusions if exclusion.path == root]
-    if unreadable:
-        raise DataError(f"{root}: {unreadable[0]}")
-    return files, exclusions
+    return list(_walk(root, exclusions)), exclusions
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
@@ -82,32 +79,44 @@ def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
     listing.exclusions.extend(Exclusion(file, "stray file not inside a class folder") for file in files)
     for folder in folders:
         listing.class_folders[split, folder.name] = folder
-        for file in _walk(folder, listing.exclusions, above=frozenset({_identity(parent)})):
+        for file in _walk(folder, listing.exclusions):
             listing.candidates.append(Candidate(file, folder.name, split))
 
 
-def _walk(folder: Path, exclusions: list[Exclusion], *, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    try:
+def _walk(top: Path, exclusions: list[Exclusion]) -> Iterator[Path]:
+    """Files below ``top``, of each folder once: with links from each of n folders to all, there are n! paths.
+
+    Folders come before links to folders; a link to what ``top`` lies in is not followed.
+    """
+    seen = {identity for parent in top.absolute().parents if (identity := _identity(parent)) is not None}
+    folders, links = [top], list[Path]()  # what is next stands last
+    while folders or links:
+        folder = (folders or links).pop()
         identity = _identity(folder)
-    except OSError as error:
-        exclusions.append(Exclusion(folder, f"cannot be read: {error.strerror}"))
-        return
-    if identity in above:
-        exclusions.append(Exclusion(folder, "symbolic link to a folder that contains it"))
-        return
-    folders, files = _entries(folder, exclusions)
-    yield from files
-    for inner in folders:
-        yield from _walk(inner, exclusions, above=above | {identity})
+        if identity in seen:
+            exclusions.append(Exclusion(folder, "symbolic link to a folder that is read already"))
+            continue
+        if identity is not None:
+            seen.add(identity)
+        inner, files = _entries(folder, exclusions)
+        yield from files
+        if not inner and not files and folder.suffix.lower() in _ENDINGS:
+            exclusions.append(Exclusion(folder, "empty folder that is named like an image"))
+        for path in reversed(inner):
+            (links if path.is_symlink() else folders).append(path)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What is the same by every name of a folder; None where it may not be asked."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
     return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], list[Path]]:
-    """Folders and files in it, each sorted by name; hidden entries and dangling links go to the exclusions."""
+    """Folders and files in it, each sorted by name; hidden entries and links to nothing go to the exclusions."""
     folders: list[Path] = []
     files: list[Path] = []
     try:
@@ -119,10 +128,10 @@ def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], lis
         path = folder / entry.name
         if entry.name.startswith(".") or entry.name in _LITTER:
             exclusions.append(Exclusion(path, "hidden"))
-        elif entry.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - Path.exists raises on a loop of links
-            exclusions.append(Exclusion(path, "dangling symbolic link"))
-        elif entry.is_dir():
-            folders.append(path)
-        else:
-            files.append(path)
+            continue
+        try:
+            is_folder = stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir()
+            (folders if is_folder else files).append(path)
+        except OSError as error:
+            exclusions.append(Exclusion(path, _NO_TARGET.get(error.errno or 0, f"cannot be read: {error.strerror}")))
     return folders, files

@@ -9,21 +9,23 @@ from dataclasses import replace
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import ConfigError
 
-__all__ = ["group_by_name"]
+__all__ = ["check_group_pattern", "group_by_name"]
+
+# A checkpoint's pattern is somebody else's. Python's expressions backtrack: a few more of these, or one around another,
+# and a file name of 40 characters takes years.
+_LONGEST, _REPETITIONS, _CHOICES = 100, 2, 5
 
 
 def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[Sample], list[str]]:
     """The samples, with a group where they had none and ``pattern`` is found in the file name; and a note on it.
 
     The group is the text of the pattern's first bracketed part, or all that was found. Without a pattern nothing
-    changes. Raises ConfigError if it is no regular expression.
+    changes. Raises ConfigError as :func:`check_group_pattern` does.
     """
     if pattern is None:
         return list(samples), []
-    try:
-        search = re.compile(pattern).search
-    except re.error as error:
-        raise ConfigError(f"--group-pattern {pattern}: no regular expression ({error})") from error
+    check_group_pattern(pattern)
+    search = re.compile(pattern).search
     grouped = []
     for sample in samples:
         match = search(sample.path.name) if sample.group is None else None
@@ -32,3 +34,25 @@ def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[
     groups = {sample.group for sample in grouped} - {None}
     alone = sum(sample.group is None for sample in grouped)
     return grouped, [f"{len(groups):,} groups by file name; {alone:,} of {len(grouped):,} images are in none"]
+
+
+def check_group_pattern(pattern: str) -> None:
+    """Raises ConfigError for what is no regular expression, or one that a file name could keep busy for ever.
+
+    At most two of ``* + ? {`` may stand in it, none of them after a bracket, and five ``|``, in 100 characters.
+    """
+    repetitions = len(re.findall(r"[*+?{]", pattern))
+    if (
+        len(pattern) > _LONGEST
+        or repetitions > _REPETITIONS
+        or pattern.count("|") > _CHOICES
+        or re.search(r"\)[*+?{]", pattern)
+    ):
+        raise ConfigError(
+            f"--group-pattern {pattern[:_LONGEST]}: too much to search for; at most {_REPETITIONS} of * + ? {{, none "
+            f"of them after a bracket, and {_CHOICES} of |, in {_LONGEST} characters"
+        )
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigError(f"--group-pattern {pattern}: no regular expression ({error})") from error

@@ -46,7 +46,8 @@ def perceptual_hash(grey: NDArray[Any]) -> NDArray[np.float32]:
     but for the signs of the odd horizontal frequencies.
     """
     coefficients = _dct(grey, _HASHED)[:, 1:]
-    return np.where(coefficients > 0, np.float32(1), np.float32(-1))
+    signs: NDArray[np.float32] = np.where(coefficients > 0, np.float32(1), np.float32(-1))
+    return signs
 
 
 def detail(grey: NDArray[Any]) -> NDArray[np.float32]:

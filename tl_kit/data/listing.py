@@ -43,7 +43,9 @@ class Listing:
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Sort key under which "class 2" comes before "class 10"; capitals matter only between otherwise equal names."""
     parts = [(i % 2, part) for i, part in enumerate(re.split(r"([0-9]+)", name)) if part]
-    return [(False, int(part), "") if number else (True, 0, part.casefold()) for number, part in parts], name
+    plain = [(number, part.lstrip("0") if number else part.casefold()) for number, part in parts]
+    # By length, then by digits: the order of the numbers, of which Python parses no more than 4,300 digits.
+    return [(False, len(part), part) if number else (True, 0, part) for number, part in plain], name
 
 
 def name_some(names: list[str], *, limit: int = 5) -> str:

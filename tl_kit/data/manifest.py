@@ -69,7 +69,7 @@ class Manifest:
     def content_hash(self) -> str:
         """SHA-256 over (digest, class name, split) of all images: equal for equal content, whatever the names."""
         rows = sorted(f"{s.digest}\t{self.classes[s.label]}\t{s.split}" for s in self.samples)
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+        return hashlib.sha256("\n".join(rows).encode(errors="surrogatepass")).hexdigest()
 
     def without(self, exclusions: Iterable[Exclusion]) -> Manifest:
         """The same without the images of these paths, which join ``exclusions``. Classes and splits stay as they are.

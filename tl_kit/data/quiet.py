@@ -35,7 +35,7 @@ def _hush_libraries() -> None:
     """Pillow's loggers say nothing where nobody has asked for logs; libtiff prints no errors of its own."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     try:
-        library = ctypes.CDLL(Image.core.__file__)  # the loader finds what it is linked with, too
+        library = ctypes.CDLL(vars(Image)["core"].__file__)  # the loader finds what it is linked with, too
         handler = library.TIFFSetErrorHandler
     except (AttributeError, OSError, TypeError):  # linked statically, or a platform that looks no further
         return

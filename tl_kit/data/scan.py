@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -71,12 +72,17 @@ def scan(
 
 
 def _list(root: Path) -> Listing:
-    if root.is_dir():
+    try:
+        mode = root.stat().st_mode
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        problem = "no such file or folder" if missing else f"cannot be read: {error.strerror}"
+        raise DataError(f"{root}: {problem}; {EXPECTED}") from error
+    if stat.S_ISDIR(mode):
         return list_folder(root)
-    if root.is_file() and root.suffix.lower() in (".csv", ".tsv"):
+    if stat.S_ISREG(mode) and root.suffix.lower() in (".csv", ".tsv"):
         return list_csv(root)
-    problem = "neither a folder nor a .csv file" if root.exists() else "no such file or folder"
-    raise DataError(f"{root}: {problem}; {EXPECTED}")
+    raise DataError(f"{root}: neither a folder nor a .csv file; {EXPECTED}")
 
 
 def _read_all(

@@ -96,7 +96,7 @@ def find_shortcuts(
     if len(set(y[kept].tolist())) < 2:
         return
     for kind in KINDS:
-        columns = list(zip(*(getattr(traits[index], kind) for index in kept), strict=True))
+        columns = list(zip(*(getattr(traits[index], kind) for index in kept.tolist()), strict=True))
         values = np.column_stack([_numbers(column) for column in columns])
         if (values == values[0]).all():
             continue
@@ -153,6 +153,8 @@ def _best(kind: str, y: NDArray[np.int64], predicted: NDArray[np.int64], config:
     from scipy.stats import hypergeom
 
     classes = np.unique(y)
+    if len(classes) < 2:  # every file is under two labels
+        return None
     recalls = np.array([np.mean(predicted[y == label] == label) for label in classes])
     others = np.array([np.mean(predicted[y != label] == label) for label in classes])
     at = int(np.argmax(recalls - others))

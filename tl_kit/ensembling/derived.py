@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.ensembling.calibration import fit_temperature, tempered
 
-__all__ = ["Derived", "choose_out_of_fold", "loss_on", "tried"]
+__all__ = ["Derived", "Loss", "choose_out_of_fold", "loss_on", "tried"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -35,19 +35,31 @@ class Derived:
     fallback: str | None = None
 
 
-def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> float:
-    """The NLL of (n, k) on labels (n,); with ``calibrate``, at the temperature that fits them best.
+class Loss(NamedTuple):
+    """The share of images that are predicted wrong, and the NLL: ordered by the first, ties by the second."""
+
+    error: float
+    nll: float
+
+    def no_worse_than(self, other: Loss) -> bool:
+        """In neither of both."""
+        return self.error <= other.error and self.nll <= other.nll
+
+
+def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> Loss:
+    """The loss of (n, k) on labels (n,); with ``calibrate``, its NLL is that at the temperature which fits best.
 
     What is compared will be given a temperature: that averaged weights are less sure is then no reason against them,
     nor for them (Ashukha et al. 2020).
     """
+    error = 1 - metrics.accuracy(probabilities, labels)
     if calibrate:
         probabilities = tempered(probabilities, fit_temperature(probabilities, labels))
-    return metrics.nll(probabilities, labels)
+    return Loss(error, metrics.nll(probabilities, labels))
 
 
 def choose_out_of_fold(
-    choose: Callable[[Callable[[Key], float]], Key],
+    choose: Callable[[Callable[[Key], Loss]], Key],
     probabilities: Callable[[Key], FloatArray],
     labels: IntArray,
     *,
@@ -57,14 +69,14 @@ def choose_out_of_fold(
     """What ``choose`` takes by all validation images, and predictions (n, k) by what it takes without an image's fold.
 
     Args:
-        choose: from a loss of each option, the lower the better, to the option taken.
+        choose: from the loss of each option to the option taken.
         probabilities: of an option, for all validation images (n, k). Should remember what it has computed.
         labels: (n,).
         folds: the fold of each image (n,).
         calibrate: whether losses are those at the best temperature.
     """
 
-    def loss_where(rows: NDArray[np.bool_]) -> Callable[[Key], float]:
+    def loss_where(rows: NDArray[np.bool_]) -> Callable[[Key], Loss]:
         return cache(lambda key: loss_on(probabilities(key)[rows], labels[rows], calibrate=calibrate))
 
     chosen = choose(loss_where(np.ones(len(labels), dtype=bool)))
@@ -76,20 +88,19 @@ def choose_out_of_fold(
 
 
 def tried(
-    choose: Callable[[Callable[[Key], float]], Key],
+    choose: Callable[[Callable[[Key], Loss]], Key],
     probabilities: Callable[[Key], FloatArray],
     labels: IntArray,
     *,
     calibrate: bool,
-) -> dict[Key, dict[str, float]]:
-    """Accuracy and loss, on all validation images, of each option that ``choose`` asks for; the loss decides."""
-    found: dict[Key, dict[str, float]] = {}
+) -> dict[Key, Loss]:
+    """The loss, on all validation images, of each option that ``choose`` asks for."""
+    found: dict[Key, Loss] = {}
 
-    def loss(key: Key) -> float:
+    def loss(key: Key) -> Loss:
         if key not in found:
-            nll = loss_on(probabilities(key), labels, calibrate=calibrate)
-            found[key] = {"accuracy": metrics.accuracy(probabilities(key), labels), "nll": nll}
-        return found[key]["nll"]
+            found[key] = loss_on(probabilities(key), labels, calibrate=calibrate)
+        return found[key]
 
     choose(loss)
     return found

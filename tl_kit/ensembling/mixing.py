@@ -1,7 +1,8 @@
 """Which average of weights to take: uniform, greedy, or between two, by what validation says of each.
 
 Members are numbers 0..m-1. What an average scores is asked for when it is needed: each answer may cost passes over the
-images. Nothing here knows of networks.
+images. An average is taken only where it is no worse than the best member, in accuracy and in NLL. Nothing here knows
+of networks.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
+
+from tl_kit.ensembling.derived import Loss
 
 __all__ = ["Mix", "Options", "Score", "alone", "greedy_soup", "uniform_soup", "wise_ft"]
 
@@ -26,8 +29,8 @@ class Mix:
         return self.weights.index(1.0) if 1.0 in self.weights else None
 
 
-Score: TypeAlias = Callable[[Mix], float]
-"""A loss on validation images: the lower the better."""
+Score: TypeAlias = Callable[[Mix], Loss]
+"""A loss on validation images."""
 
 Options: TypeAlias = Callable[[Sequence[float]], Sequence[Mix]]
 """From weights, in any scale, to the mixes to choose among: statistics as averaged and, if any, as re-estimated."""
@@ -39,34 +42,40 @@ def alone(member: int, members: int) -> Mix:
 
 
 def uniform_soup(members: int, options: Options, score: Score) -> Mix:
-    """The average of all; or the best member alone, where the average's loss is higher."""
-    soup = min(options([1.0] * members), key=score)
+    """The average of all; or the best member alone, where that average is less accurate or of higher NLL."""
     best = min((alone(member, members) for member in range(members)), key=score)
-    return soup if score(soup) <= score(best) else best
+    return _guarded(options([1.0] * members), best, score)
 
 
 def greedy_soup(members: int, options: Options, score: Score) -> Mix:
-    """Members join in order of their own loss, each kept if the average's loss does not rise (Wortsman et al. 2022).
+    """Members join in order of their own loss, if the average gets no worse by it (Wortsman et al. 2022).
 
-    It starts with the best member alone, so it is never worse than that.
+    It starts with the best member alone, so it is worse than that in neither accuracy nor NLL.
     """
     order = sorted(range(members), key=lambda member: score(alone(member, members)))
     kept, best = {order[0]}, alone(order[0], members)
     for member in order[1:]:
-        trial = min(options([float(index in kept or index == member) for index in range(members)]), key=score)
-        if score(trial) <= score(best):
-            kept.add(member)
-            best = trial
+        together = kept | {member}
+        trial = options([float(index in together) for index in range(members)])
+        if any(score(mix).no_worse_than(score(best)) for mix in trial):
+            kept, best = together, _guarded(trial, best, score)
     return best
 
 
 def wise_ft(probe: int, alphas: Iterable[float], options: Options, score: Score) -> Mix:
-    """(1 - α) θ_probe + α θ_other of two members, with the best α (Wortsman et al. 2022, "Robust fine-tuning").
+    """(1 - α) θ_probe + α θ_other of two members, α of lowest NLL (Wortsman et al. 2022, "Robust fine-tuning").
 
-    Among equally good ones, the smallest α.
+    Among those that are worse than neither end in accuracy or NLL; the smallest α of equally good ones.
     """
 
     def weights(alpha: float) -> tuple[float, float]:
         return (1 - alpha, alpha) if probe == 0 else (alpha, 1 - alpha)
 
-    return min((mix for alpha in sorted(alphas) for mix in options(weights(alpha))), key=score)
+    best = min((alone(member, 2) for member in (probe, 1 - probe)), key=score)
+    return _guarded([mix for alpha in sorted(alphas) for mix in options(weights(alpha))], best, score)
+
+
+def _guarded(mixes: Iterable[Mix], best: Mix, score: Score) -> Mix:
+    """The mix of lowest NLL among those that are no worse than ``best``; that, where there are none."""
+    sound = [mix for mix in mixes if score(mix).no_worse_than(score(best))]
+    return min(sound, key=lambda mix: score(mix).nll, default=best)

@@ -76,7 +76,7 @@ def check_ingredients(members: Sequence[Checkpoint]) -> None:
     weights from a file of the same content.
     """
     first, *others = members
-    origin, kind = _origin(first), structure(first.model)
+    kind = structure(first.model)
     shapes = {name: tuple(tensor.shape) for name, tensor in first.model.state_dict().items()}
     for member in others:
         where = f"{member.path}: cannot be averaged with {first.path}"
@@ -89,8 +89,12 @@ def check_ingredients(members: Sequence[Checkpoint]) -> None:
             raise MemberError(f"{where}: another architecture, of equal tensors")
         if member.preprocessing != first.preprocessing:
             raise MemberError(f"{where}: another preprocessing (size, crop or normalisation)")
+    origin = _origin(first)
+    for member in others:
         if _origin(member) != origin:
-            raise MemberError(f"{where}: other pretrained weights; {_SAME_START}")
+            raise MemberError(
+                f"{member.path}: cannot be averaged with {first.path}: other pretrained weights; {_SAME_START}"
+            )
 
 
 def _origin(member: Checkpoint) -> str:

@@ -69,23 +69,30 @@ def _derived(receipt: Receipt) -> str:
         for ingredient in made["ingredients"]
         if ingredient["weight"]
     ]
-    return f"{made['rule']}: one model, {' + '.join(parts)}. {_statistics(made)}".strip()
+    statistics = "" if made["batchnorm"] is None else f", BatchNorm statistics {made['batchnorm']}"
+    return f"{made['rule']}: one model, {' + '.join(parts)}{statistics}. {_statistics(made)}".strip()
 
 
 def _statistics(made: dict[str, Any]) -> str:
-    """The best average with either kind of BatchNorm statistics, and the best member; empty without averages."""
-    best: dict[str, dict[str, Any]] = {}
+    """What was taken, the best average with either kind of BatchNorm statistics, and the best member, in figures."""
+    best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
     for line in made["tried"]:
-        kind = "alone" if 1.0 in line["weights"] else line["batchnorm"] or "average"
-        if kind not in best or line["nll"] < best[kind]["nll"]:
-            best[kind] = line
+        average = 1.0 not in line["weights"]
+        kind = (line["batchnorm"] or "average") if average else "alone"
+        rank = (line["nll"],) if average else (-line["accuracy"], line["nll"])
+        if kind not in best or rank < best[kind][0]:
+            best[kind] = rank, line
+        if average and line["chosen"]:
+            best["taken"] = rank, line
     names = {
-        "average": "averaged",
-        "as averaged": "BatchNorm statistics as averaged",
-        "re-estimated": "re-estimated",
+        "taken": "this model",
+        "average": "best average",
+        "as averaged": "best average with statistics as averaged",
+        "re-estimated": "with re-estimated ones",
         "alone": "best member",
     }
-    shown = [f"{names[k]} {best[k]['nll']:.3f} ({100 * best[k]['accuracy']:.1f} %)" for k in names if k in best]
+    lines = {names[kind]: best[kind][1] for kind in names if kind in best}
+    shown = [f"{name} {line['nll']:.3f} ({100 * line['accuracy']:.1f} %)" for name, line in lines.items()]
     return f"On val, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
 
 
@@ -126,7 +133,8 @@ def _cost(receipt: Receipt) -> str:
     cost = receipt["cost"]
     if cost is None:
         return ""
+    passes = "1 forward pass" if cost["forward_passes"] == 1 else f"{cost['forward_passes']} forward passes"
     return (
-        f"An image: {cost['forward_passes']} forward passes, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
+        f"An image: {passes}, {1000 * cost['seconds_per_image']:.1f} ms as scored here; "
         f"{cost['parameters'] / 1e6:.1f} million parameters, {cost['weight_bytes'] / 2**20:.0f} MiB of weights."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from torch import Tensor
 from tl_kit.errors import CheckpointError
 
 __all__ = [
+    "check_name",
+    "csv_text",
     "new_numbered_folder",
     "remove_leftovers",
     "write_atomically",
@@ -27,6 +30,7 @@ __all__ = [
     "writing",
 ]
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # Python's form of bytes in file names that are not UTF-8
 _WHAT_TO_DO = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space, or choose another folder"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "make it writable, or choose another folder"),
@@ -85,8 +89,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON object, atomically."""
+    """Write a JSON object, atomically, in UTF-8; of names that are none, the odd bytes as ``\\udc..`` escapes."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 
@@ -95,15 +100,34 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
     def write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(rows)
+            file.writelines(csv_text([header]))
+            file.writelines(csv_text(rows))
 
     write_atomically(path, write)
 
 
+def csv_text(rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """CSV rows, each ended by a newline, that any reader gives back as they are.
+
+    Python before 3.13 leaves a carriage return without quotes, which it cannot read again.
+    """
+    for row in rows:
+        line = io.StringIO()
+        odd = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL).writerow(row)
+        yield line.getvalue()
+
+
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
+
+
+def check_name(folder: Path) -> None:
+    """Raises CheckpointError for a folder whose name is not Unicode: safetensors writes there, and cannot read it."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(f"--out {folder}: has bytes that are not UTF-8; choose another name") from error
 
 
 def new_numbered_folder(parent: Path, stem: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,6 +104,15 @@ class Parts:
     """The most images of one forward and backward pass; None: all of a batch."""
 
     rows: int | None = None
+
+    def state(self) -> int | None:
+        """For a run that is taken up again: sums in other parts are rounded otherwise."""
+        return self.rows
+
+    def load_state(self, state: Any) -> None:
+        if state is not None and (not isinstance(state, int) or state < 1):
+            raise ValueError(f"parts of {state!r} images")
+        self.rows = state
 
 
 @dataclass

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.config import DataConfig, TrustConfig
-from tl_kit.errors import CheckpointError
+from tl_kit.data.grouping import check_group_pattern
+from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.untrusted import plain_number
 
 __all__ = ["check_classes", "check_format", "check_meta"]
@@ -82,7 +83,15 @@ def _wrong_split(split: object) -> Iterator[str]:
 
 def _fits_split(value: object, default: object) -> bool:
     if default is None:
-        return value is None or (isinstance(value, str) and len(value) <= TrustConfig.text)
+        return value is None or (isinstance(value, str) and _is_pattern(value))
     if isinstance(default, int):
         return type(value) is int and 0 <= value < 2**63
     return plain_number(value, 0, 1)
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        check_group_pattern(text)
+    except ConfigError:
+        return False
+    return True

@@ -24,8 +24,8 @@ from tl_kit.training.stateful import OptimizerState, Stateful
 
 __all__ = ["Rollback", "fit_again"]
 
-# The best epoch is never newer than the last good state, and what was gone back to is not undone.
-_LEFT = ("best", "rollback")
+# The best epoch is never newer than the last good state; what was gone back to is not undone, and memory is no larger.
+_LEFT = ("best", "rollback", "images of a pass")
 
 
 class Rollback:

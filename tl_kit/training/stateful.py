@@ -71,7 +71,7 @@ class OptimizerState:
     def state(self) -> dict[str, object]:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         return {
-            "groups": [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups],
+            "groups": [_settings(group) for group in self.optimizer.param_groups],
             "parameters": [dict(self.optimizer.state[p]) if p in self.optimizer.state else None for p in parameters],
             "attributes": [{k: vars(p)[k] for k in _ON_PARAMETERS if k in vars(p)} for p in parameters],
             "random": {name: _random_state(value) for name, value in self._generators().items()},
@@ -80,9 +80,9 @@ class OptimizerState:
     def load_state(self, state: Any) -> None:
         groups = self.optimizer.param_groups[: len(state["groups"])]
         for group, saved in zip(groups, state["groups"], strict=True):
-            if saved.keys() | {"params"} != group.keys():
+            if saved.keys() - {"step"} != _settings(group).keys() - {"step"}:  # which some begin to count later
                 raise ValueError("its groups have other settings")
-            group.update({key: _as(group[key], value) for key, value in saved.items()})
+            group.update({key: _as(group.get(key), value) for key, value in saved.items()})
         parameters = [(p, group) for group in groups for p in group["params"]]
         for (parameter, group), saved, more in zip(parameters, state["parameters"], state["attributes"], strict=True):
             counters = parameter.device if group.get("fused") or group.get("capturable") else torch.device("cpu")
@@ -97,6 +97,11 @@ class OptimizerState:
     def _generators(self) -> dict[str, random.Random | torch.Generator]:
         kinds = (random.Random, torch.Generator)
         return {name: value for name, value in vars(self.optimizer).items() if isinstance(value, kinds)}
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the parameters, and what is fixed when the optimizer is made and is no number: types and functions."""
+    return {k: v for k, v in group.items() if k != "params" and not isinstance(v, torch.dtype) and not callable(v)}
 
 
 def _as(own: object, saved: object) -> object:

@@ -32,6 +32,7 @@ def pack(tree: object) -> tuple[object, dict[str, Tensor]]:
 def _pack(value: object, name: str, tensors: dict[str, Tensor]) -> object:
     if isinstance(value, Tensor):
         order = _order(value)
+        name = f"{len(tensors)}: {name}"  # of its own, whatever the keys are
         tensors[name] = value.detach().permute(order).cpu().contiguous()
         return {"tensor": [name, order]}
     if isinstance(value, Mapping):
@@ -59,7 +60,8 @@ def _order(tensor: Tensor) -> list[int]:
 
     The layout decides in which order a kernel goes through the numbers, and so how it rounds.
     """
-    order = sorted(range(tensor.ndim), key=lambda d: -tensor.stride(d))
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda d: -strides[d])
     return order if tensor.permute(order).is_contiguous() else list(range(tensor.ndim))
 
 

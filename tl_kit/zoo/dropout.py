@@ -24,6 +24,7 @@ __all__ = ["DropoutSites", "McDropout", "find_dropout", "image_keys"]
 
 _CHANNELWISE = (functional.dropout1d, functional.dropout2d, functional.dropout3d)
 _PROOF_SEED = 0
+_TINY = torch.finfo(torch.float64).tiny
 _UNLIKE = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError)
 
 
@@ -62,7 +63,7 @@ class McDropout:
             numbers = range(first, min(first + at_once, self.passes))
             logits = _stochastic(model, images, keys, numbers, self.sites, self.config.seed)
             total = total + logits.double().cpu().softmax(dim=-1).sum(dim=0)
-        return (total / self.passes).log()
+        return (total / self.passes).clamp_min(_TINY).log()
 
 
 def image_keys(pixels: Tensor) -> list[bytes]:

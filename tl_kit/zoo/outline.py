@@ -59,7 +59,8 @@ def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Out
         if forward:
             _try_forward(model)
     everything = [*model.parameters(), *model.buffers()]
-    return Outline(tensors, sum(tensor.nbytes for tensor in everything), int(model.num_classes))  # type: ignore[arg-type]
+    outputs: Any = model.num_classes
+    return Outline(tensors, sum(tensor.nbytes for tensor in everything), int(outputs))
 
 
 def _try_forward(model: nn.Module) -> None:

@@ -113,20 +113,23 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _entry(name: str, value: Any, first: int) -> Entry:
-    value = value if isinstance(value, dict) else {}
-    shape, place, kind = value.get("shape"), value.get("data_offsets"), value.get("dtype")
-    if not _counts(shape) or not _counts(place) or len(place) != 2:
+def _entry(name: str, value: object, first: int) -> Entry:
+    found: dict[str, Any] = value if isinstance(value, dict) else {}
+    shape, place, kind = _counts(found.get("shape")), _counts(found.get("data_offsets")), found.get("dtype")
+    if shape is None or place is None or len(place) != 2:
         raise ValueError(f"{name[:80]} has no shape or place in its header")
     if not isinstance(kind, str) or kind not in _TYPES:
         raise ValueError(f"{name[:80]} has the type {str(kind)[:20]!r}, which weights do not have")
     if math.prod(shape) * _TYPES[kind].itemsize != place[1] - place[0]:
         raise ValueError(f"the shape of {name[:80]} does not fit its bytes")
-    return Entry(kind, tuple(shape), first + place[0], first + place[1])
+    return Entry(kind, shape, first + place[0], first + place[1])
 
 
-def _counts(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 64 and all(type(item) is int and item >= 0 for item in value)
+def _counts(value: object) -> tuple[int, ...] | None:
+    """The numbers of a short list of non-negative ones; None for anything else."""
+    if not isinstance(value, list) or len(value) > 64 or not all(type(item) is int and item >= 0 for item in value):
+        return None
+    return tuple(value)
 
 
 def check_finite(path: Path, entries: Mapping[str, Entry], *, error: type[TlKitError]) -> None:

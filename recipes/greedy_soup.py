@@ -1,0 +1,39 @@
+"""Greedy soup: fine-tune from the same start several times, average the weights of those runs that help.
+
+Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
+inference time".
+
+    tlkit finetune tf_efficientnet_lite0 --data imgs --policy full --img-size 96 --epochs 8 --seed 0      # and 1, 2
+    tlkit ensemble ckpts/* --rule greedy-soup
+
+Expected: 40 photos a class of clothing, 372 test photos: 72.8 % by the average of two of the three runs, at the price
+of one; the best run by validation 72.0 %, the mean run 69.5 %. The gain over the best, +0.8 points (95 % interval -1.9
+to +3.2), is not distinguishable from zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tl_kit import EnsembleConfig, EnsembleResult, FinetuneConfig, ensemble, finetune
+
+__all__ = ["greedy_soup"]
+
+
+def greedy_soup(
+    model: str,
+    data: Path | str,
+    *,
+    runs: int = 3,
+    epochs: int | None = None,
+    img_size: int | None = None,
+    seed: int = 0,
+) -> EnsembleResult:
+    """One model: the average of the seeds' weights that validation keeps, or the best of them where none helps.
+
+    Under ``full`` all seeds start with the same weights, a head of zeros: only the order of images differs.
+    """
+    start = FinetuneConfig(model=model, data=Path(data), policy="full", epochs=epochs, img_size=img_size)
+    found = [finetune(replace(start, seed=seed + number)) for number in range(runs)]
+    return ensemble(EnsembleConfig(checkpoints=tuple(Path(run.checkpoint) for run in found), rule="greedy-soup"))

@@ -1,0 +1,73 @@
+"""``tlkit`` in processes of its own that can be killed: forked from one that has imported what they need."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+__all__ = ["NO_FORKS", "Command"]
+
+NO_FORKS = "forkserver" not in multiprocessing.get_all_start_methods()
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.torture.preloaded"])
+    return context
+
+
+class Command:
+    """One command under way; what it prints goes to ``log``. ``limits`` is called in the process before it begins."""
+
+    def __init__(self, arguments: Sequence[object], log: Path, *, limits: Callable[[], None] | None = None) -> None:
+        self.log = log
+        self._process = _context().Process(target=_run, args=([str(a) for a in arguments], str(log), limits))
+        self._process.start()
+
+    def wait(self, seconds: float = 300) -> int:
+        """Its exit code; negative for the signal that killed it. Fails where it takes longer."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"not over after {seconds} s: {self.text()}")
+        return self._process.exitcode
+
+    def wait_for(self, text: str, *, seconds: float = 120) -> bool:
+        """Until it has printed ``text``; False where it ended without."""
+        until = time.monotonic() + seconds
+        while text not in self.text():
+            if self._process.exitcode is not None or time.monotonic() > until:
+                return text in self.text()
+            time.sleep(0.005)
+        return True
+
+    def send(self, signal: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal)
+
+    def kill(self) -> int:
+        """SIGKILL: nothing in the process can answer it."""
+        self._process.kill()
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+
+def _run(arguments: list[str], log: str, limits: Callable[[], None] | None) -> None:
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    if limits is not None:
+        limits()
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    from tl_kit.cli import main
+
+    main(arguments)
