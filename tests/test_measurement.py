@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,18 @@ def test_the_real_measurement_gives_two_rates() -> None:
     assert set(decision.images_per_second) == {"fp32", "bf16"}
     assert all(rate > 0 for rate in decision.images_per_second.values())
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_bf16_that_overflows_is_not_chosen_however_fast(cache: Path) -> None:
+    class Narrow(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if torch.is_autocast_enabled("cpu"):
+                return images.sum(dim=(1, 2, 3)) * torch.inf
+            time.sleep(0.01)
+            return images.sum(dim=(1, 2, 3))
+
+    config = RuntimeConfig()
+    runtime, decision = choose_precision(Narrow(), (3, 8, 8), detect(config), name="narrow", config=config)
+    assert runtime.precision == "fp32"
+    assert decision is not None
+    assert decision.images_per_second["bf16"] == 0

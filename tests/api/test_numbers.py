@@ -88,7 +88,7 @@ def test_a_run_that_never_recovers_keeps_its_best_epoch(
     data: Path, tmp_path: Path, poison: Callable[..., list[float]]
 ) -> None:
     poison(6, always=True)
-    with pytest.raises(TrainingError, match=r"the best epoch so far is kept \(after going back 3 times\)"):
+    with pytest.raises(TrainingError, match=r"after going back 3 times: .*; the best epoch so far is kept"):
         quick(data, tmp_path / "run", on_nan="rollback", epochs=4)
     meta = json.loads((tmp_path / "run" / "tlkit.json").read_text())
     assert meta["status"] == "failed"
@@ -186,8 +186,8 @@ def test_classes_that_a_split_lacks_divide_by_no_zero(options: dict[str, Any], t
         run = quick(data, tmp_path / "run", **options)
         found = [tl_kit.evaluate(run.checkpoint, data, split=split) for split in ("train", "val", "test", "all")]
         found += [tl_kit.evaluate(run.checkpoint, one, split="all"), tl_kit.evaluate(run.checkpoint, two, split="all")]
-    assert run.val == found[1].metrics
-    assert run.test == found[2].metrics
+    assert run.val == pytest.approx(found[1].metrics, rel=1e-5), "up to rounding: batches of other sizes"
+    assert run.test == pytest.approx(found[2].metrics, rel=1e-5)
     supports = [[row["support"] for row in evaluation.per_class.values()] for evaluation in found]
     assert 0 in supports[1] + supports[2], "a class is absent, or this tests nothing"
     assert supports[4] == [1, 0, 0]

@@ -18,7 +18,7 @@ from torch import Tensor
 import tl_kit
 from tests.api.helpers import Listener, quick, write_images
 from tl_kit import CropConfig, EnsembleConfig, metrics
-from tl_kit.config import RuntimeConfig
+from tl_kit.config import DecodeConfig, RuntimeConfig
 from tl_kit.data.crops import crop_views
 from tl_kit.data.decode import decode
 from tl_kit.errors import CheckpointError, ConfigError
@@ -144,9 +144,9 @@ def test_large_jpegs_are_decoded_with_pixels_enough_for_the_largest_scale(
     Image.new("RGB", (640, 480)).save(tmp_path / "large.jpg")
     asked = []
 
-    def noted(source: Path, *, min_side: int) -> Image.Image:
+    def noted(source: Path, *, min_side: int, config: DecodeConfig) -> Image.Image:
         asked.append(min_side)
-        return decode(source, min_side=min_side)
+        return decode(source, min_side=min_side, config=config)
 
     monkeypatch.setattr("tl_kit.inference.decode", noted)
     predictor = tl_kit.load(runs[0], crops=CropConfig(scales=(3.0, 1.0)))

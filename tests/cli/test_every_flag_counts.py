@@ -58,6 +58,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
 BY_SCORES = {"select"}
 # Tested below, or in other files: they change where and how something is shown, or what stops, and not the weights.
 OTHER_EFFECTS = {
+    "on_nan",
     "model",
     "data",
     "out",
@@ -72,7 +73,6 @@ OTHER_EFFECTS = {
     "allow",
     "strict",
     "max_pixels",
-    "on_nan",
     "save_every",
     "resume",
 }

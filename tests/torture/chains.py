@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,26 +41,33 @@ class Chain:
         self.seconds = time.monotonic() - started
         return weights(reference)
 
-    def killed(self, kills: int, *, seed: int) -> dict[str, str]:
-        """The weights after so many kills, at moments spread over the run's length; then it is let run to its end."""
+    def killed(
+        self, kills: int, *, seed: int, number: int = signal.SIGKILL, then: Callable[[], None] = lambda: None
+    ) -> dict[str, str]:
+        """The weights after so many kills, at moments spread over the run's length; then it is let run to its end.
+
+        ``number``: SIGTERM asks the process to end instead. ``then`` is done after each of them.
+        """
         rng = random.Random(seed)
-        for number in range(kills):
-            process = self._start(number)
+        for count in range(kills):
+            process = self._start(count)
             process.wait_for("weights: ")
             time.sleep(rng.uniform(0, self.seconds / 2))
-            code = process.kill()
+            process.send(number)
+            code = process.wait()
             if code == 0:  # it was faster
                 break
-            assert code == -9, process.text()
+            assert code == (-9 if number == signal.SIGKILL else 128 + number), process.text()
             self.kills.append(self._where())
+            then()
         process = self._start(kills)
         assert process.wait() == 0, process.text()
         return weights(self.out)
 
     def _start(self, number: int) -> Command:
         log = self.out.with_name(f"{self.out.name}-{number}.log")
-        begun = (self.out / "tlkit.json").exists() or (self.out / "state" / "folds.json").exists()
-        if begun:
+        noted = ("tlkit.json", "state/folds.json", "state/members.json")
+        if any((self.out / name).exists() for name in noted):
             return Command(["finetune", "--resume", self.out], log)
         shutil.rmtree(self.out, ignore_errors=True)  # killed before it had noted anything: the user starts it again
         return Command([*self.command, "--out", self.out], log)

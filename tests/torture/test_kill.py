@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,20 +14,7 @@ from tests.torture.processes import NO_FORKS
 from tests.torture.table import record
 
 COMMON = ("--img-size", 32, "--batch-size", 4, "--save-every", 0.01)
-DROPPED = (
-    "--dropout",
-    0.3,
-    "--drop-connect",
-    0.2,
-    "--ema",
-    0.9,
-    "--mixup",
-    0.4,
-    "--cutmix",
-    1.0,
-    "--optimizer",
-    "adamw",
-)
+DROPPED = ("--dropout=0.3", "--drop-connect=0.2", "--ema=0.9", "--mixup=0.4", "--cutmix=1", "--optimizer=adamw")
 RUNS = {
     "full, dropped, mixed, averaged": ("--policy", "full", "--epochs", 20, *DROPPED),
     "full, range test, sampler": ("--policy", "full", "--epochs", 20, "--lr", "auto", "--balance", "sampler"),
@@ -34,20 +23,46 @@ RUNS = {
     "lp-ft": ("--policy", "lp-ft", "--epochs", 20),
     "gradual": ("--policy", "gradual:4", "--epochs", 20, "--ema", 0.9),
     "head": ("--policy", "head"),
+    "full, snapshots": ("--policy", "full", "--epochs", 12, "--snapshots", 3, "--schedule", "cyclic"),
+    "full, SWA, late epochs": ("--policy", "full", "--epochs", 12, "--swa", "--late", 3),
     "folds": ("--policy", "full", "--epochs", 6, "--folds", 3),
+    "members": ("--policy", "full", "--epochs", 6, "--members", 3),
 }
 
 pytestmark = [pytest.mark.torture, pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")]
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_kill_9_at_random_moments(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = write_images(tmp_path / "images", images=30)
+def chain(name: str, folder: Path) -> Chain:
+    data = write_images(folder / "images", images=30)
     command = ("finetune", "test_resnet", "--data", data, "--weights", "none", *COMMON, *RUNS[name])
-    chain = Chain(command, tmp_path / "run")
-    expected = chain.whole()
-    found = chain.killed(5, seed=len(name))
-    equal = found == expected
-    record(
-        "kill -9, then --resume", tries=len(chain.kills), survived=len(chain.kills) if equal else 0, lost=chain.kills
-    )
+    return Chain(command, folder / "run")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_kill_9_at_random_moments(name: str, tmp_path: Path) -> None:
+    run = chain(name, tmp_path)
+    survived = run.whole() == run.killed(4, seed=len(name))
+    record("kill -9, then --resume", tries=len(run.kills), survived=survived * len(run.kills), lost=run.kills)
+
+
+@pytest.mark.parametrize("name", ["full, dropped, mixed, averaged", "folds"])
+def test_sigterm_at_random_moments(name: str, tmp_path: Path) -> None:
+    run = chain(name, tmp_path)
+    survived = run.whole() == run.killed(4, seed=3, number=signal.SIGTERM)
+    record("SIGTERM, then --resume", tries=len(run.kills), survived=survived * len(run.kills), lost=run.kills)
+
+
+def test_the_newest_state_is_damaged_after_every_kill(tmp_path: Path) -> None:
+    run, rng, damaged = chain("full, dropped, mixed, averaged", tmp_path), random.Random(1), []
+
+    def damage() -> None:
+        files = sorted((run.out / "state").glob("*.safetensors"))
+        if len(files) == 2:  # with one alone there is nothing before it
+            content = bytearray(files[1].read_bytes())
+            place = rng.randrange(len(content))
+            content[place] ^= 1 << rng.randrange(8)
+            files[1].write_bytes(content[:place] if rng.random() < 0.5 else content)
+            damaged.append(f"{files[1].name} at byte {place}")
+
+    survived = run.whole() == run.killed(8, seed=2, then=damage)
+    record("newest state torn or damaged", tries=len(damaged), survived=survived * len(damaged), lost=damaged)

@@ -44,7 +44,10 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if not folder.is_dir():
-            raise CheckpointError(f"{folder}: has vanished; nothing more can be written there") from error
+            gone = [path for path in (folder, *folder.parents) if not path.exists()]
+            raise CheckpointError(
+                f"{gone[-1] if gone else folder}: has vanished; nothing more can be written there"
+            ) from error
         advice = f"; {_WHAT_TO_DO[error.errno]}" if error.errno in _WHAT_TO_DO else ""
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error}){advice}") from error
 
