@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -47,8 +48,10 @@ class Command:
         return True
 
     def send(self, signal: int) -> None:
+        """Nothing, where it has ended."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, signal)
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal)
 
     def kill(self) -> int:
         """SIGKILL: nothing in the process can answer it."""

@@ -149,6 +149,18 @@ def test_every_byte_that_is_damaged_and_every_torn_file_is_found(tmp_path: Path)
         folder.load()
 
 
+def test_a_damaged_state_does_not_stand_among_the_last_two(tmp_path: Path) -> None:
+    """Else the next one that is torn would be the second of two."""
+    folder = StateFolder(tmp_path)
+    for number in (1, 2, 3):
+        folder.save({"number": number})
+        newest = max((tmp_path / "state").glob("*.safetensors"))
+        if number > 1:
+            newest.write_bytes(newest.read_bytes()[:-1])
+            assert folder.load(drop=True)[0] == {"number": 1}
+            assert len(list((tmp_path / "state").iterdir())) == 2
+
+
 def test_a_number_is_not_used_again_after_a_damaged_state(tmp_path: Path) -> None:
     folder = StateFolder(tmp_path)
     folder.save({"number": 1})

@@ -17,7 +17,7 @@ from tl_kit.training.checkpoint import META
 from tl_kit.training.files import remove_leftovers
 from tl_kit.training.journal import JOURNAL
 from tl_kit.training.lock import FolderLock
-from tl_kit.training.states import StateFolder
+from tl_kit.training.states import STATE, StateFolder
 
 if TYPE_CHECKING:
     from tl_kit.api.run import Run
@@ -48,7 +48,7 @@ def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfin
     states = StateFolder(folder)
     remove_leftovers(folder)
     states.clean()
-    state, notes = states.load()
+    state, notes = states.load(drop=True)
     for note in notes:
         reporter.message(f"{note}; the state before it is taken")
     (folder / JOURNAL).unlink(missing_ok=True)  # written again, up to where the state stands
@@ -74,7 +74,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 def is_unfinished(folder: Path) -> bool:
     """Whether a run has ended early there, so that ``--resume`` goes on."""
     try:
-        return StateFolder(folder).folder.is_dir() or read_run(folder).get("status") in UNFINISHED
+        return any((folder / STATE).glob("*.json")) or read_run(folder).get("status") in UNFINISHED
     except CheckpointError:
         return False
 

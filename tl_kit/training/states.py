@@ -92,16 +92,20 @@ class StateFolder:
             self._drop(old)
         return size
 
-    def load(self) -> tuple[Mapping[str, Any] | None, list[str]]:
+    def load(self, *, drop: bool = False) -> tuple[Mapping[str, Any] | None, list[str]]:
         """The newest state that is whole, None without any; and a line for each newer one that is not.
 
-        Raises CheckpointError where there are states and none can be read.
+        With ``drop``, those are removed: they must not stand among the last two. Raises CheckpointError where there are
+        states and none can be read.
         """
         notes: list[str] = []
-        for number in sorted(self._numbers(), reverse=True):
+        numbers = sorted(self._numbers(), reverse=True)
+        for number in numbers:
             try:
                 found = read_state(self.folder, _name(number))
                 if isinstance(found, Mapping):
+                    for damaged in numbers[: len(notes)] if drop else ():
+                        self._drop(damaged)
                     return found, notes
                 notes.append(f"{self.folder / _name(number)}{_TENSORS}: damaged (no state)")
             except CheckpointError as error:
@@ -121,7 +125,7 @@ class StateFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _numbers(self) -> list[int]:
-        """Of all states, whole or not: a number is never used again."""
+        """Of all states, whole or not."""
         names = [re.fullmatch(r"state-(\d{1,9})\.(?:safetensors|json)", file.name) for file in self.folder.glob("*")]
         return sorted({int(name[1]) for name in names if name})
 
