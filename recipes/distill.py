@@ -4,6 +4,10 @@ Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network"; Buc
 "Model Compression".
 
     tlkit ensemble ckpts/* --distill tf_efficientnet_lite0
+
+Expected: photos of clothing at 96 px, three networks (Lite0 to 2) as teacher, `last:3`, three seeds: a student Lite0
+has 86.8 % and an NLL of 0.432, the same network trained on labels alone 86.5 % and 0.449, the teacher 88.4 % and
+0.379 (docs/ensembles.md).
 """
 
 from __future__ import annotations

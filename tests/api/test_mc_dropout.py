@@ -14,7 +14,7 @@ import tl_kit
 from tests.api.helpers import quick, write_images
 from tests.cli.helpers import tlkit
 from tl_kit import CropConfig, EnsembleConfig, RegularizationConfig, metrics
-from tl_kit.config import RuntimeConfig
+from tl_kit.config import RuleFitConfig, RuntimeConfig
 from tl_kit.data.crops import crop_views
 from tl_kit.data.decode import decode
 from tl_kit.errors import CheckpointError, ConfigError
@@ -107,6 +107,23 @@ def test_copies_of_one_member_equal_that_member(runs: list[Path], files: list[Pa
     found = stack(tmp_path / "e", files, None)
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("rule", ["soup", "greedy-soup", "wise-ft", "concat"])
+def test_rules_that_make_new_weights_are_refused(runs: list[Path], tmp_path: Path, rule: str) -> None:
+    config = EnsembleConfig(checkpoints=tuple(runs), rule=rule, out=tmp_path / "e", mc_dropout=3)
+    with pytest.raises(ConfigError, match=f"--rule {rule}: .*--mc-dropout"):
+        tl_kit.ensemble(config)
+
+
+def test_auto_leaves_them_out(runs: list[Path], tmp_path: Path) -> None:
+    fit = RuleFitConfig(folds=3, stack_c=(0.1,))
+    config = EnsembleConfig(
+        checkpoints=tuple(runs), rule="auto", out=tmp_path / "e", mc_dropout=3, bootstrap=50, fit=fit
+    )
+    rules = {line["rule"] for line in tl_kit.ensemble(config).receipt["comparison"]}
+    assert {"mean", "stack"} <= rules
+    assert rules.isdisjoint({"soup", "greedy-soup", "wise-ft", "concat"})
 
 
 @pytest.mark.parametrize("value", [-1, "7", None, True, 2.5])

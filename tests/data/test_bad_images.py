@@ -14,7 +14,7 @@ from PIL import Image
 from tests.data.bad_images import BROKEN, ENTRIES, GOOD, KINDS, ODD_NAMES, many_scans, photo, plant, reason_of
 from tests.data.decoding import pixels, reason
 from tests.data.images import encoded, write_classes, write_image
-from tests.data.scans import reasons
+from tests.data.scans import error, reasons
 from tl_kit.config import DecodeConfig
 from tl_kit.data.decode import check_header, decode, read_file
 from tl_kit.data.folders import list_files
@@ -105,6 +105,17 @@ def test_class_names_may_be_anything_that_a_folder_may(name: str, tmp_path: Path
     assert len(manifest.content_hash()) == 64
     write_json(tmp_path / "a.json", {"classes": list(manifest.classes)})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["classes"] == list(manifest.classes)
+
+
+def test_what_was_left_out_is_why_classes_are_missing(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_classes(tmp_path / split, {"a": 3, "b": 3}, seed=len(split))
+    (tmp_path / "train" / "a" / ".DS_Store").write_bytes(b"\0")
+    for n in range(3):
+        (tmp_path / "train" / "b" / f"{n}.png").write_bytes(b"")
+    text = error(tmp_path)
+    assert "train lacks 'b'" in text
+    assert f"(4 files or folders were left out, the first: {tmp_path}/train/b/0.png: empty file)" in text
 
 
 # Limits.

@@ -24,6 +24,7 @@ __all__ = ["scan"]
 
 _DEFAULT = DataConfig()
 _DEFAULT_DECODE = DecodeConfig()
+_NO_IMAGES = "class folder without images"
 _CHUNK = 16  # files a task: handing over single files costs as much as reading them
 _Found = tuple[Candidate, str]  # a file that begins like an image, and its digest
 
@@ -55,7 +56,7 @@ def scan(
     classes = sorted({candidate.label for candidate, _ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
         raise DataError(_too_few_classes(root, classes, exclusions))
-    _check_agreement(root, found)
+    _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
     samples, notes = _complete_splits(grouped, config)
     manifest = Manifest(
@@ -116,29 +117,36 @@ def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]
     filled = {(candidate.split, candidate.label) for candidate, _ in found}
     known = {exclusion.path for exclusion in listing.exclusions}
     return [
-        Exclusion(folder, "class folder without images")
+        Exclusion(folder, _NO_IMAGES)
         for key, folder in listing.class_folders.items()
         if key not in filled and folder not in known
     ]
 
 
 def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]) -> str:
-    left_out = ""
-    if exclusions:
-        first = exclusions[0]
-        left_out = f" ({len(exclusions)} files or folders were left out, the first: {first.path}: {first.reason})"
     found = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
-    return f"{root}: {found}{left_out}; {EXPECTED}"
+    return f"{root}: {found}{_left_out(exclusions)}; {EXPECTED}"
 
 
-def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
+def _left_out(exclusions: Iterable[Exclusion]) -> str:
+    """Why images may be missing, in brackets; hidden files are no reason."""
+    missed = [exclusion for exclusion in exclusions if exclusion.reason != "hidden"]
+    if not missed:
+        return ""
+    first = next((exclusion for exclusion in missed if exclusion.reason != _NO_IMAGES), missed[0])
+    return f" ({len(missed)} files or folders were left out, the first: {first.path}: {first.reason})"
+
+
+def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[Exclusion]) -> None:
     """A given train split must have the classes of the others."""
     classes: dict[str, set[str]] = defaultdict(set)
     for candidate, _ in found:
         if candidate.split is not None:
             classes[candidate.split].add(candidate.label)
     if classes and "train" not in classes:
-        raise DataError(f"{root}: {name_some(list(classes))} has images, but train has none; {EXPECTED}")
+        raise DataError(
+            f"{root}: {name_some(list(classes))} has images, but train has none{_left_out(exclusions)}; {EXPECTED}"
+        )
     every = set().union(*classes.values())
     if every == classes["train"]:
         return
@@ -147,7 +155,7 @@ def _check_agreement(root: Path, found: Iterable[_Found]) -> None:
         for split in SPLITS
         if split in classes and every - classes[split]
     ]
-    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}")
+    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}{_left_out(exclusions)}")
 
 
 def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:

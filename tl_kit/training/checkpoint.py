@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from tl_kit.training.files import write_atomically, write_json, write_tensors
 from tl_kit.training.meta import check_format, check_meta
 from tl_kit.untrusted import check_inside, read_json
 from tl_kit.zoo.cards import CONFIG, outputs, read_card
-from tl_kit.zoo.outline import outline
+from tl_kit.zoo.outline import Outline, outline
 from tl_kit.zoo.safefile import check_finite, read_header
 
 __all__ = [
@@ -44,6 +46,7 @@ META, WEIGHTS = "tlkit.json", "model.safetensors"
 FOLDS = "folds.json"
 MEMBERS = "members.json"
 FORMAT = 1
+_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
     check_inside(folder / WEIGHTS, folder, error=CheckpointError)
     entries = read_header(folder / WEIGHTS, error=CheckpointError)
     try:
-        shape = outline(f"local-dir:{folder}")
+        shape = _outline(folder)
     except Exception as error:
         raise CheckpointError(f"{folder / CONFIG}: timm cannot build a model from it ({_first_line(error)})") from error
     difference = shape.mismatch(entries)
@@ -158,6 +161,20 @@ def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
     if shape.outputs != len(classes):
         raise CheckpointError(f"{folder}: {shape.outputs} outputs but {len(classes)} class names in {META}")
     check_finite(folder / WEIGHTS, entries, error=CheckpointError)
+
+
+# Of the last few cards: members of an ensemble are often of one architecture.
+_OUTLINES: OrderedDict[bytes, Outline] = OrderedDict()
+
+
+def _outline(folder: Path) -> Outline:
+    """The outline of the model that a folder's checked card describes, made once for equal cards."""
+    key = hashlib.sha256((folder / CONFIG).read_bytes()).digest()
+    found = _OUTLINES.get(key) or outline(f"local-dir:{folder}")
+    _OUTLINES[key] = found
+    while len(_OUTLINES) > _KEPT:
+        _OUTLINES.popitem(last=False)
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -70,8 +70,7 @@ class Rollback:
             self.scale *= self.config.factor
             how = f"at {self.scale:g} of the rate from here on"
         else:
-            times = f" (after going back {len(self.events)} times)" if self.events else ""
-            raise NonFiniteError(f"{error}{times}") from error
+            raise NonFiniteError(self._said(str(error))) from error
         result = self._restore()
         reason = str(error).partition(":")[0]
         where = f"the end of epoch {result.epochs}" if result.epochs else "the start"
@@ -85,6 +84,13 @@ class Rollback:
         )
         reporter.message(f"{reason}: back to {where}, {how}")
         return result
+
+    def _said(self, text: str) -> str:
+        """An error's text, with what has been tried."""
+        if not self.events:
+            return text
+        reason, _, advice = text.partition(":")
+        return f"{reason}, after going back {len(self.events)} times:{advice.replace(', or --on-nan rollback', '')}"
 
     def _restore(self) -> FitResult:
         for name, state in self.good["parts"].items():

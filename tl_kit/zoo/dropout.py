@@ -62,7 +62,7 @@ class McDropout:
         for first in range(0, self.passes, at_once):
             numbers = range(first, min(first + at_once, self.passes))
             logits = _stochastic(model, images, keys, numbers, self.sites, self.config.seed)
-            total = total + logits.double().cpu().softmax(dim=-1).sum(dim=0)
+            total = total + logits.cpu().double().softmax(dim=-1).sum(dim=0)
         return (total / self.passes).clamp_min(_TINY).log()
 
 
