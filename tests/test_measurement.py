@@ -92,3 +92,15 @@ def test_bf16_that_overflows_is_not_chosen_however_fast(cache: Path) -> None:
     assert runtime.precision == "fp32"
     assert decision is not None
     assert decision.images_per_second["bf16"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_peak_is_the_process_own_and_not_what_its_parent_held() -> None:
+    held = bytearray(800_000_000)
+    held[::4096] = b"x" * len(held[::4096])
+    code = "from tl_kit.measurement import peak_memory; before = peak_memory(); held = b'x' * 300_000_000; "
+    code += "del held; print(before, peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before < 700e6 < len(held)
+    assert 250e6 < after - before < 350e6

@@ -81,6 +81,10 @@ def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes (resident set size)."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
+    with suppress(OSError):  # getrusage on Linux counts what the parent held when it started this process
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
