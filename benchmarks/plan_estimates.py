@@ -45,6 +45,10 @@ def apart(what: str, cell: dict[str, Any]) -> dict[str, float]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def figures(cost: dict[str, float]) -> str:
+    return f"{cost['seconds']:.1f} s, {cost['bytes'] / 1e9:.2f} GB"
+
+
 def config_of(cell: dict[str, Any]) -> tl_kit.FinetuneConfig:
     folder = Path(cell["out"])
     return tl_kit.FinetuneConfig(
