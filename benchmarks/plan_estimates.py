@@ -87,11 +87,8 @@ def main() -> None:
             found = {what: apart(what, cell) for what in ("planned", "run")}
             off = {each: found["planned"][each] / found["run"][each] - 1 for each in ("seconds", "bytes")}
             content["cells"][name] = {**found, "off": off}
-            times = f"{found['planned']['seconds']:.1f} s planned, {found['run']['seconds']:.1f} run ({off['seconds']:+.0%})"
-            memory = (
-                f"{found['planned']['bytes'] / 1e9:.2f} and {found['run']['bytes'] / 1e9:.2f} GB ({off['bytes']:+.0%})"
-            )
-            print(f"{name}: {times}; {memory}", flush=True)
+            costs = "; ".join(f"{what} {figures(cost)}" for what, cost in found.items())
+            print(f"{name}: {costs}; off {off['seconds']:+.0%}, {off['bytes']:+.0%}", flush=True)
             given.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
