@@ -11,14 +11,13 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tl_kit.api.balance import Balance, choose_balance
-from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.api.run import Clock, Run
+from tl_kit.api.training_images import training_images
 from tl_kit.api.unfinished import Unfinished, is_unfinished
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
-from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
@@ -55,11 +54,7 @@ def prepare(
     reporter = reporter if accelerator.is_main_process else SILENT
     with clock("scan"):
         if manifest is None:
-            manifest = scan_images(
-                config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter
-            )
-            for line in check_discipline(manifest, allow=config.allow):
-                reporter.message(line)
+            manifest = training_images(config, reporter)
     for note in manifest.notes:
         reporter.message(note)
     policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
