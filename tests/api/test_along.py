@@ -20,6 +20,7 @@ from tl_kit.config import LoopConfig, RegularizationConfig, RuntimeConfig
 from tl_kit.errors import ConfigError
 from tl_kit.training import loop
 from tl_kit.training.checkpoint import load_checkpoint, read_meta
+from tl_kit.training.task import Task
 
 States = list[dict[str, Tensor]]
 STEPS = 3  # an epoch: 21 images to train on, batches of 8
@@ -38,7 +39,7 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> States:
     states: States = []
     original = loop.train_step
 
-    def noting(task: loop.Task, *args: Any, **options: Any) -> float:
+    def noting(task: Task, *args: Any, **options: Any) -> float:
         loss = original(task, *args, **options)
         model = {name.removeprefix("model."): t.detach().clone() for name, t in task.model.state_dict().items()}
         states.append(model)

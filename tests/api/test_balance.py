@@ -23,7 +23,8 @@ from tl_kit.config import RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.training import loop
 from tl_kit.training.batches import balanced_batches
-from tl_kit.training.loop import Indices, share_of
+from tl_kit.training.loop import share_of
+from tl_kit.training.task import Indices, Task
 
 UNEVEN = {"red": 12, "green": 3, "blue": 2}
 
@@ -177,7 +178,7 @@ def _first_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, f
     seen: list[tuple[Tensor, Tensor, float]] = []
     original = loop.train_step
 
-    def noting(task: loop.Task, accelerator: object, inputs: Tensor, labels: Tensor, *, step: int) -> float:
+    def noting(task: Task, accelerator: object, inputs: Tensor, labels: Tensor, *, step: int) -> float:
         kept: list[Tensor] = []
         objective = task.objective
 
@@ -193,7 +194,7 @@ def _first_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, f
     return seen
 
 
-def _replaced(task: loop.Task, objective: Callable[[Tensor, Tensor], Tensor]) -> loop.Task:
+def _replaced(task: Task, objective: Callable[[Tensor, Tensor], Tensor]) -> Task:
     from dataclasses import replace
 
     return replace(task, objective=objective)

@@ -16,7 +16,8 @@ from tests.training.test_loop import X, a_task
 from tests.training.test_rollback import Notes
 from tl_kit.errors import ResourceError
 from tl_kit.training.balance import total_weight, weighted_cross_entropy
-from tl_kit.training.loop import Parts, Task, fit
+from tl_kit.training.loop import fit
+from tl_kit.training.task import Parts, Task
 
 
 class Small(nn.Module):

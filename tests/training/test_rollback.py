@@ -17,9 +17,10 @@ from tests.training.test_loop import X, Y, a_task
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
 from tl_kit.training.batches import even_batches
-from tl_kit.training.loop import FitResult, Task, fit
+from tl_kit.training.loop import fit
 from tl_kit.training.rollback import Rollback, fit_again
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
+from tl_kit.training.task import FitResult, Task
 from tl_kit.training.tree import pack, unpack
 
 
