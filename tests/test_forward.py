@@ -8,23 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.api.helpers import told
 from tl_kit.errors import ResourceError
 from tl_kit.forward import forward_rows
-from tl_kit.reporting import tell
-
-
-class Notes:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def told() -> list[str]:
-    notes = Notes()
-    tell(notes)  # type: ignore[arg-type]
-    return notes.lines
 
 
 class Network(nn.Module):

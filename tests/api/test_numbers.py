@@ -144,18 +144,7 @@ def test_bf16_that_overflows_in_training_gives_way_to_fp32(
 
     monkeypatch.setattr(loop, "train_step", overflowing)
     listener = Listener()
-    settings = tl_kit.FinetuneConfig(
-        model="test_resnet",
-        data=data,
-        out=tmp_path / "run",
-        weights="none",
-        img_size=32,
-        policy="full",
-        epochs=3,
-        batch_size=8,
-        runtime=tl_kit.RuntimeConfig(precision="fp32"),
-    )
-    result = tl_kit.finetune(settings, reporter=listener)
+    result = quick(data, tmp_path / "run", epochs=3, loop=tl_kit.LoopConfig(), reporter=listener)
     assert result.status == "finished"
     assert any("back to the end of epoch 2, in fp32 from here on, at the same rate" in m for m in listener.messages)
     assert [low for step, low in entered] == [True] * 5 + [False] * (len(entered) - 5)

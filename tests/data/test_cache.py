@@ -8,31 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.api.helpers import write_images
+from tests.api.helpers import told, write_images
 from tl_kit.config import StoreConfig
 from tl_kit.data import cache
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Sample
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
-from tl_kit.reporting import tell
 
 P = Preprocessing((3, 16, 16), "bicubic", 0.875, "center", (0.5,) * 3, (0.5,) * 3)
 BYTES = 3 * 16 * 16
-
-
-class Notes:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def told() -> list[str]:
-    notes = Notes()
-    tell(notes)  # type: ignore[arg-type]
-    return notes.lines
 
 
 @pytest.fixture
