@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def members(found: CrossValidation) -> tuple[Path, ...]:
     return tuple(Path(fold.checkpoint) for fold in found.folds)
 
 
-def combine(paths: tuple[Path, ...], out: Path, **options: object) -> EnsembleResult:
-    return tl_kit.ensemble(EnsembleConfig(checkpoints=paths, out=out, bootstrap=100, **options))  # type: ignore[arg-type]
+def combine(paths: tuple[Path, ...], out: Path, **options: Any) -> EnsembleResult:
+    return tl_kit.ensemble(EnsembleConfig(checkpoints=paths, out=out, bootstrap=100, **options))
 
 
 @pytest.fixture(scope="module")

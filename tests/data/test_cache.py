@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,10 +111,10 @@ def test_an_image_that_memory_is_too_small_for_is_left_out(
 ) -> None:
     original, big = cache.read_pixels, samples[3].path
 
-    def read(path: Path, *args: object, **options: object) -> torch.Tensor:
+    def read(path: Path, *args: Any, **options: Any) -> torch.Tensor:
         if path == big:
             raise MemoryError
-        return original(path, *args, **options)  # type: ignore[arg-type]
+        return original(path, *args, **options)
 
     monkeypatch.setattr(cache, "read_pixels", read)
     (failure,) = PixelStore(P, CONFIG).fill(samples, crop=True)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -37,8 +38,8 @@ def a_fit(
         "optimizer": OptimizerState(optimizer),
         "random": RandomState(torch.device("cpu")),
     }
-    settings: dict[str, object] = {"halve": True, **options}
-    rollback = Rollback(parts, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"halve": True, **options}
+    rollback = Rollback(parts, **settings)
     rates: list[float] = []
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def test_features_of_one_trunk_are_computed_once_and_kept(
     assert first.receipt["ensemble"] == again.receipt["ensemble"]
 
 
-def test_a_classifier_that_is_no_linear_layer_is_refused(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_members_of_other_architectures_are_joined(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     other = Path(quick(data, tmp_path / "other", model="test_byobnet", epochs=1).checkpoint)
     config = json.loads((other / "config.json").read_text())
     assert config["architecture"] == "test_byobnet"
