@@ -19,6 +19,7 @@ from tl_kit import CacheConfig, CropConfig
 from tl_kit.api import member_features
 from tl_kit.config import HeadConfig
 from tl_kit.data.scan import scan
+from tl_kit.errors import MemberError
 from tl_kit.metrics import softmax
 from tl_kit.training.checkpoint import load_checkpoint
 
@@ -117,3 +118,13 @@ def test_members_of_other_architectures_are_joined(data: Path, runs: dict[str, P
     convolution = Path(quick(data, tmp_path / "conv", model="mobilenetv3_small_050", epochs=1).checkpoint)
     assert combine([runs["a"], other], tmp_path / "fine", "concat").receipt["derived"] is not None
     assert combine([runs["a"], convolution], tmp_path / "fine too", "concat").receipt["derived"] is not None
+
+
+def test_a_classifier_that_is_no_linear_layer_is_refused(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_features, "linear_classifier", lambda _: None)  # as of a 1x1 convolution
+    with pytest.raises(MemberError, match="classifier") as caught:
+        combine([runs["a"], runs["b"]], tmp_path / "e", "concat")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "e").exists()
