@@ -62,6 +62,7 @@ def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence
     images = receipt["images"][split] or 0
     rows = np.arange(len(together))
     for row, scores in zip(rows, together, strict=True):
+        assert scores is not None  # the split is one with scores
         lo, hi = wilson(scores["accuracy"], images)
         colour = "tab:red" if row == len(names) else "tab:blue"
         axes.plot([100 * lo, 100 * hi], [row, row], color=colour, linewidth=2, alpha=0.5)
