@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 
 import pytest
@@ -22,9 +21,6 @@ from tl_kit.optimization.optimizers import (
 )
 from tl_kit.optimization.registry import known_names, optimizer_spec
 
-needs_opt_einsum = pytest.mark.skipif(
-    importlib.util.find_spec("opt_einsum") is None, reason="kron needs the package opt_einsum"
-)
 LECTURE = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adam-uncorrected", "adamw")
 
 
@@ -155,9 +151,7 @@ def test_corrected_decay_refers_to_each_groups_own_maximum() -> None:
     torch.testing.assert_close(weights[1].detach(), torch.full((3,), 1 - 0.01 * 0.5))
 
 
-@pytest.mark.parametrize(
-    "name", ["adam-uncorrected", "adam", "nesterov", "lion", "muon", pytest.param("kron", marks=needs_opt_einsum)]
-)
+@pytest.mark.parametrize("name", ["adam-uncorrected", "adam", "nesterov", "lion", "muon", "kron"])
 def test_state_saved_and_loaded_continues_the_same_path(name: str) -> None:
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
         model = tiny_model()
