@@ -85,8 +85,8 @@ PARTS = {
     "heads, sign_digits": Part("sign_digits", 20, heads, OF_HEADS),
     "soup of last:3": soup("last:3"),
     "soup of last:3, lr 0.1": soup("last:3", lr=0.1),
-    "soup of full": soup("full", epochs=6),
-    "soup of full, lr 0.1": soup("full", epochs=6, lr=0.1, batchnorm="train"),
+    "soup of full": soup("full", epochs=4),
+    "soup of full, lr 0.1": soup("full", epochs=4, lr=0.1, batchnorm="train"),
 }
 
 
