@@ -84,9 +84,10 @@ PARTS = {
     "heads, clothing": Part("clothing", 20, heads, OF_HEADS),
     "heads, sign_digits": Part("sign_digits", 20, heads, OF_HEADS),
     "soup of last:3": soup("last:3"),
-    "soup of last:3, lr 0.1": soup("last:3", lr=0.1),
-    "soup of full": soup("full", epochs=4),
-    "soup of full, lr 0.1": soup("full", epochs=4, lr=0.1, batchnorm="train"),
+    "soup of last:3, 8 epochs": soup("last:3", epochs=8),
+    "soup of last:3, lr 0.1": soup("last:3", epochs=8, lr=0.1),
+    "soup of full": soup("full", epochs=6),
+    "soup of full, lr 0.1": soup("full", epochs=6, lr=0.1, batchnorm="train"),
 }
 
 
@@ -133,6 +134,7 @@ def summary(cells: Mapping[int, Cell], pairs: Pairs) -> dict[str, Any]:
             )
         }
         for one, other in pairs
+        if one in lines and other in lines
     }
     return {
         "seeds": list(cells),
