@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from tests.data.images import encoded, noise, write_classes, write_image
+from tests.data.planting import copied, photo, write_given_away, write_photos
 from tl_kit.config import DoctorConfig
 from tl_kit.data.doctor import Report, examine
 from tl_kit.data.findings import BLOCKING, REMEDIES
@@ -181,28 +182,6 @@ def test_very_small_images_also_among_jpegs(tmp_path):
     assert found(examine(tmp_path, limits=DoctorConfig(min_side=31))) == {}
 
 
-def photo(seed: int, *, width: int = 160, height: int = 120) -> Image.Image:
-    """Soft shapes, as in a photo: most of what there is to see is large."""
-    small = Image.fromarray(noise(seed, height=9, width=12))
-    return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def copied(image: Image.Image, how: str) -> bytes:
-    if how == "mirrored":
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return encoded(image.resize((96, 72), Image.Resampling.LANCZOS), "JPEG", quality=40)
-
-
-def write_photos(root: Path) -> Path:
-    for position, split in enumerate(("train", "val", "test")):
-        for label in (0, 1):
-            for index in range(8):
-                file = root / split / "ab"[label] / f"{index}.jpg"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(encoded(photo(1000 * position + 100 * label + index), "JPEG", quality=95))
-    return root
-
-
 def test_different_photos_are_not_alike(tmp_path):
     assert found(examine(write_photos(tmp_path))) == {}
 
@@ -268,28 +247,6 @@ def test_every_finding_has_a_remedy():
     assert set(BLOCKING) < set(REMEDIES)
     assert {f"{kind}-shortcut" for kind in KINDS} < set(REMEDIES)
     assert {f"{kind}-shortcut" for kind in KINDS} == {name for name in REMEDIES if name.endswith("-shortcut")}
-
-
-def write_given_away(root: Path, kind: str) -> Path:
-    """Two classes of photos of nothing in particular, told apart by one thing beside them."""
-    for seed in range(40):
-        label = seed % 2
-        file = root / "ab"[label] / f"{seed}.jpg"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        image, options = photo(seed), {"quality": 90}
-        if kind == "size" and label:
-            image = photo(seed, width=120, height=160)
-        if kind == "file":
-            options = {"quality": 60 if label else 90}
-        if kind == "exif" and label:
-            exif = Image.Exif()
-            exif[ExifTags.Base.Make] = "A camera"
-            options["exif"] = exif
-        if kind == "border" and label:
-            image.paste("black", (0, 0, 160, 6))
-            image.paste("black", (0, 0, 6, 120))
-        file.write_bytes(encoded(image, "JPEG", **options))
-    return root
 
 
 @pytest.mark.parametrize("kind", KINDS)
