@@ -85,7 +85,7 @@ def figures(cell: Cell) -> dict[str, FloatArray]:
     Where the ensemble's NLL is after a temperature, so is each member's, fitted alike.
     """
     val, val_labels, test, labels = (cell[name] for name in ("val", "val labels", "test", "test labels"))
-    best = max(range(len(val)), key=lambda i: (metrics.accuracy(val[i], val_labels), -metrics.nll(val[i], val_labels)))
+    best = best_member(val, val_labels)
     pooled, pooled_val = test.mean(0), val.mean(0)
     scaled = tempered(pooled, fit_temperature(pooled_val, val_labels))
     members = np.stack([tempered(t, fit_temperature(v, val_labels)) for t, v in zip(test, val, strict=True)])
@@ -102,6 +102,11 @@ def figures(cell: Cell) -> dict[str, FloatArray]:
         "loss, scaled": losses(scaled, labels),
         "loss of the mean member, scaled": np.mean([losses(member, labels) for member in members], axis=0),
     }
+
+
+def best_member(val: FloatArray, labels: NDArray[np.int64]) -> int:
+    """Of (m, n, k): the highest accuracy, ties to the lower NLL, as the receipt chooses."""
+    return max(range(len(val)), key=lambda i: (metrics.accuracy(val[i], labels), -metrics.nll(val[i], labels)))
 
 
 def losses(probabilities: FloatArray, labels: NDArray[np.int64]) -> FloatArray:

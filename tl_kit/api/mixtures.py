@@ -22,6 +22,7 @@ from tl_kit.data.transforms import normalize
 from tl_kit.ensembling.mixing import Mix
 from tl_kit.ensembling.soups import aligned_state, average_weights, check_ingredients, differ_below_the_head
 from tl_kit.inference import FileReader, Scorer, run_probabilities
+from tl_kit.runtime import Runtime
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 from tl_kit.training.checkpoint import load_checkpoint
 
@@ -147,7 +148,8 @@ class Mixtures:
         """The statistics are remembered: the model that is saved is the one that was scored."""
         layers = statistics_layers(self._model)
         if mix not in self._statistics:
-            reestimate_statistics(self._model, self._batches())
+            runtime = self._scorer.runtime  # made first: it puts the model into eval mode
+            reestimate_statistics(self._model, self._batches(runtime))
             self._statistics[mix] = {
                 f"{name}.{key}": buffer.detach().cpu().clone()
                 for name, layer in layers.items()
@@ -155,9 +157,9 @@ class Mixtures:
             }
         self._model.load_state_dict(self._statistics[mix], strict=False)
 
-    def _batches(self) -> Iterator[Tensor]:
+    def _batches(self, runtime: Runtime) -> Iterator[Tensor]:
         """Training images as training saw them, normalised, in batches of nearly equal size."""
-        runtime, preprocessing = self._scorer.runtime, self.members[0].preprocessing
+        preprocessing = self.members[0].preprocessing
         store, samples = self._train
         transform = TrainTransform(preprocessing, self._augment)
         self.evidence.reporter.start("batchnorm statistics", len(samples))

@@ -17,7 +17,12 @@ from tests.api.helpers import Listener, quick, weights
 from tests.api.weight_rules.helpers import FIT, FP32, around, changed, combine, images_of, only_member
 from tl_kit import EnsembleConfig, SoupConfig
 from tl_kit.api import mixtures
+from tl_kit.api.evidence import Evidence
+from tl_kit.api.mixtures import Mixtures
+from tl_kit.api.predictor import load_members
 from tl_kit.config import AugmentLevels
+from tl_kit.data.scan import scan
+from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.errors import MemberError
 from tl_kit.metrics import softmax
 from tl_kit.training.checkpoint import WEIGHTS, load_checkpoint
@@ -113,6 +118,29 @@ def test_statistics_are_re_estimated_where_that_is_better(data: Path, stale: lis
     torch.testing.assert_close(layer.running_mean, seen[0].mean(dim=(0, 2, 3)), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(layer.running_var, seen[0].var(dim=(0, 2, 3)), atol=0, rtol=1e-4)
     assert {t.dtype for n, t in weights(folder).items() if n.endswith("num_batches_tracked")} == {torch.int64}
+
+
+def test_statistics_do_not_depend_on_what_was_asked_before(data: Path, runs: dict[str, Path]) -> None:
+    """Whether the average has been scored as it is, or its statistics are the first thing that is asked for."""
+    manifest = scan(data, tl_kit.DataConfig())
+    members = [load_checkpoint(runs[name]) for name in "ab"]
+    val = manifest.split("val")
+    evidence = Evidence(
+        predictor=load_members(runs["a"], members, classes=members[0].classes, rule=FittedRule(), runtime=FP32),
+        manifest=manifest,
+        val=val,
+        stack=np.full((2, len(val), 3), 1 / 3),
+        labels=np.array([sample.label for sample in val]),
+        config=EnsembleConfig(checkpoints=()),
+        reporter=Listener(),
+    )
+    scored, fresh = Mixtures(evidence), Mixtures(evidence)
+    averaged, anew = scored.options([1.0, 1.0])
+    scored.probabilities(averaged)
+    expected = scored.load(anew).state_dict()
+    found = fresh.load(anew).state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=0)
 
 
 def test_statistics_are_those_of_images_as_training_saw_them(
