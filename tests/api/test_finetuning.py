@@ -15,7 +15,7 @@ from PIL import Image
 
 import tl_kit
 from tests.api.helpers import MODEL, Listener, quick, write_images
-from tl_kit import AugmentConfig, CacheConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
+from tl_kit import AugmentConfig, CacheConfig, DataConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.data.cache import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tl_kit.training.checkpoint import load_checkpoint
@@ -179,6 +179,8 @@ def test_the_best_epoch_is_kept_not_the_last(data: Path, tmp_path: Path) -> None
         ({"schedule": "cosin"}, ConfigError, "cosine"),
         ({"model": "resnet81"}, ConfigError, "resnet"),
         ({"seed": -1}, ConfigError, "--seed"),
+        ({"split": DataConfig(split_seed=-1)}, ConfigError, "--split-seed"),
+        ({"split": DataConfig(split_seed=2**32)}, ConfigError, "--split-seed"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_folder(

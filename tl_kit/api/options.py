@@ -50,6 +50,8 @@ def check(config: FinetuneConfig) -> None:
         raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
+    if not 0 <= config.split.split_seed < 2**32:  # scikit-learn's folds take no other
+        raise ConfigError(f"--split-seed {config.split.split_seed}: must be from 0 to 2^32 - 1")
     if config.optimizer is not None and not is_head_only(config.optimizer):
         default_lr(config.optimizer, pretrained=False)  # raises for a name that does not exist
     if config.schedule is not None:
