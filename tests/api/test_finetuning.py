@@ -348,6 +348,11 @@ def test_options_of_a_gradient_method_are_not_ignored_by_the_head(
         quick(data, tmp_path / "run", policy="head", epochs=None, **options)
 
 
+def test_a_head_that_is_to_stop_early_has_epochs(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", policy="head", epochs=None, patience=1)
+    assert run.epochs > 0
+
+
 @pytest.mark.parametrize("options", [{"seed": 2**63}, {"cache": CacheConfig(size_gb=float("inf"))}])
 def test_numbers_out_of_range_are_refused(data: Path, tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="--"):

@@ -185,7 +185,7 @@ def head_config(config: FinetuneConfig) -> HeadConfig:
 
 def gradient_options(config: FinetuneConfig) -> list[str]:
     """The flags given that only gradient methods have: what is fitted in closed form must not ignore them."""
-    named = ("epochs", "lr", "schedule", "schedule_options", "snapshots", "late")
+    named = ("epochs", "lr", "schedule", "schedule_options", "patience", "snapshots", "late")
     flags = [_flag(name) for name in named if getattr(config, name) not in (None, ())]
     default = LoopConfig()
     names = {"warmup_epochs": "--warmup"}
