@@ -135,15 +135,17 @@ def show_peak(given: argparse.Namespace) -> None:
 
 
 def peaks(names: tuple[str, ...], given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Each model alone, and all as an ensemble."""
+    """Each model alone, and all as an ensemble: medians, since the heap's holes differ from run to run."""
     members = [random_member(name, folder / "members") for name in names]
     classes = [f"class {number}" for number in range(10)]
     (folder / "all").mkdir()
     write_ensemble(folder / "all", members, classes=classes, rule=FittedRule(), crops=CropConfig())
-    alone = {name: peak(member, given) for name, member in zip(names, members, strict=True)}
-    every = peak(folder / "all", given)
-    print({name: round(megabytes) for name, megabytes in alone.items()}, "together", round(every), flush=True)
-    return {"alone MB": alone, "together MB": every, "ratio": every / max(alone.values()), "bar": BARS["memory"]}
+    paths = {**dict(zip(names, members, strict=True)), "together": folder / "all"}
+    rounds = [{name: round(peak(path, given)) for name, path in paths.items()} for _ in range(given.repeats)]
+    medians = {name: statistics.median(row[name] for row in rounds) for name in paths}
+    print(medians, flush=True)
+    ratio = medians["together"] / max(medians[name] for name in names)
+    return {"rounds, MB": rounds, "medians, MB": medians, "ratio": ratio, "bar": BARS["memory"]}
 
 
 def main() -> None:
@@ -160,7 +162,8 @@ def main() -> None:
     if given.peak:
         show_peak(given)
         return
-    content: dict[str, Any] = {"machine": describe(), "threads": torch.get_num_threads(), "img_size": given.img_size}
+    content: dict[str, Any] = json.loads(given.json.read_text()) if given.only and given.json.exists() else {}
+    content |= {"machine": describe(), "threads": torch.get_num_threads(), "img_size": given.img_size}
     with tempfile.TemporaryDirectory() as folder:
         if given.only != "memory":
             content["evaluation"] = {p: times(p, given, Path(folder)) for p in ("head", "last:2")}

@@ -218,10 +218,10 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
     for chunk, images in _chunks(reader, max(1, size // reader.views), pixel_bytes if several else 0):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
+            if len(chunk) > 1:  # another pass's blocks have other sizes; on a single batch, it would not pay
+                trim_memory()  # first: weights that come to lie amid free blocks would keep them apart
             if several:
                 each.prepare()
-            if len(chunk) > 1:  # another pass's blocks have other sizes; on a single batch, it would not pay
-                trim_memory()
             for batch in chunk:
                 yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
                 tell(reporter)
