@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.api.helpers import told
 from tl_kit.errors import ResourceError
 from tl_kit.forward import forward_rows
-from tl_kit.reporting import tell
-
-
-class Notes:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def told() -> list[str]:
-    notes = Notes()
-    tell(notes)  # type: ignore[arg-type]
-    return notes.lines
 
 
 class Network(nn.Module):
@@ -33,7 +17,8 @@ class Network(nn.Module):
     def __init__(self, most: int = 10**9, *, error: type[Exception] = torch.OutOfMemoryError) -> None:
         super().__init__()
         self.layer = nn.Linear(6, 3, bias=False)
-        self.most, self.error, self.seen = most, error, []  # type: ignore[var-annotated]
+        self.most, self.error = most, error
+        self.seen: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen.append(len(x))
@@ -133,7 +118,11 @@ def test_without_an_autocast_nothing_is_computed_twice() -> None:
 
 def test_a_caller_that_looks_on_sees_the_batch_whole() -> None:
     calls: list[int] = []
-    watch: Callable[[Tensor], Tensor] = lambda x: (calls.append(len(x)), x * torch.inf)[1]  # noqa: E731
+
+    def watch(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return x * torch.inf
+
     with torch.autocast("cpu", dtype=torch.bfloat16):
         forward_rows(watch, IMAGES, whole=True)
     assert calls == [21]

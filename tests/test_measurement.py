@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -25,9 +26,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tl-kit" / "runtime"
 
 
-def decide(monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], **options: object) -> str:
+def decide(monkeypatch: pytest.MonkeyPatch, rates: dict[str, float], **options: Any) -> str:
     monkeypatch.setattr(measurement, "_measure", lambda *_args: rates)
-    config = RuntimeConfig(**options)  # type: ignore[arg-type]
+    config = RuntimeConfig(**options)
     model = timm.create_model("test_vit", num_classes=2)
     return choose_precision(model, (3, 160, 160), detect(config), name="test_vit", config=config)[0].precision
 

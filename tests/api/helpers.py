@@ -1,16 +1,23 @@
-"""Small images that a small network can tell apart, and runs that take a second."""
+"""Small images that a small network can tell apart, runs that take a second, and what tests ask of them."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 from tl_kit import FinetuneConfig, FinetuneResult, finetune
 from tl_kit.config import LoopConfig, RuntimeConfig
-from tl_kit.reporting import SILENT
+from tl_kit.reporting import SILENT, Reporter, tell
+from tl_kit.training import loop
+from tl_kit.training.checkpoint import WEIGHTS
 
 MODEL = "test_resnet"
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
@@ -47,7 +54,7 @@ def write_images(
     return root
 
 
-def quick(data: Path, out: Path, **options: Any) -> FinetuneResult:
+def quick_config(data: Path, out: Path, **options: Any) -> FinetuneConfig:
     """A run on a tiny network from random weights, in a precision that no measurement on a busy machine decides."""
     settings: dict[str, Any] = {
         "runtime": RuntimeConfig(precision="fp32"),
@@ -62,5 +69,38 @@ def quick(data: Path, out: Path, **options: Any) -> FinetuneResult:
     settings |= options
     if settings["policy"] == "head" and settings["epochs"] is None and "loop" not in options:
         del settings["loop"]  # a loop's option would ask for a gradient method
-    reporter = settings.pop("reporter", SILENT)
-    return finetune(FinetuneConfig(data=data, out=out, **settings), reporter=reporter)
+    return FinetuneConfig(data=data, out=out, **settings)
+
+
+def quick(data: Path, out: Path, *, reporter: Reporter = SILENT, **options: Any) -> FinetuneResult:
+    """The run of :func:`quick_config`."""
+    return finetune(quick_config(data, out, **options), reporter=reporter)
+
+
+def weights(folder: Path | str) -> dict[str, Tensor]:
+    """Those of a checkpoint."""
+    return load_file(Path(folder) / WEIGHTS)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether weights are equal, to the last bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, *, at: int) -> None:
+    """Ctrl-C in the training step of this number, counted from 0 over all runs to come."""
+    original, calls = loop.train_step, itertools.count()
+
+    def interrupting(*args: Any, **options: Any) -> float:
+        if next(calls) == at:
+            raise KeyboardInterrupt
+        return original(*args, **options)
+
+    monkeypatch.setattr(loop, "train_step", interrupting)
+
+
+def told() -> list[str]:
+    """What was noted in this thread for a reporter, since the last time."""
+    listener = Listener()
+    tell(listener)
+    return listener.messages

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import Tensor
 
 import tl_kit
-from tests.api.helpers import Listener, quick, write_images
-from tl_kit import EnsembleConfig, FinetuneConfig, SwaConfig
+from tests.api.helpers import Listener, interrupt, quick, same, weights, write_images
+from tl_kit import EnsembleConfig, SwaConfig
 from tl_kit.api import along
 from tl_kit.config import LoopConfig, RegularizationConfig, RuntimeConfig
 from tl_kit.errors import ConfigError
 from tl_kit.training import loop
 from tl_kit.training.checkpoint import load_checkpoint, read_meta
+from tl_kit.training.task import Task
 
 States = list[dict[str, Tensor]]
 STEPS = 3  # an epoch: 21 images to train on, batches of 8
@@ -38,7 +38,7 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> States:
     states: States = []
     original = loop.train_step
 
-    def noting(task: loop.Task, *args: Any, **options: Any) -> float:
+    def noting(task: Task, *args: Any, **options: Any) -> float:
         loss = original(task, *args, **options)
         model = {name.removeprefix("model."): t.detach().clone() for name, t in task.model.state_dict().items()}
         states.append(model)
@@ -46,14 +46,6 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> States:
 
     monkeypatch.setattr(loop, "train_step", noting)
     return states
-
-
-def weights(folder: Path | str) -> dict[str, Tensor]:
-    return safetensors.torch.load_file(str(Path(folder) / "model.safetensors"))
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def pretrained(data: Path) -> dict[str, Any]:
@@ -114,14 +106,7 @@ def test_a_run_that_ends_early_has_its_own_last_epochs(data: Path, tmp_path: Pat
 def test_ctrl_c_leaves_the_snapshots_that_are_there_as_checkpoints(
     data: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    original, calls = loop.train_step, iter(range(100))
-
-    def interrupting(*args: Any, **options: Any) -> float:
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-        return original(*args, **options)
-
-    monkeypatch.setattr(loop, "train_step", interrupting)
+    interrupt(monkeypatch, at=7)
     run = quick(data, tmp_path / "run", snapshots=2, **CYCLES)
     assert run.status == "interrupted"
     assert [s.step for s in run.snapshots] == [6]
@@ -216,22 +201,16 @@ def test_an_average_of_one_epoch_without_batchnorm_of_its_own_is_that_epoch(
 
 def test_without_a_schedule_of_the_users_the_rate_stays(data: Path, tmp_path: Path) -> None:
     listener = Listener()
-    config = FinetuneConfig(
-        model="test_resnet",
-        data=data,
-        out=tmp_path / "run",
-        weights="none",
-        img_size=32,
-        policy="full",
+    run = quick(
+        data,
+        tmp_path / "run",
         epochs=6,
         lr=0.1,
-        batch_size=8,
         loop=LoopConfig(warmup_epochs=0.0, patience=1),
         regularization=RegularizationConfig(swa=True),
         swa=SwaConfig(start=0.5),
-        runtime=RuntimeConfig(precision="fp32"),
+        reporter=listener,
     )
-    run = tl_kit.finetune(config, reporter=listener)
     rates = [json.loads(line)["lr"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rates == [0.1] * 6, "nothing ends the run early: what is averaged comes last"
     assert run.swa is not None

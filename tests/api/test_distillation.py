@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 import tl_kit
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import MODEL, Listener, quick, quick_config, write_images
 from tests.api.killing import assert_the_same
 from tests.api.test_ensembles import reorder_classes
 from tests.api.test_resume import kill, train
@@ -24,7 +24,6 @@ from tl_kit.api.preparation import prepare
 from tl_kit.api.regularizers import objective
 from tl_kit.api.sources import PlainSource
 from tl_kit.api.teacher import TaughtSource, teach
-from tl_kit.config import RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, MemberError
 from tl_kit.reporting import SILENT
 
@@ -46,18 +45,7 @@ def teacher(data: Path) -> Path:
 
 def config(data: Path, out: Path, teacher: Path, **options: Any) -> FinetuneConfig:
     chosen = {"temperature": options.pop("temperature", 2.0), "weight": options.pop("weight", 0.5)}
-    settings: dict[str, Any] = {
-        "model": MODEL,
-        "weights": "none",
-        "img_size": 32,
-        "policy": "full",
-        "epochs": 2,
-        "batch_size": 8,
-        "runtime": RuntimeConfig(precision="fp32"),
-        "loop": LoopConfig(warmup_epochs=0.0),
-        **options,
-    }
-    return FinetuneConfig(data=data, out=out, distill=DistillConfig(teacher=teacher, **chosen), **settings)
+    return quick_config(data, out, distill=DistillConfig(teacher=teacher, **chosen), **options)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])

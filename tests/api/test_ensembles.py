@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [root / name for name in "abc"]
 
 
-def combine(paths: list[Path], out: Path, **options: object) -> EnsembleResult:
-    return tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(paths), out=out, bootstrap=200, **options))  # type: ignore[arg-type]
+def combine(paths: list[Path], out: Path, **options: Any) -> EnsembleResult:
+    return tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(paths), out=out, bootstrap=200, **options))
 
 
 def test_probabilities_are_the_mean_of_the_members(data: Path, runs: list[Path], tmp_path: Path) -> None:
@@ -150,13 +151,13 @@ def test_test_images_are_predicted_once_after_the_rule_is_chosen(
     seen: list[str] = []
     predict, choose = tl_kit.Predictor.member_probabilities, ensembles.choose_rule
 
-    def record(self: tl_kit.Predictor, sources: list[Path], **options: object) -> object:
+    def record(self: tl_kit.Predictor, sources: list[Path], **options: Any) -> object:
         seen.append("predict")
-        return predict(self, sources, **options)  # type: ignore[arg-type]
+        return predict(self, sources, **options)
 
-    def chosen(*arguments: object, **options: object) -> object:
+    def chosen(*arguments: Any, **options: Any) -> object:
         seen.append("choose")
-        return choose(*arguments, **options)  # type: ignore[arg-type]
+        return choose(*arguments, **options)
 
     monkeypatch.setattr(tl_kit.Predictor, "member_probabilities", record)
     monkeypatch.setattr(ensembles, "choose_rule", chosen)

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import timm
 import torch
 from PIL import Image
 
 import tl_kit
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import MODEL, Listener, interrupt, quick, same, weights, write_images
 from tl_kit import AugmentConfig, CacheConfig, DataConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.data.cache import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -24,14 +23,6 @@ from tl_kit.training.checkpoint import load_checkpoint
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"))
-
-
-def weights(folder: Path | str) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(str(Path(folder) / "model.safetensors"))
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("policy", ["head", "last:2", "full"])
@@ -128,16 +119,7 @@ def test_a_rate_that_explodes_stops_with_one_line_and_leaves_no_folder(data: Pat
 def test_ctrl_c_after_an_epoch_keeps_the_best_checkpoint(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tl_kit.training import loop
-
-    original, calls = loop.train_step, iter(range(1000))
-
-    def interrupting(*args: object, **kwargs: object) -> float:
-        if next(calls) == 5:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "train_step", interrupting)
+    interrupt(monkeypatch, at=5)
     run = quick(data, tmp_path / "run", epochs=50)
     assert run.status == "interrupted"
     assert run.epochs == 1
@@ -147,12 +129,7 @@ def test_ctrl_c_after_an_epoch_keeps_the_best_checkpoint(
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tl_kit.training import loop
-
-    def interrupting(*args: object, **kwargs: object) -> float:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "train_step", interrupting)
+    interrupt(monkeypatch, at=0)
     with pytest.raises(KeyboardInterrupt):
         quick(data, tmp_path / "run")
     assert not (tmp_path / "run").exists()

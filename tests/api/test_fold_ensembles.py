@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tl_kit
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import Listener, quick, quick_config, write_images
 from tests.cli.helpers import tlkit
-from tl_kit import CrossValidation, EnsembleConfig, EnsembleResult, FinetuneConfig, LoopConfig
+from tl_kit import CrossValidation, EnsembleConfig, EnsembleResult
 from tl_kit.api.fold_ensembles import are_folds
-from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError, DataError, MemberError
 from tl_kit.training.checkpoint import load_checkpoint
 
@@ -21,27 +21,15 @@ FOLDS = 3
 
 
 def folds_of(data: Path, out: Path) -> CrossValidation:
-    config = FinetuneConfig(
-        model=MODEL,
-        data=data,
-        out=out,
-        weights="none",
-        img_size=32,
-        policy="full",
-        epochs=2,
-        batch_size=8,
-        loop=LoopConfig(warmup_epochs=0.0),
-        runtime=RuntimeConfig(precision="fp32"),
-    )
-    return tl_kit.cross_validate(config, folds=FOLDS)
+    return tl_kit.cross_validate(quick_config(data, out), folds=FOLDS)
 
 
 def members(found: CrossValidation) -> tuple[Path, ...]:
     return tuple(Path(fold.checkpoint) for fold in found.folds)
 
 
-def combine(paths: tuple[Path, ...], out: Path, **options: object) -> EnsembleResult:
-    return tl_kit.ensemble(EnsembleConfig(checkpoints=paths, out=out, bootstrap=100, **options))  # type: ignore[arg-type]
+def combine(paths: tuple[Path, ...], out: Path, **options: Any) -> EnsembleResult:
+    return tl_kit.ensemble(EnsembleConfig(checkpoints=paths, out=out, bootstrap=100, **options))
 
 
 @pytest.fixture(scope="module")

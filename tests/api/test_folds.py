@@ -7,38 +7,28 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import timm
 import torch
 
 import tl_kit
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import MODEL, Listener, quick, quick_config, same, weights, write_images
 from tl_kit import CacheConfig, CrossValidation, FinetuneConfig, cross_validate, metrics
 from tl_kit.api.finetuning import finetune_on
 from tl_kit.config import LoopConfig, RuntimeConfig
 from tl_kit.data import cache
 from tl_kit.data.folds import fold_manifests
 from tl_kit.data.scan import scan
-from tl_kit.errors import CheckpointError, ConfigError, TrainingError
-from tl_kit.training import loop
+from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.training.checkpoint import digest_prefix, read_meta
 from tl_kit.training.features import FeatureStore
 
-Interrupt = Callable[[int], None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Other tests have the same images; rows that folds computed, in batches of their own, differ in the last digit."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, out: Path, **options: Any) -> FinetuneConfig:
     """A head on a tiny network with random weights; an option of a gradient method makes it one."""
-    usual: dict[str, Any] = {"policy": "head", "img_size": 32, "runtime": RuntimeConfig(precision="fp32")}
-    return FinetuneConfig(model=MODEL, data=data, out=out, weights="none", **(usual | options))
+    return quick_config(data, out, **({"policy": "head", "epochs": None, "batch_size": None} | options))
 
 
 FULL: dict[str, Any] = {"policy": "full", "epochs": 2, "batch_size": 8, "loop": LoopConfig(warmup_epochs=0.0)}
@@ -63,14 +52,6 @@ def done(data: Path) -> CrossValidation:
 def rows_of(folder: Path | str, name: str = "out_of_fold.csv") -> list[dict[str, str]]:
     with (Path(folder) / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def weights(folder: Path | str) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(str(Path(folder) / "model.safetensors"))
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_every_image_has_one_row_in_order_of_its_path(data: Path, done: CrossValidation) -> None:
@@ -111,8 +92,6 @@ def test_no_fold_has_trained_or_selected_on_an_image_that_it_scores(data: Path, 
 
 def test_labels_of_held_out_images_have_no_influence_on_the_weights(data: Path, tmp_path: Path) -> None:
     """The whole path with other labels in the held-out part: the same weights, and other scores."""
-    from dataclasses import replace
-
     config = settings(data, tmp_path / "a")
     part = fold_manifests(scan(data), 3, config.split)[0]
     wrong = [replace(s, label=(s.label + 1) % 3) if s.split == "test" else s for s in part.samples]
@@ -293,109 +272,6 @@ def test_an_image_that_cannot_be_decoded_leaves_all_folds_and_is_named_once(
     assert tried["torn.png"] == 1  # what one fold has found, the others know
 
 
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
-    """Ctrl-C in the training step of this number, counted from 0 over all folds."""
-
-    def at(step: int) -> None:
-        original, calls = loop.train_step, iter(range(10_000))
-
-        def interrupting(*args: Any, **options: Any) -> float:
-            if next(calls) == step:
-                raise KeyboardInterrupt
-            return original(*args, **options)
-
-        monkeypatch.setattr(loop, "train_step", interrupting)
-
-    return at
-
-
-STEPS = 2 * 3  # of a fold: two epochs of three batches (19 images to train on, batches of 8)
-
-
-def test_ctrl_c_before_the_second_fold_has_an_epoch_keeps_the_first(
-    data: Path, tmp_path: Path, interrupt: Interrupt
-) -> None:
-    interrupt(STEPS)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        cross_validate(settings(data, tmp_path / "run", **FULL), folds=3)
-    assert str(stop.value) == f"1 of 3 folds are finished, in {tmp_path / 'run'}"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fold-1", "state"]
-    whole = quick_fold(data, tmp_path / "alone")
-    assert same(weights(tmp_path / "run" / "fold-1"), weights(whole))
-
-
-def quick_fold(data: Path, out: Path) -> Path:
-    """The first of three folds, run alone."""
-    config = settings(data, out, **FULL)
-    finetune_on(fold_manifests(scan(data), 3, config.split)[0], config)
-    return out
-
-
-def test_ctrl_c_in_the_second_epoch_of_the_second_fold_keeps_its_best_checkpoint_too(
-    data: Path, tmp_path: Path, interrupt: Interrupt
-) -> None:
-    interrupt(STEPS + 3)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        cross_validate(settings(data, tmp_path / "run", **FULL), folds=3)
-    out = tmp_path / "run"
-    assert str(stop.value) == (
-        f"1 of 3 folds are finished, in {out}; the best checkpoint so far of the next one is in {out / 'fold-2'}"
-    )
-    assert sorted(path.name for path in out.iterdir()) == ["fold-1", "fold-2", "state"]
-    assert [read_meta(out / f"fold-{n}")["status"] for n in (1, 2)] == ["finished", "interrupted"]
-
-
-def test_ctrl_c_before_anything_is_there_leaves_nothing(data: Path, tmp_path: Path, interrupt: Interrupt) -> None:
-    interrupt(0)
-    with pytest.raises(KeyboardInterrupt) as stop:
-        cross_validate(settings(data, tmp_path / "run", **FULL), folds=3)
-    assert stop.value.args == ()
-    assert not (tmp_path / "run").exists()
-
-
-def test_an_error_in_a_later_fold_keeps_the_finished_ones_and_says_so(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tl_kit.api import series
-
-    original, calls = series.finetune_on, iter(range(10))
-
-    def failing(*args: Any, **options: Any) -> object:
-        if next(calls) == 2:
-            raise TrainingError("the loss is not finite")
-        return original(*args, **options)
-
-    monkeypatch.setattr(series, "finetune_on", failing)
-    listener = Listener()
-    with pytest.raises(TrainingError, match="not finite"):
-        cross_validate(settings(data, tmp_path / "run"), folds=3, reporter=listener)
-    assert f"2 of 3 folds are finished, in {tmp_path / 'run'}" in listener.messages
-    assert listener.messages[-1] == f"tlkit finetune --resume {tmp_path / 'run'} goes on from here"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fold-1", "fold-2", "state"]
-
-
-@pytest.mark.parametrize(
-    ("folds", "options", "words"),
-    [
-        (1, {}, "--folds 1: must be at least 2"),
-        (13, {}, "--folds 13: no class has so many images; the largest number below that works is 12"),
-        (3, {"policy": "first:2"}, "--policy"),
-        (3, {"epochs": 0}, "--epochs"),
-        (3, {"model": "resnet81"}, "resnet"),
-    ],
-)
-def test_mistakes_are_one_line_and_leave_no_folder(
-    data: Path, tmp_path: Path, folds: int, options: dict[str, Any], words: str
-) -> None:
-    from dataclasses import replace
-
-    with pytest.raises(tl_kit.TlKitError, match=words) as caught:
-        cross_validate(replace(settings(data, tmp_path / "run"), **options), folds=folds)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_folder_with_something_in_it_is_refused_and_kept(data: Path, done: CrossValidation) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path(done.folder).rglob("*")}
     with pytest.raises(CheckpointError, match="not empty"):
@@ -442,8 +318,6 @@ def test_a_class_that_is_too_small_for_every_fold_is_still_trained_on_in_each(tm
 
 def test_a_single_run_is_what_it_was(data: Path, tmp_path: Path) -> None:
     """A manifest handed over is not scanned again, and equals the scan it replaces."""
-    from dataclasses import replace
-
     config = settings(data, tmp_path / "a")
     scanned = quick(data, tmp_path / "b", policy="head", epochs=None)
     given = finetune_on(scan(data), replace(config, data=tmp_path / "nowhere"))

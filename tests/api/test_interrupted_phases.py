@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import MODEL, Listener, write_images
-from tl_kit import FinetuneConfig, FinetuneResult, finetune
-from tl_kit.config import CacheConfig, LoopConfig, RuntimeConfig
+from tests.api.helpers import Listener, quick, write_images
+from tl_kit import FinetuneResult
+from tl_kit.config import CacheConfig
 
 EPOCHS = 5
 
@@ -51,20 +51,8 @@ def _every_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(data: Path, out: Path, policy: str, watcher: Watcher) -> FinetuneResult:
-    config = FinetuneConfig(
-        model=MODEL,
-        data=data,
-        weights="none",
-        img_size=32,
-        policy=policy,
-        epochs=EPOCHS,
-        batch_size=8,
-        out=out,
-        loop=LoopConfig(warmup_epochs=0.0),
-        runtime=RuntimeConfig(precision="fp32"),
-        cache=CacheConfig(directory=out.parent / f"cache-{out.name}"),
-    )
-    return finetune(config, reporter=watcher)
+    cache = CacheConfig(directory=out.parent / f"cache-{out.name}")
+    return quick(data, out, policy=policy, epochs=EPOCHS, cache=cache, reporter=watcher)
 
 
 @pytest.mark.parametrize("policy", ["lp-ft", "gradual", "gradual:2"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +42,8 @@ def files(data: Path) -> list[Path]:
     return sorted(data.rglob("*.png"))[::5]
 
 
-def stack(path: Path | str, files: Sequence[Path], passes: int | None, **options: object) -> NDArray[np.float64]:
-    runtime = RuntimeConfig(precision="fp32", **options)  # type: ignore[arg-type]
+def stack(path: Path | str, files: Sequence[Path], passes: int | None, **options: Any) -> NDArray[np.float64]:
+    runtime = RuntimeConfig(precision="fp32", **options)
     return tl_kit.load(path, mc_dropout=passes, runtime=runtime).member_probabilities(files)[0]
 
 

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
-import torch
 
 import tl_kit
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import MODEL, Listener, interrupt, quick, quick_config, same, weights, write_images
 from tl_kit import EnsembleConfig, FinetuneConfig, MemberRuns, finetune_members
 from tl_kit.api import series
-from tl_kit.config import LoopConfig, RuntimeConfig
+from tl_kit.config import LoopConfig
 from tl_kit.data.scan import scan
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError, TrainingError
-from tl_kit.training import loop
 from tl_kit.training.checkpoint import digest_prefix, read_meta
 from tl_kit.training.features import FeatureStore
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 STEPS = 2 * 3  # of a member: two epochs of three batches
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Other tests have the same images; rows computed in batches of their own differ in the last digit."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, out: Path, **options: Any) -> FinetuneConfig:
     """A short run of the last two groups of a tiny network with weights to start from."""
-    usual: dict[str, Any] = {
-        "model": MODEL,
-        "weights": str(data.parent / "pretrained"),
-        "img_size": 32,
-        "policy": "last:2",
-        "epochs": 2,
-        "batch_size": 8,
-        "loop": LoopConfig(warmup_epochs=0.0),
-        "runtime": RuntimeConfig(precision="fp32"),
-    }
-    return FinetuneConfig(data=data, out=out, **(usual | options))
+    return quick_config(data, out, **({"weights": str(data.parent / "pretrained"), "policy": "last:2"} | options))
 
 
 HEAD: dict[str, Any] = {"policy": "head", "epochs": None, "batch_size": None, "loop": LoopConfig()}
@@ -63,14 +44,6 @@ HEAD: dict[str, Any] = {"policy": "head", "epochs": None, "batch_size": None, "l
 @pytest.fixture(scope="module")
 def seeds(data: Path) -> MemberRuns:
     return finetune_members(settings(data, data.parent / "seeds"), members=3)
-
-
-def weights(folder: Path | str) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(str(Path(folder) / "model.safetensors"))
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def data_of(runs: MemberRuns) -> list[dict[str, Any]]:
@@ -194,8 +167,6 @@ def test_snapshots_of_every_member(data: Path, tmp_path: Path) -> None:
 
 
 def test_an_undecodable_image_is_said_once_and_members_still_combine(data: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(data, tmp_path / "copy"))
     for split, count in (("train", 10), ("val", 4)):
         for name in ("red", "green"):
@@ -216,30 +187,10 @@ def test_an_undecodable_image_is_said_once_and_members_still_combine(data: Path,
         tl_kit.ensemble(EnsembleConfig(checkpoints=runs.checkpoints, out=tmp_path / f"{vary}-e"))
 
 
-Interrupt = Callable[[int], None]
-
-
-@pytest.fixture
-def interrupt(monkeypatch: pytest.MonkeyPatch) -> Interrupt:
-    """Ctrl-C in the training step of this number, counted from 0 over all members."""
-
-    def at(step: int) -> None:
-        original, calls = loop.train_step, iter(range(10_000))
-
-        def interrupting(*args: Any, **options: Any) -> float:
-            if next(calls) == step:
-                raise KeyboardInterrupt
-            return original(*args, **options)
-
-        monkeypatch.setattr(loop, "train_step", interrupting)
-
-    return at
-
-
 def test_ctrl_c_keeps_the_finished_members_and_says_so(
-    data: Path, seeds: MemberRuns, tmp_path: Path, interrupt: Interrupt
+    data: Path, seeds: MemberRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt(STEPS)
+    interrupt(monkeypatch, at=STEPS)
     with pytest.raises(KeyboardInterrupt) as stop:
         finetune_members(settings(data, tmp_path / "run"), members=3)
     assert str(stop.value) == f"1 of 3 members are finished, in {tmp_path / 'run'}"
@@ -247,8 +198,10 @@ def test_ctrl_c_keeps_the_finished_members_and_says_so(
     assert same(weights(tmp_path / "run" / "member-1"), weights(seeds.checkpoints[0]))
 
 
-def test_ctrl_c_before_anything_is_there_leaves_nothing(data: Path, tmp_path: Path, interrupt: Interrupt) -> None:
-    interrupt(0)
+def test_ctrl_c_before_anything_is_there_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, at=0)
     with pytest.raises(KeyboardInterrupt) as stop:
         finetune_members(settings(data, tmp_path / "run"), members=3)
     assert stop.value.args == ()

@@ -21,6 +21,7 @@ from tl_kit.api import preparation
 from tl_kit.errors import TrainingError
 from tl_kit.training import loop
 from tl_kit.training.checkpoint import load_checkpoint
+from tl_kit.training.task import Task
 
 STEPS = 2  # an epoch
 
@@ -37,7 +38,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
     def at(*steps: int, always: bool = False) -> list[float]:
         original, counter, rates = loop.train_step, itertools.count(), []
 
-        def spoiled(task: loop.Task, *args: Any, **options: Any) -> float:
+        def spoiled(task: Task, *args: Any, **options: Any) -> float:
             rates.append(task.optimizer.param_groups[-1]["lr"])
             number = next(counter)
             if number in steps or (always and number >= steps[0]):
@@ -104,7 +105,7 @@ def test_a_run_that_went_back_is_resumed_to_the_same_bits(
     """Killed after it went back; and killed between the last good state and the step that breaks."""
     original = loop.train_step
 
-    def spoiled(task: loop.Task, accelerator: Any, inputs: Any, labels: Any, *, step: int) -> float:
+    def spoiled(task: Task, accelerator: Any, inputs: Any, labels: Any, *, step: int) -> float:
         if step == 4 and task.optimizer.param_groups[-1]["lr"] > 0.06:
             with torch.no_grad():
                 next(task.model.parameters()).fill_(float("nan"))
@@ -130,7 +131,7 @@ def test_bf16_that_overflows_in_training_gives_way_to_fp32(
     monkeypatch.setattr(preparation, "detect", lambda config: replace(detect(config), train_precision="bf16"))
     original = loop.train_step
 
-    def overflowing(task: loop.Task, *args: Any, step: int) -> float:
+    def overflowing(task: Task, *args: Any, step: int) -> float:
         def hook(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
             low = torch.is_autocast_enabled("cpu")
             entered.append((step, low))
@@ -144,18 +145,7 @@ def test_bf16_that_overflows_in_training_gives_way_to_fp32(
 
     monkeypatch.setattr(loop, "train_step", overflowing)
     listener = Listener()
-    settings = tl_kit.FinetuneConfig(
-        model="test_resnet",
-        data=data,
-        out=tmp_path / "run",
-        weights="none",
-        img_size=32,
-        policy="full",
-        epochs=3,
-        batch_size=8,
-        runtime=tl_kit.RuntimeConfig(precision="fp32"),
-    )
-    result = tl_kit.finetune(settings, reporter=listener)
+    result = quick(data, tmp_path / "run", epochs=3, loop=tl_kit.LoopConfig(), reporter=listener)
     assert result.status == "finished"
     assert any("back to the end of epoch 2, in fp32 from here on, at the same rate" in m for m in listener.messages)
     assert [low for step, low in entered] == [True] * 5 + [False] * (len(entered) - 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def pretrained(data: Path) -> Path:
     return out
 
 
-def config_for(data: Path, pretrained: Path, cache: Path, **options: object) -> FinetuneConfig:
+def config_for(data: Path, pretrained: Path, cache: Path, **options: Any) -> FinetuneConfig:
     base = FinetuneConfig(
         model=MODEL,
         data=data,
@@ -40,7 +41,7 @@ def config_for(data: Path, pretrained: Path, cache: Path, **options: object) -> 
         runtime=RuntimeConfig(precision="fp32"),
         cache=CacheConfig(directory=cache),
     )
-    return replace(base, **options)  # type: ignore[arg-type]
+    return replace(base, **options)
 
 
 def run(config: FinetuneConfig, out: Path) -> FinetuneResult:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import Listener, quick, quick_config, write_images
 from tests.api.killing import EVERY_STEP, Killer, assert_the_same, digest, killing, meta, rows
 from tl_kit import FinetuneConfig, FinetuneResult, SaveConfig, TlKitError, cross_validate, resume
 from tl_kit.api.records import SeriesRecords
 from tl_kit.api.unfinished import is_unfinished
-from tl_kit.config import CacheConfig, LoopConfig, RangeTestConfig, RegularizationConfig, RuntimeConfig
+from tl_kit.config import CacheConfig, LoopConfig, RangeTestConfig, RegularizationConfig
 from tl_kit.data.scan import scan
 from tl_kit.errors import CheckpointError, DataError, WeightsError
 from tl_kit.training.lock import FolderLock
@@ -252,11 +252,7 @@ def test_a_run_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pyte
 
 def folds(data: Path, out: Path) -> FinetuneConfig:
     cache = CacheConfig(directory=data.parent / "cache")
-    runtime = RuntimeConfig(precision="fp32")
-    return FinetuneConfig(
-        model=MODEL, data=data, weights="none", img_size=32, policy="full", epochs=2, batch_size=8, out=out,
-        save=EVERY_STEP, cache=cache, runtime=runtime,
-    )  # fmt: skip
+    return quick_config(data, out, loop=LoopConfig(), save=EVERY_STEP, cache=cache)
 
 
 def test_of_a_cross_validation_the_finished_folds_are_kept(data: Path, tmp_path: Path) -> None:

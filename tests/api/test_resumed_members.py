@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import Listener, quick, quick_config, write_images
 from tests.api.killing import EVERY_STEP, Killer, digest, killing
-from tl_kit import FinetuneConfig, FinetuneResult, MemberRuns, SwaConfig, finetune_members, resume
-from tl_kit.config import CacheConfig, LoopConfig, RegularizationConfig, RuntimeConfig
+from tl_kit import FinetuneResult, MemberRuns, SwaConfig, finetune_members, resume
+from tl_kit.config import CacheConfig, RegularizationConfig
 from tl_kit.errors import CheckpointError
 
 ALONG: dict[str, Any] = {
@@ -63,20 +63,7 @@ def test_a_run_killed_anywhere_has_the_same_snapshots_and_average(
 
 
 def members(data: Path, out: Path, vary: Any) -> MemberRuns:
-    config = FinetuneConfig(
-        model=MODEL,
-        data=data,
-        out=out,
-        weights="none",
-        img_size=32,
-        policy="full",
-        epochs=2,
-        batch_size=8,
-        late=2,
-        loop=LoopConfig(warmup_epochs=0.0),
-        runtime=RuntimeConfig(precision="fp32"),
-        save=EVERY_STEP,
-    )
+    config = quick_config(data, out, late=2, save=EVERY_STEP)
     return finetune_members(config, members=2, vary=vary)
 
 

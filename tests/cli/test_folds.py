@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,11 @@ from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
 from tests.cli.test_errors import start
 from tl_kit.training.checkpoint import is_checkpoint
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 def run(images: Path, out: Path, *flags: object) -> Outcome:
     return tlkit("finetune", MODEL, "--data", images, *TINY, "--policy", "head", "--folds", 3, "--out", out, *flags)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Other tests have the same images; rows that folds computed, in batches of their own, differ in the last digit."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

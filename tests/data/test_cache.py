@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from tests.api.helpers import write_images
+from tests.api.helpers import told, write_images
 from tl_kit.config import StoreConfig
 from tl_kit.data import cache
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.manifest import Sample
 from tl_kit.data.scan import scan
 from tl_kit.data.transforms import Preprocessing
-from tl_kit.reporting import tell
 
 P = Preprocessing((3, 16, 16), "bicubic", 0.875, "center", (0.5,) * 3, (0.5,) * 3)
 BYTES = 3 * 16 * 16
-
-
-class Notes:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def told() -> list[str]:
-    notes = Notes()
-    tell(notes)  # type: ignore[arg-type]
-    return notes.lines
 
 
 @pytest.fixture
@@ -125,10 +111,10 @@ def test_an_image_that_memory_is_too_small_for_is_left_out(
 ) -> None:
     original, big = cache.read_pixels, samples[3].path
 
-    def read(path: Path, *args: object, **options: object) -> torch.Tensor:
+    def read(path: Path, *args: Any, **options: Any) -> torch.Tensor:
         if path == big:
             raise MemoryError
-        return original(path, *args, **options)  # type: ignore[arg-type]
+        return original(path, *args, **options)
 
     monkeypatch.setattr(cache, "read_pixels", read)
     (failure,) = PixelStore(P, CONFIG).fill(samples, crop=True)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 
 from tl_kit.errors import ConfigError
 from tl_kit.optimization.optimizers import create_optimizer, optimizer_names, parse_options
 from tl_kit.optimization.registry import optimizer_spec
-
-needs_opt_einsum = pytest.mark.skipif(
-    importlib.util.find_spec("opt_einsum") is None, reason="kron needs the package opt_einsum"
-)
 
 
 @pytest.mark.parametrize("name", optimizer_names())
@@ -39,13 +33,8 @@ def test_listed_defaults_are_values_that_the_option_accepts(name: str) -> None:
         ("adan", ["betas=0.9,0.8,0.7"], {"betas": (0.9, 0.8, 0.7)}),
         ("muon", ["ns_steps=3", "nesterov=True"], {"ns_steps": 3, "nesterov": True}),
         ("muon", ["conv_mode=batched"], {"conv_mode": "batched"}),
-        pytest.param(
-            "kron",
-            ["preconditioner_update_probability=0.5"],
-            {"preconditioner_update_probability": 0.5},
-            marks=needs_opt_einsum,
-        ),
-        pytest.param("kron", ["memory_save_mode=one_diag"], {"memory_save_mode": "one_diag"}, marks=needs_opt_einsum),
+        ("kron", ["preconditioner_update_probability=0.5"], {"preconditioner_update_probability": 0.5}),
+        ("kron", ["memory_save_mode=one_diag"], {"memory_save_mode": "one_diag"}),
         ("adopt", ["clip_exp=none"], {"clip_exp": None}),
         ("sgdp", ["momentum=0"], {"momentum": 0.0}),
         ("adahessian", ["n_samples=2"], {"n_samples": 2}),

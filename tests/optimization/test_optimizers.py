@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 
 import pytest
@@ -24,9 +23,6 @@ from tl_kit.optimization.optimizers import (
 )
 from tl_kit.optimization.registry import known_names, optimizer_spec
 
-needs_opt_einsum = pytest.mark.skipif(
-    importlib.util.find_spec("opt_einsum") is None, reason="kron needs the package opt_einsum"
-)
 LECTURE = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adam-uncorrected", "adamw")
 
 
@@ -195,9 +191,7 @@ def test_an_optimizer_that_forgets_takes_its_first_steps_again(name: str) -> Non
     assert train(model, optimizer, steps=3, second_order=needs_second_order(name)) == losses
 
 
-@pytest.mark.parametrize(
-    "name", ["adam-uncorrected", "adam", "nesterov", "lion", "muon", pytest.param("kron", marks=needs_opt_einsum)]
-)
+@pytest.mark.parametrize("name", ["adam-uncorrected", "adam", "nesterov", "lion", "muon", "kron"])
 def test_state_saved_and_loaded_continues_the_same_path(name: str) -> None:
     def fresh() -> tuple[nn.Module, torch.optim.Optimizer]:
         model = tiny_model()

@@ -70,7 +70,7 @@ def _run(arguments: list[str], log: str, limits: Callable[[], None] | None) -> N
     os.dup2(file, 2)
     if limits is not None:
         limits()
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - for as long as it runs
     from tl_kit.cli import main
 
     main(arguments)

@@ -18,6 +18,7 @@ from tests.torture.table import record
 from tl_kit import CacheConfig, RegularizationConfig
 from tl_kit.training import loop
 from tl_kit.training.checkpoint import load_checkpoint
+from tl_kit.training.task import Task
 
 pytestmark = pytest.mark.torture
 
@@ -46,7 +47,7 @@ def test_nan_at_every_step(kind: str, data: Path, tmp_path: Path, monkeypatch: p
         for step in itertools.count():
             counter = itertools.count()
 
-            def spoiled(task: loop.Task, *args: Any, step: int, at: int = step, counter: Any = counter) -> float:
+            def spoiled(task: Task, *args: Any, step: int, at: int = step, counter: Any = counter) -> float:
                 hit = next(counter) == at
                 if hit and kind == "loss":
                     raise_from = task.objective

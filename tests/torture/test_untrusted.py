@@ -84,7 +84,7 @@ def test_mutated_json(file: str, tmp_path: Path, watch: Watch) -> None:
             opened = load_checkpoint(folder)
             with torch.inference_mode():
                 opened.model(torch.zeros(1, *opened.preprocessing.input_size))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - it is judged
             if not is_refusal(error):
                 shutil.copyfile(folder / file, tmp_path / f"lost-{number}-{file}")
                 lost.append((number, type(error).__name__, str(error)[:200]))
@@ -103,7 +103,7 @@ def test_mutated_weights(tmp_path: Path, watch: Watch) -> None:
             opened = load_checkpoint(folder)
             if not all(bool(t.isfinite().all()) for t in opened.model.state_dict().values()):
                 lost.append((number, "not finite"))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - it is judged
             if not is_refusal(error):
                 lost.append((number, type(error).__name__, str(error)[:200]))
     record("a mutated model.safetensors", tries=TENSOR_MUTATIONS, survived=TENSOR_MUTATIONS - len(lost), lost=lost)
@@ -120,7 +120,7 @@ def test_mutated_archives(legacy: bool, tmp_path: Path, watch: Watch) -> None:
         path.write_bytes(mutate(whole, rng))
         try:
             read_state_dict(path)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - it is judged
             if not is_refusal(error):
                 lost.append((number, type(error).__name__, str(error)[:200]))
     name = "a mutated legacy .pth" if legacy else "a mutated .pth"

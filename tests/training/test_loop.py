@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tl_kit.optimization.schedules import set_lr
-from tl_kit.training.loop import Task, fit
+from tl_kit.training.loop import fit
+from tl_kit.training.task import Task
 
 generator = torch.Generator().manual_seed(0)
 X = torch.randn(30, 4, generator=generator)

@@ -12,11 +12,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.api.helpers import Listener
 from tests.training.test_loop import X, a_task
-from tests.training.test_rollback import Notes
 from tl_kit.errors import ResourceError
 from tl_kit.training.balance import total_weight, weighted_cross_entropy
-from tl_kit.training.loop import Parts, Task, fit
+from tl_kit.training.loop import fit
+from tl_kit.training.task import Parts, Task
 
 
 class Small(nn.Module):
@@ -95,17 +96,17 @@ def test_the_weights_are_those_of_the_undivided_run(
 
 
 def test_it_is_said_once_and_what_fits_is_not_divided() -> None:
-    notes, model = Notes(), Small(7, error=gpu)
+    notes, model = Listener(), Small(7, error=gpu)
     fit(task_of(model), Accelerator(cpu=True), reporter=notes)
-    assert notes.lines == [
+    assert notes.messages == [
         "memory ran out with 10 images in one pass: batches are trained on in parts of 5, "
         "and one step is still taken for all of a batch"
     ]
     assert model.seen[0] == 10
     assert set(model.seen[1:]) == {5}
-    notes, model = Notes(), Small(10**9, error=gpu)
+    notes, model = Listener(), Small(10**9, error=gpu)
     fit(task_of(model), Accelerator(cpu=True), reporter=notes)
-    assert (notes.lines, set(model.seen)) == ([], {10})
+    assert (notes.messages, set(model.seen)) == ([], {10})
 
 
 @pytest.mark.parametrize("images", range(1, 40))

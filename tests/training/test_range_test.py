@@ -15,8 +15,8 @@ from torch.nn import functional
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
 from tl_kit.optimization.schedules import set_lr
-from tl_kit.training.loop import Task
 from tl_kit.training.range_test import range_test, suggest
+from tl_kit.training.task import Task
 
 CONFIG = RangeTestConfig(smoothing=0.0)
 RATES = np.geomspace(1e-6, 10, 100)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,30 +14,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.api.helpers import Listener
 from tests.training.test_loop import X, Y, a_task
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
 from tl_kit.training.batches import even_batches
-from tl_kit.training.loop import FitResult, Task, fit
+from tl_kit.training.loop import fit
 from tl_kit.training.rollback import Rollback, fit_again
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
+from tl_kit.training.task import FitResult, Task
 from tl_kit.training.tree import pack, unpack
-
-
-class Notes:
-    """A Reporter that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-    def start(self, stage: str, total: int) -> None: ...
-
-    def advance(self, steps: int = 1, **figures: float) -> None: ...
-
-    def epoch(self, row: object) -> None: ...
 
 
 def a_fit(
@@ -51,8 +38,8 @@ def a_fit(
         "optimizer": OptimizerState(optimizer),
         "random": RandomState(torch.device("cpu")),
     }
-    settings: dict[str, object] = {"halve": True, **options}
-    rollback = Rollback(parts, **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"halve": True, **options}
+    rollback = Rollback(parts, **settings)
     rates: list[float] = []
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
@@ -84,13 +71,13 @@ def by_hand(epochs: dict[int, float], momentum: float = 0.9) -> Tensor:
 def test_an_epoch_that_breaks_is_trained_again_from_its_start_at_half_the_rate() -> None:
     """The result is that of a run whose rate was half from that epoch on: nothing of the broken steps is left."""
     task, rollback, rates = a_fit(lambda n: n == 6)  # the third step of the second epoch
-    notes = Notes()
+    notes = Listener()
     result = fit_again(task, Accelerator(cpu=True), rollback=rollback, start=FitResult(), reporter=notes)
     assert rates == [0.5] * 7 + [0.25] * 8
     assert result.epochs == 3
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     torch.testing.assert_close(task.model.weight.detach(), by_hand({0: 0.5, 1: 0.25, 2: 0.25}), rtol=0, atol=1e-7)
-    assert notes.lines == ["the loss is nan at step 7: back to the end of epoch 1, at 0.5 of the rate from here on"]
+    assert notes.messages == ["the loss is nan at step 7: back to the end of epoch 1, at 0.5 of the rate from here on"]
     assert rollback.events == [
         {"reason": "the loss is nan at step 7", "to_epoch": 1, "rate": 0.5, "precision": None},
     ]
@@ -156,10 +143,10 @@ def test_low_precision_is_given_up_first_and_the_rate_stays() -> None:
         return was
 
     task, rollback, rates = a_fit(lambda n: state["low"] and n == 5, halve=False, widen=widen)
-    notes = Notes()
+    notes = Listener()
     fit_again(task, Accelerator(cpu=True), rollback=rollback, start=FitResult(), reporter=notes)
     assert rates == [0.5] * (6 + 8)
-    assert notes.lines == [
+    assert notes.messages == [
         "the loss is nan at step 6: back to the end of epoch 1, in fp32 from here on, at the same rate"
     ]
     assert rollback.events[0]["precision"] == "fp32"
@@ -177,6 +164,6 @@ def test_what_it_holds_can_be_saved_and_taken_up() -> None:
     _, other, _ = a_fit(lambda n: False)
     other.load_state(copy.deepcopy(saved))
     assert (other.scale, other.events) == (0.5, rollback.events)
-    again = other.answer(NonFiniteError("the loss is nan at step 13: x"), Notes())
+    again = other.answer(NonFiniteError("the loss is nan at step 13: x"), Listener())
     assert (again.epochs, len(again.history), other.scale) == (3, 3, 0.25)
     torch.testing.assert_close(other.parts["model"].state(), task.model.state_dict())

@@ -27,7 +27,8 @@ from tl_kit.errors import TrainingError
 from tl_kit.training.averaging import UniformAverage
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 from tl_kit.training.checkpoint import WEIGHTS, save_config, save_weights
-from tl_kit.training.loop import FitResult, Task, better, epoch_batches, share_of
+from tl_kit.training.loop import better, epoch_batches, share_of
+from tl_kit.training.task import FitResult, Task
 
 __all__ = ["Along"]
 

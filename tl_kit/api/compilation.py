@@ -14,7 +14,7 @@ from tl_kit.api.run import Run
 from tl_kit.api.saving import saved_history
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
-from tl_kit.training.loop import Task
+from tl_kit.training.task import Task
 
 __all__ = ["compile_errors", "compile_later", "compile_now", "pays_back"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit.api.derived_members import write_member
-from tl_kit.api.evaluation import labels_for
 from tl_kit.api.evidence import Evidence
+from tl_kit.api.labelled import labels_for
 from tl_kit.api.member_features import MemberFeatures
 from tl_kit.ensembling.concatenation import Blocks, block_probabilities, fit_blocks
 from tl_kit.ensembling.derived import Derived, Loss, choose_out_of_fold, tried

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tl_kit.api.evaluation import labels_for, seen, split_config
+from tl_kit.api.ensemble_output import check_out, write_output
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.fold_ensembles import are_folds, score_folds
-from tl_kit.api.left_out import scan_images, tell_left_out
+from tl_kit.api.labelled import Predicted, predict_labelled
 from tl_kit.api.predictor import Predictor, check_passes, load, load_members
-from tl_kit.api.receipt_picture import draw_receipt
+from tl_kit.api.scoring_images import scoring_images
 from tl_kit.api.weight_rules import weight_rules
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
-from tl_kit.data.manifest import Exclusion, Manifest, Sample
+from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
-from tl_kit.ensembling.folder import PICTURE, is_ensemble, write_ensemble
-from tl_kit.ensembling.receipt import Cost, Receipt, SplitPredictions, build_receipt
+from tl_kit.ensembling.folder import PICTURE, is_ensemble
+from tl_kit.ensembling.receipt import Cost, Receipt, build_receipt
 from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_rule
 from tl_kit.ensembling.selection import Candidate, Compared, choose_rule
 from tl_kit.ensembling.verdict import findings, verdict
-from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
+from tl_kit.errors import ConfigError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
-from tl_kit.training.files import check_name, new_numbered_folder
 
 __all__ = ["EnsembleResult", "ensemble"]
 
@@ -69,37 +66,15 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     rule, its parameters and the temperature follow from the validation images; test images are predicted once, after
     that. The folds of a cross-validation leave no validation images: for them see :func:`score_folds`.
     """
-    check_rule(config.rule)
-    _check_out(config.out)
-    check_crops(config.crops)
-    check_passes(config.mc_dropout)
-    if config.mc_dropout and config.rule in WEIGHT_RULES:
-        raise ConfigError(f"--rule {config.rule}: makes new weights, without dropout; leave --mc-dropout out")
+    _check(config)
     members = _load(config.checkpoints, reporter)
     classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
-    predictor = load_members(
-        members[0].path,
-        members,
-        classes=classes,
-        rule=FittedRule(),
-        crops=config.crops,
-        decode=config.decode,
-        mc_dropout=config.mc_dropout,
-        runtime=config.runtime,
-    )
+    predictor = _predictor(config, members, classes=classes, rule=FittedRule())
     if are_folds(members):
         folds = score_folds(config, predictor, cost=_cost, reporter=reporter)
-        reporter.message(verdict(folds))
-        folder = _write(config, members, classes, FittedRule(config.rule), folds)
-        return EnsembleResult(str(folder), folds, config.crops, config.mc_dropout)
-    data = config.data or _common_data(members)
-    made = split_config(predictor)
-    manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
-    reporter.message(f"{len(members)} members, scored on {data}")
-    splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}
+        return _made(config, predictor, rule=FittedRule(config.rule), receipt=folds, reporter=reporter)
+    manifest, splits = scoring_images(config, predictor, reporter)
     val = _predict(predictor, manifest, splits["val"], reporter)
-    if val is None:
-        raise DataError(f"{data}: has no validation images, which choosing the best member needs")
     evidence = Evidence(
         predictor=predictor,
         manifest=manifest,
@@ -112,9 +87,41 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     with TemporaryDirectory(prefix="tlkit-") as scratch:
         whole, comparison = _choose(evidence, Path(scratch))
         receipt, final = _finish(evidence, whole, comparison, splits, val.seconds, Path(scratch))
-        reporter.message(verdict(receipt))
-        folder = _write(config, final.members, classes, whole.fitted, receipt)
+        return _made(config, final, rule=whole.fitted, receipt=receipt, reporter=reporter)
+
+
+def _check(config: EnsembleConfig) -> None:
+    """The options, before anything is read."""
+    check_rule(config.rule)
+    check_out(config.out)
+    check_crops(config.crops)
+    check_passes(config.mc_dropout)
+    if config.mc_dropout and config.rule in WEIGHT_RULES:
+        raise ConfigError(f"--rule {config.rule}: makes new weights, without dropout; leave --mc-dropout out")
+
+
+def _made(
+    config: EnsembleConfig, predictor: Predictor, *, rule: FittedRule, receipt: Receipt, reporter: Reporter
+) -> EnsembleResult:
+    """The verdict is told, the folder written."""
+    reporter.message(verdict(receipt))
+    folder = write_output(config, predictor, rule=rule, receipt=receipt)
     return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
+
+
+def _predictor(
+    config: EnsembleConfig, members: Sequence[Checkpoint], *, classes: Sequence[str], rule: FittedRule
+) -> Predictor:
+    return load_members(
+        members[0].path,
+        members,
+        classes=classes,
+        rule=rule,
+        crops=config.crops,
+        decode=config.decode,
+        mc_dropout=config.mc_dropout,
+        runtime=config.runtime,
+    )
 
 
 def _choose(evidence: Evidence, scratch: Path) -> tuple[Candidate, list[Compared]]:
@@ -139,24 +146,17 @@ def _finish(
     scratch: Path,
 ) -> tuple[Receipt, Predictor]:
     """The receipt, and the predictor whose members the ensemble has: the given ones, or those that the rule made."""
-    config, predictor = evidence.config, evidence.predictor
-    test = _predict(predictor, evidence.manifest, splits["test"], evidence.reporter)
-    final, made = predictor, None
+    config, final = evidence.config, evidence.predictor
+    manifest, reporter = evidence.manifest, evidence.reporter
+    test = _predict(final, manifest, splits["test"], reporter) if splits["test"] else None
+    made = None
     if whole.derived is not None:
-        made_members = [load_checkpoint(path, mapped=True) for path in whole.derived.write(scratch / "members")]
-        final = load_members(
-            made_members[0].path,
-            made_members,
-            classes=predictor.classes,
-            rule=whole.fitted,
-            crops=config.crops,
-            decode=config.decode,
-            runtime=config.runtime,
-        )
-        made = _predict(final, evidence.manifest, splits["test"] or splits["val"], evidence.reporter)
-        seconds = seconds if made is None else made.seconds
+        members = [load_checkpoint(path, mapped=True) for path in whole.derived.write(scratch / "members")]
+        final = _predictor(config, members, classes=final.classes, rule=whole.fitted)
+        made = _predict(final, manifest, splits["test"] or splits["val"], reporter)
+        seconds = made.seconds
     receipt = build_receipt(
-        [str(member.path) for member in predictor.members],
+        [str(member.path) for member in evidence.predictor.members],
         Subsets(whole=whole, stack=evidence.stack, labels=evidence.labels, config=config.fit, seed=config.seed),
         test=None if test is None else test.predictions,
         samples=config.bootstrap,
@@ -186,43 +186,12 @@ def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
     return members
 
 
-def _common_data(members: Sequence[Checkpoint]) -> Path:
-    """The data set that every member was trained on, by content; refused if they differ."""
-    contents = {member.meta.get("data", {}).get("content") for member in members}
-    root = members[0].meta.get("data", {}).get("root")
-    if len(contents) != 1 or not root:
-        raise MemberError(
-            "the members were trained on different images or splits: name the folder to score on with --data"
-        )
-    if not Path(root).exists():
-        raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
-    return Path(root)
-
-
-@dataclass(frozen=True)
-class _Predicted:
-    """Those of a split's images that can be decoded, what members predict for them, and the seconds an image took."""
-
-    samples: list[Sample]
-    predictions: SplitPredictions
-    seconds: float
-
-
-def _predict(
-    predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], reporter: Reporter
-) -> _Predicted | None:
-    if not samples:
-        return None
-    started = time.perf_counter()
-    labels = labels_for(samples, manifest, predictor, manifest.root)
-    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
-    broken = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
-    tell_left_out(broken, manifest.root, reporter)
-    kept = [index for index in range(len(samples)) if index not in failures]
-    if not kept:
+def _predict(predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], reporter: Reporter) -> Predicted:
+    """Of one image or more. Raises DataError where none can be decoded."""
+    found = predict_labelled(predictor, manifest, samples, data=manifest.root, reporter=reporter)
+    if found is None:
         raise DataError(f"{manifest.root}: none of the {len(samples)} images of {samples[0].split} can be decoded")
-    predictions = SplitPredictions(members=stack[:, kept], labels=labels[kept])
-    return _Predicted([samples[index] for index in kept], predictions, (time.perf_counter() - started) / len(kept))
+    return found
 
 
 def _cost(predictor: Predictor, seconds: float) -> Cost:
@@ -235,61 +204,3 @@ def _cost(predictor: Predictor, seconds: float) -> Cost:
         "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
         "weight_bytes": sum((member.path / WEIGHTS).stat().st_size for member in members),
     }
-
-
-def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter: Reporter) -> list[Sample]:
-    """The images that may score the members: none that one was trained on and, for test, none that one was selected by.
-
-    A few copies across given splits are left out and counted. Where a tenth or more were seen, the members do not
-    share their splits, and are refused.
-    """
-    splits = ("train",) if split == "val" else ("train", "val")
-    kept = list(samples)
-    for member in predictor.members:
-        known = set(seen(samples, [member], *splits))
-        if len(known) * 10 >= max(len(samples), 1):
-            raise MemberError(
-                f"{member.path}: was trained or selected on {len(known)} of the {len(samples)} {split} images, so its "
-                "scores would be no evidence; train all members on the same splits"
-            )
-        kept = [sample for sample in kept if sample not in known]
-    if len(kept) < len(samples):
-        count = len(samples) - len(kept)
-        reporter.message(f"left out of {split}: {count} images that a member was trained or selected on")
-    return kept
-
-
-def _check_out(out: Path | None) -> None:
-    """Before any scoring: a folder with something in it is not written into."""
-    if out is not None:
-        check_name(Path(out))
-    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
-        raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
-
-
-def _write(
-    config: EnsembleConfig,
-    members: Sequence[Checkpoint],
-    classes: Sequence[str],
-    rule: FittedRule,
-    receipt: Receipt,
-) -> Path:
-    folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [member.path for member in members]
-        if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
-            draw_receipt(receipt, folder / PICTURE)
-        write_ensemble(
-            folder,
-            paths,
-            classes=classes,
-            rule=rule,
-            crops=config.crops,
-            mc_dropout=config.mc_dropout,
-            receipt=dict(receipt),
-        )
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
-    return folder

@@ -7,19 +7,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tl_kit import metrics
-from tl_kit.api.left_out import left_out_dict, scan_images, tell_left_out
+from tl_kit.api.labelled import predict_labelled
+from tl_kit.api.left_out import left_out_dict, scan_images
 from tl_kit.api.predictor import Predictor, load
 from tl_kit.config import CropConfig, DataConfig, DecodeConfig, RuntimeConfig
-from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample
+from tl_kit.data.manifest import SPLITS, Manifest, Sample
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import Checkpoint, digest_prefix
 
-__all__ = ["Evaluation", "evaluate", "labels_for", "seen", "split_config"]
+__all__ = ["Evaluation", "evaluate", "seen", "split_config"]
 
 
 @dataclass(frozen=True)
@@ -73,23 +71,19 @@ def evaluate(
     if not samples:
         raise DataError(f"{data}: has no {chosen} split; choose another --split")
     _warn_if_seen(samples, predictor, chosen, reporter)
-    labels = labels_for(samples, manifest, predictor, Path(data))
-    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
-    broken = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
-    tell_left_out(broken, data, reporter)
-    kept = [index for index in range(len(samples)) if index not in failures]
-    if not kept:
+    found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter)
+    if found is None:
         raise DataError(f"{data}: none of the {len(samples)} images of {chosen} can be decoded")
-    probabilities, truth = predictor.combine(stack[:, kept]), labels[kept]
+    probabilities, truth = predictor.combine(found.predictions.members), found.predictions.labels
     return Evaluation(
         split=chosen,
-        images=len(kept),
+        images=len(found.samples),
         crops=predictor.crops,
         mc_dropout=predictor.mc_dropout,
         metrics=metrics.summary(probabilities, truth),
         per_class=metrics.per_class(probabilities, truth, predictor.classes),
         confusion=metrics.confusion(probabilities, truth),
-        left_out=left_out_dict([*manifest.exclusions, *broken]),
+        left_out=left_out_dict([*manifest.exclusions, *found.left_out]),
     )
 
 
@@ -116,12 +110,3 @@ def _warn_if_seen(samples: Sequence[Sample], predictor: Predictor, split: str, r
     count = len(seen(samples, predictor.members, "train"))
     if count:
         reporter.message(f"warning: {count} of the {len(samples)} images of {split} were trained on; this is no test")
-
-
-def labels_for(samples: Sequence[Sample], manifest: Manifest, predictor: Predictor, data: Path) -> NDArray[np.int64]:
-    """Class indices (n,) in the predictor's order. Raises DataError if the data has a class that it does not know."""
-    position = {name: index for index, name in enumerate(predictor.classes)}
-    unknown = [name for name in manifest.classes if name not in position]
-    if unknown:
-        raise DataError(f"{data}: has classes that the model does not know: {', '.join(unknown[:5])}")
-    return np.array([position[manifest.classes[sample.label]] for sample in samples], dtype=np.int64)

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tl_kit.api.evaluation import labels_for, seen, split_config
-from tl_kit.api.left_out import scan_images, tell_left_out
+from tl_kit.api.evaluation import seen, split_config
+from tl_kit.api.labelled import predict_labelled
+from tl_kit.api.left_out import scan_images
 from tl_kit.api.predictor import Predictor
+from tl_kit.api.scoring_images import tell_seen
 from tl_kit.config import EnsembleConfig
 from tl_kit.data.folds import pool_of
-from tl_kit.data.manifest import Exclusion, Manifest, Sample
+from tl_kit.data.manifest import Manifest
 from tl_kit.ensembling.fold_receipt import FoldReceipt, HeldOut, build_fold_receipt, check_fold_rule
 from tl_kit.ensembling.receipt import Cost, SplitPredictions
 from tl_kit.errors import DataError
@@ -88,10 +90,11 @@ def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Re
         alone = replace(
             predictor, members=(member,), columns=(predictor.columns[index],), scorers=(predictor.scorers[index],)
         )
-        predictions = _predict(alone, manifest, [s for s in known if s not in own], root, reporter)
-        if predictions is None:
+        others = [sample for sample in known if sample not in own]
+        predicted = predict_labelled(alone, manifest, others, data=root, reporter=reporter)
+        if predicted is None:
             raise DataError(f"{root}: holds no image that {member.path} has not seen; it has changed since")
-        found.append((predictions.members[0], predictions.labels))
+        found.append((predicted.predictions.members[0], predicted.predictions.labels))
         map_weights(member)
     return found
 
@@ -103,20 +106,6 @@ def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Repor
     known = set(seen(samples, predictor.members, "train", "val"))
     kept = [sample for sample in samples if sample not in known]
     if given and len(kept) < len(samples):
-        reporter.message(
-            f"left out of test: {len(samples) - len(kept)} images that a member was trained or selected on"
-        )
-    return _predict(predictor, manifest, kept, data, reporter)
-
-
-def _predict(
-    predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], data: Path, reporter: Reporter
-) -> SplitPredictions | None:
-    """None without an image that can be decoded."""
-    if not samples:
-        return None
-    labels = labels_for(samples, manifest, predictor, data)
-    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
-    tell_left_out([Exclusion(samples[index].path, reason) for index, reason in failures.items()], data, reporter)
-    kept = [index for index in range(len(samples)) if index not in failures]
-    return SplitPredictions(members=stack[:, kept], labels=labels[kept]) if kept else None
+        tell_seen(len(samples) - len(kept), "test", reporter)
+    predicted = predict_labelled(predictor, manifest, kept, data=data, reporter=reporter)
+    return None if predicted is None else predicted.predictions

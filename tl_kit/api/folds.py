@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 
 from tl_kit import metrics
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
-from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
-from tl_kit.api.preparation import shared_folder
 from tl_kit.api.records import SeriesRecords
-from tl_kit.api.series import Part, train_parts
+from tl_kit.api.series import Part, Series, run_fields
 from tl_kit.config import FinetuneConfig, FoldsConfig
-from tl_kit.data.discipline import check_discipline
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
-from tl_kit.data.manifest import SPLITS, Manifest
+from tl_kit.data.manifest import Manifest
 from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import detect
 from tl_kit.training.checkpoint import FOLDS
 from tl_kit.training.files import write_json
 
@@ -107,37 +100,18 @@ def cross_validate(
     if config.distill is not None:
         raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
     check_folds(folds)
-    started = time.perf_counter()
-    accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
-    if not accelerator.is_main_process:
-        reporter = SILENT
-    manifest = scan_images(config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter)
-    for line in check_discipline(replace(manifest, samples=pool_of(manifest)), allow=config.allow, pooled=True):
-        reporter.message(line)
-    scanned = time.perf_counter() - started
-    runs = [
+    series = Series(config, "folds", reporter=reporter, pooled=True)
+    manifest = series.manifest
+    parts = [
         Part(folder=f"fold-{number}", title=f"fold {number} of {folds}", config=config, manifest=part)
         for number, part in enumerate(fold_manifests(manifest, folds, config.split), start=1)
     ]
-    _announce(manifest, folds, reporter)
-    done: list[Trained] = []
-    with ExitStack() as cleanup:
-        if unfinished is None:
-            records = SeriesRecords(shared_folder(config, accelerator, cleanup), "folds")
-            if accelerator.is_main_process:
-                records.begin(config, folds, manifest)
-        else:
-            records = unfinished
-            records.take_up(config, manifest, cleanup)
-        names = [run.folder for run in runs]
-        with records.kept(done, names, cleanup, main=accelerator.is_main_process, reporter=reporter):
-            train_parts(runs, records, done, reporter=reporter)
-            seconds = {"total": time.perf_counter() - started, "scan": scanned}
-            result = _collect(config, manifest, records.folder, done, seconds)
-            if accelerator.is_main_process:
-                _write(config, records.folder, result)
-                records.remove()
-            return result
+    _announce(manifest, folds, series.reporter)
+    with series.trained(parts, unfinished=unfinished) as (folder, done):
+        result = _collect(config, manifest, folder, done, series.seconds())
+        if series.main:
+            _write(config, folder, result)
+    return result
 
 
 def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
@@ -153,7 +127,7 @@ def _collect(
 ) -> CrossValidation:
     held_out = [(trained.manifest.split("test"), trained.logits["test"]) for trained in done]
     table = gather(manifest.root, manifest.classes, held_out)
-    folds = tuple(_fold(number, trained) for number, trained in enumerate(done, start=1))
+    folds = tuple(Fold(fold=number, **run_fields(trained)) for number, trained in enumerate(done, start=1))
     mean, standard_error = _over_folds([fold.test for fold in folds if fold.test is not None])
     names = {"predictions": PREDICTIONS, "suspects": SUSPECTS, "summary": FOLDS}
     return CrossValidation(
@@ -169,20 +143,6 @@ def _collect(
         predictions=table,
         files={name: str(folder / file) for name, file in names.items()},
         seconds=seconds,
-    )
-
-
-def _fold(number: int, trained: Trained) -> Fold:
-    result = trained.result
-    return Fold(
-        fold=number,
-        checkpoint=result.checkpoint,
-        policy=result.policy,
-        epochs=result.epochs,
-        images={split: len(trained.manifest.split(split)) for split in SPLITS},
-        val=result.val,
-        test=result.test,
-        seconds=result.seconds["total"],
     )
 
 

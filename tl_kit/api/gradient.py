@@ -22,9 +22,9 @@ from tl_kit.api.unfreezing import Unfreezing
 from tl_kit.errors import TrainingError
 from tl_kit.freezing.modes import set_train_mode
 from tl_kit.freezing.policies import HEAD_FIRST
-from tl_kit.training.loop import FitResult, Task
 from tl_kit.training.range_test import range_test
 from tl_kit.training.rollback import fit_again
+from tl_kit.training.task import FitResult, Task
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["fit_by_gradient"]

@@ -11,8 +11,8 @@ from torch import Tensor
 from tl_kit.api.run import Run
 from tl_kit.api.saving import changing_names
 from tl_kit.training.checkpoint import save_weights
-from tl_kit.training.loop import FitResult
 from tl_kit.training.stateful import check_tensors
+from tl_kit.training.task import FitResult
 
 __all__ = ["BestKeeper"]
 

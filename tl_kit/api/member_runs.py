@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from accelerate import Accelerator
-
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
-from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import check
-from tl_kit.api.preparation import shared_folder
 from tl_kit.api.records import SeriesRecords
 from tl_kit.api.rehearsal import rehearse
-from tl_kit.api.series import Part, train_parts
+from tl_kit.api.series import Part, Series, run_fields
 from tl_kit.config import FinetuneConfig, Vary, VaryConfig
-from tl_kit.data.discipline import check_discipline
-from tl_kit.data.manifest import SPLITS, Manifest
+from tl_kit.data.manifest import Manifest
 from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
 from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import detect
 from tl_kit.training.checkpoint import MEMBERS
 from tl_kit.training.files import write_json
 
@@ -107,39 +99,21 @@ def finetune_members(
     variants = _variants(config, members, vary)
     for _, variant in variants:
         check(variant)
-    started = time.perf_counter()
-    accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
-    if not accelerator.is_main_process:
-        reporter = SILENT
-    manifest = scan_images(config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter)
-    for line in check_discipline(manifest, allow=config.allow):
-        reporter.message(line)
-    scanned = time.perf_counter() - started
-    parts = _parts(variants, manifest, vary)
-    rehearse([part.config for part in parts], manifest, vary)
-    done: list[Trained] = []
-    with ExitStack() as cleanup:
-        if unfinished is None:
-            records = SeriesRecords(shared_folder(config, accelerator, cleanup), "members")
-            if accelerator.is_main_process:
-                records.begin(config, len(parts), manifest, vary=vary)
-        else:
-            records = unfinished
-            records.take_up(config, manifest, cleanup)
-        names = [part.folder for part in parts]
-        with records.kept(done, names, cleanup, main=accelerator.is_main_process, reporter=reporter):
-            train_parts(parts, records, done, reporter=reporter, content=manifest.content_hash())
-            result = MemberRuns(
-                folder=str(records.folder),
-                vary=vary,
-                classes=manifest.classes,
-                members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
-                seconds={"total": time.perf_counter() - started, "scan": scanned},
-            )
-            if accelerator.is_main_process:
-                write_json(records.folder / MEMBERS, {**result.to_dict(), "config": to_json(config)})
-                records.remove()
-            return result
+    series = Series(config, "members", reporter=reporter)
+    parts = _parts(variants, series.manifest, vary)
+    rehearse([part.config for part in parts], series.manifest, vary)
+    whole = series.manifest.content_hash()
+    with series.trained(parts, unfinished=unfinished, content=whole, vary=vary) as (folder, done):
+        result = MemberRuns(
+            folder=str(folder),
+            vary=vary,
+            classes=series.manifest.classes,
+            members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
+            seconds=series.seconds(),
+        )
+        if series.main:
+            write_json(folder / MEMBERS, {**result.to_dict(), "config": to_json(config)})
+    return result
 
 
 def _variants(config: FinetuneConfig, members: int | None, vary: Vary) -> list[tuple[str, FinetuneConfig]]:
@@ -190,16 +164,4 @@ def _parts(variants: Sequence[tuple[str, FinetuneConfig]], manifest: Manifest, v
 
 
 def _member(number: int, variant: tuple[str, FinetuneConfig], trained: Trained) -> MemberRun:
-    result = trained.result
-    return MemberRun(
-        member=number,
-        varied=variant[0],
-        checkpoint=result.checkpoint,
-        model=result.model,
-        policy=result.policy,
-        epochs=result.epochs,
-        images={split: len(trained.manifest.split(split)) for split in SPLITS},
-        val=result.val,
-        test=result.test,
-        seconds=result.seconds["total"],
-    )
+    return MemberRun(member=number, varied=variant[0], model=trained.result.model, **run_fields(trained))

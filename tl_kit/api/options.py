@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from tl_kit.api.balance import check_balance
 from tl_kit.api.teacher import check_distill
@@ -175,12 +176,12 @@ def head_config(config: FinetuneConfig) -> HeadConfig:
     """The closed-form head's settings, with its optimizer's name and options taken in."""
     name = config.optimizer or config.head.solver
     given = _as_mapping(f"optimizer {name!r}", config.optimizer_options, _HEAD_OPTIONS)
-    changes: dict[str, object] = {"solver": name}
+    changes: dict[str, Any] = {"solver": name}
     if "C" in given:
         changes["strengths"] = (given["C"],)
     if "max_iter" in given:
         changes["max_iter"] = given["max_iter"]
-    return replace(config.head, **changes)  # type: ignore[arg-type]
+    return replace(config.head, **changes)
 
 
 def gradient_options(config: FinetuneConfig) -> list[str]:

@@ -104,9 +104,8 @@ class Predictor:
         self, images: Source | str | Iterable[Source | str], *, reporter: Reporter = SILENT
     ) -> list[Prediction]:
         """One Prediction for each image, in order. Images are paths, bytes of image files, or Pillow images."""
-        single = isinstance(images, (str, Path, bytes, Image.Image))
-        items = [images] if single else list(images)  # type: ignore[arg-type]
-        sources: list[Source] = [Path(item) if isinstance(item, str) else item for item in items]  # type: ignore[misc]
+        items = [images] if isinstance(images, (str, Path, bytes, Image.Image)) else list(images)
+        sources = [Path(item) if isinstance(item, str) else item for item in items]
         stack, failures = self.member_probabilities(sources, reporter=reporter)
         combined = self.combine(stack)
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,13 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tl_kit.api.balance import Balance, choose_balance
-from tl_kit.api.left_out import scan_images
 from tl_kit.api.options import augment_options, check, check_policy
 from tl_kit.api.run import Clock, Run
+from tl_kit.api.training_images import training_images
 from tl_kit.api.unfinished import Unfinished, is_unfinished
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.augmentation import resolve_augment
 from tl_kit.data.cache import PixelStore
-from tl_kit.data.discipline import check_discipline
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
@@ -48,34 +48,50 @@ def prepare(
     ``unfinished`` one has its own, and what it has settled stays.
     """
     check(config)
-    augment_changes = augment_options(config)
+    changes = augment_options(config)
     clock, runtime = Clock(), detect(config.runtime)
     # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
     accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
     reporter = reporter if accelerator.is_main_process else SILENT
-    with clock("scan"):
-        if manifest is None:
-            manifest = scan_images(
-                config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter
-            )
-            for line in check_discipline(manifest, allow=config.allow):
-                reporter.message(line)
+    if manifest is None:
+        with clock("scan"):
+            manifest = training_images(config, reporter)
     for note in manifest.notes:
         reporter.message(note)
-    policy = Policy("head") if config.policy == "auto" else parse_policy(config.policy)
-    if config.policy != "auto":
-        check_policy(config, policy)
+    run = _assemble(
+        config,
+        manifest,
+        augment_changes=changes,
+        runtime=replace(runtime, device=accelerator.device),
+        accelerator=accelerator,
+        clock=clock,
+        reporter=reporter,
+        unfinished=unfinished,
+        dry=dry,
+    )
+    _open_folder(run)
+    return run
+
+
+def _assemble(
+    config: FinetuneConfig,
+    manifest: Manifest,
+    *,
+    augment_changes: Mapping[str, object],
+    runtime: Runtime,
+    accelerator: Accelerator,
+    clock: Clock,
+    reporter: Reporter,
+    unfinished: Unfinished | None,
+    dry: bool,
+) -> Run:
+    policy = _policy(config)
     per_class = len(manifest.split("train")) / len(manifest.classes)
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = _build(config, manifest, reporter)
     preprocessing = Preprocessing.from_model(model)
-    runtime = replace(runtime, device=accelerator.device)
-    settled = unfinished.facts.get("precision") if unfinished is not None else None
-    if settled in PRECISIONS:
-        runtime, decision = replace(runtime, precision=settled), None
-    else:
-        runtime, decision = _precision(config, model, preprocessing, runtime, reporter)
-    run = Run(
+    runtime, decision = _precision(config, model, preprocessing, runtime, unfinished, reporter)
+    return Run(
         config=config,
         reporter=reporter,
         runtime=runtime,
@@ -95,12 +111,14 @@ def prepare(
         dry=dry,
         unfinished=unfinished,
     )
-    if unfinished is not None:
-        run.folder = unfinished.folder
-        run.cleanup.callback(unfinished.lock.release)
-    elif not dry:
-        run.folder = shared_folder(config, accelerator, run.cleanup)
-    return run
+
+
+def _policy(config: FinetuneConfig) -> Policy:
+    if config.policy == "auto":
+        return Policy("head")
+    policy = parse_policy(config.policy)
+    check_policy(config, policy)
+    return policy
 
 
 def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tuple[nn.Module, WeightsReport]:
@@ -118,8 +136,17 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
 
 
 def _precision(
-    config: FinetuneConfig, model: nn.Module, preprocessing: Preprocessing, runtime: Runtime, reporter: Reporter
+    config: FinetuneConfig,
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    unfinished: Unfinished | None,
+    reporter: Reporter,
 ) -> tuple[Runtime, Decision | None]:
+    """What an unfinished run has settled; or else what is measured, if it is left to that."""
+    settled = unfinished.facts.get("precision") if unfinished is not None else None
+    if settled in PRECISIONS:
+        return replace(runtime, precision=settled), None
     runtime, decision = choose_precision(
         model, preprocessing.input_size, runtime, name=config.model, config=config.runtime
     )
@@ -136,6 +163,15 @@ def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> 
     if reason is not None:
         reporter.message(reason)
     return balance
+
+
+def _open_folder(run: Run) -> None:
+    """Its own where a run is taken up again; a new one, or none for a dry run."""
+    if run.unfinished is not None:
+        run.folder = run.unfinished.folder
+        run.cleanup.callback(run.unfinished.lock.release)
+    elif not run.dry:
+        run.folder = shared_folder(run.config, run.accelerator, run.cleanup)
 
 
 def shared_folder(config: FinetuneConfig, accelerator: Accelerator, cleanup: ExitStack) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["draw_receipt", "receipt_figure", "wilson"]
+
+Split: TypeAlias = Literal["val", "test"]
 
 _Z = 1.959964  # the normal distribution's 97.5 % quantile
 _LONGEST = 28
@@ -39,7 +41,7 @@ def receipt_figure(receipt: Receipt) -> Figure:
     height = max(3.2, 1.4 + 0.42 * (members + 1))
     figure = Figure(figsize=(6.2 + height, height), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    split = "test" if receipt["ensemble"]["test"] is not None else "val"
+    split: Split = "test" if receipt["ensemble"]["test"] is not None else "val"
     names = _short([member["checkpoint"] for member in receipt["members"]])
     _draw_accuracies(left, receipt, split, names)
     _draw_disagreement(figure, right, receipt, split)
@@ -54,12 +56,13 @@ def wilson(share: float, images: int) -> tuple[float, float]:
     return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
 
 
-def _draw_accuracies(axes: Axes, receipt: Receipt, split: str, names: Sequence[str]) -> None:
-    together = [member[split] for member in receipt["members"]]  # type: ignore[literal-required]
-    together.append(receipt["ensemble"][split])  # type: ignore[literal-required]
+def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence[str]) -> None:
+    together = [member[split] for member in receipt["members"]]
+    together.append(receipt["ensemble"][split])
     images = receipt["images"][split] or 0
     rows = np.arange(len(together))
     for row, scores in zip(rows, together, strict=True):
+        assert scores is not None  # the split is one with scores
         lo, hi = wilson(scores["accuracy"], images)
         colour = "tab:red" if row == len(names) else "tab:blue"
         axes.plot([100 * lo, 100 * hi], [row, row], color=colour, linewidth=2, alpha=0.5)
@@ -76,7 +79,7 @@ def _draw_accuracies(axes: Axes, receipt: Receipt, split: str, names: Sequence[s
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_disagreement(figure: Figure, axes: Axes, receipt: Receipt, split: str) -> None:
+def _draw_disagreement(figure: Figure, axes: Axes, receipt: Receipt, split: Split) -> None:
     shares = 100 * np.array(receipt["disagreement"][split])
     members = len(shares)
     numbers = [str(number) for number in range(1, members + 1)]

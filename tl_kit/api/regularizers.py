@@ -20,7 +20,7 @@ from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.balance import class_weights, total_weight, weighted_cross_entropy
 from tl_kit.training.batches import balanced_batches
 from tl_kit.training.distillation import distillation_loss
-from tl_kit.training.loop import Indices
+from tl_kit.training.task import Indices
 from tl_kit.zoo.heads import classifier_names
 
 __all__ = [

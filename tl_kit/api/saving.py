@@ -15,8 +15,8 @@ from tl_kit.api.settings import Settings
 from tl_kit.errors import CheckpointError, DataError
 from tl_kit.training.checkpoint import is_checkpoint
 from tl_kit.training.journal import Journal
-from tl_kit.training.loop import FitResult, Progress, Task
 from tl_kit.training.states import StateFolder
+from tl_kit.training.task import FitResult, Progress, Task
 
 __all__ = ["Saver", "changing_names", "saved_history", "saved_settings", "take_up"]
 

@@ -1,17 +1,26 @@
-"""Several runs into one folder, one after the other: folds, members. What is finished stays, and is said."""
+"""Several runs from one scan into one folder: folds, members. What is finished stays, and is said."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
 
 from tl_kit.api.finetuning import Trained, finetune_on
+from tl_kit.api.preparation import shared_folder
 from tl_kit.api.records import SeriesRecords
+from tl_kit.api.training_images import training_images
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
-from tl_kit.reporting import Reporter
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.runtime import detect
 
-__all__ = ["Part", "train_parts"]
+__all__ = ["Part", "Series", "run_fields"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +33,72 @@ class Part:
     manifest: Manifest
 
 
-def train_parts(
+class Series:
+    """The runs of one command: their images, scanned and judged when it begins, and the folder that they share.
+
+    ``what`` they are: "folds", "members". ``main``: whether this process is the one that writes and reports.
+    """
+
+    def __init__(self, config: FinetuneConfig, what: str, *, reporter: Reporter, pooled: bool = False) -> None:
+        self._started = time.perf_counter()
+        self.config, self.what = config, what
+        self._accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
+        self.main = bool(self._accelerator.is_main_process)
+        self.reporter = reporter if self.main else SILENT
+        self.manifest = training_images(config, self.reporter, pooled=pooled)
+        self._scanned = time.perf_counter() - self._started
+
+    def seconds(self) -> dict[str, float]:
+        """So far."""
+        return {"total": time.perf_counter() - self._started, "scan": self._scanned}
+
+    @contextmanager
+    def trained(
+        self, parts: Sequence[Part], *, unfinished: SeriesRecords | None, content: str | None = None, **more: str
+    ) -> Iterator[tuple[Path, list[Trained]]]:
+        """Run all parts; gives their folder, and what came of each. When the block has ended, so has the series.
+
+        ``unfinished``: of the same series, which is taken up again. ``content`` as for ``finetune_on``; ``more`` is
+        what ``--resume`` needs besides. However it ends early, the parts that are finished stay, and are said.
+        """
+        done: list[Trained] = []
+        with ExitStack() as cleanup:
+            if unfinished is None:
+                records = SeriesRecords(shared_folder(self.config, self._accelerator, cleanup), self.what)
+                if self.main:
+                    records.begin(self.config, len(parts), self.manifest, **more)
+            else:
+                records = unfinished
+                records.take_up(self.config, self.manifest, cleanup)
+            names = [part.folder for part in parts]
+            with records.kept(done, names, cleanup, main=self.main, reporter=self.reporter):
+                _train_parts(parts, records, done, reporter=self.reporter, content=content)
+                yield records.folder, done
+                if self.main:
+                    records.remove()
+
+
+def run_fields(trained: Trained) -> dict[str, Any]:
+    """What a series says of each of its runs, by the names of the fields."""
+    result = trained.result
+    return {
+        "checkpoint": result.checkpoint,
+        "policy": result.policy,
+        "epochs": result.epochs,
+        "images": {split: len(trained.manifest.split(split)) for split in SPLITS},
+        "val": result.val,
+        "test": result.test,
+        "seconds": result.seconds["total"],
+    }
+
+
+def _train_parts(
     parts: Sequence[Part],
     records: SeriesRecords,
     done: list[Trained],
     *,
     reporter: Reporter,
-    content: str | None = None,
+    content: str | None,
 ) -> None:
     """Run those that ``records`` do not have; ``done`` takes what is finished.
 

@@ -27,9 +27,9 @@ from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.journal import Journal
-from tl_kit.training.loop import FitResult, Indices, Parts, Task
 from tl_kit.training.rollback import Rollback
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
+from tl_kit.training.task import FitResult, Indices, Parts, Task
 
 __all__ = ["agreed_scores", "build_task", "groups_of", "noted"]
 

@@ -19,7 +19,7 @@ from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.calibration import tempered
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.reporting import Reporter
-from tl_kit.training.loop import Indices
+from tl_kit.training.task import Indices
 
 if TYPE_CHECKING:
     from tl_kit.api.sources import Source

@@ -27,6 +27,7 @@ from tl_kit.reporting import SILENT
 from tl_kit.training.batches import even_batches
 from tl_kit.training.checkpoint import save_weights
 from tl_kit.training.loop import train_step
+from tl_kit.training.task import Indices
 
 __all__ = ["Rates", "apply", "closed_form_rates", "gradient_rates"]
 
@@ -122,8 +123,8 @@ def _step_seconds(run: Run, order: list[str], settings: Settings, source: Source
         indices = batches[step % len(batches)]
         task.set_rate(task.optimizer, 0.0)
 
-        def one(indices: object = indices, step: int = step) -> None:
-            inputs, labels = task.batch(indices, step)  # type: ignore[arg-type]
+        def one(indices: Indices = indices, step: int = step) -> None:
+            inputs, labels = task.batch(indices, step)
             train_step(task, run.accelerator, inputs, labels, step=step)
 
         seconds.append(_timed(one))

@@ -15,7 +15,7 @@ from tl_kit.api.tasks import agreed_scores, groups_of, noted
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.modes import apply_policy, set_train_mode
 from tl_kit.optimization.optimizers import add_groups
-from tl_kit.training.loop import Task
+from tl_kit.training.task import Task
 
 __all__ = ["Unfreezing"]
 

@@ -90,8 +90,8 @@ class Console:
         """Some images of the stage are done."""
         self._stage.done += steps
         if self._progress is not None:
-            extra = {"figures": figures(shown)} if shown else {}
-            self._progress.update(self._task, advance=steps, **extra)  # type: ignore[arg-type]
+            extra: dict[str, Any] = {"figures": figures(shown)} if shown else {}
+            self._progress.update(self._task, advance=steps, **extra)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """An epoch is over."""

@@ -22,6 +22,7 @@ from tl_kit.config import (
     LoopConfig,
     RegularizationConfig,
     RuntimeConfig,
+    Vary,
     VaryConfig,
 )
 from tl_kit.errors import ConfigError
@@ -147,25 +148,28 @@ def finetune(
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime, compile=compile),
         )
-        from tl_kit import api
-
-        if members is not None or vary is not None:
-            if folds is not None:
-                raise ConfigError(
-                    "--folds: scores one model on every image, and --members trains several; leave one out"
-                )
-            runs = api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
-            _report(runs, out, console, json=json)
-        elif folds is not None:
-            _report(api.cross_validate(config, folds=folds, reporter=console), out, console, json=json)
-        else:
-            _report(api.finetune(config, reporter=console), out, console, json=json)
+        _report(_train(config, console, folds=folds, members=members, vary=vary), out, console, json=json)
 
 
 def _given(value: T | None, name: str) -> T:
     if value is None:
         raise ConfigError(f"{name} is missing: tlkit finetune MODEL --data PATH, or tlkit finetune --resume RUN")
     return value
+
+
+def _train(
+    config: FinetuneConfig, console: Console, *, folds: int | None, members: int | None, vary: Vary | None
+) -> FinetuneResult | CrossValidation | MemberRuns:
+    """One run, one a fold, or one a member."""
+    from tl_kit import api
+
+    if members is not None or vary is not None:
+        if folds is not None:
+            raise ConfigError("--folds: scores one model on every image, and --members trains several; leave one out")
+        return api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
+    if folds is not None:
+        return api.cross_validate(config, folds=folds, reporter=console)
+    return api.finetune(config, reporter=console)
 
 
 def _refuse_options(context: typer.Context) -> None:

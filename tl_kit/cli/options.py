@@ -433,8 +433,10 @@ def views_text(crops: CropConfig, mc_dropout: int) -> str:
 
 def learning_rate(text: str | None) -> float | Literal["auto"] | None:
     """What ``--lr`` says. Raises ConfigError if it is neither a number nor auto."""
-    if text is None or text == "auto":
-        return text  # type: ignore[return-value]
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
     try:
         return float(text)
     except ValueError:

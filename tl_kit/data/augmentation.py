@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.583
 
 
 def resolve_augment(
-    level: AugmentConfig | str, options: Mapping[str, object], *, images_per_class: float
+    level: AugmentConfig | str, options: Mapping[str, Any], *, images_per_class: float
 ) -> tuple[AugmentConfig, str]:
     """The augmentation that a run uses, and its name. ``options`` replace fields of it.
 
@@ -38,7 +39,7 @@ def resolve_augment(
     if isinstance(level, str) and name not in known.levels:
         raise ConfigError(f"--augment {name}: known are auto, {', '.join(known.levels)}")
     base = known.levels[name] if isinstance(level, str) else level
-    chosen = replace(base, **options)  # type: ignore[arg-type]
+    chosen = replace(base, **options)
     _check(chosen)
     return chosen, name if chosen == base else f"{name}, with {', '.join(f'{k}={v}' for k, v in options.items())}"
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from tl_kit.errors import DataError
@@ -68,6 +69,11 @@ class Manifest:
 
     def content_hash(self) -> str:
         """SHA-256 over (digest, class name, split) of all images: equal for equal content, whatever the names."""
+        return self._content_hash
+
+    @cached_property
+    def _content_hash(self) -> str:
+        """Computed once: every file that a run writes of itself holds it."""
         rows = sorted(f"{s.digest}\t{self.classes[s.label]}\t{s.split}" for s in self.samples)
         return hashlib.sha256("\n".join(rows).encode(errors="surrogatepass")).hexdigest()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from PIL import Image
@@ -34,11 +35,11 @@ class Preprocessing:
     @classmethod
     def from_model(cls, model: nn.Module) -> Preprocessing:
         """What timm resolves from the model's ``pretrained_cfg``."""
-        config: Mapping[str, object] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+        config: Mapping[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
         fields = {name: config[name] for name in cls.__dataclass_fields__}
         for name in ("input_size", "mean", "std"):
-            fields[name] = tuple(fields[name])  # type: ignore[arg-type]
-        return cls(**fields)  # type: ignore[arg-type]
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
 
     @cached_property
     def _steps(self) -> list[Callable[..., object]]:

@@ -150,10 +150,11 @@ def _checked(owner: str, key: str, value: object, option: Option) -> object:
 
 
 def _number(owner: str, key: str, value: object, option: Option) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not option.limits.holds(value):  # type: ignore[arg-type]
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise _wrong(owner, key, value, option)
-    return float(value)  # type: ignore[arg-type]
+    if not math.isfinite(value) or not option.limits.holds(value):
+        raise _wrong(owner, key, value, option)
+    return float(value)
 
 
 def _wrong(owner: str, key: str, value: object, option: Option) -> ConfigError:

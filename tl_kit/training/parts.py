@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -20,9 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tl_kit.errors import NonFiniteError, ResourceError
 from tl_kit.memory import is_out_of_memory, release_memory
 from tl_kit.reporting import note
-
-if TYPE_CHECKING:
-    from tl_kit.training.loop import Task
+from tl_kit.training.task import Task
 
 __all__ = ["step_gradient"]
 

@@ -12,7 +12,8 @@ from accelerate import Accelerator
 
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
-from tl_kit.training.loop import Indices, Task, epoch_batches, share_of, train_step
+from tl_kit.training.loop import epoch_batches, share_of, train_step
+from tl_kit.training.task import Indices, Task
 
 __all__ = ["RangeTest", "range_test", "suggest"]
 

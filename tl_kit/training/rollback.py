@@ -20,8 +20,9 @@ from tl_kit.errors import NonFiniteError
 from tl_kit.optimization.optimizers import forget
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.training.loop import FitResult, Progress, Task, fit
+from tl_kit.training.loop import fit
 from tl_kit.training.stateful import OptimizerState, Stateful
+from tl_kit.training.task import FitResult, Progress, Task
 
 __all__ = ["Rollback", "fit_again"]
 

@@ -96,11 +96,12 @@ def data_config(model: nn.Module, *, img_size: int | None = None) -> dict[str, A
 def _update_card(model: nn.Module, num_classes: int, img_size: int | None) -> None:
     """Make ``pretrained_cfg`` describe the model as it is now."""
     stale = _STALE if img_size is None else _STALE + _STALE_WHEN_RESIZED
-    card = {key: value for key, value in model.pretrained_cfg.items() if key not in stale}  # type: ignore[union-attr, operator]
+    owner: Any = model  # a card is timm's, and unknown to nn.Module
+    card = {key: value for key, value in owner.pretrained_cfg.items() if key not in stale}
     card["num_classes"] = num_classes
     if img_size is not None:
         card |= {"input_size": (3, img_size, img_size), "pool_size": None}
-    model.pretrained_cfg = model.default_cfg = card  # type: ignore[assignment]
+    owner.pretrained_cfg = owner.default_cfg = card
 
 
 def _some(names: tuple[str, ...]) -> str:
