@@ -14,7 +14,7 @@ from PIL import Image
 
 import tl_kit
 from tests.api.helpers import MODEL, Listener, interrupt, quick, same, weights, write_images
-from tl_kit import AugmentConfig, CacheConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
+from tl_kit import AugmentConfig, CacheConfig, DataConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.data.cache import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tl_kit.training.checkpoint import load_checkpoint
@@ -156,6 +156,8 @@ def test_the_best_epoch_is_kept_not_the_last(data: Path, tmp_path: Path) -> None
         ({"schedule": "cosin"}, ConfigError, "cosine"),
         ({"model": "resnet81"}, ConfigError, "resnet"),
         ({"seed": -1}, ConfigError, "--seed"),
+        ({"split": DataConfig(split_seed=-1)}, ConfigError, "--split-seed"),
+        ({"split": DataConfig(split_seed=2**32)}, ConfigError, "--split-seed"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_folder(
@@ -321,6 +323,11 @@ def test_options_of_a_gradient_method_are_not_ignored_by_the_head(
 ) -> None:
     with pytest.raises(ConfigError, match="cosine"):
         quick(data, tmp_path / "run", policy="head", epochs=None, **options)
+
+
+def test_a_head_that_is_to_stop_early_has_epochs(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "run", policy="head", epochs=None, patience=1)
+    assert run.epochs > 0
 
 
 @pytest.mark.parametrize("options", [{"seed": 2**63}, {"cache": CacheConfig(size_gb=float("inf"))}])

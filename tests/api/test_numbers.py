@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "full, AdamW, EMA": {"optimizer": "adamw", "regularization": RegularizationConfig(ema=0.9, dropout=0.2)},
     "last:2": {"policy": "last:2"},
     "gradual": {"policy": "gradual", "epochs": 5},
+    "gradual, second order": {"policy": "gradual", "epochs": 5, "optimizer": "adahessian", "lr": 0.01},
     "lp-ft": {"policy": "lp-ft"},
     "second order": {"optimizer": "adahessian", "lr": 0.01},
     "Kron": {"optimizer": "kron"},

@@ -97,6 +97,7 @@ def unit_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of work takes a time of its own, so that a sum tells how often each was counted."""
     rates = Rates(decode=1.0, row=10.0, step=100.0, score=1000.0, save=0.0, pixel_bytes={False: 5.0, True: 3.0})
     monkeypatch.setattr("tl_kit.api.estimate.gradient_rates", lambda *_args, **_options: rates)
+    monkeypatch.setattr("tl_kit.api.estimate.closed_form_rates", lambda *_args: rates)
 
 
 @pytest.mark.usefixtures("unit_rates")
@@ -156,6 +157,32 @@ def test_without_pretrained_weights_nothing_is_probed_and_all_layers_train(data:
     assert found.facts.probes == ()
     assert found.facts.domain == "unknown"
     assert any("no pretrained weights" in message for message in listener.messages)
+
+
+@pytest.mark.usefixtures("unit_rates")
+@pytest.mark.parametrize("policy", ["auto", "head"])
+def test_a_head_is_timed_where_no_cache_has_its_features(
+    data: Path, pretrained: Path, tmp_path: Path, policy: str
+) -> None:
+    config = config_for(data, pretrained, tmp_path / "cache", policy=policy)
+    found = plan(replace(config, cache=CacheConfig(size_gb=0.0)))
+    assert found.estimate.stages["features"] == (27 + 9 + 9) * 10
+
+
+@pytest.mark.usefixtures("unit_rates")
+def test_a_head_is_timed_where_nothing_was_probed(data: Path, tmp_path: Path) -> None:
+    found = plan(config_for(data, Path("none"), tmp_path / "cache", policy="head"))
+    assert found.estimate.stages["features"] == (27 + 9 + 9) * 10
+
+
+def test_what_trains_is_what_trains_in_the_last_epoch(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    """Of gradual:2 in four epochs, two groups and no more."""
+    loop = replace(LOOP, layer_decay=0.5)
+    config = config_for(data, pretrained, tmp_path / "cache", policy="gradual:2", epochs=4, loop=loop)
+    policy, rate, *_ = plan(config).choices
+    trained = run(config, tmp_path / "run").trainable_parameters
+    assert policy.value.startswith(f"gradual:2, {trained:,} of ")
+    assert rate.reason.endswith("down to 0.005"), rate.reason
 
 
 def test_mistakes_are_those_of_finetune(data: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ import pytest
 from tests.api.helpers import Listener, quick, quick_config, write_images
 from tests.api.killing import EVERY_STEP, Killer, assert_the_same, digest, killing, meta, rows
 from tl_kit import FinetuneConfig, FinetuneResult, SaveConfig, TlKitError, cross_validate, resume
+from tl_kit.api.records import SeriesRecords
+from tl_kit.api.unfinished import is_unfinished
 from tl_kit.config import CacheConfig, LoopConfig, RangeTestConfig, RegularizationConfig
+from tl_kit.data.scan import scan
 from tl_kit.errors import CheckpointError, DataError, WeightsError
 from tl_kit.training.lock import FolderLock
 
@@ -70,6 +73,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been(name: str, data: Path, tmp_path
         kill(data, tmp_path / f"{at}", RUNS[name], at)
         resume(tmp_path / f"{at}")
         assert_the_same(tmp_path / f"{at}", tmp_path / "whole")
+
+
+def test_a_phase_that_patience_has_spared_a_run_is_not_entered_when_it_is_taken_up(data: Path, tmp_path: Path) -> None:
+    """Nothing of gradual's second phase is computed or reported: no epoch of it ever came."""
+    options = {"policy": "gradual:2", "epochs": 6, "schedule": "constant", "lr": 50.0, "patience": 2}
+    counter = Killer(tmp_path / "whole")
+    with killing(counter):
+        finished = train(data, tmp_path / "whole", options)
+    assert finished.epochs == 2, "no epoch is better than the fitted head"
+    kill(data, tmp_path / "killed", options, counter.seen)
+    again = resume(tmp_path / "killed")
+    assert isinstance(again, FinetuneResult)
+    assert again.trainable_parameters == finished.trainable_parameters
+    assert again.audit == finished.audit
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +274,15 @@ def test_of_a_cross_validation_the_finished_folds_are_kept(data: Path, tmp_path:
     assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
     assert resume(out) is None
     assert meta(out / "fold-1")["status"] == "finished"
+
+
+@pytest.mark.parametrize("what", ["folds", "members"])
+def test_what_a_finished_series_died_before_removing_goes(what: str, data: Path, tmp_path: Path) -> None:
+    """Else a new series is told to go on with it, and going on that there is nothing to do."""
+    (tmp_path / f"{what}.json").write_text("{}")
+    SeriesRecords(tmp_path, what).begin(folds(data, tmp_path), 2, scan(data))
+    assert is_unfinished(tmp_path)
+    listener = Listener()
+    assert resume(tmp_path, reporter=listener) is None
+    assert listener.messages == [f"{tmp_path}: all {what} are finished; there is nothing to resume"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{what}.json"]

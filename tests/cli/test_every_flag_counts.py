@@ -254,6 +254,7 @@ def test_a_range_test_gives_the_run_that_its_rate_gives(
         (("--ema", 1), "--ema 1.0"),
         (("--swa", "--ema", 0.9), "--swa: --ema averages the weights already"),
         (("--late", 3), "--late 3: the run has 2 epochs"),
+        (("--batch-size", 1, "--mixup", 0.2), "--mixup, --cutmix: a batch of one image"),
         (("--snapshots", 2, "--schedule", "linear"), "--schedule linear has none"),
         (("--snapshots", 2, "--schedule-opt", "cycles=3"), "--schedule-opt"),
         (("--members", 2, "--folds", 2), "--folds: scores one model on every image"),

@@ -13,9 +13,11 @@ from torch import nn
 from tl_kit.errors import ConfigError, TrainingError
 from tl_kit.optimization.optimizers import (
     HEAD_ONLY,
+    add_groups,
     create_optimizer,
     default_lr,
     default_weight_decay,
+    forget,
     needs_second_order,
     optimizer_names,
 )
@@ -149,6 +151,44 @@ def test_corrected_decay_refers_to_each_groups_own_maximum() -> None:
     optimizer.step()
     torch.testing.assert_close(weights[0].detach(), torch.full((3,), 1 - 0.1 * 0.5))
     torch.testing.assert_close(weights[1].detach(), torch.full((3,), 1 - 0.01 * 0.5))
+
+
+def _two_groups(name: str, *, later: bool) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The second group has a tenth of the rate; ``later``: it is added to an optimizer that has been made."""
+    model = tiny_model()
+    parameters = list(model.parameters())
+    groups = [
+        {"params": parameters[3:], "lr": 1e-2, "weight_decay": 0.1},
+        {"params": parameters[:3], "lr": 1e-3, "weight_decay": 0.1},
+    ]
+    optimizer = create_optimizer(name, groups[:1] if later else groups, lr=1e-2)
+    add_groups(optimizer, groups[1:] if later else [])
+    return model, optimizer
+
+
+@pytest.mark.parametrize("name", optimizer_names())
+def test_groups_that_are_added_later_are_as_those_from_the_start(name: str) -> None:
+    found = []
+    for later in (False, True):
+        model, optimizer = _two_groups(name, later=later)
+        torch.manual_seed(5)
+        train(model, optimizer, steps=3, second_order=needs_second_order(name))
+        found.append(([{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups], model))
+    (settings, model), (other_settings, other) = found
+    assert settings == other_settings
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw", "adagrad", "adahessian"])
+def test_an_optimizer_that_forgets_takes_its_first_steps_again(name: str) -> None:
+    model, optimizer = _two_groups(name, later=True)
+    begun = copy.deepcopy(model.state_dict())
+    losses = train(model, optimizer, steps=3, second_order=needs_second_order(name))
+    model.load_state_dict(begun)
+    forget(optimizer)
+    if name == "adahessian":  # its random signs go on
+        optimizer.generator.manual_seed(optimizer.seed)
+    assert train(model, optimizer, steps=3, second_order=needs_second_order(name)) == losses
 
 
 @pytest.mark.parametrize("name", ["adam-uncorrected", "adam", "nesterov", "lion", "muon", "kron"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
@@ -105,3 +107,20 @@ def test_model_and_random_state_are_put_back_bit_for_bit() -> None:
     range_test(a_task(optimizer, model, []), Accelerator(cpu=True), base=0.1, config=RangeTestConfig(steps=20))
     assert torch.equal(torch.rand(2), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_batch_that_ends_between_its_parts_leaves_no_gradient() -> None:
+    """The next step would add it to its own."""
+    model = a_model()
+    task = a_task(torch.optim.SGD(model.parameters(), lr=0.1), model, [])
+    task.parts.rows = 4
+    calls = []
+
+    def objective(logits: Tensor, labels: Tensor) -> Tensor:
+        calls.append(len(labels))
+        return functional.cross_entropy(logits, labels) * (math.nan if len(calls) == 20 else 1.0)
+
+    found = range_test(replace(task, objective=objective), Accelerator(cpu=True), base=0.1, config=RangeTestConfig())
+    assert len(calls) == 20
+    assert len(found.losses) == 9
+    assert all(parameter.grad is None for parameter in model.parameters())

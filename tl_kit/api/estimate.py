@@ -88,6 +88,7 @@ def _closed_form(run: Run, cost: _Cost) -> None:
         cost.decode(lacking, rates, crop=True)
         cost.stages["features"] += len(lacking) * rates.row
     cost.rows += reuse.row_bytes * len(run.manifest.samples)
+    reuse.fill("train")  # without probes, or a cache that keeps theirs, nothing is there yet
     cost.stages["train"] += head_seconds(head, reuse)
 
 

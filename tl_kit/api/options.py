@@ -51,6 +51,8 @@ def check(config: FinetuneConfig) -> None:
         raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
+    if not 0 <= config.split.split_seed < 2**32:  # scikit-learn's folds take no other
+        raise ConfigError(f"--split-seed {config.split.split_seed}: must be from 0 to 2^32 - 1")
     if config.optimizer is not None and not is_head_only(config.optimizer):
         default_lr(config.optimizer, pretrained=False)  # raises for a name that does not exist
     if config.schedule is not None:
@@ -184,7 +186,7 @@ def head_config(config: FinetuneConfig) -> HeadConfig:
 
 def gradient_options(config: FinetuneConfig) -> list[str]:
     """The flags given that only gradient methods have: what is fitted in closed form must not ignore them."""
-    named = ("epochs", "lr", "schedule", "schedule_options", "snapshots", "late")
+    named = ("epochs", "lr", "schedule", "schedule_options", "patience", "snapshots", "late")
     flags = [_flag(name) for name in named if getattr(config, name) not in (None, ())]
     default = LoopConfig()
     names = {"warmup_epochs": "--warmup"}

@@ -62,7 +62,7 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
         reason = settle_policy(run, facts)
         settings = None if in_closed_form(run) else resolve(run)
-        choices = (_policy(run, reason), *_choices(run, facts, settings))
+        choices = (_policy(run, settings, reason), *_choices(run, facts, settings))
         return Plan(
             model=config.model,
             policy=str(run.policy),
@@ -76,9 +76,9 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
         run.cleanup.close()
 
 
-def _policy(run: Run, reason: str) -> Choice:
+def _policy(run: Run, settings: Settings | None, reason: str) -> Choice:
     sizes = {name: parameter.numel() for name, parameter in run.model.named_parameters()}
-    trained = sum(sizes[name] for name in run.trainable(run.config.loop.most_epochs))
+    trained = sum(sizes[name] for name in run.trainable(0 if settings is None else settings.epochs - 1))
     return Choice("policy", f"{run.policy}, {trained:,} of {sum(sizes.values()):,} parameters", reason)
 
 
@@ -107,7 +107,7 @@ def _rate(run: Run, settings: Settings) -> Choice:
     )
     if settings.layer_decay is not None:
         scales = layer_scales(run.model, layer_decay=settings.layer_decay)
-        lowest = settings.lr * min(scales[name] for name in run.trainable(settings.epochs))
+        lowest = settings.lr * min(scales[name] for name in run.trainable(settings.epochs - 1))
         reason += f"; times {settings.layer_decay:g} for each layer below the head, down to {lowest:.2g}"
     return Choice("learning rate", value, reason)
 

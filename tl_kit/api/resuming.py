@@ -31,12 +31,11 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     folder = Path(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("--resume: goes on in one process alone; start it without accelerate or torchrun")
-    if (folder / FOLDS).is_file():
-        reporter.message(f"{folder}: all folds are finished; there is nothing to resume")
-        return None
-    if (folder / MEMBERS).is_file():
-        reporter.message(f"{folder}: all members are finished; there is nothing to resume")
-        return None
+    for what, file in (("folds", FOLDS), ("members", MEMBERS)):
+        if (folder / file).is_file():
+            _remove_records(folder)
+            reporter.message(f"{folder}: all {what} are finished; there is nothing to resume")
+            return None
     if (records := SeriesRecords(folder, "folds")).began():
         config, folds, _ = records.read()
         return cross_validate(config, folds=folds, reporter=reporter, unfinished=records)
@@ -46,6 +45,18 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
             config, members=members, vary=content.get("vary", ""), reporter=reporter, unfinished=records
         )
     return _resume_run(folder, reporter)
+
+
+def _remove_records(folder: Path) -> None:
+    """Of a series that was killed when all was done but this."""
+    if not StateFolder(folder).folder.exists():
+        return
+    lock = FolderLock(folder)
+    try:
+        StateFolder(folder).remove()
+        remove_leftovers(folder)
+    finally:
+        lock.release()
 
 
 def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:

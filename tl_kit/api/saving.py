@@ -87,8 +87,8 @@ def saved_history(run: Run) -> list[dict[str, float]]:
 def take_up(run: Run, task: Task) -> FitResult | None:
     """Make task and run what they were when their state was saved; None where the run begins now.
 
-    Every phase up to that epoch is gone through, without training. Raises DataError where other images could be decoded
-    then, and CheckpointError for a state that does not fit the run.
+    Every phase up to that epoch is gone through, without training; none that the fit does not come to. Raises DataError
+    where other images could be decoded then, and CheckpointError for a state that does not fit the run.
     """
     if not _saved(run, "parts"):
         return None
@@ -99,7 +99,8 @@ def take_up(run: Run, task: Task) -> FitResult | None:
     with _fitting(run):
         result = _result(_saved(run, "result"))
     if task.phase is not None:
-        for epoch in range(min(result.epochs + 1, task.epochs)):
+        over = result.epochs >= task.epochs or result.epochs - result.best_epoch >= task.patience
+        for epoch in range(result.epochs if over else result.epochs + 1):
             task.phase(epoch)
     with _fitting(run):
         _load_parts(run, _saved(run, "parts"))

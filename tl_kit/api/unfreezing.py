@@ -14,6 +14,7 @@ from tl_kit.api.sources import Source, open_source
 from tl_kit.api.tasks import agreed_scores, groups_of, noted
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.modes import apply_policy, set_train_mode
+from tl_kit.optimization.optimizers import add_groups
 from tl_kit.training.task import Task
 
 __all__ = ["Unfreezing"]
@@ -74,8 +75,7 @@ class Unfreezing:
         self.source, _ = open_source(run, open_reuse(run, self.order), epochs=length)
         set_train_mode(run.model, self.order, batchnorm=settings.batchnorm)
         self.before = frozen_tensors(run.model)
-        for group in groups_of(run, settings, new):
-            task.optimizer.add_param_group({**group, "initial_lr": group["lr"]})
+        add_groups(task.optimizer, groups_of(run, settings, new))
         run.reporter.message(f"epoch {epoch + 1}: {len(new)} more tensors train, {len(self.before)} stay frozen")
         source = self.source
         return replace(

@@ -16,9 +16,11 @@ from tl_kit.optimization.registry import HEAD_ONLY, OptimizerSpec, known_names, 
 
 __all__ = [
     "HEAD_ONLY",
+    "add_groups",
     "create_optimizer",
     "default_lr",
     "default_weight_decay",
+    "forget",
     "needs_second_order",
     "optimizer_names",
     "parse_options",
@@ -88,11 +90,42 @@ def create_optimizer(
         arguments["fused"] = True
     optimizer = _construct(spec, groups, {"lr": lr, "weight_decay": weight_decay, **arguments})
     for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-        if "max_lr_snapshot" in group:
-            # timm's corrected decay is lr²/max lr; the maximum of a layer-wise rate is its own, not the base rate.
-            group["max_lr_snapshot"] = float(group["lr"])
+        _note_rate(group)
     return optimizer
+
+
+def add_groups(optimizer: torch.optim.Optimizer, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Further groups, each with its ``lr``, as if the optimizer had been made with them; what it keeps of others stays.
+
+    ``optimizer`` is one of :func:`create_optimizer`, or accelerate's wrapper around it.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)
+    for group in groups:
+        inner.add_param_group(dict(group))
+        _note_rate(inner.param_groups[-1])
+        _begin_hessian(inner, inner.param_groups[-1])
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Drop all that an optimizer of :func:`create_optimizer` keeps of its parameters, as if it had taken no step."""
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        _begin_hessian(optimizer, group)
+
+
+def _note_rate(group: dict[str, Any]) -> None:
+    group.setdefault("initial_lr", group["lr"])
+    if "max_lr_snapshot" in group:
+        # timm's corrected decay is lr²/max lr; the maximum of a layer-wise rate is its own, not the base rate.
+        group["max_lr_snapshot"] = float(group["lr"])
+
+
+def _begin_hessian(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> None:
+    """timm's Adahessian notes this of its first groups alone, and looks for it in all."""
+    if getattr(optimizer, "is_second_order", False):
+        for parameter in group["params"]:
+            parameter.hess = 0.0
+            optimizer.state[parameter]["hessian step"] = 0
 
 
 def _usable(name: str) -> OptimizerSpec:

@@ -59,6 +59,7 @@ def range_test(
         except TrainingError:
             pass  # not finite: the rates up to here decide
         finally:
+            task.optimizer.zero_grad(set_to_none=True)  # a batch taken in parts may have ended between them
             with torch.no_grad():
                 for name, tensor in task.model.state_dict().items():
                     tensor.copy_(state[name])

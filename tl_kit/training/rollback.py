@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
+from tl_kit.optimization.optimizers import forget
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.loop import fit
@@ -97,7 +98,7 @@ class Rollback:
         for name, state in self.good["parts"].items():
             part = self.parts[name]
             if isinstance(part, OptimizerState):
-                part.optimizer.state.clear()  # what had no state then has one now, and none of it is finite
+                forget(part.optimizer)  # what had no state then has one now, and none of it is finite
                 part.optimizer.zero_grad(set_to_none=True)
             part.load_state(state)
         result = copy.deepcopy(self.good["result"])
