@@ -25,7 +25,7 @@ from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import PICTURE, is_ensemble, write_ensemble
 from tl_kit.ensembling.receipt import Cost, Receipt, SplitPredictions, build_receipt
-from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_rule
+from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_fitting, check_rule
 from tl_kit.ensembling.selection import Candidate, Compared, choose_rule
 from tl_kit.ensembling.verdict import findings, verdict
 from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
@@ -70,6 +70,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     that. The folds of a cross-validation leave no validation images: for them see :func:`score_folds`.
     """
     check_rule(config.rule)
+    check_fitting(config.fit, config.soups)
     _check_out(config.out)
     check_crops(config.crops)
     check_passes(config.mc_dropout)
