@@ -217,7 +217,7 @@ class MembersConfig:
     """
 
     keep_bytes: int = 50_000_000
-    pixel_bytes: int = 60_000_000
+    pixel_bytes: int = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
