@@ -403,8 +403,8 @@ class LoopConfig:
     most_epochs: int = 60
     head_epochs: int = 100
     patience: int = 5
-    stops_early: frozenset[str] = frozenset({"constant", "plateau"})
-    keeps_statistics: frozenset[str] = frozenset({"full", "gradual", "lp-ft"})
+    stops_early: tuple[str, ...] = ("constant", "plateau")
+    keeps_statistics: tuple[str, ...] = ("full", "gradual", "lp-ft")
     batch_statistics_from: int = 300
     batch_size: int = 32
     warmup_epochs: float = 0.5
@@ -667,7 +667,7 @@ class OptimizerDefaults:
     finetune_scale: float = 0.1
     clipped_scale: float = 0.3
     frozen_norm_scale: float = 0.2
-    clipped: frozenset[str] = frozenset({"sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"})
+    clipped: tuple[str, ...] = ("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw")
     weight_decay: float = 2e-5
     frozen_norm_decay: float = 0.005
     weight_decays: Mapping[str, float] = field(

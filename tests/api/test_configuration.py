@@ -24,9 +24,7 @@ CHANGED = [
     replace(BASE, augment=AugmentConfig(crop="none", crop_scale=(0.2, 0.9)), augment_options={"flip": 0.25}),
     replace(BASE, augment="strong", augment_options=("flip=0",)),
     replace(BASE, regularization=RegularizationConfig(dropout=0.5, ema=0.99, mixup=1, drop_path=None)),
-    replace(
-        BASE, loop=LoopConfig(stops_early=frozenset({"step"}), weight_decay=0.1), head=HeadConfig(strengths=(1.0,))
-    ),
+    replace(BASE, loop=LoopConfig(stops_early=("step",), weight_decay=0.1), head=HeadConfig(strengths=(1.0,))),
     replace(BASE, balance="sampler", select="macro-f1", batchnorm="frozen"),
 ]
 

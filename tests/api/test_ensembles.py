@@ -14,6 +14,7 @@ import tl_kit
 from tests.api.helpers import Listener, quick, write_images
 from tl_kit import EnsembleConfig, EnsembleResult
 from tl_kit.api import ensembles
+from tl_kit.config import RuleFitConfig, SoupConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
 from tl_kit.training.checkpoint import load_checkpoint
 
@@ -271,3 +272,20 @@ def test_a_full_out_folder_is_refused_before_anything_is_scored(
     monkeypatch.setattr(tl_kit.Predictor, "member_probabilities", None)
     with pytest.raises(CheckpointError, match="not empty"):
         combine(runs, tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fit": RuleFitConfig(folds=1)},
+        {"fit": RuleFitConfig(greedy_bags=3, greedy_share=2.0)},
+        {"fit": RuleFitConfig(stack_c=())},
+        {"soups": SoupConfig(alphas=(0.5, 2.0))},
+        {"soups": SoupConfig(alphas=())},
+    ],
+)
+def test_numbers_that_fit_nothing_are_refused_before_anything_is_opened(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
+    with pytest.raises(ConfigError, match=r"(RuleFit|Soup)Config\("):
+        combine([tmp_path / "none", tmp_path / "neither"], tmp_path / "e", **options)

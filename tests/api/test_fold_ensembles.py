@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,15 @@ def test_members_that_share_their_splits_are_no_folds(pool: Path, whole: CrossVa
     other = quick(pool, tmp_path / "other", epochs=1, split=tl_kit.DataConfig(split_seed=3)).checkpoint
     assert not are_folds([load_checkpoint(Path(path)) for path in (alike[0], other)])
     assert are_folds([load_checkpoint(path) for path in members(whole)])
+
+
+def test_a_member_that_has_seen_all_images_is_none_of_the_folds(whole: CrossValidation) -> None:
+    folds = [load_checkpoint(path) for path in members(whole)]
+    data = folds[0].meta["data"]
+    known = sorted({digest for fold in folds for split in ("train", "val") for digest in fold.meta["data"][split]})
+    everything = replace(folds[0], meta={**folds[0].meta, "data": {**data, "train": known, "val": []}})
+    assert are_folds(folds)
+    assert not are_folds([*folds, everything])
 
 
 def test_where_the_images_are_gone_others_must_be_named(tmp_path: Path) -> None:

@@ -216,3 +216,10 @@ def test_models(story: Story) -> None:
     none = tlkit("models", "no such [model]")
     assert (none.code, none.out) == (1, "")
     assert "no such [model]" in none.err
+
+
+def test_a_member_worth_nothing_is_shown_without_a_sign_of_loss(story: Story, tmp_path: Path) -> None:
+    done = tlkit("ensemble", story.checkpoint, story.checkpoint, "--out", tmp_path / "copies")
+    assert done.code == 0, done.err
+    assert "without it" in done.out
+    assert " -0.0 " not in done.out

@@ -129,6 +129,11 @@ class TestPairedInterval:
         assert paired_interval([1.0] * 6, samples=100, seed=0) == (1, 1, 1)
         assert paired_interval([0.0] * 9, samples=100, seed=0) == (0, 0, 0)
 
+    def test_rounding_of_one_sign_is_no_difference(self):
+        assert paired_interval([1.1e-16] * 50, samples=100, seed=0) == (0, 0, 0)
+        assert paired_interval([-1e-12] * 50, samples=100, seed=0) == (0, 0, 0)
+        assert paired_interval([1e-6] * 50, samples=100, seed=0)[1] > 0
+
     @pytest.mark.parametrize("values", [[], [[1.0]], [np.nan], [np.inf]])
     def test_wrong_input_is_refused(self, values):
         with pytest.raises(ValueError, match="finite differences"):

@@ -122,6 +122,20 @@ class TestReceipt:
         assert np.count_nonzero(receipt["disagreement"]["test"]) == 0
         assert len(receipt["smallest_subset"]["members"]) == 1
 
+    @pytest.mark.parametrize(("rule", "copies"), [("mean", 3), ("mean", 5), ("logit-mean", 5), ("weighted", 7)])
+    def test_rounding_of_copies_is_no_gain_in_nll(self, rule, copies):
+        for seed in range(3):
+            splits = [
+                (np.repeat(stack, copies, axis=0), labels)
+                for stack, labels in (noisy(seed, 120, members=1), noisy(seed + 100, 150, members=1))
+            ]
+            for calibrate in (False, True):
+                receipt = receipt_of("a" * copies, *splits, rule=rule, calibrate=calibrate, samples=200)
+                lines = [line for line in findings(receipt) if line.startswith("Test NLL")]
+                assert len(lines) == 2
+                assert all("not distinguishable from zero" in line for line in lines)
+                assert len(receipt["smallest_subset"]["members"]) == 1
+
     @pytest.mark.parametrize("rule", ["mean", "logit-mean", "vote", "weighted", "greedy", "stack", "auto"])
     def test_order_of_members_changes_only_their_order(self, rule):
         val, test = noisy(0, 90), noisy(1, 80)

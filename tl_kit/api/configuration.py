@@ -16,13 +16,11 @@ T = TypeVar("T")
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as plain JSON values: paths are text, tuples and sets are lists."""
+    """A dataclass as plain JSON values: paths are text, tuples are lists."""
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: to_json(getattr(value, entry.name)) for entry in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, frozenset | set):
-        return sorted(to_json(item) for item in value)
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     if isinstance(value, np.generic):
@@ -57,8 +55,6 @@ def _value(hint: Any, item: Any, name: str) -> Any:
         return item
     if origin is tuple and isinstance(item, list):
         return _tuple(arguments, item, name)
-    if origin is frozenset and isinstance(item, list):
-        return frozenset(_value(arguments[0], entry, name) for entry in item)
     if origin is not None and isinstance(item, dict) and issubclass(origin, Mapping):
         return {key: _as_given(entry) for key, entry in item.items()}
     if isinstance(hint, type) and is_dataclass(hint) and isinstance(item, dict):

@@ -23,7 +23,7 @@ from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import PICTURE, is_ensemble
 from tl_kit.ensembling.receipt import Cost, Receipt, build_receipt
-from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_rule
+from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_fitting, check_rule
 from tl_kit.ensembling.selection import Candidate, Compared, choose_rule
 from tl_kit.ensembling.verdict import findings, verdict
 from tl_kit.errors import ConfigError, DataError, MemberError
@@ -93,6 +93,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
 def _check(config: EnsembleConfig) -> None:
     """The options, before anything is read."""
     check_rule(config.rule)
+    check_fitting(config.fit, config.soups)
     check_out(config.out)
     check_crops(config.crops)
     check_passes(config.mc_dropout)

@@ -29,12 +29,13 @@ def are_folds(members: Sequence[Checkpoint]) -> bool:
     """Whether each image that any of the members trained on or selected with is unknown to the same number of them.
 
     So it is for all folds of one cross-validation, and for those of several with the same folds. Members that share
-    their splits know the same images.
+    their splits know the same images; one that knows all of them, beside folds, is none of these.
     """
     data = [member.meta.get("data", {}) for member in members]
-    known = Counter(digest for each in data for digest in {*each.get("train", ()), *each.get("val", ())})
-    counts = set(known.values())
-    return len({each.get("root") for each in data}) == 1 and len(counts) == 1 and counts.pop() < len(members)
+    own = [{*each.get("train", ()), *each.get("val", ())} for each in data]
+    known = Counter(digest for digests in own for digest in digests)
+    alike = len({each.get("root") for each in data}) == 1 and len(set(known.values())) == 1
+    return alike and all(len(digests) < len(known) for digests in own)
 
 
 def score_folds(

@@ -18,6 +18,7 @@ from tl_kit.api.mixtures import Mixtures
 from tl_kit.ensembling.derived import Derived, Loss, choose_out_of_fold, tried
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.mixing import Mix, Options, Score, greedy_soup, uniform_soup, wise_ft
+from tl_kit.ensembling.rules import AUTO
 from tl_kit.ensembling.selection import Candidate, with_temperature
 from tl_kit.errors import ConfigError, MemberError
 
@@ -75,7 +76,8 @@ def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *,
     if chosen.member is not None:
         best = mixtures.members[chosen.member].path
         fallback = f"no average keeps up on validation with {best} alone, in accuracy and NLL"
-        evidence.reporter.message(f"{rule}: {fallback}, which is taken")
+        if evidence.config.rule != AUTO:  # which takes another rule then
+            evidence.reporter.message(f"{rule}: {fallback}, which is taken")
     record = {
         "rule": rule,
         "fallback": fallback,

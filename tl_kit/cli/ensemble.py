@@ -123,7 +123,7 @@ def _show_members(result: EnsembleResult, console: Console) -> None:
     rows = []
     for number, member, shares in zip(numbers, receipt["members"], matrix, strict=True):
         without = (member["leave_one_out"] or {}).get(split)
-        lost = ["", ""] if without is None else [f"{-100 * without['accuracy']:+.1f}", f"{without['nll']:+.3f}"]
+        lost = ["", ""] if without is None else [f"{0 - 100 * without['accuracy']:+.1f}", f"{without['nll']:+.3f}"]
         lost = lost if worth else []
         rows.append([f"{number}  {member['checkpoint']}", *lost, *(f"{100 * share:.0f} %" for share in shares)])
     console.table(header, rows, align="l" + "r" * (len(header) - 1))

@@ -362,7 +362,8 @@ Crops = Annotated[
     typer.Option(
         "--crops",
         metavar="1|5|10",
-        help=f"Centre, corners, mirror images, averaged (default: {CropConfig.crops}, or as the ensemble was made).",
+        help=f"Centre, corners, mirror images, averaged (default: {CropConfig.crops}; without --scales, "
+        "as the ensemble was made).",
     ),
 ]
 Scales = Annotated[
@@ -370,7 +371,8 @@ Scales = Annotated[
     typer.Option(
         "--scales",
         metavar="S,...",
-        help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default as for --crops).",
+        help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default: 1; without --crops, "
+        "as the ensemble was made).",
     ),
 ]
 McDropout = Annotated[

@@ -11,6 +11,7 @@ __all__ = ["paired_bootstrap", "paired_interval"]
 
 # The exact sign test needs six images, all to one side, for p < 0.05: 2 · 0.5⁶ = 0.031, 2 · 0.5⁵ = 0.063.
 _FEWEST_DISAGREEMENTS = 6
+_ROUNDING = 1e-9  # equal predictions that were added up in another order
 _DRAWN_AT_ONCE = 2**22
 
 
@@ -54,7 +55,8 @@ def paired_interval(differences: ArrayLike, *, samples: int, seed: int) -> tuple
     """Mean of a difference per image, such as of two losses, with its 95 % percentile interval: ``(mean, lo, hi)``.
 
     As :func:`paired_bootstrap`, for differences of any size: images are resampled with replacement. Where fewer than
-    six images differ from 0, the interval is widened to hold 0, for the same reason.
+    six images differ from 0, the interval is widened to hold 0, for the same reason. A difference below 1e-9 is one of
+    rounding, and counts as 0: it may have the same sign on every image.
 
     Args:
         differences: shape (n,), finite, n > 0.
@@ -70,6 +72,7 @@ def paired_interval(differences: ArrayLike, *, samples: int, seed: int) -> tuple
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise ValueError(f"want finite differences (n,) with n > 0, got shape {values.shape}")
+    values = np.where(np.abs(values) < _ROUNDING, 0.0, values)
     rng = np.random.default_rng(seed)
     rows = max(1, _DRAWN_AT_ONCE // values.size)
     means = [

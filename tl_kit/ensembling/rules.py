@@ -8,6 +8,7 @@ member was trained on. A new rule is a function here and a line in :data:`RULES`
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tl_kit import metrics
-from tl_kit.config import RuleFitConfig
+from tl_kit.config import RuleFitConfig, SoupConfig
 from tl_kit.ensembling.ordering import canonical_members, label_probabilities
 from tl_kit.ensembling.stacking import fit_stack, stacked
 from tl_kit.ensembling.weights import greedy_weights, simplex_weights
@@ -30,6 +31,7 @@ __all__ = [
     "SIMPLEST_FIRST",
     "WEIGHT_RULES",
     "Rule",
+    "check_fitting",
     "check_rule",
     "combine",
     "logit_mean",
@@ -169,6 +171,21 @@ def check_rule(name: str, *, known: Collection[str] = (*RULES, *WEIGHT_RULES, AU
         nearest = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise ConfigError(f"unknown ensemble rule {name!r}: {hint}rules are {', '.join(known)}")
+
+
+def check_fitting(fit: RuleFitConfig, soups: SoupConfig) -> None:
+    """Raises ConfigError for numbers by which no rule can be fitted, before anything is predicted."""
+    for name, value, sound in (
+        ("folds", fit.folds, fit.folds >= 2),
+        ("greedy_rounds", fit.greedy_rounds, fit.greedy_rounds >= 0),
+        ("greedy_bags", fit.greedy_bags, fit.greedy_bags >= 1),
+        ("greedy_share", fit.greedy_share, 0 < fit.greedy_share <= 1),
+        ("stack_c", fit.stack_c, bool(fit.stack_c) and all(0 < c < math.inf for c in fit.stack_c)),
+    ):
+        if not sound:
+            raise ConfigError(f"RuleFitConfig({name}={value}): out of range")
+    if not soups.alphas or not all(0 <= alpha <= 1 for alpha in soups.alphas):
+        raise ConfigError(f"SoupConfig(alphas={soups.alphas}): must be shares from 0 to 1")
 
 
 def combine(name: str, member_probabilities: ArrayLike, **parameters: Any) -> FloatArray:

@@ -147,10 +147,13 @@ def test_auto_tells_of_every_rule(data: Path, runs: dict[str, Path], tmp_path: P
 
 def test_auto_does_not_return_a_single_member(runs: dict[str, Path], tmp_path: Path) -> None:
     flipped = changed(runs["b"], tmp_path / "b", lambda name, t: -t if name == "fc.weight" else t)
-    result = combine([runs["a"], flipped], tmp_path / "e", "auto")
+    told = Listener()
+    config = EnsembleConfig(checkpoints=(runs["a"], flipped), out=tmp_path / "e", rule="auto", runtime=FP32)
+    result = tl_kit.ensemble(config, reporter=told)
     line = next(line for line in result.receipt["comparison"] if line["rule"] == "greedy-soup")
     assert "no average keeps up" in str(line["refused"])
     assert not line["chosen"]
+    assert not [text for text in told.messages if "is taken" in text], "another rule is"
 
 
 def test_test_images_have_no_say(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
