@@ -32,7 +32,8 @@ from tl_kit.training.checkpoint import load_checkpoint
 __all__ = ["EPOCHS", "HEAD_EPOCHS", "MEMBERS", "heads", "snapshots", "soups"]
 
 MEMBERS, INGREDIENTS = 5, 3
-EPOCHS, HEAD_EPOCHS = 30, 30
+EPOCHS = 30
+HEAD_EPOCHS = tl_kit.LoopConfig().head_epochs
 APART = 100  # between the seeds of two cells' members
 
 Groups = Mapping[str, Sequence[Path | str]]
