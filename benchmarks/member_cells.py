@@ -19,7 +19,7 @@ from policies import MODEL, SIDE
 
 import tl_kit
 from tl_kit.api.derived_members import write_member
-from tl_kit.api.evaluation import labels_for
+from tl_kit.api.labelled import labels_for
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.left_out import scan_images
 from tl_kit.api.mixtures import Mixtures
