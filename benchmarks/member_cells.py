@@ -19,8 +19,8 @@ from policies import MODEL, SIDE
 
 import tl_kit
 from tl_kit.api.derived_members import write_member
-from tl_kit.api.labelled import labels_for
 from tl_kit.api.evidence import Evidence
+from tl_kit.api.labelled import labels_for
 from tl_kit.api.left_out import scan_images
 from tl_kit.api.mixtures import Mixtures
 from tl_kit.api.predictor import Predictor, load_members
