@@ -553,6 +553,16 @@ class RuleFitConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TemperatureConfig:
+    """``prior_images``: so many images more, on which the predictions are right as often as they say, hold T near 1.
+
+    Few validation images have too few mistakes to tell T. Chosen among 0 to 64, on photos apart from results'.
+    """
+
+    prior_images: float = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoupConfig:
     """Averages of weights: the ``alphas`` that wise-ft tries, the share of the fine-tuned model.
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
+from tl_kit.config import TemperatureConfig
 
 __all__ = ["TEMPERATURES", "fit_temperature", "tempered"]
 
@@ -27,27 +28,39 @@ def tempered(probabilities: FloatArray, temperature: float) -> FloatArray:
     return metrics.softmax(np.log(np.maximum(probabilities, _EPS)) / temperature)
 
 
-def fit_temperature(probabilities: FloatArray, labels: NDArray[np.int64]) -> float:
-    """The T that minimises the NLL of :func:`tempered` on labelled images (n, k) and (n,), within ``TEMPERATURES``.
+def fit_temperature(
+    probabilities: FloatArray, labels: NDArray[np.int64], config: TemperatureConfig = TemperatureConfig()
+) -> float:
+    """The T, within ``TEMPERATURES``, of lowest NLL of :func:`tempered` on labelled images (n, k), (n,) and a prior's.
 
-    The NLL is convex in β = 1/T, with derivative mean_i (Σ_c q_ic log p_ic - log p_i,label), where q are the tempered
-    probabilities: its root is the optimum. Where it has none in the range, predictions that are worse than chance take
-    the highest T; and predictions so right that every T is too high take 1: on images without a mistake the NLL falls
-    for ever as T falls, which says nothing of the next image.
+    The prior's are m = ``config.prior_images`` images whose labels are distributed as p says, so that T = 1 is best for
+    them. In β = 1/T the sum
+
+        Σ_i -log q_i,label - m/n Σ_i Σ_c p_ic log q_ic,    q ∝ p^β,
+
+    is convex, with derivative Σ_i (e_i - log p_i,label) + m/n Σ_i (e_i - Σ_c p_ic log p_ic), e_i = Σ_c q_ic log p_ic:
+    its root is the optimum. Predictions that are worse than chance may take the highest T. Predictions so right that
+    without the prior every T is too high take 1: images without a mistake say nothing of the next one's.
     """
     from scipy.optimize import brentq
 
     logs = np.log(np.maximum(probabilities, _EPS))
     at_label = logs[np.arange(len(labels)), labels].mean()
+    as_said = (probabilities * logs).sum(axis=1).mean()
+    share = config.prior_images / len(labels)
+
+    def expected(beta: float) -> float:
+        return float((metrics.softmax(beta * logs) * logs).sum(axis=1).mean())
 
     def slope(beta: float) -> float:
-        expected = (metrics.softmax(beta * logs) * logs).sum(axis=1).mean()
-        return float(expected - at_label)
+        e = expected(beta)
+        return float(e - at_label + share * (e - as_said))
 
     coldest, hottest = TEMPERATURES
-    if slope(1 / hottest) >= 0:
-        # A flat NLL (all rows uniform) is no reason to change anything.
-        return 1.0 if slope(1.0) == 0 else hottest
-    if slope(1 / coldest) <= 0:
+    if expected(1 / coldest) <= at_label or slope(1.0) == 0:  # flat, where all rows are uniform
         return 1.0
+    if slope(1 / hottest) >= 0:
+        return hottest
+    if slope(1 / coldest) <= 0:
+        return coldest
     return 1 / float(brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-12, rtol=1e-12))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
+from tl_kit.config import TemperatureConfig
 from tl_kit.ensembling.calibration import fit_temperature, tempered
 
 __all__ = ["Derived", "Loss", "choose_out_of_fold", "loss_on", "tried"]
@@ -54,7 +55,8 @@ def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> 
     """
     error = 1 - metrics.accuracy(probabilities, labels)
     if calibrate:
-        probabilities = tempered(probabilities, fit_temperature(probabilities, labels))
+        best = fit_temperature(probabilities, labels, TemperatureConfig(prior_images=0))
+        probabilities = tempered(probabilities, best)
     return Loss(error, metrics.nll(probabilities, labels))
 
 
