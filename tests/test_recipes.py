@@ -137,9 +137,10 @@ def test_a_student_is_compared_with_its_teacher(data: Path, tmp_path: Path) -> N
     assert result.comparison["best_member"] is None, "the teacher is one model"
 
 
-def test_a_new_head_on_pretrained_layers_starts_at_zero_under_full(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["full", "last:2", "head"])
+def test_a_new_head_on_pretrained_layers_starts_at_zero(data: Path, tmp_path: Path, policy: str) -> None:
     """With a rate of nearly nothing, what is saved is where it started: all classes equally likely."""
-    config = FinetuneConfig(model=LITE0, data=data, policy="full", epochs=1, lr=1e-12, out=tmp_path / "run")
+    config = FinetuneConfig(model=LITE0, data=data, policy=policy, epochs=1, lr=1e-12, out=tmp_path / "run")
     run = finetune(config)
     assert run.val is not None
     assert run.val["nll"] == pytest.approx(math.log(3), abs=1e-4)

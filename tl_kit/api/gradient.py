@@ -105,11 +105,12 @@ def _first_state(run: Run, source: Source, keeper: BestKeeper) -> FitResult:
 
 
 def _start_head_at_zero(run: Run) -> None:
-    """Under ``full``, a new head on pretrained layers starts at zero (as in BiT, Kolesnikov et al. 2020).
+    """A new head on pretrained layers starts at zero (as in BiT, Kolesnikov et al. 2020), unless it is fitted first.
 
-    The gradient of a random head would change the layers below before the head means anything.
+    The gradient of a random head would change the layers below before the head means anything, and where none of them
+    trains, few images take long to forget it: timm draws EfficientNet's classifier so large that the first loss is 10.
     """
-    if run.policy.name != "full" or not run.weights.loaded:
+    if run.policy.name in HEAD_FIRST or not run.weights.loaded:
         return
     heads = classifier_names(run.model)
     with torch.no_grad():
