@@ -385,10 +385,10 @@ class LoopConfig:
     """The training loop, where ``FinetuneConfig`` says ``None``.
 
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
-    than ``least_steps`` steps. ``patience`` ends a run early only under the schedules of ``stops_early``, which have no
-    end of their own: a rate that decays does its best work at the end. Under the policies of ``keeps_statistics``
-    pretrained BatchNorm normalises by its running statistics where there are fewer than ``batch_statistics_from``
-    training images.
+    than ``least_steps`` steps (from random weights: ``scratch_steps``). ``patience`` ends a run early only under the
+    schedules of ``stops_early``, which have no end of their own: a rate that decays does its best work at the end.
+    Under the policies of ``keeps_statistics`` pretrained BatchNorm normalises by its running statistics where there are
+    fewer than ``batch_statistics_from`` training images.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
     how much); norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
@@ -400,6 +400,7 @@ class LoopConfig:
     schedule: str = "cosine"
     epochs: int = 12
     least_steps: int = 200
+    scratch_steps: int = 1000
     most_epochs: int = 60
     head_epochs: int = 100
     patience: int = 5
@@ -665,9 +666,10 @@ class OptimizerDefaults:
     ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
     gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work for optimizers whose steps
     are as long as the gradient (``clipped``): they start at ``clipped_scale``, at ``frozen_norm_scale`` where BatchNorm
-    keeps its statistics, and their coupled decay is then at most ``frozen_norm_decay``. All others start at the whole
-    rate where only the last layers train, most of which is new. An optimizer that is not listed starts at the rate of
-    its own constructor. Plain SGD's rate is that of momentum divided by 1 - 0.9: so much further a velocity carries.
+    keeps its statistics, and their coupled decay is then at most ``frozen_norm_decay``; from random weights it is at
+    most ``scratch_decay``. All others start at the whole rate where only the last layers train, most of which is new.
+    An optimizer that is not listed starts at the rate of its own constructor. Plain SGD's rate is that of momentum
+    divided by 1 - 0.9: so much further a velocity carries.
 
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
     penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
@@ -680,6 +682,7 @@ class OptimizerDefaults:
     clipped: tuple[str, ...] = ("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw")
     weight_decay: float = 2e-5
     frozen_norm_decay: float = 0.005
+    scratch_decay: float = 0.005
     weight_decays: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"), 0.05),

@@ -13,7 +13,7 @@ from tl_kit.api.closed_form import in_closed_form
 from tl_kit.api.estimate import Estimate, estimate
 from tl_kit.api.preparation import prepare
 from tl_kit.api.run import Run
-from tl_kit.api.settings import Settings, resolve
+from tl_kit.api.settings import Settings, least_steps, resolve
 from tl_kit.config import AugmentLevels, FinetuneConfig
 from tl_kit.freezing.facts import Facts
 from tl_kit.optimization.groups import layer_scales
@@ -113,15 +113,15 @@ def _rate(run: Run, settings: Settings) -> Choice:
 
 
 def _epochs(run: Run, settings: Settings) -> Choice:
-    steps, loop = _steps(run, settings), run.config.loop
+    steps, loop, least = _steps(run, settings), run.config.loop, least_steps(run)
     value = f"{settings.epochs} ({steps * settings.epochs} steps)"
     if run.config.epochs:
         return Choice("epochs", value, "as you said")
     if settings.epochs == loop.epochs:
-        return Choice("epochs", value, f"{loop.epochs}, which are {loop.least_steps} steps or more")
+        return Choice("epochs", value, f"{loop.epochs}, which are {least} steps or more")
     if settings.epochs == loop.most_epochs:
-        return Choice("epochs", value, f"at most {loop.most_epochs}: {loop.least_steps} steps would be more")
-    return Choice("epochs", value, f"{steps} steps an epoch: more than {loop.epochs}, for {loop.least_steps} steps")
+        return Choice("epochs", value, f"at most {loop.most_epochs}: {least} steps would be more")
+    return Choice("epochs", value, f"{steps} steps an epoch: more than {loop.epochs}, for {least} steps")
 
 
 def _augmentation(run: Run, facts: Facts, settings: Settings) -> Choice:

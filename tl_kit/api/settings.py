@@ -21,7 +21,7 @@ from tl_kit.optimization.optimizers import (
 )
 from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
 
-__all__ = ["Settings", "default_epochs", "resolve"]
+__all__ = ["Settings", "default_epochs", "least_steps", "resolve"]
 
 _SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 
@@ -101,7 +101,8 @@ def resolve(run: Run) -> Settings:
     name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
     images = len(run.manifest.split("train"))
     batch_size = min(config.batch_size or loop.batch_size, images)
-    epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop))
+    least = least_steps(run)
+    epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop, least=least))
     options, swa = config.optimizer_options, config.swa if config.regularization.swa else None
     schedule = config.schedule or ("cyclic" if config.snapshots else swa.schedule if swa else loop.schedule)
     settings = Settings(
@@ -176,10 +177,15 @@ def _schedule_options(config: FinetuneConfig, schedule: str) -> dict[str, object
     return options
 
 
-def default_epochs(images: int, batch_size: int, loop: LoopConfig) -> int:
-    """Epochs over so many images: ``loop.epochs``, more where these would be too few steps."""
+def least_steps(run: Run) -> int:
+    """Below so many steps a run has more epochs. Random weights have everything to learn."""
+    return run.config.loop.least_steps if run.weights.loaded else run.config.loop.scratch_steps
+
+
+def default_epochs(images: int, batch_size: int, loop: LoopConfig, *, least: int) -> int:
+    """Epochs over so many images: ``loop.epochs``, more where these would be fewer than ``least`` steps."""
     steps = math.ceil(images / batch_size)
-    return min(loop.most_epochs, max(loop.epochs, math.ceil(loop.least_steps / steps)))
+    return min(loop.most_epochs, max(loop.epochs, math.ceil(least / steps)))
 
 
 def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
@@ -203,10 +209,16 @@ def _batchnorm(run: Run) -> str:
 
 
 def _decay(run: Run, optimizer: str) -> float:
-    """Less of a coupled decay with frozen statistics: no norm then makes up for weights that shrink."""
+    """Less of a coupled decay with frozen statistics: no norm then makes up for weights that shrink.
+
+    Less of it from random weights too, at whose rate the usual one shrinks faster than the gradient can build.
+    """
     defaults, usual = OptimizerDefaults(), default_weight_decay(optimizer)
-    coupled = optimizer in defaults.clipped
-    return min(usual, defaults.frozen_norm_decay) if coupled and _batchnorm(run) == "frozen" else usual
+    if optimizer not in defaults.clipped:
+        return usual
+    if not run.weights.loaded and run.policy.name != "head":
+        return min(usual, defaults.scratch_decay)
+    return min(usual, defaults.frozen_norm_decay) if _batchnorm(run) == "frozen" else usual
 
 
 def _rate(run: Run, optimizer: str) -> float:
