@@ -215,10 +215,11 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
     several = len(passes) > 1
     if not several:
         passes[0].prepare()
-    for chunk, images in _chunks(reader, max(1, size // reader.views), pixel_bytes if several else 0):
+    per_batch = max(1, size // reader.views)
+    for chunk, images in _chunks(reader, per_batch, pixel_bytes if several else 0):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
-            if len(chunk) > 1:  # another pass's blocks have other sizes; on a single batch, it would not pay
+            if several and len(reader) > per_batch:  # another pass's blocks have other sizes; for few images, let it be
                 trim_memory()  # first: weights that come to lie amid free blocks would keep them apart
             if several:
                 each.prepare()

@@ -233,6 +233,25 @@ def test_without_memory_for_pixels_each_batch_has_its_turns(
     assert log.loads == 4, "small members stay"
 
 
+def test_the_heap_is_given_back_before_every_turn_of_several_batches(
+    unlike: list[Path], files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before those of a last single batch: what is kept for one network has holes that the next cannot use."""
+    order: list[str] = []
+    prepare = MemberPass.prepare
+    monkeypatch.setattr(tl_kit.inference, "trim_memory", lambda: order.append("trim"))
+    monkeypatch.setattr(MemberPass, "prepare", lambda each: (order.append("prepare"), prepare(each))[1])
+    stack_of(together(unlike), files[:EIGHT])
+    assert "trim" not in order, "a single batch: it would take longer than it is worth"
+    order.clear()
+    by_batch = replace(together(unlike), memory=MembersConfig(pixel_bytes=0))
+    stack_of(by_batch, files[: EIGHT + 1])
+    assert order == ["trim", "prepare"] * 4 * 2, "four passes, on eight images and on one"
+    order.clear()
+    stack_of(together(unlike[:1]), files)
+    assert "trim" not in order, "one network has no other after it"
+
+
 def test_images_that_cannot_be_decoded_are_named_once_in_turns(
     unlike: list[Path], files: list[Path], tmp_path: Path
 ) -> None:
