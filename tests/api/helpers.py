@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ def quick(data: Path, out: Path, *, reporter: Reporter = SILENT, **options: Any)
 def weights(folder: Path | str) -> dict[str, Tensor]:
     """Those of a checkpoint."""
     return load_file(Path(folder) / WEIGHTS)
+
+
+def settings_of(folder: Path | str) -> dict[str, Any]:
+    """Those that a run resolved, as its checkpoint has them."""
+    found: dict[str, Any] = json.loads((Path(folder) / "tlkit.json").read_text())["settings"]
+    return found
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.api.helpers import quick, write_images
+from tests.api.helpers import quick, settings_of, write_images
 from tl_kit.config import LoopConfig, OptimizerDefaults
 
 PRETRAINED_POLICIES = ["last:1", "last:2", "full", "lp-ft", "lp-ft:2", "gradual"]
@@ -30,11 +29,6 @@ def pretrained(data: Path) -> Path:
 def statistics(folder: Path) -> dict[str, torch.Tensor]:
     tensors = load_file(folder / "model.safetensors")
     return {name: tensor for name, tensor in tensors.items() if "running_" in name}
-
-
-def settings(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / "tlkit.json").read_text())["settings"]
-    return found
 
 
 @pytest.mark.parametrize("policy", ["full", "lp-ft", "gradual"])
@@ -59,7 +53,7 @@ def test_statistics_move_where_the_run_says_so(data: Path, pretrained: Path, tmp
 
 
 def test_random_weights_have_no_statistics_to_keep(pretrained: Path) -> None:
-    assert settings(pretrained)["batchnorm"] == "train"
+    assert settings_of(pretrained)["batchnorm"] == "train"
     assert all(tensor.abs().sum() > 0 for tensor in statistics(pretrained).values())
 
 
@@ -78,7 +72,7 @@ def test_no_default_joins_frozen_statistics_with_a_decay_that_shrinks_the_output
         epochs=1,
         loop=LoopConfig(),
     )
-    found = settings(tmp_path / "run")
+    found = settings_of(tmp_path / "run")
     if found.get("batchnorm") != "frozen":
         return
     lr, decay = found["lr"], found["weight_decay"]
@@ -95,7 +89,7 @@ def test_the_rate_and_the_decay_follow_the_statistics(data: Path, pretrained: Pa
         ("train", defaults.clipped_scale, defaults.weight_decays["momentum"]),
     ):
         quick(data, tmp_path / mode, weights=str(pretrained), batchnorm=mode, epochs=1)
-        found = settings(tmp_path / mode)
+        found = settings_of(tmp_path / mode)
         assert found["batchnorm"] == mode
         assert found["lr"] == pytest.approx(defaults.learning_rates["momentum"] * scale)
         assert found["weight_decay"] == decay

@@ -174,21 +174,20 @@ class Log:
     """Who is in memory, step by step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.present: list[MemberPass] = []  # kept, not their id(): a later object may get a dead one's
+        self.present: set[MemberPass] = set()  # themselves, not their id(): a later object may get a dead one's
         self.most = self.loads = 0
         prepare, release = MemberPass.prepare, MemberPass.release
 
         def prepared(each: MemberPass) -> None:
             prepare(each)
-            if not any(each is other for other in self.present):
-                self.loads += 1
-                self.present.append(each)
+            self.loads += each not in self.present
+            self.present.add(each)
             self.most = max(self.most, len(self.present))
 
         def released(each: MemberPass) -> None:
             release(each)
             if not each.stays:
-                self.present = [other for other in self.present if other is not each]
+                self.present.discard(each)
 
         monkeypatch.setattr(MemberPass, "prepare", prepared)
         monkeypatch.setattr(MemberPass, "release", released)
@@ -213,7 +212,7 @@ def test_large_members_take_turns_and_images_are_decoded_once(
         log.loads = 0
         decoded.clear()
         assert_equal(stack_of(predictor, files), expected)
-        assert (log.most, log.loads, log.present) == (1, 4, [])
+        assert (log.most, log.loads, log.present) == (1, 4, set())
         assert set(decoded) == set(files)
         assert len(decoded) <= 2 * len(files), "once for each size that the decoder may draft to"
 

