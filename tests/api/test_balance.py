@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.api.helpers import MODEL, Listener, quick, same, weights, write_images
+from tests.api.helpers import MODEL, Listener, quick, same, settings_of, weights, write_images
 from tl_kit import BalanceConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.api.balance import Balance, choose_balance
 from tl_kit.api.sources import PlainSource, ReusedSource
@@ -43,11 +43,6 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_images(root / "train", (name,), images=images, seed=0)
         write_images(root / "val", (name,), images=max(2, images // 2), seed=1)
     return root
-
-
-def settings(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "tlkit.json").read_text())["settings"]
-    return found
 
 
 def messages(data: Path, out: Path, **options: Any) -> list[str]:
@@ -105,7 +100,7 @@ def test_even_classes_make_loss_and_none_the_same_bit_for_bit(even: Path, tmp_pa
         quick(even, tmp_path / balance, balance=balance, **options)
     assert same(weights(tmp_path / "none"), weights(tmp_path / "loss"))
     assert same(weights(tmp_path / "none"), weights(tmp_path / "auto"))
-    assert settings(tmp_path / "auto")["balance"] == "none"
+    assert settings_of(tmp_path / "auto")["balance"] == "none"
 
 
 @pytest.mark.parametrize("policy", ["head", "last:2", "full", "lp-ft"])
@@ -119,8 +114,8 @@ def test_uneven_classes_get_the_loss_by_themselves_and_it_is_in_the_settings(
     fitted = any("C = " in text and "where every class counts the same" in text for text in said)
     assert selected == (policy != "head")
     assert fitted == (policy in ("head", "lp-ft"))
-    assert settings(tmp_path / "auto")["balance"] == "loss"
-    assert settings(tmp_path / "auto")["select"] == ("nll" if policy == "head" else "balanced_accuracy")
+    assert settings_of(tmp_path / "auto")["balance"] == "loss"
+    assert settings_of(tmp_path / "auto")["select"] == ("nll" if policy == "head" else "balanced_accuracy")
     messages(uneven, tmp_path / "loss", policy=policy, balance="loss", **epochs)
     messages(uneven, tmp_path / "none", policy=policy, balance="none", **epochs)
     assert same(weights(tmp_path / "auto"), weights(tmp_path / "loss"))
@@ -131,7 +126,7 @@ def test_a_head_under_the_sampler_is_the_weighted_one_and_says_so(uneven: Path, 
     for balance in ("loss", "sampler"):
         said = messages(uneven, tmp_path / balance, policy="head", balance=balance)
         assert any(text.startswith("balance sampler: the head") for text in said) == (balance == "sampler")
-        assert settings(tmp_path / balance)["balance"] == "loss"
+        assert settings_of(tmp_path / balance)["balance"] == "loss"
     assert same(weights(tmp_path / "loss"), weights(tmp_path / "sampler"))
 
 
@@ -176,7 +171,7 @@ def _first_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, f
             kept.append(logits.detach())
             return objective(logits, targets)
 
-        value = original(_replaced(task, spying), accelerator, inputs, labels, step=step)  # type: ignore[arg-type]
+        value = original(_replaced(task, spying), accelerator, inputs, labels, step=step)
         seen.append((kept[0], labels, value))
         return value
 
@@ -260,7 +255,7 @@ def test_processes_share_the_samplers_batches(processes: int) -> None:
     labels = np.repeat([0, 1, 2], [12, 3, 2])
     for batch in balanced_batches(labels, 6, seed=0, epoch=0):
         shares = [
-            share_of(batch, SimpleNamespace(process_index=number, num_processes=processes))  # type: ignore[arg-type]
+            share_of(batch, SimpleNamespace(process_index=number, num_processes=processes))
             for number in range(processes)
         ]
         assert sorted(np.concatenate(shares)) == sorted(batch)
@@ -290,7 +285,7 @@ def test_the_epoch_kept_is_the_best_by_the_figure_selected(uneven: Path, tmp_pat
     assert json.loads((out / "tlkit.json").read_text())["best_epoch"] == expected["epoch"]
     assert run.val is not None
     assert run.val[figure] == extreme
-    assert settings(out)["select"] == figure
+    assert settings_of(out)["select"] == figure
 
 
 def test_a_head_in_closed_form_has_no_epoch_to_select(uneven: Path, tmp_path: Path) -> None:
