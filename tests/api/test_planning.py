@@ -195,3 +195,10 @@ def test_from_random_weights_the_plan_says_for_how_many_steps(data: Path, pretra
     found = plan(config_for(data, pretrained, tmp_path / "cache", weights="none", loop=loop))
     (chosen,) = (choice for choice in found.choices if choice.name == "epochs")
     assert chosen.reason.endswith(("for 9 steps", "are 9 steps or more"))
+
+
+def test_a_head_by_gradient_has_epochs_of_its_own(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    found = plan(config_for(data, pretrained, tmp_path / "cache", policy="head", lr=0.001))
+    (chosen,) = (choice for choice in found.choices if choice.name == "epochs")
+    assert chosen.value.startswith(f"{LOOP.head_epochs} (")
+    assert chosen.reason == f"{LOOP.head_epochs} where the head alone trains"

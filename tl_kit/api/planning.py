@@ -117,6 +117,8 @@ def _epochs(run: Run, settings: Settings) -> Choice:
     value = f"{settings.epochs} ({steps * settings.epochs} steps)"
     if run.config.epochs:
         return Choice("epochs", value, "as you said")
+    if run.policy.name == "head":
+        return Choice("epochs", value, f"{loop.head_epochs} where the head alone trains")
     if settings.epochs == loop.epochs:
         return Choice("epochs", value, f"{loop.epochs}, which are {least} steps or more")
     if settings.epochs == loop.most_epochs:
