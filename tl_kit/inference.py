@@ -216,10 +216,12 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
     if not several:
         passes[0].prepare()
     per_batch = max(1, size // reader.views)
+    # On a CPU another pass's blocks have other sizes. For a few images it would take longer than it is worth.
+    compact = several and len(reader) > per_batch and not passes[0].runtime.on_gpu
     for chunk, images in _chunks(reader, per_batch, pixel_bytes if several else 0):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
-            if several and len(reader) > per_batch:  # another pass's blocks have other sizes; for few images, let it be
+            if compact:
                 trim_memory()  # first: weights that come to lie amid free blocks would keep them apart
             if several:
                 each.prepare()
