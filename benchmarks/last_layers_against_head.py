@@ -43,7 +43,7 @@ def main() -> None:
                 accuracy, nll, total = run.test["accuracy"], run.test["nll"], run.seconds["total"]
                 print(f"{policy} seed {seed}: test {accuracy:.4f}, nll {nll:.3f}, {total:.1f} s")
     for policy, rows in table.items():
-        found = [float(row["test"]["accuracy"]) for row in rows]  # type: ignore[index]
+        found = [float(row["test"]["accuracy"]) for row in rows]
         print(f"{policy}: mean {statistics.mean(found):.4f}, from {min(found):.4f} to {max(found):.4f}")
     if arguments.json:
         content = {"machine": describe(), "model": arguments.model, "runs": table}

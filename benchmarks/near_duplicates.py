@@ -52,7 +52,7 @@ def _copies(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     kept = [file for file, grey in zip(files, found, strict=True) if grey is not None]
     originals = np.stack([grey for grey in found if grey is not None])
-    copies = np.stack([_grey(_altered(file, options)) for file in kept])  # type: ignore[arg-type]
+    copies = np.stack([_grey(_altered(file, options)) for file in kept])
     pairs = near_pairs(np.concatenate([originals, copies]))
     n = len(originals)
     across = (pairs.first < n) & (pairs.second >= n)

@@ -29,7 +29,7 @@ def test_it_shows_the_accuracies_and_the_disagreement(members: int, test: bool) 
     left, right, _ = receipt_figure(receipt).axes
     shown = [line.get_xdata()[0] for line in left.lines if line.get_marker() == "o"]
     together = [*receipt["members"], receipt["ensemble"]]
-    assert shown == pytest.approx([100 * scores[split]["accuracy"] for scores in together])  # type: ignore[literal-required,index]
+    assert shown == pytest.approx([100 * scores[split]["accuracy"] for scores in together])
     shares = receipt["disagreement"][split]
     assert shares is not None
     assert right.images[0].get_array().tolist() == [[pytest.approx(100 * share) for share in row] for row in shares]

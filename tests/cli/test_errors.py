@@ -103,7 +103,7 @@ def test_every_error_is_one_line(
 def start(*arguments: object, **streams: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", RUN, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

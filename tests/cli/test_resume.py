@@ -100,7 +100,7 @@ def slow_tidying() -> None:
             time.sleep(120)
         return score(self, split)
 
-    PlainSource.logits = slow  # type: ignore[method-assign]
+    PlainSource.logits = slow
 
 
 @forks

@@ -70,7 +70,7 @@ def test_scales_fall_from_the_head_to_the_stem(model: nn.Module) -> None:
 
 def test_a_model_without_a_matcher_is_grouped_as_timm_does() -> None:
     model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(20)))
-    model.pretrained_cfg = {"classifier": "19"}  # type: ignore[assignment]
+    model.pretrained_cfg = {"classifier": "19"}
     names = [name for name, _ in model.named_parameters()]
     ours = param_groups(model, weight_decay=0.05, layer_decay=0.5, trainable=names, lr=0.3)
     theirs = timm.optim.param_groups_layer_decay(model, weight_decay=0.05, layer_decay=0.5)

@@ -81,7 +81,7 @@ def test_memory_for_so_many_images(images: int, data: Path, tmp_path: Path) -> N
             out = tmp_path / f"{number}-{limit}"
             cache = CacheConfig(directory=tmp_path / f"cache-{number}-{limit}")
             with memory_for(limit):
-                tl_kit.finetune(replace(CONFIG, data=data, out=out, cache=cache, **options))  # type: ignore[arg-type]
+                tl_kit.finetune(replace(CONFIG, data=data, out=out, cache=cache, **options))
             found.append(safetensors.torch.load_file(out / "model.safetensors"))
         if not all(torch.allclose(found[1][name], tensor, rtol=0, atol=1e-5) for name, tensor in found[0].items()):
             lost.append((options, images))

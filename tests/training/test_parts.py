@@ -135,7 +135,7 @@ def test_batchnorm_is_never_left_with_a_single_image() -> None:
         fit(task_of(model), Accelerator(cpu=True))
     model = nn.Sequential(Small(3, error=gpu), nn.BatchNorm1d(2)).train()
     fit(task_of(model), Accelerator(cpu=True))
-    assert min(model[0].seen) > 1  # type: ignore[arg-type]
+    assert min(model[0].seen) > 1
 
 
 def test_other_errors_pass_through() -> None:

@@ -20,7 +20,7 @@ STEPS = 7
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3))
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return model.to(memory_format=torch.channels_last)
 
 
 def new_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
@@ -59,7 +59,7 @@ def test_an_optimizer_goes_on(name: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
     train(name, stopped, optimizer, range(3))
     parts = {"model": TensorState(stopped, stopped.state_dict()), "optimizer": OptimizerState(optimizer)}
-    parts |= {"random": RandomState(torch.device("cpu"))}  # type: ignore[dict-item]
+    parts |= {"random": RandomState(torch.device("cpu"))}
     write_state(tmp_path, "a", {key: part.state() for key, part in parts.items()})
     at_three = tensors(stopped)
     torch.rand(3)

@@ -118,7 +118,7 @@ def test_the_last_two_are_kept_and_the_newest_is_taken(tmp_path: Path) -> None:
     assert not folder
     for number in range(5):
         folder.save({"number": number, "weight": torch.full((3,), float(number))})
-        assert folder.load()[0]["number"] == number  # type: ignore[index]
+        assert folder.load()[0]["number"] == number
     names = sorted(path.name for path in (tmp_path / "state").iterdir())
     assert names == [f"state-00000{n}.{kind}" for n in (4, 5) for kind in ("json", "safetensors")]
     folder.remove()
@@ -145,7 +145,7 @@ def test_every_byte_that_is_damaged_and_every_torn_file_is_found(tmp_path: Path)
                 assert torch.equal(found["weight"], torch.full((3,), 2.0))
         file.write_bytes(whole)
     (tmp_path / "state" / "state-000002.json").unlink()
-    assert folder.load()[0]["number"] == 1  # type: ignore[index]
+    assert folder.load()[0]["number"] == 1
     (tmp_path / "state" / "state-000001.safetensors").unlink()
     with pytest.raises(CheckpointError, match="so is every state before it"):
         folder.load()

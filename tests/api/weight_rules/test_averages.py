@@ -54,7 +54,7 @@ def test_a_soup_that_breaks_is_not_returned(data: Path, runs: dict[str, Path], t
     """Of three classifiers two take each class for another one: any average is less sure than the third."""
     head = runs["head"]
     wrong = [
-        changed(head, tmp_path / f"wrong-{by}", lambda n, t, by=by: t.roll(by, 0) if n.startswith("fc.") else t)  # type: ignore[misc]
+        changed(head, tmp_path / f"wrong-{by}", lambda n, t, by=by: t.roll(by, 0) if n.startswith("fc.") else t)
         for by in (1, 2)
     ]
     for rule in ("soup", "greedy-soup"):

@@ -28,7 +28,7 @@ def features_of(folder: Path, images: Tensor) -> Tensor:
     """The inputs of the classifier, in float64."""
     model = load_checkpoint(folder).model.double()
     with torch.inference_mode():
-        return model.forward_head(model.forward_features(images.double()), pre_logits=True)  # type: ignore[operator]
+        return model.forward_head(model.forward_features(images.double()), pre_logits=True)
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -43,7 +43,7 @@ def test_concat_equals_one_head_on_the_features_side_by_side(
     logits = []
     for member, made in zip(members, sorted((tmp_path / "e" / "members").iterdir()), strict=True):
         images, paths = images_of(data, member, "test")
-        head = load_checkpoint(made).model.get_classifier().double()  # type: ignore[operator]
+        head = load_checkpoint(made).model.get_classifier().double()
         with torch.inference_mode():
             logits.append(head(features_of(member, images)).numpy())
         kept, new = weights(member), weights(made)

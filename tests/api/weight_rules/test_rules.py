@@ -74,7 +74,7 @@ def test_the_order_of_members_changes_nothing(runs: dict[str, Path], tmp_path: P
     found = [combine(list(order), tmp_path / name, rule) for name, order in (("x", members), ("y", members[::-1]))]
     first, second = (result.receipt["ensemble"] for result in found)
     for split in ("val", "test"):
-        assert first[split] == pytest.approx(second[split], abs=1e-6)  # type: ignore[literal-required]
+        assert first[split] == pytest.approx(second[split], abs=1e-6)
     if rule != "concat":
         pairs = zip(weights(only_member(found[0])).values(), weights(only_member(found[1])).values(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
