@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import children
 
 ROOT = Path(__file__).parent.parent
 BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
@@ -145,7 +146,7 @@ def test_the_console_does_print() -> None:
 @pytest.mark.parametrize("statement", ["import tl_kit", "import tl_kit.cli", "from tl_kit import FinetuneConfig"])
 def test_starts_without_the_heavy_libraries(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint(sorted({{'torch', 'timm', 'sklearn', 'numpy', 'PIL'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = children.run([sys.executable, "-c", code], cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
@@ -155,5 +156,5 @@ def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
         "import sys\nfrom tl_kit.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = children.run([sys.executable, "-c", code], cwd=ROOT)
     assert done.returncode == 0, done.stderr

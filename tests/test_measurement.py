@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import timm
 import torch
 
+from tests import children
 from tl_kit import measurement
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
@@ -103,7 +103,8 @@ def test_the_peak_is_the_process_own_and_not_what_its_parent_held() -> None:
     held[::4096] = b"x" * len(held[::4096])
     code = "from tl_kit.measurement import peak_memory; before = peak_memory(); held = b'x' * 300_000_000; "
     code += "del held; print(before, peak_memory())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = children.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
     before, after = map(int, done.stdout.split())
     assert before < 700e6 < len(held)
     assert 250e6 < after - before < 350e6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
+from tests import children
 from tl_kit import metrics
 
 no_deadline = settings(deadline=None)  # timings on a shared machine say nothing here
@@ -343,4 +343,4 @@ class TestValidation:
 def test_importing_metrics_does_not_import_scikit_learn():
     code = "import sys, tl_kit.metrics; sys.exit('sklearn' in sys.modules)"
     root = Path(metrics.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+    assert children.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import zipfile
 from email.parser import Parser
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import children
 from tl_kit._version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -30,9 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         (source / name).mkdir()
         (source / name / "__init__.py").write_text("")
     out = tmp_path_factory.mktemp("wheel")
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(out)], cwd=source, capture_output=True, text=True, check=False
-    )
+    done = children.run([sys.executable, "-c", BUILD, out], cwd=source)
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.iterdir()
     return zipfile.ZipFile(built)

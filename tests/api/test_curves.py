@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import children
 from tests.api.helpers import quick, write_images
 from tl_kit.api.curves import OKABE_ITO, curve_data, curves_figure, draw_curves
 from tl_kit.errors import CheckpointError
@@ -154,5 +154,5 @@ def test_matplotlib_is_imported_when_something_is_drawn_and_pyplot_never(tmp_pat
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    done = children.run([sys.executable, "-c", code], cwd=root)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests import children
 from tests.api.helpers import quick, write_images
 
 SCRIPT = """
@@ -39,9 +39,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(free_port()), "run.py", str(data), str(tmp_path / "two")]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = children.run(command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
     assert scores[0] == scores[1], "all processes report what the first one saved"

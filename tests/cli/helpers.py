@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests import children
 from tl_kit.cli import main
 
 MODEL = "test_resnet.r160_in1k"
@@ -31,6 +33,11 @@ class Outcome:
         found = json.loads(self.out)
         assert isinstance(found, dict)
         return found
+
+
+def start(*arguments: object, **streams: int) -> subprocess.Popen[str]:
+    """``tlkit`` in a process of its own."""
+    return children.start("from tl_kit.cli import main; main()", *arguments, **streams)
 
 
 def tlkit(*arguments: object) -> Outcome:

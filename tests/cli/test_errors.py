@@ -6,19 +6,14 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.api.helpers import write_images
 from tests.cli.conftest import Story
-from tests.cli.helpers import MODEL, Outcome, tlkit
+from tests.cli.helpers import MODEL, Outcome, start, tlkit
 from tl_kit.errors import TlKitError
-
-ROOT = Path(__file__).parents[2]
-RUN = "from tl_kit.cli import main; main()"
 
 
 def last_line(outcome: Outcome) -> str:
@@ -100,19 +95,15 @@ def test_every_error_is_one_line(
     assert shown.err.endswith(line + "\n")
 
 
-def start(*arguments: object, **streams: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", RUN, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_the_best_checkpoint_and_says_where(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images", images=40)
-    options = ("--weights", "none", "--img-size", 64, "--policy", "full", "--epochs", 100_000, "--schedule", "constant")
+    options = ("--weights", "none", "--img-size", 64, "--policy", "full", "--epochs", 100_000, "--compile", "off")
     out = tmp_path / "run"
     # The rate is so small that validation never gets worse for long, and the run cannot end before the signal.
-    process = start("finetune", MODEL, "--data", data, *options, "--lr", 1e-7, "--out", out, "--json")
+    process = start(
+        "finetune", MODEL, "--data", data, *options, "--lr", 1e-7, "--schedule", "constant", "--out", out, "--json"
+    )
     assert process.stderr is not None
     assert process.stdout is not None
     for line in process.stderr:

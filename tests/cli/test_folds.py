@@ -14,8 +14,7 @@ import pytest
 
 from tests.api.helpers import write_images
 from tests.cli.conftest import CLASSES
-from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
-from tests.cli.test_errors import start
+from tests.cli.helpers import MODEL, TINY, Outcome, start, tlkit
 from tl_kit.training.checkpoint import is_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_cache")

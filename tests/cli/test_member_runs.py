@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
-from tests.cli.test_errors import start
+from tests.cli.helpers import MODEL, TINY, Outcome, start, tlkit
 from tl_kit.training.checkpoint import is_checkpoint
 
 SHORT = (*TINY, "--policy", "full", "--epochs", 2, "--batch-size", 8)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,10 @@ def command(data: Path, *more: object) -> tuple[object, ...]:
     return ("finetune", "test_resnet", "--data", data, *OPTIONS, "--save-every", 0.01, *more)
 
 
-def endless(data: Path, out: Path, log: Path, *more: object) -> Command:
+def endless(data: Path, out: Path, log: Path, *more: object, limits: Callable[[], None] | None = None) -> Command:
     """A run that does not end by itself in the time of a test, and improves for long: its rate is small."""
-    options = ("--epochs", 10_000, "--lr", 1e-6, "--schedule", "constant", "--out", out)
-    return Command(command(data, *options, *more), log)
+    options = ("--epochs", 10_000, "--lr", 1e-6, "--schedule", "constant", "--compile", "off", "--out", out)
+    return Command(command(data, *options, *more), log, limits=limits)
 
 
 def left_over(folder: Path) -> list[str]:
@@ -105,11 +106,7 @@ def slow_tidying() -> None:
 
 @forks
 def test_ctrl_c_twice_ends_at_once_with_all_files_whole(data: Path, tmp_path: Path) -> None:
-    process = Command(
-        command(data, "--epochs", 10_000, "--lr", 1e-6, "--schedule", "constant", "--out", tmp_path / "run"),
-        tmp_path / "log",
-        limits=slow_tidying,
-    )
+    process = endless(data, tmp_path / "run", tmp_path / "log", limits=slow_tidying)
     assert process.wait_for("\nepoch 2 "), process.text()
     process.send(signal.SIGINT)
     assert process.wait_for("tidying"), process.text()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import children
+
 __all__ = ["FileLimit", "small_disk"]
 
 
@@ -20,13 +22,13 @@ def small_disk(folder: Path, *, kilobytes: int) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     try:
-        subprocess.run(command, check=True, capture_output=True)
+        children.run(command, seconds=30).check_returncode()
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no small file system may be mounted here")
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        children.run(["umount", "--lazy", folder], seconds=30).check_returncode()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""``tlkit`` in processes of its own that can be killed: forked from one that has imported what they need."""
+"""``tlkit`` in processes of its own that can be killed: forked from one that has imported what they need.
+
+They end with the test that started them (:mod:`tests.children`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+
+from tests import children
 
 __all__ = ["NO_FORKS", "Command"]
 
@@ -27,8 +32,12 @@ class Command:
 
     def __init__(self, arguments: Sequence[object], log: Path, *, limits: Callable[[], None] | None = None) -> None:
         self.log = log
-        self._process = _context().Process(target=_run, args=([str(a) for a in arguments], str(log), limits))
+        self._process = _context().Process(
+            target=_run, args=([str(a) for a in arguments], str(log), limits, os.getpid())
+        )
         self._process.start()
+        assert self._process.pid is not None
+        children.register(self._process.pid, self.kill)
 
     def wait(self, seconds: float = 300) -> int:
         """Its exit code; negative for the signal that killed it. Fails where it takes longer."""
@@ -64,10 +73,11 @@ class Command:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
 
-def _run(arguments: list[str], log: str, limits: Callable[[], None] | None) -> None:
+def _run(arguments: list[str], log: str, limits: Callable[[], None] | None, parent: int) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    children.prepare(parent)
     if limits is not None:
         limits()
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - for as long as it runs

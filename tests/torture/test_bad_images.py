@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import children
 from tests.api.helpers import quick, write_images
 from tests.data.bad_images import KINDS, plant, reason_of
 from tests.data.decoding import reason
@@ -108,7 +109,7 @@ def test_mutations(kind: str, fault: str) -> None:
     for first in range(0, MUTATIONS, CHUNK):
         command = [sys.executable, "-m", "tests.data.fuzzing", kind, str(first), str(first + CHUNK)]
         try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+            done = children.run(command, cwd=ROOT, seconds=SECONDS)
         except subprocess.TimeoutExpired:
             lost += [f"{kind} {first}: took more than {SECONDS} s"] * CHUNK
             continue

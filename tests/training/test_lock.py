@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import children
 from tl_kit.errors import CheckpointError
 from tl_kit.training.lock import LOCK, FolderLock
 
 HOLD = "import sys, pathlib; from tl_kit.training.lock import FolderLock; lock = FolderLock(pathlib.Path(sys.argv[1]))"
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
@@ -28,14 +28,13 @@ def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     code = f"{HOLD}; print('held', flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        with pytest.raises(CheckpointError, match="another process"):
-            FolderLock(tmp_path)
-        process.kill()
-        process.wait()
+    process = children.start(code, tmp_path, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(CheckpointError, match="another process"):
+        FolderLock(tmp_path)
+    process.kill()
+    process.wait()
     assert (tmp_path / LOCK).exists()
     FolderLock(tmp_path).release()
 
