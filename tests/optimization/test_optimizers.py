@@ -179,6 +179,19 @@ def test_groups_that_are_added_later_are_as_those_from_the_start(name: str) -> N
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_adagrad_has_its_sums_before_the_first_step(forgotten: bool) -> None:
+    """Up to 2.11 torch makes them in the constructor alone; the step of a group without them ended in a KeyError."""
+    weights = [torch.ones(3, requires_grad=True) for _ in range(2)]
+    optimizer = create_optimizer("adagrad", weights[:1], lr=0.1, options={"initial_accumulator_value": 0.5})
+    add_groups(optimizer, [{"params": weights[1:], "lr": 0.01}])
+    if forgotten:
+        forget(optimizer)
+    for weight in weights:
+        state = optimizer.state[weight]
+        assert (state["step"].item(), state["sum"].tolist()) == (0.0, [0.5] * 3)
+
+
 @pytest.mark.parametrize("name", ["momentum", "adamw", "adagrad", "adahessian"])
 def test_an_optimizer_that_forgets_takes_its_first_steps_again(name: str) -> None:
     model, optimizer = _two_groups(name, later=True)

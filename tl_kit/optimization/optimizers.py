@@ -104,6 +104,7 @@ def add_groups(optimizer: torch.optim.Optimizer, groups: Iterable[Mapping[str, A
         inner.add_param_group(dict(group))
         _note_rate(inner.param_groups[-1])
         _begin_hessian(inner, inner.param_groups[-1])
+        _begin_sums(inner, inner.param_groups[-1])
 
 
 def forget(optimizer: torch.optim.Optimizer) -> None:
@@ -111,6 +112,7 @@ def forget(optimizer: torch.optim.Optimizer) -> None:
     optimizer.state.clear()
     for group in optimizer.param_groups:
         _begin_hessian(optimizer, group)
+        _begin_sums(optimizer, group)
 
 
 def _note_rate(group: dict[str, Any]) -> None:
@@ -126,6 +128,13 @@ def _begin_hessian(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -
         for parameter in group["params"]:
             parameter.hess = 0.0
             optimizer.state[parameter]["hessian step"] = 0
+
+
+def _begin_sums(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> None:
+    """Up to 2.11 torch's Adagrad begins its sums in the constructor alone, and its step looks for them in all groups."""
+    if isinstance(optimizer, torch.optim.Adagrad) and group["params"]:
+        begun = {key: group[key] for key in ("initial_accumulator_value", "fused")}
+        optimizer.state.update(torch.optim.Adagrad(group["params"], **begun).state)
 
 
 def _usable(name: str) -> OptimizerSpec:
