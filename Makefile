@@ -5,20 +5,32 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint torture bench clean
+# A worker for each core, with one thread of torch; a file's tests stay together, and share what it prepares.
+SHARED := -n auto --dist loadfile
+# What most changes break first: every part by itself, one short run from images to checkpoint, and the house rules.
+QUICK := tests/data tests/ensembling tests/freezing tests/optimization tests/training/test_files.py \
+	tests/training/test_loop.py tests/training/test_parts.py tests/api/test_finetuning.py tests/test_children.py \
+	tests/test_dependencies.py tests/test_imports.py
+
+.PHONY: help demo quick test test-lowest lint torture bench clean
 
 help:
-	@echo "make demo    fine-tune three small models on handwritten digits and combine them (no network after the install)"
-	@echo "make test    lint, types, tests"
-	@echo "make torture kills runs, fills disks, feeds broken and hostile files, and prints what survived (20 minutes at most)"
-	@echo "make bench   timings against peers, side by side: make bench DATA=folder with train/, val/ and test/ (half an hour)"
-	@echo "make clean   remove $(VENV), caches and what the demo wrote"
+	@echo "make demo        fine-tune three small models on handwritten digits and combine them (no network after the install)"
+	@echo "make quick       lint, types, and a choice of the tests (a minute and a half on two cores)"
+	@echo "make test        lint, types, tests"
+	@echo "make test-lowest the tests on the lowest versions that pyproject.toml allows, with python3.10"
+	@echo "make torture     kills runs, fills disks, feeds broken and hostile files, and prints what survived (20 minutes at most)"
+	@echo "make bench       timings against peers, side by side: make bench DATA=folder with train/, val/ and test/ (half an hour)"
+	@echo "make clean       remove virtual environments, caches and what the demo wrote"
 
 demo: $(STAMP)
 	$(BIN)/tlkit demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
+
+quick: lint
+	$(BIN)/python -m pytest $(SHARED) $(QUICK)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -33,6 +45,17 @@ $(STAMP): pyproject.toml
 	@echo "installing into $(VENV) (once; torch is large)"
 	$(PIP) install --editable '.[dev,starter]'
 	@touch $(STAMP)
+
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= python3.10
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(SHARED)
+
+$(LOWEST)/.installed: pyproject.toml tests/lowest.txt
+	test -x $(LOWEST)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install -c tests/lowest.txt --editable '.[dev,starter]'
+	@touch $@
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m torture tests/torture
@@ -53,5 +76,5 @@ $(PEERS)/.installed:
 	@touch $(PEERS)/.installed
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) $(LOWEST) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
 	find tl_kit recipes tests -name __pycache__ -type d -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""For all tests: no network, and a cache of their own."""
+"""For all tests: no network, a cache of their own, and no process left behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import children
@@ -18,6 +19,18 @@ _CACHE = Path(tempfile.mkdtemp(prefix="tlkit-tests-"))
 os.environ["XDG_CACHE_HOME"] = str(_CACHE)
 # A process that is killed while it compiles leaves a part of a file, on which all later ones would fail.
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_CACHE / "torchinductor")
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, and for the processes that tests start
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+_MEMORY = 3 * 2**30
+"""Bytes that one process of tests may take, with the processes that its tests start."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For ``-n auto``: one a core that this process may use, as far as memory goes; more than eight gain little."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // _MEMORY, 8))
 
 
 def pytest_unconfigure() -> None:
