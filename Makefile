@@ -19,7 +19,7 @@ help:
 	@echo "make quick       lint, types, and a choice of the tests (a minute and a half on two cores)"
 	@echo "make test        lint, types, tests"
 	@echo "make test-lowest the tests on the lowest versions that pyproject.toml allows, with python3.10"
-	@echo "make torture     kills runs, fills disks, feeds broken and hostile files, and prints what survived (20 minutes at most)"
+	@echo "make torture     kills runs, fills disks, feeds broken and hostile files, and prints what survived (20 minutes)"
 	@echo "make bench       timings against peers, side by side: make bench DATA=folder with train/, val/ and test/ (half an hour)"
 	@echo "make clean       remove virtual environments, caches and what the demo wrote"
 

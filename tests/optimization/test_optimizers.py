@@ -181,7 +181,7 @@ def test_groups_that_are_added_later_are_as_those_from_the_start(name: str) -> N
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_adagrad_has_its_sums_before_the_first_step(forgotten: bool) -> None:
-    """Up to 2.11 torch makes them in the constructor alone; the step of a group without them ended in a KeyError."""
+    """Older torch (2.11) makes them in the constructor alone; the step of a group without them ended in a KeyError."""
     weights = [torch.ones(3, requires_grad=True) for _ in range(2)]
     optimizer = create_optimizer("adagrad", weights[:1], lr=0.1, options={"initial_accumulator_value": 0.5})
     add_groups(optimizer, [{"params": weights[1:], "lr": 0.01}])

@@ -131,7 +131,7 @@ def _begin_hessian(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -
 
 
 def _begin_sums(optimizer: torch.optim.Optimizer, group: Mapping[str, Any]) -> None:
-    """Up to 2.11 torch's Adagrad begins its sums in the constructor alone, and its step looks for them in all groups."""
+    """Adagrad of older torch (2.11) begins its sums in the constructor alone, and its step asks all groups for them."""
     if isinstance(optimizer, torch.optim.Adagrad) and group["params"]:
         begun = {key: group[key] for key in ("initial_accumulator_value", "fused")}
         optimizer.state.update(torch.optim.Adagrad(group["params"], **begun).state)
