@@ -38,6 +38,7 @@ __all__ = [
     "PredictConfig",
     "ProbeConfig",
     "ProcessConfig",
+    "RangeConfig",
     "RangeTestConfig",
     "RegularizationConfig",
     "RollbackConfig",
@@ -86,6 +87,28 @@ class DecodeConfig:
 
     max_pixels: int = 2**27
     max_scans: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeConfig:
+    """How the range in use of deep images (more than 8 bits a sample) is found.
+
+    At most ``images`` are looked at, and of each so many values that there are ``values`` in all, but no fewer than
+    ``least_values`` and no more than ``most_values``. At either end a share ``tail`` may lie outside. Where less
+    than ``least_used`` of a natural range (0..4095) is filled, the values' own is taken; floats may overshoot it by the
+    share ``overshoot``. One value counts as a fill if it is ``gap`` times as far from the others, of which there must
+    be ``least_levels``, as they are from each other.
+    """
+
+    images: int = 4096
+    values: int = 2**22
+    least_values: int = 1024
+    most_values: int = 2**16
+    tail: float = 0.001
+    least_used: float = 0.125
+    overshoot: float = 0.02
+    gap: float = 2.0
+    least_levels: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from tl_kit import metrics
 from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.crops import crop_views, decode_side
-from tl_kit.data.decode import decode
+from tl_kit.data.decode import decode_as
+from tl_kit.data.deep import SampleRanges
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.errors import ImageError, NonFiniteError
@@ -82,10 +83,10 @@ class StoreReader:
 
 @dataclass(frozen=True)
 class FileReader:
-    """Decodes each source once for all preprocessings, and takes the crops of it.
+    """Decodes each source once for all preprocessings that read it alike, and takes the crops of it.
 
-    A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads
-    the result must drop that row.
+    ``deep`` notes the kind of those with more than 8 bits a sample (index -> kind). A source that cannot be decoded is
+    noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads the result must drop that row.
     """
 
     sources: Sequence[Source]
@@ -93,6 +94,7 @@ class FileReader:
     crops: CropConfig = CropConfig()
     limits: DecodeConfig = DecodeConfig()
     failures: dict[int, str] = field(default_factory=dict)
+    deep: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -102,23 +104,28 @@ class FileReader:
         return self.crops.views
 
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
-        rows = list(decode_pool().map(self._views, self.sources[start:stop]))
+        rows = list(decode_pool().map(self._views, range(start, stop)))
         for index, row in enumerate(rows, start):
             if isinstance(row, ImageError):
                 self.failures[index] = str(row)
         return {p: torch.cat([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
 
-    def _views(self, source: Source) -> dict[Preprocessing, Tensor] | ImageError:
-        decoded: dict[
-            int, Image.Image
-        ] = {}  # by the side that the decoder may draft to: pixels equal those of one model alone
-        views = {}
+    def _views(self, index: int) -> dict[Preprocessing, Tensor] | ImageError:
+        # by the side that the decoder may draft to, and the ranges: pixels equal those of one model alone
+        decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
+        views, shallow = {}, False
         try:
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
-                if side not in decoded:
-                    decoded[side] = decode(source, min_side=side, config=self.limits)
-                views[p] = crop_views(decoded[side], p, self.crops)
+                key = (side, None if shallow else p.ranges)
+                if key not in decoded:
+                    source = self.sources[index]
+                    decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
+                    if kind is None and not shallow:
+                        shallow, decoded[side, None] = True, decoded[key]
+                    elif kind is not None:
+                        self.deep[index] = kind
+                views[p] = crop_views(decoded[key], p, self.crops)
         except ImageError as error:
             return error
         except MemoryError:

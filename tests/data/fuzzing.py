@@ -18,11 +18,13 @@ from tests.data.mutations import SEEDS, mutate, mutate_csv
 from tl_kit.config import DecodeConfig
 from tl_kit.data.csvfile import list_csv
 from tl_kit.data.decode import check_header, decode
+from tl_kit.data.deep import SampleRanges
 from tl_kit.errors import DataError, ImageError
 
 __all__ = ["csv_failure", "image_failure", "run"]
 
 LIMITS = DecodeConfig(max_pixels=2**20)
+RANGES = SampleRanges.of({"uint16": (0, 4095), "int16": (-1000, 3000), "float32": (0, 1)})
 SECONDS = 10.0  # a file: on a machine that does other things as well
 
 
@@ -30,12 +32,12 @@ def image_failure(number: int) -> str | None:
     """What is wrong with the decoding of the mutation of this number; None if nothing is."""
     name = sorted(SEEDS)[number % len(SEEDS)]
     data = mutate(name, number)
-    return _watched(lambda: _decode(data, None) or _decode(data, 8), f"{name} {number}")
+    return _watched(lambda: _decode(data, None) or _decode(data, 8, RANGES), f"{name} {number}")
 
 
-def _decode(data: bytes, min_side: int | None) -> str | None:
+def _decode(data: bytes, min_side: int | None, ranges: SampleRanges | None = None) -> str | None:
     try:
-        image = decode(data, min_side=min_side, config=LIMITS)
+        image = decode(data, min_side=min_side, config=LIMITS, ranges=ranges)
     except ImageError as error:
         return _badly_said(str(error))
     if image.mode != "RGB" or not 1 <= image.width * image.height <= LIMITS.max_pixels:

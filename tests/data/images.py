@@ -82,3 +82,75 @@ def ycck_jpeg(stored: tuple[int, int, int, int], *, side: int = 16) -> bytes:
 def huge_bmp(*, width: int, height: int) -> bytes:
     """The header of a bitmap that claims to be of this size, without its pixels."""
     return struct.pack("<2sIHHI", b"BM", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *[0] * 6)
+
+
+def tiff(
+    samples: np.ndarray,
+    *,
+    order: str = "<",
+    bits: int | None = None,
+    sample_format: int | None = None,
+    photometric: int | None = None,
+    extra: tuple[int, ...] = (),
+    planar: bool = False,
+    deflate: bool = False,
+    rows: int | None = None,
+    tile: int | None = None,
+    tags: dict[int, tuple[int, ...]] | None = None,
+) -> bytes:
+    """A TIFF of samples (height, width) or (height, width, bands): the kinds that Pillow reads but does not write.
+
+    ``rows`` a strip, or square tiles of a side; ``order``: "<" or ">"; ``tags``: further ones, as LONGs.
+    """
+    bands = 1 if samples.ndim == 2 else samples.shape[2]
+    cube = samples.reshape(*samples.shape[:2], bands)
+    height, width = samples.shape[:2]
+    cube = cube.astype(cube.dtype.newbyteorder(order))
+    parts = []
+    for plane in [cube[..., band : band + 1] for band in range(bands)] if planar else [cube]:
+        if tile:
+            padded = np.zeros((-(-height // tile) * tile, -(-width // tile) * tile, plane.shape[2]), cube.dtype)
+            padded[:height, :width] = plane
+            parts += [
+                padded[y : y + tile, x : x + tile].tobytes()
+                for y in range(0, height, tile)
+                for x in range(0, width, tile)
+            ]
+        else:
+            step = rows or height
+            parts += [plane[y : y + step].tobytes() for y in range(0, height, step)]
+    parts = [zlib.compress(part) if deflate else part for part in parts]
+    starts = [8 + sum(map(len, parts[:index])) for index in range(len(parts))]
+    kind = sample_format or {"u": 1, "i": 2, "f": 3, "c": 6}[cube.dtype.kind]
+    entries: dict[int, tuple[int, tuple[int, ...]]] = {
+        256: (4, (width,)),
+        257: (4, (height,)),
+        258: (3, (bits or cube.dtype.itemsize * 8,) * bands),
+        259: (3, (8 if deflate else 1,)),
+        262: (3, (photometric if photometric is not None else 2 if bands >= 3 else 1,)),
+        277: (3, (bands,)),
+        284: (3, (2 if planar else 1,)),
+        339: (3, (kind,) * bands),
+    }
+    if extra:
+        entries[338] = (3, extra)
+    if tile:
+        entries |= {322: (4, (tile,)), 323: (4, (tile,)), 324: (4, tuple(starts)), 325: (4, tuple(map(len, parts)))}
+    else:
+        entries |= {278: (4, (rows or height,)), 273: (4, tuple(starts)), 279: (4, tuple(map(len, parts)))}
+    entries |= {tag: (4, values) for tag, values in (tags or {}).items()}
+    return _tiff_file(parts, entries, order)
+
+
+def _tiff_file(parts: list[bytes], entries: dict[int, tuple[int, tuple[int, ...]]], order: str) -> bytes:
+    at = 8 + sum(map(len, parts))
+    beyond = at + 2 + 12 * len(entries) + 4
+    directory, values = struct.pack(f"{order}H", len(entries)), b""
+    for tag, (kind, numbers) in sorted(entries.items()):
+        raw = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        directory += struct.pack(f"{order}HHI", tag, kind, len(numbers))
+        directory += raw.ljust(4, b"\0") if len(raw) <= 4 else struct.pack(f"{order}I", beyond + len(values))
+        values += raw if len(raw) > 4 else b""
+    magic = b"II" if order == "<" else b"MM"
+    header = magic + struct.pack(f"{order}HI", 42, at)
+    return header + b"".join(parts) + directory + struct.pack(f"{order}I", 0) + values

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from tests.data.images import encoded, noise, png, ppm, ycck_jpeg
+from tests.data.images import encoded, noise, png, ppm, tiff, ycck_jpeg
 
 __all__ = ["SEEDS", "mutate", "mutate_csv"]
 
@@ -48,7 +48,13 @@ def _seeds() -> dict[str, bytes]:
         "tiff": encoded(_RGB, "TIFF", exif=_EXIF),
         "tiff-float": encoded(floats, "TIFF"),
         "tiff-pages": _frames("TIFF"),
+        "png-16-grey-alpha": png(np.dstack([_GREY16, _GREY16]), colour_type=4),
+        "tiff-16-rgb": tiff(np.dstack([_GREY16] * 3), rows=7),
+        "tiff-16-planes": tiff(np.dstack([_GREY16] * 3), planar=True, deflate=True, order=">"),
+        "tiff-16-tiles": tiff(np.dstack([_GREY16] * 4), extra=(1,), tile=16),
+        "tiff-int16": tiff(_GREY16.astype(np.int16), deflate=True, order=">"),
         "ppm": ppm(_GREY16),
+        "ppm-rgb": ppm(np.dstack([_GREY16] * 3)),
         "ico": encoded(_RGB, "ICO", sizes=[(16, 16)]),
         "jpeg2000": encoded(_RGB, "JPEG2000"),
     }

@@ -151,7 +151,7 @@ def test_what_does_not_begin_like_an_image_is_not_read_at_all(tmp_path: Path) ->
     with path.open("r+b") as stream:
         stream.truncate(1 << 40)
     assert len(read_file(path)) == 16
-    assert reason(path) == "not an image"
+    assert reason(path) == "not an image that can be read (a video): save its frames as images"
 
 
 def test_an_icon_that_holds_more_than_it_says(tmp_path: Path) -> None:

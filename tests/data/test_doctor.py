@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.images import encoded, noise, write_classes, write_image
+from tests.data.images import encoded, noise, png, write_classes, write_image
 from tests.data.planting import copied, photo, write_given_away, write_photos
 from tl_kit.config import DoctorConfig
 from tl_kit.data.doctor import Report, examine
@@ -240,6 +240,24 @@ def test_a_dim_photo_is_not_empty(tmp_path):
     dim = Image.fromarray((np.asarray(photo(77)) * 0.15).astype(np.uint8))
     (tmp_path / "train" / "a" / "dim.png").write_bytes(encoded(dim, "PNG"))
     assert found(examine(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("scale", [1, 16])
+def test_deep_images_are_named_and_are_not_empty(tmp_path, scale):
+    """Read by their high byte, they are black: empty, and copies of each other."""
+    for split, count in {"train": 6, "val": 2, "test": 2}.items():
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                levels = np.asarray(photo(len(split) * 100 + ord(name) * 1000 + index)).astype(np.uint16)
+                (tmp_path / split / name / f"{index}.png").write_bytes(png(levels * scale, colour_type=2))
+    report = examine(tmp_path)
+    assert [(item.severity, item.code) for item in report.findings] == [("info", "deep-image")]
+    assert len(report.findings[0].paths) == 20
+    top = 256 * scale - 1
+    assert report.findings[0].message == (
+        f"20 images have more than 8 bits a sample: their values lie in 0..{top} and are read over that range"
+    )
 
 
 def test_every_finding_has_a_remedy():

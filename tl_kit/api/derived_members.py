@@ -42,7 +42,7 @@ def write_member(
             "train": sorted(_seen(members, "train").union(trained)),
             "val": sorted(_seen(members, "val") | scored),
         },
-        **_common([member.meta for member in members], only=("precision", "weights", "model", "policy")),
+        **_common([member.meta for member in members], only=("precision", "ranges", "weights", "model", "policy")),
         derived=dict(record),
     )
     return folder

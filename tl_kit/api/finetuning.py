@@ -257,6 +257,7 @@ def _save_meta(run: Run, **content: object) -> None:
             "val": _digests(run, "val"),
         },
         precision=run.runtime.precision,
+        ranges=run.preprocessing.ranges.to_dict() if run.preprocessing.ranges is not None else {},
         weights=asdict(run.weights) | {"loaded": len(run.weights.loaded)},
         **content,
     )

@@ -14,6 +14,7 @@ from PIL import Image
 from tl_kit.api.members import Members, arrange, weigh_too_much
 from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
+from tl_kit.data.deep import reads_by_type
 from tl_kit.data.limits import check_limits
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.fitted import FittedRule
@@ -91,6 +92,7 @@ class Predictor:
                 )
         except NonFiniteError as error:
             raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
+        _tell_unknown_ranges(reader, reporter)
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
                 stack[member] = probabilities[:, place, self.columns[member]]
@@ -118,6 +120,20 @@ class Predictor:
         if error is not None:
             return Prediction(name, {}, error)
         return Prediction(name, {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
+
+
+def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
+    """How many deep images were read over the range of their type, since a model knows none for them."""
+    known = [p.ranges for p in reader.preprocessings]
+    lacking = [k for k in reader.deep.values() if any(ranges is None or ranges.get(k) is None for ranges in known)]
+    if lacking:
+        many = "1 image has" if len(lacking) == 1 else f"{len(lacking):,} images have"
+        whose = "the model" if len(known) == 1 else "a member"
+        over = ", ".join(f"{kind} over {reads_by_type(kind)}" for kind in sorted(set(lacking)))
+        reporter.message(
+            f"warning: {many} more than 8 bits a sample, and {whose} knows no range for them (it was trained on 8-bit "
+            f"images, or by an earlier version): they are read as {over}"
+        )
 
 
 def load(

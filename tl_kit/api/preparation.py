@@ -89,7 +89,7 @@ def _assemble(
     per_class = len(manifest.split("train")) / len(manifest.classes)
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = _build(config, manifest, reporter)
-    preprocessing = Preprocessing.from_model(model)
+    preprocessing = replace(Preprocessing.from_model(model), ranges=manifest.ranges)
     runtime, decision = _precision(config, model, preprocessing, runtime, unfinished, reporter)
     return Run(
         config=config,

@@ -24,7 +24,7 @@ def read_pixels(
     path: Path, preprocessing: Preprocessing, *, crop: bool, config: DecodeConfig = DecodeConfig()
 ) -> Tensor:
     """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized. Raises ImageError."""
-    image = decode(path, min_side=preprocessing.min_side, config=config)
+    image = decode(path, min_side=preprocessing.min_side, config=config, ranges=preprocessing.ranges)
     return preprocessing.evaluate(image) if crop else preprocessing.resize(image)
 
 

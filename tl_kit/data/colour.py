@@ -8,30 +8,52 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tl_kit.data.deep import SampleRanges, levels
+from tl_kit.data.samples import Samples
 from tl_kit.errors import ImageError
 
-__all__ = ["to_rgb"]
+__all__ = ["deep_to_rgb", "to_rgb"]
 
 _BLOCK = 2**20  # samples that are turned into float64 at a time
+_WHITE = 65535.0
+
+
+def deep_to_rgb(samples: Samples, ranges: SampleRanges | None) -> Image.Image:
+    """Samples of more than 8 bits as RGB, over the range that ``ranges`` have for their kind; on white.
+
+    Without one, over the full range of their type: 16-bit by their high byte; 32-bit integers, signed ones and floats
+    by the smallest of 0..1 (floats only), 0..255 and 0..65535 that holds the image's values, and by its own minimum and
+    maximum where none does.
+    """
+    bounds = None if ranges is None else ranges.get(samples.kind)
+    if bounds is None and samples.kind in ("uint16", "scaled"):
+        bounds = (0.0, _WHITE)
+    found = _levels(samples.colour) if bounds is None else levels(samples.colour, bounds)
+    if samples.inverted:
+        found = 255 - found
+    if samples.clear is not None:
+        found[samples.clear] = 255
+    image = Image.fromarray(found).convert("RGB")
+    if samples.alpha is None:
+        return image
+    # Files of 12 bits in 16 may hold an alpha of 12 bits, too: read over 16, all would be nearly transparent.
+    top = bounds[1] if bounds is not None and samples.alpha.max() <= bounds[1] else _WHITE
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=Image.fromarray(levels(samples.alpha, (0.0, top))))
+    return white
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode as RGB; transparency is composited onto white. The input is not changed.
-
-    Samples of more than 8 bits are scaled, never clipped: 16-bit by their high byte; 32-bit integers and floats by
-    the smallest of the ranges 0..1 (floats only), 0..255 and 0..65535 that holds them all, and by their own minimum
-    and maximum where none does (NaN and infinity count as 0).
+    """An image of any mode of 8 bits or fewer as RGB; transparency is composited onto white. The input is not changed.
 
     Raises :class:`ImageError` on a mode without a way to RGB (CIE Lab).
     """
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_samples(image)
     if image.has_transparency_data:
         return _onto_white(image)
     if image.mode == "RGB":
         return image
     if image.mode == "LAB":
-        raise ImageError("colour mode LAB is not supported: convert it to RGB")
+        raise ImageError("an image in CIE Lab colours (LAB), which cannot be read: save it as RGB")
     return image.convert("RGB")
 
 
@@ -45,15 +67,6 @@ def _onto_white(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", image.size, "white")
     white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
     return white
-
-
-def _from_samples(image: Image.Image) -> Image.Image:
-    samples = np.asarray(image)
-    levels = (samples >> 8).astype(np.uint8) if image.mode.startswith("I;16") else _levels(samples)
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        levels = np.where(samples == key, np.uint8(255), levels)
-    return Image.fromarray(levels).convert("RGB")
 
 
 def _levels(samples: NDArray[Any]) -> NDArray[np.uint8]:

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from tl_kit.config import DecodeConfig
-from tl_kit.data.colour import to_rgb
+from tl_kit.data.colour import deep_to_rgb, to_rgb
+from tl_kit.data.deep import SampleRanges, deep_kind
+from tl_kit.data.foreign import PREFIX, foreign, misread, undecodable, unsupported
 from tl_kit.data.limits import check_scans, check_size, most_bytes
 from tl_kit.data.quiet import hush_pillow
+from tl_kit.data.samples import load_samples, reads_high_byte
 from tl_kit.errors import ImageError
 
-__all__ = ["FORMATS", "check_header", "decode", "open_header", "read_file", "sniff"]
+__all__ = ["FORMATS", "check_header", "decode", "decode_as", "decode_samples", "open_header", "read_file", "sniff"]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
 _WEAK_SIGNATURE = ("BMP", "PPM", "ICO")  # so short that ordinary text can start with it
-_FOREIGN = (
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"%PDF", "PDF"),
-    (0, b"<svg", "SVG"),
-)
 _DEFAULT = DecodeConfig()
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,17 +40,23 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _LONGEST_REASON = 100
+_UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
 
 Image.init()
 
 
 def decode(
-    source: Path | bytes | Image.Image, *, min_side: int | None = None, config: DecodeConfig = _DEFAULT
+    source: Path | bytes | Image.Image,
+    *,
+    min_side: int | None = None,
+    config: DecodeConfig = _DEFAULT,
+    ranges: SampleRanges | None = None,
 ) -> Image.Image:
     """Decode one image to mode RGB, 8 bits a channel, upright.
 
     The content decides the format, not the file's ending. EXIF orientation is applied, alpha and transparent colours
-    are composited onto white, 16-bit samples keep their high byte, and of an animation the first frame is taken.
+    are composited onto white, and of an animation the first frame is taken. Samples of more than 8 bits are read over
+    their range in ``ranges``, or without one over that of their type (:func:`deep_to_rgb`).
     An opened Pillow image is taken at the frame where it stands, and is not changed.
 
     ``min_side`` (pixels): a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (the DCT scaling of libjpeg) as long
@@ -57,22 +64,62 @@ def decode(
 
     Raises :class:`ImageError` with a short reason that does not name the file. Safe to call from many threads.
     """
-    hush_pillow()
-    try:
+    return decode_as(source, min_side=min_side, config=config, ranges=ranges)[0]
+
+
+def decode_as(
+    source: Path | bytes | Image.Image,
+    *,
+    min_side: int | None = None,
+    config: DecodeConfig = _DEFAULT,
+    ranges: SampleRanges | None = None,
+) -> tuple[Image.Image, str | None]:
+    """:func:`decode`, and the kind of the samples where they have more than 8 bits (:func:`deep_kind`)."""
+    with _reasons():
         data = read_file(source, config) if isinstance(source, Path) else source
+    with _reasons(data if isinstance(data, bytes) else b""):
         image = _open(data, config) if isinstance(data, bytes) else data
         check_size(image, config)
         if min_side is not None and image is not source and image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * min_side, 2 * min_side))
-        image.load()
-        check_size(image, config)  # an icon may hold a larger picture than its header says
+        kind = deep_kind(image) if isinstance(data, bytes) else _loaded_kind(image)
+        if ranges is not None and kind == "uint16" and ranges.get(kind) == (0, 65535):
+            ranges = None  # read the same way, in half the time
+        if kind is None or (ranges is None and reads_high_byte(image)):
+            image.load()
+            check_size(image, config)  # an icon may hold a larger picture than its header says
+            found = to_rgb(image)
+        else:
+            found = deep_to_rgb(load_samples(image, kind, data if isinstance(data, bytes) else None), ranges)
         turn = _TURNS.get(_orientation(image))
-        image = to_rgb(image)
-        return image if turn is None else image.transpose(turn)
+        return (found if turn is None else found.transpose(turn)), kind
+
+
+def decode_samples(path: Path, *, config: DecodeConfig = _DEFAULT) -> NDArray[Any]:
+    """All samples (n,) of a deep image that can be seen, as the file holds them; none of others. Raises ImageError."""
+    with _reasons():
+        data = read_file(path, config)
+        image = _open(data, config)
+        check_size(image, config)
+        kind = deep_kind(image)
+        return np.empty(0) if kind is None else load_samples(image, kind, data).opaque()
+
+
+def _loaded_kind(image: Image.Image) -> str | None:
+    """Of a Pillow image that a caller hands in: once it is RGB, its further bits are lost."""
+    return deep_kind(image) if image.mode == "F" or image.mode.startswith("I") else None
+
+
+@contextmanager
+def _reasons(data: bytes = b"") -> Iterator[None]:
+    """Whatever goes wrong with an image, whose file has these bytes, as an ImageError."""
+    hush_pillow()
+    try:
+        yield
     except ImageError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly every built-in exception on damaged data
-        raise ImageError(_reason(error)) from error
+        raise ImageError(undecodable(data) or _reason(error)) from error
 
 
 def check_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> None:
@@ -81,20 +128,15 @@ def check_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> None:
 
 
 def open_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> Image.Image:
-    """An image whose pixels are not decoded yet: format, size and metadata. Raises as :func:`check_header` does."""
-    hush_pillow()
-    try:
+    """An image whose pixels are not decoded yet: format, size and metadata. Raises as :func:`decode` does."""
+    with _reasons():
         image = _open(data, config)
         check_size(image, config)
         return image
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(_reason(error)) from error
 
 
 def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
-    """The bytes of a file; of one that does not begin like an image, the first 16.
+    """The bytes of a file; of one that does not begin like an image, the first few hundred.
 
     Raises :class:`ImageError` if it cannot be read, is empty, no regular file (a pipe would wait for ever), or longer
     than ``config.max_pixels`` pixels can be.
@@ -106,7 +148,7 @@ def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
         with Path(path).open("rb") as stream:
             data = stream.read(16)
             if not sniff(data):
-                return data
+                return data if foreign(data) else data + stream.read(PREFIX - 16)
             if status.st_size > most_bytes(config):
                 raise ImageError(f"too large: {status.st_size} bytes, at most {most_bytes(config)} are read")
             return data + stream.read()
@@ -135,16 +177,19 @@ def _open(data: bytes, config: DecodeConfig) -> Image.Image:
     for name in accepted:
         try:
             image: ImageFile.ImageFile = Image.OPEN[name][0](io.BytesIO(data), "")
-        except (SyntaxError, IndexError, TypeError, struct.error):
+        except (SyntaxError, IndexError, KeyError, TypeError, struct.error):
             continue
         if name == "JPEG":
             check_scans(data, config)
+        reason = misread(image)
+        if reason is not None:
+            raise ImageError(reason)
         return image
     strong = [name for name in accepted if name not in _WEAK_SIGNATURE]
-    if strong:
-        raise ImageError(f"damaged: its {strong[0]} header cannot be read")
-    foreign = [name for offset, magic, name in _FOREIGN if data.startswith(magic, offset)]
-    raise ImageError(f"not an image that can be read ({foreign[0]}): convert it" if foreign else "not an image")
+    reason = foreign(data)
+    if strong and reason is None:
+        reason = unsupported(strong[0], data) or f"damaged: its {strong[0]} header cannot be read"
+    raise ImageError(reason or "not an image")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -162,4 +207,6 @@ def _reason(error: Exception) -> str:
         return f"too large: {text}"
     if not isinstance(error, (OSError, SyntaxError, ValueError)):  # a decoder's own mistake: its text helps nobody
         return "damaged: its content makes no sense"
+    if _UNSUPPORTED.search(text):
+        return f"damaged, or of a kind that cannot be read ({text[: _LONGEST_REASON // 2]}): save it as PNG or JPEG"
     return f"damaged: {text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + '…'}"

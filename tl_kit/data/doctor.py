@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.decode import decode, read_file
+from tl_kit.data.deep import SampleRanges
 from tl_kit.data.discipline import known_faults
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
 from tl_kit.data.likeness import thumbnail
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.near import likenesses
+from tl_kit.data.ranges import measure_ranges, range_note
 from tl_kit.data.scan import scan
-from tl_kit.data.shortcuts import KINDS, Traits, border_colour, find_shortcuts, read_traits
+from tl_kit.data.shortcuts import KINDS, Traits, border_colour, find_shortcuts, has_pages, read_traits
 from tl_kit.data.splits import unit_keys
 from tl_kit.errors import DataError, ImageError
 from tl_kit.runtime import decode_pool
@@ -47,7 +49,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one look at an image gives: its short side, how far its levels spread, a thumbnail (32, 32), its traits.
+    """What one look at an image gives: its short side, how far its levels spread, a thumbnail (32, 32), its traits,
+    whether it has more pages than the first.
 
     A JPEG's short side is exact below the limit, and above it elsewhere.
     """
@@ -56,6 +59,7 @@ class _Look:
     spread: float
     grey: NDArray[np.uint8]
     traits: Traits
+    pages: bool
 
 
 def examine(
@@ -75,12 +79,17 @@ def examine(
         scanned = scan(path, config, decode=decoding)
     except DataError as error:
         return Report(root, None, (Finding("error", "unusable", str(error)),))
-    looks, failures = _look_at_all(scanned.samples, limits, decoding, progress)
+    scanned = replace(
+        scanned, ranges=measure_ranges([s for s in scanned.samples if s.split != "test"], decode=decoding)
+    )
+    looks, failures = _look_at_all(scanned, limits, decoding, progress)
     manifest = scanned.without(failures)
     seen = [looks[sample.path] for sample in manifest.samples]
     findings = [
         *(Finding("info", "note", note) for note in manifest.notes),
         *_exclusions(manifest.exclusions),
+        *_deep_images(manifest),
+        *_pages(manifest.samples, seen),
         *_untrainable(manifest),
         *known_faults(manifest),
         *_balance(manifest, limits),
@@ -92,7 +101,7 @@ def examine(
 
 
 def _look_at_all(
-    samples: Sequence[Sample],
+    manifest: Manifest,
     limits: DoctorConfig,
     decoding: DecodeConfig,
     progress: Callable[[int, int], None] | None,
@@ -101,11 +110,11 @@ def _look_at_all(
 
     def look(sample: Sample) -> _Look | ImageError:
         try:
-            return _look(sample.path, limits, decoding)
+            return _look(sample.path, limits, decoding, manifest.ranges)
         except ImageError as error:
             return error
 
-    looks, failures = {}, []
+    looks, failures, samples = {}, [], manifest.samples
     for done, (sample, found) in enumerate(zip(samples, decode_pool().map(look, samples), strict=True), start=1):
         if isinstance(found, ImageError):
             failures.append(Exclusion(sample.path, str(found)))
@@ -116,10 +125,11 @@ def _look_at_all(
     return looks, failures
 
 
-def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig) -> _Look:
+def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig, ranges: SampleRanges | None) -> _Look:
     """Raises ImageError."""
     data = read_file(path, decoding)
-    image = decode(data, min_side=limits.min_side, config=decoding)  # a JPEG scaled so is above the limit anyway
+    # a JPEG scaled so is above the limit anyway
+    image = decode(data, min_side=limits.min_side, config=decoding, ranges=ranges)
     pixels = thumbnail(image)
     low, high = np.percentile(pixels, [1, 99], axis=(0, 1))
     return _Look(
@@ -127,6 +137,7 @@ def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig) -> _Look:
         spread=float((high - low).max()),
         grey=np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8),
         traits=read_traits(data, suffix=path.suffix, border=border_colour(pixels)),
+        pages=has_pages(data),
     )
 
 
@@ -137,6 +148,19 @@ def _exclusions(exclusions: Iterable[Exclusion]) -> Iterator[Finding]:
     for reason, paths in by_reason.items():
         severity: Severity = "info" if reason == "hidden" else "warning"
         yield Finding(severity, "excluded", f"{len(paths)} left out: {reason}", tuple(paths))
+
+
+def _deep_images(manifest: Manifest) -> Iterator[Finding]:
+    note = range_note(manifest)
+    if note is not None:
+        yield Finding("info", "deep-image", note, tuple(s.path for s in manifest.samples if s.deep is not None))
+
+
+def _pages(samples: Sequence[Sample], looks: Sequence[_Look]) -> Iterator[Finding]:
+    several = tuple(sample.path for sample, look in zip(samples, looks, strict=True) if look.pages)
+    if several:
+        text = f"{len(several)} images are TIFFs of several pages: the first page of each is taken"
+        yield Finding("info", "several-pages", text, several)
 
 
 def _untrainable(manifest: Manifest) -> Iterator[Finding]:

@@ -22,8 +22,9 @@ _REMOVE = "remove one of each, or keep them on one side: --group-pattern, or a g
 REMEDIES = {
     "border-shortcut": "if the border is no part of what the classes are, crop it, or do not trust the accuracy",
     "class-missing": "add images of the class to that split, or take the class out",
+    "deep-image": "nothing need be done: the range is kept with the model, and used when it predicts",
     "duplicate": "nothing need be done; remove the copies to save time",
-    "excluded": "repair or remove them",
+    "excluded": "do what the reason says; repair or remove what is damaged",
     "exif-shortcut": _ALIKE,
     "few-images": "add images, or merge classes",
     "file-shortcut": _ALIKE,
@@ -35,6 +36,7 @@ REMEDIES = {
     "near-label-conflict": "look at them, and correct the wrong labels",
     "near-split-leak": _REMOVE,
     "note": "",
+    "several-pages": "nothing need be done; save the pages as files of their own to use them all",
     "size-shortcut": _ALIKE,
     "small-image": "replace them by larger ones if there are any",
     "split-leak": "remove all but one of each",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from tl_kit.data.deep import SampleRanges
 from tl_kit.errors import DataError
 
 __all__ = ["SPLITS", "Exclusion", "Manifest", "Sample", "check_trainable", "in_order"]
@@ -20,7 +21,8 @@ SPLITS = ("train", "val", "test")
 class Sample:
     """One labelled image.
 
-    ``digest`` is the SHA-256 of the file's bytes, in hex: it identifies the image whatever its name.
+    ``digest`` is the SHA-256 of the file's bytes, in hex: it identifies the image whatever its name. ``deep``: the kind
+    of its samples where they have more than 8 bits.
     """
 
     path: Path
@@ -28,6 +30,7 @@ class Sample:
     split: str
     digest: str
     group: str | None = None
+    deep: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Manifest:
 
     ``samples`` are ordered by split, label and digest: file names, and the order in which a file system lists
     them, have no influence on training. ``notes`` are sentences on what was decided (splits made, labels merged);
-    ``made_splits`` names the splits that the data did not come with.
+    ``made_splits`` names the splits that the data did not come with. ``ranges``, once they are measured, are those over
+    which deep images are read.
     """
 
     root: Path
@@ -53,6 +57,7 @@ class Manifest:
     exclusions: tuple[Exclusion, ...] = ()
     notes: tuple[str, ...] = ()
     made_splits: tuple[str, ...] = ()
+    ranges: SampleRanges | None = None
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of one split; empty if there is none."""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.csvfile import list_csv
-from tl_kit.data.decode import check_header, read_file
+from tl_kit.data.decode import open_header, read_file
+from tl_kit.data.deep import deep_kind
 from tl_kit.data.folders import list_folder
 from tl_kit.data.grouping import group_by_name
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
@@ -26,7 +27,7 @@ _DEFAULT = DataConfig()
 _DEFAULT_DECODE = DecodeConfig()
 _NO_IMAGES = "class folder without images"
 _CHUNK = 16  # files a task: handing over single files costs as much as reading them
-_Found = tuple[Candidate, str]  # a file that begins like an image, and its digest
+_Found = tuple[Candidate, str, str | None]  # a file that begins like an image, its digest, and its kind if it is deep
 
 
 def scan(
@@ -53,7 +54,7 @@ def scan(
     listing = _list(root)
     found, unreadable = _read_all(listing.candidates, decode, progress)
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
-    classes = sorted({candidate.label for candidate, _ in found}, key=natural_key)
+    classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
         raise DataError(_too_few_classes(root, classes, exclusions))
     _check_agreement(root, found, exclusions)
@@ -107,14 +108,14 @@ def _read(candidate: Candidate, config: DecodeConfig) -> _Found | Exclusion:
     """Digest and header of one file. What does not begin like an image is not read to its end."""
     try:
         data = read_file(candidate.path, config)
-        check_header(data, config=config)
+        deep = deep_kind(open_header(data, config=config))
     except ImageError as error:
         return Exclusion(candidate.path, str(error))
-    return candidate, hashlib.sha256(data).hexdigest()
+    return candidate, hashlib.sha256(data).hexdigest(), deep
 
 
 def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]:
-    filled = {(candidate.split, candidate.label) for candidate, _ in found}
+    filled = {(candidate.split, candidate.label) for candidate, *_ in found}
     known = {exclusion.path for exclusion in listing.exclusions}
     return [
         Exclusion(folder, _NO_IMAGES)
@@ -140,7 +141,7 @@ def _left_out(exclusions: Iterable[Exclusion]) -> str:
 def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[Exclusion]) -> None:
     """A given train split must have the classes of the others."""
     classes: dict[str, set[str]] = defaultdict(set)
-    for candidate, _ in found:
+    for candidate, *_ in found:
         if candidate.split is not None:
             classes[candidate.split].add(candidate.label)
     if classes and "train" not in classes:
@@ -162,13 +163,13 @@ def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
     """Those whose split is not given have the split ""."""
     index = {name: label for label, name in enumerate(classes)}
     return [
-        Sample(candidate.path, index[candidate.label], candidate.split or "", digest, candidate.group)
-        for candidate, digest in found
+        Sample(candidate.path, index[candidate.label], candidate.split or "", digest, candidate.group, deep)
+        for candidate, digest, deep in found
     ]
 
 
 def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
-    given = {candidate.split for candidate, _ in found}
+    given = {candidate.split for candidate, *_ in found}
     if {"train", "val"} <= given:
         return ()
     return ("val",) if "test" in given else ("val", "test")

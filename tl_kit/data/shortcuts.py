@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from tl_kit.config import ShortcutConfig
 from tl_kit.data.decode import open_header
 
-__all__ = ["KINDS", "Shortcut", "Traits", "border_colour", "find_shortcuts", "read_traits"]
+__all__ = ["KINDS", "Shortcut", "Traits", "border_colour", "find_shortcuts", "has_pages", "read_traits"]
 
 KINDS = {
     "size": "width, height and aspect ratio",
@@ -68,6 +68,12 @@ def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Trait
         exif=(float(bool(exif)), *(str(exif[tag]) if tag in exif else None for tag in _TAGS)),
         border=border,
     )
+
+
+def has_pages(data: bytes) -> bool:
+    """Whether a file is a TIFF of several pages. Raises ImageError."""
+    image = open_header(data)
+    return image.format == "TIFF" and bool(getattr(image, "is_animated", False))
 
 
 def border_colour(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:

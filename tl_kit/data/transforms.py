@@ -16,14 +16,20 @@ from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
+from tl_kit.data.deep import SampleRanges
+
 _MAX_ASPECT = 20
+_CARD = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 __all__ = ["Preprocessing", "normalize"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What timm's model card says of a model's input: size (c, h, w), interpolation, crop, mean and std."""
+    """What timm's model card says of a model's input: size (c, h, w), interpolation, crop, mean and std.
+
+    ``ranges``, which no card has: over which values images of more than 8 bits a sample are read.
+    """
 
     input_size: tuple[int, int, int]
     interpolation: str
@@ -31,15 +37,20 @@ class Preprocessing:
     crop_mode: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    ranges: SampleRanges | None = None
 
     @classmethod
     def from_model(cls, model: nn.Module) -> Preprocessing:
         """What timm resolves from the model's ``pretrained_cfg``."""
         config: Mapping[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-        fields = {name: config[name] for name in cls.__dataclass_fields__}
+        fields = {name: config[name] for name in _CARD}
         for name in ("input_size", "mean", "std"):
             fields[name] = tuple(fields[name])
         return cls(**fields)
+
+    def card(self) -> dict[str, Any]:
+        """What a model card has of it, by timm's names."""
+        return {name: getattr(self, name) for name in _CARD}
 
     @cached_property
     def _steps(self) -> list[Callable[..., object]]:

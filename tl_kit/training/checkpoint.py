@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError
 from tl_kit.training.files import write_atomically, write_json, write_tensors
-from tl_kit.training.meta import check_format, check_meta
+from tl_kit.training.meta import check_format, check_meta, ranges_of
 from tl_kit.untrusted import check_inside, read_json
 from tl_kit.zoo.cards import CONFIG, outputs, read_card
 from tl_kit.zoo.outline import Outline, outline
@@ -62,7 +62,7 @@ class Checkpoint:
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
     """Write ``config.json``: what timm needs to build the model, its rate of dropout included, and the class names."""
-    data = {name: getattr(preprocessing, name) for name in Preprocessing.__dataclass_fields__}
+    data = preprocessing.card()
     recorded = getattr(model, "_model_args", {})  # timm writes all of it but drop rates
     config = {
         "label_names": list(classes),
@@ -137,7 +137,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
             _assign(model, tensors)
         else:
             model.load_state_dict(tensors)
-        preprocessing = Preprocessing.from_model(model)
+        preprocessing = replace(Preprocessing.from_model(model), ranges=ranges_of(meta))
     except Exception as error:
         raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({_first_line(error)})") from error
     return Checkpoint(folder, model.eval(), classes, preprocessing, meta)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.config import DataConfig, TrustConfig
+from tl_kit.data.deep import KINDS, SampleRanges
 from tl_kit.data.grouping import check_group_pattern
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.untrusted import plain_number
 
-__all__ = ["check_classes", "check_format", "check_meta"]
+__all__ = ["check_classes", "check_format", "check_meta", "ranges_of"]
+
+_LARGEST_SAMPLE = 3.5e38  # float32 goes so far
 
 
 def check_format(content: Mapping[str, Any], path: Path, *, readable: tuple[int, ...]) -> None:
@@ -69,6 +72,28 @@ def _problems(meta: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             yield f"data.{name} is no list of digests"
     yield from _wrong_split(config.get("split", {}))
+    if not _are_ranges(meta.get("ranges", {})):
+        yield "ranges are not those of samples"
+
+
+def ranges_of(meta: Mapping[str, Any]) -> SampleRanges | None:
+    """Over which values deep images are read, by a checked file; None where no training image was deep."""
+    found = meta.get("ranges")
+    return SampleRanges.of({kind: (low, high) for kind, (low, high) in found.items()}) if found else None
+
+
+def _are_ranges(value: object) -> bool:
+    return isinstance(value, dict) and all(kind in KINDS and _is_range(bounds) for kind, bounds in value.items())
+
+
+def _is_range(bounds: object) -> bool:
+    most = _LARGEST_SAMPLE
+    return (
+        isinstance(bounds, list)
+        and len(bounds) == 2
+        and all(plain_number(bound, -most, most) for bound in bounds)
+        and float(bounds[0]) < float(bounds[1])
+    )
 
 
 def _wrong_split(split: object) -> Iterator[str]:

@@ -1,0 +1,124 @@
+"""Dynamic range of deep images (more than 8 bits a sample): found by one look at a data set, and used ever after.
+
+A 12-bit camera writes 12 of 16 bits; read over all 16, its images are black. Read over each image's own range, images
+that differ in brightness look the same. So one range is found for all images of a kind, and kept with the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit.config import DecodeConfig, RangeConfig
+from tl_kit.data.decode import decode_samples
+from tl_kit.data.deep import SampleRanges, as_text
+from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.errors import ImageError
+from tl_kit.runtime import decode_pool
+
+__all__ = ["measure_ranges", "range_in_use", "range_note"]
+
+_DEFAULT = RangeConfig()
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly whatever their number
+_MOST_FILLS = 3
+_LOOK = 4096  # values among which different ones are counted
+
+
+def measure_ranges(
+    samples: Sequence[Sample], *, decode: DecodeConfig = DecodeConfig(), config: RangeConfig = _DEFAULT
+) -> SampleRanges | None:
+    """The range in use of each kind of deep images among these; None where there are none.
+
+    Every image has the same weight, whatever its size and its name. Images that cannot be decoded are passed over.
+    """
+    by_kind: dict[str, dict[str, Sample]] = {}
+    for sample in samples:
+        if sample.deep is not None:
+            by_kind.setdefault(sample.deep, {})[sample.digest] = sample
+    found = {}
+    for kind, unique in by_kind.items():
+        values = _pooled([unique[digest] for digest in sorted(unique)[: config.images]], decode, config)
+        if len(values):
+            found[kind] = range_in_use(values, whole=kind != "float32", config=config)
+    return SampleRanges.of(found) if found else None
+
+
+def range_in_use(values: NDArray[Any], *, whole: bool, config: RangeConfig = _DEFAULT) -> tuple[float, float]:
+    """``(low, high)`` of finite samples (n,), with all but a share ``config.tail`` at either end between them.
+
+    The smallest of 0..2^k - 1, k from 8 on, that holds them; of floats also 0..1, and with a little overshoot. Where
+    they fill less than ``config.least_used`` of it, or none holds them, their own range. Of numbers that are ``whole``
+    0..255 is not narrowed: they are the levels of 8-bit images. One value far from all others (a hot pixel, the fill of
+    an empty margin) does not count.
+    """
+    ordered = _without_fills(np.sort(values.astype(np.float64)), config)
+    low, high = _bounds(ordered, config.tail)
+    if low == high:
+        low, high = float(ordered[0]), float(ordered[-1])
+    slack = 0.0 if whole else config.overshoot
+    tops = [2.0**bits - 1 for bits in range(8, 33 if whole else 17)]
+    for top in tops if whole else [1.0, *tops]:
+        if low >= -slack * top and high <= top * (1 + slack):
+            if (whole and top == 255) or low == high or high - low >= config.least_used * top:
+                return 0.0, top
+            break
+    return (low, high) if low < high else (low, low + max(1.0, abs(low) / 1000))
+
+
+def range_note(manifest: Manifest) -> str | None:
+    """How the deep images of a data set are read, in one line; None where it has none."""
+    kinds = [sample.deep for sample in manifest.samples if sample.deep is not None]
+    if not kinds or manifest.ranges is None:
+        return None
+    ranges = manifest.ranges.to_dict()
+    many = "1 image has" if len(kinds) == 1 else f"{len(kinds):,} images have"
+    if len(ranges) == 1:
+        only = as_text(*next(iter(ranges.values())))
+        return f"{many} more than 8 bits a sample: their values lie in {only} and are read over that range"
+    each = ", ".join(f"{kind} in {as_text(*bounds)} ({kinds.count(kind):,})" for kind, bounds in ranges.items())
+    return f"{many} more than 8 bits a sample: {each}, and they are read over these ranges"
+
+
+def _pooled(samples: Sequence[Sample], decode: DecodeConfig, config: RangeConfig) -> NDArray[np.float64]:
+    count = int(np.clip(config.values // max(1, len(samples)), config.least_values, config.most_values))
+
+    def some(sample: Sample) -> NDArray[np.float64]:
+        try:
+            return _spread(decode_samples(sample.path, config=decode), count)
+        except (ImageError, MemoryError):
+            return np.empty(0)
+
+    return np.concatenate([np.empty(0), *decode_pool().map(some, samples)])
+
+
+def _spread(values: NDArray[Any], count: int) -> NDArray[np.float64]:
+    """So many of the values (n,), from all over the image, without those that are not finite."""
+    if not len(values):
+        return np.empty(0)
+    places = (np.arange(1, count + 1) * _GOLDEN % 1 * len(values)).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        found = values[places].astype(np.float64)
+    return found[np.isfinite(found)]
+
+
+def _bounds(ordered: NDArray[np.float64], tail: float) -> tuple[float, float]:
+    out = int(tail * len(ordered))
+    return float(ordered[out]), float(ordered[len(ordered) - 1 - out])
+
+
+def _without_fills(ordered: NDArray[np.float64], config: RangeConfig) -> NDArray[np.float64]:
+    """Sorted values, less those few at either end that are farther from the others than these are from each other."""
+    for at_end in (True, False):
+        rest = ordered
+        for _ in range(_MOST_FILLS):
+            fill = float(rest[-1] if at_end else rest[0])
+            rest = rest[: np.searchsorted(rest, fill)] if at_end else rest[np.searchsorted(rest, fill, "right") :]
+            if len(np.unique(rest[:: max(1, len(rest) // _LOOK)])) < config.least_levels:
+                break
+            low, high = _bounds(rest, config.tail)
+            if max(fill - high, low - fill) > config.gap * max(high - low, 1e-300):
+                ordered = rest
+    return ordered
