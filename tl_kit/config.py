@@ -97,7 +97,7 @@ class RangeConfig:
     ``least_values`` and no more than ``most_values``. At either end a share ``tail`` may lie outside. Where less
     than ``least_used`` of a natural range (0..4095) is filled, the values' own is taken; floats may overshoot it by the
     share ``overshoot``. One value counts as a fill if it is ``gap`` times as far from the others, of which there must
-    be ``least_levels``, as they are from each other.
+    be ``least_levels``, as they are from each other; so do several that are a share of ``most_odd`` or less.
     """
 
     images: int = 4096
@@ -108,6 +108,7 @@ class RangeConfig:
     least_used: float = 0.125
     overshoot: float = 0.02
     gap: float = 2.0
+    most_odd: float = 0.01
     least_levels: int = 16
 
 

@@ -215,6 +215,7 @@ def test_odd_pixels_do_not_change_the_range() -> None:
     assert bounds(twelve) == (0, 4095)
     assert bounds(twelve, np.full(40, 65535)) == (0, 4095)  # hot
     assert bounds(twelve, np.rint(spread(5000, 65535, 40))) == (0, 4095)
+    assert bounds(twelve, np.rint(spread(50_000, 65535, 400))) == (0, 4095)
     assert bounds(twelve, np.full(20_000, 65535)) == (0, 4095)  # the fill of a margin
     assert bounds(twelve, np.full(20_000, -32768)) == (0, 4095)
     assert bounds(twelve, np.full(5_000, -32768), np.full(5_000, -9999)) == (0, 4095)
@@ -239,6 +240,8 @@ def test_values_that_fill_a_natural_range_are_not_stretched() -> None:
     assert bounds(np.rint(spread(20_000, 60_000))) == (0, 65535)
     assert bounds(spread(-0.015, 1.015), whole=False) == (0, 1)  # what resizing adds
     assert bounds(np.array([0, 65535] * 500)) == (0, 65535)  # masks
+    sparse = np.concatenate([np.rint(spread(0, 3000, 100_000)), np.rint(spread(3000, 60_000, 500))])
+    assert bounds(sparse) == (0, 65535)  # bright spots that begin where the others end
     assert bounds(np.zeros(1000)) == (0, 255)
     assert bounds(np.zeros(1000), whole=False) == (0, 1)
 
@@ -400,7 +403,10 @@ def test_a_note_says_it_in_one_line(tmp_path: Path) -> None:
 
     root = write(tmp_path, FORMS["12 of 16 bits, PNG"][0], colour=False)
     manifest = scan(root)
-    assert range_note(manifest) is None
+    assert range_note(manifest) == (
+        "8 images have more than 8 bits a sample: they are read, uint16 (8) over 0..65535, since no training image is "
+        "of that kind"
+    )
     manifest = replace(manifest, ranges=measure_ranges(manifest.samples))
     assert range_note(manifest) == (
         "8 images have more than 8 bits a sample: their values lie in 0..4095 and are read over that range"
@@ -409,8 +415,7 @@ def test_a_note_says_it_in_one_line(tmp_path: Path) -> None:
     manifest = scan(root)
     manifest = replace(manifest, ranges=measure_ranges(manifest.samples))
     assert range_note(manifest) == (
-        "8 images have more than 8 bits a sample: float32 in 0..1 (1), uint16 in 0..4095 (7), and they are read over "
-        "these ranges"
+        "8 images have more than 8 bits a sample: they are read, float32 (1) over 0..1, uint16 (7) over 0..4095"
     )
 
 

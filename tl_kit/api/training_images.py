@@ -25,8 +25,14 @@ def training_images(config: FinetuneConfig, reporter: Reporter, *, pooled: bool 
     judged = replace(manifest, samples=pool_of(manifest)) if pooled else manifest
     for line in check_discipline(judged, allow=config.allow, pooled=pooled):
         reporter.message(line)
+
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            reporter.start("range of values", total)
+        reporter.advance()
+
     known = judged.samples if pooled else (*manifest.split("train"), *manifest.split("val"))
-    manifest = replace(manifest, ranges=measure_ranges(known, decode=config.decode))
+    manifest = replace(manifest, ranges=measure_ranges(known, decode=config.decode, progress=progress))
     note = range_note(manifest)
     if note is not None:
         reporter.message(note)

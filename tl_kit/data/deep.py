@@ -73,15 +73,11 @@ class SampleRanges:
 
 def as_text(low: float, high: float) -> str:
     """A range as users read it: ``0..4095``."""
-    return (
-        f"{_plain(low):.6g}..{_plain(high):.6g}"
-        if max(abs(low), abs(high)) >= 1e7
-        else f"{_short(low)}..{_short(high)}"
-    )
+    return f"{_short(low)}..{_short(high)}"
 
 
 def _short(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**33 else f"{value:.4g}"
 
 
 def _plain(value: float) -> float:
@@ -133,6 +129,7 @@ def _depth_of_jpeg2000(image: Image.Image) -> int:
 
 
 def first_of(value: Any) -> Any:
+    """The first of several values of a tag, or the only one."""
     return value[0] if isinstance(value, tuple) and value else value
 
 
@@ -151,15 +148,14 @@ def levels(samples: NDArray[Any], bounds: _Bounds) -> NDArray[np.uint8]:
     Of bounds 0 to 2^k - 1, k of 8 or more, the highest 8 of k bits are kept, as a full-range 16-bit image keeps its
     high byte; floats of 0..255 are rounded.
     """
+    table: NDArray[np.uint8] | None = None
     if samples.dtype in (np.dtype(np.uint16), np.dtype(np.int16)):
-        limits = np.iinfo(samples.dtype)
-        table = _scaled(np.arange(limits.min, limits.max + 1), bounds)
-        wide: NDArray[np.uint8] = table[samples.astype(np.int32) - limits.min]
-        return wide
+        table = _scaled(np.arange(2**16).astype(np.uint16).view(samples.dtype), bounds)
     found = np.empty(samples.shape, np.uint8)
     rows = max(1, _BLOCK // max(1, int(np.prod(samples.shape[1:]))))
     for start in range(0, len(samples), rows):
-        found[start : start + rows] = _scaled(samples[start : start + rows], bounds)
+        some = samples[start : start + rows]
+        found[start : start + rows] = _scaled(some, bounds) if table is None else table[some.view(np.uint16)]
     return found
 
 

@@ -68,7 +68,17 @@ _MAGIC = (
     (257, b"ustar", "a tar archive", "unpack it"),
 )
 _TYPES = {1: "uint", 2: "int", 3: "float", 5: "complex int", 6: "complex"}
-_COLOURS = {2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "CIE Lab", 9: "ICC Lab", 10: "ITU Lab", 32844: "LogL", 32845: "LogLuv"}
+_COLOURS = {
+    2: "RGB",
+    3: "palette",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIE Lab",
+    9: "ICC Lab",
+    10: "ITU Lab",
+    32844: "LogL",
+    32845: "LogLuv",
+}
 _RAW = (32803, 34892)
 _COMPRESSIONS = {33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 50002: "JPEG XL"}
 _RARE = {34676: "SGI log", 34677: "SGI log", 34925: "LZMA", 50000: "zstd", 50001: "WebP"}

@@ -6,7 +6,9 @@ that differ in brightness look the same. So one range is found for all images of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from tl_kit.config import DecodeConfig, RangeConfig
 from tl_kit.data.decode import decode_samples
-from tl_kit.data.deep import SampleRanges, as_text
+from tl_kit.data.deep import SampleRanges, as_text, reads_by_type
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import ImageError
 from tl_kit.runtime import decode_pool
@@ -28,19 +30,30 @@ _LOOK = 4096  # values among which different ones are counted
 
 
 def measure_ranges(
-    samples: Sequence[Sample], *, decode: DecodeConfig = DecodeConfig(), config: RangeConfig = _DEFAULT
+    samples: Sequence[Sample],
+    *,
+    decode: DecodeConfig = DecodeConfig(),
+    config: RangeConfig = _DEFAULT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> SampleRanges | None:
     """The range in use of each kind of deep images among these; None where there are none.
 
     Every image has the same weight, whatever its size and its name. Images that cannot be decoded are passed over.
+    ``progress(done, total)`` counts those that are looked at.
     """
     by_kind: dict[str, dict[str, Sample]] = {}
     for sample in samples:
         if sample.deep is not None:
             by_kind.setdefault(sample.deep, {})[sample.digest] = sample
-    found = {}
-    for kind, unique in by_kind.items():
-        values = _pooled([unique[digest] for digest in sorted(unique)[: config.images]], decode, config)
+    chosen = {kind: [unique[digest] for digest in sorted(unique)[: config.images]] for kind, unique in by_kind.items()}
+    done, total, found = itertools.count(1), sum(map(len, chosen.values())), {}
+    for kind, some in chosen.items():
+        parts = []
+        for part in _looks(some, decode, config):
+            parts.append(part)
+            if progress is not None:
+                progress(next(done), total)
+        values = np.concatenate(parts)
         if len(values):
             found[kind] = range_in_use(values, whole=kind != "float32", config=config)
     return SampleRanges.of(found) if found else None
@@ -70,20 +83,27 @@ def range_in_use(values: NDArray[Any], *, whole: bool, config: RangeConfig = _DE
 
 def range_note(manifest: Manifest) -> str | None:
     """How the deep images of a data set are read, in one line; None where it has none."""
-    kinds = [sample.deep for sample in manifest.samples if sample.deep is not None]
-    if not kinds or manifest.ranges is None:
+    kinds = Counter(sample.deep for sample in manifest.samples if sample.deep is not None)
+    if not kinds:
         return None
-    ranges = manifest.ranges.to_dict()
-    many = "1 image has" if len(kinds) == 1 else f"{len(kinds):,} images have"
-    if len(ranges) == 1:
-        only = as_text(*next(iter(ranges.values())))
-        return f"{many} more than 8 bits a sample: their values lie in {only} and are read over that range"
-    each = ", ".join(f"{kind} in {as_text(*bounds)} ({kinds.count(kind):,})" for kind, bounds in ranges.items())
-    return f"{many} more than 8 bits a sample: {each}, and they are read over these ranges"
+    known = {kind: None if manifest.ranges is None else manifest.ranges.get(kind) for kind in sorted(kinds)}
+    total = sum(kinds.values())
+    many = "1 image has" if total == 1 else f"{total:,} images have"
+    if len(known) == 1 and (only := next(iter(known.values()))) is not None:
+        return f"{many} more than 8 bits a sample: their values lie in {as_text(*only)} and are read over that range"
+    each = ", ".join(f"{kind} ({kinds[kind]:,}) over {_over(kind, bounds)}" for kind, bounds in known.items())
+    return f"{many} more than 8 bits a sample: they are read, {each}"
 
 
-def _pooled(samples: Sequence[Sample], decode: DecodeConfig, config: RangeConfig) -> NDArray[np.float64]:
-    count = int(np.clip(config.values // max(1, len(samples)), config.least_values, config.most_values))
+def _over(kind: str, bounds: tuple[float, float] | None) -> str:
+    if bounds is not None:
+        return as_text(*bounds)
+    return f"{reads_by_type(kind)}, since no training image is of that kind"
+
+
+def _looks(samples: Sequence[Sample], decode: DecodeConfig, config: RangeConfig) -> Iterator[NDArray[np.float64]]:
+    """So many values of each image, none of one that cannot be decoded."""
+    count = int(np.clip(config.values // len(samples), config.least_values, config.most_values))
 
     def some(sample: Sample) -> NDArray[np.float64]:
         try:
@@ -91,7 +111,7 @@ def _pooled(samples: Sequence[Sample], decode: DecodeConfig, config: RangeConfig
         except (ImageError, MemoryError):
             return np.empty(0)
 
-    return np.concatenate([np.empty(0), *decode_pool().map(some, samples)])
+    yield from decode_pool().map(some, samples)
 
 
 def _spread(values: NDArray[Any], count: int) -> NDArray[np.float64]:
@@ -110,15 +130,34 @@ def _bounds(ordered: NDArray[np.float64], tail: float) -> tuple[float, float]:
 
 
 def _without_fills(ordered: NDArray[np.float64], config: RangeConfig) -> NDArray[np.float64]:
-    """Sorted values, less those few at either end that are farther from the others than these are from each other."""
+    """Sorted values, less those at either end that are farther from the others than these are from each other.
+
+    Those are a few values of any number (fills), or a few numbers of any value (hot pixels).
+    """
     for at_end in (True, False):
+        ordered = _without_odd(ordered, config, at_end=at_end)
         rest = ordered
         for _ in range(_MOST_FILLS):
             fill = float(rest[-1] if at_end else rest[0])
             rest = rest[: np.searchsorted(rest, fill)] if at_end else rest[np.searchsorted(rest, fill, "right") :]
             if len(np.unique(rest[:: max(1, len(rest) // _LOOK)])) < config.least_levels:
                 break
-            low, high = _bounds(rest, config.tail)
-            if max(fill - high, low - fill) > config.gap * max(high - low, 1e-300):
+            if _is_far(fill, rest, config):
                 ordered = rest
     return ordered
+
+
+def _without_odd(ordered: NDArray[np.float64], config: RangeConfig, *, at_end: bool) -> NDArray[np.float64]:
+    """Less a share of at most ``config.most_odd`` that the widest gap separates."""
+    most = int(config.most_odd * len(ordered))
+    if most < 1:
+        return ordered
+    gaps = np.diff(ordered[-most - 1 :] if at_end else ordered[: most + 1])
+    cut = len(ordered) - most + int(np.argmax(gaps)) if at_end else int(np.argmax(gaps)) + 1
+    rest, nearest = (ordered[:cut], ordered[cut]) if at_end else (ordered[cut:], ordered[cut - 1])
+    return rest if _is_far(float(nearest), rest, config) else ordered
+
+
+def _is_far(value: float, rest: NDArray[np.float64], config: RangeConfig) -> bool:
+    low, high = _bounds(rest, config.tail)
+    return low < high and max(value - high, low - value) > config.gap * (high - low)

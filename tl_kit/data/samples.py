@@ -113,8 +113,11 @@ def _planar(image: ImageFile.ImageFile, kind: str, data: bytes) -> Samples:
 
 
 def _unmultiplied(colour: NDArray[np.uint16], alpha: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    share = colour.astype(np.float32) * (WHITE / np.maximum(alpha, 1).astype(np.float32))[..., None]
-    return np.minimum(share, WHITE).astype(np.uint16)
+    scale = WHITE / np.maximum(alpha, 1).astype(np.float32)
+    found = np.empty_like(colour)
+    for band in range(colour.shape[2]):
+        found[..., band] = np.minimum(colour[..., band] * scale, WHITE)
+    return found
 
 
 def _netpbm(data: bytes, size: tuple[int, int]) -> NDArray[np.uint16]:
