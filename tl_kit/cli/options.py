@@ -313,7 +313,8 @@ Allow = Annotated[
     typer.Option(
         "--allow",
         metavar="NAME",
-        help="Train in spite of class-missing, group-leak, label-conflict or split-leak; may be repeated.",
+        help="Train in spite of class-missing, group-leak, class-above-split, label-conflict, split-leak, "
+        "split-or-class; may be repeated.",  # in an order in which no name is broken at its hyphen
     ),
 ]
 CacheSize = Annotated[

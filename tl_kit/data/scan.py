@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.data.archives import unpacking
+from tl_kit.data.copies import link_near_copies
 from tl_kit.data.csvfile import list_csv
 from tl_kit.data.decode import check_header, read_file
 from tl_kit.data.folders import list_folder
 from tl_kit.data.grouping import group_by_name
+from tl_kit.data.layout import layout_faults
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
-from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable, in_order
+from tl_kit.data.manifest import SPLITS, UNMISSED, Exclusion, Manifest, Sample, check_trainable, in_order
+from tl_kit.data.names import looks_like
 from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
 from tl_kit.runtime import decode_pool
@@ -58,14 +62,15 @@ def scan(
         raise DataError(_too_few_classes(root, classes, exclusions))
     _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
-    samples, notes = _complete_splits(grouped, config)
+    samples, notes = _complete_splits(grouped, config, decode)
     manifest = Manifest(
         root=root,
         classes=tuple(classes),
         samples=in_order(samples),
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
-        notes=(*groups, *notes),
+        notes=(*listing.notes, *groups, *notes),
         made_splits=_made_splits(found),
+        faults=(*listing.faults, *layout_faults([each for each, _ in found], table=root.is_file())),
     )
     if trainable:
         check_trainable(manifest)
@@ -83,6 +88,8 @@ def _list(root: Path) -> Listing:
         return list_folder(root)
     if stat.S_ISREG(mode) and root.suffix.lower() in (".csv", ".tsv"):
         return list_csv(root)
+    if stat.S_ISREG(mode) and (hint := unpacking(root)):
+        raise DataError(f"{root}: {hint}")
     raise DataError(f"{root}: neither a folder nor a .csv file; {EXPECTED}")
 
 
@@ -118,7 +125,7 @@ def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]
     known = {exclusion.path for exclusion in listing.exclusions}
     return [
         Exclusion(folder, _NO_IMAGES)
-        for key, folder in listing.class_folders.items()
+        for folder, key in listing.class_folders.items()
         if key not in filled and folder not in known
     ]
 
@@ -130,7 +137,7 @@ def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]
 
 def _left_out(exclusions: Iterable[Exclusion]) -> str:
     """Why images may be missing, in brackets; hidden files are no reason."""
-    missed = [exclusion for exclusion in exclusions if exclusion.reason != "hidden"]
+    missed = [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
     if not missed:
         return ""
     first = next((exclusion for exclusion in missed if exclusion.reason != _NO_IMAGES), missed[0])
@@ -155,7 +162,16 @@ def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[E
         for split in SPLITS
         if split in classes and every - classes[split]
     ]
-    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}{_left_out(exclusions)}")
+    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}{_alike(every)}{_left_out(exclusions)}")
+
+
+def _alike(names: Iterable[str]) -> str:
+    """A hint at two names that look alike, where there are such."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names, key=natural_key):
+        groups[looks_like(name)].append(name)
+    alike = next((group for group in groups.values() if len(group) > 1), None)
+    return f"; {name_some(alike)} look alike: write them the same" if alike else ""
 
 
 def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
@@ -174,25 +190,38 @@ def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
     return ("val",) if "test" in given else ("val", "test")
 
 
-def _complete_splits(samples: list[Sample], config: DataConfig) -> tuple[list[Sample], list[str]]:
+def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeConfig) -> tuple[list[Sample], list[str]]:
     given = {sample.split for sample in samples} - {""}
     if {"train", "val"} <= given:
         missing = [] if "test" in given else ["no test split is given, and none is made: train and val are kept whole"]
         return samples, missing
     test_fraction = 0.0 if "test" in given else config.test_fraction
     pool = [sample for sample in samples if sample.split in ("", "train")]
-    splits = assign_splits(
-        [sample.label for sample in pool],
-        [sample.digest for sample in pool],
-        [sample.group for sample in pool],
-        val_fraction=config.val_fraction,
-        test_fraction=test_fraction,
-        seed=config.split_seed,
-    )
+    linked, near_notes = link_near_copies(pool, config=config, decode=decode)
+    splits = _assigned(linked, config, test_fraction)
+    if "val" not in splits and linked != pool:
+        linked, near_notes = (
+            pool,
+            ["near copies are spread over the splits: without them, there is nothing to validate on"],
+        )
+        splits = _assigned(linked, config, test_fraction)
+    pool = linked
     made = [replace(sample, split=split) for sample, split in zip(pool, splits, strict=True)]
     notes = [
         f"no {name} split is given: {fraction:.0%} of each class set aside ({splits.count(name)} images)"
         for name, fraction in (("val", config.val_fraction), ("test", test_fraction))
         if fraction > 0
     ]
-    return made + [sample for sample in samples if sample.split == "test"], notes
+    return made + [sample for sample in samples if sample.split == "test"], notes + near_notes
+
+
+def _assigned(pool: Sequence[Sample], config: DataConfig, test_fraction: float) -> list[str]:
+    return assign_splits(
+        [sample.label for sample in pool],
+        [sample.digest for sample in pool],
+        [sample.group for sample in pool],
+        [sample.near for sample in pool],
+        val_fraction=config.val_fraction,
+        test_fraction=test_fraction,
+        seed=config.split_seed,
+    )
