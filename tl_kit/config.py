@@ -82,10 +82,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CopiesConfig:
-    """How many near copies one side of a split takes: ``share`` of a class, or ``few`` images, beside its largest group.
+    """Bounds on near copies: one side takes ``share`` of a class, or ``few`` images, beside the class's largest group.
 
-    A third leaves something for each of three splits. More are frames of one film, or pictures that hardly differ; where
-    hashes propose more than ``proposed`` pairs an image, nothing is compared: it would take longer than all the rest.
+    A third leaves something for each of three splits. More are frames of one film, or pictures that hardly differ.
+    Where hashes propose more than ``proposed`` pairs an image, none is compared: it would take longer than the rest.
     """
 
     share: float = 1 / 3
@@ -486,7 +486,8 @@ class FinetuneConfig:
     ``late`` that of the last epochs of which one is.
 
     ``allow`` names findings of the doctor's that shall not stop the run: class-above-split, class-missing, group-leak,
-    label-conflict, split-leak, split-or-class. ``strict``: a file that cannot be used is an error, instead of being left out.
+    label-conflict, split-leak, split-or-class. ``strict``: a file that cannot be used is an error, instead of being
+    left out.
     """
 
     model: str

@@ -110,6 +110,4 @@ def test_what_was_not_looked_for_in_given_splits_is_said(tmp_path):
     said = Listener()
     quick(tmp_path / "imgs", tmp_path / "run", reporter=said, **HEAD)
     (line,) = [text for text in said.messages if "near copies" in text]
-    assert (
-        line == f"near copies across the given splits were not looked for: tlkit doctor --data {tmp_path / 'imgs'} does"
-    )
+    assert line.endswith(f"given splits were not looked for: tlkit doctor --data {tmp_path / 'imgs'} does")

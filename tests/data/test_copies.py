@@ -1,4 +1,4 @@
-"""Near copies stay on one side of splits made here, whatever their names and order; what has none is split as before."""
+"""Near copies stay on one side of splits made here, whatever their names; what has none is split as before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OFF = DataConfig(near_images=0)
 
 
 def write_qualities(root: Path, *, photos: int = 24, seed: int = 0, versions: int = 4, classes: str = "ab") -> Path:
-    """Each photo under several qualities and sizes, one of them mirrored, under a random label; named ``number_...``."""
+    """Each photo in several qualities and sizes, one of them mirrored, under a random label; named ``number_...``."""
     rng = random.Random(seed)
     for number in range(photos):
         image, label = photo(seed * 1000 + number), rng.choice(classes)

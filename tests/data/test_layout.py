@@ -154,9 +154,7 @@ def test_other_folders_inside_of_classes_are_no_more_than_information(tmp_path, 
     assert doubts(scan(tmp_path)) == []
 
 
-@pytest.mark.parametrize(
-    "beside", [[], ["__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini", "README.txt", "Desktop.ini"]]
-)
+@pytest.mark.parametrize("beside", [[], ["__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini", "README.txt"]])
 @pytest.mark.parametrize("depth", ["imgs", "archive/data set"])
 def test_a_folder_that_unpacking_left_is_stepped_into(tmp_path, beside, depth):
     write_classes(tmp_path / depth, {"a": 4, "b": 4})

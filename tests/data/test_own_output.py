@@ -10,7 +10,6 @@ import pytest
 
 from tests.data.images import write_classes, write_image
 from tests.data.scans import error, reasons
-from tl_kit.api import out_of_fold
 from tl_kit.api import folds as cross_validation
 from tl_kit.data.folders import list_files
 from tl_kit.data.manifest import OWN
@@ -31,7 +30,6 @@ def test_the_names_are_those_that_are_written():
     beside = {checkpoint.FOLDS, checkpoint.MEMBERS, cross_validation.PREDICTIONS, cross_validation.SUSPECTS}
     assert beside | {ensembling.PICTURE} == _BESIDE
     assert (states.STATE, set(_STATE_ENDINGS)) == (_STATE, {states._TENSORS, states._CHECK})
-    assert out_of_fold.__all__
 
 
 @pytest.mark.parametrize("mark", MARKS)

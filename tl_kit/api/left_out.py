@@ -58,8 +58,8 @@ def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: R
     if hidden := sum(exclusion.reason == HIDDEN for exclusion in listed):
         reporter.message(f"left out: hidden files and folders ({hidden:,})")
     if own := [exclusion for exclusion in listed if exclusion.reason == OWN]:
-        more = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
-        reporter.message(f"left out: {own[0].path}{more}: {OWN}")
+        others = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+        reporter.message(f"left out: {own[0].path}{others}: {OWN}")
 
 
 def left_out_dict(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:

@@ -7,11 +7,16 @@ from pathlib import Path
 __all__ = ["unpacking"]
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
-_SIGNATURES = ((0, b"PK\x03\x04"), (0, b"\x1f\x8b"), (0, b"7z\xbc\xaf\x27\x1c"), (0, b"Rar!"), (257, b"ustar"))
-_SIGNATURES += ((0, b"BZh"), (0, b"\xfd7zXZ\0"), (0, b"\x28\xb5\x2f\xfd"))
+_SIGNATURES = (  # place and content
+    *((0, magic) for magic in (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\0")),
+    (0, b"\x28\xb5\x2f\xfd"),
+    (257, b"ustar"),
+)
 _TABLES = (".xlsx", ".xls", ".ods", ".numbers")
-_STORES = (".parquet", ".arrow", ".feather", ".h5", ".hdf5", ".npz", ".npy", ".mat", ".tfrecord", ".tfrecords")
-_STORES += (".lmdb", ".mdb", ".pkl", ".pickle", ".pt", ".pth", ".db", ".sqlite", ".rec")
+_STORES = (
+    *(".parquet", ".arrow", ".feather", ".h5", ".hdf5", ".npz", ".npy", ".mat", ".tfrecord", ".tfrecords", ".lmdb"),
+    *(".mdb", ".pkl", ".pickle", ".pt", ".pth", ".db", ".sqlite", ".rec"),
+)
 
 
 def unpacking(file: Path) -> str:

@@ -65,7 +65,8 @@ class _Links:
         if kept:
             notes.append(
                 f"near copies (re-encoded, resized, mirrored): {kept:,} images in {len(self.kept):,} "
-                f"{'set, which stays' if len(self.kept) == 1 else 'sets, each of which stays'} on one side of the splits"
+                f"{'set, which stays' if len(self.kept) == 1 else 'sets, each of which stays'} "
+                "on one side of the splits"
             )
         if left:
             notes.append(

@@ -22,8 +22,8 @@ _DOUBTS = ("alike-names", "missing-paths", "nested-classes", "odd-name")
 def known_faults(manifest: Manifest) -> list[Finding]:
     """Layouts that are traps, class names, classes missing from a split, groups and copies across splits or labels.
 
-    By names, counts, groups and digests: no file is opened. Splits that were made here never separate copies or groups, and what they lack of a class of one
-    or two images is a warning: nobody claimed that it is there.
+    By names, counts, groups and digests: no file is opened. Splits that were made here never separate copies or groups,
+    and what they lack of a class of one or two images is a warning: nobody claimed that it is there.
     """
     samples = manifest.samples
     return [*manifest.faults, *_names(manifest), *_missing(manifest), *_groups(samples), *_copies(samples)]

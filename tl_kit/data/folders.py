@@ -28,6 +28,7 @@ _NO_TARGET = {errno.ENOENT: "dangling symbolic link", errno.ELOOP: "symbolic lin
 _DEEPEST = 8  # folders that hold nothing but one folder, one in another
 _LOOKED_AT = 100  # files, to see whether a folder holds images
 _STRAY = "stray folder next to the split folders"
+_STRAY_FILE = "stray file not inside a class folder"
 _PERHAPS = ("eval", "evaluation", "evaluate")
 
 
@@ -81,7 +82,7 @@ def _unwrapped(root: Path, listing: Listing, passed_over: list[Exclusion]) -> tu
             break
         listing.exclusions += [
             *passed_over,
-            *(Exclusion(file, "stray file not inside a class folder") for file in files),
+            *(Exclusion(file, _STRAY_FILE) for file in files),
         ]
         top, folders, files = folders[0], within, beside
         passed_over[:] = inner
@@ -140,7 +141,7 @@ def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
     if split is not None and not folders:
         listing.exclusions.append(Exclusion(parent, "split folder without class folders: its files have no labels"))
         return
-    listing.exclusions.extend(Exclusion(file, "stray file not inside a class folder") for file in files)
+    listing.exclusions.extend(Exclusion(file, _STRAY_FILE) for file in files)
     if split is not None and len(folders) == 1 and split_of(folders[0].name) == split and _entries(folders[0], [])[0]:
         _list_classes(folders[0], split, listing)  # train/train/cat, as some archives unpack
         return

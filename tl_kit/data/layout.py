@@ -42,7 +42,8 @@ def _class_above_split(candidates: Iterable[Candidate]) -> Iterator[Finding]:
         names = [name for places in odd.values() for name in places]
         text = (
             f"folders named as splits lie inside of the classes: {name_some(sorted(names, key=natural_key))}; their "
-            "images would be mixed, so that test images are trained on; put the split above the class: train/cat, test/cat"
+            "images would be mixed, so that test images are trained on; put the split above the class: train/cat, "
+            "test/cat"
         )
         yield Finding("error", "class-above-split", text, tuple(p for places in odd.values() for p in places.values()))
 

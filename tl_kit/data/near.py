@@ -40,9 +40,8 @@ def likenesses(
     conflicts, leaks = labels[first] != labels[second], splits[first] != splits[second]
 
     def linked(chosen: NDArray[np.bool_]) -> list[list[Sample]]:
-        return [
-            [samples[index] for index in group] for group in linked_sets(first[chosen], second[chosen], len(samples))
-        ]
+        sets = linked_sets(first[chosen], second[chosen], len(samples))
+        return [[samples[index] for index in each] for each in sets]
 
     return [
         *of_sets("warning", "near-split-leak", _LEAK, linked(leaks)),

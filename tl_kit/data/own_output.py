@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 __all__ = ["DEMO", "MARKS", "is_own_output"]
@@ -23,35 +22,34 @@ def is_own_output(folder: Path) -> bool:
     Hidden files do not count, nor do empty folders beside such folders. A folder that holds any other file is a user's,
     whatever its name.
     """
-    return _kind(str(folder)) == "own"
+    return _kind(folder) == "own"
 
 
-def _kind(folder: str) -> str:
+def _kind(folder: Path) -> str:
     """ "own", "empty", or "other"."""
-    if any(os.path.isfile(os.path.join(folder, mark)) for mark in MARKS):
+    if any((folder / mark).is_file() for mark in MARKS):
         return "own"
     inner = []
     try:
-        for name in os.listdir(folder):
-            path = os.path.join(folder, name)
-            if name.startswith("."):
+        for path in folder.iterdir():
+            if path.name.startswith("."):
                 continue
-            if os.path.isdir(path) and not os.path.islink(path):
+            if path.is_dir() and not path.is_symlink():
                 inner.append(path)
-            elif name not in _BESIDE:
+            elif path.name not in _BESIDE:
                 return "other"
     except OSError:
         return "other"
-    kinds = {"own" if os.path.basename(path) == _STATE and _is_state(path) else _kind(path) for path in inner}
+    kinds = {"own" if path.name == _STATE and _is_state(path) else _kind(path) for path in inner}
     if "other" in kinds:
         return "other"
     return "own" if "own" in kinds else "empty"
 
 
-def _is_state(folder: str) -> bool:
+def _is_state(folder: Path) -> bool:
     """The saved states of an unfinished run, or the records of several."""
     try:
-        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError:
         return False
     return bool(names) and all(name.endswith(_STATE_ENDINGS) for name in names)

@@ -40,10 +40,10 @@ def assign_splits(
     """The split ("train", "val" or "test") of each image; the sequences have one entry an image.
 
     Fractions are shares of each class. Images of equal digest, images of one group, and images of equal ``near`` are
-    never separated. Within that, every class keeps at least one training image; a class of two has one in val; a class of three or more has
-    at least one in each split whose fraction is above zero. Units are drawn in the order of SHA-256(seed, smallest
-    digest), so that the result follows from the images' contents and the seed alone: permuting the input permutes
-    the result.
+    never separated. Within that, every class keeps at least one training image; a class of two has one in val; a class
+    of three or more has at least one in each split whose fraction is above zero. Units are drawn in the order of
+    SHA-256(seed, smallest digest), so that the result follows from the images' contents and the seed alone: permuting
+    the input permutes the result.
 
     Raises :class:`ConfigError` unless both fractions are at least 0 and their sum is below 1.
     """
@@ -83,8 +83,8 @@ def unit_keys(
 ) -> list[str]:
     """Per image, the key of what it must not be separated from: images of equal digest, of one group, or so linked.
 
-    ``near`` counts as a second group. Two images have the same key if and only if they belong together. Keys are SHA-256(seed, smallest digest), in hex:
-    they follow from contents and seed alone.
+    ``near`` counts as a second group. Two images have the same key if and only if they belong together. Keys are
+    SHA-256(seed, smallest digest), in hex: they follow from contents and seed alone.
     """
     keys = [""] * len(digests)
     for unit in _units([0] * len(digests), digests, groups, near or [None] * len(digests), seed=seed):
