@@ -184,6 +184,14 @@ def test_one_class_folder_is_no_wrapper(tmp_path):
     assert scan(tmp_path).classes == ("a", "deep")
 
 
+@pytest.mark.parametrize("layout", [{"images/cat": 4, "images/dog": 4}, {"train/images/cat": 4, "train/images/dog": 4}])
+def test_classes_one_folder_too_deep_are_named(tmp_path, layout):
+    tree(tmp_path, layout)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "a.xml").write_text("<x/>")
+    assert "'images', and holds the folders 'cat', 'dog': if these are the classes" in error(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

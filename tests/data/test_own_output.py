@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.data.images import write_classes, write_image
 from tests.data.scans import error, reasons
@@ -17,6 +18,7 @@ from tl_kit.data.own_output import _BESIDE, _STATE, _STATE_ENDINGS, MARKS
 from tl_kit.data.scan import scan
 from tl_kit.ensembling import folder as ensembling
 from tl_kit.training import checkpoint, states
+from tl_kit.training.features import FeatureStore
 
 
 def run(folder: Path, mark: str = "tlkit.json") -> Path:
@@ -28,7 +30,7 @@ def run(folder: Path, mark: str = "tlkit.json") -> Path:
 def test_the_names_are_those_that_are_written():
     assert {checkpoint.META, ensembling.MANIFEST} <= set(MARKS)
     beside = {checkpoint.FOLDS, checkpoint.MEMBERS, cross_validation.PREDICTIONS, cross_validation.SUSPECTS}
-    assert beside | {ensembling.PICTURE} == _BESIDE
+    assert {name for name in beside if not name.endswith(".json")} | {ensembling.PICTURE} == _BESIDE
     assert (states.STATE, set(_STATE_ENDINGS)) == (_STATE, {states._TENSORS, states._CHECK})
 
 
@@ -68,7 +70,9 @@ def test_folds_members_and_what_is_unfinished(tmp_path):
     (tmp_path / "ckpts" / "net-3").mkdir()
     run(tmp_path / "torn" / "members" / "01-net")
     write_image(tmp_path / "torn" / "receipt.png", 901)
-    assert reasons(scan(tmp_path)) == dict.fromkeys(("f1", "m1", "ckpts", "torn"), OWN)
+    store = FeatureStore(tmp_path / "cache", "key", limit=10**9)
+    store.add(["a"], iter([torch.zeros(1, 3)]))
+    assert reasons(scan(tmp_path)) == dict.fromkeys(("f1", "m1", "ckpts", "torn", "cache"), OWN)
 
 
 @pytest.mark.parametrize("name", ["ckpts", "ensembles", "members", "state", "fold-1"])

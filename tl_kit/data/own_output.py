@@ -1,7 +1,8 @@
-"""Folders that tl-kit wrote: runs, folds, members, ensembles, demonstrations. Their pictures are no data."""
+"""Folders that tl-kit wrote: runs, folds, members, ensembles, demonstrations, its cache. Their pictures are no data."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 __all__ = ["DEMO", "MARKS", "is_own_output"]
@@ -10,8 +11,9 @@ DEMO = "tlkit-demo.json"
 MARKS = ("tlkit.json", "ensemble.json", DEMO)
 """Files by which a folder is known, whatever else lies in it."""
 
-# What may lie beside the runs in a folder of several. Users may have files of these names too, but no runs beside them.
-_BESIDE = {"folds.json", "members.json", "out_of_fold.csv", "suspects.csv", "receipt.png"}
+# What may lie beside the runs in a folder of several, and any .json. Users may have such files too, but no runs beside.
+_BESIDE = {"out_of_fold.csv", "suspects.csv", "receipt.png"}
+_SHARD = re.compile(r"[0-9]+-[0-9a-f]{12}\.npy")  # of the cache of features
 _STATE = "state"
 _STATE_ENDINGS = (".json", ".safetensors")
 
@@ -29,21 +31,23 @@ def _kind(folder: Path) -> str:
     """ "own", "empty", or "other"."""
     if any((folder / mark).is_file() for mark in MARKS):
         return "own"
-    inner = []
+    inner, cached = [], False
     try:
         for path in folder.iterdir():
             if path.name.startswith("."):
                 continue
             if path.is_dir() and not path.is_symlink():
                 inner.append(path)
-            elif path.name not in _BESIDE:
+            elif _SHARD.fullmatch(path.name):
+                cached = True
+            elif path.suffix != ".json" and path.name not in _BESIDE:
                 return "other"
     except OSError:
         return "other"
     kinds = {"own" if path.name == _STATE and _is_state(path) else _kind(path) for path in inner}
     if "other" in kinds:
         return "other"
-    return "own" if "own" in kinds else "empty"
+    return "own" if cached or "own" in kinds else "empty"
 
 
 def _is_state(folder: Path) -> bool:

@@ -59,7 +59,7 @@ def scan(
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
     classes = sorted({candidate.label for candidate, _ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
-        raise DataError(_too_few_classes(root, classes, exclusions))
+        raise DataError(_too_few_classes(root, [each for each, _ in found], classes, exclusions))
     _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
     samples, notes = _complete_splits(grouped, config, decode)
@@ -130,9 +130,14 @@ def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]
     ]
 
 
-def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]) -> str:
-    found = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
-    return f"{root}: {found}{_left_out(exclusions)}; {EXPECTED}"
+def _too_few_classes(
+    root: Path, found: Iterable[Candidate], classes: Sequence[str], exclusions: Sequence[Exclusion]
+) -> str:
+    what = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
+    inner = sorted({candidate.inside[0] for candidate in found if candidate.inside}, key=natural_key)
+    if len(inner) > 1 and root.is_dir():
+        what += f", and holds the folders {name_some(inner)}: if these are the classes, name the folder they lie in"
+    return f"{root}: {what}{_left_out(exclusions)}; {EXPECTED}"
 
 
 def _left_out(exclusions: Iterable[Exclusion]) -> str:
