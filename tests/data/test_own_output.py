@@ -12,6 +12,7 @@ import torch
 from tests.data.images import write_classes, write_image
 from tests.data.scans import error, reasons
 from tl_kit.api import folds as cross_validation
+from tl_kit.data.doctor import examine
 from tl_kit.data.folders import list_files
 from tl_kit.data.manifest import OWN
 from tl_kit.data.own_output import _BESIDE, _STATE, _STATE_ENDINGS, MARKS
@@ -45,6 +46,13 @@ def test_runs_and_folders_of_runs_are_passed_over_at_any_depth(tmp_path, mark, p
     top = {"best": "best", "ckpts/net-1": "ckpts", "a/runs/net-1": "a/runs", "out/deep/net-1": "out"}[place]
     assert reasons(manifest) == {top: OWN}
     assert not [file for file in list_files(tmp_path)[0] if file.name == "curves.png"]
+
+
+def test_the_doctor_notes_it_and_asks_for_nothing(tmp_path):
+    write_classes(tmp_path, {"a": 4, "b": 4})
+    run(tmp_path / "ckpts" / "net-1")
+    found = [item for item in examine(tmp_path).findings if OWN in item.message]
+    assert [(item.severity, item.remedy, item.paths) for item in found] == [("info", "", (tmp_path / "ckpts",))]
 
 
 def test_beside_split_folders(tmp_path):
@@ -82,6 +90,14 @@ def test_a_class_of_photos_may_have_any_name(tmp_path, name):
     manifest = scan(tmp_path)
     assert manifest.classes == ("b", name)
     assert reasons(manifest) == {f"{name}/net-1": OWN}
+
+
+@pytest.mark.parametrize(("depth", "reason"), [(7, OWN), (9, "class folder without images")])
+def test_there_is_an_end_to_looking_for_runs(tmp_path, depth, reason):
+    write_classes(tmp_path, {"a": 4, "b": 4})
+    run(tmp_path.joinpath("x", *"y" * depth))
+    assert reasons(scan(tmp_path)).get("x") == reason
+    assert scan(tmp_path).classes == ("a", "b")
 
 
 def test_files_of_the_same_names_without_runs_are_a_users(tmp_path):

@@ -16,7 +16,7 @@ from tl_kit.data.discipline import known_faults
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
 from tl_kit.data.likeness import thumbnail
 from tl_kit.data.listing import name_some
-from tl_kit.data.manifest import UNMISSED, Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.manifest import OWN, UNMISSED, Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.near import likenesses
 from tl_kit.data.scan import scan
 from tl_kit.data.shortcuts import KINDS, Traits, border_colour, find_shortcuts, read_traits
@@ -136,7 +136,8 @@ def _exclusions(exclusions: Iterable[Exclusion]) -> Iterator[Finding]:
         by_reason[exclusion.reason].append(exclusion.path)
     for reason, paths in by_reason.items():
         severity: Severity = "info" if reason in UNMISSED else "warning"
-        yield Finding(severity, "excluded", f"{len(paths)} left out: {reason}", tuple(paths))
+        code = "note" if reason == OWN else "excluded"
+        yield Finding(severity, code, f"{len(paths)} left out: {reason}", tuple(paths))
 
 
 def _untrainable(manifest: Manifest) -> Iterator[Finding]:

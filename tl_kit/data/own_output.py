@@ -14,6 +14,7 @@ MARKS = ("tlkit.json", "ensemble.json", DEMO)
 # What may lie beside the runs in a folder of several, and any .json. Users may have such files too, but no runs beside.
 _BESIDE = {"out_of_fold.csv", "suspects.csv", "receipt.png"}
 _SHARD = re.compile(r"[0-9]+-[0-9a-f]{12}\.npy")  # of the cache of features
+_DEEPEST = 8  # folders in one another, of which only the last holds what we wrote
 _STATE = "state"
 _STATE_ENDINGS = (".json", ".safetensors")
 
@@ -27,10 +28,12 @@ def is_own_output(folder: Path) -> bool:
     return _kind(folder) == "own"
 
 
-def _kind(folder: Path) -> str:
+def _kind(folder: Path, *, deepest: int = _DEEPEST) -> str:
     """ "own", "empty", or "other"."""
     if any((folder / mark).is_file() for mark in MARKS):
         return "own"
+    if deepest == 0:
+        return "other"
     inner, cached = [], False
     try:
         for path in folder.iterdir():
@@ -44,7 +47,7 @@ def _kind(folder: Path) -> str:
                 return "other"
     except OSError:
         return "other"
-    kinds = {"own" if path.name == _STATE and _is_state(path) else _kind(path) for path in inner}
+    kinds = {"own" if path.name == _STATE and _is_state(path) else _kind(path, deepest=deepest - 1) for path in inner}
     if "other" in kinds:
         return "other"
     return "own" if cached or "own" in kinds else "empty"
