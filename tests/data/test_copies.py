@@ -20,6 +20,7 @@ from tl_kit.data.doctor import examine
 from tl_kit.data.folds import fold_manifests
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.scan import scan
+from tl_kit.errors import ConfigError
 
 OFF = DataConfig(near_images=0)
 
@@ -171,6 +172,11 @@ def test_beyond_the_limit_none_is_compared_and_that_is_said(tmp_path, monkeypatc
     assert manifest.notes[-1].endswith("were not looked for among 40 images (at most 39 are compared)")
     assert scan(tmp_path, OFF).samples == manifest.samples
     assert not [note for note in scan(tmp_path, OFF).notes if "near copies" in note]
+
+
+def test_a_negative_limit(tmp_path):
+    with pytest.raises(ConfigError, match="near_images -1"):
+        scan(write_qualities(tmp_path, photos=4), DataConfig(near_images=-1))
 
 
 def test_where_too_many_pairs_are_proposed_none_is_compared_and_that_is_said(tmp_path):

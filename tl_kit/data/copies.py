@@ -17,7 +17,7 @@ from tl_kit.data.likeness import few_pairs, thumbnail
 from tl_kit.data.manifest import Sample
 from tl_kit.data.near import linked_sets
 from tl_kit.data.splits import unit_keys
-from tl_kit.errors import ImageError
+from tl_kit.errors import ConfigError, ImageError
 from tl_kit.runtime import decode_pool
 
 __all__ = ["link_near_copies"]
@@ -34,9 +34,11 @@ def link_near_copies(
     Every image is decoded to a thumbnail and compared as the doctor does (:func:`few_pairs`), up to
     ``config.near_images`` different files; beyond, none is, nor where the hashes propose too many pairs. The result
     follows from the images' contents alone. What would put more than ``limits.share`` of a class onto one side, beside
-    its largest group, stays apart, and is counted in a note.
+    its largest group, stays apart, and is counted in a note. Raises ConfigError for a negative ``near_images``.
     """
     digests = sorted({sample.digest for sample in samples})
+    if config.near_images < 0:
+        raise ConfigError(f"near_images {config.near_images}: must be at least 0")
     if config.near_images == 0 or len(digests) < 2:
         return list(samples), []
     if len(digests) > config.near_images:
