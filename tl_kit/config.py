@@ -14,6 +14,7 @@ __all__ = [
     "BalanceConfig",
     "BalanceMethod",
     "CacheConfig",
+    "CopiesConfig",
     "CropConfig",
     "DataConfig",
     "DecodeConfig",
@@ -69,13 +70,28 @@ class DataConfig:
     """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed.
 
     ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
-    bracketed part, where it has one) are one group, unless a CSV says otherwise.
+    bracketed part, where it has one) are one group, unless a CSV says otherwise. Near copies are kept on one side where
+    there are at most ``near_images`` different files (their number squared is compared: 3 s for 20,000); 0: nowhere.
     """
 
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     split_seed: int = 0
     group_pattern: str | None = None
+    near_images: int = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopiesConfig:
+    """Bounds on near copies: one side takes ``share`` of a class, or ``few`` images, beside the class's largest group.
+
+    A third leaves something for each of three splits. More are frames of one film, or pictures that hardly differ.
+    Where hashes propose more than ``proposed`` pairs an image, none is compared: it would take longer than the rest.
+    """
+
+    share: float = 1 / 3
+    few: int = 4
+    proposed: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -493,8 +509,9 @@ class FinetuneConfig:
     ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
     ``late`` that of the last epochs of which one is.
 
-    ``allow`` names findings of the doctor's that shall not stop the run: class-missing, group-leak, label-conflict,
-    split-leak. ``strict``: a file that cannot be used is an error, instead of being left out.
+    ``allow`` names findings of the doctor's that shall not stop the run: class-above-split, class-missing, group-leak,
+    label-conflict, split-leak, split-or-class. ``strict``: a file that cannot be used is an error, instead of being
+    left out.
     """
 
     model: str

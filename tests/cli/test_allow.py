@@ -29,6 +29,10 @@ def plant(root: Path, fault: str) -> None:
         shutil.copy(original, root / "train" / "green" / "copy.png")
     if fault == "class-missing":
         shutil.rmtree(root / "test" / "green")
+    if fault == "class-above-split":
+        for label in ("red", "green"):
+            (root / "val" / label).rename(root / "train" / label / "validation")
+        shutil.rmtree(root / "val")
 
 
 def finetune(data: Path, *flags: object) -> Outcome:
@@ -41,7 +45,7 @@ def test_sound_data_need_nothing_allowed(splits: Path) -> None:
     assert "allowed" not in done.err
 
 
-@pytest.mark.parametrize("fault", ["split-leak", "label-conflict", "class-missing"])
+@pytest.mark.parametrize("fault", ["split-leak", "label-conflict", "class-missing", "class-above-split"])
 def test_each_error_stops_and_is_lifted_by_its_name(fault: str, splits: Path) -> None:
     plant(splits, fault)
     doctor = tlkit("doctor", "--data", splits)
@@ -97,7 +101,7 @@ def test_folds_pool_what_leaks_and_mind_only_the_labels(splits: Path) -> None:
 def test_what_is_no_name_is_refused(command: str, splits: Path) -> None:
     for name in ("split-leek", "unusable", "all"):
         done = tlkit(command, MODEL, "--data", splits, *TINY, "--allow", name)
-        known = "class-missing, group-leak, label-conflict, split-leak"
+        known = "class-above-split, class-missing, group-leak, label-conflict, split-leak, split-or-class"
         assert (done.code, done.err) == (2, f"error: --allow {name}: known are {known}\n")
 
 

@@ -92,7 +92,7 @@ def test_csv_files_that_are_missing_or_listed_twice(tmp_path):
         ("path,label\n\nx/0.png,a\nx/1.png,b,c\n", "line 4: 3 cells"),
         ("path,label\nx/0.png,a\n,b\n", "line 3: no path"),
         ("path,label\nx/0.png, \n", "line 2: no label"),
-        ("path,label,split\nx/0.png,a,train\nx/1.png,b,training set\n", "line 3: unknown split 'training set'"),
+        ("path,label,split\nx/0.png,a,train\nx/1.png,b,learning set\n", "line 3: unknown split 'learning set'"),
         (
             "path,label,split\nx/0.png,a,train\nx/1.png,b,\nx/2.png,b,\n",
             "line 3: no split, though other rows have one (2",

@@ -27,7 +27,14 @@ def clean(root: Path) -> Path:
 
 
 def plant(root: Path, fault: str) -> Path:
-    """A CSV over :func:`clean` with one fault in it."""
+    """A CSV over :func:`clean` with one fault in it; folders, where the fault is in their layout."""
+    if fault == "split-or-class":
+        write_classes(root, {"a": 8, "b": 8})
+        return write_classes(root / "test", {"a": 2, "b": 2}, seed=1).parent
+    if fault == "class-above-split":
+        for seed, name in enumerate("ab"):
+            write_classes(root / name, {"train": 8, "test": 4}, seed=seed)
+        return root
     clean(root)
     shutil.copy(root / "train/a/0.png", root / "copy.png")
     rows = [
@@ -85,10 +92,10 @@ def test_splits_made_here_do_not_leak_and_a_class_of_one_image_stops_nothing(tmp
 
 
 @pytest.mark.parametrize("fault", BLOCKING)
-def test_where_splits_are_pooled_only_labels_matter(tmp_path, fault):
+def test_where_splits_are_pooled_only_labels_and_layout_matter(tmp_path, fault):
     manifest = scan(plant(tmp_path, fault))
-    if fault == "label-conflict":
-        with pytest.raises(DataError, match="label-conflict"):
+    if fault in ("label-conflict", "class-above-split", "split-or-class"):
+        with pytest.raises(DataError, match=fault):
             check_discipline(manifest, pooled=True)
     else:
         assert check_discipline(manifest, pooled=True) == []

@@ -14,11 +14,12 @@ from PIL import Image
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.finetuning import FinetuneResult, finetune
 from tl_kit.config import DemoConfig, DemoMember, EnsembleConfig, FinetuneConfig
+from tl_kit.data.own_output import DEMO
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import DataError, WeightsError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import save_config, save_meta, save_weights
-from tl_kit.training.files import new_numbered_folder
+from tl_kit.training.files import new_numbered_folder, write_json
 from tl_kit.zoo.starter import starter_path
 from tl_kit.zoo.weights import build_model
 
@@ -65,6 +66,7 @@ def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoR
     _require_weights(config)
     started = time.perf_counter()
     folder = new_numbered_folder(Path(config.out), "run")
+    write_json(folder / DEMO, {"digits": "of scikit-learn", "seed": config.seed})  # no data of whoever runs it beside
     data = folder / "digits"
     count = write_digits(data, side=config.side)
     reporter.message(f"{count:,} images in 10 class folders: {data}")

@@ -88,10 +88,15 @@ def evaluate(
 
 
 def split_config(predictor: Predictor) -> DataConfig:
-    """How the first member's run made missing splits: the same data then falls into the same splits."""
+    """How the first member's run made missing splits: the same data then falls into the same splits.
+
+    Those of checkpoints that do not say so were made before near copies were kept on one side.
+    """
     stored = predictor.members[0].meta.get("config", {}).get("split", {})
+    if not stored:
+        return DataConfig()
     names = DataConfig.__dataclass_fields__
-    return DataConfig(**{name: value for name, value in stored.items() if name in names})
+    return DataConfig(**{"near_images": 0, **{name: value for name, value in stored.items() if name in names}})
 
 
 def seen(samples: Sequence[Sample], members: Sequence[Checkpoint], *splits: str) -> list[Sample]:

@@ -9,15 +9,13 @@ from pathlib import Path
 from tl_kit.config import DataConfig, DecodeConfig, LeftOutConfig
 from tl_kit.data.decode import decode as decode_image
 from tl_kit.data.limits import check_limits
-from tl_kit.data.manifest import Exclusion, Manifest, Sample
+from tl_kit.data.manifest import HIDDEN, OWN, UNMISSED, Exclusion, Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.errors import DataError, ImageError
 from tl_kit.reporting import Reporter
 from tl_kit.runtime import decode_pool
 
 __all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out"]
-
-_HIDDEN = "hidden"  # files of operating systems and editors, which nobody misses
 
 
 def scan_images(
@@ -28,10 +26,12 @@ def scan_images(
     strict: bool,
     reporter: Reporter,
     trainable: bool = True,
+    judged: bool = False,
 ) -> Manifest:
     """:func:`scan`, and what it leaves out is told; with ``strict``, it must be nothing, and every image is decoded.
 
-    Hidden files never count. Raises DataError that names the first file and their number, and ConfigError for a limit
+    Hidden files, and what tl-kit wrote, never count. What is wrong with the layout is told too, unless it is to be
+    ``judged``. Raises DataError that names the first file and their number, and ConfigError for a limit
     that no image can keep.
     """
     check_limits(decode)
@@ -40,11 +40,14 @@ def scan_images(
         reporter.start("check", len(manifest.samples))
         _refuse([*missed(manifest.exclusions), *_undecodable(manifest.samples, decode, reporter)], data)
     tell_left_out(manifest.exclusions, data, reporter)
+    for fault in () if judged else manifest.faults:
+        if fault.severity != "info":
+            reporter.message(f"warning: {fault.message}")
     return manifest
 
 
 def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: Reporter) -> None:
-    """A line each for the first few, hidden files in one line, and where the others are listed."""
+    """A line each for the first few, hidden files in one line, our own in another, and where the others are listed."""
     listed = list(exclusions)
     named = missed(listed)
     for exclusion in named[: LeftOutConfig.shown]:
@@ -52,18 +55,21 @@ def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: R
     if len(named) > LeftOutConfig.shown:
         more = len(named) - LeftOutConfig.shown
         reporter.message(f"left out: {more:,} more; {_where(data)}")
-    if hidden := len(listed) - len(named):
+    if hidden := sum(exclusion.reason == HIDDEN for exclusion in listed):
         reporter.message(f"left out: hidden files and folders ({hidden:,})")
+    if own := [exclusion for exclusion in listed if exclusion.reason == OWN]:
+        others = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+        reporter.message(f"left out: {own[0].path}{others}: {OWN}")
 
 
 def left_out_dict(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:
-    """Paths and reasons as plain JSON, hidden files not counted."""
+    """Paths and reasons as plain JSON, hidden files and our own not counted."""
     return [{"path": str(exclusion.path), "reason": exclusion.reason} for exclusion in missed(exclusions)]
 
 
 def missed(exclusions: Iterable[Exclusion]) -> list[Exclusion]:
-    """All but hidden files and folders."""
-    return [exclusion for exclusion in exclusions if exclusion.reason != _HIDDEN]
+    """All but hidden files and folders, and those that tl-kit wrote."""
+    return [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
 
 
 def _undecodable(samples: Sequence[Sample], config: DecodeConfig, reporter: Reporter) -> list[Exclusion]:

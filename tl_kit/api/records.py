@@ -151,6 +151,9 @@ class SeriesRecords:
 
 def read_config(content: object, file: Path) -> FinetuneConfig:
     """A run's options. Raises CheckpointError for what is none."""
+    if isinstance(content, dict) and isinstance(content.get("split"), dict):
+        # runs that do not say so began before near copies were kept on one side
+        content = {**content, "split": {"near_images": 0, **content["split"]}}
     try:
         return from_json(FinetuneConfig, content)
     except (ValueError, TypeError) as error:

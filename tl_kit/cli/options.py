@@ -313,7 +313,8 @@ Allow = Annotated[
     typer.Option(
         "--allow",
         metavar="NAME",
-        help="Train in spite of class-missing, group-leak, label-conflict or split-leak; may be repeated.",
+        help="What shall not stop the run: class-missing, split-or-class, split-leak, label-conflict, group-leak, "
+        "class-above-split; may be repeated.",  # in an order in which no name is broken at its hyphen
     ),
 ]
 CacheSize = Annotated[

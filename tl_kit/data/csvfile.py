@@ -6,12 +6,15 @@ import csv
 import difflib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_kit.data.listing import SPLIT_NAMES, Candidate, Listing
+from tl_kit.data.findings import Finding
+from tl_kit.data.listing import Candidate, Listing, split_of
+from tl_kit.data.lostpaths import explain, other_form
 from tl_kit.data.manifest import Exclusion
+from tl_kit.data.names import nfc, visible
 from tl_kit.errors import DataError
 
 __all__ = ["list_csv"]
@@ -19,6 +22,7 @@ __all__ = ["list_csv"]
 _REQUIRED = ("path", "label")
 _COLUMNS = (*_REQUIRED, "split", "group")
 _DELIMITERS = ",;\t"
+_GONE = "no such file"
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ def list_csv(file: Path) -> Listing:
     """Candidates of a CSV file in UTF-8, with a header; paths are relative to the file's folder.
 
     Commas, semicolons and tabs may separate. Other columns are passed over. ``split`` takes the usual names
-    (:data:`SPLIT_NAMES`); it is filled in every row or in none. Rows of an empty ``group`` belong to no group.
-    Files that are missing, or listed twice alike, become exclusions with their line number.
+    (:func:`split_of`); it is filled in every row or in none. Rows of an empty ``group`` belong to no group.
+    Files that are missing, or listed twice alike, become exclusions with their line number. Labels and groups are in
+    Unicode's composed form; a path is also found where the disk has it in the other form.
 
     Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
-    label, an unknown or missing split, or a path listed twice with different labels or splits.
+    label, an unknown or missing split, a path listed twice with different labels or splits,
+    or if no path exists.
     """
     problems: list[str] = []
     rows = [row for row in _rows(file, problems) if _is_sound(row, problems)]
@@ -58,14 +64,28 @@ def list_csv(file: Path) -> Listing:
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise DataError(f"{file}: {'; '.join(problems[:3])}{more}")
+    _check_paths(file, [row for row, _ in first.values()], listing)
     return listing
+
+
+def _check_paths(file: Path, rows: Sequence[_Row], listing: Listing) -> None:
+    """Raises DataError where no path exists; where most do not, it is a fault."""
+    missing = {exclusion.path for exclusion in listing.exclusions if exclusion.reason.endswith(_GONE)}
+    if not missing or 2 * len(missing) <= len(rows):
+        return
+    lost = [row for row in rows if file.parent / row.values["path"] in missing]
+    text = explain(lost[0].values["path"], file.parent)
+    if len(missing) == len(rows):
+        raise DataError(f"{file}: none of its {len(rows):,} paths exists; line {lost[0].line}: {text}")
+    many = f"{len(missing):,} of the {len(rows):,} paths in {file.name} do not exist; line {lost[0].line}: {text}"
+    listing.faults.append(Finding("warning", "missing-paths", many))
 
 
 def _list_one(candidate: Candidate, row: _Row, listing: Listing) -> None:
     try:
         mode = candidate.path.stat().st_mode
     except FileNotFoundError:
-        reason = "no such file"
+        reason = _GONE
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     else:
@@ -77,19 +97,20 @@ def _list_one(candidate: Candidate, row: _Row, listing: Listing) -> None:
 
 
 def _candidate(row: _Row, base: Path) -> Candidate:
-    split = row.values.get("split", "").lower()
+    split, path = row.values.get("split", ""), Path(row.values["path"])
     return Candidate(
-        path=base / row.values["path"],
-        label=row.values["label"],
-        split=SPLIT_NAMES[split] if split else None,
-        group=row.values.get("group") or None,
+        path=other_form(base / path),
+        label=nfc(row.values["label"]),
+        split=split_of(split) if split else None,
+        group=nfc(row.values.get("group", "")) or None,
+        inside=path.parts[:-1],
     )
 
 
 def _is_sound(row: _Row, problems: list[str]) -> bool:
     found = [f"no {name}" for name in _REQUIRED if not row.values[name]]
     split = row.values.get("split", "")
-    if split and split.lower() not in SPLIT_NAMES:
+    if split and split_of(split) is None:
         found.append(f"unknown split '{split}' (use train, val or test)")
     problems.extend(f"line {row.line}: {text}" for text in found)
     return not found
@@ -122,7 +143,7 @@ def _rows(file: Path, problems: list[str]) -> Iterator[_Row]:
 
 
 def _header(file: Path, cells: list[str]) -> list[str]:
-    columns = [cell.strip().lower() for cell in cells]
+    columns = [visible(cell).strip().lower() for cell in cells]
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
         raise DataError(

@@ -11,24 +11,38 @@ from pathlib import Path
 from tl_kit.data.findings import Finding, Severity, of_sets
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.data.names import name_problems
 from tl_kit.errors import DataError
 
-__all__ = ["check_discipline", "known_faults"]
+__all__ = ["check_discipline", "doubts", "known_faults"]
+
+_DOUBTS = ("alike-names", "missing-paths", "nested-classes", "odd-name")
 
 
 def known_faults(manifest: Manifest) -> list[Finding]:
-    """Classes missing from a split, groups and copies across splits or labels, copies: by counts, groups and digests.
+    """Layouts that are traps, class names, classes missing from a split, groups and copies across splits or labels.
 
-    No file is opened. Splits that were made here never separate copies or groups, and what they lack of a class of one
-    or two images is a warning: nobody claimed that it is there.
+    By names, counts, groups and digests: no file is opened. Splits that were made here never separate copies or groups,
+    and what they lack of a class of one or two images is a warning: nobody claimed that it is there.
     """
-    return [*_missing(manifest), *_groups(manifest.samples), *_copies(manifest.samples)]
+    samples = manifest.samples
+    return [*manifest.faults, *_names(manifest), *_missing(manifest), *_groups(samples), *_copies(samples)]
+
+
+def doubts(manifest: Manifest) -> list[str]:
+    """Of :func:`known_faults`, the warnings that whoever trains should read: about the layout and the class names."""
+    found = (*manifest.faults, *_names(manifest))
+    return [finding.message for finding in found if finding.code in _DOUBTS and finding.severity == "warning"]
+
+
+def _names(manifest: Manifest) -> list[Finding]:
+    return [Finding("warning", code, text) for code, text in name_problems(manifest.classes)]
 
 
 def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled: bool = False) -> list[str]:
     """Raise DataError, in one line, for the errors of :func:`known_faults` whose names are not in ``allow``.
 
-    ``pooled``: splits will be made anew, with copies and groups kept together, so that only the labels matter.
+    ``pooled``: splits will be made anew, with copies and groups kept together, so that only labels and layout matter.
     Returns a line for each error that is allowed.
     """
     if pooled:

@@ -17,12 +17,12 @@ from tl_kit.data.discipline import known_faults
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
 from tl_kit.data.likeness import thumbnail
 from tl_kit.data.listing import name_some
-from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.manifest import OWN, UNMISSED, Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.near import likenesses
 from tl_kit.data.ranges import measure_ranges, range_note
 from tl_kit.data.scan import scan
 from tl_kit.data.shortcuts import KINDS, Traits, border_colour, find_shortcuts, has_pages, read_traits
-from tl_kit.data.splits import unit_keys
+from tl_kit.data.splits import keys_of
 from tl_kit.errors import DataError, ImageError
 from tl_kit.runtime import decode_pool
 
@@ -146,8 +146,9 @@ def _exclusions(exclusions: Iterable[Exclusion]) -> Iterator[Finding]:
     for exclusion in exclusions:
         by_reason[exclusion.reason].append(exclusion.path)
     for reason, paths in by_reason.items():
-        severity: Severity = "info" if reason == "hidden" else "warning"
-        yield Finding(severity, "excluded", f"{len(paths)} left out: {reason}", tuple(paths))
+        severity: Severity = "info" if reason in UNMISSED else "warning"
+        code = "note" if reason == OWN else "excluded"
+        yield Finding(severity, code, f"{len(paths)} left out: {reason}", tuple(paths))
 
 
 def _deep_images(manifest: Manifest) -> Iterator[Finding]:
@@ -201,7 +202,7 @@ def _likenesses(samples: Sequence[Sample], looks: Sequence[_Look], limits: Docto
 
 def _shortcuts(manifest: Manifest, looks: Sequence[_Look], limits: DoctorConfig) -> Iterator[Finding]:
     samples = manifest.samples
-    keys = unit_keys([s.digest for s in samples], [s.group for s in samples], seed=0)
+    keys = keys_of(samples, seed=0)
     labels, traits = [sample.label for sample in samples], [look.traits for look in looks]
     for found in find_shortcuts(traits, labels, keys, config=limits.shortcuts):
         text = (

@@ -5,44 +5,59 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from tl_kit.data.listing import EXPECTED, SPLIT_NAMES, Candidate, Listing, name_some
-from tl_kit.data.manifest import Exclusion
+from tl_kit.data.archives import unpacking
+from tl_kit.data.decode import sniff
+from tl_kit.data.findings import Finding
+from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, split_of
+from tl_kit.data.manifest import HIDDEN, OWN, Exclusion
+from tl_kit.data.names import nfc
+from tl_kit.data.own_output import is_own_output
 from tl_kit.errors import DataError
 
 __all__ = ["list_files", "list_folder"]
 
-# Written by operating systems, editors and NAS boxes into other people's folders.
-_LITTER = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+# Written by operating systems, editors and NAS boxes into other people's folders; lower case.
+_LITTER = {"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "lost+found"}
+_LITTER |= {"system volume information"}
 _ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
 _NO_TARGET = {errno.ENOENT: "dangling symbolic link", errno.ELOOP: "symbolic link in a loop"}
+_DEEPEST = 8  # folders that hold nothing but one folder, one in another
+_LOOKED_AT = 100  # files, to see whether a folder holds images
+_STRAY = "stray folder next to the split folders"
+_STRAY_FILE = "stray file not inside a class folder"
+_PERHAPS = ("eval", "evaluation", "evaluate")
 
 
 def list_folder(root: Path) -> Listing:
     """Candidates of a folder, with every file and folder that belongs to no class as an exclusion.
 
-    Split folders count as such if they are named so (:data:`SPLIT_NAMES`, any case) and either all folders are, or
-    one of them is "train" and holds folders. Folders inside a class folder belong to that class.
+    Split folders count as such if they are named so (:func:`split_of`) and either all folders are, or one of them is
+    "train" and holds folders. Folders inside a class folder belong to that class. A folder that holds one folder and no
+    image is stepped into, where that one holds folders (unpacking leaves such behind); folders that tl-kit wrote are
+    passed over, at any depth. Class names are in Unicode's composed form.
 
     Raises :class:`DataError` if the folder cannot be read, holds nothing, or has split folders without one for
     training or two for one split.
     """
     listing = Listing()
     passed_over: list[Exclusion] = []
-    folders, files = _entries(root, passed_over)
+    top, folders, files = _unwrapped(root, listing, passed_over)
     if not folders:
-        found = f"holds {len(files)} files but no folders" if files else "is empty"
-        unreadable = [exclusion.reason for exclusion in passed_over if exclusion.path == root]
-        raise DataError(f"{root}: {unreadable[0] if unreadable else found}; {EXPECTED}")
-    splits = _split_folders(root, folders)
+        raise DataError(f"{top}: {_nothing(top, files, passed_over)}; {EXPECTED}")
+    splits = _split_folders(top, folders)
     if not splits:
-        _list_classes(root, None, listing)
+        _list_classes(top, None, listing)
         return listing
-    strays = [Exclusion(folder, "stray folder next to the split folders") for folder in folders]
-    strays += [Exclusion(file, "stray file next to the split folders") for file in files]
-    listing.exclusions += passed_over + [stray for stray in strays if stray.path not in splits.values()]
+    strays = [folder for folder in folders if folder not in splits.values()]
+    listing.exclusions += passed_over
+    listing.exclusions += [Exclusion(folder, _stray(folder)) for folder in strays]
+    listing.exclusions += [Exclusion(file, "stray file next to the split folders") for file in files]
+    if len(splits) == 1:
+        listing.faults += _split_or_class(splits["train"], [folder for folder in strays if _holds_image(folder)])
     for split, folder in splits.items():
         _list_classes(folder, split, listing)
     return listing
@@ -54,20 +69,70 @@ def list_files(root: Path) -> tuple[list[Path], list[Exclusion]]:
     return list(_walk(root, exclusions)), exclusions
 
 
+def _unwrapped(root: Path, listing: Listing, passed_over: list[Exclusion]) -> tuple[Path, list[Path], list[Path]]:
+    """The folder that holds the classes or splits, its folders and its files."""
+    top = root
+    folders, files = _entries(top, passed_over)
+    for _ in range(_DEEPEST):
+        if len(folders) != 1 or split_of(folders[0].name) is not None or _any_image(files):
+            break
+        inner: list[Exclusion] = []
+        within, beside = _entries(folders[0], inner)
+        if not within or _any_image(beside):
+            break
+        listing.exclusions += [
+            *passed_over,
+            *(Exclusion(file, _STRAY_FILE) for file in files),
+        ]
+        top, folders, files = folders[0], within, beside
+        passed_over[:] = inner
+    if top != root:
+        listing.notes.append(f"{root} holds nothing but {top.relative_to(root)}/, which is read in its place")
+    return top, folders, files
+
+
+def _nothing(folder: Path, files: list[Path], passed_over: list[Exclusion]) -> str:
+    """Why a folder without folders has no images."""
+    unreadable = [exclusion.reason for exclusion in passed_over if exclusion.path == folder]
+    if unreadable:
+        return unreadable[0]
+    hint = next((text for file in files if (text := unpacking(file))), "")
+    if files:
+        return f"holds {len(files)} files but no folders" + (f": {hint}" if hint else "")
+    own = [exclusion for exclusion in passed_over if exclusion.reason == OWN]
+    return f"holds nothing but what tl-kit wrote ({name_some([e.path.name for e in own])})" if own else "is empty"
+
+
+def _stray(folder: Path) -> str:
+    is_one = folder.name.lower() in _PERHAPS
+    return f"{_STRAY}; rename it to val or test if it is one" if is_one else _STRAY
+
+
+def _split_or_class(train: Path, beside: list[Path]) -> list[Finding]:
+    """The one split folder, among folders that hold images too: these may be the classes, or it may be one of them."""
+    if not beside:
+        return []
+    names = name_some([folder.name for folder in beside])
+    text = (
+        f"'{train.name}' holds folders, and stands beside {names}, which hold images and would be left out: if it is a "
+        "split, move or rename them (val, test); if it is a class, rename it, or move its images out of their folders"
+    )
+    return [Finding("error", "split-or-class", text, (train, *beside))]
+
+
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
     """The folder of each split; empty if these are class folders."""
-    named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
-    training = [folder for folder in named if SPLIT_NAMES[folder.name.lower()] == "train"]
+    named = [(split, folder) for folder in folders if (split := split_of(folder.name)) is not None]
+    training = [folder for split, folder in named if split == "train"]
     if len(named) < len(folders) and not any(_entries(folder, [])[0] for folder in training):
         return {}
     splits: dict[str, Path] = {}
-    for folder in named:
-        split = SPLIT_NAMES[folder.name.lower()]
+    for split, folder in named:
         if split in splits:
             raise DataError(f"{root}: both {splits[split].name}/ and {folder.name}/ mean {split}; merge or rename one")
         splits[split] = folder
     if splits and "train" not in splits:
-        raise DataError(f"{root}: there is {name_some([f.name for f in named])} but no train folder; {EXPECTED}")
+        raise DataError(f"{root}: there is {name_some([f.name for _, f in named])} but no train folder; {EXPECTED}")
     return splits
 
 
@@ -76,11 +141,40 @@ def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
     if split is not None and not folders:
         listing.exclusions.append(Exclusion(parent, "split folder without class folders: its files have no labels"))
         return
-    listing.exclusions.extend(Exclusion(file, "stray file not inside a class folder") for file in files)
+    listing.exclusions.extend(Exclusion(file, _STRAY_FILE) for file in files)
+    if split is not None and len(folders) == 1 and split_of(folders[0].name) == split and _entries(folders[0], [])[0]:
+        _list_classes(folders[0], split, listing)  # train/train/cat, as some archives unpack
+        return
+    first: dict[str, Path] = {}
     for folder in folders:
-        listing.class_folders[split, folder.name] = folder
+        label = nfc(folder.name)
+        if first.setdefault(label, folder) is not folder:
+            listing.notes.append(
+                f"class '{label}': two folders in {parent} have this name, in composed and decomposed Unicode; "
+                "they are one class"
+            )
+        listing.class_folders[folder] = split, label
         for file in _walk(folder, listing.exclusions):
-            listing.candidates.append(Candidate(file, folder.name, split))
+            listing.candidates.append(Candidate(file, label, split, inside=file.relative_to(folder).parts[:-1]))
+
+
+def _holds_image(folder: Path) -> bool:
+    """Whether one of the first files in it, at any depth, begins like an image."""
+    return _any_image(_walk(folder, []))
+
+
+def _any_image(files: Iterable[Path]) -> bool:
+    return any(_begins_like_image(file) for file in islice(files, _LOOKED_AT))
+
+
+def _begins_like_image(file: Path) -> bool:
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return False
+        with file.open("rb") as stream:
+            return sniff(stream.read(16))
+    except (OSError, ValueError):
+        return False
 
 
 def _walk(top: Path, exclusions: list[Exclusion]) -> Iterator[Path]:
@@ -116,7 +210,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], list[Path]]:
-    """Folders and files in it, each sorted by name; hidden entries and links to nothing go to the exclusions."""
+    """Folders and files in it, each sorted by name; the others go to the exclusions."""
     folders: list[Path] = []
     files: list[Path] = []
     try:
@@ -126,12 +220,15 @@ def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], lis
         return folders, files
     for entry in entries:
         path = folder / entry.name
-        if entry.name.startswith(".") or entry.name in _LITTER:
-            exclusions.append(Exclusion(path, "hidden"))
+        if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+            exclusions.append(Exclusion(path, HIDDEN))
             continue
         try:
             is_folder = stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir()
-            (folders if is_folder else files).append(path)
+            if is_folder and is_own_output(path):
+                exclusions.append(Exclusion(path, OWN))
+            else:
+                (folders if is_folder else files).append(path)
         except OSError as error:
             exclusions.append(Exclusion(path, _NO_TARGET.get(error.errno or 0, f"cannot be read: {error.strerror}")))
     return folders, files

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tl_kit.config import DataConfig
 from tl_kit.data.manifest import Manifest, Sample, in_order
-from tl_kit.data.splits import assign_splits, unit_keys
+from tl_kit.data.splits import assign_splits, keys_of
 from tl_kit.errors import ConfigError
 
 __all__ = ["assign_folds", "check_folds", "fold_manifests", "pool_of"]
@@ -42,7 +42,7 @@ def fold_manifests(manifest: Manifest, folds: int, config: DataConfig) -> tuple[
     """
     check_folds(folds)
     pool = pool_of(manifest)
-    keys = unit_keys([s.digest for s in pool], [s.group for s in pool], seed=config.split_seed)
+    keys = keys_of(pool, seed=config.split_seed)
     found, problem = _splits(pool, keys, folds, config, manifest.classes)
     if problem:
         most = min(folds, len(set(keys)) + 1) - 1
@@ -86,6 +86,7 @@ def _val_and_train(rest: Sequence[Sample], config: DataConfig) -> list[str]:
         [sample.label for sample in rest],
         [sample.digest for sample in rest],
         [sample.group for sample in rest],
+        [sample.near for sample in rest],
         val_fraction=config.val_fraction,
         test_fraction=0.0,
         seed=config.split_seed,

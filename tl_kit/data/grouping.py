@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tl_kit.data.manifest import Sample
+from tl_kit.data.names import nfc
 from tl_kit.errors import ConfigError
 
 __all__ = ["check_group_pattern", "group_by_name"]
@@ -19,16 +20,17 @@ _LONGEST, _REPETITIONS, _CHOICES = 100, 2, 5
 def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[Sample], list[str]]:
     """The samples, with a group where they had none and ``pattern`` is found in the file name; and a note on it.
 
-    The group is the text of the pattern's first bracketed part, or all that was found. Without a pattern nothing
+    The group is the text of the pattern's first bracketed part, or all that was found; names and pattern are compared
+    in Unicode's composed form. Without a pattern nothing
     changes. Raises ConfigError as :func:`check_group_pattern` does.
     """
     if pattern is None:
         return list(samples), []
     check_group_pattern(pattern)
-    search = re.compile(pattern).search
+    search = re.compile(nfc(pattern)).search
     grouped = []
     for sample in samples:
-        match = search(sample.path.name) if sample.group is None else None
+        match = search(nfc(sample.path.name)) if sample.group is None else None
         name = None if match is None else (match[1] if match.re.groups else match[0])
         grouped.append(sample if name is None else replace(sample, group=name))
     groups = {sample.group for sample in grouped} - {None}

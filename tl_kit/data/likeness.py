@@ -6,6 +6,7 @@ Perceptual Image Hash Functions", section 3.2) proposes pairs, and a correlation
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from tl_kit.config import LikenessConfig
 from tl_kit.runtime import decode_pool
 
-__all__ = ["SIDE", "Pairs", "detail", "near_pairs", "perceptual_hash", "thumbnail"]
+__all__ = ["SIDE", "Pairs", "detail", "few_pairs", "near_pairs", "perceptual_hash", "thumbnail"]
 
 SIDE = 32
 _HASHED = 8  # frequencies a direction, of which the constant one is left out: 63 bits
@@ -69,6 +70,32 @@ def near_pairs(grey: NDArray[Any], *, config: LikenessConfig = _DEFAULT) -> Pair
     Every pair's hashes are compared, in matrix products of a block each. Permuting the images permutes the result. A
     constant image is like no other one.
     """
+    found = _search(grey, config, _Count(None))
+    assert found is not None
+    return found
+
+
+def few_pairs(grey: NDArray[Any], *, most: int, config: LikenessConfig = _DEFAULT) -> Pairs | None:
+    """:func:`near_pairs`, or None where the hashes propose more than ``most`` pairs: it would take long."""
+    return _search(grey, config, _Count(most))
+
+
+class _Count:
+    """Pairs that were proposed, over all threads; ``full`` once there are more than ``most``."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most, self._found, self._lock = most, 0, threading.Lock()
+
+    def add(self, pairs: int) -> None:
+        with self._lock:
+            self._found += pairs
+
+    @property
+    def full(self) -> bool:
+        return self._most is not None and self._found > self._most
+
+
+def _search(grey: NDArray[Any], config: LikenessConfig, count: _Count) -> Pairs | None:
     from threadpoolctl import threadpool_limits
 
     hashes, details = perceptual_hash(grey), detail(grey)
@@ -76,8 +103,10 @@ def near_pairs(grey: NDArray[Any], *, config: LikenessConfig = _DEFAULT) -> Pair
     with threadpool_limits(1, user_api="blas"):  # blocks are small: the pool shares them out, BLAS need not
         for mirrored in (False, True):
             others = (hashes * _mirror(_HASHED), details * _mirror(_COMPARED)) if mirrored else (hashes, details)
-            search = partial(_alike, hashes, details, *others, config=config)
+            search = partial(_alike, hashes, details, *others, config=config, count=count)
             found += decode_pool().map(search, range(0, len(grey), _ROWS))
+    if count.full:
+        return None
     pairs = np.unique(np.concatenate(found), axis=0)  # a symmetric image is like another one both ways
     return Pairs(pairs[:, 0], pairs[:, 1])
 
@@ -90,8 +119,9 @@ def _alike(
     top: int,
     *,
     config: LikenessConfig,
+    count: _Count,
 ) -> NDArray[np.int64]:
-    """Pairs (p, 2) of a row from ``top`` on, of one block, with an ``other`` one of a higher index."""
+    """Pairs (p, 2) of a row from ``top`` on, of one block, with an ``other`` one of a higher index; fewer if full."""
     enough = hashes.shape[1] - 2 * config.hash_bits  # a product is the number of bits that agree less the others
     found = [np.zeros((0, 2), dtype=np.int64)]
     for left in range(top, len(hashes), _COLUMNS):
@@ -99,6 +129,9 @@ def _alike(
         rows, columns = np.nonzero(agreement >= enough)
         candidates = np.column_stack([rows + top, columns + left])
         candidates = candidates[candidates[:, 0] < candidates[:, 1]]
+        count.add(len(candidates))
+        if count.full:
+            break
         for start in range(0, len(candidates), _CANDIDATES):
             some = candidates[start : start + _CANDIDATES]
             correlation = np.einsum("pd,pd->p", details[some[:, 0]], other_details[some[:, 1]])

@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tl_kit.data.findings import Finding
 from tl_kit.data.manifest import Exclusion
+from tl_kit.data.names import visible
 
-__all__ = ["EXPECTED", "SPLIT_NAMES", "Candidate", "Listing", "name_some", "natural_key"]
+__all__ = ["EXPECTED", "SPLIT_NAMES", "Candidate", "Listing", "name_some", "natural_key", "split_of"]
 
 EXPECTED = (
     "expected are class folders (cat/, dog/), or train/, val/ and test/ folders that hold class folders, "
@@ -19,25 +21,42 @@ SPLIT_NAMES = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
+# "training_set", "Test Images", "val2017"
+_SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?:[ _-]?(?:set|data|images|imgs|split|[0-9]{{4}}))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that should be an image of class ``label``; ``split`` is ``None`` where none is given."""
+    """A file that should be an image of class ``label``; ``split`` is ``None`` where none is given.
+
+    ``inside`` are the folders in which it lies: below the class folder, or all of a CSV file's path.
+    """
 
     path: Path
     label: str
     split: str | None = None
     group: str | None = None
+    inside: tuple[str, ...] = ()
 
 
 @dataclass
 class Listing:
-    """Candidates in no particular order, what was left out already, and the folder of each (split, class)."""
+    """Candidates in no particular order, what was left out already, and the split and class of each class folder.
+
+    ``notes`` are sentences on how it was read, ``faults`` what is wrong with its layout.
+    """
 
     candidates: list[Candidate] = field(default_factory=list)
     exclusions: list[Exclusion] = field(default_factory=list)
-    class_folders: dict[tuple[str | None, str], Path] = field(default_factory=dict)
+    class_folders: dict[Path, tuple[str | None, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
+
+
+def split_of(name: str) -> str | None:
+    """The split that a word or a folder's name means, whatever its case and the blanks around it; None for none."""
+    found = _SPLIT.fullmatch(visible(name).strip())
+    return SPLIT_NAMES[found[1].lower()] if found else None
 
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:

@@ -8,13 +8,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tl_kit.data.deep import SampleRanges
 from tl_kit.errors import DataError
 
-__all__ = ["SPLITS", "Exclusion", "Manifest", "Sample", "check_trainable", "in_order"]
+if TYPE_CHECKING:
+    from tl_kit.data.findings import Finding
+
+__all__ = ["HIDDEN", "OWN", "SPLITS", "UNMISSED", "Exclusion", "Manifest", "Sample", "check_trainable", "in_order"]
 
 SPLITS = ("train", "val", "test")
+HIDDEN, OWN = "hidden", "written by tl-kit itself"
+UNMISSED = (HIDDEN, OWN)
+"""Reasons of exclusions that nobody misses: files of operating systems and editors, and folders of earlier runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,8 @@ class Sample:
     """One labelled image.
 
     ``digest`` is the SHA-256 of the file's bytes, in hex: it identifies the image whatever its name. ``deep``: the kind
-    of its samples where they have more than 8 bits.
+    of its samples where they have more than 8 bits. ``near`` is equal for images that were found to be near copies of
+    one another (:func:`link_near_copies`).
     """
 
     path: Path
@@ -31,6 +39,7 @@ class Sample:
     digest: str
     group: str | None = None
     deep: str | None = None
+    near: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +56,8 @@ class Manifest:
 
     ``samples`` are ordered by split, label and digest: file names, and the order in which a file system lists
     them, have no influence on training. ``notes`` are sentences on what was decided (splits made, labels merged);
-    ``made_splits`` names the splits that the data did not come with. ``ranges``, once they are measured, are those over
-    which deep images are read.
+    ``made_splits`` names the splits that the data did not come with; ``faults`` are what is wrong with its layout.
+    ``ranges``, once they are measured, are those over which deep images are read.
     """
 
     root: Path
@@ -57,6 +66,7 @@ class Manifest:
     exclusions: tuple[Exclusion, ...] = ()
     notes: tuple[str, ...] = ()
     made_splits: tuple[str, ...] = ()
+    faults: tuple[Finding, ...] = ()
     ranges: SampleRanges | None = None
 
     def split(self, name: str) -> tuple[Sample, ...]:

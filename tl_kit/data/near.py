@@ -13,7 +13,7 @@ from tl_kit.data.findings import Finding, of_sets
 from tl_kit.data.likeness import near_pairs
 from tl_kit.data.manifest import Sample
 
-__all__ = ["likenesses"]
+__all__ = ["likenesses", "linked_sets"]
 
 _HOW = "(re-encoded, resized, mirrored, or taken at the same moment)"
 _LEAK = f"{{}} images look like one of another split {_HOW}: scores will be too good"
@@ -40,7 +40,8 @@ def likenesses(
     conflicts, leaks = labels[first] != labels[second], splits[first] != splits[second]
 
     def linked(chosen: NDArray[np.bool_]) -> list[list[Sample]]:
-        return [[samples[index] for index in group] for group in _linked(first[chosen], second[chosen], len(samples))]
+        sets = linked_sets(first[chosen], second[chosen], len(samples))
+        return [[samples[index] for index in each] for each in sets]
 
     return [
         *of_sets("warning", "near-split-leak", _LEAK, linked(leaks)),
@@ -49,7 +50,7 @@ def likenesses(
     ]
 
 
-def _linked(first: NDArray[np.int64], second: NDArray[np.int64], size: int) -> list[list[int]]:
+def linked_sets(first: NDArray[np.int64], second: NDArray[np.int64], size: int) -> list[list[int]]:
     """Connected components of two nodes and more, each in order, the one with the smallest index first."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

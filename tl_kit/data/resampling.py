@@ -9,7 +9,7 @@ import numpy as np
 
 from tl_kit.data.folds import assign_folds
 from tl_kit.data.manifest import Manifest, Sample, in_order
-from tl_kit.data.splits import unit_keys
+from tl_kit.data.splits import keys_of
 from tl_kit.errors import ConfigError
 
 __all__ = ["bootstrap_sample", "leave_folds_out"]
@@ -37,7 +37,7 @@ def leave_folds_out(manifest: Manifest, folds: int, *, seed: int) -> tuple[Manif
     member would train without one of the classes.
     """
     train = manifest.split("train")
-    keys = unit_keys([s.digest for s in train], [s.group for s in train], seed=seed)
+    keys = keys_of(train, seed=seed)
     most = min(len(set(keys)), max(Counter(s.label for s in train).values()))
     if folds > most:
         raise ConfigError(f"--members {folds}: no class has so many training images to be cut into folds; give fewer")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.data.archives import unpacking
+from tl_kit.data.copies import link_near_copies
 from tl_kit.data.csvfile import list_csv
 from tl_kit.data.decode import open_header, read_file
 from tl_kit.data.deep import deep_kind
 from tl_kit.data.folders import list_folder
 from tl_kit.data.grouping import group_by_name
+from tl_kit.data.layout import layout_faults
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
-from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, Sample, check_trainable, in_order
+from tl_kit.data.manifest import SPLITS, UNMISSED, Exclusion, Manifest, Sample, check_trainable, in_order
+from tl_kit.data.names import looks_like
 from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
 from tl_kit.runtime import decode_pool
@@ -56,17 +60,18 @@ def scan(
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
     classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
-        raise DataError(_too_few_classes(root, classes, exclusions))
+        raise DataError(_too_few_classes(root, [each for each, _ in found], classes, exclusions))
     _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
-    samples, notes = _complete_splits(grouped, config)
+    samples, notes = _complete_splits(grouped, config, decode)
     manifest = Manifest(
         root=root,
         classes=tuple(classes),
         samples=in_order(samples),
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
-        notes=(*groups, *notes),
+        notes=(*listing.notes, *groups, *notes),
         made_splits=_made_splits(found),
+        faults=(*listing.faults, *layout_faults([each for each, _ in found], table=root.is_file())),
     )
     if trainable:
         check_trainable(manifest)
@@ -84,6 +89,8 @@ def _list(root: Path) -> Listing:
         return list_folder(root)
     if stat.S_ISREG(mode) and root.suffix.lower() in (".csv", ".tsv"):
         return list_csv(root)
+    if stat.S_ISREG(mode) and (hint := unpacking(root)):
+        raise DataError(f"{root}: {hint}")
     raise DataError(f"{root}: neither a folder nor a .csv file; {EXPECTED}")
 
 
@@ -119,19 +126,24 @@ def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]
     known = {exclusion.path for exclusion in listing.exclusions}
     return [
         Exclusion(folder, _NO_IMAGES)
-        for key, folder in listing.class_folders.items()
+        for folder, key in listing.class_folders.items()
         if key not in filled and folder not in known
     ]
 
 
-def _too_few_classes(root: Path, classes: list[str], exclusions: list[Exclusion]) -> str:
-    found = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
-    return f"{root}: {found}{_left_out(exclusions)}; {EXPECTED}"
+def _too_few_classes(
+    root: Path, found: Iterable[Candidate], classes: Sequence[str], exclusions: Sequence[Exclusion]
+) -> str:
+    what = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
+    inner = sorted({candidate.inside[0] for candidate in found if candidate.inside}, key=natural_key)
+    if len(inner) > 1 and root.is_dir():
+        what += f", and holds the folders {name_some(inner)}: if these are the classes, name the folder they lie in"
+    return f"{root}: {what}{_left_out(exclusions)}; {EXPECTED}"
 
 
 def _left_out(exclusions: Iterable[Exclusion]) -> str:
     """Why images may be missing, in brackets; hidden files are no reason."""
-    missed = [exclusion for exclusion in exclusions if exclusion.reason != "hidden"]
+    missed = [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
     if not missed:
         return ""
     first = next((exclusion for exclusion in missed if exclusion.reason != _NO_IMAGES), missed[0])
@@ -156,7 +168,16 @@ def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[E
         for split in SPLITS
         if split in classes and every - classes[split]
     ]
-    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}{_left_out(exclusions)}")
+    raise DataError(f"{root}: the splits disagree on classes: {'; '.join(lacks)}{_alike(every)}{_left_out(exclusions)}")
+
+
+def _alike(names: Iterable[str]) -> str:
+    """A hint at two names that look alike, where there are such."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names, key=natural_key):
+        groups[looks_like(name)].append(name)
+    alike = next((group for group in groups.values() if len(group) > 1), None)
+    return f"; {name_some(alike)} look alike: write them the same" if alike else ""
 
 
 def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
@@ -175,25 +196,35 @@ def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
     return ("val",) if "test" in given else ("val", "test")
 
 
-def _complete_splits(samples: list[Sample], config: DataConfig) -> tuple[list[Sample], list[str]]:
+def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeConfig) -> tuple[list[Sample], list[str]]:
     given = {sample.split for sample in samples} - {""}
     if {"train", "val"} <= given:
         missing = [] if "test" in given else ["no test split is given, and none is made: train and val are kept whole"]
         return samples, missing
     test_fraction = 0.0 if "test" in given else config.test_fraction
     pool = [sample for sample in samples if sample.split in ("", "train")]
-    splits = assign_splits(
-        [sample.label for sample in pool],
-        [sample.digest for sample in pool],
-        [sample.group for sample in pool],
-        val_fraction=config.val_fraction,
-        test_fraction=test_fraction,
-        seed=config.split_seed,
-    )
+    linked, near_notes = link_near_copies(pool, config=config, decode=decode)
+    splits = _assigned(linked, config, test_fraction)
+    if "val" not in splits and linked != pool:
+        linked, near_notes = pool, ["near copies are spread over the splits: there would be nothing to validate on"]
+        splits = _assigned(linked, config, test_fraction)
+    pool = linked
     made = [replace(sample, split=split) for sample, split in zip(pool, splits, strict=True)]
     notes = [
         f"no {name} split is given: {fraction:.0%} of each class set aside ({splits.count(name)} images)"
         for name, fraction in (("val", config.val_fraction), ("test", test_fraction))
         if fraction > 0
     ]
-    return made + [sample for sample in samples if sample.split == "test"], notes
+    return made + [sample for sample in samples if sample.split == "test"], notes + near_notes
+
+
+def _assigned(pool: Sequence[Sample], config: DataConfig, test_fraction: float) -> list[str]:
+    return assign_splits(
+        [sample.label for sample in pool],
+        [sample.digest for sample in pool],
+        [sample.group for sample in pool],
+        [sample.near for sample in pool],
+        val_fraction=config.val_fraction,
+        test_fraction=test_fraction,
+        seed=config.split_seed,
+    )

@@ -7,14 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tl_kit.data.manifest import Sample
 from tl_kit.errors import ConfigError
 
-__all__ = ["assign_splits", "unit_keys"]
+__all__ = ["assign_splits", "keys_of", "unit_keys"]
 
 
 @dataclass
 class _Unit:
-    """Images that must stay together: of one group, or of equal content, or linked by a chain of these."""
+    """Images that must stay together: of one group, of equal content, near copies, or linked by a chain of these."""
 
     key: str
     members: list[int]
@@ -30,18 +31,19 @@ def assign_splits(
     labels: Sequence[int],
     digests: Sequence[str],
     groups: Sequence[str | None],
+    near: Sequence[str | None] | None = None,
     *,
     val_fraction: float,
     test_fraction: float,
     seed: int,
 ) -> list[str]:
-    """The split ("train", "val" or "test") of each image; the three sequences have one entry an image.
+    """The split ("train", "val" or "test") of each image; the sequences have one entry an image.
 
-    Fractions are shares of each class. Images of equal digest, and images of one group, are never separated. Within
-    that, every class keeps at least one training image; a class of two has one in val; a class of three or more has
-    at least one in each split whose fraction is above zero. Units are drawn in the order of SHA-256(seed, smallest
-    digest), so that the result follows from the images' contents and the seed alone: permuting the input permutes
-    the result.
+    Fractions are shares of each class. Images of equal digest, images of one group, and images of equal ``near`` are
+    never separated. Within that, every class keeps at least one training image; a class of two has one in val; a class
+    of three or more has at least one in each split whose fraction is above zero. Units are drawn in the order of
+    SHA-256(seed, smallest digest), so that the result follows from the images' contents and the seed alone: permuting
+    the input permutes the result.
 
     Raises :class:`ConfigError` unless both fractions are at least 0 and their sum is below 1.
     """
@@ -49,7 +51,7 @@ def assign_splits(
         raise ConfigError(
             f"val_fraction {val_fraction} and test_fraction {test_fraction}: each must be at least 0, their sum below 1"
         )
-    units = _units(labels, digests, groups, seed=seed)
+    units = _units(labels, digests, groups, near or [None] * len(labels), seed=seed)
     plan = _Plan(units, fractions={"val": val_fraction, "test": test_fraction})
     by_class: dict[int, list[_Unit]] = defaultdict(list)
     for unit in units:
@@ -71,21 +73,35 @@ def assign_splits(
     return result
 
 
-def unit_keys(digests: Sequence[str], groups: Sequence[str | None], *, seed: int) -> list[str]:
+def keys_of(samples: Sequence[Sample], *, seed: int) -> list[str]:
+    """:func:`unit_keys` of samples: their digests, groups and near copies."""
+    return unit_keys([s.digest for s in samples], [s.group for s in samples], [s.near for s in samples], seed=seed)
+
+
+def unit_keys(
+    digests: Sequence[str], groups: Sequence[str | None], near: Sequence[str | None] | None = None, *, seed: int
+) -> list[str]:
     """Per image, the key of what it must not be separated from: images of equal digest, of one group, or so linked.
 
-    Two images have the same key if and only if they belong together. Keys are SHA-256(seed, smallest digest), in hex:
-    they follow from contents and seed alone.
+    ``near`` counts as a second group. Two images have the same key if and only if they belong together. Keys are
+    SHA-256(seed, smallest digest), in hex: they follow from contents and seed alone.
     """
     keys = [""] * len(digests)
-    for unit in _units([0] * len(digests), digests, groups, seed=seed):
+    for unit in _units([0] * len(digests), digests, groups, near or [None] * len(digests), seed=seed):
         for index in unit.members:
             keys[index] = unit.key
     return keys
 
 
-def _units(labels: Sequence[int], digests: Sequence[str], groups: Sequence[str | None], *, seed: int) -> list[_Unit]:
-    """Connected components of "same digest or same group", in drawing order."""
+def _units(
+    labels: Sequence[int],
+    digests: Sequence[str],
+    groups: Sequence[str | None],
+    near: Sequence[str | None],
+    *,
+    seed: int,
+) -> list[_Unit]:
+    """Connected components of "same digest, same group or near copies", in drawing order."""
     parent = list(range(len(labels)))
 
     def root(index: int) -> int:
@@ -94,10 +110,11 @@ def _units(labels: Sequence[int], digests: Sequence[str], groups: Sequence[str |
             index = parent[index]
         return index
 
-    first: dict[tuple[str, str], int] = {}
-    for index, (digest, group) in enumerate(zip(digests, groups, strict=True)):
-        for link in [("digest", digest)] + ([("group", group)] if group is not None else []):
-            parent[root(index)] = root(first.setdefault(link, index))
+    first: dict[tuple[str, str | None], int] = {}
+    for index, names in enumerate(zip(digests, groups, near, strict=True)):
+        for link in zip(("digest", "group", "near"), names, strict=True):
+            if link[1] is not None:
+                parent[root(index)] = root(first.setdefault(link, index))
     members: dict[int, list[int]] = defaultdict(list)
     for index in range(len(labels)):
         members[root(index)].append(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from tl_kit.data.names import nfc_names
 from tl_kit.errors import MemberError
 
 __all__ = ["align_classes"]
@@ -15,7 +16,7 @@ _NAMES_SHOWN = 5
 def align_classes(
     member_classes: Sequence[Sequence[str]], names: Sequence[str]
 ) -> tuple[tuple[str, ...], list[list[int]]]:
-    """Bring the members' classes into the order of the first one.
+    """Bring the members' classes into the order of the first one. Names are compared in composed Unicode.
 
     The data set whose labels are to be scored may stand first, as if it were a member: then its order is the reference.
 
@@ -35,9 +36,9 @@ def align_classes(
         raise ValueError(f"want one name a member, got {len(names)} names for {len(member_classes)} members")
     if not member_classes:
         raise MemberError("an ensemble needs at least one checkpoint: none was given")
-    reference = tuple(member_classes[0])
+    reference = nfc_names(member_classes[0])
     permutations = []
-    for name, classes in zip(names, member_classes, strict=True):
+    for name, classes in zip(names, map(nfc_names, member_classes), strict=True):
         repeated = [label for label, count in Counter(classes).items() if count > 1]
         if repeated:
             raise MemberError(f"{name}: class names must differ, repeated: {_listed(repeated)}")

@@ -23,7 +23,7 @@ from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError
 from tl_kit.training.files import write_atomically, write_json, write_tensors
-from tl_kit.training.meta import check_format, check_meta, ranges_of
+from tl_kit.training.meta import check_classes, check_format, check_meta, ranges_of
 from tl_kit.untrusted import check_inside, read_json
 from tl_kit.zoo.cards import CONFIG, outputs, read_card
 from tl_kit.zoo.outline import Outline, outline
@@ -128,7 +128,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
     ``mapped``: as ``map_weights`` leaves them, the weights take no memory until they are used.
     """
     meta = read_meta(folder)
-    classes = tuple(meta["classes"])
+    classes = check_classes(meta["classes"], folder / META)
     _check_parts(folder, classes)
     tensors = _read_weights(folder)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from tl_kit.config import DataConfig, TrustConfig
 from tl_kit.data.deep import KINDS, SampleRanges
 from tl_kit.data.grouping import check_group_pattern
+from tl_kit.data.names import nfc_names
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.untrusted import plain_number
 
@@ -31,7 +32,10 @@ def check_format(content: Mapping[str, Any], path: Path, *, readable: tuple[int,
 
 
 def check_classes(value: object, path: Path) -> tuple[str, ...]:
-    """The class names in the order of the outputs. Raises CheckpointError where they are none, or not told apart."""
+    """The class names in the order of the outputs, in composed Unicode where that keeps them apart.
+
+    Raises CheckpointError where they are none, or not told apart.
+    """
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise CheckpointError(f"{path}: has no class names")
     if len(value) > TrustConfig.number or any(len(name) > TrustConfig.text for name in value):
@@ -41,7 +45,7 @@ def check_classes(value: object, path: Path) -> tuple[str, ...]:
     name, count = Counter(value).most_common(1)[0]
     if count > 1:
         raise CheckpointError(f"{path}: class names must differ, and {name!r} stands {count} times")
-    return tuple(value)
+    return nfc_names(value)
 
 
 def check_meta(meta: Mapping[str, Any], path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Class names: one Unicode form for each (NFC), and which of them a reader cannot tell apart."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+__all__ = ["is_missing", "looks_like", "name_problems", "nfc", "nfc_names", "visible"]
+
+_MISSING = {"", "nan", "none", "null", "nil", "n/a", "na", "<na>", "#n/a", "nat", "undefined", "unnamed", "missing"}
+# "train" and "valid" are classes of some data sets: vehicles, checks.
+_SPLITS = {"training", "val", "validation", "test", "testing", "holdout"}
+# Persian, Indian scripts and emoji are written with joiners between two signs that are not ASCII.
+_JOINED = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
+# Letters of other scripts that are drawn as a Latin one; those that NFKC and casefolding leave.
+_DRAWN_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u0432\u043a\u043c\u043d\u0442"
+    "\u03bf\u03b1\u03bd\u03c1\u03c4\u03c7\u03ba\u03b9\u03b2\u03b5\u03b7\u03bc\u03b6\u03c5",
+    "aeopcyxijshdqwbkmht" + "oavptxkibenmzy",
+)
+
+
+def nfc(name: str) -> str:
+    """A name in Unicode's composed form: what a Mac's file system and other systems write differently is then equal."""
+    return unicodedata.normalize("NFC", name)
+
+
+def nfc_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names in composed form, or as they are where two of them would become one."""
+    found = tuple(map(nfc, names))
+    return found if len(set(found)) == len(set(names)) else tuple(names)
+
+
+def visible(name: str) -> str:
+    """A name without format characters that no font draws (zero-width space and joiners, byte order marks)."""
+    return "".join(c for c in name if unicodedata.category(c) != "Cf")
+
+
+def looks_like(name: str) -> str:
+    """What is equal for names that look alike: of one case, width and form, and without blanks that are not seen.
+
+    Hyphens and underscores count as blanks, "7.0" and "007" as "7", and letters of other scripts as the Latin ones
+    that they are drawn like.
+    """
+    plain = unicodedata.normalize("NFKC", visible(unicodedata.normalize("NFKC", name)).casefold()).strip()
+    number = re.fullmatch(r"([+-]?)0*([0-9]+)(?:[.,]0*)?", plain)
+    if number is not None:
+        return number[1].replace("+", "") + number[2]
+    words = " ".join(re.split(r"[\s_\-\u2010-\u2015]+", plain)).strip()
+    return (words or plain).translate(_DRAWN_ALIKE)
+
+
+def is_missing(name: str) -> bool:
+    """Whether a name is how programs write an empty cell."""
+    return visible(name).strip().casefold() in _MISSING
+
+
+def name_problems(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """What is odd about the class names of one data set: pairs of a finding's name and its text.
+
+    ``alike-names``: two that look alike; ``odd-name``: blanks or invisible characters around or inside, one that stands
+    for an empty cell or a split, or decimal fractions, which are measurements.
+    """
+    found = []
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        groups[looks_like(name)].append(name)
+    for alike in groups.values():
+        if len(alike) > 1:
+            found.append(("alike-names", f"{len(alike)} classes whose names look alike: {_shown(alike)}"))
+    for name in classes if len(classes) > 1 else ():
+        if name.strip().casefold() in _SPLITS:
+            found.append(("odd-name", f"the class '{name}' is named as a split: are its images to be tested on?"))
+    for name in classes:
+        how = _oddity(name)
+        if how:
+            found.append(("odd-name", f"the class {_shown([name])} {how}"))
+    found += [("odd-name", text) for text in _numbers(classes)]
+    return found
+
+
+def _oddity(name: str) -> str:
+    if is_missing(name):
+        return "is named as programs write an empty cell: are its labels missing?"
+    if visible(_JOINED.sub("", name)) != _JOINED.sub("", name):
+        return "holds a character that is not seen"
+    if name != name.strip():
+        return "begins or ends with a blank"
+    if re.search(r"\s{2}|[^\S ]", name):
+        return "holds two blanks in a row, or one that is no plain blank"
+    return ""
+
+
+def _numbers(classes: Sequence[str]) -> list[str]:
+    kinds = Counter(kind for name in classes if (kind := _number(name)))
+    texts = []
+    if kinds["fraction"]:
+        named = _shown([name for name in classes if _number(name) == "fraction"])
+        texts.append(f"{kinds['fraction']} classes are decimal fractions ({named}): measurements, not classes?")
+    if kinds["decimal"]:
+        named = _shown([name for name in classes if _number(name) == "decimal"])
+        texts.append(f"{kinds['decimal']} classes are whole numbers written as decimals ({named})")
+    return texts
+
+
+def _number(name: str) -> str:
+    if re.fullmatch(r"[+-]?[0-9]+\.0*", name):
+        return "decimal"
+    return "fraction" if re.fullmatch(r"[+-]?[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?", name) else ""
+
+
+def _shown(names: Sequence[str], limit: int = 5) -> str:
+    """Names in quotes, with what is not seen in them written as its code."""
+    shown = ", ".join(f"'{_spelled(name)}'" for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _spelled(name: str) -> str:
+    odd = {c for c in name if unicodedata.category(c) in ("Cf", "Cc", "Zs") and c != " "}
+    odd |= {c for c in name if ord(c) > 127 and looks_like(c) != c.casefold()}
+    return "".join(f"\\u{ord(c):04x}" if c in odd else c for c in name)
