@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tl_kit.ambient import undisturbed
 from tl_kit.api.finetuning import FinetuneResult, finetune_on
 from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.member_runs import MemberRuns, finetune_members
@@ -20,6 +21,7 @@ from tl_kit.training.states import StateFolder
 __all__ = ["resume"]
 
 
+@undisturbed()
 def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
     """Go on with the run, the cross-validation or the members in ``folder``.
 
