@@ -163,7 +163,7 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         prepare_process()
     if config.device != "auto":
         device = torch.device(config.device)
-    elif _lost(torch.cuda) or torch.cuda.is_available():
+    elif (_in_bad_fork() and torch.cuda.device_count() > 0) or torch.cuda.is_available():
         device = torch.device("cuda")
     elif torch.backends.mps.is_available():
         device = torch.device("mps")
@@ -193,13 +193,13 @@ def check_gradients() -> None:
 
 
 def _check_forked(device: torch.device) -> None:
-    if device.type == "cuda" and _lost(torch.cuda):
+    if device.type == "cuda" and _in_bad_fork():
         raise ResourceError(
             f"{_FORKED} had used the GPU, which CUDA does not allow: {_SPAWN}, or use the GPU in forked processes alone"
         )
 
 
-def _lost(module: object) -> bool:
-    """Whether CUDA was begun before a fork; torch.cuda.is_available() may then say that there is none."""
-    found: Callable[[], bool] = getattr(module, "_is_in_bad_fork", lambda: False)
+def _in_bad_fork() -> bool:
+    """Whether torch lets this process use no GPU, because its parent had asked for one, there or not."""
+    found: Callable[[], bool] = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)
     return found()

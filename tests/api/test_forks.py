@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(data: Path) -> list[Path]:
-    return sorted(data.rglob("*.png"))
+    return sorted(data.rglob("*.png"))[::4]
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +67,23 @@ def ensemble_of(checkpoint: Path, out: Path, count: int) -> Predictor:
     return replace(together(variants(checkpoint, out, count, "fc")), rule=FittedRule())
 
 
-@pytest.fixture(params=["checkpoint", "shared trunk", "members in turns", "dropout"])
+@pytest.fixture(scope="module", params=["checkpoint", "shared trunk", "members in turns", "dropout"])
 def used(
-    request: pytest.FixtureRequest, checkpoint: Path, data: Path, files: list[Path], tmp_path: Path
+    request: pytest.FixtureRequest,
+    checkpoint: Path,
+    data: Path,
+    files: list[Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Predictor, list[Prediction]]:
     """A predictor that has worked, and what it said."""
+    root = tmp_path_factory.mktemp("used")
     if request.param == "checkpoint":
         predictor = tl_kit.load(checkpoint, runtime=FP32)
     elif request.param == "dropout":
-        run = quick(data, tmp_path / "dropping", regularization=RegularizationConfig(dropout=0.3))
+        run = quick(data, root / "dropping", regularization=RegularizationConfig(dropout=0.3))
         predictor = tl_kit.load(run.checkpoint, mc_dropout=3, runtime=FP32)
     else:
-        predictor = ensemble_of(checkpoint, tmp_path, 3)
+        predictor = ensemble_of(checkpoint, root, 3)
         if request.param == "members in turns":
             predictor = replace(predictor, memory=MembersConfig(keep_bytes=0, pixel_bytes=0), sharing=False)
     return predictor, predictor.predict(files)
@@ -118,8 +123,8 @@ def test_multiprocessing_and_a_pool(checkpoint: Path, files: list[Path]) -> None
     predictor = tl_kit.load(checkpoint, runtime=FP32)
     expected = predictor.predict(files)
     with multiprocessing.get_context("fork").Pool(2, initializer=_preload, initargs=(predictor,)) as pool:
-        found = pool.map_async(_predict, [files[:8], files[:8]]).get(timeout=60)
-    assert found == [predictor.predict(files[:8])] * 2
+        found = pool.map_async(_predict, [files[:3], files[:3]]).get(timeout=60)
+    assert found == [predictor.predict(files[:3])] * 2
     assert predictor.predict(files) == expected
 
 
@@ -173,12 +178,12 @@ def test_a_fork_while_other_threads_predict(checkpoint: Path, files: list[Path],
     with ThreadPoolExecutor(3) as pool:
         serving = [pool.submit(serve) for _ in range(3)]
         try:
-            found = [in_child(lambda: predictor.predict(files)) for _ in range(5)]
+            found = [in_child(lambda: predictor.predict(files)) for _ in range(3)]
         finally:
             stop.set()
         for done in serving:
             done.result()
-    assert found == [expected] * 5
+    assert found == [expected] * 3
 
 
 def test_a_fork_while_a_thread_loads(checkpoint: Path, files: list[Path]) -> None:
@@ -191,11 +196,11 @@ def test_a_fork_while_a_thread_loads(checkpoint: Path, files: list[Path]) -> Non
     thread = threading.Thread(target=loading)
     thread.start()
     try:
-        found = [in_child(lambda: tl_kit.load(checkpoint, runtime=FP32).predict(files)) for _ in range(3)]
+        found = [in_child(lambda: tl_kit.load(checkpoint, runtime=FP32).predict(files)) for _ in range(2)]
     finally:
         stop.set()
         thread.join()
-    assert found == [expected] * 3
+    assert found == [expected] * 2
 
 
 def test_eight_threads_and_an_event_loop(used: Used, files: list[Path]) -> None:
@@ -303,6 +308,8 @@ def test_a_lock_is_open_in_a_child_and_in_copies() -> None:
 def test_a_lost_gpu_is_said(checkpoint: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = tl_kit.load(checkpoint, runtime=FP32)
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    assert runtime.detect().device.type == "cpu", "where there is none, none is lost"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ResourceError, match=r"forked.*spawn"):
         tl_kit.load(checkpoint)
     on_gpu = replace(predictor.scorers[0].runtime, device=torch.device("cuda"))
