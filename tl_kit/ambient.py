@@ -13,7 +13,7 @@ __all__ = ["undisturbed"]
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """With gradients and without inference mode, tensors float32 and on the CPU unless said otherwise, as torch starts.
+    """With gradients, without inference mode or autocast, new tensors float32 and on the CPU, as torch starts.
 
     Also a decorator. Under torch.no_grad() nothing would train, and what torch.inference_mode() makes never can;
     torch.set_default_dtype and set_default_device would change every new tensor, and numpy.seterr(all="raise") ends in
@@ -24,6 +24,9 @@ def undisturbed() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if dtype != torch.float32:

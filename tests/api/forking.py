@@ -12,7 +12,7 @@ from typing import Any
 __all__ = ["in_child"]
 
 
-def in_child(work: Callable[[], Any], *, seconds: int = 30) -> Any:
+def in_child(work: Callable[[], Any], *, seconds: int = 240) -> Any:
     """What ``work`` returns in a process forked from this one. Fails where it raises, or takes longer."""
     reading, writing = os.pipe()
     child = os.fork()

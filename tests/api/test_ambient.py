@@ -82,12 +82,11 @@ def work(data: Path, out: Path) -> dict[str, object]:
     quick(data, out / "full", epochs=1)
     quick(data, out / "head", policy="head", epochs=None)
     config = EnsembleConfig(checkpoints=(out / "full", out / "head"), data=data, out=out / "both")
-    combined = tl_kit.ensemble(config)
+    tl_kit.ensemble(config)
     predictor = tl_kit.load(out / "full", runtime=RuntimeConfig(precision="fp32"))
     return {
         "full": weights(out / "full"),
         "head": weights(out / "head"),
-        "ensemble": combined.rule,
         "predictions": predictor.predict(sorted(data.rglob("*.png"))[:3]),
         "score": tl_kit.evaluate(out / "both", data, split="all").metrics,
     }

@@ -283,6 +283,9 @@ def test_a_path_that_looks_like_an_address_and_is_there(
 
 
 def test_predict_with_a_checkpoint_takes_paths_alone(predictor: Predictor) -> None:
+    for empty in ("", ["x.png", ""]):
+        with pytest.raises(InputError, match="an empty path is given"):
+            tl_kit.predict(predictor.path, empty)
     for given in (None, 3, PHOTO, [PHOTO], {"a": 1}, [None]):
         with pytest.raises(InputError, match=r"tl_kit\.load"):
             tl_kit.predict(predictor.path, given)  # type: ignore[arg-type]

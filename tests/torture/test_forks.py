@@ -1,4 +1,4 @@
-"""Forks at any moment of a process in which threads predict, load and train: every child works, with the same numbers."""
+"""Forks at any moment of a process in which threads predict, load and train: every child works, with equal numbers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def forked(fault: str, work: Callable[[], bool]) -> None:
     for number in range(TRIES):
         time.sleep(moments.random() * 0.05)
         try:
-            if not in_child(work, seconds=60):
+            if not in_child(work):
                 lost.append(f"fork {number}: other numbers")
         except AssertionError as error:
             lost.append(f"fork {number}: {str(error)[:300]}")

@@ -69,6 +69,8 @@ def paths(given: Any) -> list[str | os.PathLike[str]]:
                 f"this is {_what(given)}: here files and folders are predicted, by their paths; pixels and open files "
                 "with tl_kit.load(checkpoint).predict"
             )
+        if not os.fspath(item):
+            raise InputError("an empty path is given: name image files, or folders that hold some")
     return items
 
 
