@@ -7,7 +7,6 @@ import copy
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import tl_kit
+from tests import children
 from tests.api.forking import in_child
 from tests.api.helpers import quick, same, weights, write_images
 from tests.api.test_members import together, variants
@@ -114,10 +114,11 @@ def test_a_pickle_in_a_process_of_its_own(checkpoint: Path, files: list[Path], t
     predictor = ensemble_of(checkpoint, tmp_path, 2)
     (tmp_path / "used").write_bytes(pickle.dumps((predictor.predict(files), predictor, files)))
     code = (
-        "import pickle, sys; expected, predictor, files = pickle.load(open(sys.argv[1], 'rb')); "
-        "assert predictor.predict(files) == expected"
+        "import pickle, sys, torch; expected, predictor, files = pickle.load(open(sys.argv[1], 'rb')); "
+        "torch.set_num_threads(int(sys.argv[2])); assert predictor.predict(files) == expected"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "used")], timeout=LONGEST, check=True)
+    done = children.run([sys.executable, "-c", code, tmp_path / "used", torch.get_num_threads()])
+    assert done.returncode == 0, done.stderr
 
 
 def test_multiprocessing_and_a_pool(checkpoint: Path, files: list[Path]) -> None:
