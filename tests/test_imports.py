@@ -13,7 +13,7 @@ from tests import children
 
 ROOT = Path(__file__).parent.parent
 BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
-BASE |= {"forward", "memory", "runtime", "stopping", "untrusted"}
+BASE |= {"_forks", "ambient", "forward", "memory", "runtime", "stopping", "untrusted"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -26,14 +26,14 @@ ALLOWED: dict[str, set[str]] = {
     "training": PARTS | BASE,
     "inference": PARTS | BASE,
     **dict.fromkeys(PARTS, BASE),
-    "": {"api", "config", "errors", "_process", "_version"},
-    "_process": {"config"},
+    "": {"api", "config", "errors", "_forks", "_process", "_version"},
+    **{name: {"config"} for name in ("_forks", "_process")},
     "measurement": {"config", "errors", "memory", "runtime"},
     "metrics": {"errors"},
-    "runtime": {"config", "errors"},
+    "runtime": {"_forks", "config", "errors"},
     "untrusted": {"config", "errors"},
     "forward": {"errors", "memory", "reporting"},
-    **{name: set() for name in ("_version", "config", "display", "errors", "memory")},
+    **{name: set() for name in ("_version", "ambient", "config", "display", "errors", "memory")},
     **{name: set() for name in ("precision", "reporting", "stopping")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])

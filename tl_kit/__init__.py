@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tl_kit._forks import survive_forks
 from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
 from tl_kit.config import (
@@ -107,6 +108,7 @@ __all__ = [
 
 
 share_the_cores()
+survive_forks()
 
 
 def __getattr__(name: str) -> object:

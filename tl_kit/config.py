@@ -651,9 +651,12 @@ class ProcessConfig:
 
     GNU's own default of 300,000 outlasts a time slice: with one core of two taken by another process, every
     operation waits for the scheduler, and inference takes 30 times longer. A setting of the user's is kept.
+
+    ``fork_seconds``: the longest that a fork waits until other threads' networks have come to the end of a batch.
     """
 
     spin_count: int = 1000
+    fork_seconds: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

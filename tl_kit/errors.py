@@ -4,6 +4,7 @@
 
     TlKitError                  one clear line, exit code 2
     ├── ConfigError             an option's value is wrong
+    │   ├── InputError          what is to be predicted is no image (also a TypeError)
     │   └── PolicyError         a freezing policy does not fit the model
     ├── DataError               a folder, a CSV file or a split is wrong
     │   └── ImageError          one image cannot be decoded
@@ -24,6 +25,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ImageError",
+    "InputError",
     "MemberError",
     "NonFiniteError",
     "PolicyError",
@@ -40,6 +42,10 @@ class TlKitError(Exception):
 
 class ConfigError(TlKitError):
     """An option has a value that it cannot have."""
+
+
+class InputError(ConfigError, TypeError):
+    """Something was given to predict that is no image, or of a form that is not taken."""
 
 
 class PolicyError(ConfigError):

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tl_kit import metrics
+from tl_kit._forks import unforked
 from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.crops import crop_views, decode_side
@@ -47,8 +48,8 @@ __all__ = [
     "run_probabilities",
 ]
 
-Source = Path | bytes | Image.Image
-"""What can be decoded: a path, a file's bytes, or a Pillow image."""
+Source = Path | bytes | Image.Image | NDArray[np.uint8]
+"""What can be decoded: a path, a file's bytes, a Pillow image, or pixels (h, w), (h, w, 3) or (h, w, 4)."""
 
 
 class Reader(Protocol):
@@ -115,6 +116,8 @@ class FileReader:
         decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
         views, shallow = {}, False
         try:
+            if isinstance(source, np.ndarray):
+                source = Image.fromarray(source)
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
                 key = (side, None if shallow else p.ranges)
@@ -221,7 +224,8 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
     size = min(each.runtime.batch_size for each in passes)
     several = len(passes) > 1
     if not several:
-        passes[0].prepare()
+        with unforked():
+            passes[0].prepare()
     per_batch = max(1, size // reader.views)
     # On a CPU another pass's blocks have other sizes. For a few images it would take longer than it is worth.
     compact = several and len(reader) > per_batch and not passes[0].runtime.on_gpu
@@ -231,14 +235,18 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
             if compact:
                 trim_memory()  # first: weights that come to lie amid free blocks would keep them apart
             if several:
-                each.prepare()
+                with unforked():
+                    each.prepare()
             for batch in chunk:
-                yield index, torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
+                with unforked():
+                    output = torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
+                yield index, output
                 tell(reporter)
                 reporter.advance(images * (turn + 1) // turns - images * turn // turns)
                 turn += 1
             if several:
-                each.release()
+                with unforked():
+                    each.release()
 
 
 def _chunks(
@@ -249,7 +257,8 @@ def _chunks(
     held = first = 0
     for start in range(0, len(reader), images):
         stop = min(start + images, len(reader))
-        chunk.append(reader.read(start, stop))
+        with unforked():
+            chunk.append(reader.read(start, stop))
         held += sum(pixels.nbytes for pixels in chunk[-1].values())
         if held >= pixel_bytes or stop == len(reader):
             yield chunk, stop - first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Protocol
@@ -48,6 +49,8 @@ class _Notes(threading.local):
 
 
 _NOTES = _Notes()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _NOTES.lines.clear())  # the parent tells its own
 
 
 def note(text: str) -> None:

@@ -10,7 +10,7 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,13 +20,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tl_kit._forks import is_forked
 from tl_kit.config import RuntimeConfig
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, ResourceError
 
 __all__ = [
     "PRECISIONS",
     "Runtime",
     "available_cores",
+    "check_gradients",
     "decode_pool",
     "detect",
     "keep_memory",
@@ -35,6 +37,8 @@ __all__ = [
 
 PRECISIONS = ("fp32", "bf16")
 
+_FORKED = "this process was forked from one that"
+_SPAWN = 'start it with multiprocessing.get_context("spawn")'
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 # mallopt(3), from malloc.h
@@ -76,9 +80,16 @@ def available_cores() -> int:
         return cores
 
 
-@lru_cache(maxsize=1)
 def decode_pool() -> ThreadPoolExecutor:
-    """The threads that read and decode images; Pillow releases the interpreter lock while it works."""
+    """The threads that read and decode images; Pillow releases the interpreter lock while it works.
+
+    A forked process has threads of its own.
+    """
+    return _pool_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _pool_of(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="tlkit-decode")
 
 
@@ -103,7 +114,12 @@ class Runtime:
         return self.device.type == "cuda"
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device, in the memory format of this runtime."""
+        """Move a model to the device, in the memory format of this runtime.
+
+        Raises ResourceError in a forked process whose parent had used the device, as do :meth:`batch` and
+        :func:`detect`.
+        """
+        _check_forked(self.device)
         model = model.to(self.device)
         if self.channels_last:
             model = model.to(memory_format=torch.channels_last)
@@ -111,6 +127,7 @@ class Runtime:
 
     def batch(self, images: Tensor) -> Tensor:
         """Move a batch (n, c, h, w) to the device, in the memory format of this runtime."""
+        _check_forked(self.device)
         if self.on_gpu and not images.is_cuda:
             images = images.pin_memory()
         images = images.to(self.device, non_blocking=True)
@@ -137,7 +154,8 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     """The runtime of this machine: a GPU if there is one, else all cores of the CPU.
 
     With ``precision`` "auto" it says fp32; ``measurement.choose_precision`` may change that for a model.
-    Raises ConfigError for a precision that is not known.
+    Raises ConfigError for a precision that is not known. In a process that cannot use the GPU because it was forked
+    from one that had, this is no CPU: ResourceError.
     """
     if config.precision not in ("auto", *PRECISIONS):
         raise ConfigError(f"precision {config.precision!r}: known are auto, {', '.join(PRECISIONS)}")
@@ -145,12 +163,13 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         prepare_process()
     if config.device != "auto":
         device = torch.device(config.device)
-    elif torch.cuda.is_available():
+    elif (_in_bad_fork() and torch.cuda.device_count() > 0) or torch.cuda.is_available():
         device = torch.device("cuda")
     elif torch.backends.mps.is_available():
         device = torch.device("mps")
     else:
         device = torch.device("cpu")
+    _check_forked(device)
     low = device.type == "cuda" and config.mode != "plain" and torch.cuda.is_bf16_supported(including_emulation=False)
     return Runtime(
         device=device,
@@ -159,3 +178,28 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         precision=config.precision if config.precision in PRECISIONS else "fp32",
         train_precision="bf16" if low and config.precision != "fp32" else "fp32",
     )
+
+
+def check_gradients() -> None:
+    """Raises ResourceError in a process that was forked from one whose threads for gradients it lacks."""
+    if not is_forked():
+        return
+    try:
+        torch.zeros(1, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise ResourceError(
+            f"{_FORKED} had trained with a GPU at hand, after which torch trains nothing: {_SPAWN}"
+        ) from error
+
+
+def _check_forked(device: torch.device) -> None:
+    if device.type == "cuda" and _in_bad_fork():
+        raise ResourceError(
+            f"{_FORKED} had used the GPU, which CUDA does not allow: {_SPAWN}, or use the GPU in forked processes alone"
+        )
+
+
+def _in_bad_fork() -> bool:
+    """Whether torch lets this process use no GPU, because its parent had asked for one, there or not."""
+    found: Callable[[], bool] = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)
+    return found()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tl_kit.ambient import undisturbed
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.finetuning import FinetuneResult, finetune
 from tl_kit.config import DemoConfig, DemoMember, EnsembleConfig, FinetuneConfig
@@ -58,6 +59,7 @@ class DemoResult:
         return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
 
 
+@undisturbed()
 def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoResult:
     """Write the digits, score the untrained models, fine-tune them, combine them; all in a new folder ``out/run-n``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tl_kit.ambient import undisturbed
 from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.doctor import Finding, Report, examine
 from tl_kit.data.limits import check_limits
@@ -18,6 +19,7 @@ _DEFAULT_LIMITS = DoctorConfig()
 _DEFAULT_DECODE = DecodeConfig()
 
 
+@undisturbed()
 def doctor(
     data: Path | str,
     *,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
+from tl_kit.ambient import undisturbed
 from tl_kit.api.evaluation import seen, split_config
 from tl_kit.api.finetuning import FinetuneResult, Trained, finetune_on
 from tl_kit.api.predictor import Predictor, load
@@ -115,6 +116,7 @@ def student_config(
     )
 
 
+@undisturbed()
 def distill(config: FinetuneConfig, *, samples: int = 2000, reporter: Reporter = SILENT) -> Distillation:
     """Fine-tune ``config.model`` on the labels and on the probabilities of ``config.distill.teacher``.
 

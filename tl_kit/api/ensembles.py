@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tl_kit.ambient import undisturbed
 from tl_kit.api.ensemble_output import check_out, write_output
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.fold_ensembles import are_folds, score_folds
@@ -57,6 +58,7 @@ class EnsembleResult:
         return {"checkpoint": self.checkpoint, **asdict(self.crops), "mc_dropout": self.mc_dropout, **self.receipt}
 
 
+@undisturbed()
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 

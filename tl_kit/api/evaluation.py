@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit import metrics
+from tl_kit.ambient import undisturbed
 from tl_kit.api.labelled import predict_labelled
 from tl_kit.api.left_out import left_out_dict, scan_images
 from tl_kit.api.predictor import Predictor, load
@@ -42,6 +43,7 @@ class Evaluation:
         return {**values, **values["crops"]}
 
 
+@undisturbed()
 def evaluate(
     checkpoint: Path | str,
     data: Path | str,

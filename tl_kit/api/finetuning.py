@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from tl_kit import metrics
+from tl_kit.ambient import undisturbed
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import fit_closed_form, fit_head_first, wants_closed_form
 from tl_kit.api.configuration import to_json
@@ -86,6 +87,7 @@ class Trained:
     logits: Mapping[str, Tensor]
 
 
+@undisturbed()
 def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> FinetuneResult:
     """Fine-tune one model and write its checkpoint folder.
 

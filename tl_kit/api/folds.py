@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tl_kit import metrics
+from tl_kit.ambient import undisturbed
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
@@ -76,6 +77,7 @@ class CrossValidation:
         return {**kept, "classes": list(self.classes), "folds": folds, "suspects": len(self.suspects)}
 
 
+@undisturbed()
 def cross_validate(
     config: FinetuneConfig,
     *,

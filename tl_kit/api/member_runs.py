@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from tl_kit.ambient import undisturbed
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
@@ -74,6 +75,7 @@ class MemberRuns:
         }
 
 
+@undisturbed()
 def finetune_members(
     config: FinetuneConfig,
     *,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 
 import torch
 from torch import Tensor, nn
 
+from tl_kit._forks import ForkLock
 from tl_kit.config import MembersConfig
 from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.ensembling.sharing import Layers, SharedNetwork, entered, groups, layers, share, structure
@@ -93,7 +93,7 @@ class Members:
 
     passes: tuple[MemberPass, ...]
     owners: tuple[tuple[int, ...], ...]
-    lock: Lock = field(default_factory=Lock)
+    lock: ForkLock = field(default_factory=ForkLock)
 
 
 def weigh_too_much(sizes: Sequence[int], config: MembersConfig) -> bool:

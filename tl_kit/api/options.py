@@ -16,6 +16,8 @@ from tl_kit.freezing.policies import Policy
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
 from tl_kit.optimization.options import ANY, POSITIVE, Option, check_options, parse_pairs, require_known
 from tl_kit.optimization.schedules import parse_schedule_options
+from tl_kit.zoo.locate import check_weights
+from tl_kit.zoo.names import check_name
 
 __all__ = [
     "augment_options",
@@ -36,7 +38,9 @@ _PROBABILITIES = ("dropout", "drop_connect", "drop_path", "label_smoothing", "em
 
 
 def check(config: FinetuneConfig) -> None:
-    """Raises ConfigError for a number out of range, naming its flag."""
+    """Raises ConfigError for a number out of range, naming its flag; for weights that are not there, WeightsError."""
+    check_name(config.model)
+    check_weights(config.weights)
     for name in _AT_LEAST_ONE:
         value = getattr(config, name)
         if value is not None and value < 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from tl_kit.ambient import undisturbed
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import in_closed_form
 from tl_kit.api.estimate import Estimate, estimate
@@ -49,6 +50,7 @@ class Plan:
         return {**asdict(self), "facts": self.facts.to_dict(), "choices": [asdict(choice) for choice in self.choices]}
 
 
+@undisturbed()
 def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     """Size a run to the data without running it: nothing is written but the cache, which the run then finds.
 

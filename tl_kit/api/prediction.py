@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tl_kit.ambient import undisturbed
+from tl_kit.api.inputs import paths
 from tl_kit.api.left_out import missed
 from tl_kit.api.predictor import Prediction, load
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
@@ -18,6 +20,7 @@ from tl_kit.training.files import csv_text
 __all__ = ["csv_text", "predict"]
 
 
+@undisturbed()
 def predict(
     checkpoint: Path | str,
     images: Path | str | Iterable[Path | str],
@@ -32,9 +35,10 @@ def predict(
 
     What does not exist and has a wildcard (``*``, ``?``, ``[``) stands for the files and folders that match it.
     Whatever cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
-    ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do.
+    ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do, and
+    InputError for what is no path: pixels are for the ``predict`` of what ``load`` returns.
     """
-    given = [Path(item) for item in ([images] if isinstance(images, (str, Path)) else images)]
+    given = [Path(path) for path in paths(images)]
     rows = [row for item in given for row in _rows(item)]
     if not rows or all(isinstance(row, Prediction) and row.error == _EMPTY for row in rows):
         raise DataError("no images to predict: give image files, or folders that hold some")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from tl_kit._forks import ForkLock, unforked
+from tl_kit.ambient import undisturbed
+from tl_kit.api.inputs import Given, sources
 from tl_kit.api.members import Members, arrange, weigh_too_much
 from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
@@ -23,7 +28,7 @@ from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
 from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import detect
+from tl_kit.runtime import detect, prepare_process
 from tl_kit.training.checkpoint import Checkpoint, load_checkpoint, map_weights
 from tl_kit.zoo.dropout import McDropout, find_dropout
 
@@ -52,6 +57,9 @@ class Predictor:
     have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
     the members stays there. ``mc_dropout``: forward passes with dropout that are averaged, 0 for one without.
     ``decode``: which images are too large.
+
+    It may be used by several threads, which take turns, and in forked processes; a pickle or a deep copy of it, also of
+    one that has worked, predicts the same numbers.
     """
 
     path: Path
@@ -65,12 +73,37 @@ class Predictor:
     decode: DecodeConfig = DecodeConfig()
     sharing: bool = True
     memory: MembersConfig = MembersConfig()
+    _lock: ForkLock = field(default_factory=ForkLock, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def arranged(self) -> Members:
         """Who runs with whom, and who stays in memory; found out when it is first needed."""
+        with unforked(), self._lock:
+            return self._arranged
+
+    @cached_property
+    def _arranged(self) -> Members:
         return arrange(self.members, self.scorers, sharing=self.sharing, config=self.memory)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the models, as they are between two predictions; how they are arranged is found out anew."""
+        with ExitStack() as stack:
+            if "_arranged" in vars(self):
+                stack.enter_context(self.arranged.lock)
+            stack.enter_context(unforked())
+            return copy.deepcopy({name: value for name, value in vars(self).items() if name != "_arranged"})
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        if any(scorer.runtime.channels_last for scorer in self.scorers):  # not in plain mode
+            prepare_process()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
+        twin = object.__new__(type(self))
+        vars(twin).update(self.__getstate__())
+        return twin
+
+    @undisturbed()
     def member_probabilities(
         self, sources: Sequence[Source], *, reporter: Reporter = SILENT
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
@@ -102,21 +135,26 @@ class Predictor:
         """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
         return self.rule(stack)
 
-    def predict(
-        self, images: Source | str | Iterable[Source | str], *, reporter: Reporter = SILENT
-    ) -> list[Prediction]:
-        """One Prediction for each image, in order. Images are paths, bytes of image files, or Pillow images."""
-        items = [images] if isinstance(images, (str, Path, bytes, Image.Image)) else list(images)
-        sources = [Path(item) if isinstance(item, str) else item for item in items]
-        stack, failures = self.member_probabilities(sources, reporter=reporter)
+    def predict(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> list[Prediction]:
+        """One Prediction for each image, in order; from one image, a list of one.
+
+        An image is a path; an image file's bytes; a file opened in binary mode, read from where it stands; a Pillow
+        image; a uint8 array (h, w), (h, w, 3) or (h, w, 4), RGB; or a uint8 tensor (h, w), (1, h, w), (3, h, w) or
+        (4, h, w), as torchvision reads them. Several are an iterable of these, also mixed, an array (n, h, w, c) or a
+        tensor (n, c, h, w). What is no path has its number and type as ``source``.
+
+        An image that cannot be decoded gives a Prediction with its ``error``. Raises InputError, a TypeError, before
+        any model runs, for whatever else is given: None, addresses, floats, uint16, other shapes, dictionaries.
+        """
+        found, names = sources(images, self.decode)
+        stack, failures = self.member_probabilities(found, reporter=reporter)
         combined = self.combine(stack)
         return [
-            self._prediction(source, row, failures.get(index))
-            for index, (source, row) in enumerate(zip(sources, combined, strict=True))
+            self._prediction(name, row, failures.get(index))
+            for index, (name, row) in enumerate(zip(names, combined, strict=True))
         ]
 
-    def _prediction(self, source: Source, row: NDArray[np.float64], error: str | None) -> Prediction:
-        name = str(source) if isinstance(source, Path) else type(source).__name__
+    def _prediction(self, name: str, row: NDArray[np.float64], error: str | None) -> Prediction:
         if error is not None:
             return Prediction(name, {}, error)
         return Prediction(name, {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
@@ -136,6 +174,7 @@ def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
         )
 
 
+@undisturbed()
 def load(
     path: Path | str,
     *,

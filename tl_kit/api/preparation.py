@@ -25,7 +25,7 @@ from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.freezing.policies import Policy, parse_policy
 from tl_kit.measurement import Decision, choose_precision
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.runtime import PRECISIONS, Runtime, detect
+from tl_kit.runtime import PRECISIONS, Runtime, check_gradients, detect
 from tl_kit.training.checkpoint import is_checkpoint
 from tl_kit.training.files import check_name, new_numbered_folder
 from tl_kit.training.lock import LOCK, FolderLock
@@ -50,6 +50,7 @@ def prepare(
     check(config)
     changes = augment_options(config)
     clock, runtime = Clock(), detect(config.runtime)
+    check_gradients()
     # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
     accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
     reporter = reporter if accelerator.is_main_process else SILENT

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tl_kit.api.configuration import from_json, to_json
 from tl_kit.api.finetuning import FinetuneResult, Snapshot, Trained
+from tl_kit.api.relocation import birthplace
 from tl_kit.api.unfinished import Unfinished, open_unfinished
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Exclusion, Manifest
@@ -47,6 +48,7 @@ class SeriesRecords:
         with writing(self.folder):
             self.states.mkdir(exist_ok=True)
         content = {self.what: count, "content": manifest.content_hash(), "config": to_json(config), **more}
+        content["born"] = birthplace(self.folder)
         write_json(self.file, content)
 
     def read(self) -> tuple[FinetuneConfig, int, dict[str, Any]]:

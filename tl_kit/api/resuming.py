@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tl_kit.ambient import undisturbed
 from tl_kit.api.finetuning import FinetuneResult, finetune_on
 from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.member_runs import MemberRuns, finetune_members
 from tl_kit.api.records import SeriesRecords, read_config
+from tl_kit.api.relocation import relocated
 from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.reporting import SILENT, Reporter
@@ -20,13 +22,15 @@ from tl_kit.training.states import StateFolder
 __all__ = ["resume"]
 
 
+@undisturbed()
 def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
     """Go on with the run, the cross-validation or the members in ``folder``.
 
     The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
-    same number of threads. A run that had saved nothing yet starts over. None for one that is finished. Raises
+    same number of threads. A run that had saved nothing yet starts over. None for one that is finished. It may be
+    called from another folder than the run was, and run and images may have been moved together. Raises
     CheckpointError for a folder without a run, one that another process works on, or one whose states are damaged;
-    DataError where the images are others now.
+    DataError where the images are others now, or gone.
     """
     folder = Path(folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -36,11 +40,16 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
             _remove_records(folder)
             reporter.message(f"{folder}: all {what} are finished; there is nothing to resume")
             return None
+    for what in ("folds", "members"):
+        if SeriesRecords(folder.parent, what).began():
+            raise CheckpointError(f"--resume {folder}: is one of the {what} in {folder.parent}; give that folder")
     if (records := SeriesRecords(folder, "folds")).began():
-        config, folds, _ = records.read()
+        config, folds, content = records.read()
+        config = relocated(config, content.get("born"), folder, reporter)
         return cross_validate(config, folds=folds, reporter=reporter, unfinished=records)
     if (records := SeriesRecords(folder, "members")).began():
         config, members, content = records.read()
+        config = relocated(config, content.get("born"), folder, reporter)
         return finetune_members(
             config, members=members, vary=content.get("vary", ""), reporter=reporter, unfinished=records
         )
@@ -72,6 +81,7 @@ def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:
             return None
         config = read_config(read_run(folder).get("config"), folder / META)
         unfinished = open_unfinished(folder, lock, reporter)
+        config = relocated(config, unfinished.facts.get("born"), folder, reporter)
         if unfinished.state is None:
             reporter.message(f"{folder}: nothing had been saved yet; the run starts over")
         return finetune_on(None, config, reporter=reporter, unfinished=unfinished).result

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tl_kit.api.relocation import birthplace
+from tl_kit.ensembling.folder import is_ensemble
 from tl_kit.errors import CheckpointError, DataError, WeightsError
 from tl_kit.reporting import Reporter
 from tl_kit.training.checkpoint import META
@@ -58,10 +60,8 @@ def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfin
 
 def read_run(folder: Path) -> dict[str, Any]:
     """The content of a run's ``tlkit.json``. Raises CheckpointError where there is none, or it is no JSON object."""
-    if not folder.is_dir():
-        raise CheckpointError(f"--resume {folder}: no such folder; give the folder of a run of tlkit finetune")
     if not (folder / META).is_file():
-        raise CheckpointError(f"--resume {folder}: holds no run of tlkit finetune ({META} missing); start it anew")
+        raise CheckpointError(f"--resume {folder}: {_no_run(folder)}")
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -69,6 +69,23 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise CheckpointError(f"{folder / META}: not in a format that this version of tl-kit reads")
     return meta
+
+
+def _no_run(folder: Path) -> str:
+    """Why nothing can be resumed in a folder without ``tlkit.json``, and what can be done."""
+    above = folder.parent
+    if (folder.is_file() or folder.name == STATE) and (above / META).is_file():
+        return f"is a part of a run; give its folder, {above}"
+    if folder.is_file():
+        return "is a file; give the folder of a run of tlkit finetune"
+    if not folder.is_dir():
+        return "no such folder; give the folder of a run of tlkit finetune"
+    if is_ensemble(folder):
+        return "is an ensemble, which is made in one go; make it again with tlkit ensemble"
+    runs = sorted(each.parent.name for each in folder.glob(f"*/{META}"))
+    if runs:
+        return f"holds no run itself but {len(runs)} below it; give one of them, such as {folder / runs[0]}"
+    return f"holds no run of tlkit finetune ({META} missing); start it anew"
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -89,6 +106,7 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
         "weights": run.weights.sha256,
         "policy": policy,
         "precision": run.runtime.precision,
+        "born": birthplace(run.folder),
         "surroundings": _surroundings(run),
     }
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ctypes
 import logging
 import re
-import threading
 import warnings
 from functools import lru_cache
 
 from PIL import Image
 
+from tl_kit._forks import ForkLock
+
 __all__ = ["hush_pillow"]
 
 _PILLOW = re.compile(r"PIL\.")
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 def hush_pillow() -> None:

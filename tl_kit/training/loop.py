@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tl_kit import stopping
+from tl_kit._forks import unforked
 from tl_kit.errors import NonFiniteError
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.training.batches import even_batches
@@ -143,6 +144,7 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
         yield coming.result()
 
 
+@unforked()
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
     """Forward, loss, backward, update; returns the loss. Raises NonFiniteError if it is not finite.
 

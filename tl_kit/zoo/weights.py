@@ -27,7 +27,8 @@ class WeightsReport:
     """Where a model's weights came from, and the names of the tensors that were loaded, re-initialised and skipped.
 
     ``loaded`` and ``reinitialised`` are names in the model, ``skipped`` are in the file alone. ``sha256`` is that of
-    the file; None for random weights.
+    the file; None for random weights. ``unwrapped`` is what the tensors were found under in the file: its keys, and
+    what stood before their names.
     """
 
     source: str
@@ -35,12 +36,14 @@ class WeightsReport:
     reinitialised: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     sha256: str | None = None
+    unwrapped: str = ""
 
     def summary(self) -> str:
         """One line for people."""
         if not self.loaded:
             return f"weights: {self.source}"
-        parts = [f"{len(self.loaded)} tensors loaded", f"re-initialised: {_some(self.reinitialised)}"]
+        under = f" under {self.unwrapped}" if self.unwrapped else ""
+        parts = [f"{len(self.loaded)} tensors{under} loaded", f"re-initialised: {_some(self.reinitialised)}"]
         if self.skipped:
             parts.append(f"skipped: {_some(self.skipped)}")
         return f"weights: {self.source}; {'; '.join(parts)}"
@@ -80,9 +83,16 @@ def build_model(
     if located is None:
         report = WeightsReport(f"random, from seed {seed}", reinitialised=tuple(model.state_dict()))
     else:
-        label = f"{located.path} for {name}"
-        done = fit(model, located.read(), filter_fn, label=label)
-        report = WeightsReport(located.source, done.loaded, done.reinitialised, done.skipped, sha256(located.path))
+        content, way = located.read()
+        done = fit(model, content, filter_fn, label=f"{located.path} for {name}")
+        report = WeightsReport(
+            located.source,
+            done.loaded,
+            done.reinitialised,
+            done.skipped,
+            sha256(located.path),
+            ".".join((*way, *filter(None, [done.prefix]))),
+        )
     _update_card(model, num_classes, img_size)
     return model, report
 

@@ -1,0 +1,84 @@
+"""A run that is taken up from another folder, or after it was moved: where its images and other files are now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tl_kit.config import FinetuneConfig
+from tl_kit.errors import DataError
+from tl_kit.reporting import Reporter
+from tl_kit.zoo.names import FOLDER_PREFIX, HUB_PREFIX
+
+__all__ = ["birthplace", "relocated"]
+
+
+def birthplace(folder: Path) -> dict[str, str]:
+    """What a run in ``folder`` notes when it begins: the folder that its paths are relative to, and its own."""
+    return {"from": str(Path.cwd()), "run": str(folder.absolute())}
+
+
+def relocated(config: FinetuneConfig, born: object, folder: Path, reporter: Reporter) -> FinetuneConfig:
+    """The options of the run in ``folder``, with the paths that hold from here; ``born``: its :func:`birthplace`.
+
+    A relative path is looked for beside the run, as it was when the run began; then in the folder where it began; then
+    here. Raises DataError, naming the places, where the images are in none of them.
+    """
+    noted = born if isinstance(born, Mapping) else {}
+    data = _found(config.data, noted, folder)
+    if data is None:
+        looked = ", ".join(map(str, dict.fromkeys(_places(Path(config.data), noted, folder))))
+        raise DataError(f"--resume {folder}: the images of the run are gone (looked at {looked}); put them back there")
+    if data != Path(config.data):
+        reporter.message(f"images: {data}")
+        config = replace(config, data=data)
+    return replace(config, **_other_paths(config, noted, folder))
+
+
+def _other_paths(config: FinetuneConfig, born: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Pretrained weights, a model's folder, a teacher and a cache; what is not found stays as it was written."""
+    changes: dict[str, Any] = {}
+    if config.weights not in ("auto", "none") and not config.weights.startswith(HUB_PREFIX):
+        changes["weights"] = str(_found(config.weights, born, folder) or config.weights)
+    if config.model.startswith(FOLDER_PREFIX):
+        name = config.model.removeprefix(FOLDER_PREFIX)
+        changes["model"] = f"{FOLDER_PREFIX}{_found(name, born, folder) or name}"
+    if config.distill is not None:
+        teacher = _found(config.distill.teacher, born, folder) or config.distill.teacher
+        changes["distill"] = replace(config.distill, teacher=teacher)
+    if config.cache.directory is not None and not config.cache.directory.is_absolute():
+        first = next(iter(_places(config.cache.directory, born, folder)))
+        changes["cache"] = replace(config.cache, directory=_found(config.cache.directory, born, folder) or first)
+    return changes
+
+
+def _found(written: Path | str, born: Mapping[str, Any], folder: Path) -> Path | None:
+    """The first place where a path of the run's is; as it was written where that leads there too."""
+    path = Path(written)
+    place = next((each for each in _places(path, born, folder) if _is_there(each)), None)
+    return path if place is not None and _is_there(path) and place.samefile(path) else place
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where it may not look
+
+
+def _places(path: Path, born: Mapping[str, Any], folder: Path) -> Iterator[Path]:
+    begun, run = born.get("from"), born.get("run")
+    moved = None
+    if isinstance(begun, str) and isinstance(run, str) and Path(begun).anchor == Path(run).anchor:
+        moved = Path(os.path.normpath(folder.absolute() / os.path.relpath(Path(begun) / path, run)))
+    if path.is_absolute():
+        yield path
+        if moved is not None:
+            yield moved
+        return
+    if moved is not None and isinstance(begun, str):
+        yield moved
+        yield Path(begun) / path
+    yield path.absolute()
+    if moved is None:  # a run of an earlier version: the folder that it began in may be one of those above it
+        yield from (parent / path for parent in folder.absolute().parents)
