@@ -83,7 +83,9 @@ def test_random_labels_the_validation_figure_is_marked_in_table_and_json(
     assert [line for line in done.out.splitlines() if HINT in line], "without a test split, the way to an estimate"
     assert meta(tmp_path / "run")["kinds"] == {"val": "selected on"}
     warned = tlkit("evaluate", tmp_path / "run", "--data", random_labels, "--split", "val")
-    line = next(line for line in warned.err.splitlines() if line.startswith("warning: 20 of the 20 images of val chose"))
+    line = next(
+        line for line in warned.err.splitlines() if line.startswith("warning: 20 of the 20 images of val chose")
+    )
     assert chose in line
     assert "val (selected on), 20 images" in warned.out
 

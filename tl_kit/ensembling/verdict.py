@@ -99,7 +99,7 @@ def _statistics(made: dict[str, Any]) -> str:
     }
     lines = {names[kind]: best[kind][1] for kind in names if kind in best}
     shown = [f"{name} {line['nll']:.3f} ({100 * line['accuracy']:.1f} %)" for name, line in lines.items()]
-    return f"On val, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
+    return f"On val, which chose among them, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
 
 
 def _temperature(receipt: Receipt) -> str:

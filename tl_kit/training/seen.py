@@ -100,7 +100,8 @@ def uses_of(checkpoint: Checkpoint) -> Uses:
     """What a checkpoint's record says."""
     data, path = checkpoint.meta.get("data", {}), str(checkpoint.path)
     found = uses_in(data, path)
-    if checkpoint.meta.get("config", {}).get("distill") and "teacher" not in data:
+    taught = checkpoint.meta.get("config", {}).get("distill") and "derived" not in checkpoint.meta
+    if taught and "teacher" not in data:
         return found | Uses(unknown=(f"the teacher of {path}",))
     return found
 
