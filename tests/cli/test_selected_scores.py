@@ -130,8 +130,9 @@ def test_copies_of_training_images_in_test_make_it_no_test(with_test: Path, tmp_
 
 def test_members_mark_the_figure_that_chose_and_snapshots_do_not(random_labels: Path, tmp_path: Path) -> None:
     out = tmp_path / "members"
-    done = tlkit("finetune", MODEL, "--data", random_labels, *SHORT, "--epochs", 2, "--members", 2, "--out", out)
-    marked(done, chose="the best epoch")
+    drawn = (*TINY, "--policy", "head", "--members", 2, "--vary", "bootstrap", "--out", out)
+    done = tlkit("finetune", MODEL, "--data", random_labels, *drawn)
+    marked(done, chose="the penalty C")
     assert HINT in done.out
     summary = json.loads((out / "members.json").read_text())
     assert [member["kinds"] for member in summary["members"]] == [{"val": "selected on"}] * 2
