@@ -111,7 +111,7 @@ def _temperature(receipt: Receipt) -> str:
         )
     if found["temperature"] == 1:
         return ""
-    split = "val, out of fold" if found["test"] is None else "test"
+    split = "val (selected on), out of fold" if found["test"] is None else "test"
     scores = found["val"] if found["test"] is None else found["test"]
     before, after = scores["before"], scores["after"]
     return (
