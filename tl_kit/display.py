@@ -1,10 +1,14 @@
-"""Text from elsewhere (class names, paths, names of tensors), made fit to be shown."""
+"""Text from elsewhere (class names, paths, names of tensors), made fit to be shown; and the mark of some scores."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Mapping
 
-__all__ = ["drawable", "visible"]
+__all__ = ["HONEST", "drawable", "is_marked", "marked", "visible"]
+
+HONEST = ("test", "out of fold")
+"""Kinds of score that estimate what new images would give: no image had a part in the model that it scored."""
 
 _JOINERS = "\u200c\u200d"  # spelling of Persian and Indic names, and of emoji
 
@@ -20,6 +24,16 @@ def visible(text: str) -> str:
 def drawable(text: str) -> str:
     """:func:`visible` text for a picture, in which matplotlib finds no formula."""
     return visible(text).replace("$", r"\$")
+
+
+def is_marked(split: str, kinds: Iterable[Mapping[str, str]]) -> bool:
+    """Whether, in any of several rows, the scores on a split are too good as an estimate."""
+    return any(row[split] not in HONEST for row in kinds if split in row)
+
+
+def marked(split: str, kinds: Iterable[Mapping[str, str]]) -> str:
+    """The name of a split for a table: ``val*`` where it is marked, which a line below the table explains."""
+    return f"{split}*" if is_marked(split, kinds) else split
 
 
 def _is_hidden(character: str) -> bool:

@@ -116,13 +116,12 @@ class FileReader:
         decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
         views, shallow = {}, False
         try:
-            if isinstance(source, np.ndarray):
-                source = Image.fromarray(source)
+            given = self.sources[index]
+            source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
                 key = (side, None if shallow else p.ranges)
                 if key not in decoded:
-                    source = self.sources[index]
                     decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
                     if kind is None and not shallow:
                         shallow, decoded[side, None] = True, decoded[key]

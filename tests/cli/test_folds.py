@@ -110,7 +110,7 @@ def test_of_many_suspects_the_first_ten_are_shown(tmp_path: Path) -> None:
 def test_json_is_one_object(mislabelled: Path, shown: tuple[Path, Outcome], tmp_path: Path) -> None:
     found = run(mislabelled, tmp_path / "run", "--json").json
     assert set(found) == {
-        *("folder", "model", "classes", "images", "folds", "out_of_fold", "mean", "standard_error"),
+        *("folder", "model", "classes", "images", "kind", "folds", "out_of_fold", "mean", "standard_error"),
         *("suspects", "files", "seconds"),
     }
     assert found["classes"] == list(CLASSES)

@@ -21,6 +21,7 @@ def test_finetune_json(story: Story) -> None:
     assert set(result) == {
         *("checkpoint", "model", "policy", "classes", "trainable_parameters", "epochs"),
         *("val", "test", "seconds", "audit", "status", "snapshots", "swa", "left_out"),
+        *("kinds", "chosen_by_val"),
     }
     assert result["classes"] == list(story.classes)
     assert (result["model"], result["policy"], result["epochs"], result["status"]) == (
@@ -63,7 +64,7 @@ def test_evaluate_repeats_the_run_s_own_scores(story: Story) -> None:
 def test_evaluate_json(story: Story) -> None:
     result = tlkit("evaluate", story.checkpoint, "--data", story.data, "--split", "all", "--json").json
     names = {"split", "images", "crops", "scales", "mc_dropout", "metrics", "per_class", "confusion", "left_out"}
-    assert set(result) == names
+    assert set(result) == names | {"kind", "seen"}
     assert result["images"] == 30
     assert list(result["per_class"]) == list(story.classes)
     assert all(set(row) == {"precision", "recall", "f1", "support"} for row in result["per_class"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tl_kit.ensembling.calibration import fit_temperature, tempered
 from tl_kit.ensembling.fitted import FittedRule, fit_rule
 from tl_kit.ensembling.ordering import stratified_folds
 from tl_kit.ensembling.rules import RULES
-from tl_kit.ensembling.selection import choose_rule, fit_candidate, image_losses
+from tl_kit.ensembling.selection import Candidate, choose_rule, fit_candidate, image_losses
 from tl_kit.ensembling.stacking import fit_stack
 from tl_kit.errors import ConfigError
 
@@ -77,6 +78,32 @@ def test_a_temperature_that_does_not_help_is_left_out():
 
 
 class TestAuto:
+    def test_the_best_of_several_is_estimated_without_having_been_chosen(self):
+        """Candidates whose predictions have nothing to do with the labels: one is luckier than the others."""
+        chosen, estimated, expected = [], [], []
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            labels = rng.permutation(np.repeat(np.arange(2), 10))
+            predictions = [rng.dirichlet(np.full(2, 2.0), 20) for _ in range(5)]
+            others = {
+                name: partial(Candidate, fitted=FittedRule(), pooled=made, scored=made)
+                for name, made in zip(("soup", "greedy-soup", "wise-ft", "concat"), predictions[1:], strict=True)
+            }
+            config = dataclasses.replace(QUICK, stack_parameters=0, greedy_rounds=1)
+            stack = predictions[0][None]
+            found, _ = choose_rule("auto", stack, labels, config=config, seed=0, calibrate=False, others=others)
+            chosen.append(metrics.nll(found.scored, labels))
+            estimated.append(metrics.nll(found.estimate, labels))
+            expected.append(np.mean([metrics.nll(made, labels) for made in predictions]))
+        error = np.std(np.subtract(estimated, expected)) / np.sqrt(60)
+        assert np.mean(chosen) < np.mean(expected) - 3 * error, "what validation chose looks better than it is"
+        assert np.mean(estimated) == pytest.approx(np.mean(expected), abs=3 * error)
+
+    def test_a_rule_that_was_asked_for_is_estimated_as_it_is_scored(self):
+        stack, labels = noisy(0, 60)
+        found, _ = choose_rule("mean", stack, labels, calibrate=False, **FIT)
+        assert np.array_equal(found.estimate, found.scored)
+
     def test_equal_members_are_averaged(self):
         stack, labels = noisy(0, 300)
         found, table = choose_rule("auto", stack, labels, calibrate=True, **FIT)

@@ -1,6 +1,6 @@
 """What is kept on a run's way besides its best epoch: snapshots of its cycles, its last epochs, a uniform average.
 
-All of it follows from the number of updates, not from validation.
+All of it follows from the number of updates, not from validation, unless that lowers the rate or ends the run.
 """
 
 from __future__ import annotations
@@ -131,10 +131,16 @@ class Along:
             self._load(folder)
             logits = {split: source.logits(split) for split in ("val", "test")}
             if torch.isfinite(logits["val"]).all():
-                found.append(Waypoint(folder=folder, step=step, logits=logits))
+                found.append(Waypoint(folder=folder, step=step, logits=logits, chosen_by_val=self._chosen(name, step)))
             else:
                 self._remove(name)
         return tuple(found)
+
+    def _chosen(self, name: str, step: int) -> tuple[str, ...]:
+        """What validation has chosen of these weights: a rate that it lowers, and which epochs are the last ones."""
+        rate = self.settings.schedule == "plateau" and step > self.per_epoch
+        length = name.startswith("epoch-") and self.settings.patience < self.settings.epochs
+        return tuple(what for what, chosen in (("rate", rate), ("length", length)) if chosen)
 
     def _load(self, folder: Path) -> None:
         tensors: dict[str, Tensor] = {}

@@ -67,6 +67,7 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=run_audit(run.model, before),
+        chosen_by_val=("C",) if len(run.config.head.strengths) > 1 else (),
         settings={
             "optimizer": fit.solver,
             "C": fit.strength,

@@ -176,7 +176,8 @@ def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> 
     if curves.best_epoch not in curves.epochs:  # what was kept came before the first epoch
         return
     best = accuracy[curves.epochs.index(curves.best_epoch)]
-    label = f"best: epoch {curves.best_epoch}, {best:.1%}"
+    chosen = " (selected on)" if len(accuracy) > 1 else ""  # the best of several looks better than it is
+    label = f"best: epoch {curves.best_epoch}, {best:.1%}{chosen}"
     marker: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "none"}
     panel.plot([curves.best_epoch], [best], color=OKABE_ITO["orange"], markeredgecolor="black", label=label, **marker)
     panel.legend(**_LEGEND)

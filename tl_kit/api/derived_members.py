@@ -10,6 +10,7 @@ from torch import nn
 
 from tl_kit.api.evidence import Evidence
 from tl_kit.training.checkpoint import Checkpoint, digest_prefix, save_config, save_meta, save_weights
+from tl_kit.training.seen import Uses, uses_of, uses_together
 
 __all__ = ["write_member"]
 
@@ -29,7 +30,9 @@ def write_member(
     trained and selected on, with those that the rule was ``trained`` (digests) and selected on, and ``record``.
     """
     members = [evidence.predictor.members[index] for index in sources]
-    scored = {digest_prefix(sample) for sample in evidence.val}
+    scored = frozenset(map(digest_prefix, evidence.val))
+    uses = uses_together(map(uses_of, members))
+    uses |= Uses(trained=frozenset(trained), selected=scored, chose=("rule",))
     folder.mkdir(parents=True)
     save_config(folder, model, evidence.predictor.classes, members[0].preprocessing)
     save_weights(folder, model)
@@ -38,9 +41,8 @@ def write_member(
         evidence.predictor.classes,
         config=_common([_mapping(member, "config") for member in members]),
         data={
-            **_common([_mapping(member, "data") for member in members], without=("train", "val")),
-            "train": sorted(_seen(members, "train").union(trained)),
-            "val": sorted(_seen(members, "val") | scored),
+            **_common([_mapping(member, "data") for member in members], only=("content", "root")),
+            **uses.to_dict(),
         },
         **_common([member.meta for member in members], only=("precision", "ranges", "weights", "model", "policy")),
         derived=dict(record),
@@ -48,24 +50,16 @@ def write_member(
     return folder
 
 
-def _seen(members: Sequence[Checkpoint], split: str) -> set[str]:
-    return {digest for member in members for digest in _mapping(member, "data").get(split, ())}
-
-
 def _mapping(member: Checkpoint, key: str) -> Mapping[str, Any]:
     found = member.meta.get(key)
     return found if isinstance(found, Mapping) else {}
 
 
-def _common(
-    contents: Sequence[Mapping[str, Any]], *, only: Sequence[str] | None = None, without: Sequence[str] = ()
-) -> dict[str, Any]:
+def _common(contents: Sequence[Mapping[str, Any]], *, only: Sequence[str] | None = None) -> dict[str, Any]:
     """The entries that all have, and have alike."""
     first, *others = contents
     return {
         key: value
         for key, value in first.items()
-        if key not in without
-        and (only is None or key in only)
-        and all(key in other and other[key] == value for other in others)
+        if (only is None or key in only) and all(key in other and other[key] == value for other in others)
     }

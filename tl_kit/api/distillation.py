@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tl_kit import metrics
 from tl_kit.ambient import undisturbed
-from tl_kit.api.evaluation import seen, split_config
+from tl_kit.api.evaluation import split_config
 from tl_kit.api.finetuning import FinetuneResult, Trained, finetune_on
 from tl_kit.api.predictor import Predictor, load
 from tl_kit.api.run import labels_of
@@ -141,7 +141,7 @@ def _compare(
     trained: Trained, teacher: Predictor, config: FinetuneConfig, *, samples: int, reporter: Reporter
 ) -> Comparison | None:
     images = trained.manifest.split("test")
-    known = set(seen(images, teacher.members, "train", "val"))
+    known = set(teacher.uses.seen(images))
     rows = [index for index, sample in enumerate(images) if sample not in known]
     if known:
         reporter.message(

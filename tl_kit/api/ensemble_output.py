@@ -13,6 +13,7 @@ from tl_kit.ensembling.folder import PICTURE, write_ensemble
 from tl_kit.ensembling.receipt import Receipt
 from tl_kit.errors import CheckpointError
 from tl_kit.training.files import check_name, new_numbered_folder
+from tl_kit.training.seen import Uses
 
 __all__ = ["check_out", "write_output"]
 
@@ -25,7 +26,9 @@ def check_out(out: Path | None) -> None:
         raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
 
 
-def write_output(config: EnsembleConfig, predictor: Predictor, *, rule: FittedRule, receipt: Receipt) -> Path:
+def write_output(
+    config: EnsembleConfig, predictor: Predictor, *, rule: FittedRule, fitted_on: Uses, receipt: Receipt
+) -> Path:
     """The folder, with copies of the predictor's members. Raises CheckpointError if it cannot be written."""
     folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
     try:
@@ -39,6 +42,7 @@ def write_output(config: EnsembleConfig, predictor: Predictor, *, rule: FittedRu
             rule=rule,
             crops=config.crops,
             mc_dropout=config.mc_dropout,
+            fitted_on=fitted_on,
             receipt=dict(receipt),
         )
     except OSError as error:

@@ -23,13 +23,14 @@ from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import PICTURE, is_ensemble
-from tl_kit.ensembling.receipt import Cost, Receipt, build_receipt
-from tl_kit.ensembling.rules import AUTO, WEIGHT_RULES, check_fitting, check_rule
+from tl_kit.ensembling.receipt import Cost, Receipt, Worth, build_receipt
+from tl_kit.ensembling.rules import AUTO, RULES, WEIGHT_RULES, check_fitting, check_rule
 from tl_kit.ensembling.selection import Candidate, Compared, choose_rule
-from tl_kit.ensembling.verdict import findings, verdict
+from tl_kit.ensembling.verdict import findings, notes, verdict
 from tl_kit.errors import ConfigError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint
+from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, digest_prefix, load_checkpoint
+from tl_kit.training.seen import NO_USES, Uses, kinds_of, uses_of
 
 __all__ = ["EnsembleResult", "ensemble"]
 
@@ -53,6 +54,11 @@ class EnsembleResult:
         """What the receipt says besides the gain over the best member, a sentence each."""
         return findings(self.receipt)
 
+    @property
+    def notes(self) -> list[str]:
+        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        return notes(self.receipt)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {"checkpoint": self.checkpoint, **asdict(self.crops), "mc_dropout": self.mc_dropout, **self.receipt}
@@ -74,7 +80,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     predictor = _predictor(config, members, classes=classes, rule=FittedRule())
     if are_folds(members):
         folds = score_folds(config, predictor, cost=_cost, reporter=reporter)
-        return _made(config, predictor, rule=FittedRule(config.rule), receipt=folds, reporter=reporter)
+        return _made(config, predictor, FittedRule(config.rule), NO_USES, receipt=folds, reporter=reporter)
     manifest, splits = scoring_images(config, predictor, reporter)
     val = _predict(predictor, manifest, splits["val"], reporter)
     evidence = Evidence(
@@ -89,7 +95,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
     with TemporaryDirectory(prefix="tlkit-") as scratch:
         whole, comparison = _choose(evidence, Path(scratch))
         receipt, final = _finish(evidence, whole, comparison, splits, val.seconds, Path(scratch))
-        return _made(config, final, rule=whole.fitted, receipt=receipt, reporter=reporter)
+        return _made(config, final, whole.fitted, _fitted_on(evidence), receipt=receipt, reporter=reporter)
 
 
 def _check(config: EnsembleConfig) -> None:
@@ -104,11 +110,17 @@ def _check(config: EnsembleConfig) -> None:
 
 
 def _made(
-    config: EnsembleConfig, predictor: Predictor, *, rule: FittedRule, receipt: Receipt, reporter: Reporter
+    config: EnsembleConfig,
+    predictor: Predictor,
+    rule: FittedRule,
+    fitted_on: Uses,
+    *,
+    receipt: Receipt,
+    reporter: Reporter,
 ) -> EnsembleResult:
     """The verdict is told, the folder written."""
     reporter.message(verdict(receipt))
-    folder = write_output(config, predictor, rule=rule, receipt=receipt)
+    folder = write_output(config, predictor, rule=rule, fitted_on=fitted_on, receipt=receipt)
     return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
 
 
@@ -166,8 +178,30 @@ def _finish(
         comparison=comparison,
         cost=_cost(final, seconds),
         made=None if test is None or made is None else made.predictions.members,
+        worth=_worth(evidence, [] if test is None else test.samples),
     )
     return receipt, final
+
+
+def _fitted_on(evidence: Evidence) -> Uses:
+    """The validation images, if they chose the rule, its parameters or its temperature."""
+    rule, labels = evidence.config.rule, evidence.labels
+    fitted = rule == AUTO or rule in WEIGHT_RULES or RULES[rule].fit is not None
+    chose = [*(["rule"] if fitted else []), *(["temperature"] if evidence.config.calibrate and len(labels) > 1 else [])]
+    if not chose:
+        return NO_USES
+    return Uses(selected=frozenset(map(digest_prefix, evidence.val)), chose=tuple(chose))
+
+
+def _worth(evidence: Evidence, test: Sequence[Sample]) -> Worth:
+    """What the members' and the ensemble's scores are worth."""
+    splits, predictor = {"val": evidence.val, "test": test}, evidence.predictor
+    uses = predictor.uses | _fitted_on(evidence)
+    return Worth(
+        members=[kinds_of(splits, uses_of(member)) for member in predictor.members],
+        ensemble=kinds_of(splits, uses),
+        chose=uses.chose,
+    )
 
 
 def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,25 @@ from tl_kit.config import CropConfig, DataConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.training.checkpoint import Checkpoint, digest_prefix
+from tl_kit.training.scores import what_chose
+from tl_kit.training.seen import Uses, kind_of
 
-__all__ = ["Evaluation", "evaluate", "seen", "split_config"]
+__all__ = ["Evaluation", "evaluate", "split_config"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Scores on one split. ``confusion[i][j]``: images of class i predicted as j, in the order of ``per_class``.
 
-    ``left_out``: path and reason of each file that could not be used, of whatever split.
+    ``kind``: what the scores are worth (:func:`kind_of`): ``test``, ``selected on``, ``trained on``, ``mixed`` or
+    ``unknown``. ``seen``: how many of the images the model was trained on (``train``), and how many chose something of
+    it (``selected_on``). ``left_out``: path and reason of each file that could not be used, of whatever split.
     """
 
     split: str
     images: int
+    kind: str
+    seen: dict[str, int]
     crops: CropConfig
     mc_dropout: int
     metrics: dict[str, float]
@@ -59,9 +63,10 @@ def evaluate(
     """Score ``split`` (train, val, test, all) of ``data``.
 
     By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
-    that the model has never seen. Splits that the run made are made again, equal. ``crops``, ``mc_dropout`` and
-    ``decode`` as for ``load``. Raises DataError when the folder has classes that the model does not know or no image
-    that can be decoded; with ``strict``, for any file that cannot be used.
+    of which the model, its teacher and its rule have seen none. Images that were trained on, or that chose something of
+    the model, are scored and counted, and that is said. Splits that the run made are made again, equal. ``crops``,
+    ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when the folder has classes that the model does not
+    know or no image that can be decoded; with ``strict``, for any file that cannot be used.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
@@ -72,14 +77,16 @@ def evaluate(
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
         raise DataError(f"{data}: has no {chosen} split; choose another --split")
-    _warn_if_seen(samples, predictor, chosen, reporter)
     found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter)
     if found is None:
         raise DataError(f"{data}: none of the {len(samples)} images of {chosen} can be decoded")
+    seen = _tell_seen(found.samples, predictor.uses, chosen, reporter)
     probabilities, truth = predictor.combine(found.predictions.members), found.predictions.labels
     return Evaluation(
         split=chosen,
         images=len(found.samples),
+        kind=kind_of(found.samples, predictor.uses),
+        seen=seen,
         crops=predictor.crops,
         mc_dropout=predictor.mc_dropout,
         metrics=metrics.summary(probabilities, truth),
@@ -101,19 +108,22 @@ def split_config(predictor: Predictor) -> DataConfig:
     return DataConfig(**{"near_images": 0, **{name: value for name, value in stored.items() if name in names}})
 
 
-def seen(samples: Sequence[Sample], members: Sequence[Checkpoint], *splits: str) -> list[Sample]:
-    """Those of the samples that were in these splits of any member's run."""
-    known = {digest for m in members for s in splits for digest in m.meta.get("data", {}).get(s, ())}
-    return [sample for sample in samples if digest_prefix(sample) in known]
-
-
 def _default_split(manifest: Manifest, predictor: Predictor) -> str:
-    if manifest.made_splits and not seen(manifest.samples, predictor.members, "train", "val"):
+    if manifest.made_splits and not predictor.uses.seen(manifest.samples):
         return "all"
     return "test" if manifest.split("test") else "val"
 
 
-def _warn_if_seen(samples: Sequence[Sample], predictor: Predictor, split: str, reporter: Reporter) -> None:
-    count = len(seen(samples, predictor.members, "train"))
-    if count:
-        reporter.message(f"warning: {count} of the {len(samples)} images of {split} were trained on; this is no test")
+def _tell_seen(samples: list[Sample], uses: Uses, split: str, reporter: Reporter) -> dict[str, int]:
+    """How many of the images were trained on, and how many chose something; a warning for each of both."""
+    trained, selected = (len(uses.seen(samples, use)) for use in ("train", "selected on"))
+    of = f"of the {len(samples)} images of {split}"
+    if trained:
+        reporter.message(f"warning: {trained} {of} were trained on; this is no test")
+    if selected:
+        chose = what_chose(uses.chose)
+        reporter.message(f"warning: {selected} {of} chose {chose}; these scores are too good as an estimate")
+    if uses.unknown:
+        whose = ", ".join(uses.unknown)
+        reporter.message(f"warning: there is no record of the images that {whose} has seen; these may be among them")
+    return {"train": trained, "selected_on": selected}

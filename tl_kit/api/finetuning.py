@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -33,6 +33,8 @@ from tl_kit.freezing.policies import HEAD_FIRST, parse_policy
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.stopping import TERMINATED, StoppedError
 from tl_kit.training.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
+from tl_kit.training.scores import notes_on
+from tl_kit.training.seen import kinds_of, uses_in
 from tl_kit.training.states import StateFolder
 
 __all__ = ["FinetuneResult", "Snapshot", "Trained", "finetune", "finetune_on"]
@@ -46,12 +48,16 @@ class Snapshot:
     step: int
     val: dict[str, float] | None
     test: dict[str, float] | None
+    kinds: dict[str, str] = field(default_factory=dict)
+    chosen_by_val: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
     """What a run produced. ``val`` is None without validation images, ``test`` without test images.
 
+    ``kinds`` say what the scores on each split are worth (:func:`tl_kit.training.seen.kind_of`): a ``test``, or
+    ``selected on`` for images that have chosen something of the model, which is in ``chosen_by_val``.
     ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
     averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
     ``left_out``: path and reason of each file that could not be used.
@@ -71,11 +77,18 @@ class FinetuneResult:
     snapshots: tuple[Snapshot, ...] = ()
     swa: dict[str, Any] | None = None
     left_out: list[dict[str, str]] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)
+    chosen_by_val: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        return notes_on([self.kinds], self.chosen_by_val)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        plain = asdict(self)
-        return {**plain, "classes": list(self.classes), "snapshots": list(plain["snapshots"])}
+        plain: dict[str, Any] = to_json(self)
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +198,7 @@ def _train_policy(run: Run) -> Outcome:
 def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
     """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
     scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
+    data = _data(run, outcome.chosen_by_val)
     if run.writes:
         save_weights(run.folder, run.model)
         if run.config.plot and outcome.epochs:
@@ -204,9 +218,12 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
         swa=None if outcome.swa is None else asdict(outcome.swa),
         left_out=left_out_dict(run.manifest.exclusions),
+        kinds=_kinds(run, data),
+        chosen_by_val=outcome.chosen_by_val,
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
-    _save_meta(run, best_epoch=outcome.best_epoch, settings=outcome.settings, **_without_classes(result), **more)
+    written = {**_without_classes(result), **more}
+    _save_meta(run, data=data, best_epoch=outcome.best_epoch, settings=outcome.settings, **written)
     if run.writes and not more:
         StateFolder(run.folder).remove()
     if outcome.error is not None:
@@ -222,14 +239,19 @@ def _audit(outcome: Outcome) -> dict[str, Any]:
 
 def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot:
     """Scores, and with them what makes its folder a checkpoint."""
+    data = _data(run, waypoint.chosen_by_val)
     snapshot = Snapshot(
         checkpoint=str(waypoint.folder),
         step=waypoint.step,
         val=_score(run, waypoint.logits, "val"),
         test=_score(run, waypoint.logits, "test"),
+        kinds=_kinds(run, data),
+        chosen_by_val=waypoint.chosen_by_val,
     )
     common = {"model": run.config.model, "policy": str(run.policy), "status": "finished", "settings": outcome.settings}
-    _save_meta(replace(run, folder=waypoint.folder), run_folder=str(run.folder), **common, **asdict(snapshot))
+    _save_meta(
+        replace(run, folder=waypoint.folder), data=data, run_folder=str(run.folder), **common, **to_json(snapshot)
+    )
     return snapshot
 
 
@@ -245,19 +267,15 @@ def _without_classes(result: FinetuneResult) -> dict[str, Any]:
     return {name: value for name, value in result.to_dict().items() if name != "classes"}
 
 
-def _save_meta(run: Run, **content: object) -> None:
+def _save_meta(run: Run, *, data: Mapping[str, Any] | None = None, **content: object) -> None:
+    """``data`` as :func:`_data` has it; None before it is known what validation chooses."""
     if not run.writes:
         return
     save_meta(
         run.folder,
         run.manifest.classes,
         config=to_json(run.config),
-        data={
-            "content": run.content or run.manifest.content_hash(),
-            "root": str(run.manifest.root),
-            "train": _digests(run, "train"),
-            "val": _digests(run, "val"),
-        },
+        data=data or _data(run, None),
         precision=run.runtime.precision,
         ranges=run.preprocessing.ranges.to_dict() if run.preprocessing.ranges is not None else {},
         weights=asdict(run.weights) | {"loaded": len(run.weights.loaded)},
@@ -265,6 +283,26 @@ def _save_meta(run: Run, **content: object) -> None:
     )
 
 
+def _data(run: Run, chosen_by_val: Sequence[str] | None) -> dict[str, Any]:
+    """The images of the run by what they were for: what :func:`uses_in` reads. A teacher's where it knows more."""
+    data: dict[str, Any] = {
+        "content": run.content or run.manifest.content_hash(),
+        "root": str(run.manifest.root),
+        "train": _digests(run, "train"),
+        "val": _digests(run, "val"),
+    }
+    if chosen_by_val is not None:
+        data["selected"] = list(chosen_by_val)
+    if run.taught_by is not None:
+        data["teacher"] = run.taught_by.beside(data["train"]).to_dict()
+    return data
+
+
+def _kinds(run: Run, data: Mapping[str, Any]) -> dict[str, str]:
+    splits = {split: run.manifest.split(split) for split in ("val", "test")}
+    return kinds_of(splits, uses_in(data, str(run.folder)))
+
+
 def _digests(run: Run, split: str) -> list[str]:
-    """What was trained on or selected with: a later evaluation on these images would be no test."""
+    """As a record names them; what they were for, :mod:`tl_kit.training.seen` says."""
     return sorted(digest_prefix(sample) for sample in run.manifest.split(split))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tl_kit.api.evaluation import seen, split_config
-from tl_kit.api.labelled import predict_labelled
+from tl_kit.api.evaluation import split_config
+from tl_kit.api.labelled import Predicted, predict_labelled
 from tl_kit.api.left_out import scan_images
 from tl_kit.api.predictor import Predictor
 from tl_kit.api.scoring_images import tell_seen
@@ -17,10 +17,11 @@ from tl_kit.config import EnsembleConfig
 from tl_kit.data.folds import pool_of
 from tl_kit.data.manifest import Manifest
 from tl_kit.ensembling.fold_receipt import FoldReceipt, HeldOut, build_fold_receipt, check_fold_rule
-from tl_kit.ensembling.receipt import Cost, SplitPredictions
+from tl_kit.ensembling.receipt import Cost
 from tl_kit.errors import DataError
 from tl_kit.reporting import Reporter
-from tl_kit.training.checkpoint import Checkpoint, map_weights
+from tl_kit.training.checkpoint import Checkpoint, digest_prefix, map_weights
+from tl_kit.training.seen import kinds_of, uses_of
 
 __all__ = ["are_folds", "score_folds"]
 
@@ -31,10 +32,9 @@ def are_folds(members: Sequence[Checkpoint]) -> bool:
     So it is for all folds of one cross-validation, and for those of several with the same folds. Members that share
     their splits know the same images; one that knows all of them, beside folds, is none of these.
     """
-    data = [member.meta.get("data", {}) for member in members]
-    own = [{*each.get("train", ()), *each.get("val", ())} for each in data]
+    own = [uses_of(member).known for member in members]
     known = Counter(digest for digests in own for digest in digests)
-    alike = len({each.get("root") for each in data}) == 1 and len(set(known.values())) == 1
+    alike = len({member.meta.get("data", {}).get("root") for member in members}) == 1 and len(set(known.values())) == 1
     return alike and all(len(digests) < len(known) for digests in own)
 
 
@@ -63,14 +63,15 @@ def score_folds(
     seconds = (time.perf_counter() - started) * len(members) / max(images, 1)
     if manifest is None or data != root:
         manifest = _scan(config, predictor, data, reporter)
-    test = _apart(predictor, manifest, data, reporter)
-    if test is None:
+    apart = _apart(predictor, manifest, data, reporter)
+    if apart is None:
         reporter.message("the ensemble's scores: none, every image was seen by a member; --data names other images")
     return build_fold_receipt(
         [str(member.path) for member in members],
         config.rule,
         held_out=held_out,
-        test=test,
+        test=None if apart is None else apart.predictions,
+        kinds={} if apart is None else kinds_of({"test": apart.samples}, predictor.uses),
         samples=config.bootstrap,
         seed=config.seed,
         cost=cost(predictor, seconds) if images else None,
@@ -84,14 +85,14 @@ def _scan(config: EnsembleConfig, predictor: Predictor, data: Path, reporter: Re
 
 def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Reporter) -> list[HeldOut]:
     """Of each member, its predictions of the images that other members have seen and it has not."""
-    known = seen(pool_of(manifest), predictor.members, "train", "val")
+    known = [sample for sample in pool_of(manifest) if digest_prefix(sample) in predictor.uses.known]
     found = []
     for index, member in enumerate(predictor.members):
-        own = set(seen(known, [member], "train", "val"))
+        own = uses_of(member).known
         alone = replace(
             predictor, members=(member,), columns=(predictor.columns[index],), scorers=(predictor.scorers[index],)
         )
-        others = [sample for sample in known if sample not in own]
+        others = [sample for sample in known if digest_prefix(sample) not in own]
         predicted = predict_labelled(alone, manifest, others, data=root, reporter=reporter)
         if predicted is None:
             raise DataError(f"{root}: holds no image that {member.path} has not seen; it has changed since")
@@ -100,13 +101,12 @@ def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Re
     return found
 
 
-def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Reporter) -> SplitPredictions | None:
+def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Reporter) -> Predicted | None:
     """All members on the test split that came with the data, or on all of it; without what a member has seen."""
     given = () if "test" in manifest.made_splits else manifest.split("test")
     samples = given or manifest.samples
-    known = set(seen(samples, predictor.members, "train", "val"))
-    kept = [sample for sample in samples if sample not in known]
+    known = predictor.uses.known
+    kept = [sample for sample in samples if digest_prefix(sample) not in known]
     if given and len(kept) < len(samples):
         tell_seen(len(samples) - len(kept), "test", reporter)
-    predicted = predict_labelled(predictor, manifest, kept, data=data, reporter=reporter)
-    return None if predicted is None else predicted.predictions
+    return predict_labelled(predictor, manifest, kept, data=data, reporter=reporter)

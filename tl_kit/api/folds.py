@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import FOLDS
 from tl_kit.training.files import write_json
+from tl_kit.training.scores import OUT_OF_FOLD
 
 __all__ = ["CrossValidation", "Fold", "cross_validate"]
 
@@ -34,7 +35,8 @@ PREDICTIONS, SUSPECTS = "out_of_fold.csv", "suspects.csv"
 class Fold:
     """One run: ``test`` are its scores on the images of the fold, ``images`` the number of them in each split.
 
-    ``test`` is None where none of the fold's images could be decoded.
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult: the fold itself chooses nothing. ``test`` is None where none
+    of the fold's images could be decoded.
     """
 
     fold: int
@@ -44,6 +46,8 @@ class Fold:
     images: dict[str, int]
     val: dict[str, float] | None
     test: dict[str, float] | None
+    kinds: dict[str, str]
+    chosen_by_val: tuple[str, ...]
     seconds: float
 
 
@@ -51,16 +55,17 @@ class Fold:
 class CrossValidation:
     """What all folds say together.
 
-    ``out_of_fold`` are scores over all images at once; ``mean`` and ``standard_error`` those over the folds' own scores
-    (the sample's standard deviation over √folds). Folds share training images, so that the standard error is too small
-    rather than too large (Bengio & Grandvalet 2004).
-    ``predictions`` holds the probabilities themselves; of the JSON form only the file is part.
+    ``out_of_fold`` are scores over all images at once, each by a model in which it had no part (which ``kind`` says);
+    ``mean`` and ``standard_error`` those over the folds' own scores (the sample's standard deviation over √folds).
+    Folds share training images, so that the standard error is too small rather than too large (Bengio & Grandvalet
+    2004). ``predictions`` holds the probabilities themselves; of the JSON form only the file is part.
     """
 
     folder: str
     model: str
     classes: tuple[str, ...]
     images: int
+    kind: str
     folds: tuple[Fold, ...]
     out_of_fold: dict[str, float]
     mean: dict[str, float]
@@ -73,7 +78,7 @@ class CrossValidation:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; ``suspects`` is their number, the file lists them."""
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "predictions"}
-        folds = [asdict(fold) for fold in self.folds]
+        folds = [to_json(fold) for fold in self.folds]
         return {**kept, "classes": list(self.classes), "folds": folds, "suspects": len(self.suspects)}
 
 
@@ -137,6 +142,7 @@ def _collect(
         model=config.model,
         classes=manifest.classes,
         images=len(table.paths),
+        kind=OUT_OF_FOLD,
         folds=folds,
         out_of_fold=metrics.summary(table.probabilities, table.labels),
         mean=mean,

@@ -70,6 +70,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=audit,
+        chosen_by_val=_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
         phases=phases.ended,
         status=status,
         settings={**settings.to_dict(), "views": views, **_rollbacks(run)},
@@ -88,6 +89,21 @@ def _fit(run: Run, task: Task, keeper: BestKeeper, start: FitResult) -> tuple[Fi
         if not keeper.best:
             raise
         return keeper.result(), str(failure)
+
+
+def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared: bool, failed: bool) -> tuple[str, ...]:
+    """As Outcome has it; ``compared``: whether averaged weights were, with the best epoch.
+
+    Of a single epoch there is none to choose, unless the head's fit before it is another. A run that ``failed`` says
+    how many epochs it kept, not how many it saw.
+    """
+    states = result.epochs + (run.policy.name in HEAD_FIRST)
+    found = {
+        "epoch": states > 1 or failed,
+        "average": compared,
+        "rate": settings.schedule == "plateau" and result.epochs > 1,
+    }
+    return tuple(name for name, chosen in found.items() if chosen)
 
 
 def _rollbacks(run: Run) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +23,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.checkpoint import MEMBERS
 from tl_kit.training.files import write_json
+from tl_kit.training.scores import notes_on
 
 __all__ = ["MemberRun", "MemberRuns", "finetune_members"]
 
@@ -31,7 +32,10 @@ _LISTS = ("model", "policy")
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRun:
-    """One member: ``varied`` says in what it differs, ``images`` how many it had in each split (copies counted)."""
+    """One member: ``varied`` says in what it differs, ``images`` how many it had in each split (copies counted).
+
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult.
+    """
 
     member: int
     varied: str
@@ -42,6 +46,8 @@ class MemberRun:
     images: dict[str, int]
     val: dict[str, float] | None
     test: dict[str, float] | None
+    kinds: dict[str, str]
+    chosen_by_val: tuple[str, ...]
     seconds: float
 
 
@@ -61,6 +67,12 @@ class MemberRuns:
         return tuple(Path(member.checkpoint) for member in self.members)
 
     @property
+    def notes(self) -> list[str]:
+        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
+        return notes_on([member.kinds for member in self.members], tuple(chose))
+
+    @property
     def command(self) -> str:
         """The command that combines them."""
         return f"tlkit ensemble {shlex.quote(self.folder)}/member-*"
@@ -68,9 +80,7 @@ class MemberRuns:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return {
-            **asdict(self),
-            "classes": list(self.classes),
-            "members": [asdict(member) for member in self.members],
+            **to_json(self),
             "command": self.command,
         }
 

@@ -15,11 +15,12 @@ __all__ = ["Outcome", "SwaVerdict", "Waypoint"]
 
 @dataclass(frozen=True, kw_only=True)
 class Waypoint:
-    """Weights on a run's way, in ``folder``, as they were after ``step`` updates; ``logits`` as in Outcome."""
+    """Weights on a run's way, in ``folder``, as they were after ``step`` updates; the rest as in Outcome."""
 
     folder: Path
     step: int
     logits: Mapping[str, Tensor]
+    chosen_by_val: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class SwaVerdict:
 class Outcome:
     """The model holds the best weights; ``logits`` are its outputs on val and test, as inference gives them.
 
-    ``audit`` is that of the last phase, ``phases`` those of the ones before, each with its name.
+    ``audit`` is that of the last phase, ``phases`` those of the ones before, each with its name. ``chosen_by_val``:
+    what the validation images have chosen of the model (``C``, ``epoch``, ``average``, ``rate``, ``length``); empty
+    where they were only looked at, and their scores are those of any other new images.
     """
 
     epochs: int
@@ -44,6 +47,7 @@ class Outcome:
     trainable_parameters: int
     logits: dict[str, Tensor]
     audit: Audit
+    chosen_by_val: tuple[str, ...]
     phases: tuple[tuple[str, Audit], ...] = ()
     status: str = "finished"
     settings: dict[str, object] = field(default_factory=dict)

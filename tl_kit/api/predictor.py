@@ -30,6 +30,7 @@ from tl_kit.measurement import choose_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import detect, prepare_process
 from tl_kit.training.checkpoint import Checkpoint, load_checkpoint, map_weights
+from tl_kit.training.seen import NO_USES, Uses, uses_of, uses_together
 from tl_kit.zoo.dropout import McDropout, find_dropout
 
 __all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members"]
@@ -56,7 +57,7 @@ class Predictor:
     Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
     have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
     the members stays there. ``mc_dropout``: forward passes with dropout that are averaged, 0 for one without.
-    ``decode``: which images are too large.
+    ``decode``: which images are too large. ``fitted_on``: the images that the rule was chosen or fitted by.
 
     It may be used by several threads, which take turns, and in forked processes; a pickle or a deep copy of it, also of
     one that has worked, predicts the same numbers.
@@ -73,7 +74,13 @@ class Predictor:
     decode: DecodeConfig = DecodeConfig()
     sharing: bool = True
     memory: MembersConfig = MembersConfig()
+    fitted_on: Uses = NO_USES
     _lock: ForkLock = field(default_factory=ForkLock, init=False, repr=False, compare=False)
+
+    @cached_property
+    def uses(self) -> Uses:
+        """What its members have seen, and for what, and the images that its rule was fitted on."""
+        return uses_together([*map(uses_of, self.members), self.fitted_on])
 
     @property
     def arranged(self) -> Members:
@@ -196,9 +203,11 @@ def load(
         members = [load_checkpoint(member, mapped=True) for member in ensemble.members]
         classes, rule, crops = ensemble.classes, ensemble.rule, crops or _stored_crops(ensemble, members)
         mc_dropout = ensemble.mc_dropout if mc_dropout is None else mc_dropout
+        fitted_on = ensemble.fitted_on
     else:
         members = [load_checkpoint(folder)]
         classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
+        fitted_on = NO_USES
     return load_members(
         folder,
         members,
@@ -208,6 +217,7 @@ def load(
         mc_dropout=mc_dropout or 0,
         decode=decode,
         runtime=runtime,
+        fitted_on=fitted_on,
     )
 
 
@@ -230,6 +240,7 @@ def load_members(
     mc_dropout: int = 0,
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig,
+    fitted_on: Uses = NO_USES,
 ) -> Predictor:
     """Put loaded members together, in the class order ``classes``.
 
@@ -254,6 +265,7 @@ def load_members(
         mc_dropout,
         decode,
         sharing=runtime.mode != "plain" and not mc_dropout,
+        fitted_on=fitted_on,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 
 from tl_kit.api.pictures import save_png
-from tl_kit.display import drawable, visible
+from tl_kit.display import drawable, is_marked, visible
 from tl_kit.ensembling.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence
     axes.set_ylim(len(names) + 0.6, -0.7)
     axes.margins(x=0.2)  # room for the figures above the outermost marks
     axes.set_xlabel("accuracy (%), 95 % interval of each")
-    axes.set_title(f"{images} {split} images", size=10)
+    kinds = [*(member["kinds"] for member in receipt["members"]), receipt["kinds"]]
+    kind = receipt["kinds"].get(split, "") if is_marked(split, kinds) else ""
+    axes.set_title(f"{images} {split} images" + (f" ({kind}: too good as an estimate)" if kind else ""), size=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -163,8 +163,12 @@ def read_config(content: object, file: Path) -> FinetuneConfig:
 
 
 def _result(saved: Mapping[str, Any]) -> FinetuneResult:
-    snapshots = tuple(Snapshot(**snapshot) for snapshot in saved.get("snapshots", ()))
-    return FinetuneResult(**{**saved, "classes": tuple(saved["classes"]), "snapshots": snapshots})
+    snapshots = tuple(Snapshot(**{**each, **_tuples(each, "chosen_by_val")}) for each in saved.get("snapshots", ()))
+    return FinetuneResult(**{**saved, **_tuples(saved, "classes", "chosen_by_val"), "snapshots": snapshots})
+
+
+def _tuples(saved: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: tuple(saved[name]) for name in names if name in saved}
 
 
 def _logits(saved: Mapping[str, Any]) -> dict[str, Tensor]:

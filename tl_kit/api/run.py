@@ -27,6 +27,7 @@ from tl_kit.measurement import Decision
 from tl_kit.reporting import Reporter, tell
 from tl_kit.runtime import Runtime
 from tl_kit.training.rollback import Rollback
+from tl_kit.training.seen import Uses
 from tl_kit.training.stateful import Stateful
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.weights import WeightsReport
@@ -74,7 +75,7 @@ class Run:
     ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
     must be here before the first step. ``unfinished``: the run that this one takes up again. ``content`` is the content
     hash of the whole data set, where the training images are a sample of it.
-    ``soft_targets``: of a teacher, by the digests of training images.
+    ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
     """
 
     config: FinetuneConfig
@@ -98,6 +99,7 @@ class Run:
     content: str | None = None
     unfinished: Unfinished | None = None
     soft_targets: Mapping[str, Tensor] | None = None
+    taught_by: Uses | None = None
     parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 

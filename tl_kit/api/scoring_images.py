@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tl_kit.api.evaluation import seen, split_config
+from tl_kit.api.evaluation import split_config
 from tl_kit.api.left_out import scan_images
 from tl_kit.api.predictor import Predictor
 from tl_kit.config import EnsembleConfig
@@ -13,6 +13,7 @@ from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import DataError, MemberError
 from tl_kit.reporting import Reporter
 from tl_kit.training.checkpoint import Checkpoint
+from tl_kit.training.seen import Use, uses_of
 
 __all__ = ["scoring_images", "tell_seen"]
 
@@ -53,16 +54,18 @@ def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter
     A few copies across given splits are left out and counted. Where a tenth or more were seen, the members do not
     share their splits, and are refused.
     """
-    splits = ("train",) if split == "val" else ("train", "val")
+    uses: tuple[Use, ...] = ("train",) if split == "val" else ("train", "selected on")
     kept = list(samples)
     for member in predictor.members:
-        known = set(seen(samples, [member], *splits))
+        known = set(uses_of(member).seen(samples, *uses))
         if len(known) * 10 >= max(len(samples), 1):
             raise MemberError(
                 f"{member.path}: was trained or selected on {len(known)} of the {len(samples)} {split} images, so its "
                 "scores would be no evidence; train all members on the same splits"
             )
         kept = [sample for sample in kept if sample not in known]
+    for name in predictor.uses.unknown if split == "val" else ():
+        reporter.message(f"there is no record of the images that {name} has seen; they may be among these")
     if len(kept) < len(samples):
         tell_seen(len(samples) - len(kept), split, reporter)
     return kept

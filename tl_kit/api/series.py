@@ -88,6 +88,8 @@ def run_fields(trained: Trained) -> dict[str, Any]:
         "images": {split: len(trained.manifest.split(split)) for split in SPLITS},
         "val": result.val,
         "test": result.test,
+        "kinds": result.kinds,
+        "chosen_by_val": result.chosen_by_val,
         "seconds": result.seconds["total"],
     }
 

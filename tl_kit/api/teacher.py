@@ -19,6 +19,7 @@ from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.calibration import tempered
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.reporting import Reporter
+from tl_kit.training.seen import Uses
 from tl_kit.training.task import Indices
 
 if TYPE_CHECKING:
@@ -44,14 +45,15 @@ def teach(run: Run) -> None:
     """Ask the run's teacher, where it has one that has not been asked yet."""
     if run.config.distill is not None and run.soft_targets is None:
         with run.clock("features"):
-            run.soft_targets = soft_targets(run.config.distill, run.manifest, run)
+            run.soft_targets, run.taught_by = soft_targets(run.config.distill, run.manifest, run)
 
 
-def soft_targets(config: DistillConfig, manifest: Manifest, run: Run) -> Mapping[str, Tensor]:
+def soft_targets(config: DistillConfig, manifest: Manifest, run: Run) -> tuple[Mapping[str, Tensor], Uses]:
     """The teacher's probabilities (k,), float32, of each training image by its digest, softened: p^(1/T), scaled.
 
-    Images as evaluation sees them, combined as the teacher itself predicts (crops, rule, calibration). Raises
-    CheckpointError for a teacher that cannot be opened, and MemberError for one with other classes.
+    With them, what the teacher has seen. Images as evaluation sees them, combined as the teacher itself predicts
+    (crops, rule, calibration). Raises CheckpointError for a teacher that cannot be opened, and MemberError for one with
+    other classes.
     """
     predictor = load(config.teacher, decode=run.config.decode, runtime=run.config.runtime)
     _, (_, columns) = align_classes([manifest.classes, predictor.classes], [str(manifest.root), str(config.teacher)])
@@ -63,7 +65,7 @@ def soft_targets(config: DistillConfig, manifest: Manifest, run: Run) -> Mapping
     probabilities = predictor.combine(stack[:, kept])[:, columns]
     _say(config, probabilities, [samples[index].label for index in kept], run.reporter)
     soft = torch.from_numpy(tempered(probabilities, config.temperature)).float()
-    return {samples[index].digest: row for index, row in zip(kept, soft, strict=True)}
+    return {samples[index].digest: row for index, row in zip(kept, soft, strict=True)}, predictor.uses
 
 
 def _say(config: DistillConfig, probabilities: np.ndarray, labels: list[int], reporter: Reporter) -> None:

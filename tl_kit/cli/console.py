@@ -101,6 +101,11 @@ class Console:
 
     # Results and errors.
 
+    def notes(self, lines: Iterable[str], *, json: bool) -> None:
+        """What a table's marks mean, below it; beside JSON, on stderr."""
+        for text in lines:
+            self.message(text) if json else self.line(text)
+
     def line(self, text: str = "") -> None:
         """One line of the result."""
         self._write(visible(text) + "\n")

@@ -10,7 +10,7 @@ from tl_kit.cli.distillation import distill_and_show
 from tl_kit.cli.fold_ensemble import is_of_folds, show_fold_scores
 from tl_kit.cli.session import session
 from tl_kit.cli.signals import answering_signals
-from tl_kit.cli.text import figure
+from tl_kit.cli.text import figure, marked
 from tl_kit.config import DecodeConfig, EnsembleConfig
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ def ensemble(
         if distill is not None:
             api.check_student(distill)
         result = api.ensemble(config, reporter=console)
+        if json:
+            console.notes(result.notes, json=True)
         if distill is None and json:
             console.json(result.to_dict())
             return
@@ -84,7 +86,8 @@ def _show(result: EnsembleResult, console: Console) -> None:
 def _show_scores(result: EnsembleResult, console: Console) -> None:
     receipt = result.receipt
     splits = [split for split in ("val", "test") if receipt["ensemble"][split] is not None]
-    header = ["", *(f"{split} {name}" for split in splits for name in SHOWN)]
+    kinds = [*(member["kinds"] for member in receipt["members"]), receipt["kinds"]]
+    header = ["", *(f"{marked(split, kinds)} {name}" for split in splits for name in SHOWN)]
     together: list[tuple[str, Any]] = [(member["checkpoint"], member) for member in receipt["members"]]
     together.append((f"ensemble ({receipt['rule']})", receipt["ensemble"]))
     rows = [
@@ -92,12 +95,13 @@ def _show_scores(result: EnsembleResult, console: Console) -> None:
         for name, scores in together
     ]
     console.table(header, rows, align="l" + "r" * (len(header) - 1))
+    console.notes(result.notes, json=False)
     console.line()
 
 
 def _show_comparison(result: EnsembleResult, console: Console) -> None:
-    """Every rule's validation scores, out of fold."""
-    rows = []
+    """Every rule's validation scores, out of fold; the best of them is too good for having been chosen."""
+    rows, val = [], marked("val", [result.receipt["kinds"]])
     for line in result.receipt["comparison"]:
         name = line["rule"] + (" (chosen)" if line["chosen"] else "")
         if line["accuracy"] is None or line["nll"] is None:
@@ -105,7 +109,7 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
             continue
         over = "" if line["standard_error"] is None else f"{line['nll_over_mean']:+.3f} ± {line['standard_error']:.3f}"
         rows.append([name, figure("accuracy", line["accuracy"]), figure("nll", line["nll"]), over])
-    console.table(["rule", "val accuracy", "val nll", "nll over mean ± se"], rows, align="lrrl")
+    console.table(["rule", f"{val} accuracy", f"{val} nll", "nll over mean ± se"], rows, align="lrrl")
     console.line()
 
 
@@ -118,7 +122,8 @@ def _show_members(result: EnsembleResult, console: Console) -> None:
         return
     numbers = [str(number) for number in range(1, len(matrix) + 1)]
     worth = receipt["derived"] is None
-    header = [f"{split} accuracy without it", "nll without it"] if worth else []
+    shown = marked(split, [receipt["kinds"]])
+    header = [f"{shown} accuracy without it", "nll without it"] if worth else []
     header = ["", *header, *(f"≠ {number}" for number in numbers)]
     rows = []
     for number, member, shares in zip(numbers, receipt["members"], matrix, strict=True):

@@ -61,4 +61,5 @@ def _show(result: Evaluation, console: Console) -> None:
     console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
     console.line()
     views = options.views_text(result.crops, result.mc_dropout)
-    console.line(f"{result.split}, {result.images:,} images, {views}: {figures(result.metrics)}")
+    kind = "" if result.kind == "test" else f" ({result.kind})"
+    console.line(f"{result.split}{kind}, {result.images:,} images, {views}: {figures(result.metrics)}")

@@ -13,7 +13,7 @@ from tl_kit.cli.folds import show_folds
 from tl_kit.cli.member_runs import show_members, show_snapshots
 from tl_kit.cli.session import INTERRUPTED, session
 from tl_kit.cli.signals import answering_signals
-from tl_kit.cli.text import figure
+from tl_kit.cli.text import figure, marked
 from tl_kit.config import (
     CacheConfig,
     DataConfig,
@@ -198,6 +198,7 @@ def _report(
         show_folds(result, console, json=json)
         return
     if json:
+        console.notes(result.notes, json=True)
         console.json(result.to_dict())
     else:
         _show(result, console)
@@ -210,7 +211,8 @@ def _show(result: FinetuneResult, console: Console) -> None:
     scores = {name: values for name, values in (("val", result.val), ("test", result.test)) if values is not None}
     names = list(next(iter(scores.values()), {}))
     rows = [[name.replace("_", " "), *(figure(name, values[name]) for values in scores.values())] for name in names]
-    console.table(["", *scores], rows, align="l" + "r" * len(scores))
+    console.table(["", *(marked(name, [result.kinds]) for name in scores)], rows, align="l" + "r" * len(scores))
+    console.notes(result.notes, json=False)
     audit = result.audit
     verdict = "none of them changed" if audit["ok"] else f"{audit['changed_tensors']} of them CHANGED"
     seconds = ", ".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tl_kit.cli.console import Console
-from tl_kit.cli.text import figure, figures
+from tl_kit.cli.text import figure, figures, marked
 
 if TYPE_CHECKING:
     from tl_kit.api import EnsembleResult
@@ -25,7 +25,8 @@ def show_fold_scores(result: EnsembleResult, console: Console) -> None:
     receipt = result.to_dict()
     outside, tested = receipt["out_of_fold"], receipt["ensemble"]["test"] is not None
     header = ["", *(["images", *(f"out of fold {name}" for name in SHOWN)] if outside else [])]
-    header += [f"test {name}" for name in SHOWN] if tested else []
+    test = marked("test", [result.receipt["kinds"]])
+    header += [f"{test} {name}" for name in SHOWN] if tested else []
     rows = []
     for index, member in enumerate(receipt["members"]):
         own = outside["members"][index] if outside else None
@@ -35,6 +36,7 @@ def show_fold_scores(result: EnsembleResult, console: Console) -> None:
     scores = [figure(name, receipt["ensemble"]["test"][name]) for name in SHOWN] if tested else []
     rows.append([f"ensemble ({receipt['rule']})", *none, *scores])
     console.table(header, rows, align="l" + "r" * (len(header) - 1))
+    console.notes(result.notes, json=False)
     console.line()
     if outside:
         shown = figures({name: outside["scores"][name] for name in SHOWN})

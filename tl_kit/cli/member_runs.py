@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_kit.cli.console import Console
-from tl_kit.cli.text import figure
+from tl_kit.cli.text import figure, marked
 
 if TYPE_CHECKING:
     from tl_kit.api import FinetuneResult, MemberRuns
@@ -22,14 +22,17 @@ SHOWN = ("accuracy", "nll")
 def show_members(runs: MemberRuns, console: Console, *, json: bool) -> None:
     """One JSON object; or a table of the members, and the command that combines them."""
     if json:
+        console.notes(runs.notes, json=True)
         console.json(runs.to_dict())
         return
     rows = [
         [Path(m.checkpoint).name, m.varied, f"{m.images['train']:,}", *_scores(m.val, m.test), f"{m.seconds:.1f} s"]
         for m in runs.members
     ]
-    console.table(["", "", "images", *_header(), "time"], rows, align="llr" + "r" * 2 * len(SHOWN) + "r")
+    header = _header([member.kinds for member in runs.members])
+    console.table(["", "", "images", *header, "time"], rows, align="llr" + "r" * 2 * len(SHOWN) + "r")
     console.line()
+    console.notes(runs.notes, json=False)
     console.line(f"time: {runs.seconds['total']:.1f} s")
     console.line(f"members: {runs.folder}")
     console.line(f"combine them: {runs.command}")
@@ -41,7 +44,8 @@ def show_snapshots(result: FinetuneResult, console: Console) -> None:
         return
     rows = [[Path(s.checkpoint).name, f"{s.step:,}", *_scores(s.val, s.test)] for s in result.snapshots]
     console.line()
-    console.table(["", "step", *_header()], rows, align="lr" + "r" * 2 * len(SHOWN))
+    header = _header([snapshot.kinds for snapshot in result.snapshots])
+    console.table(["", "step", *header], rows, align="lr" + "r" * 2 * len(SHOWN))
     console.line()
     kinds = Counter(Path(s.checkpoint).name.partition("-")[0] for s in result.snapshots)
     for kind, count in kinds.items():
@@ -49,8 +53,8 @@ def show_snapshots(result: FinetuneResult, console: Console) -> None:
             console.line(f"combine them: tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
 
 
-def _header() -> list[str]:
-    return [f"{split} {name}" for split in ("val", "test") for name in SHOWN]
+def _header(kinds: Sequence[Mapping[str, str]]) -> list[str]:
+    return [f"{marked(split, kinds)} {name}" for split in ("val", "test") for name in SHOWN]
 
 
 def _scores(*splits: Mapping[str, float] | None) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tl_kit.display import visible
+from tl_kit.display import marked, visible
 
-__all__ = ["EPOCH_FIGURES", "figure", "figures", "visible"]
+__all__ = ["EPOCH_FIGURES", "figure", "figures", "marked", "visible"]
 
 EPOCH_FIGURES = ("epoch", "loss", "val_accuracy", "val_nll", "lr", "images_per_second", "data_wait")
 """What is shown of an epoch; ``metrics.jsonl`` has all."""

@@ -60,7 +60,7 @@ def scan(
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
     classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
-        raise DataError(_too_few_classes(root, [each for each, _ in found], classes, exclusions))
+        raise DataError(_too_few_classes(root, [each for each, *_ in found], classes, exclusions))
     _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
     samples, notes = _complete_splits(grouped, config, decode)
@@ -71,7 +71,7 @@ def scan(
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
         notes=(*listing.notes, *groups, *notes),
         made_splits=_made_splits(found),
-        faults=(*listing.faults, *layout_faults([each for each, _ in found], table=root.is_file())),
+        faults=(*listing.faults, *layout_faults([each for each, *_ in found], table=root.is_file())),
     )
     if trainable:
         check_trainable(manifest)

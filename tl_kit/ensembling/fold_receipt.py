@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,10 +12,11 @@ from tl_kit import metrics
 from tl_kit.ensembling.bootstrap import paired_interval
 from tl_kit.ensembling.contributions import Contribution
 from tl_kit.ensembling.diversity import disagreement
-from tl_kit.ensembling.receipt import Cost, Gain, MemberScores, Receipt, SplitPredictions
+from tl_kit.ensembling.receipt import NO_KINDS, Cost, Gain, MemberScores, Receipt, SplitPredictions
 from tl_kit.ensembling.rules import RULES, combine
 from tl_kit.ensembling.selection import image_losses
 from tl_kit.errors import ConfigError
+from tl_kit.training.scores import OUT_OF_FOLD
 
 __all__ = ["FoldReceipt", "HeldOut", "OutOfFoldScores", "build_fold_receipt", "check_fold_rule"]
 
@@ -31,6 +32,7 @@ class OutOfFoldScores(TypedDict):
     """
 
     images: int
+    kind: str
     scores: dict[str, float]
     members: list[dict[str, Any]]
 
@@ -59,6 +61,7 @@ def build_fold_receipt(
     test: SplitPredictions | None,
     samples: int,
     seed: int,
+    kinds: Mapping[str, str] = NO_KINDS,
     cost: Cost | None = None,
 ) -> FoldReceipt:
     """What single members score out of fold, and what they and the ensemble score on images apart.
@@ -70,6 +73,7 @@ def build_fold_receipt(
         test: predictions of images that no member has seen, ``None`` without any.
         samples: resamples of the bootstrap.
         seed: of these.
+        kinds: that of the scores on ``test``.
         cost: as measured.
 
     Raises:
@@ -82,7 +86,9 @@ def build_fold_receipt(
         "parameters": {},
         "derived": None,
         "images": {"val": None, "test": None if test is None else len(test.labels)},
-        "members": _members(checkpoints, rule, test),
+        "kinds": dict(kinds),
+        "chosen_by_val": [],
+        "members": _members(checkpoints, rule, test, kinds),
         "ensemble": {
             "val": None,
             "test": None if test is None or pooled is None else metrics.summary(pooled, test.labels),
@@ -98,12 +104,15 @@ def build_fold_receipt(
     }
 
 
-def _members(checkpoints: Sequence[str], rule: str, test: SplitPredictions | None) -> list[MemberScores]:
+def _members(
+    checkpoints: Sequence[str], rule: str, test: SplitPredictions | None, kinds: Mapping[str, str]
+) -> list[MemberScores]:
     return [
         {
             "checkpoint": checkpoint,
             "val": None,
             "test": None if test is None else metrics.summary(test.members[index], test.labels),
+            "kinds": dict(kinds),
             "leave_one_out": None if test is None else {"val": None, "test": _without(rule, test, index)},
         }
         for index, checkpoint in enumerate(checkpoints)
@@ -132,6 +141,7 @@ def _out_of_fold(held_out: Sequence[HeldOut]) -> OutOfFoldScores:
     probabilities, labels = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
     return {
         "images": len(labels),
+        "kind": OUT_OF_FOLD,
         "scores": metrics.summary(probabilities, labels),
         "members": [{"images": len(own), "scores": metrics.summary(p, own)} for p, own in held_out],
     }

@@ -14,7 +14,8 @@ from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.training.checkpoint import META, WEIGHTS
 from tl_kit.training.files import write_json
-from tl_kit.training.meta import check_classes, check_format
+from tl_kit.training.meta import check_classes, check_format, data_problems
+from tl_kit.training.seen import NO_USES, Uses, uses_in
 from tl_kit.untrusted import check_inside, is_plain_relative, read_json
 from tl_kit.zoo.cards import CONFIG
 
@@ -28,7 +29,10 @@ _READABLE = (1, FORMAT)  # 1: rules without parameters, and no temperature
 
 @dataclass(frozen=True)
 class EnsembleFolder:
-    """What ``ensemble.json`` says: members' folders, class order, rule, crops, passes; the receipt in ``content``."""
+    """What ``ensemble.json`` says: members' folders, class order, rule, crops, passes; the receipt in ``content``.
+
+    ``fitted_on``: the images that chose the rule, its parameters or its temperature.
+    """
 
     path: Path
     members: tuple[Path, ...]
@@ -36,6 +40,7 @@ class EnsembleFolder:
     rule: FittedRule
     crops: CropConfig
     mc_dropout: int
+    fitted_on: Uses
     content: Mapping[str, Any]
 
 
@@ -52,6 +57,7 @@ def write_ensemble(
     rule: FittedRule,
     crops: CropConfig,
     mc_dropout: int = 0,
+    fitted_on: Uses = NO_USES,
     **content: object,
 ) -> None:
     """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
@@ -71,6 +77,7 @@ def write_ensemble(
             **asdict(crops),
             "mc_dropout": mc_dropout,
             "members": names,
+            "data": fitted_on.to_dict(),
             **content,
         },
     )
@@ -95,7 +102,22 @@ def read_ensemble(folder: Path) -> EnsembleFolder:
     crops, passes = _crops(content, path), content.get("mc_dropout", 0)
     if type(passes) is not int or passes < 0:
         raise CheckpointError(f"{path}: mc_dropout is broken: it must be a number of forward passes")
-    return EnsembleFolder(folder, tuple(folder / name for name in names), classes, rule, crops, passes, content)
+    members, fitted_on = tuple(folder / name for name in names), _fitted_on(content, rule, path)
+    return EnsembleFolder(folder, members, classes, rule, crops, passes, fitted_on, content)
+
+
+def _fitted_on(content: Mapping[str, Any], rule: FittedRule, path: Path) -> Uses:
+    """Folders written before this was noted do not say it; nothing chose an unfitted rule that was asked for."""
+    data = content.get("data")
+    if data is None:
+        receipt = content.get("receipt")
+        compared = isinstance(receipt, dict) and bool(receipt.get("comparison") or receipt.get("derived"))
+        unfitted = not rule.parameters and rule.temperature == 1 and not compared
+        return NO_USES if unfitted else Uses(unknown=(f"the rule of {path.parent}",))
+    problem = "data is no JSON object" if not isinstance(data, dict) else next(data_problems(data), None)
+    if problem is not None:
+        raise CheckpointError(f"{path}: {problem}; the file is damaged or was changed")
+    return uses_in({**data, "teacher": None}, f"the rule of {path.parent}")
 
 
 def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:

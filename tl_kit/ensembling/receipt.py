@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,6 +18,7 @@ from tl_kit.ensembling.diversity import disagreement
 from tl_kit.ensembling.selection import Candidate, Compared, image_losses
 
 __all__ = [
+    "NO_KINDS",
     "Calibration",
     "Cost",
     "Gain",
@@ -24,11 +26,13 @@ __all__ = [
     "Receipt",
     "SplitPredictions",
     "SplitScores",
+    "Worth",
     "best_member",
     "build_receipt",
 ]
 
 FloatArray = NDArray[np.float64]
+NO_KINDS: Mapping[str, str] = MappingProxyType({})
 
 
 class SplitScores(TypedDict):
@@ -42,9 +46,13 @@ class SplitScores(TypedDict):
 
 
 class MemberScores(SplitScores):
-    """One member's scores, where it lies, and what the ensemble loses without it (``None`` for a single member)."""
+    """One member's scores, where it lies, and what the ensemble loses without it (``None`` for a single member).
+
+    ``kinds``: what its scores on each split are worth (:func:`tl_kit.training.seen.kind_of`).
+    """
 
     checkpoint: str
+    kinds: dict[str, str]
     leave_one_out: dict[str, Contribution | None] | None
 
 
@@ -80,15 +88,19 @@ class Cost(TypedDict):
 class Receipt(TypedDict):
     """Plain numbers, strings, lists and dicts, ready for JSON; the gains are ``None`` without a test split.
 
-    ``val`` scores of the ensemble are out of fold where something was fitted. ``cost`` is ``None`` if not measured.
-    ``derived`` says how a rule made new members, to which ``parameters`` then apply; ``members`` are always the given
-    ones. What a given member is worth is then not told (``None``).
+    ``kinds`` say what the ensemble's scores on each split are worth: ``val`` is ``selected on`` where it chose
+    anything of the members or of the ensemble (``chosen_by_val``). Where anything was fitted, or the rule was chosen,
+    its ``val`` scores are out of fold: then only what chose the members makes them too good. ``cost`` is ``None`` if
+    not measured. ``derived`` says how a rule made new members, to which ``parameters`` then apply; ``members`` are
+    always the given ones. What a given member is worth is then not told (``None``).
     """
 
     rule: str
     parameters: dict[str, Any]
     derived: dict[str, Any] | None
     images: dict[str, int | None]
+    kinds: dict[str, str]
+    chosen_by_val: list[str]
     members: list[MemberScores]
     ensemble: SplitScores
     gain: Gain | None
@@ -117,6 +129,18 @@ class SplitPredictions:
             raise ValueError(f"want (m, n, k) and (n,), got {members} and {labels}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """What scores are worth, by split: each member's and the ensemble's; and what validation chose of all of them."""
+
+    members: Sequence[Mapping[str, str]] = ()
+    ensemble: Mapping[str, str] = field(default_factory=dict)
+    chose: Sequence[str] = ()
+
+
+_UNSAID = Worth()
+
+
 def build_receipt(
     checkpoints: Sequence[str],
     subsets: Subsets,
@@ -126,6 +150,7 @@ def build_receipt(
     comparison: Sequence[Compared] = (),
     cost: Cost | None = None,
     made: FloatArray | None = None,
+    worth: Worth = _UNSAID,
 ) -> Receipt:
     """Scores of all members and of the ensemble, its gain on test, and what each member is worth.
 
@@ -137,6 +162,7 @@ def build_receipt(
         comparison: of all rules, if the rule was chosen among them.
         cost: as measured.
         made: what the members that the rule made, if it did, predict for the test images.
+        worth: what the scores are worth.
 
     Raises:
         ConfigError: ``samples`` is below 1.
@@ -146,7 +172,7 @@ def build_receipt(
     for split in (val, test):
         if split is not None and (len(split.members) != len(checkpoints) or not checkpoints):
             raise ValueError(f"want at least one member, got {len(checkpoints)} names for {len(split.members)} members")
-    members, whole = _members(checkpoints, subsets, val, test), subsets.whole
+    members, whole = _members(checkpoints, subsets, val, test, worth), subsets.whole
     pooled = None if test is None else whole.fitted.pool(test.members if made is None else made)
     gain, over_mean = None, None
     if test is not None and pooled is not None:
@@ -156,9 +182,11 @@ def build_receipt(
         "parameters": dict(whole.fitted.parameters),
         "derived": None if whole.derived is None else dict(whole.derived.record),
         "images": {"val": len(val.labels), "test": None if test is None else len(test.labels)},
+        "kinds": dict(worth.ensemble),
+        "chosen_by_val": list(worth.chose),
         "members": members,
         "ensemble": {
-            "val": metrics.summary(whole.scored, val.labels),
+            "val": metrics.summary(whole.estimate, val.labels),
             "test": None
             if test is None or pooled is None
             else metrics.summary(tempered(pooled, whole.fitted.temperature), test.labels),
@@ -186,7 +214,11 @@ def best_member(members: Sequence[MemberScores]) -> int:
 
 
 def _members(
-    checkpoints: Sequence[str], subsets: Subsets, val: SplitPredictions, test: SplitPredictions | None
+    checkpoints: Sequence[str],
+    subsets: Subsets,
+    val: SplitPredictions,
+    test: SplitPredictions | None,
+    worth: Worth,
 ) -> list[MemberScores]:
     contributions: Sequence[dict[str, Contribution | None] | None] = [None] * len(checkpoints)
     if len(checkpoints) > 1 and subsets.whole.derived is None:
@@ -197,6 +229,7 @@ def _members(
             "checkpoint": checkpoint,
             "val": metrics.summary(val.members[index], val.labels),
             "test": None if test is None else metrics.summary(test.members[index], test.labels),
+            "kinds": dict(worth.members[index]) if worth.members else {},
             "leave_one_out": contribution,
         }
         for index, (checkpoint, contribution) in enumerate(zip(checkpoints, contributions, strict=True))

@@ -34,13 +34,20 @@ class Candidate:
     """A rule fitted to all validation images, and what it predicts for them out of fold, (n, k).
 
     ``pooled`` is before the temperature, ``scored`` after it: equal where the rule's temperature is 1. With
-    ``derived``, ``fitted`` applies to the members that were made.
+    ``derived``, ``fitted`` applies to the members that were made. ``crossed``, of a rule that was chosen among several:
+    as ``scored``, but each fold predicted by the rule that the other folds would have chosen.
     """
 
     fitted: FittedRule
     pooled: FloatArray
     scored: FloatArray
     derived: Derived | None = None
+    crossed: FloatArray | None = None
+
+    @property
+    def estimate(self) -> FloatArray:
+        """Predictions (n, k) from whose making each image's fold was left out: by the rule, and by its choice."""
+        return self.scored if self.crossed is None else self.crossed
 
     @property
     def rule(self) -> str:
@@ -171,10 +178,22 @@ def choose_rule(
     fitted = {rule: candidate for rule, candidate in found.items() if isinstance(candidate, Candidate)}
     losses = {rule: image_losses(candidate.scored, labels) for rule, candidate in fitted.items()}
     chosen = _simplest(losses)
-    return fitted[chosen], [_line(rule, found[rule], labels, losses, chosen=chosen) for rule in found]
+    folds = stratified_folds(labels, config.folds, seed=seed)
+    best = replace(fitted[chosen], crossed=_crossed(fitted, losses, folds))
+    return best, [_line(rule, found[rule], labels, losses, chosen=chosen) for rule in found]
 
 
-def _simplest(losses: dict[str, FloatArray]) -> str:
+def _crossed(fitted: Mapping[str, Candidate], losses: Mapping[str, FloatArray], folds: IntArray) -> FloatArray:
+    """Predictions (n, k) of each fold by the rule that is chosen without it: the best of several looks too good."""
+    found = np.empty_like(fitted["mean"].scored)
+    for fold in np.unique(folds):
+        out = folds == fold
+        others = {rule: loss[~out] if (~out).any() else loss for rule, loss in losses.items()}
+        found[out] = fitted[_simplest(others)].scored[out]
+    return found
+
+
+def _simplest(losses: Mapping[str, FloatArray]) -> str:
     mean = losses["mean"]
     rules: Sequence[str] = [
         rule

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tl_kit.ensembling.receipt import Gain, Receipt, best_member
+from tl_kit.training.scores import notes_on
 
-__all__ = ["findings", "verdict"]
+__all__ = ["findings", "notes", "verdict"]
 
 
 def verdict(receipt: Receipt) -> str:
@@ -34,6 +35,11 @@ def findings(receipt: Receipt) -> list[str]:
         lines.append(f"Test NLL{alike} against the mean member: {_nll(over_mean)}.")
     lines += [_derived(receipt), _temperature(receipt), _subset(receipt), _cost(receipt)]
     return [line for line in lines if line]
+
+
+def notes(receipt: Receipt) -> list[str]:
+    """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+    return notes_on([*(member["kinds"] for member in receipt["members"]), receipt["kinds"]], receipt["chosen_by_val"])
 
 
 def _accuracy(gain: Gain, loss: str) -> str:
@@ -93,7 +99,7 @@ def _statistics(made: dict[str, Any]) -> str:
     }
     lines = {names[kind]: best[kind][1] for kind in names if kind in best}
     shown = [f"{name} {line['nll']:.3f} ({100 * line['accuracy']:.1f} %)" for name, line in lines.items()]
-    return f"On val, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
+    return f"On val, which chose among them, NLL: {', '.join(shown)}." if len(shown) > 1 else ""
 
 
 def _temperature(receipt: Receipt) -> str:
@@ -105,7 +111,7 @@ def _temperature(receipt: Receipt) -> str:
         )
     if found["temperature"] == 1:
         return ""
-    split = "val, out of fold" if found["test"] is None else "test"
+    split = "val (selected on), out of fold" if found["test"] is None else "test"
     scores = found["val"] if found["test"] is None else found["test"]
     before, after = scores["before"], scores["after"]
     return (

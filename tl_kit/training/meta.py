@@ -14,7 +14,7 @@ from tl_kit.data.names import nfc_names
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.untrusted import plain_number
 
-__all__ = ["check_classes", "check_format", "check_meta", "ranges_of"]
+__all__ = ["check_classes", "check_format", "check_meta", "data_problems", "ranges_of"]
 
 _LARGEST_SAMPLE = 3.5e38  # float32 goes so far
 
@@ -71,10 +71,7 @@ def _problems(meta: Mapping[str, Any]) -> Iterator[str]:
         value = data.get(name, "")
         if not isinstance(value, str) or "\0" in value:
             yield f"data.{name} is no {'path' if name == 'root' else 'text'}"
-    for name in ("train", "val"):
-        value = data.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            yield f"data.{name} is no list of digests"
+    yield from data_problems(data)
     yield from _wrong_split(config.get("split", {}))
     if not _are_ranges(meta.get("ranges", {})):
         yield "ranges are not those of samples"
@@ -98,6 +95,21 @@ def _is_range(bounds: object) -> bool:
         and all(plain_number(bound, -most, most) for bound in bounds)
         and float(bounds[0]) < float(bounds[1])
     )
+
+
+def data_problems(data: Mapping[str, Any], name: str = "data") -> Iterator[str]:
+    """What is wrong with a record's entry of the images that were seen, and with that of a teacher in it."""
+    for key, kind in (("train", "digests"), ("val", "digests"), ("selected", "names")):
+        value = data.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            yield f"{name}.{key} is no list of {kind}"
+    if not isinstance(data.get("unknown", False), bool):
+        yield f"{name}.unknown is neither true nor false"
+    if "teacher" in data and name == "data":
+        if isinstance(data["teacher"], dict):
+            yield from data_problems(data["teacher"], "data.teacher")
+        else:
+            yield "data.teacher is no JSON object"
 
 
 def _wrong_split(split: object) -> Iterator[str]:

@@ -1,0 +1,54 @@
+"""Scores in words: which of them estimate what new images would give, and which are too good for that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from tl_kit.config import FoldsConfig
+from tl_kit.display import HONEST
+
+__all__ = ["OUT_OF_FOLD", "notes_on", "what_chose"]
+
+OUT_OF_FOLD = HONEST[1]
+
+_CHOSE = {
+    "C": "the penalty C",
+    "epoch": "the best epoch",
+    "average": "whether averaged weights are kept",
+    "rate": "when the rate drops",
+    "length": "when the run ends",
+    "rule": "the rule",
+    "temperature": "the temperature",
+}
+_NOTES = {
+    "selected on": "these images chose {chose}, so that the figure is too good as an estimate",
+    "trained on": "the model was trained on these images, so that this is no test",
+    "mixed": "the model was trained on some of these images, or they chose {chose}, so that this is no test",
+    "unknown": "the record of the model does not say what it was trained on, nor so whether these images are new",
+}
+
+
+def what_chose(chose: Sequence[str]) -> str:
+    """In words what images have chosen: ``the best epoch and the rule``."""
+    names = [_CHOSE.get(each, each) for each in chose] or ["something of the model"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str]) -> list[str]:
+    """What the mark ``*`` of a table means, a line for each split that has it; and the way to an honest figure.
+
+    ``kinds``: of each row's scores, by split. ``chose``: what images of a split that is ``selected on`` have chosen.
+    """
+    rows = list(kinds)
+    lines = []
+    for split in dict.fromkeys(split for row in rows for split in row):
+        found = {row[split] for row in rows if split in row}.difference(HONEST)
+        if found:
+            worst = found.pop() if len(found) == 1 else "mixed"
+            lines.append(f"* {split} ({worst}): {_NOTES[worst].format(chose=what_chose(chose))}")
+    if lines and not any(set(row.values()) & set(HONEST) for row in rows):
+        lines.append(
+            f"there is no test split: tlkit finetune ... --folds {FoldsConfig.folds} scores every image by a model in "
+            "which it had no part"
+        )
+    return lines
