@@ -391,6 +391,20 @@ def test_pillow_images_are_not_changed() -> None:
     assert deep_kind(Image.fromarray(PICTURE)) is None
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_a_colour_image_that_pillow_has_opened(kind: str, loaded: bool, tmp_path: Path) -> None:
+    path, ranges = tmp_path / "image", SampleRanges.of({"uint16": (0, 4095)})
+    samples = PICTURE.astype(np.uint16) * 16
+    path.write_bytes(png(samples, colour_type=2) if kind == "png" else tiff(samples))
+    with Image.open(path) as image:
+        if loaded:
+            image.load()
+        found = np.asarray(decode(image, ranges=ranges))
+        np.testing.assert_array_equal(found, PICTURE >> 4 if loaded else PICTURE)
+        np.testing.assert_array_equal(np.asarray(image), PICTURE >> 4)
+
+
 def test_without_a_range_the_high_byte_is_kept() -> None:
     shades = np.random.default_rng(2).integers(0, 65536, (20, 20)).astype(np.uint16)
     for data in (png(shades[..., None], colour_type=0), tiff(shades), tiff(np.dstack([shades] * 3), planar=True)):

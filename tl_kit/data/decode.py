@@ -21,7 +21,7 @@ from tl_kit.data.deep import SampleRanges, deep_kind
 from tl_kit.data.foreign import PREFIX, foreign, misread, undecodable, unsupported
 from tl_kit.data.limits import check_scans, check_size, most_bytes
 from tl_kit.data.quiet import hush_pillow
-from tl_kit.data.samples import load_samples, reads_high_byte
+from tl_kit.data.samples import file_of, load_samples, reads_high_byte
 from tl_kit.errors import ImageError
 
 __all__ = ["FORMATS", "check_header", "decode", "decode_as", "decode_samples", "open_header", "read_file", "sniff"]
@@ -77,12 +77,16 @@ def decode_as(
     """:func:`decode`, and the kind of the samples where they have more than 8 bits (:func:`deep_kind`)."""
     with _reasons():
         data = read_file(source, config) if isinstance(source, Path) else source
+        if isinstance(data, Image.Image):
+            data = file_of(data) or data
     with _reasons(data if isinstance(data, bytes) else b""):
         image = _open(data, config) if isinstance(data, bytes) else data
         check_size(image, config)
         if min_side is not None and image is not source and image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * min_side, 2 * min_side))
-        kind = deep_kind(image) if isinstance(data, bytes) else _loaded_kind(image)
+        kind = deep_kind(image)
+        if not isinstance(data, bytes) and image.mode in ("RGB", "RGBA"):
+            kind = None  # its further bits are lost
         if ranges is not None and kind == "uint16" and ranges.get(kind) == (0, 65535):
             ranges = None  # read the same way, in half the time
         if kind is None or (ranges is None and reads_high_byte(image)):
@@ -103,11 +107,6 @@ def decode_samples(path: Path, *, config: DecodeConfig = _DEFAULT) -> NDArray[An
         check_size(image, config)
         kind = deep_kind(image)
         return np.empty(0) if kind is None else load_samples(image, kind, data).opaque()
-
-
-def _loaded_kind(image: Image.Image) -> str | None:
-    """Of a Pillow image that a caller hands in: once it is RGB, its further bits are lost."""
-    return deep_kind(image) if image.mode == "F" or image.mode.startswith("I") else None
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from tl_kit.data.deep import BYTES, GREY_ALPHA, WHITE, first_of, raw_arguments
+from tl_kit.data.deep import BYTES, GREY_ALPHA, WHITE, deep_kind, first_of, raw_arguments
 from tl_kit.data.planes import is_planar, plane_files, tags_of
 
-__all__ = ["Samples", "load_samples", "reads_high_byte"]
+__all__ = ["Samples", "file_of", "load_samples", "reads_high_byte"]
 
 # libtiff gives samples in the order of this machine's bytes; of these modes Pillow expects them in the file's.
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF", "I;16S": "I;16NS", "I;32S": "I;32NS"}
@@ -57,6 +57,23 @@ def load_samples(image: Image.Image, kind: str, data: bytes | None) -> Samples:
         pairs: NDArray[np.uint16] = np.asarray(high).copy().view(">u2").astype(np.uint16)
         return Samples(kind, pairs[..., 0], alpha=pairs[..., 1])
     return _colour(image, raw, kind, data)
+
+
+def file_of(image: Image.Image) -> bytes | None:
+    """The file of a Pillow image that a caller has opened and not loaded yet, where loading it would drop bits.
+
+    None for any other: what is loaded as RGB has 8 bits left.
+    """
+    stream = getattr(image, "fp", None)
+    waiting = bool(getattr(image, "tile", None)) and image.mode in ("RGB", "RGBA") and image.tell() == 0
+    if stream is None or not waiting or deep_kind(image) is None:
+        return None
+    at = stream.tell()
+    try:
+        stream.seek(0)
+        return bytes(stream.read())
+    finally:
+        stream.seek(at)
 
 
 def reads_high_byte(image: Image.Image) -> bool:
