@@ -22,7 +22,7 @@ from tl_kit import metrics
 from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.crops import crop_views, decode_side
-from tl_kit.data.decode import decode
+from tl_kit.data.decode import decode, read_sample
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
 from tl_kit.errors import ImageError, NonFiniteError
@@ -84,14 +84,16 @@ class StoreReader:
 class FileReader:
     """Decodes each source once for all preprocessings, and takes the crops of it.
 
-    A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads
-    the result must drop that row.
+    ``digests``: none, or the SHA-256 that the scan noted of each source, which is a path; a file that has changed since
+    cannot be decoded. A source that cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero,
+    and whoever reads the result must drop that row.
     """
 
     sources: Sequence[Source]
     preprocessings: Sequence[Preprocessing]
     crops: CropConfig = CropConfig()
     limits: DecodeConfig = DecodeConfig()
+    digests: Sequence[str] = ()
     failures: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -102,18 +104,21 @@ class FileReader:
         return self.crops.views
 
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
-        rows = list(decode_pool().map(self._views, self.sources[start:stop]))
+        rows = list(decode_pool().map(self._views, range(start, stop)))
         for index, row in enumerate(rows, start):
             if isinstance(row, ImageError):
                 self.failures[index] = str(row)
         return {p: torch.cat([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
 
-    def _views(self, source: Source) -> dict[Preprocessing, Tensor] | ImageError:
+    def _views(self, index: int) -> dict[Preprocessing, Tensor] | ImageError:
+        source = self.sources[index]
         decoded: dict[
             int, Image.Image
         ] = {}  # by the side that the decoder may draft to: pixels equal those of one model alone
         views = {}
         try:
+            if self.digests and isinstance(source, Path):
+                source = read_sample(source, self.digests[index], self.limits)
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
                 if side not in decoded:

@@ -25,8 +25,9 @@ def write_member(
 ) -> Path:
     """Write a model, its outputs in the predictor's class order, as a checkpoint that says what it was made of.
 
-    ``tlkit.json`` holds what all ``sources`` (members' numbers) agree on, the union of the images that they were
-    trained and selected on, with those that the rule was ``trained`` (digests) and selected on, and ``record``.
+    ``tlkit.json`` holds what all ``sources`` (members' numbers) agree on, the precision in which it was scored, the
+    union of the images that they were trained and selected on, with those that the rule was ``trained`` (digests) and
+    selected on, and ``record``.
     """
     members = [evidence.predictor.members[index] for index in sources]
     scored = {digest_prefix(sample) for sample in evidence.val}
@@ -42,10 +43,17 @@ def write_member(
             "train": sorted(_seen(members, "train").union(trained)),
             "val": sorted(_seen(members, "val") | scored),
         },
-        **_common([member.meta for member in members], only=("precision", "weights", "model", "policy")),
+        precision=_precision(evidence, sources),
+        **_common([member.meta for member in members], only=("weights", "model", "policy")),
         derived=dict(record),
     )
     return folder
+
+
+def _precision(evidence: Evidence, sources: Sequence[int]) -> str:
+    """That in which it was scored: the members', fp32 where they differ."""
+    found = {evidence.predictor.scorers[index].runtime.precision for index in sources}
+    return found.pop() if len(found) == 1 else "fp32"
 
 
 def _seen(members: Sequence[Checkpoint], split: str) -> set[str]:

@@ -72,7 +72,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         audit=audit,
         phases=phases.ended,
         status=status,
-        settings={**settings.to_dict(), "views": views, **_rollbacks(run)},
+        settings={**settings.to_dict(), "views": views, "compiled": run.compiled, **_rollbacks(run)},
         error=error,
         waypoints=waypoints,
         swa=swa,

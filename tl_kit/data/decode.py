@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import struct
@@ -15,7 +16,7 @@ from tl_kit.data.limits import check_scans, check_size, most_bytes
 from tl_kit.data.quiet import hush_pillow
 from tl_kit.errors import ImageError
 
-__all__ = ["FORMATS", "check_header", "decode", "open_header", "read_file", "sniff"]
+__all__ = ["CHANGED", "FORMATS", "check_header", "decode", "open_header", "read_file", "read_sample", "sniff"]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -39,6 +40,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _LONGEST_REASON = 100
+CHANGED = "the file changed since the scan"
 
 Image.init()
 
@@ -112,6 +114,18 @@ def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
             return data + stream.read()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_sample(path: Path, digest: str, config: DecodeConfig = _DEFAULT) -> bytes:
+    """The bytes of a file whose SHA-256 (hex) the scan noted.
+
+    Raises :class:`ImageError` where they are others now: labels, splits and caches go by the digest. Else as
+    :func:`read_file`.
+    """
+    data = read_file(path, config)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ImageError(CHANGED)
+    return data
 
 
 def sniff(prefix: bytes) -> bool:
