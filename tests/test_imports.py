@@ -13,7 +13,7 @@ from tests import children
 
 ROOT = Path(__file__).parent.parent
 BASE = {"_process", "_version", "config", "display", "errors", "measurement", "metrics", "precision", "reporting"}
-BASE |= {"_forks", "ambient", "forward", "memory", "runtime", "stopping", "untrusted"}
+BASE |= {"_forks", "ambient", "forward", "memory", "processor", "runtime", "stopping", "untrusted", "user_cache"}
 PARTS = {"data", "freezing", "optimization", "zoo"}
 WORK = {"ensembling", "inference", "training"}
 
@@ -26,15 +26,17 @@ ALLOWED: dict[str, set[str]] = {
     "training": PARTS | BASE,
     "inference": PARTS | BASE,
     **dict.fromkeys(PARTS, BASE),
-    "": {"api", "config", "errors", "_forks", "_process", "_version"},
+    "": {"api", "config", "errors", "user_cache", "_forks", "_process", "_version"},
     **{name: {"config"} for name in ("_forks", "_process")},
-    "measurement": {"config", "errors", "memory", "runtime"},
+    "measurement": {"config", "errors", "memory", "precision", "runtime"},
+    "precision": {"config", "processor", "runtime"},
     "metrics": {"errors"},
     "runtime": {"_forks", "config", "errors"},
     "untrusted": {"config", "errors"},
+    "user_cache": {"errors", "reporting"},
     "forward": {"errors", "memory", "reporting"},
     **{name: set() for name in ("_version", "ambient", "config", "display", "errors", "memory")},
-    **{name: set() for name in ("precision", "reporting", "stopping")},
+    **{name: set() for name in ("processor", "reporting", "stopping")},
 }
 FILES = sorted([*(ROOT / "tl_kit").rglob("*.py"), *(ROOT / "recipes").rglob("*.py")])
 

@@ -34,6 +34,7 @@ from tl_kit.config import (
     SwaConfig,
 )
 from tl_kit.errors import TlKitError
+from tl_kit.user_cache import prepare_libraries
 
 if TYPE_CHECKING:
     from tl_kit.api import (
@@ -109,6 +110,7 @@ __all__ = [
 
 share_the_cores()
 survive_forks()
+prepare_libraries()
 
 
 def __getattr__(name: str) -> object:

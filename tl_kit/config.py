@@ -198,12 +198,13 @@ class HeadConfig:
 class RuntimeConfig:
     """The device (``auto``: a GPU if there is one), the batch sizes and the precision of inference.
 
-    ``precision`` is fp32, bf16 or ``auto``: bf16 where a measurement finds it ``bf16_from`` times as fast as fp32.
+    ``precision`` is fp32, bf16 or ``auto``: bf16 where the processor has it and the network gains by it.
     ``mode`` "plain" turns off all that makes the hardware fast (memory that is kept, channels_last, bf16, trunk reuse),
     for comparison and for when it is suspected.
 
     ``compile`` "auto" uses torch.compile for training where it pays back within the run: it takes ``compile_seconds``
-    and then saves ``compile_gain`` of the training time (both measured on 2 cores with EfficientNet-Lite0 at 224 px).
+    and then saves ``compile_gain`` of the training time, in which ``compile_rate`` images of ``compile_side`` pixels a
+    side are trained a second (all of it measured once, on 2 cores with EfficientNet-Lite0; nothing is timed in a run).
     """
 
     mode: Literal["auto", "plain"] = "auto"
@@ -211,11 +212,12 @@ class RuntimeConfig:
     batch_size: int = 32
     gpu_batch_size: int = 256
     precision: str = "auto"
-    bf16_from: float = 1.2
     compile: Literal["auto", "on", "off"] = "auto"
     compile_backend: str = "inductor"
     compile_seconds: float = 121.0
     compile_gain: float = 0.05
+    compile_rate: float = 45.0
+    compile_side: int = 224
 
 
 @dataclass(frozen=True, kw_only=True)

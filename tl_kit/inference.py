@@ -23,7 +23,7 @@ from tl_kit._forks import unforked
 from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.cache import PixelStore
 from tl_kit.data.crops import crop_views, decode_side
-from tl_kit.data.decode import decode_as
+from tl_kit.data.decode import decode_as, read_sample
 from tl_kit.data.deep import SampleRanges
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing, normalize
@@ -86,14 +86,17 @@ class StoreReader:
 class FileReader:
     """Decodes each source once for all preprocessings that read it alike, and takes the crops of it.
 
-    ``deep`` notes the kind of those with more than 8 bits a sample (index -> kind). A source that cannot be decoded is
-    noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads the result must drop that row.
+    ``digests``: none, or the SHA-256 that the scan noted of each source, which is a path; a file that has changed since
+    cannot be decoded. ``deep`` notes the kind of those with more than 8 bits a sample (index -> kind). A source that
+    cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads the result must
+    drop that row.
     """
 
     sources: Sequence[Source]
     preprocessings: Sequence[Preprocessing]
     crops: CropConfig = CropConfig()
     limits: DecodeConfig = DecodeConfig()
+    digests: Sequence[str] = ()
     failures: dict[int, str] = field(default_factory=dict)
     deep: dict[int, str] = field(default_factory=dict)
 
@@ -118,6 +121,8 @@ class FileReader:
         try:
             given = self.sources[index]
             source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
+            if self.digests and isinstance(source, Path):
+                source = read_sample(source, self.digests[index], self.limits)
             for p in dict.fromkeys(self.preprocessings):
                 side = decode_side(p, self.crops)
                 key = (side, None if shallow else p.ranges)

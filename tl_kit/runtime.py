@@ -29,6 +29,7 @@ __all__ = [
     "Runtime",
     "available_cores",
     "check_gradients",
+    "compile_from",
     "decode_pool",
     "detect",
     "keep_memory",
@@ -150,10 +151,15 @@ class Runtime:
             yield
 
 
+def compile_from(config: RuntimeConfig) -> float:
+    """From how many training images of ``config.compile_side`` pixels on, over all epochs, compilation pays back."""
+    return config.compile_seconds / config.compile_gain * config.compile_rate
+
+
 def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     """The runtime of this machine: a GPU if there is one, else all cores of the CPU.
 
-    With ``precision`` "auto" it says fp32; ``measurement.choose_precision`` may change that for a model.
+    With ``precision`` "auto" it says fp32; ``precision.choose_precision`` may change that for a model.
     Raises ConfigError for a precision that is not known. In a process that cannot use the GPU because it was forked
     from one that had, this is no CPU: ResourceError.
     """

@@ -56,7 +56,7 @@ def write_images(
 
 
 def quick_config(data: Path, out: Path, **options: Any) -> FinetuneConfig:
-    """A run on a tiny network from random weights, in a precision that no measurement on a busy machine decides."""
+    """A run on a tiny network from random weights, in a precision that is the same on every machine."""
     settings: dict[str, Any] = {
         "runtime": RuntimeConfig(precision="fp32"),
         "model": MODEL,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.api.helpers import quick, write_images
+from tests.api.helpers import quick, settings_of, write_images
 from tl_kit import evaluate
 from tl_kit.api.compilation import compile_errors, pays_back
 from tl_kit.config import RuntimeConfig
@@ -24,11 +25,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_pays_back_from_the_length_where_the_gain_equals_the_cost() -> None:
-    config = RuntimeConfig(compile_seconds=100.0, compile_gain=0.1)
-    # 1,000 s of training
-    assert not pays_back(41_999, images_per_second=42.0, config=config)
-    assert pays_back(42_001, images_per_second=42.0, config=config)
-    assert pays_back(21_001, images_per_second=21.0, config=config)
+    config = RuntimeConfig(compile_seconds=100.0, compile_gain=0.1, compile_rate=42.0, compile_side=200)
+    # 1,000 s of training where it was measured
+    assert not pays_back(41_999, 200 * 200, config=config)
+    assert pays_back(42_001, 200 * 200, config=config)
+    assert not pays_back(42_001, 100 * 100, config=config)
+    assert pays_back(168_001, 100 * 100, config=config)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -46,9 +48,14 @@ def test_a_compiled_run_trains_the_same_model(data: Path, tmp_path: Path, policy
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def test_auto_leaves_a_short_run_alone(data: Path, tmp_path: Path, compilers: list[str]) -> None:
+def test_auto_leaves_a_short_run_alone_however_slow_it_seems(
+    data: Path, tmp_path: Path, compilers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() * 1e6)
     quick(data, tmp_path / "run")
     assert compilers == []
+    assert settings_of(tmp_path / "run")["compiled"] is False
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -59,6 +66,7 @@ def test_auto_compiles_where_it_pays(data: Path, tmp_path: Path, compilers: list
     quick(data, tmp_path / "twice", optimizer="adahessian", runtime=always)
     quick(data, tmp_path / "tail", policy="last:2", runtime=always)
     assert compilers == [EAGER]
+    assert settings_of(tmp_path / "full")["compiled"] is True
     for name in ("full", "plain"):
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         assert [row["epoch"] for row in rows] == [1, 2], "each epoch is noted once"

@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import nn
 
 from tl_kit.api.run import Run
-from tl_kit.api.saving import saved_history
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
-from tl_kit.training.task import Task
+from tl_kit.optimization.optimizers import needs_second_order
+from tl_kit.runtime import compile_from
 
-__all__ = ["compile_errors", "compile_later", "compile_now", "pays_back"]
-
-
-def pays_back(images: int, *, images_per_second: float, config: RuntimeConfig = RuntimeConfig()) -> bool:
-    """Whether compilation gains more time over ``images`` training images, at the present rate, than it takes."""
-    return images / images_per_second * config.compile_gain > config.compile_seconds
+__all__ = ["compile_errors", "compile_now", "pays_back"]
 
 
-def compile_now(run: Run, module: nn.Module) -> nn.Module:
-    """The module compiled for training where the run says "on"; parameters are shared, evaluation is not compiled."""
-    config = run.config.runtime
-    return _compile(module, config) if config.compile == "on" else module
+def pays_back(images: int, pixels: int, *, config: RuntimeConfig = RuntimeConfig()) -> bool:
+    """Whether compilation gains more time than it takes over ``images`` training images, epochs counted, of ``pixels``.
+
+    Cost and gain both grow with the network, so that images and their size are left: figures that any machine has.
+    """
+    return images * pixels / config.compile_side**2 > compile_from(config)
 
 
-def compile_later(run: Run, task: Task) -> Task:
-    """Under "auto": a task that is compiled after its first epoch, if the epochs that follow pay for it at its rate.
+def compile_now(run: Run, module: nn.Module, *, epochs: int, optimizer: str) -> nn.Module:
+    """The module, compiled for training where the run says so; parameters are shared, evaluation is not compiled.
 
-    Only on a CPU, where cost and gain have been measured, and for whole models: a tail is too small.
+    Under "auto" that follows from the run's length and the images' size. Only on a CPU, where cost and gain have been
+    measured, for whole models (a tail is too small) of one phase in one process.
     """
     config = run.config.runtime
-    on_cpu = run.runtime.device.type == "cpu" and config.mode != "plain"
-    if config.compile != "auto" or not on_cpu or task.second_order or task.model is not run.model:
-        return task
-    rates = [row["images_per_second"] for row in saved_history(run)]  # a run taken up again decides as it had decided
-
-    def noting(row: Mapping[str, float]) -> None:
-        rates.append(row["images_per_second"])
-        task.on_epoch(row)
-
-    return replace(task, on_epoch=noting, phase=_phase(run, task, rates, noting))
+    if config.compile == "on" or (config.compile == "auto" and _auto(run, module, epochs, optimizer)):
+        run.compiled = True
+        return _compile(module, config)
+    return module
 
 
-def _phase(
-    run: Run, task: Task, rates: list[float], noting: Callable[[Mapping[str, float]], None]
-) -> Callable[[int], Task]:
-    current = replace(task, on_epoch=noting)
-    asked = False
-
-    def phase(epoch: int) -> Task:
-        nonlocal current, asked
-        left = (task.epochs - epoch) * task.images
-        first, asked = epoch == 1 and not asked, asked or epoch == 1
-        if first and pays_back(left, images_per_second=rates[0], config=run.config.runtime):
-            run.reporter.message("torch.compile: pays back within this run (--compile off turns it off)")
-            current = replace(current, model=_compile(task.model, run.config.runtime))
-        return current
-
-    return phase
+def _auto(run: Run, module: nn.Module, epochs: int, optimizer: str) -> bool:
+    config = run.config.runtime
+    on_cpu = run.runtime.device.type == "cpu" and config.mode != "plain" and run.accelerator.num_processes == 1
+    if not on_cpu or module is not run.model or run.policy.name == "gradual" or needs_second_order(optimizer):
+        return False
+    _, height, width = run.preprocessing.input_size
+    if not pays_back(epochs * len(run.manifest.split("train")), height * width, config=config):
+        return False
+    run.reporter.message("torch.compile: pays back within this run (--compile off turns it off)")
+    return True
 
 
 def _compile(module: nn.Module, config: RuntimeConfig) -> nn.Module:

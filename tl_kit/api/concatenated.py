@@ -18,7 +18,7 @@ from tl_kit.ensembling.concatenation import Blocks, block_probabilities, fit_blo
 from tl_kit.ensembling.derived import Derived, Loss, choose_out_of_fold, tried
 from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.selection import Candidate, with_temperature
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, DataError
 from tl_kit.training.checkpoint import digest_prefix, load_checkpoint
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
@@ -40,7 +40,9 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
         raise ConfigError(f"a step of its fit would take {work:,} multiplications; ask for it with --rule {_NAME}")
     blocks_of, trained = _fits(evidence, features)
     views = evidence.config.crops.views
-    val, _ = features(evidence.val, evidence.config.crops)
+    val, decoded = features(evidence.val, evidence.config.crops)
+    if len(decoded) < len(evidence.val):
+        raise DataError(f"{evidence.manifest.root}: validation images have changed since the scan; start anew")
 
     @cache
     def probabilities(strength: float) -> NDArray[np.float64]:

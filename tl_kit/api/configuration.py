@@ -14,6 +14,9 @@ __all__ = ["from_json", "to_json"]
 
 T = TypeVar("T")
 
+# Fields of earlier versions that decide nothing any more.
+_RETIRED = {"RuntimeConfig": frozenset({"bf16_from"})}
+
 
 def to_json(value: Any) -> Any:
     """A dataclass as plain JSON values: paths are text, tuples are lists."""
@@ -36,9 +39,11 @@ def from_json(kind: type[T], content: object) -> T:
     if not isinstance(content, dict):
         raise ValueError(f"{kind.__name__} is no object")
     hints = get_type_hints(kind)
-    if unknown := sorted(content.keys() - hints.keys()):
+    retired = _RETIRED.get(kind.__name__, frozenset())
+    if unknown := sorted(content.keys() - hints.keys() - retired):
         raise ValueError(f"{kind.__name__} has no {unknown[0]!r}")
-    return kind(**{name: _value(hints[name], item, name) for name, item in content.items()})
+    kept = {name: item for name, item in content.items() if name in hints}
+    return kind(**{name: _value(hints[name], item, name) for name, item in kept.items()})
 
 
 def _value(hint: Any, item: Any, name: str) -> Any:

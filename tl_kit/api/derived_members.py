@@ -26,8 +26,9 @@ def write_member(
 ) -> Path:
     """Write a model, its outputs in the predictor's class order, as a checkpoint that says what it was made of.
 
-    ``tlkit.json`` holds what all ``sources`` (members' numbers) agree on, the union of the images that they were
-    trained and selected on, with those that the rule was ``trained`` (digests) and selected on, and ``record``.
+    ``tlkit.json`` holds what all ``sources`` (members' numbers) agree on, the precision in which it was scored, the
+    union of the images that they were trained and selected on, with those that the rule was ``trained`` (digests) and
+    selected on, and ``record``.
     """
     members = [evidence.predictor.members[index] for index in sources]
     scored = frozenset(map(digest_prefix, evidence.val))
@@ -44,10 +45,17 @@ def write_member(
             **_common([_mapping(member, "data") for member in members], only=("content", "root")),
             **uses.to_dict(),
         },
-        **_common([member.meta for member in members], only=("precision", "ranges", "weights", "model", "policy")),
+        precision=_precision(evidence, sources),
+        **_common([member.meta for member in members], only=("ranges", "weights", "model", "policy")),
         derived=dict(record),
     )
     return folder
+
+
+def _precision(evidence: Evidence, sources: Sequence[int]) -> str:
+    """That in which it was scored: the members', fp32 where they differ."""
+    found = {evidence.predictor.scorers[index].runtime.precision for index in sources}
+    return found.pop() if len(found) == 1 else "fp32"
 
 
 def _mapping(member: Checkpoint, key: str) -> Mapping[str, Any]:

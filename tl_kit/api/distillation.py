@@ -172,7 +172,11 @@ def _predictions(
     """Of the members (m, n, k) and of all (n, k), columns in the student's order. All images could be decoded."""
     manifest = trained.manifest
     _, (_, columns) = align_classes([manifest.classes, teacher.classes], [str(manifest.root), str(teacher.path)])
-    stack, _ = teacher.member_probabilities([sample.path for sample in images], reporter=reporter)
+    stack, failures = teacher.member_probabilities(
+        [sample.path for sample in images], digests=[sample.digest for sample in images], reporter=reporter
+    )
+    for index, reason in failures.items():
+        raise DataError(f"{images[index].path}: {reason}; start anew")
     return stack[:, :, columns], teacher.combine(stack)[:, columns]
 
 

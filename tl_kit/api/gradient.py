@@ -73,7 +73,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         chosen_by_val=_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
         phases=phases.ended,
         status=status,
-        settings={**settings.to_dict(), "views": views, **_rollbacks(run)},
+        settings={**settings.to_dict(), "views": views, "compiled": run.compiled, **_rollbacks(run)},
         error=error,
         waypoints=waypoints,
         swa=swa,

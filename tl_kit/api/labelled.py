@@ -44,7 +44,9 @@ def predict_labelled(
         return None
     started = time.perf_counter()
     labels = labels_for(samples, manifest, predictor, Path(data))
-    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=reporter)
+    stack, failures = predictor.member_probabilities(
+        [sample.path for sample in samples], digests=[sample.digest for sample in samples], reporter=reporter
+    )
     left_out = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
     tell_left_out(left_out, data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -11,28 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
-import timm
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_kit._version import __version__
+from tl_kit.api.cache_keys import cache_key
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.reuse import cache_root
-from tl_kit.config import CacheConfig, CropConfig
+from tl_kit.config import CacheConfig, CropConfig, DecodeConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import Preprocessing
-from tl_kit.ensembling.sharing import structure
 from tl_kit.errors import DataError, MemberError
-from tl_kit.freezing.audit import tensor_digest
 from tl_kit.inference import FileReader, Scorer, model_context, run_models
 from tl_kit.runtime import Runtime
 from tl_kit.training.checkpoint import Checkpoint, map_weights
 from tl_kit.training.features import FeatureStore
 from tl_kit.training.trunk import Trunk, prove_cut
-from tl_kit.zoo.heads import in_modules, linear_classifier
+from tl_kit.zoo.heads import linear_classifier
 
 __all__ = ["MemberFeatures"]
 
@@ -97,7 +90,7 @@ class MemberFeatures:
         self._passes = [_trunk_pass(evidence, index, stays[index]) for index in evidence.order]
         for each in self._passes:
             each.prove()
-        self._keys = [_key(each) for each in self._passes]
+        self._keys = [_key(each, evidence.config.decode) for each in self._passes]
         off = evidence.config.cache.size_gb <= 0 or evidence.config.runtime.mode == "plain"
         root, limit = (scratch, sys.maxsize) if off else _place(evidence.config.cache, scratch)
         self._stores = {key: FeatureStore(root, key, limit) for key in self._keys}
@@ -111,7 +104,8 @@ class MemberFeatures:
         self, samples: Sequence[Sample], crops: CropConfig = CropConfig()
     ) -> tuple[list[NDArray[np.float32]], list[int]]:
         """Of each member (n * views, f), and the positions of those n of the samples that can be decoded."""
-        rows = [[f"{sample.digest}/{crops}/{view}" for view in range(crops.views)] for sample in samples]
+        names = [f"{crops!r}/{view}" for view in range(crops.views)]
+        rows = [[f"{sample.digest}/{name}" for name in names] for sample in samples]
         lacking = [i for i, names in enumerate(rows) if any(s.missing(names) for s in self._stores.values())]
         gone = self._compute([samples[i] for i in lacking], [rows[i] for i in lacking], crops) if lacking else set()
         kept = [index for index in range(len(samples)) if samples[index].digest not in gone]
@@ -127,7 +121,13 @@ class MemberFeatures:
             key: each for key, each in zip(self._keys, self._passes, strict=True) if self._stores[key].missing(names)
         }
         preprocessings = list(dict.fromkeys(each.preprocessing for each in todo.values()))
-        reader = FileReader([sample.path for sample in samples], preprocessings, crops, self.evidence.config.decode)
+        reader = FileReader(
+            [sample.path for sample in samples],
+            preprocessings,
+            crops,
+            self.evidence.config.decode,
+            [sample.digest for sample in samples],
+        )
         self.evidence.reporter.start("features", len(samples))
         pixel_bytes = self.evidence.predictor.memory.pixel_bytes
         outputs = run_models(list(todo.values()), reader, pixel_bytes=pixel_bytes, reporter=self.evidence.reporter)
@@ -146,19 +146,15 @@ def _trunk_pass(evidence: Evidence, index: int, stays: bool) -> _TrunkPass:
     return _TrunkPass(checkpoint, scorer, found[0], found[1].in_features, stays)
 
 
-def _key(each: _TrunkPass) -> str:
-    """Everything that the features depend on."""
-    model, runtime = each.checkpoint.model, each.runtime
-    below = {n: tensor_digest(t) for n, t in model.state_dict().items() if not in_modules(n, [each.cut])}
-    parts = {
-        "tensors": below,
-        "structure": repr(structure(model)),
-        "cut": each.cut,
-        "preprocessing": repr(each.preprocessing),
-        "runtime": [runtime.precision, runtime.device.type, runtime.batch_size],
-        "versions": [str(torch.__version__), timm.__version__, torchvision.__version__, PIL.__version__, __version__],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+def _key(each: _TrunkPass, config: DecodeConfig) -> str:
+    return cache_key(
+        each.checkpoint.model,
+        each.cut,
+        preprocessing=each.preprocessing,
+        runtime=each.runtime,
+        decode=config,
+        more={"rows": "member"},
+    )
 
 
 def _place(config: CacheConfig, scratch: Path) -> tuple[Path, int]:

@@ -21,6 +21,7 @@ from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import normalize
 from tl_kit.ensembling.mixing import Mix
 from tl_kit.ensembling.soups import aligned_state, average_weights, check_ingredients, differ_below_the_head
+from tl_kit.errors import DataError
 from tl_kit.inference import FileReader, Scorer, run_probabilities
 from tl_kit.runtime import Runtime
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
@@ -73,6 +74,8 @@ class Mixtures:
             reporter, ingredients = self.evidence.reporter, np.count_nonzero(mix.weights)
             reporter.start(f"average of {ingredients}", len(self._val))
             self._found[mix] = run_probabilities([self._scorer], self._val, reporter=reporter)[0]
+            for index, reason in self._val.reader.failures.items():
+                raise DataError(f"{self.evidence.val[index].path}: {reason}; start anew")
         return self._found[mix]
 
     @property
@@ -116,8 +119,9 @@ class Mixtures:
     @cached_property
     def _val(self) -> KeptReader:
         paths = [sample.path for sample in self.evidence.val]
+        digests = [sample.digest for sample in self.evidence.val]
         config = self.evidence.config
-        reader = FileReader(paths, [self.members[0].preprocessing], config.crops, config.decode)
+        reader = FileReader(paths, [self.members[0].preprocessing], config.crops, config.decode, digests)
         return KeptReader(reader, config.store)
 
     @cached_property

@@ -26,8 +26,8 @@ from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.folder import EnsembleFolder, is_ensemble, read_ensemble
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.inference import FileReader, Scorer, Source, run_probabilities
-from tl_kit.measurement import choose_precision
-from tl_kit.reporting import SILENT, Reporter
+from tl_kit.precision import recorded_precision
+from tl_kit.reporting import SILENT, Reporter, note
 from tl_kit.runtime import detect, prepare_process
 from tl_kit.training.checkpoint import Checkpoint, load_checkpoint, map_weights
 from tl_kit.training.seen import NO_USES, Uses, uses_of, uses_together
@@ -112,14 +112,15 @@ class Predictor:
 
     @undisturbed()
     def member_probabilities(
-        self, sources: Sequence[Source], *, reporter: Reporter = SILENT
+        self, sources: Sequence[Source], *, digests: Sequence[str] = (), reporter: Reporter = SILENT
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
 
-        Raises CheckpointError if weights that are read in turns are gone, and where a member's outputs are not finite.
+        ``digests``, of images that were scanned: a file that has changed since is one of those. Raises CheckpointError
+        if weights that are read in turns are gone, and where a member's outputs are not finite.
         """
         preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
-        reader = FileReader(sources, preprocessings, self.crops, self.decode)
+        reader = FileReader(sources, preprocessings, self.crops, self.decode, digests)
         reporter.start("predict", len(sources))
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
         if not len(sources):
@@ -276,26 +277,26 @@ def check_passes(mc_dropout: int) -> None:
 
 
 def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig, mc_dropout: int) -> tuple[Scorer, ...]:
-    """One a member; measuring a precision brings weights into memory, which they leave again where they are many."""
+    """One a member; looking for dropout brings weights into memory, which they leave again where they are many."""
+    scorers = [_scorer(member, config) for member in members]
+    if not mc_dropout:
+        return tuple(scorers)
     sizes = [sum(parameter.nbytes for parameter in member.model.parameters()) for member in members]
     heavy = weigh_too_much(sizes, MembersConfig())
     found = []
-    for member in members:
-        scorer = _scorer(member, config)
-        found.append(replace(scorer, dropout=_dropout(member, mc_dropout)) if mc_dropout else scorer)
+    for member, scorer in zip(members, scorers, strict=True):
+        found.append(replace(scorer, dropout=_dropout(member, mc_dropout)))
         if heavy:
             map_weights(member)
     return tuple(found)
 
 
 def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:
-    """In the precision in which the run scored it; fp32 where bf16 turns out to be no faster on this machine."""
-    recorded = member.meta.get("precision", "fp32")
-    if config.precision == "auto" and recorded not in ("bf16", "auto"):
-        config = replace(config, precision="fp32")
-    name = str(member.meta.get("config", {}).get("model", member.path.name))
-    size = member.preprocessing.input_size
-    runtime, _ = choose_precision(member.model, size, detect(config), name=name, config=config)
+    """In the precision in which the run scored it; where this device cannot, that is noted for the user."""
+    recorded = str(member.meta.get("precision", "fp32"))
+    runtime, line = recorded_precision(recorded, member.model, detect(config), config)
+    if line is not None:
+        note(f"{member.path}: {line}")
     return Scorer(member.model, member.preprocessing, runtime)
 
 

@@ -23,7 +23,7 @@ from tl_kit.data.manifest import Manifest
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.freezing.policies import Policy, parse_policy
-from tl_kit.measurement import Decision, choose_precision
+from tl_kit.precision import choose_precision, recorded_precision
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.runtime import PRECISIONS, Runtime, check_gradients, detect
 from tl_kit.training.checkpoint import is_checkpoint
@@ -91,7 +91,7 @@ def _assemble(
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = _build(config, manifest, reporter)
     preprocessing = replace(Preprocessing.from_model(model), ranges=manifest.ranges)
-    runtime, decision = _precision(config, model, preprocessing, runtime, unfinished, reporter)
+    runtime = _precision(config, model, runtime, unfinished, reporter)
     return Run(
         config=config,
         reporter=reporter,
@@ -108,7 +108,6 @@ def _assemble(
         augment=augment,
         augment_name=augment_name,
         balance=_balance(config, manifest, reporter),
-        decision=decision,
         dry=dry,
         unfinished=unfinished,
     )
@@ -137,25 +136,20 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
 
 
 def _precision(
-    config: FinetuneConfig,
-    model: nn.Module,
-    preprocessing: Preprocessing,
-    runtime: Runtime,
-    unfinished: Unfinished | None,
-    reporter: Reporter,
-) -> tuple[Runtime, Decision | None]:
-    """What an unfinished run has settled; or else what is measured, if it is left to that."""
+    config: FinetuneConfig, model: nn.Module, runtime: Runtime, unfinished: Unfinished | None, reporter: Reporter
+) -> Runtime:
+    """The precision of an unfinished run; else the one that processor and network call for, if it is left to them."""
     settled = unfinished.facts.get("precision") if unfinished is not None else None
     if settled in PRECISIONS:
-        return replace(runtime, precision=settled), None
-    runtime, decision = choose_precision(
-        model, preprocessing.input_size, runtime, name=config.model, config=config.runtime
-    )
-    precision = [runtime.precision]
-    broadcast_object_list(precision)  # each process has measured for itself, and they must agree
-    if decision is not None:
-        reporter.message(decision.summary())
-    return replace(runtime, precision=precision[0]), decision
+        found, line = recorded_precision(settled, model, runtime, config.runtime)
+    else:
+        found, decision = choose_precision(model, runtime, config.runtime)
+        line = None if decision is None else decision.summary()
+    precision = [found.precision]
+    broadcast_object_list(precision)  # processes on several machines, of which each may have other processors
+    if line is not None:
+        reporter.message(line)
+    return replace(found, precision=precision[0])
 
 
 def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -12,28 +11,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import PIL
-import timm
 import torch
-import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_kit._version import __version__
+from tl_kit.api.cache_keys import cache_key, derived_key
 from tl_kit.api.run import Run
 from tl_kit.config import CacheConfig
 from tl_kit.data.augmentation import TrainTransform, augment
 from tl_kit.data.manifest import Sample
 from tl_kit.data.transforms import normalize
+from tl_kit.errors import CheckpointError
 from tl_kit.forward import forward_rows
-from tl_kit.freezing.audit import frozen_tensors
 from tl_kit.inference import model_context
-from tl_kit.measurement import user_cache
 from tl_kit.memory import is_out_of_memory, release_memory
 from tl_kit.reporting import tell
 from tl_kit.training.features import FeatureStore
 from tl_kit.training.files import write_atomically
+from tl_kit.training.fingerprint import plain_fields
 from tl_kit.training.trunk import Tail, Trunk, find_cut, prove_cut
+from tl_kit.user_cache import user_cache
 from tl_kit.zoo.heads import linear_classifier
 
 __all__ = ["EVAL", "Reuse", "cache_root", "open_reuse", "pixels_of", "row_name", "stage_store"]
@@ -132,7 +129,7 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     if off or not _writable(root, run):
         root, limit = _temporary(run), sys.maxsize
     for cut in cuts:
-        store = FeatureStore(root, _key(run, cut), limit)
+        store = FeatureStore(root, _key(run, cut, order), limit)
         proof = _known_proof(store, run.preprocessing.input_size) or _prove(run, cut, store)
         if proof is not None:
             break
@@ -166,7 +163,7 @@ def _temporary(run: Run) -> Path:
 
 def stage_store(run: Run, reuse: Reuse, names: Sequence[str]) -> FeatureStore:
     """Where features pooled at these stages are kept, beside the reuse's own rows."""
-    return FeatureStore(reuse.store.root, _key(run, f"{reuse.tail.cut}, stages {names}"), reuse.store.limit)
+    return FeatureStore(reuse.store.root, derived_key(reuse.store.key, "stages", *names), reuse.store.limit)
 
 
 def _writable(root: Path, run: Run) -> bool:
@@ -206,19 +203,16 @@ def pixels_of(run: Run, samples: list[Sample], view: str) -> Tensor:
     return augment(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=[s.digest for s in samples])
 
 
-def _key(run: Run, cut: str) -> str:
-    """Everything that the trunk's outputs depend on."""
-    parts = {
-        "frozen": frozen_tensors(run.model),
-        "model": run.config.model,
-        "cut": cut,
-        "preprocessing": repr(run.preprocessing),
-        "augment": repr(run.augment),
-        "precision": run.runtime.precision,
-        "device": run.runtime.device.type,
-        "versions": [str(torch.__version__), timm.__version__, torchvision.__version__, PIL.__version__, __version__],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+def _key(run: Run, cut: str, order: list[str]) -> str:
+    return cache_key(
+        run.model,
+        cut,
+        order=order,
+        preprocessing=run.preprocessing,
+        runtime=run.runtime,
+        decode=run.config.decode,
+        more={"rows": "trunk", "augment": plain_fields(run.augment), "view_seed": _VIEW_SEED},
+    )
 
 
 @dataclass(frozen=True)
@@ -266,9 +260,18 @@ def _prove_on(run: Run, cut: str, store: FeatureStore, count: int) -> _Proof | N
         if tail is None:
             return None
         proof = _Proof(tail.direct, tail.image_shape, Trunk(run.model, cut)(images)[0].nbytes)
-    (store.root / store.key).mkdir(parents=True, exist_ok=True)
-    write_atomically(store.root / store.key / _PROOF, lambda path: _write(path, json.dumps(asdict(proof))))
+    _keep(proof, store.root / store.key)
     return proof
+
+
+def _keep(proof: _Proof, folder: Path) -> None:
+    """Where the cache was cleared meanwhile, the cut is proved again the next time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_atomically(folder / _PROOF, lambda path: _write(path, json.dumps(asdict(proof))))
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
 
 
 def _write(path: Path, text: str) -> None:

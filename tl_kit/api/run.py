@@ -23,7 +23,6 @@ from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.freezing.modes import apply_policy, forward_order
 from tl_kit.freezing.policies import Policy, parameter_groups
-from tl_kit.measurement import Decision
 from tl_kit.reporting import Reporter, tell
 from tl_kit.runtime import Runtime
 from tl_kit.training.rollback import Rollback
@@ -75,6 +74,7 @@ class Run:
     ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
     must be here before the first step. ``unfinished``: the run that this one takes up again. ``content`` is the content
     hash of the whole data set, where the training images are a sample of it.
+    ``compiled``: whether torch.compile is used in training.
     ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
     """
 
@@ -93,7 +93,7 @@ class Run:
     augment: AugmentConfig
     augment_name: str
     balance: Balance
-    decision: Decision | None = None
+    compiled: bool = False
     dry: bool = False
     rollback: Rollback | None = None
     content: str | None = None

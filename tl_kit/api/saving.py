@@ -18,7 +18,7 @@ from tl_kit.training.journal import Journal
 from tl_kit.training.states import StateFolder
 from tl_kit.training.task import FitResult, Progress, Task
 
-__all__ = ["Saver", "changing_names", "saved_history", "saved_settings", "take_up"]
+__all__ = ["Saver", "changing_names", "saved_settings", "take_up"]
 
 _SETTINGS = ("epochs", "batch_size", "patience", "lr")
 
@@ -77,11 +77,6 @@ class Saver:
 def saved_settings(run: Run) -> dict[str, Any]:
     """What the settings were resolved to when the run began; empty where it begins now."""
     return dict(_saved(run, "settings"))
-
-
-def saved_history(run: Run) -> list[dict[str, float]]:
-    """The rows of the epochs that were over when the state was saved; empty where the run begins now."""
-    return list(_saved(run, "result").get("history", ()))
 
 
 def take_up(run: Run, task: Task) -> FitResult | None:

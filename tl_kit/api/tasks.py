@@ -44,7 +44,7 @@ def build_task(
     average, parts = None, Parts()
     if prepare:
         average = weight_average(run)
-        module = compile_now(run, module)
+        module = compile_now(run, module, epochs=settings.epochs, optimizer=settings.optimizer)
         module, optimizer = run.accelerator.prepare(module, optimizer)
         _register(run, optimizer, average, keeper)
         run.parts["images of a pass"] = parts

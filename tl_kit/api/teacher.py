@@ -58,7 +58,9 @@ def soft_targets(config: DistillConfig, manifest: Manifest, run: Run) -> tuple[M
     predictor = load(config.teacher, decode=run.config.decode, runtime=run.config.runtime)
     _, (_, columns) = align_classes([manifest.classes, predictor.classes], [str(manifest.root), str(config.teacher)])
     samples = list({sample.digest: sample for sample in manifest.split("train")}.values())
-    stack, failures = predictor.member_probabilities([sample.path for sample in samples], reporter=run.reporter)
+    stack, failures = predictor.member_probabilities(
+        [sample.path for sample in samples], digests=[sample.digest for sample in samples], reporter=run.reporter
+    )
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:
         raise DataError(f"{manifest.root}: none of the {len(samples)} training images can be decoded")

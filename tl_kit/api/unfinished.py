@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tl_kit.api.relocation import birthplace
-from tl_kit.ensembling.folder import is_ensemble
+from tl_kit.ensembling.folder import MANIFEST, is_ensemble
 from tl_kit.errors import CheckpointError, DataError, WeightsError
 from tl_kit.reporting import Reporter
-from tl_kit.training.checkpoint import META
+from tl_kit.training.checkpoint import META, WEIGHTS
 from tl_kit.training.files import remove_leftovers
+from tl_kit.training.fingerprint import digest_of, network_settings, plain_fields
 from tl_kit.training.journal import JOURNAL
 from tl_kit.training.lock import FolderLock
 from tl_kit.training.states import STATE, StateFolder
+from tl_kit.zoo.cards import CONFIG
+from tl_kit.zoo.files import sha256
 
 if TYPE_CHECKING:
     from tl_kit.api.run import Run
@@ -107,8 +110,28 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
         "policy": policy,
         "precision": run.runtime.precision,
         "born": birthplace(run.folder),
+        "network": _network(run),
+        "teacher": _teacher(run),
         "surroundings": _surroundings(run),
     }
+
+
+def _network(run: Run) -> str:
+    """Of the network's settings and those of its images: a folder's config.json may be another one by now."""
+    return digest_of([network_settings(run.model), plain_fields(run.preprocessing)])
+
+
+def _teacher(run: Run) -> str | None:
+    """Of the files of the teacher's folder; None without a teacher."""
+    folder = _teacher_folder(run)
+    if folder is None:
+        return None
+    files = sorted(file for name in (WEIGHTS, CONFIG, MANIFEST) for file in folder.rglob(name))
+    return digest_of([[str(file.relative_to(folder)), sha256(file)] for file in files])
+
+
+def _teacher_folder(run: Run) -> Path | None:
+    return None if run.config.distill is None else Path(run.config.distill.teacher)
 
 
 def _surroundings(run: Run) -> dict[str, Any]:
@@ -136,7 +159,14 @@ def check_unchanged(run: Run, content: str) -> None:
         raise DataError(f"{run.config.data}: not the images that the run in {folder} began with; start a new run")
     if before.get("weights") != run.weights.sha256:
         raise WeightsError(f"{run.weights.source}: not the weights that the run in {folder} began with")
+    if before.get("teacher", teacher := _teacher(run)) != teacher:
+        raise WeightsError(f"{_teacher_folder(run)}: not the teacher that the run in {folder} began with")
     old, new = before.get("surroundings"), _surroundings(run)
+    if old == new and before.get("network", network := _network(run)) != network:
+        raise WeightsError(
+            f"{run.config.model}: its config.json describes another network than that which the run in {folder} began "
+            "with; bring that file back, or start a new run"
+        )
     if isinstance(old, dict) and old != new:
         other = ", ".join(f"{name} {old.get(name)} then, {new[name]} now" for name in new if old.get(name) != new[name])
         run.reporter.message(f"{other}: the weights may differ in the last digits from those of an uninterrupted run")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import takewhile
 
-from tl_kit.api.compilation import compile_later, compile_now
+from tl_kit.api.compilation import compile_now
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings
@@ -50,7 +50,7 @@ class Unfreezing:
         """The first task, and after it one for each phase that the policy has."""
         self.source = source
         if self.length(0, settings.epochs) == settings.epochs:
-            return compile_later(self.run, first)
+            return first
         return replace(first, phase=self._phase(first, settings))
 
     def _phase(self, first: Task, settings: Settings) -> Callable[[int], Task]:
@@ -78,9 +78,10 @@ class Unfreezing:
         add_groups(task.optimizer, groups_of(run, settings, new))
         run.reporter.message(f"epoch {epoch + 1}: {len(new)} more tensors train, {len(self.before)} stay frozen")
         source = self.source
+        module = compile_now(run, source.module, epochs=length, optimizer=settings.optimizer)
         return replace(
             task,
-            model=run.accelerator.prepare(compile_now(run, source.module)),
+            model=run.accelerator.prepare(module),
             batch=noted(run, source),
             evaluate=lambda: agreed_scores(run, source),
         )

@@ -42,7 +42,7 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    with session() as console:
+    with session(command=False) as console:
         if version:
             console.line(f"tlkit {__version__}")
         elif context.invoked_subcommand is None:

@@ -10,6 +10,7 @@ import typer
 from tl_kit.cli.console import Console, OutputClosedError
 from tl_kit.errors import TlKitError
 from tl_kit.stopping import INTERRUPTED, TERMINATED, StoppedError
+from tl_kit.user_cache import cache_line
 
 __all__ = ["INTERNAL_ERROR", "INTERRUPTED", "OUTPUT_CLOSED", "PROBLEMS_FOUND", "USER_ERROR", "session"]
 
@@ -20,14 +21,17 @@ OUTPUT_CLOSED = 141  # 128 + SIGPIPE
 
 
 @contextmanager
-def session(*, debug: bool = False) -> Iterator[Console]:
+def session(*, debug: bool = False, command: bool = True) -> Iterator[Console]:
     """A console for one command; an error inside ends the command with one line and its exit code.
 
-    ``debug`` shows the traceback first. Raises typer.Exit for every error, and passes the command's own typer.Exit on.
+    ``debug`` shows the traceback first. A ``command`` says where its cache is, if that is not where it should be.
+    Raises typer.Exit for every error, and passes the command's own typer.Exit on.
     """
     console = Console()
     try:
         with console:
+            if command and (line := cache_line()) is not None:
+                console.message(line)
             yield console
     except (typer.Exit, typer.Abort):
         raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tl_kit.config import DecodeConfig, StoreConfig
-from tl_kit.data.decode import decode
+from tl_kit.data.decode import CHANGED, decode, read_sample
 from tl_kit.data.manifest import Exclusion, Sample
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import ImageError
@@ -21,15 +21,24 @@ __all__ = ["PixelStore", "read_pixels"]
 
 
 def read_pixels(
-    path: Path, preprocessing: Preprocessing, *, crop: bool, config: DecodeConfig = DecodeConfig()
+    path: Path,
+    preprocessing: Preprocessing,
+    *,
+    crop: bool,
+    config: DecodeConfig = DecodeConfig(),
+    digest: str | None = None,
 ) -> Tensor:
-    """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized. Raises ImageError."""
-    image = decode(path, min_side=preprocessing.min_side, config=config, ranges=preprocessing.ranges)
+    """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized.
+
+    Raises ImageError, also for a file whose bytes do not have the ``digest``.
+    """
+    source = path if digest is None else read_sample(path, digest, config)
+    image = decode(source, min_side=preprocessing.min_side, config=config, ranges=preprocessing.ranges)
     return preprocessing.evaluate(image) if crop else preprocessing.resize(image)
 
 
 class PixelStore:
-    """Decoded images of one run, by content digest.
+    """Decoded images of one run, by content digest: a file whose bytes have another one by now is not taken in.
 
     Training images are kept resized and uncropped (augmentation draws its crops from them), all others as the
     evaluation transform leaves them. Beyond ``memory_share`` of the free memory, images are decoded again when needed.
@@ -79,7 +88,8 @@ class PixelStore:
         for sample in samples:
             pixels = decoded.get(sample.digest, self._pixels.get((sample.digest, crop)))
             if isinstance(pixels, ImageError):
-                raise ImageError(f"{sample.path}: {pixels}; the file changed since the scan")
+                reason = CHANGED if str(pixels) == CHANGED else f"{pixels}; {CHANGED}"
+                raise ImageError(f"{sample.path}: {reason}")
             assert pixels is not None
             found.append(pixels)
         return found
@@ -114,7 +124,7 @@ class PixelStore:
     def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
         def one(sample: Sample) -> Tensor | ImageError:
             try:
-                return read_pixels(sample.path, self.preprocessing, crop=crop, config=self.limits)
+                return read_pixels(sample.path, self.preprocessing, crop=crop, config=self.limits, digest=sample.digest)
             except ImageError as error:
                 return error
             except MemoryError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import stat
@@ -24,7 +25,18 @@ from tl_kit.data.quiet import hush_pillow
 from tl_kit.data.samples import file_of, load_samples, reads_high_byte
 from tl_kit.errors import ImageError
 
-__all__ = ["FORMATS", "check_header", "decode", "decode_as", "decode_samples", "open_header", "read_file", "sniff"]
+__all__ = [
+    "CHANGED",
+    "FORMATS",
+    "check_header",
+    "decode",
+    "decode_as",
+    "decode_samples",
+    "open_header",
+    "read_file",
+    "read_sample",
+    "sniff",
+]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
@@ -41,6 +53,7 @@ _TURNS = {
 }
 _LONGEST_REASON = 100
 _UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
+CHANGED = "the file changed since the scan"
 
 Image.init()
 
@@ -153,6 +166,18 @@ def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
             return data + stream.read()
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_sample(path: Path, digest: str, config: DecodeConfig = _DEFAULT) -> bytes:
+    """The bytes of a file whose SHA-256 (hex) the scan noted.
+
+    Raises :class:`ImageError` where they are others now: labels, splits and caches go by the digest. Else as
+    :func:`read_file`.
+    """
+    data = read_file(path, config)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ImageError(CHANGED)
+    return data
 
 
 def sniff(prefix: bytes) -> bool:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import torch
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tl_kit.freezing.audit import tensor_digest
 from tl_kit.freezing.modes import forward_order
+from tl_kit.training.fingerprint import network_settings
 from tl_kit.training.trunk import Tail, Trunk, prove_cut
 from tl_kit.zoo.heads import linear_classifier
 
@@ -27,7 +27,6 @@ __all__ = ["Layers", "SharedNetwork", "entered", "groups", "layers", "share", "s
 
 _TOLERANCE = 1e-5  # of the largest output, or of 1: a stacked product may be rounded otherwise than its parts
 _UNLIKE = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError)
-_TRAINING_ONLY = (nn.Identity, nn.Dropout, DropPath)
 _COUNTER = "num_batches_tracked"
 
 
@@ -47,9 +46,7 @@ class Layers:
 
 def structure(model: nn.Module) -> Hashable:
     """Modules with names, types and settings, and parameters with shapes; without what only acts in training."""
-    kept = [(n, m) for n, m in model.named_modules() if not isinstance(m, _TRAINING_ONLY)]
-    modules = tuple((name, type(module), module.extra_repr()) for name, module in kept)
-    return modules, tuple((name, tuple(parameter.shape)) for name, parameter in model.named_parameters())
+    return network_settings(model), tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
 
 
 def entered(model: nn.Module, images: Tensor) -> tuple[str, ...]:

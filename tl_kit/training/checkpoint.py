@@ -169,12 +169,18 @@ _OUTLINES: OrderedDict[bytes, Outline] = OrderedDict()
 
 def _outline(folder: Path) -> Outline:
     """The outline of the model that a folder's checked card describes, made once for equal cards."""
-    key = hashlib.sha256((folder / CONFIG).read_bytes()).digest()
+    key = _card_digest(folder)
     found = _OUTLINES.get(key) or outline(f"local-dir:{folder}")
+    if _card_digest(folder) != key:
+        raise ValueError("the file changed while it was read")
     _OUTLINES[key] = found
     while len(_OUTLINES) > _KEPT:
         _OUTLINES.popitem(last=False)
     return found
+
+
+def _card_digest(folder: Path) -> bytes:
+    return hashlib.sha256((folder / CONFIG).read_bytes()).digest()
 
 
 def _first_line(error: Exception) -> str:

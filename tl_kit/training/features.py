@@ -35,6 +35,7 @@ _PLAIN: dict[torch.dtype, np.dtype[Any]] = {
 }
 KEY_PATTERN = r"[0-9a-f]{32}"
 _ABANDONED_AFTER = 3600.0  # seconds
+_ATTEMPTS = 5
 _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _PLAIN}
 
 
@@ -104,9 +105,17 @@ def clear(root: Path) -> int:
     freed = 0
     for folder in root.glob("*"):
         if re.fullmatch(KEY_PATTERN, folder.name) and folder.is_dir():
-            freed += sum(file.stat().st_size for file in folder.glob("*"))
+            freed += sum(map(_size, folder.glob("*")))
             shutil.rmtree(folder, ignore_errors=True)
     return freed
+
+
+def _size(file: Path) -> int:
+    """0 for a file that another run has just renamed or dropped."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 @dataclass
@@ -142,18 +151,20 @@ class FeatureStore:
         return tensor.view(torch.bfloat16) if self._dtype is torch.bfloat16 else tensor
 
     def add(self, names: Sequence[str], batches: Iterator[Tensor]) -> None:
-        """Write one shard whose rows, in the order of ``names``, arrive in batches (n, ...) of one type and shape."""
+        """Write one shard whose rows, in the order of ``names``, arrive in batches (n, ...) of one type and shape.
+
+        This store has them from here on, even if another run drops the shard or clears the cache meanwhile.
+        """
         if not names:
             return
         folder = self.root / self.key
-        folder.mkdir(parents=True, exist_ok=True)
         stem = f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        temporary = folder / f".{stem}.npy.tmp"
+        temporary, index = folder / f".{stem}.npy.tmp", folder / f"{stem}.json"
         try:
-            dtype = self._write(temporary, len(names), batches)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(folder / f"{stem}.npy")
+            array, dtype = self._write(temporary, len(names), batches)
+            own = array if os.name == "posix" else None  # elsewhere a file that is mapped cannot be renamed
+            del array
+            _publish(temporary, index, names, dtype)
         except OSError as error:
             reason = error.strerror or error
             raise CheckpointError(
@@ -161,27 +172,28 @@ class FeatureStore:
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
-        write_json(folder / f"{stem}.json", {"dtype": str(dtype).removeprefix("torch."), "rows": list(names)})
-        self._open(folder / f"{stem}.json")
+        if own is None:
+            self._open(index)
+        else:
+            self._take_in(index, own, names, dtype)
         evict(self.root, self.limit, keep={index.with_suffix(".npy") for index in self._opened})
 
     @staticmethod
-    def _write(path: Path, rows: int, batches: Iterator[Tensor]) -> torch.dtype:
+    def _write(path: Path, rows: int, batches: Iterator[Tensor]) -> tuple[NDArray[Any], torch.dtype]:
         array: Any = None
         start, dtype = 0, torch.float32
         for batch in batches:
             if array is None:
                 dtype = batch.dtype
                 shape = (rows, *batch.shape[1:])
-                array = np.lib.format.open_memmap(str(path), mode="w+", dtype=_PLAIN[dtype], shape=shape)
-                _reserve(path)
+                array = _mapped(path, _PLAIN[dtype], shape)
             plain = batch.contiguous().view(torch.int16) if dtype is torch.bfloat16 else batch
             array[start : start + len(batch)] = plain.numpy()
             start += len(batch)
         if start != rows:
             raise ValueError(f"{rows} rows were promised, {start} came")
         array.flush()
-        return dtype
+        return array, dtype
 
     def _open(self, index: Path) -> None:
         found = _read_shard(index)
@@ -189,11 +201,42 @@ class FeatureStore:
             return
         array, rows, dtype = found
         known = next(iter(self._rows.values()), None)
-        if known is not None and (dtype is not self._dtype or array.shape[1:] != known[0].shape[1:]):
-            return
+        if known is None or (dtype is self._dtype and array.shape[1:] == known[0].shape[1:]):
+            self._take_in(index, array, rows, dtype)
+
+    def _take_in(self, index: Path, array: NDArray[Any], rows: Sequence[str], dtype: torch.dtype) -> None:
         self._dtype = dtype
         self._opened.add(index)
         self._rows.update({name: (array, row) for row, name in enumerate(rows)})
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new file's array; tried again where another run clears the cache just then."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            array: NDArray[Any] = np.lib.format.open_memmap(str(path), mode="w+", dtype=dtype, shape=shape)
+            _reserve(path)
+            return array
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+def _publish(temporary: Path, index: Path, names: Sequence[str], dtype: torch.dtype) -> None:
+    """Let other runs find a shard: its array first, then its list. Nothing is published once the cache was cleared."""
+    try:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(index.with_suffix(".npy"))
+    except FileNotFoundError:
+        return
+    try:
+        write_json(index, {"dtype": str(dtype).removeprefix("torch."), "rows": list(names)})
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
 
 
 def _read_shard(index: Path) -> tuple[NDArray[Any], list[str], torch.dtype] | None:

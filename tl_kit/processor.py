@@ -1,0 +1,81 @@
+"""What the processor or the GPU says that it is and has: the same answer every time, however busy the machine is."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["Processor", "device_name", "gpu_has_bf16", "processor"]
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_LINES = ("model name", "flags", "CPU part", "Features")
+# Instruction sets by torch's and Linux's names for them, and the questions that older versions of torch answer.
+_AVX512, _AVX512_BF16, _AMX_BF16 = ("avx512_f", "avx512f"), ("avx512_bf16",), ("amx_bf16",)
+_QUESTIONS = {
+    "avx512_f": "_is_avx512_supported",
+    "avx512_bf16": "_is_avx512_bf16_supported",
+    "amx_bf16": "_is_amx_tile_supported",  # every processor with AMX has its bf16
+}
+
+
+@dataclass(frozen=True)
+class Processor:
+    """``name`` with all flags that Linux lists; AVX-512, and which of the two instruction sets for bf16 it has."""
+
+    name: str
+    avx512: bool
+    avx512_bf16: bool
+    amx_bf16: bool
+
+    @property
+    def bf16(self) -> str | None:
+        """The name of what multiplies numbers in bf16, the faster first; None without any."""
+        return "AMX-BF16" if self.amx_bf16 else "AVX512-BF16" if self.avx512_bf16 else None
+
+
+@lru_cache(maxsize=1)
+def processor() -> Processor:
+    """This machine's. What neither torch nor Linux knows of, it has not."""
+    lines = _described()
+    flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    known = _capabilities()
+    avx512, avx512_bf16, amx_bf16 = (
+        any(known.get(name, name in flags) for name in names) for names in (_AVX512, _AVX512_BF16, _AMX_BF16)
+    )
+    name = "\n".join(lines) or f"{platform.machine()} {platform.processor()}"
+    return Processor(name, avx512, avx512_bf16, amx_bf16)
+
+
+def gpu_has_bf16() -> bool:
+    """Whether the CUDA device multiplies in bf16 itself: torch imitates it on older ones."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def device_name(device: torch.device) -> str:
+    """What decides which kernels torch takes: equal for equal machines, whatever else runs on them."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()} {processor().name}"
+
+
+def _described() -> list[str]:
+    """The lines of ``/proc/cpuinfo`` that name the processor and list what it has, each once."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return list(dict.fromkeys(line for line in lines if line.startswith(_LINES)))
+
+
+def _capabilities() -> dict[str, bool]:
+    """What torch says of the processor, by torch's names; what this version of it cannot say is left out."""
+    whole: Any = getattr(torch.cpu, "get_capabilities", None)
+    if whole is not None:
+        return {str(name): bool(value) for name, value in whole().items()}
+    asked = {name: getattr(torch.cpu, question, None) for name, question in _QUESTIONS.items()}
+    return {name: bool(ask()) for name, ask in asked.items() if ask is not None}
