@@ -20,6 +20,7 @@ from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.left_out import left_out_dict
 from tl_kit.api.outcome import Outcome, Waypoint
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, apply_trainable, labels_of
@@ -101,6 +102,7 @@ class Trained:
 
 
 @undisturbed()
+@takes_plain_values
 def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> FinetuneResult:
     """Fine-tune one model and write its checkpoint folder.
 
