@@ -186,7 +186,8 @@ class HeadConfig:
     would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for finetuning").
     Fits of fewer than
     ``one_thread_below`` multiplications a step (images x features x classes) run on one thread: handing out so little
-    work costs more than doing it, a hundred times more on a busy machine.
+    work costs more than doing it, a hundred times more on a busy machine. Heads of fewer than ``cross_validate_below``
+    are cross-validated too, over ``folds``.
     """
 
     strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -194,6 +195,8 @@ class HeadConfig:
     max_iter: int = 200
     solver: str = "lbfgs"
     one_thread_below: int = 100_000_000
+    folds: int = 5
+    cross_validate_below: int = 30_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -173,6 +174,16 @@ NETWORKS = {
 }
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So small tensors are not worth handing out, least of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("given", [None, "momentum"])
 def test_no_matrix_leaves_half_to_twice_its_norm(network: str, given: str | None) -> None:
