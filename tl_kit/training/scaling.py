@@ -53,7 +53,7 @@ def fit_scaling(
     values = np.asarray(features, dtype=np.float64)
     mean = np.average(values, axis=0, weights=weights)
     deviation = np.sqrt(np.average(np.square(values - mean), axis=0, weights=weights))
-    ends = np.cumsum(blocks)[:-1] if blocks is not None else []
+    ends: list[int] = [] if blocks is None else np.cumsum(blocks)[:-1].tolist()
     return Scaling(mean, np.concatenate([_floored(part, config) for part in np.split(deviation, ends)]))
 
 
