@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.api.helpers import quick, quick_config, settings_of, weights, write_images
 from tl_kit import plan
@@ -79,9 +81,8 @@ def test_batchnorm_as_it_was(data: Path) -> None:
 
 
 def test_squeeze_and_excite_gets_a_decay_of_its_own(data: Path) -> None:
-    run = prepare(
-        quick_config(data, data.parent / "none", model="test_efficientnet", loop=LoopConfig()), SILENT, dry=True
-    )
+    config = quick_config(data, data.parent / "none", model="test_efficientnet", epochs=500, loop=LoopConfig())
+    run = prepare(config, SILENT, dry=True)
     try:
         found = resolve(run)
         assert found.optimizer == "momentum"
@@ -102,11 +103,21 @@ def test_plan_says_which_and_why(data: Path, vit: Path) -> None:
     assert "BatchNorm follows 0 of " in choice.reason
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of tensors so small, a busy machine hands out each operation more slowly than it does it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_small_vit_learns_by_the_defaults(data: Path, vit: Path, tmp_path: Path) -> None:
-    run = quick(data, tmp_path / "run", model="test_vit", weights=str(vit), policy="full", epochs=20, loop=LoopConfig())
+    run = quick(data, tmp_path / "run", model="test_vit", weights=str(vit), epochs=8, loop=LoopConfig())
     assert settings_of(tmp_path / "run")["optimizer"] == "adamw"
     assert run.val is not None
-    assert run.val["accuracy"] > 0.8
+    assert run.val["accuracy"] > 0.6
     before, after = weights(vit), weights(tmp_path / "run")
     for name, tensor in before.items():
         if name.endswith("weight") and tensor.ndim > 1 and not name.startswith("head."):

@@ -93,8 +93,8 @@ def _choices(run: Run, facts: Facts, settings: Settings | None) -> list[Choice]:
         val = len(run.manifest.split("val"))
         return [Choice("penalty", f"C from {path}", f"lowest NLL on {val} validation images; no rate and no epochs")]
     return [
-        _optimizer(run, settings),
         _rate(run, settings),
+        _optimizer(run, settings),
         _epochs(run, settings),
         Choice("batch size", str(settings.batch_size), f"{_steps(run, settings)} steps for {facts.images} images"),
         _augmentation(run, facts, settings),
