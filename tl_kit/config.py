@@ -46,6 +46,7 @@ __all__ = [
     "RuleFitConfig",
     "RuntimeConfig",
     "SaveConfig",
+    "ScalingConfig",
     "ScheduleDefaults",
     "Selection",
     "ShortcutConfig",
@@ -179,12 +180,14 @@ class DoctorConfig:
 class HeadConfig:
     """The penalised logistic regression on cached features.
 
-    ``strengths`` are scikit-learn's C on standardised features, weakest penalty last; ``solver`` is lbfgs or newton.
+    ``strengths`` are scikit-learn's C on scaled features (``ScalingConfig``), weakest penalty last; ``solver`` is lbfgs
+    or newton.
     Where the layers below train afterwards, the head starts with ``start_strength``: fitted as closely as it can be, it
     would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for finetuning").
     Fits of fewer than
     ``one_thread_below`` multiplications a step (images x features x classes) run on one thread: handing out so little
-    work costs more than doing it, a hundred times more on a busy machine.
+    work costs more than doing it, a hundred times more on a busy machine. Heads of fewer than ``cross_validate_below``
+    are cross-validated too, over ``folds``.
     """
 
     strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -192,6 +195,21 @@ class HeadConfig:
     max_iter: int = 200
     solver: str = "lbfgs"
     one_thread_below: int = 100_000_000
+    folds: int = 5
+    cross_validate_below: int = 30_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingConfig:
+    """Features are divided by their deviations in training before a penalised fit, but by none that is too small.
+
+    ``reference`` is a quantile of all channels' deviations; none is divided by less than ``floor`` of it, and channels
+    below ``dead`` of it have no weight. docs/policies.md has the figures that chose the floor.
+    """
+
+    reference: float = 0.9
+    floor: float = 0.1
+    dead: float = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -426,6 +444,7 @@ class RangeTestConfig:
 class LoopConfig:
     """The training loop, where ``FinetuneConfig`` says ``None``.
 
+    ``bare_optimizer`` trains networks without BatchNorm, and those where it follows less than half of what trains.
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
     than ``least_steps`` steps (from random weights: ``scratch_steps``). ``patience`` ends a run early only under the
     schedules of ``stops_early``, which have no end of their own: a rate that decays does its best work at the end.
@@ -438,6 +457,7 @@ class LoopConfig:
     """
 
     optimizer: str = "momentum"
+    bare_optimizer: str = "adamw"
     gradient_head_optimizer: str = "adamw"
     schedule: str = "cosine"
     epochs: int = 12
@@ -717,6 +737,9 @@ class OptimizerDefaults:
     An optimizer that is not listed starts at the rate of its own constructor. Plain SGD's rate is that of momentum
     divided by 1 - 0.9: so much further a velocity carries.
 
+    Weights that no BatchNorm follows are decayed so little that rate times decay times steps (times ten with momentum)
+    is at most ``most_shrinking``: e^-0.25 is 0.78.
+
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
     penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
     are those of the lecture's optimizers.
@@ -729,6 +752,7 @@ class OptimizerDefaults:
     weight_decay: float = 2e-5
     frozen_norm_decay: float = 0.005
     scratch_decay: float = 0.005
+    most_shrinking: float = 0.25
     weight_decays: Mapping[str, float] = field(
         default_factory=lambda: {
             **dict.fromkeys(("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw"), 0.05),

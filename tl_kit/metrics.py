@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 __all__ = [
     "accuracy",
     "balanced_accuracy",
+    "bounded_nll",
     "brier",
     "confusion",
     "correct",
@@ -87,6 +88,18 @@ def nll(probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | Non
     weighted mean.
     """
     return _nll(*_validated(probabilities, labels), weights=weights)
+
+
+def bounded_nll(probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    """:func:`nll` of (n p + 1/k) / (n + 1) in place of p: what to choose by, where n images are few.
+
+    It is as if one image more had been seen, of which nothing is known. The loss of one image is at most
+    log(k (n + 1)), log(n + 1) above a guess, so that no single image decides.
+    """
+    values, truth = _validated(probabilities, labels)
+    images, classes = values.shape
+    smoothed = (images * values / values.sum(axis=1, keepdims=True) + 1 / classes) / (images + 1)
+    return _nll(smoothed, truth, weights=weights)
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:

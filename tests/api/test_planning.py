@@ -138,6 +138,7 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
     assert [choice.name for choice in found.choices] == [
         "policy",
         "learning rate",
+        "optimizer",
         "epochs",
         "batch size",
         "augmentation",

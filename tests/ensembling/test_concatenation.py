@@ -30,7 +30,15 @@ def joint_head(train, labels, strength):
     none = np.empty((0, sum(part.shape[1] for part in train)), dtype=np.float32)
     config = HeadConfig(max_iter=500, strengths=(strength,))
     empty = np.empty(0, dtype=np.int64)
-    return fit_head(np.concatenate(train, axis=1), labels, 4, val_features=none, val_labels=empty, config=config)
+    return fit_head(
+        np.concatenate(train, axis=1),
+        labels,
+        4,
+        val_features=none,
+        val_labels=empty,
+        blocks=[part.shape[1] for part in train],
+        config=config,
+    )
 
 
 @pytest.mark.parametrize("strength", [1e-3, 1e-1, 1.0])

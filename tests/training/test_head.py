@@ -1,4 +1,4 @@
-"""The closed-form head against scikit-learn and against the conditions of the optimum."""
+"""The closed-form head against scikit-learn, and against the images that would decide it alone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from sklearn.preprocessing import StandardScaler
 
 from tl_kit import metrics
 from tl_kit.config import HeadConfig
+from tl_kit.errors import NonFiniteError, TrainingError
 from tl_kit.training.head import fit_head
+from tl_kit.training.scaling import choose_strength
 
 
 def blobs(classes: int, images: int, *, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
     labels = np.arange(images) % classes
     centres = np.random.default_rng(99).normal(size=(classes, 12)) * 1.2
-    scales = np.geomspace(0.01, 100, 12)
+    scales = np.geomspace(0.3, 3, 12)  # the floor is a tenth of the largest
     return ((centres[labels] + rng.normal(size=(images, 12))) * scales + 5).astype(np.float32), labels
 
 
@@ -118,3 +120,131 @@ def test_the_validation_weights_choose_the_strength() -> None:
     for weights, expected in ((weak_is_better, 1.0), (~weak_is_better, 1e-4)):
         chosen = fit_head(x, y, 3, val_features=xv, val_labels=yv, val_weights=weights + 1e-9, config=config)
         assert chosen.strength == expected
+
+
+def clean(images: int, *, seed: int, channels: int = 20) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Three classes, far apart."""
+    labels = np.arange(images) % 3
+    centres = np.random.default_rng(5).normal(size=(3, channels)) * 2
+    return (centres[labels] + np.random.default_rng(seed).normal(size=(images, channels))).astype(np.float32), labels
+
+
+def with_columns(features: NDArray[np.float32], columns: int, values: dict[int, float]) -> NDArray[np.float32]:
+    """So many channels more, zero but for these images."""
+    more = np.zeros((len(features), columns), np.float32)
+    for image, value in values.items():
+        more[image] = value
+    return np.concatenate([features, more], axis=1)
+
+
+@pytest.mark.parametrize("columns", [1, 15])
+@pytest.mark.parametrize(("in_train", "in_val"), [(1e-4, 0.5), (1e-5, 6.0), (1e-2, 6.0), (1e-3, 1e3), (0.0, 6.0)])
+@pytest.mark.parametrize("solver", ["lbfgs", "newton"])
+def test_channels_that_are_almost_dead_decide_nothing(
+    columns: int, in_train: float, in_val: float, solver: str
+) -> None:
+    x, y = clean(60, seed=0)
+    xv, yv = clean(60, seed=1)
+    config = HeadConfig(solver=solver)
+    alone = fit_head(x, y, 3, val_features=xv, val_labels=yv, config=config)
+    assert alone.val_nll is not None
+    wide, wide_val = with_columns(x, columns, {7: in_train}), with_columns(xv, columns, {8: in_val})
+    fit = fit_head(wide, y, 3, val_features=wide_val, val_labels=yv, config=config)
+    rest = np.arange(60) != 8
+    loss = metrics.nll(metrics.softmax(wide_val[rest].astype(np.float64) @ fit.weight.T + fit.bias), yv[rest])
+    assert fit.strength >= alone.strength / 10
+    assert loss < alone.val_nll + 0.02
+    if in_val < 100:
+        assert fit.val_nll is not None
+        assert fit.val_nll < alone.val_nll + 0.05
+
+
+@pytest.mark.parametrize("factor", [1e-8, 1.0, 1e3, 1e20])
+def test_what_is_dead_follows_from_the_other_channels(factor: float) -> None:
+    """A network of small or huge features is fitted like any other."""
+    x, y = clean(60, seed=0)
+    xv, yv = clean(60, seed=1)
+    plain = fit_head(x, y, 3, val_features=xv, val_labels=yv)
+    scaled = fit_head((x * factor).astype(np.float32), y, 3, val_features=xv * np.float32(factor), val_labels=yv)
+    assert plain.val_nll is not None
+    assert scaled.val_nll == pytest.approx(plain.val_nll, rel=0.05)
+    assert scaled.strength == plain.strength
+
+
+@pytest.mark.parametrize("loss", [1e2, 1e6])
+def test_one_validation_image_does_not_choose_the_penalty(loss: float) -> None:
+    """One image far on the wrong side: whatever fits the other 59 is taken."""
+    x, y = clean(60, seed=0)
+    xv, yv = clean(60, seed=1)
+    plain = fit_head(x, y, 3, val_features=xv, val_labels=yv)
+    xv[8] = xv[yv != yv[8]].mean(axis=0) * np.float32(loss)
+    fit = fit_head(x, y, 3, val_features=xv, val_labels=yv)
+    rest = np.arange(60) != 8
+    found, expected = (
+        metrics.nll(metrics.softmax(xv[rest].astype(np.float64) @ f.weight.T + f.bias), yv[rest]) for f in (fit, plain)
+    )
+    assert found < expected + 0.02
+
+
+def test_members_of_other_scales_do_not_silence_each_other() -> None:
+    """Of two networks' features side by side, the smaller ones are not dead."""
+    x, y = clean(60, seed=0)
+    joint = np.concatenate([x * 1e5, x], axis=1)
+    none = np.empty((0, 40), np.float32), np.empty(0, np.int64)
+    fit = fit_head(joint, y, 3, val_features=none[0], val_labels=none[1], blocks=[20, 20])
+    shares = [np.abs(fit.weight[:, part] * joint[:, part].std(axis=0)).sum() for part in (slice(20), slice(20, 40))]
+    assert shares[0] == pytest.approx(shares[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("features", [0.0, 7.0])
+def test_constant_features_give_the_classes_shares(features: float) -> None:
+    x, y = np.full((40, 6), features, np.float32), (np.arange(40) % 4 == 0).astype(np.int64)
+    fit = fit_head(x, y, 2, val_features=x[:5], val_labels=y[:5])
+    assert not fit.weight.any()
+    assert metrics.softmax(fit.bias)[1] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["one image", "a class absent", "float16", "two classes"])
+def test_few_or_coarse_validation_images_are_fine(kind: str) -> None:
+    x, y = clean(60, seed=0)
+    xv, yv = clean(30, seed=1)
+    if kind == "one image":
+        xv, yv = xv[:1], yv[:1]
+    elif kind == "a class absent":
+        xv, yv = xv[yv != 1], yv[yv != 1]
+    elif kind == "float16":
+        x, xv = x.astype(np.float16), xv.astype(np.float16)
+    else:
+        x, y, xv, yv = x[y < 2], y[y < 2], xv[yv < 2], yv[yv < 2]
+    fit = fit_head(x, y, 3, val_features=xv, val_labels=yv)
+    right = (x.astype(np.float64) @ fit.weight.T + fit.bias).argmax(axis=1) == y
+    assert right.mean() > 0.95
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_features_that_are_not_finite_are_an_error_that_counts_them(value: float, where: str) -> None:
+    x, y = clean(60, seed=0)
+    xv, yv = clean(30, seed=1)
+    (x if where == "train" else xv)[[3, 5], 2] = value
+    with pytest.raises(NonFiniteError, match=r"features of 2 of (60|30) images are not finite"):
+        fit_head(x, y, 3, val_features=xv, val_labels=yv)
+
+
+def test_a_single_class_is_an_error() -> None:
+    x, _ = clean(12, seed=0)
+    with pytest.raises(TrainingError, match="all of one class"):
+        fit_head(x, np.ones(12, np.int64), 3, val_features=x, val_labels=np.ones(12, np.int64))
+
+
+def test_the_search_for_a_penalty_goes_on_after_one_rise() -> None:
+    tried = []
+    table = {1e-4: 1.0, 1e-3: 1.2, 1e-2: 0.5, 1e-1: 0.6, 1.0: 0.7, 10.0: 0.1}
+
+    def loss(strength: float) -> float:
+        tried.append(strength)
+        return table[strength]
+
+    assert choose_strength(tuple(table), loss) == 1e-2
+    assert 10.0 not in tried, "two rises in a row end it"
+    assert choose_strength((1.0, 1e-4), lambda strength: 0.0) == 1e-4, "of equals, the strongest penalty"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from tl_kit.api.head_folds import cross_validated_head, folds_for
 from tl_kit.api.options import gradient_options, head_config, is_head_only
 from tl_kit.api.outcome import Outcome
 from tl_kit.api.reuse import Reuse, open_reuse
@@ -44,8 +45,11 @@ def wants_closed_form(run: Run, reuse: Reuse) -> bool:
     )
 
 
-def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
-    """Features of every split once, the fit, and the head's outputs on val and test."""
+def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
+    """Features of every split once, the fit, and the head's outputs on val and test.
+
+    A run that is ``alone``, and not one of several on the same images, gets its cross-validated scores too.
+    """
     if run.config.batch_size is not None:
         run.reporter.message("--batch-size changes nothing here: the head is fitted on all images at once")
     before = frozen_tensors(run.model)
@@ -56,6 +60,7 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
         layer = run.model.get_submodule(reuse.tail.cut)
         assert isinstance(layer, nn.Linear)
         set_linear(layer, fit.weight, fit.bias)
+        scores = cross_validated_head(run, reuse) if alone else None
     Journal(run.folder if run.writes else None).write(
         strength=fit.strength, val_nll=fit.val_nll, iterations=fit.iterations
     )
@@ -75,6 +80,7 @@ def fit_closed_form(run: Run, reuse: Reuse) -> Outcome:
             "balance": "none" if run.balance.method == "none" else "loss",
             "select": "nll",
         },
+        cross_validated=scores,
     )
 
 
@@ -126,7 +132,8 @@ def head_can_be_fitted(run: Run) -> bool:
 def head_seconds(run: Run, reuse: Reuse) -> float:
     """How long the fits take: on the training images, of which a fifth stand for those of validation.
 
-    The features of the training images must have been filled.
+    The features of the training images must have been filled. Fits for cross-validation are counted, each as a fit to
+    all but the images held out.
     """
     samples = run.manifest.split("train")
     features, labels = reuse.rows(samples).float().flatten(1).numpy(), labels_of(samples)
@@ -140,7 +147,9 @@ def head_seconds(run: Run, reuse: Reuse) -> float:
         val_labels=labels[part],
         config=head_config(run.config),
     )
-    return time.perf_counter() - started
+    folds = folds_for(run, reuse)
+    more = 0 if isinstance(folds, str) or not in_closed_form(run) else len(folds) - 1
+    return (time.perf_counter() - started) * (1 + more)
 
 
 def _is_linear(run: Run, reuse: Reuse) -> bool:

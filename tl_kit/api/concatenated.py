@@ -20,6 +20,7 @@ from tl_kit.ensembling.fitted import FittedRule
 from tl_kit.ensembling.selection import Candidate, with_temperature
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.training.checkpoint import digest_prefix, load_checkpoint
+from tl_kit.training.scaling import choose_strength
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
 __all__ = ["concat"]
@@ -49,13 +50,8 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
         return _POOL(block_probabilities(blocks_of(strength), val, views=views))
 
     def choose(loss: Callable[[float], Loss]) -> float:
-        """From the strongest penalty on, while the loss falls: weaker ones fit the training images more closely."""
-        best, *weaker = sorted(evidence.config.head.strengths)
-        for strength in weaker:
-            if loss(strength).nll > loss(best).nll:
-                break
-            best = strength
-        return best
+        """That of the lowest bounded NLL."""
+        return choose_strength(evidence.config.head.strengths, lambda strength: loss(strength).bounded)
 
     options: dict[str, Any] = {"folds": evidence.folds, "calibrate": evidence.config.calibrate}
     chosen, pooled = choose_out_of_fold(choose, probabilities, evidence.labels, **options)

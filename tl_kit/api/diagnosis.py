@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.ambient import undisturbed
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.doctor import Finding, Report, examine
 from tl_kit.data.limits import check_limits
@@ -20,6 +21,7 @@ _DEFAULT_DECODE = DecodeConfig()
 
 
 @undisturbed()
+@takes_plain_values
 def doctor(
     data: Path | str,
     *,

@@ -14,6 +14,7 @@ from tl_kit import metrics
 from tl_kit.ambient import undisturbed
 from tl_kit.api.evaluation import split_config
 from tl_kit.api.finetuning import FinetuneResult, Trained, finetune_on
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.predictor import Predictor, load
 from tl_kit.api.run import labels_of
 from tl_kit.config import DecodeConfig, DistillConfig, FinetuneConfig, RuntimeConfig
@@ -78,11 +79,13 @@ class Distillation:
         return {**self.run.to_dict(), **own}
 
 
+@takes_plain_values
 def check_student(model: str) -> None:
     """Raises ConfigError or WeightsError for a name that no model has: before an ensemble is made for it."""
     resolve(model)
 
 
+@takes_plain_values
 def student_config(
     teacher: Path | str,
     model: str,
@@ -117,6 +120,7 @@ def student_config(
 
 
 @undisturbed()
+@takes_plain_values
 def distill(config: FinetuneConfig, *, samples: int = 2000, reporter: Reporter = SILENT) -> Distillation:
     """Fine-tune ``config.model`` on the labels and on the probabilities of ``config.distill.teacher``.
 
@@ -126,6 +130,8 @@ def distill(config: FinetuneConfig, *, samples: int = 2000, reporter: Reporter =
     """
     if config.distill is None:
         raise ConfigError("distill: names no teacher; give FinetuneConfig(distill=DistillConfig(teacher=...))")
+    if samples < 1:
+        raise ConfigError(f"distill(samples) {samples}: must be at least 1")
     trained = finetune_on(None, config, reporter=reporter)
     teacher = load(config.distill.teacher, decode=config.decode, runtime=config.runtime)
     return Distillation(

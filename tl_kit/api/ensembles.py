@@ -13,6 +13,7 @@ from tl_kit.api.ensemble_output import check_out, write_output
 from tl_kit.api.evidence import Evidence
 from tl_kit.api.fold_ensembles import are_folds, score_folds
 from tl_kit.api.labelled import Predicted, predict_labelled
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.predictor import Predictor, check_passes, load, load_members
 from tl_kit.api.scoring_images import scoring_images
 from tl_kit.api.weight_rules import weight_rules
@@ -65,6 +66,7 @@ class EnsembleResult:
 
 
 @undisturbed()
+@takes_plain_values
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 

@@ -10,6 +10,7 @@ from tl_kit import metrics
 from tl_kit.ambient import undisturbed
 from tl_kit.api.labelled import predict_labelled
 from tl_kit.api.left_out import left_out_dict, scan_images
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.predictor import Predictor, load
 from tl_kit.config import CropConfig, DataConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
@@ -48,6 +49,7 @@ class Evaluation:
 
 
 @undisturbed()
+@takes_plain_values
 def evaluate(
     checkpoint: Path | str,
     data: Path | str,

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.reuse import cache_root
 from tl_kit.config import CacheConfig
 from tl_kit.training.features import Shard, clear, shards
@@ -40,6 +41,7 @@ class CacheReport:
         return {**asdict(self), "entries": [asdict(entry) for entry in self.entries]}
 
 
+@takes_plain_values
 def cache_report(directory: Path | None = None) -> CacheReport:
     """What is in the cache; an absent folder is an empty cache."""
     root = cache_root(CacheConfig(directory=directory))
@@ -50,6 +52,7 @@ def cache_report(directory: Path | None = None) -> CacheReport:
     return CacheReport(str(root), int(CacheConfig().size_gb * 1e9), sum(e.size for e in entries), entries)
 
 
+@takes_plain_values
 def clear_cache(directory: Path | None = None) -> int:
     """Drop everything; returns the bytes freed."""
     return clear(cache_root(CacheConfig(directory=directory)))

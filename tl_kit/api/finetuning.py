@@ -20,6 +20,7 @@ from tl_kit.api.curves import draw_curves
 from tl_kit.api.gradient import fit_by_gradient
 from tl_kit.api.left_out import left_out_dict
 from tl_kit.api.outcome import Outcome, Waypoint
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.preparation import prepare
 from tl_kit.api.reuse import open_reuse
 from tl_kit.api.run import Run, apply_trainable, labels_of
@@ -60,7 +61,8 @@ class FinetuneResult:
     ``selected on`` for images that have chosen something of the model, which is in ``chosen_by_val``.
     ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
     averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
-    ``left_out``: path and reason of each file that could not be used.
+    ``left_out``: path and reason of each file that could not be used. ``cross_validated``: of a head in closed form,
+    ``folds``, ``images`` (those of train and val), and scores on each image by a head fitted without it.
     """
 
     checkpoint: str
@@ -79,6 +81,7 @@ class FinetuneResult:
     left_out: list[dict[str, str]] = field(default_factory=list)
     kinds: dict[str, str] = field(default_factory=dict)
     chosen_by_val: tuple[str, ...] = ()
+    cross_validated: dict[str, Any] | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -101,6 +104,7 @@ class Trained:
 
 
 @undisturbed()
+@takes_plain_values
 def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> FinetuneResult:
     """Fine-tune one model and write its checkpoint folder.
 
@@ -138,7 +142,7 @@ def finetune_on(
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running", resume=resumable)
-        outcome = _train(run)
+        outcome = _train(run, alone=manifest is None)
         return Trained(result=_finish(run, outcome, resumable), manifest=run.manifest, logits=outcome.logits)
 
 
@@ -177,21 +181,21 @@ def _leaving(run: Run, *, alone: bool) -> Iterator[None]:
             run.reporter.message(f"tlkit finetune --resume {run.folder} goes on from here")
 
 
-def _train(run: Run) -> Outcome:
+def _train(run: Run, *, alone: bool) -> Outcome:
     if run.policy.name in HEAD_FIRST:
         run.trainable()
         resolve(run)  # a mistake is told before a pass over the images is paid for
         first = fit_head_first(run)
-        outcome = _train_policy(run)
+        outcome = _train_policy(run, alone=alone)
         return replace(outcome, phases=(("head", first), *outcome.phases))
-    return _train_policy(run)
+    return _train_policy(run, alone=alone)
 
 
-def _train_policy(run: Run) -> Outcome:
+def _train_policy(run: Run, *, alone: bool) -> Outcome:
     order = apply_trainable(run, run.trainable())
     reuse = open_reuse(run, order)
     if reuse is not None and wants_closed_form(run, reuse):
-        return fit_closed_form(run, reuse)
+        return fit_closed_form(run, reuse, alone=alone)
     return fit_by_gradient(run, order, reuse)
 
 
@@ -220,6 +224,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         left_out=left_out_dict(run.manifest.exclusions),
         kinds=_kinds(run, data),
         chosen_by_val=outcome.chosen_by_val,
+        cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
     written = {**_without_classes(result), **more}

@@ -15,6 +15,7 @@ from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
 from tl_kit.api.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.records import SeriesRecords
 from tl_kit.api.series import Part, Series, run_fields
 from tl_kit.config import FinetuneConfig, FoldsConfig
@@ -83,6 +84,7 @@ class CrossValidation:
 
 
 @undisturbed()
+@takes_plain_values
 def cross_validate(
     config: FinetuneConfig,
     *,

@@ -13,6 +13,7 @@ from tl_kit.ambient import undisturbed
 from tl_kit.api.configuration import to_json
 from tl_kit.api.finetuning import Trained
 from tl_kit.api.options import check
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.records import SeriesRecords
 from tl_kit.api.rehearsal import rehearse
 from tl_kit.api.series import Part, Series, run_fields
@@ -86,6 +87,7 @@ class MemberRuns:
 
 
 @undisturbed()
+@takes_plain_values
 def finetune_members(
     config: FinetuneConfig,
     *,

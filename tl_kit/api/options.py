@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from tl_kit.api.balance import check_balance
+from tl_kit.api.ranges import check_numbers
 from tl_kit.api.teacher import check_distill
 from tl_kit.config import AugmentConfig, FinetuneConfig, HeadConfig, LoopConfig, Options, RegularizationConfig
 from tl_kit.data.findings import BLOCKING
@@ -72,6 +73,7 @@ def check(config: FinetuneConfig) -> None:
     _check_kept(config)
     _check_loop(config.loop)
     _check_regularization(config.regularization)
+    check_numbers(config)
 
 
 def _check_kept(config: FinetuneConfig) -> None:

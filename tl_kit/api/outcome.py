@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -39,7 +40,8 @@ class Outcome:
 
     ``audit`` is that of the last phase, ``phases`` those of the ones before, each with its name. ``chosen_by_val``:
     what the validation images have chosen of the model (``C``, ``epoch``, ``average``, ``rate``, ``length``); empty
-    where they were only looked at, and their scores are those of any other new images.
+    where they were only looked at, and their scores are those of any other new images. ``cross_validated``: scores out
+    of fold of a head in closed form.
     """
 
     epochs: int
@@ -54,3 +56,4 @@ class Outcome:
     error: str | None = None
     waypoints: tuple[Waypoint, ...] = ()
     swa: SwaVerdict | None = None
+    cross_validated: Mapping[str, Any] | None = None

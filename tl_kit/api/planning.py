@@ -12,10 +12,11 @@ from tl_kit.ambient import undisturbed
 from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import in_closed_form
 from tl_kit.api.estimate import Estimate, estimate
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.preparation import prepare
 from tl_kit.api.run import Run
-from tl_kit.api.settings import Settings, least_steps, resolve
-from tl_kit.config import AugmentLevels, FinetuneConfig
+from tl_kit.api.settings import Settings, facts_for, least_steps, resolve
+from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig
 from tl_kit.freezing.facts import Facts
 from tl_kit.optimization.groups import layer_scales
 from tl_kit.optimization.optimizers import default_lr
@@ -51,6 +52,7 @@ class Plan:
 
 
 @undisturbed()
+@takes_plain_values
 def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     """Size a run to the data without running it: nothing is written but the cache, which the run then finds.
 
@@ -92,11 +94,26 @@ def _choices(run: Run, facts: Facts, settings: Settings | None) -> list[Choice]:
         return [Choice("penalty", f"C from {path}", f"lowest NLL on {val} validation images; no rate and no epochs")]
     return [
         _rate(run, settings),
+        _optimizer(run, settings),
         _epochs(run, settings),
         Choice("batch size", str(settings.batch_size), f"{_steps(run, settings)} steps for {facts.images} images"),
         _augmentation(run, facts, settings),
         *_batchnorm(run, settings),
     ]
+
+
+def _optimizer(run: Run, settings: Settings) -> Choice:
+    """Which, at what decay, and whether BatchNorm follows what it decays."""
+    facts = facts_for(run, steps=_steps(run, settings) * settings.epochs)
+    value = f"{settings.optimizer}, decay {settings.weight_decay:.2g}"
+    if settings.bare_decay is not None:
+        value += f" ({settings.bare_decay:.2g} without BatchNorm)"
+    if run.policy.name == "head":
+        return Choice("optimizer", value, "as you said" if run.config.optimizer else "for a head alone")
+    count = f"BatchNorm follows {facts.decayed - facts.bare} of {facts.decayed} trained weight tensors"
+    if run.config.optimizer or run.config.loop.optimizer != LoopConfig.optimizer:
+        return Choice("optimizer", value, f"as you said; {count}")
+    return Choice("optimizer", value, f"{count}: {'at least half' if facts.normed else 'less than half'}")
 
 
 def _rate(run: Run, settings: Settings) -> Choice:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tl_kit.ambient import undisturbed
 from tl_kit.api.inputs import paths
 from tl_kit.api.left_out import missed
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.predictor import Prediction, load
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.folders import list_files
@@ -21,6 +22,7 @@ __all__ = ["csv_text", "predict"]
 
 
 @undisturbed()
+@takes_plain_values
 def predict(
     checkpoint: Path | str,
     images: Path | str | Iterable[Path | str],

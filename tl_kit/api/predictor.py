@@ -17,6 +17,7 @@ from tl_kit._forks import ForkLock, unforked
 from tl_kit.ambient import undisturbed
 from tl_kit.api.inputs import Given, sources
 from tl_kit.api.members import Members, arrange, weigh_too_much
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.data.crops import check_crops, check_fit
 from tl_kit.data.deep import reads_by_type
@@ -183,6 +184,7 @@ def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
 
 
 @undisturbed()
+@takes_plain_values
 def load(
     path: Path | str,
     *,

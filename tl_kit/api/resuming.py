@@ -9,6 +9,7 @@ from tl_kit.ambient import undisturbed
 from tl_kit.api.finetuning import FinetuneResult, finetune_on
 from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.member_runs import MemberRuns, finetune_members
+from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.records import SeriesRecords, read_config
 from tl_kit.api.relocation import relocated
 from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
@@ -23,6 +24,7 @@ __all__ = ["resume"]
 
 
 @undisturbed()
+@takes_plain_values
 def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
     """Go on with the run, the cross-validation or the members in ``folder``.
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 
 from tl_kit.api.run import Run
-from tl_kit.config import FinetuneConfig, LoopConfig, OptimizerDefaults, RegularizationConfig, SwaConfig
+from tl_kit.config import FinetuneConfig, LoopConfig, RegularizationConfig, SwaConfig
 from tl_kit.errors import ConfigError
 from tl_kit.optimization.optimizers import (
     create_optimizer,
@@ -19,9 +21,11 @@ from tl_kit.optimization.optimizers import (
     needs_second_order,
     parse_options,
 )
+from tl_kit.optimization.rules import RunFacts, bare_decay, bare_weights, decay, optimizer_name, rate_scale
 from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
+from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["Settings", "default_epochs", "least_steps", "resolve"]
+__all__ = ["Settings", "bare_names", "default_epochs", "facts_for", "least_steps", "resolve"]
 
 _SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 
@@ -30,7 +34,8 @@ _SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 class Settings:
     """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one.
 
-    ``snapshots``, ``late`` and ``swa`` are None if off.
+    ``snapshots``, ``late`` and ``swa`` are None if off. ``bare_decay`` is that of weights which no BatchNorm follows,
+    None where they have ``weight_decay`` too.
     """
 
     optimizer: str
@@ -53,6 +58,7 @@ class Settings:
     snapshots: int | None = None
     late: int | None = None
     swa: SwaConfig | None = None
+    bare_decay: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON."""
@@ -98,24 +104,30 @@ class Settings:
 def resolve(run: Run) -> Settings:
     """The settings of a gradient method. Raises ConfigError for a name or an option that does not exist."""
     config, loop, head = run.config, run.config.loop, run.policy.name == "head"
-    name = config.optimizer or (loop.gradient_head_optimizer if head else loop.optimizer)
     images = len(run.manifest.split("train"))
     batch_size = min(config.batch_size or loop.batch_size, images)
     least = least_steps(run)
     epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop, least=least))
-    options, swa = config.optimizer_options, config.swa if config.regularization.swa else None
+    facts = facts_for(run, steps=epochs * math.ceil(images / batch_size))
+    name = _optimizer(run, facts)
+    given = config.optimizer_options
+    options = dict(given) if isinstance(given, Mapping) else parse_options(name, given)
+    lr = _rate(run, facts, name)
+    weight_decay, bare = _decays(run, facts, name, lr=lr, options=options)
+    swa = config.swa if config.regularization.swa else None
     schedule = config.schedule or ("cyclic" if config.snapshots else swa.schedule if swa else loop.schedule)
     settings = Settings(
         optimizer=name,
-        optimizer_options=dict(options) if isinstance(options, Mapping) else parse_options(name, options),
-        lr=_rate(run, name),
+        optimizer_options=options,
+        lr=lr,
         schedule=schedule,
         schedule_options=_schedule_options(config, schedule),
         warmup_epochs=loop.warmup_epochs,
         epochs=epochs,
         patience=config.patience or (epochs if swa else _patience(schedule, epochs, loop)),
         batch_size=batch_size,
-        weight_decay=_decay(run, name) if loop.weight_decay is None else loop.weight_decay,
+        weight_decay=weight_decay,
+        bare_decay=bare,
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,
@@ -208,32 +220,57 @@ def _batchnorm(run: Run) -> str:
     return "frozen" if few and run.weights.loaded and run.policy.name in loop.keeps_statistics else "train"
 
 
-def _decay(run: Run, optimizer: str) -> float:
-    """Less of a coupled decay with frozen statistics: no norm then makes up for weights that shrink.
-
-    Less of it from random weights too, at whose rate the usual one shrinks faster than the gradient can build.
-    """
-    defaults, usual = OptimizerDefaults(), default_weight_decay(optimizer)
-    if optimizer not in defaults.clipped:
-        return usual
-    if not run.weights.loaded and run.policy.name != "head":
-        return min(usual, defaults.scratch_decay)
-    return min(usual, defaults.frozen_norm_decay) if _batchnorm(run) == "frozen" else usual
+def bare_names(run: Run) -> list[str]:
+    """The weights that no BatchNorm follows and that a decay applies to, of all that the run trains; no classifier."""
+    return bare_weights(run.model, run.trainable(sys.maxsize), _classifier(run))[0]
 
 
-def _rate(run: Run, optimizer: str) -> float:
-    """The rate given, or the optimizer's usual one as suits the policy."""
+def facts_for(run: Run, *, steps: int) -> RunFacts:
+    """What the default optimizer, rate and decay follow from."""
+    bare, decayed = bare_weights(run.model, run.trainable(sys.maxsize), _classifier(run))
+    return RunFacts(
+        pretrained=bool(run.weights.loaded),
+        policy=run.policy.name,
+        decayed=decayed,
+        bare=len(bare),
+        statistics=_batchnorm(run),
+        clips=run.config.loop.clip_norm > 0,
+        steps=steps,
+    )
+
+
+def _classifier(run: Run) -> frozenset[str]:
+    heads = classifier_names(run.model)
+    return frozenset(name for name, _ in run.model.named_parameters() if in_modules(name, heads))
+
+
+def _optimizer(run: Run, facts: RunFacts) -> str:
+    """The one given, by the flag or in the loop's configuration; or the one that suits the network."""
+    config, loop = run.config, run.config.loop
+    if config.optimizer is not None:
+        return config.optimizer
+    if run.policy.name == "head":
+        return loop.gradient_head_optimizer
+    bare = loop.bare_optimizer if loop.optimizer == LoopConfig.optimizer else loop.optimizer
+    return optimizer_name(facts, normed=loop.optimizer, bare=bare)
+
+
+def _decays(
+    run: Run, facts: RunFacts, name: str, *, lr: float, options: Mapping[str, object]
+) -> tuple[float, float | None]:
+    """The decay of the run's weights, and of those that no BatchNorm follows where these get less."""
+    if run.config.loop.weight_decay is not None:
+        return run.config.loop.weight_decay, None
+    highest = lr * run.config.range_test.highest if run.config.lr == "auto" else lr
+    known: dict[str, Any] = {"lr": highest, "options": options}
+    found = decay(facts, name, usual=default_weight_decay(name), **known)
+    bare = bare_decay(facts, name, usual=found, **known)
+    return found, bare if facts.bare and bare < found else None
+
+
+def _rate(run: Run, facts: RunFacts, optimizer: str) -> float:
+    """The rate given, or the optimizer's usual one as suits the network and the policy."""
     given = run.config.lr
     if given is None or given == "auto":
-        return default_lr(optimizer, pretrained=False) * _rate_scale(run, optimizer)
+        return default_lr(optimizer, pretrained=False) * rate_scale(facts, optimizer)
     return float(given)
-
-
-def _rate_scale(run: Run, optimizer: str) -> float:
-    """What share of the from-scratch rate suits the policy; a head alone, or random weights, train from scratch."""
-    defaults = OptimizerDefaults()
-    if not run.weights.loaded or run.policy.name == "head":
-        return 1.0
-    if optimizer in defaults.clipped and run.config.loop.clip_norm > 0:
-        return defaults.frozen_norm_scale if _batchnorm(run) == "frozen" else defaults.clipped_scale
-    return 1.0 if run.policy.name == "last" and optimizer not in defaults.clipped else defaults.finetune_scale

@@ -18,7 +18,7 @@ from tl_kit.api.keeper import BestKeeper
 from tl_kit.api.regularizers import class_order, label_weight, objective, penalty, weight_average
 from tl_kit.api.run import Run, labels_of
 from tl_kit.api.saving import Saver, changing_names
-from tl_kit.api.settings import Settings
+from tl_kit.api.settings import Settings, bare_names
 from tl_kit.api.sources import Source
 from tl_kit.errors import NonFiniteError
 from tl_kit.freezing.modes import set_train_mode
@@ -152,6 +152,7 @@ def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict
         layer_decay=settings.layer_decay,
         trainable=names,
         lr=settings.lr,
+        decays={} if settings.bare_decay is None else dict.fromkeys(bare_names(run), settings.bare_decay),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -207,11 +208,20 @@ def _report(
         raise typer.Exit(INTERRUPTED)
 
 
+def _cross_validated(found: Mapping[str, Any]) -> str:
+    return (
+        f"cross-validated over the {found['images']:,} training and validation images ({found['folds']} folds): "
+        f"accuracy {figure('accuracy', found['accuracy'])}, NLL {figure('nll', found['nll'])}"
+    )
+
+
 def _show(result: FinetuneResult, console: Console) -> None:
     scores = {name: values for name, values in (("val", result.val), ("test", result.test)) if values is not None}
     names = list(next(iter(scores.values()), {}))
     rows = [[name.replace("_", " "), *(figure(name, values[name]) for values in scores.values())] for name in names]
     console.table(["", *(marked(name, [result.kinds]) for name in scores)], rows, align="l" + "r" * len(scores))
+    if result.cross_validated is not None:
+        console.line(_cross_validated(result.cross_validated))
     console.notes(result.notes, json=False)
     audit = result.audit
     verdict = "none of them changed" if audit["ok"] else f"{audit['changed_tensors']} of them CHANGED"

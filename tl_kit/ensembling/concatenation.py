@@ -43,6 +43,7 @@ def fit_blocks(
         classes,
         val_features=none,
         val_labels=np.empty(0, dtype=np.int64),
+        blocks=[part.shape[1] for part in features],
         config=replace(config, strengths=(strength,)),
     )
     ends = np.cumsum([part.shape[1] for part in features])[:-1]

@@ -37,14 +37,18 @@ class Derived:
 
 
 class Loss(NamedTuple):
-    """The share of images that are predicted wrong, and the NLL: ordered by the first, ties by the second."""
+    """The share of images that are predicted wrong, and the bounded NLL: ordered by the first, ties by the second.
+
+    ``bounded`` is :func:`tl_kit.metrics.bounded_nll`, which no single image decides; ``nll`` is for the record.
+    """
 
     error: float
+    bounded: float
     nll: float
 
     def no_worse_than(self, other: Loss) -> bool:
-        """In neither of both."""
-        return self.error <= other.error and self.nll <= other.nll
+        """In neither of error and bounded NLL."""
+        return self.error <= other.error and self.bounded <= other.bounded
 
 
 def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> Loss:
@@ -57,7 +61,7 @@ def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> 
     if calibrate:
         best = fit_temperature(probabilities, labels, TemperatureConfig(prior_images=0))
         probabilities = tempered(probabilities, best)
-    return Loss(error, metrics.nll(probabilities, labels))
+    return Loss(error, metrics.bounded_nll(probabilities, labels), metrics.nll(probabilities, labels))
 
 
 def choose_out_of_fold(

@@ -38,7 +38,8 @@ def fit_stack(
 ) -> tuple[FloatArray, FloatArray, float]:
     """Coefficients (k, m, k) and intercepts (k,) of :func:`stacked`, and the penalty's inverse strength C.
 
-    C is that of ``config.stack_c`` with the lowest cross-validated NLL, the strongest penalty where several are equal.
+    C is that of ``config.stack_c`` with the lowest cross-validated NLL (:func:`tl_kit.metrics.bounded_nll`: no single
+    image decides), the strongest penalty where several are equal.
 
     Raises:
         ConfigError: a class has fewer than two images, so that a fold would fit without it. (To be scored out of fold,
@@ -69,7 +70,7 @@ def _cross_validated(
             held_out = numbers == fold
             weights, intercepts = _fit(features[~held_out], labels[~held_out], strength, classes)
             found[held_out] = metrics.softmax(features[held_out] @ weights.T + intercepts)
-        losses.append(metrics.nll(found, labels))
+        losses.append(metrics.bounded_nll(found, labels))
     return losses
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import timm.optim
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from tl_kit.errors import ConfigError, TrainingError
 
 __all__ = ["decay_exempt", "layer_scales", "no_weight_decay", "param_groups"]
+
+_ALL_ALIKE: Mapping[str, float] = MappingProxyType({})
 
 
 def decay_exempt(name: str, parameter: Tensor, *, patterns: Iterable[str] = ()) -> bool:
@@ -52,12 +55,13 @@ def param_groups(
     layer_decay: float | None,
     trainable: Collection[str],
     lr: float,
+    decays: Mapping[str, float] = _ALL_ALIKE,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer over the ``trainable`` parameter names, and no others.
 
-    Each group has ``params``, their ``param_names``, ``weight_decay`` (0 for :func:`decay_exempt` ones), ``lr_scale``
-    (:func:`layer_scales`; 1 without ``layer_decay``) and ``lr`` = ``lr * lr_scale``. Groups and parameters are in the
-    model's order.
+    Each group has ``params``, their ``param_names``, ``weight_decay`` (0 for :func:`decay_exempt` ones; for names in
+    ``decays``, what it says), ``lr_scale`` (:func:`layer_scales`; 1 without ``layer_decay``) and ``lr`` =
+    ``lr * lr_scale``. Groups and parameters are in the model's order.
 
     Raises :class:`ConfigError` for a name that the model does not have, :class:`TrainingError` where nothing is
     trainable.
@@ -70,14 +74,14 @@ def param_groups(
         raise TrainingError("there are no trainable parameters: choose a policy that trains more than none")
     scales = dict.fromkeys(parameters, 1.0) if layer_decay is None else layer_scales(model, layer_decay=layer_decay)
     patterns = no_weight_decay(model)
-    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, bool, float], dict[str, Any]] = {}
     for name, parameter in parameters.items():
         if name not in wanted:
             continue
         scale, exempt = scales[name], decay_exempt(name, parameter, patterns=patterns)
-        decay = 0.0 if exempt else weight_decay
+        decay = 0.0 if exempt else decays.get(name, weight_decay)
         fresh = {"params": [], "param_names": [], "weight_decay": decay, "lr_scale": scale, "lr": lr * scale}
-        group = groups.setdefault((scale, exempt), fresh)
+        group = groups.setdefault((scale, exempt, decay), fresh)
         group["params"].append(parameter)
         group["param_names"].append(name)
     return list(groups.values())

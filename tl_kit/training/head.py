@@ -7,6 +7,7 @@ validation decides. Reference: cs231n, "Transfer learning": a linear classifier 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from tl_kit import metrics
 from tl_kit.config import HeadConfig
+from tl_kit.errors import TrainingError
+from tl_kit.training.scaling import check_finite, choose_strength, fit_scaling
 
 __all__ = ["HeadFit", "fit_head"]
 
@@ -44,46 +47,51 @@ def fit_head(
     val_labels: NDArray[np.int64],
     weights: Floats | None = None,
     val_weights: Floats | None = None,
+    blocks: Sequence[int] | None = None,
     config: HeadConfig = HeadConfig(),
 ) -> HeadFit:
-    """Fit for each strength, from the strongest penalty on (warm start), and keep the one of lowest validation NLL.
+    """Fit for each strength, from the strongest penalty on (warm start), and keep the one that suits validation best.
 
     features (n, d), labels (n,) with at least two classes present; val_features (m, d), m may be 0: then the middle
     strength is taken. ``config.solver`` is lbfgs (a quasi-Newton method) or newton: the problem is convex, so both end
-    in the same place. Features are standardised for the fit; the result applies to the raw ones.
+    in the same place. Features are scaled for the fit (:func:`tl_kit.training.scaling.fit_scaling`, which has
+    ``blocks``); the result applies to the raw ones. The strength is that of the lowest
+    :func:`tl_kit.metrics.bounded_nll`, which no single image decides.
 
-    An image of weight w (``weights`` (n,), of mean 1 where C is to keep its meaning) counts as w images, in the
-    standardisation too; ``val_weights`` (m,) do the same to the validation NLL. None: all weigh 1.
+    An image of weight w (``weights`` (n,), of mean 1 where C is to keep its meaning) counts as w images, in the scaling
+    too; ``val_weights`` (m,) do the same to the validation NLL. None: all weigh 1.
+
+    Raises NonFiniteError for features that are not finite, TrainingError for labels of one class.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
+    if len(np.unique(labels)) < 2:
+        raise TrainingError("the images to fit a head to are all of one class: it needs two at least")
     weights = np.ones(len(features)) if weights is None else weights
-    mean = np.average(features, axis=0, weights=weights)
-    scale = np.sqrt(np.average(np.square(features - mean), axis=0, weights=weights))
-    scale[scale < 1e-6] = 1.0
-    x = ((features - mean) / scale).astype(np.float32)
-    chosen: HeadFit | None = None
+    scaling = fit_scaling(features, weights=weights, blocks=blocks)
+    check_finite(val_features)
+    x = scaling(features)
     strengths = config.strengths if len(val_labels) else (config.strengths[len(config.strengths) // 2],)
     threads = 1 if x.size * classes < config.one_thread_below else None
     model = LogisticRegression(solver=_SOLVERS[config.solver], max_iter=config.max_iter, warm_start=True)
-    for strength in strengths:
+    fits: dict[float, HeadFit] = {}
+
+    def loss(strength: float) -> float:
         model.set_params(C=strength)
         with warnings.catch_warnings(), threadpool_limits(threads):
             warnings.simplefilter("ignore")  # an unconverged fit is judged by validation like any other
             model.fit(x, labels, sample_weight=weights)
-        weight, bias = _all_classes(model.coef_, model.intercept_, model.classes_, classes)
-        weight, bias = weight / scale, bias - (weight / scale) @ mean
-        nll = None
+        weight, bias = scaling.on_raw(*_all_classes(model.coef_, model.intercept_, model.classes_, classes))
+        nll, bounded = None, 0.0
         if len(val_labels):
             probabilities = metrics.softmax(val_features.astype(np.float64) @ weight.T + bias)
             nll = metrics.nll(probabilities, val_labels, weights=val_weights)
-        if chosen is None or (nll is not None and chosen.val_nll is not None and nll < chosen.val_nll):
-            chosen = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)), config.solver)
-        elif nll is not None and chosen.val_nll is not None and nll > chosen.val_nll:
-            break  # the penalty's path has one valley: weaker ones only fit the training images more closely
-    assert chosen is not None
-    return chosen
+            bounded = metrics.bounded_nll(probabilities, val_labels, weights=val_weights)
+        fits[strength] = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)), config.solver)
+        return bounded
+
+    return fits[choose_strength(strengths, loss)]
 
 
 def _all_classes(coef: Floats, intercept: Floats, present: NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tl_kit.config import ProbeConfig
 from tl_kit.freezing.facts import StageProbe
 from tl_kit.runtime import available_cores
+from tl_kit.training.scaling import fit_scaling
 
 __all__ = ["probe_stages", "stage_features", "stage_names"]
 
@@ -111,16 +112,17 @@ def _probe(
     config: ProbeConfig,
 ) -> StageProbe:
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
+    scalings = [fit_scaling(values[train]) for train, _ in splits]
     best: StageProbe | None = None
     for strength in config.strengths:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=config.max_iter))
-        scores = cross_val_score(model, values, labels, cv=splits)
+        scores = []
+        for (train, held_out), scaling in zip(splits, scalings, strict=True):
+            model = LogisticRegression(C=strength, max_iter=config.max_iter)
+            model.fit(scaling(values[train]), labels[train])
+            scores.append(model.score(scaling(values[held_out]), labels[held_out]))
         error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
-        if best is None or scores.mean() > best.accuracy:
-            best = StageProbe(name, values.shape[1], float(scores.mean()), error, strength)
+        if best is None or np.mean(scores) > best.accuracy:
+            best = StageProbe(name, values.shape[1], float(np.mean(scores)), error, strength)
     assert best is not None
     return best
