@@ -228,3 +228,16 @@ def test_files_of_other_programs_are_named(tmp_path: Path) -> None:
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
     with pytest.raises(WeightsError, match="TensorFlow"):
         build_model(MODEL, 6, weights=str(tmp_path / "saved"), seed=0)
+
+
+@pytest.mark.parametrize("length", [ord("<"), ord("{"), 0x8B1F, 0x088B1F])
+def test_safetensors_with_a_header_of_any_length_are_no_other_files(length: int, state: State, tmp_path: Path) -> None:
+    """Its length is what the file begins with: 60 is the beginning of a web page."""
+    path = save({"x": torch.ones(2, 2)} if length < 300 else state, tmp_path / "w.safetensors")
+    content = path.read_bytes()
+    stop = 8 + int.from_bytes(content[:8], "little")
+    header = content[8:stop].rstrip()
+    header += b" " * (length - len(header)) if length > len(header) else b""
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[stop:])
+    assert len(header) == length
+    assert len(read_state_dict(path)) == (1 if length < 300 else len(state))

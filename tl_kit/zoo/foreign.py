@@ -36,6 +36,8 @@ def foreign_format(path: Path) -> str | None:
         members = _members(path) if head.startswith(b"PK") else []
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return None
+    if head[4:9] == b"\0\0\0\0{":
+        return None  # safetensors: the length of the header, whose first bytes may be any, and the header
     for at, magic, what, remedy in _BEGINNINGS:
         if head.startswith(magic, at):
             return f"{what}; {remedy}"
