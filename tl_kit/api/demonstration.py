@@ -13,6 +13,7 @@ from PIL import Image
 
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.finetuning import FinetuneResult, finetune
+from tl_kit.api.processes import alone
 from tl_kit.config import DemoConfig, DemoMember, EnsembleConfig, FinetuneConfig
 from tl_kit.data.transforms import Preprocessing
 from tl_kit.errors import DataError, WeightsError
@@ -57,6 +58,7 @@ class DemoResult:
         return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
 
 
+@alone()
 def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoResult:
     """Write the digits, score the untrained models, fine-tune them, combine them; all in a new folder ``out/run-n``.
 

@@ -12,6 +12,7 @@ from tl_kit.api.choosing import facts_of, settle_policy
 from tl_kit.api.closed_form import in_closed_form
 from tl_kit.api.estimate import Estimate, estimate
 from tl_kit.api.preparation import prepare
+from tl_kit.api.processes import alone
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings, least_steps, resolve
 from tl_kit.config import AugmentLevels, FinetuneConfig
@@ -49,6 +50,7 @@ class Plan:
         return {**asdict(self), "facts": self.facts.to_dict(), "choices": [asdict(choice) for choice in self.choices]}
 
 
+@alone()
 def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     """Size a run to the data without running it: nothing is written but the cache, which the run then finds.
 

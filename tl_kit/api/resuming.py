@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tl_kit.api.finetuning import FinetuneResult, finetune_on
 from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.member_runs import MemberRuns, finetune_members
+from tl_kit.api.processes import group_of_environment
 from tl_kit.api.records import SeriesRecords, read_config
 from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
 from tl_kit.errors import CheckpointError, ConfigError
@@ -29,8 +29,11 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     DataError where the images are others now.
     """
     folder = Path(folder)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("--resume: goes on in one process alone; start it without accelerate or torchrun")
+    if (group := group_of_environment()) is not None:
+        raise ConfigError(
+            f"--resume: goes on in one process alone, and this one is one of {group.size} ({group}); start it without "
+            "accelerate or torchrun"
+        )
     for what, file in (("folds", FOLDS), ("members", MEMBERS)):
         if (folder / file).is_file():
             _remove_records(folder)

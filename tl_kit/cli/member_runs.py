@@ -28,11 +28,11 @@ def show_members(runs: MemberRuns, console: Console, *, json: bool) -> None:
         [Path(m.checkpoint).name, m.varied, f"{m.images['train']:,}", *_scores(m.val, m.test), f"{m.seconds:.1f} s"]
         for m in runs.members
     ]
-    console.table(["", "", "images", *_header(), "time"], rows, align="llr" + "r" * 2 * len(SHOWN) + "r")
+    console.table(["", "varied", "images", *_header(), "time"], rows, align="llr" + "r" * 2 * len(SHOWN) + "r")
     console.line()
     console.line(f"time: {runs.seconds['total']:.1f} s")
-    console.line(f"members: {runs.folder}")
-    console.line(f"combine them: {runs.command}")
+    console.entry("members", str(runs.folder))
+    console.entry("combine them", runs.command)
 
 
 def show_snapshots(result: FinetuneResult, console: Console) -> None:
@@ -46,7 +46,7 @@ def show_snapshots(result: FinetuneResult, console: Console) -> None:
     kinds = Counter(Path(s.checkpoint).name.partition("-")[0] for s in result.snapshots)
     for kind, count in kinds.items():
         if count > 1:
-            console.line(f"combine them: tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
+            console.entry("combine them", f"tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
 
 
 def _header() -> list[str]:

@@ -59,7 +59,7 @@ def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
         reason = [prediction.error or ""] if errors else []
         rows.append([prediction.source, *cells, *[""] * (2 * widest - len(cells)), *reason])
     console.table(
-        ["image", *_names(widest, " ")[: 2 * widest], *errors], rows, align="l" + "lr" * widest + "l" * len(errors)
+        ["image", *_names(widest, " ")[: 2 * widest], *errors], rows, align="l" + "lr" * widest + "w" * len(errors)
     )
 
 
