@@ -641,7 +641,8 @@ class PredictConfig:
 class TableConfig:
     """Terminal cells: what a column of names and one of sentences need at least, and the narrowest terminal.
 
-    Below the last one lines are longer than the terminal is wide.
+    Below ``narrowest`` lines are longer than the terminal is wide; ``unknown``: where it does not say how wide it is.
+    ``progress_...``: from how many on the line of progress has figures, a bar, the time.
     """
 
     name: int = 16
@@ -649,8 +650,8 @@ class TableConfig:
     narrowest: int = 20
     unknown: int = 80
     progress_figures: int = 60
-    progress_time: int = 90
-    progress_bar: int = 130
+    progress_bar: int = 80
+    progress_time: int = 110
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,8 +114,13 @@ def test_processes_that_do_not_come_are_named_in_time(
     assert time.monotonic() - started < 30
     assert done.code == 2
     waiting, error = done.err.splitlines()
-    assert waiting == "RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=1: waiting for the other processes, 1 s at most"
-    assert error.startswith("error: RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=1: the other processes did not")
+    assert (
+        waiting
+        == "RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=1: waiting for the other processes, 1 s at most"
+    )
+    assert error.startswith(
+        "error: RANK=1 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=1: the other processes did not"
+    )
     assert "take RANK and WORLD_SIZE out of the environment" in error
     assert not (tmp_path / "run").exists()
 

@@ -14,15 +14,17 @@ from tl_kit.cli.text import visible
 
 FIGURES = st.sampled_from(["", "0.412", "87.1 %", "100.0 %", "1,234", "-0.013", "+0.003 ± 0.002", "1.2e-04", "12.0 s"])
 # Wide characters, emoji of several characters, accents of their own, escapes made visible, separators of paths.
-ALPHABET = st.sampled_from([*"aZ09._-/ ", "é", "e\u0301", "猫", "한", "👩\u200d🔬", "👍🏽", "❤\ufe0f", "\\x1b", "ש", "ﬁ"])
+ALPHABET = st.sampled_from(
+    [*"aZ09._-/ ", "é", "e\u0301", "猫", "한", "👩\u200d🔬", "👍🏽", "❤\ufe0f", "\\x1b", "ש", "ﬁ"]
+)
 NAMES = st.lists(ALPHABET, max_size=60).map("".join)
 WORDS = ["image", "accuracy", "nll", "out of fold accuracy", "≠ 1", "most mistaken for", "", "probability 2"]
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]], str]:
-    align = draw(st.sampled_from("lw")) + draw(st.text("lrw", max_size=9))
-    kinds = {"l": NAMES, "w": NAMES, "r": FIGURES}
+    align = draw(st.sampled_from("lnw")) + draw(st.text("lnrw", max_size=9))
+    kinds = {"l": NAMES, "n": NAMES, "w": NAMES, "r": FIGURES}
     header = [draw(st.sampled_from(WORDS)) for _ in align]
     rows = draw(st.lists(st.tuples(*(kinds[letter] for letter in align)).map(list), max_size=6))
     return header, rows, align
@@ -103,6 +105,9 @@ def test_shorten(names: list[str], width: int, shown: list[str] | None) -> None:
         ("gain 0.412 ± 0.003 each", 14, ["gain", "0.412 ± 0.003", "each"]),
         ("took 12.0 s in all", 9, ["took", "12.0 s in", "all"]),
         ("a  b", 10, ["a  b"]),
+        ("loss 0.412  val nll 1.125  lr 3.0e-02", 28, ["loss 0.412  val nll 1.125", "lr 3.0e-02"]),
+        ("val nll 1.125  lr 3.0e-02", 14, ["val nll 1.125", "lr 3.0e-02"]),
+        ("  indented and long", 12, ["  indented", "and long"]),
         ("abcdefgh ij", 3, ["abc", "def", "gh", "ij"]),
     ],
 )
@@ -110,7 +115,9 @@ def test_wrap(text: str, width: int, lines: list[str]) -> None:
     assert wrap(text, width) == lines
 
 
-MEMBERS = [[f"ckpts/tf_efficientnet_lite{n}-1", "87.1 %", "0.412", "3.1 %", "86.0 %", "0.433", "2.9 %"] for n in range(6)]
+MEMBERS = [
+    [f"ckpts/tf_efficientnet_lite{n}-1", "87.1 %", "0.412", "3.1 %", "86.0 %", "0.433", "2.9 %"] for n in range(6)
+]
 SCORES = ["", *(f"{split} {name}" for split in ("val", "test") for name in ("accuracy", "nll", "ece"))]
 
 

@@ -13,7 +13,7 @@ __all__ = ["fold", "pad", "shorten", "width_of", "wrap"]
 _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 # The spaces inside of "93.1 %", "12.0 s" and "0.412 ± 0.003", at which no line ends.
-_INNER_SPACE = re.compile(r"(?<=\d) (?=(?:[%±]|s\b|M\b|[kMG]B\b|px\b))|(?<=±) (?=\d)")
+_INNER_SPACE = re.compile(r"(?<=\d) (?=(?:[%±]|m?s\b|[kMGT]?i?B\b|M\b|million\b|points?\b|px\b))|(?<=±) (?=\d)")
 _GLUE = "\0"  # shown text holds none
 
 
@@ -31,23 +31,31 @@ def pad(text: str, width: int, *, right: bool) -> str:
 def wrap(text: str, width: int, *, long_words: bool = True) -> list[str]:
     """Lines of at most ``width`` cells, that end between words; a figure stays with its unit and its error.
 
-    A word that is longer by itself is folded, or with ``long_words`` False left as it is. No character is lost but the
-    spaces at which lines end.
+    So do words between two spaces and the next two, ``val accuracy 87.1 %  lr 3.0e-02``. A word that is longer by
+    itself is folded, or with ``long_words`` False left as it is. Nothing is lost but the spaces at which lines end.
     """
     if width_of(text) <= width:
         return [text]
     lines, line = list[str](), ""
-    for number, word in enumerate(_INNER_SPACE.sub(_GLUE, text).split(" ")):
-        word = word.replace(_GLUE, " ")
+    for number, word in enumerate(_words(text, width)):
         longer = f"{line} {word}" if number else word
-        if width_of(longer) <= width:
+        if width_of(longer) <= width and (line or not lines):
             line = longer
             continue
-        if line.strip():
-            lines.append(line)
+        if line.strip(" "):
+            lines.append(line.rstrip(" "))
         *whole, line = fold(word, width) if long_words else [word]
         lines += whole
-    return [*lines, line]
+    return [*lines, line.rstrip(" ")] if line.strip(" ") or not lines else lines
+
+
+def _words(text: str, width: int) -> list[str]:
+    """Between which a line may end."""
+    text = _INNER_SPACE.sub(_GLUE, text)
+    parts = text.split("  ")
+    if len(parts) > 1:
+        parts = [part.replace(" ", _GLUE) if width_of(part) <= width else part for part in parts]
+    return [word.replace(_GLUE, " ") for word in "  ".join(parts).split(" ")]
 
 
 def fold(text: str, width: int) -> list[str]:
@@ -63,10 +71,10 @@ def fold(text: str, width: int) -> list[str]:
 
 
 def shorten(names: Sequence[str], width: int, ellipsis: str = "…") -> list[str] | None:
-    """Each name in ``width`` cells, with an ellipsis, one cell, where it is too long; None where two could not be told apart.
+    """Each name in ``width`` cells, with an ellipsis where it is too long; None where two could not be told apart.
 
-    Of a path the last parts stay, ``…/resnet18-1``; of another name the start and, longer, the end; or the other way
-    round, where that tells the names apart.
+    The ellipsis is one cell wide. Of a path the last parts stay, ``…/resnet18-1``; of another name the start and,
+    longer, the end; or the other way round, where that tells the names apart.
     """
     for short in (_end_of_path, _mostly_end, _mostly_start):
         found = [name if width_of(name) <= width else short(name, width, ellipsis) for name in names]

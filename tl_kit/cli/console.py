@@ -48,7 +48,7 @@ class Console:
     def __init__(self) -> None:
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._err = RichConsole(
-            file=self._stderr, markup=False, emoji=False, highlight=False, width=_columns_of_environment()
+            file=self._stderr, markup=False, emoji=False, highlight=False, width=_fixed_width(self._stderr)
         )
         self._animated = self._stderr.isatty() and not self._err.is_dumb_terminal
         self._progress: Progress | None = None
@@ -118,7 +118,9 @@ class Console:
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], *, align: str) -> None:
         """A table of the result; ``align`` has a letter for each column, as ``tables.layout`` takes it."""
         shown = [[visible(cell) for cell in row] for row in rows]
-        lines = layout([visible(name) for name in header], shown, align, _width(self._stdout), plain=_plain(self._stdout))
+        lines = layout(
+            [visible(name) for name in header], shown, align, _width(self._stdout), plain=_plain(self._stdout)
+        )
         self._write("".join(f"{line}\n" for line in lines))
 
     def json(self, content: Mapping[str, Any]) -> None:
@@ -194,8 +196,8 @@ def _progress(console: RichConsole) -> Progress:
     columns: tuple[ProgressColumn, ...] = (name, done)
     for least, more in (
         (TableConfig.progress_figures, (name, done, figures)),
-        (TableConfig.progress_time, (name, done, TextColumn("images"), TimeElapsedColumn(), figures)),
-        (TableConfig.progress_bar, (name, BarColumn(), done, TextColumn("images"), TimeElapsedColumn(), figures)),
+        (TableConfig.progress_bar, (name, BarColumn(10), done, figures)),
+        (TableConfig.progress_time, (name, BarColumn(25), done, TextColumn("images"), TimeElapsedColumn(), figures)),
     ):
         columns = more if console.width >= least else columns
     return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
@@ -210,6 +212,11 @@ def _width(stream: TextIO) -> int | None:
     except (OSError, ValueError):
         own = 0
     return _columns_of_environment() or own or TableConfig.unknown
+
+
+def _fixed_width(stream: TextIO) -> int | None:
+    """What COLUMNS says, or without sense in it the terminal; None without it: the window may become another."""
+    return _width(stream) if "COLUMNS" in os.environ else None
 
 
 def _columns_of_environment() -> int | None:

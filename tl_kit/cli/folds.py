@@ -33,8 +33,8 @@ def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None
     if result.standard_error:
         console.line("over folds: " + ", ".join(f"{name.replace('_', ' ')} {_spread(result, name)}" for name in SHOWN))
     _show_suspects(result, console)
-    console.entry("predictions", str(result.files['predictions']))
-    console.entry("summary", str(result.files['summary']))
+    console.entry("predictions", str(result.files["predictions"]))
+    console.entry("summary", str(result.files["summary"]))
     console.entry("checkpoints", f"{result.folder}/fold-1 to fold-{len(result.folds)}")
 
 
@@ -55,4 +55,4 @@ def _show_suspects(result: CrossValidation, console: Console) -> None:
     rows = [[s.path, s.label, f"{100 * s.p_label:.1f} %", s.suggested, f"{100 * s.p_suggested:.1f} %"] for s in shown]
     console.table(["image", "label", "probability", "suggested", "probability"], rows, align="llrlr")
     console.line()
-    console.entry("suspects", str(result.files['suspects']))
+    console.entry("suspects", str(result.files["suspects"]))

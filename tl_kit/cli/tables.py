@@ -14,7 +14,7 @@ __all__ = ["MARKS", "layout"]
 GAP = "  "
 MARKS = "─…"  # the rule below headings, and what stands for the part of a name that is left out
 PLAIN_MARKS = "-~"
-NAME, FIGURE, PROSE = "l", "r", "w"
+NAME, WHOLE, FIGURE, PROSE = "l", "n", "r", "w"
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,12 @@ def layout(
 ) -> list[str]:
     """Lines of a table, at most ``width`` cells wide (None: any) from 40 on, and without spaces at their ends.
 
-    ``align`` has a letter for each column: ``l`` for names, which are shortened in the middle where they must; ``r``
-    for figures, at the right, which stay as they are; ``w`` for sentences, which are wrapped at words. Where names
-    would be shorter than ``TableConfig.name`` cells, or could not be told apart, or sentences narrower than
-    ``TableConfig.prose``, each row is a record: a line for its first cell, and one for each other that is not empty,
-    headed by its column's name. Records shorten nothing. ``plain``: marks of ASCII only.
+    ``align`` has a letter for each column: ``l`` for names, which are shortened in the middle where they must; ``n``
+    for names that somebody may type, and ``r`` for figures, at the right, which both stay as they are; ``w`` for
+    sentences, which are wrapped at words. Where names would be shorter than ``TableConfig.name`` cells, or could not be
+    told apart, or sentences narrower than ``TableConfig.prose``, each row is a record: a line for its first cell, and
+    one for each other that is not empty, headed by its column's name. Records shorten nothing. ``plain``: marks of
+    ASCII only.
     """
     cells = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in header]
     columns = [_Column(*parts) for parts in zip(header, align, cells, strict=True)]
@@ -66,7 +67,7 @@ def layout(
         fitting = [column for column in shown if column is not None]
         if len(fitting) == len(columns):
             return _side_by_side(fitting, widths, rule)
-    return _records(columns, max(width, TableConfig.narrowest))
+    return [line.rstrip(" ") for line in _records(columns, max(width, TableConfig.narrowest))]
 
 
 def _widths(columns: Sequence[_Column], room: int) -> list[int] | None:
@@ -119,33 +120,36 @@ def _lines(columns: Sequence[_Column], widths: Sequence[int], parts: Sequence[li
 
 
 def _records(columns: Sequence[_Column], width: int) -> list[str]:
-    first, *others = columns
+    heads = 1  # columns that make the first line: those without a name, or the first
+    while not columns[0].name and heads < len(columns) and not columns[heads].name:
+        heads += 1
+    titles, others = columns[:heads], columns[heads:]
     labels = max((width_of(column.name) for column in others), default=0)
     lines: list[str] = []
-    for number, title in enumerate(first.cells):
+    for number in range(len(columns[0].cells)):
         if lines:
             lines.append("")
-        lines += _title(f"{first.name}: {title}" if first.name else title, first.kind, width)
+        lines += _title(titles, number, width)
         for column in others:
             if column.cells[number]:
                 lines += _field(column, column.cells[number], labels, width)
     return lines
 
 
-def _title(text: str, kind: str, width: int) -> list[str]:
-    first, *more = wrap(text, width) if kind == PROSE else fold(text, width)
-    return [first.rstrip(" "), *(line.rstrip(" ") for line in more)]
+def _title(columns: Sequence[_Column], number: int, width: int) -> list[str]:
+    text = GAP.join(column.cells[number] for column in columns if column.cells[number])
+    text = f"{columns[0].name}: {text}" if columns[0].name else text
+    return wrap(text, width)
 
 
 def _field(column: _Column, cell: str, labels: int, width: int) -> list[str]:
     """One cell of a record: beside its column's name where that leaves room enough, or below it."""
-    cut = wrap if column.kind == PROSE else fold
     indent = len(GAP) + (labels + len(GAP) if column.name else 0)
     room = width - indent
     if width_of(cell) <= room or (column.kind != FIGURE and room >= TableConfig.prose):
-        first, *more = [cell] if column.kind == FIGURE else cut(cell, room)
+        first, *more = [cell] if column.kind == FIGURE else wrap(cell, room)
         label = GAP + (pad(column.name, labels, right=False) + GAP if column.name else "")
-        return [f"{label}{first}".rstrip(" "), *(" " * indent + line.rstrip(" ") for line in more)]
-    below = [cell] if column.kind == FIGURE else cut(cell, width - 2 * len(GAP))
+        return [label + first, *(" " * indent + line for line in more)]
+    below = [cell] if column.kind == FIGURE else wrap(cell, width - 2 * len(GAP))
     names = fold(column.name, width - len(GAP)) if column.name else []
-    return [*(GAP + name for name in names), *(2 * GAP + line.rstrip(" ") for line in below)]
+    return [*(GAP + name for name in names), *(2 * GAP + line for line in below)]
