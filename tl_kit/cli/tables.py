@@ -12,8 +12,9 @@ from tl_kit.config import TableConfig
 __all__ = ["MARKS", "layout"]
 
 GAP = "  "
-MARKS = "─…"  # the rule below headings, and what stands for the part of a name that is left out
-PLAIN_MARKS = "-~"
+RULE, ELLIPSIS = "─", "…"  # below headings, and for the part of a name that is left out
+PLAIN_RULE, PLAIN_ELLIPSIS = "-", "~"
+MARKS = RULE + ELLIPSIS
 NAME, WHOLE, FIGURE, PROSE = "l", "n", "r", "w"
 
 
@@ -58,7 +59,7 @@ def layout(
     """
     cells = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in header]
     columns = [_Column(*parts) for parts in zip(header, align, cells, strict=True)]
-    rule, ellipsis = PLAIN_MARKS if plain else MARKS
+    rule, ellipsis = (PLAIN_RULE, PLAIN_ELLIPSIS) if plain else (RULE, ELLIPSIS)
     if width is None:
         return _side_by_side(columns, [column.most for column in columns], rule)
     widths = _widths(columns, max(width, TableConfig.narrowest) - len(GAP) * (len(columns) - 1))
