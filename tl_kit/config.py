@@ -26,6 +26,7 @@ __all__ = [
     "EstimateConfig",
     "FinetuneConfig",
     "FoldsConfig",
+    "GroupConfig",
     "HeadConfig",
     "LeftOutConfig",
     "LikenessConfig",
@@ -53,6 +54,7 @@ __all__ = [
     "SoupConfig",
     "StoreConfig",
     "SwaConfig",
+    "TableConfig",
     "TrustConfig",
     "Vary",
     "VaryConfig",
@@ -682,11 +684,40 @@ class ProcessConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupConfig:
+    """How long the processes of one run wait for each other, in seconds, and where they meet.
+
+    ``patience``: after so long it is said that they wait. ``port``: accelerate's, where MASTER_PORT is not set.
+    """
+
+    wait: float = 60.0
+    patience: float = 5.0
+    port: int = 29500
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """How many classes an image are shown, and in which form: ``table``, ``csv`` or ``jsonl``."""
 
     top: int = 3
     format: Literal["table", "csv", "jsonl"] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """Terminal cells: what a column of names and one of sentences need at least, and the narrowest terminal.
+
+    Below ``narrowest`` lines are longer than the terminal is wide; ``unknown``: where it does not say how wide it is.
+    ``progress_...``: from how many on the line of progress has figures, a bar, the time.
+    """
+
+    name: int = 16
+    prose: int = 24
+    narrowest: int = 20
+    unknown: int = 80
+    progress_figures: int = 60
+    progress_bar: int = 80
+    progress_time: int = 110
 
 
 @dataclass(frozen=True, kw_only=True)

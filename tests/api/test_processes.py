@@ -17,10 +17,18 @@ from tests.api.helpers import quick, write_images
 SCRIPT = """
 import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tests.api.helpers import quick
+from tl_kit.cli import main
 run = quick(Path(sys.argv[1]), Path(sys.argv[2]), model="test_vit", img_size=None, optimizer="sgd", lr=0.05)
 Path(f"scores-{os.environ['RANK']}").write_text(repr(run.val))
+for name, data in (("told", sys.argv[1]), ("wrong", "nowhere")):
+    with open(f"{name}-{os.environ['RANK']}", "w") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            main(["finetune", "test_vit", "--data", data, "--weights", "none", "--policy", "head", "--out", name])
+        except SystemExit as end:
+            print("exit code", end.code)
 """
 
 
@@ -43,6 +51,13 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
     assert scores[0] == scores[1], "all processes report what the first one saved"
+    told, silent = ((tmp_path / f"told-{rank}").read_text().splitlines() for rank in range(2))
+    assert "checkpoint: told" in told
+    assert silent == ["exit code 0"]
+    for rank in range(2):
+        error, code = (tmp_path / f"wrong-{rank}").read_text().splitlines()
+        assert error.startswith(f"error: {tmp_path / 'nowhere'}: no such file or folder")
+        assert code == "exit code 2"
     one, two = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     start = quick(data, tmp_path / "start", model="test_vit", img_size=None, optimizer="sgd", lr=1e-12, batch_size=8)
     zero = safetensors.torch.load_file(Path(start.checkpoint) / "model.safetensors")

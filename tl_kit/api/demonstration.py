@@ -15,6 +15,7 @@ from tl_kit.ambient import undisturbed
 from tl_kit.api.ensembles import EnsembleResult, ensemble
 from tl_kit.api.finetuning import FinetuneResult, finetune
 from tl_kit.api.plain import takes_plain_values
+from tl_kit.api.processes import alone
 from tl_kit.config import DemoConfig, DemoMember, EnsembleConfig, FinetuneConfig
 from tl_kit.data.own_output import DEMO
 from tl_kit.data.transforms import Preprocessing
@@ -61,6 +62,7 @@ class DemoResult:
 
 
 @undisturbed()
+@alone()
 @takes_plain_values
 def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoResult:
     """Write the digits, score the untrained models, fine-tune them, combine them; all in a new folder ``out/run-n``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ from tl_kit.api.weight_rules import weight_rules
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.crops import check_crops
 from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.data.patterns import expand
 from tl_kit.ensembling.alignment import align_classes
 from tl_kit.ensembling.contributions import Subsets
 from tl_kit.ensembling.fitted import FittedRule
@@ -30,7 +31,7 @@ from tl_kit.ensembling.selection import Candidate, Compared, choose_rule
 from tl_kit.ensembling.verdict import findings, notes, verdict
 from tl_kit.errors import ConfigError, DataError, MemberError
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, digest_prefix, load_checkpoint
+from tl_kit.training.checkpoint import WEIGHTS, Checkpoint, digest_prefix, is_checkpoint, load_checkpoint
 from tl_kit.training.seen import NO_USES, Uses, kinds_of, uses_of
 
 __all__ = ["EnsembleResult", "ensemble"]
@@ -209,7 +210,7 @@ def _worth(evidence: Evidence, test: Sequence[Sample]) -> Worth:
 def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
     """Members in the order given; an ensemble among them stands for its own members, without its rule."""
     members: list[Checkpoint] = []
-    for path in map(Path, paths):
+    for path in _folders(paths, reporter):
         if not is_ensemble(path):
             members.append(load_checkpoint(path, mapped=True))
             continue
@@ -223,6 +224,22 @@ def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
     if len(members) < 2:
         raise MemberError(f"an ensemble needs at least two checkpoints, {len(members)} given")
     return members
+
+
+def _folders(paths: Sequence[Path], reporter: Reporter) -> Iterator[Path]:
+    """Those given, and for a pattern, which no shell has expanded, the checkpoints that match it."""
+    for given in paths:
+        matches = expand(given)
+        if matches == [Path(given)]:
+            yield Path(given)
+            continue
+        ensembles = {match for match in matches if is_ensemble(match)}
+        found = [m for m in matches if (m in ensembles or is_checkpoint(m)) and ensembles.isdisjoint(m.parents)]
+        if not found:
+            raise MemberError(f"{given}: none of the {len(matches)} files and folders that match holds a checkpoint")
+        if others := [match for match in matches if match not in found and ensembles.isdisjoint(match.parents)]:
+            reporter.message(f"{given}: {len(others)} that match hold no checkpoint, the first is {others[0]}")
+        yield from found
 
 
 def _predict(predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], reporter: Reporter) -> Predicted:

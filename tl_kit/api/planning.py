@@ -14,6 +14,7 @@ from tl_kit.api.closed_form import in_closed_form
 from tl_kit.api.estimate import Estimate, estimate
 from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.preparation import prepare
+from tl_kit.api.processes import alone
 from tl_kit.api.run import Run
 from tl_kit.api.settings import Settings, facts_for, least_steps, resolve
 from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig
@@ -52,6 +53,7 @@ class Plan:
 
 
 @undisturbed()
+@alone()
 @takes_plain_values
 def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     """Size a run to the data without running it: nothing is written but the cache, which the run then finds.

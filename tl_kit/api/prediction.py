@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tl_kit.ambient import undisturbed
@@ -14,6 +13,7 @@ from tl_kit.api.plain import takes_plain_values
 from tl_kit.api.predictor import Prediction, load
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.folders import list_files
+from tl_kit.data.patterns import expand
 from tl_kit.errors import DataError
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.files import csv_text
@@ -35,13 +35,15 @@ def predict(
 ) -> list[Prediction]:
     """Predict each file, and each file below each folder, in order; hidden files in folders are passed over.
 
-    What does not exist and has a wildcard (``*``, ``?``, ``[``) stands for the files and folders that match it.
-    Whatever cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
-    ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do, and
-    InputError for what is no path: pixels are for the ``predict`` of what ``load`` returns.
+    What does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that match it,
+    as ``expand`` has it. A file that was named is predicted as often as it was; one that a folder or a pattern leads
+    to, once. Whatever cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without
+    files. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do, and
+    for a pattern that nothing matches; InputError for what is no path: pixels are for the ``predict`` of what ``load``
+    returns.
     """
-    given = [Path(path) for path in paths(images)]
-    rows = [row for item in given for row in _rows(item)]
+    given = [item if isinstance(item, str) else Path(item) for item in paths(images)]
+    rows = list(_rows(given))
     if not rows or all(isinstance(row, Prediction) and row.error == _EMPTY for row in rows):
         raise DataError("no images to predict: give image files, or folders that hold some")
     predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
@@ -56,20 +58,38 @@ def predict(
 _EMPTY = "folder without files"
 
 
-def _rows(item: Path) -> Iterator[Path | Prediction]:
-    """The files that one input stands for, and a row for each part of it that cannot be read."""
-    if os.path.isdir(item):  # noqa: PTH112 - Path.is_dir raises where it may not look
-        files, exclusions = list_files(item)
-        unreadable = missed(exclusions)
-        yield from files
-        yield from (Prediction(str(exclusion.path), {}, exclusion.reason) for exclusion in unreadable)
-        if not files and not unreadable:
-            yield Prediction(str(item), {}, _EMPTY)
-    elif glob.has_magic(str(item)) and not os.path.lexists(item):
-        matches = sorted(glob.glob(str(item)))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        for match in matches:
-            yield from _rows(Path(match))
-        if not matches:
-            yield Prediction(str(item), {}, "no file matches")
-    else:
-        yield item
+def _rows(given: Sequence[Path | str]) -> Iterator[Path | Prediction]:
+    """The files that the inputs stand for, and a row for each part of them that cannot be read."""
+    seen = _Seen()
+    for item in given:
+        for path in expand(item):
+            if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
+                yield from (row for row in _files(path) if isinstance(row, Prediction) or seen.first(row))
+            elif seen.first(path) or path == Path(item):
+                yield path
+
+
+def _files(folder: Path) -> Iterator[Path | Prediction]:
+    files, exclusions = list_files(folder)
+    unreadable = missed(exclusions)
+    yield from files
+    yield from (Prediction(str(exclusion.path), {}, exclusion.reason) for exclusion in unreadable)
+    if not files and not unreadable:
+        yield Prediction(str(folder), {}, _EMPTY)
+
+
+class _Seen:
+    """Files by their real folder and their name: links to folders lead to the same files, a linked file is another."""
+
+    def __init__(self) -> None:
+        self._files: set[tuple[str, str]] = set()
+        self._folders: dict[Path, str] = {}
+
+    def first(self, path: Path) -> bool:
+        """Whether the file comes for the first time."""
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            folder = self._folders[path.parent] = os.path.realpath(path.parent)
+        known = len(self._files)
+        self._files.add((folder, path.name))
+        return len(self._files) > known

@@ -13,6 +13,7 @@ from torch import nn
 
 from tl_kit.api.balance import Balance, choose_balance
 from tl_kit.api.options import augment_options, check, check_policy
+from tl_kit.api.processes import join
 from tl_kit.api.run import Clock, Run
 from tl_kit.api.training_images import training_images
 from tl_kit.api.unfinished import Unfinished, is_unfinished
@@ -52,7 +53,7 @@ def prepare(
     clock, runtime = Clock(), detect(config.runtime)
     check_gradients()
     # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
-    accelerator = Accelerator(cpu=runtime.device.type == "cpu", mixed_precision="no")
+    accelerator = join(cpu=runtime.device.type == "cpu", reporter=reporter)
     reporter = reporter if accelerator.is_main_process else SILENT
     if manifest is None:
         with clock("scan"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from tl_kit.ambient import undisturbed
@@ -10,6 +9,7 @@ from tl_kit.api.finetuning import FinetuneResult, finetune_on
 from tl_kit.api.folds import CrossValidation, cross_validate
 from tl_kit.api.member_runs import MemberRuns, finetune_members
 from tl_kit.api.plain import takes_plain_values
+from tl_kit.api.processes import group_of_environment
 from tl_kit.api.records import SeriesRecords, read_config
 from tl_kit.api.relocation import relocated
 from tl_kit.api.unfinished import UNFINISHED, open_unfinished, read_run
@@ -35,8 +35,11 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     DataError where the images are others now, or gone.
     """
     folder = Path(folder)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("--resume: goes on in one process alone; start it without accelerate or torchrun")
+    if (group := group_of_environment()) is not None:
+        raise ConfigError(
+            f"--resume: goes on in one process alone, and this one is one of {group.size} ({group}); start it without "
+            "accelerate or torchrun"
+        )
     for what, file in (("folds", FOLDS), ("members", MEMBERS)):
         if (folder / file).is_file():
             _remove_records(folder)

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from tl_kit.api.finetuning import Trained, finetune_on
 from tl_kit.api.preparation import shared_folder
+from tl_kit.api.processes import join
 from tl_kit.api.records import SeriesRecords
 from tl_kit.api.training_images import training_images
 from tl_kit.config import FinetuneConfig
@@ -42,7 +41,7 @@ class Series:
     def __init__(self, config: FinetuneConfig, what: str, *, reporter: Reporter, pooled: bool = False) -> None:
         self._started = time.perf_counter()
         self.config, self.what = config, what
-        self._accelerator = Accelerator(cpu=detect(config.runtime).device.type == "cpu", mixed_precision="no")
+        self._accelerator = join(cpu=detect(config.runtime).device.type == "cpu", reporter=reporter)
         self.main = bool(self._accelerator.is_main_process)
         self.reporter = reporter if self.main else SILENT
         self.manifest = training_images(config, self.reporter, pooled=pooled)

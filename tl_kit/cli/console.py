@@ -12,17 +12,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
+from tl_kit.cli.cells import width_of, wrap
+from tl_kit.cli.tables import MARKS, layout
 from tl_kit.cli.text import EPOCH_FIGURES, figures, visible
+from tl_kit.config import TableConfig
 
 __all__ = ["Console", "OutputClosedError"]
-
-_WIDE = 100_000  # columns: a table in a file or a pipe is never folded, so that grep finds whole paths
 
 
 class OutputClosedError(Exception):
@@ -34,19 +41,16 @@ class Console:
 
     While it is entered, what libraries print goes to stderr: stdout holds results alone. Progress is animated only
     where stderr is a terminal; elsewhere a stage or an epoch is one line, written when it ends. All text is shown as it
-    is, without markup, with control characters made visible. Of several processes of one run only the first (RANK 0)
-    says more than its errors.
+    is, without markup, with control characters made visible. On a terminal lines end between words, and tables fit its
+    width; in a file or a pipe each line and each row is one, so that grep finds whole paths.
     """
 
     def __init__(self) -> None:
         self._stdout, self._stderr = sys.stdout, sys.stderr
-        terminal = self._stdout.isatty()
-        self._out = RichConsole(
-            file=self._stdout, markup=False, emoji=False, highlight=False, width=None if terminal else _WIDE
+        self._err = RichConsole(
+            file=self._stderr, markup=False, emoji=False, highlight=False, width=_fixed_width(self._stderr)
         )
-        self._err = RichConsole(file=self._stderr, markup=False, emoji=False, highlight=False)
         self._animated = self._stderr.isatty() and not self._err.is_dumb_terminal
-        self._first = os.environ.get("RANK", "0") == "0"
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._stage = _Stage()
@@ -70,8 +74,6 @@ class Console:
 
     def message(self, text: str) -> None:
         """One line for the user."""
-        if not self._first:
-            return
         if self._stage.done >= self._stage.total:
             self._end_stage()
         self._say(Text(visible(text)))
@@ -81,7 +83,7 @@ class Console:
         self._end_stage()
         self._in_epoch = self._in_epoch or stage.startswith("epoch ")
         self._stage = _Stage(stage, total)
-        if self._animated and self._first:
+        if self._animated:
             self._progress = _progress(self._err)
             self._task = self._progress.add_task(visible(stage), total=total, figures="")
             self._progress.start()
@@ -107,19 +109,24 @@ class Console:
             self.message(text) if json else self.line(text)
 
     def line(self, text: str = "") -> None:
-        """One line of the result."""
-        self._write(visible(text) + "\n")
+        """One line of the result, of sentences and figures."""
+        width = _width(self._stdout)
+        text = visible(text)
+        self._write("\n".join([text] if width is None else wrap(text, width, long_words=False)) + "\n")
+
+    def entry(self, name: str, value: str) -> None:
+        """One line of the result with a path or a command, which stays whole, so that it can be copied."""
+        name, value, width = visible(name), visible(value), _width(self._stdout)
+        fits = width is None or width_of(f"{name}: {value}") <= width
+        self._write(f"{name}: {value}\n" if fits else f"{name}:\n{value}\n")
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], *, align: str) -> None:
-        """A table of the result; ``align`` has an l or r for each column."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name, side in zip(header, align, strict=True):
-            table.add_column(name, justify="right" if side == "r" else "left", overflow="fold", no_wrap=side == "r")
-        for row in rows:
-            table.add_row(*(Text(visible(cell)) for cell in row))
-        with self._out.capture() as captured:
-            self._out.print(table)
-        self._write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+        """A table of the result; ``align`` has a letter for each column, as ``tables.layout`` takes it."""
+        shown = [[visible(cell) for cell in row] for row in rows]
+        lines = layout(
+            [visible(name) for name in header], shown, align, _width(self._stdout), plain=_plain(self._stdout)
+        )
+        self._write("".join(f"{line}\n" for line in lines))
 
     def json(self, content: Mapping[str, Any]) -> None:
         """One JSON object on one line, in ASCII: whatever is in a path or a class name, any program can read it."""
@@ -155,7 +162,7 @@ class Console:
 
     def _say(self, text: Text) -> None:
         if self._animated:
-            self._err.print(text, soft_wrap=True)
+            self._err.print(_wrapped(text, self._err.width), soft_wrap=True)
             return
         try:
             self._stderr.write(text.plain + "\n")
@@ -165,8 +172,6 @@ class Console:
 
     def _write(self, text: str) -> None:
         self._end_stage()
-        if not self._first:
-            return
         try:
             self._stdout.write(text)
             self._stdout.flush()
@@ -190,18 +195,59 @@ class _Stage:
 
 
 def _progress(console: RichConsole) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    """One line: how far the stage is, and of bar, time and figures what the terminal has room for."""
+    name, done = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
+    figures = TextColumn("{task.fields[figures]}", markup=False)
+    columns: tuple[ProgressColumn, ...] = (name, done)
+    for least, more in (
+        (TableConfig.progress_figures, (name, done, figures)),
+        (TableConfig.progress_bar, (name, BarColumn(10), done, figures)),
+        (TableConfig.progress_time, (name, BarColumn(25), done, TextColumn("images"), TimeElapsedColumn(), figures)),
+    ):
+        columns = more if console.width >= least else columns
+    return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+
+def _width(stream: TextIO) -> int | None:
+    """Cells in a line of the terminal, COLUMNS before what it says of itself; None where the stream is none."""
+    if not stream.isatty():
+        return None
+    try:
+        own = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        own = 0
+    return _columns_of_environment() or own or TableConfig.unknown
+
+
+def _fixed_width(stream: TextIO) -> int | None:
+    """What COLUMNS says, or without sense in it the terminal; None without it: the window may become another."""
+    return _width(stream) if "COLUMNS" in os.environ else None
+
+
+def _columns_of_environment() -> int | None:
+    """COLUMNS, where it is a number of columns."""
+    text = os.environ.get("COLUMNS", "").strip()
+    return (int(text) or None) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def _wrapped(text: Text, width: int) -> Text:
+    """The same with line ends between words; commands and paths stay whole."""
+    lines = wrap(text.plain, width, long_words=False)
+    if len(lines) == 1:
+        return text
+    broken = Text("\n".join(lines))
+    for span in text.spans:
+        broken.stylize(span.style, span.start, min(span.end, len(lines[0])))
+    return broken
+
+
+def _plain(stream: TextIO) -> bool:
+    """Whether the stream cannot write the marks that a table is drawn with."""
+    try:
+        MARKS.encode(stream.encoding or "utf-8")
+    except (UnicodeError, LookupError):
+        return True
+    return False
 
 
 def _discard(stream: TextIO) -> None:

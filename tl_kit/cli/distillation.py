@@ -27,10 +27,12 @@ def distill_and_show(
     Raises typer.Exit where Ctrl-C ended the training, and what ``distill`` raises.
     """
     from tl_kit import api
+    from tl_kit.api.processes import alone
 
     try:
         config = api.student_config(ensemble.checkpoint, student, data=given.data, decode=given.decode)
-        result = api.distill(config, reporter=console)
+        with alone():
+            result = api.distill(config, reporter=console)
     except KeyboardInterrupt as stopped:
         left = [f"the ensemble is in {ensemble.checkpoint}", *(str(text) for text in stopped.args)]
         raise KeyboardInterrupt("; ".join(left)) from None
@@ -52,7 +54,7 @@ def _show(result: Distillation, console: Console) -> None:
     console.line(
         f"distilled with temperature {result.temperature:g}, weight {result.weight:g}; policy {result.run.policy}"
     )
-    console.line(f"student: {result.checkpoint}")
+    console.entry("student", str(result.checkpoint))
 
 
 def _compare(model: str, found: dict[str, Any], console: Console) -> None:

@@ -58,7 +58,7 @@ def _show(report: Report, console: Console) -> None:
         more = f" and {len(finding.paths) - EXAMPLES} more" if len(finding.paths) > EXAMPLES else ""
         rows.append([finding.severity, finding.code, finding.message, shown + more])
     if rows:
-        console.table(["severity", "finding", "what", "where"], rows, align="llll")
+        console.table(["severity", "finding", "what", "where"], rows, align="nnww")
         console.line()
         _show_remedies(report, console)
     from tl_kit.api.diagnosis import runtime_report
@@ -77,5 +77,5 @@ def _show_remedies(report: Report, console: Console) -> None:
         anyway = f"; or finetune --allow {code}" if finding.severity == "error" and code != "unusable" else ""
         rows.append([code, finding.remedy + anyway])
     if rows:
-        console.table(["finding", "what to do"], rows, align="ll")
+        console.table(["finding", "what to do"], rows, align="nw")
         console.line()

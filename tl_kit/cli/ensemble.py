@@ -79,8 +79,8 @@ def _show(result: EnsembleResult, console: Console) -> None:
         console.line(line)
     console.line(f"each image: {options.views_text(result.crops, result.mc_dropout)}")
     if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
-        console.line(f"picture: {result.picture}")
-    console.line(f"checkpoint: {result.checkpoint}")
+        console.entry("picture", str(result.picture))
+    console.entry("checkpoint", str(result.checkpoint))
 
 
 def _show_scores(result: EnsembleResult, console: Console) -> None:
@@ -109,7 +109,7 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
             continue
         over = "" if line["standard_error"] is None else f"{line['nll_over_mean']:+.3f} ± {line['standard_error']:.3f}"
         rows.append([name, figure("accuracy", line["accuracy"]), figure("nll", line["nll"]), over])
-    console.table(["rule", f"{val} accuracy", f"{val} nll", "nll over mean ± se"], rows, align="lrrl")
+    console.table(["rule", f"{val} accuracy", f"{val} nll", "nll over mean ± se"], rows, align="lrrw")
     console.line()
 
 
@@ -124,12 +124,12 @@ def _show_members(result: EnsembleResult, console: Console) -> None:
     worth = receipt["derived"] is None
     shown = marked(split, [receipt["kinds"]])
     header = [f"{shown} accuracy without it", "nll without it"] if worth else []
-    header = ["", *header, *(f"≠ {number}" for number in numbers)]
+    header = ["", "", *header, *(f"≠ {number}" for number in numbers)]
     rows = []
     for number, member, shares in zip(numbers, receipt["members"], matrix, strict=True):
         without = (member["leave_one_out"] or {}).get(split)
         lost = ["", ""] if without is None else [f"{0 - 100 * without['accuracy']:+.1f}", f"{without['nll']:+.3f}"]
         lost = lost if worth else []
-        rows.append([f"{number}  {member['checkpoint']}", *lost, *(f"{100 * share:.0f} %" for share in shares)])
-    console.table(header, rows, align="l" + "r" * (len(header) - 1))
+        rows.append([number, member["checkpoint"], *lost, *(f"{100 * share:.0f} %" for share in shares)])
+    console.table(header, rows, align="ll" + "r" * (len(header) - 2))
     console.line()

@@ -191,19 +191,19 @@ def _report(
             console.json({"checkpoint": str(folder), "status": "finished"})
         return
     from tl_kit import api
+    from tl_kit.api.processes import leads
 
-    if isinstance(result, api.MemberRuns):
-        show_members(result, console, json=json)
-        return
-    if isinstance(result, api.CrossValidation):
-        show_folds(result, console, json=json)
-        return
-    if json:
-        console.notes(result.notes, json=True)
-        console.json(result.to_dict())
-    else:
-        _show(result, console)
-    if result.status == "interrupted":
+    if leads():  # of several processes that trained together one says what came out
+        if isinstance(result, api.MemberRuns):
+            show_members(result, console, json=json)
+        elif isinstance(result, api.CrossValidation):
+            show_folds(result, console, json=json)
+        elif json:
+            console.notes(result.notes, json=True)
+            console.json(result.to_dict())
+        else:
+            _show(result, console)
+    if isinstance(result, api.FinetuneResult) and result.status == "interrupted":
         console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
         raise typer.Exit(INTERRUPTED)
 
@@ -233,5 +233,5 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.line(f"policy {result.policy}: {result.trainable_parameters:,} parameters trained, {how}")
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
     console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
-    console.line(f"checkpoint: {result.checkpoint}")
+    console.entry("checkpoint", str(result.checkpoint))
     show_snapshots(result, console)

@@ -33,9 +33,9 @@ def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None
     if result.standard_error:
         console.line("over folds: " + ", ".join(f"{name.replace('_', ' ')} {_spread(result, name)}" for name in SHOWN))
     _show_suspects(result, console)
-    console.line(f"predictions: {result.files['predictions']}")
-    console.line(f"summary: {result.files['summary']}")
-    console.line(f"checkpoints: {result.folder}/fold-1 to fold-{len(result.folds)}")
+    console.entry("predictions", str(result.files["predictions"]))
+    console.entry("summary", str(result.files["summary"]))
+    console.entry("checkpoints", f"{result.folder}/fold-1 to fold-{len(result.folds)}")
 
 
 def _spread(result: CrossValidation, name: str) -> str:
@@ -55,4 +55,4 @@ def _show_suspects(result: CrossValidation, console: Console) -> None:
     rows = [[s.path, s.label, f"{100 * s.p_label:.1f} %", s.suggested, f"{100 * s.p_suggested:.1f} %"] for s in shown]
     console.table(["image", "label", "probability", "suggested", "probability"], rows, align="llrlr")
     console.line()
-    console.line(f"suspects: {result.files['suspects']}")
+    console.entry("suspects", str(result.files["suspects"]))

@@ -30,12 +30,12 @@ def show_members(runs: MemberRuns, console: Console, *, json: bool) -> None:
         for m in runs.members
     ]
     header = _header([member.kinds for member in runs.members])
-    console.table(["", "", "images", *header, "time"], rows, align="llr" + "r" * 2 * len(SHOWN) + "r")
+    console.table(["", "varied", "images", *header, "time"], rows, align="llr" + "r" * 2 * len(SHOWN) + "r")
     console.line()
     console.notes(runs.notes, json=False)
     console.line(f"time: {runs.seconds['total']:.1f} s")
-    console.line(f"members: {runs.folder}")
-    console.line(f"combine them: {runs.command}")
+    console.entry("members", str(runs.folder))
+    console.entry("combine them", runs.command)
 
 
 def show_snapshots(result: FinetuneResult, console: Console) -> None:
@@ -50,7 +50,7 @@ def show_snapshots(result: FinetuneResult, console: Console) -> None:
     kinds = Counter(Path(s.checkpoint).name.partition("-")[0] for s in result.snapshots)
     for kind, count in kinds.items():
         if count > 1:
-            console.line(f"combine them: tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
+            console.entry("combine them", f"tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
 
 
 def _header(kinds: Sequence[Mapping[str, str]]) -> list[str]:

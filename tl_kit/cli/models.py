@@ -30,6 +30,6 @@ def models(pattern: options.Pattern = None, debug: options.Debug = False) -> Non
             size = "x".join(map(str, info.input_size[1:]))
             rows.append([info.name, parameters, size, info.licence, WHEREABOUTS.get(info.weights, info.weights)])
         header = ["name", "parameters", "input", "licence", "weights"]
-        console.table(header, rows, align="lrrll")
+        console.table(header, rows, align="nrrll")
         if not counted:
             console.message(f"{len(found)} models; parameters are shown for {ModelsConfig.count_at_most} or fewer")

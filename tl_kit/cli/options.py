@@ -130,7 +130,7 @@ Checkpoints = Annotated[
     list[Path], typer.Argument(metavar="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
 ]
 Images = Annotated[  # what cannot be read gets its row, and does not end the command
-    list[Path], typer.Argument(metavar="PATH", help="Image files, folders of them, or wildcards.", readable=False)
+    list[str], typer.Argument(metavar="PATH", help="Image files, folders of them, or wildcards; ** is any folders.")
 ]
 Pattern = Annotated[
     str | None,

@@ -94,7 +94,7 @@ def _show(plan: Plan, console: Console) -> None:
         kind = {"similar": "similar to", "different": "different from"}[facts.domain]
         console.line(f"your images are {kind} those of the pretraining: {where}")
         console.line()
-    console.table(["", "", "why"], [[c.name, c.value, c.reason] for c in plan.choices], align="lll")
+    console.table(["", "", "why"], [[c.name, c.value, c.reason] for c in plan.choices], align="lww")
     cost = plan.estimate
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in cost.stages.items() if seconds >= 0.05)
     gpu = "" if cost.gpu_bytes is None else f", {cost.gpu_bytes / 1e9:.1f} GB of them on the GPU"

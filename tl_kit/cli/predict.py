@@ -58,9 +58,8 @@ def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
         cells = [cell for label, p in _best(prediction, top) for cell in (label, f"{100 * p:.1f} %")]
         reason = [prediction.error or ""] if errors else []
         rows.append([prediction.source, *cells, *[""] * (2 * widest - len(cells)), *reason])
-    console.table(
-        ["image", *_names(widest, " ")[: 2 * widest], *errors], rows, align="l" + "lr" * widest + "l" * len(errors)
-    )
+    header = ["image", *_names(widest, " ", probability="prob."), *errors]
+    console.table(header, rows, align="l" + "lr" * widest + "w" * len(errors))
 
 
 def _csv(found: Sequence[Prediction], top: int) -> str:
@@ -95,7 +94,7 @@ def _best(prediction: Prediction, top: int) -> list[tuple[str, float]]:
     return list(prediction.probabilities.items())[:top]
 
 
-def _names(top: int, joint: str) -> list[str]:
+def _names(top: int, joint: str, *, probability: str = "probability") -> list[str]:
     """label, probability, label_2, probability_2, ..."""
     suffixes = ["", *(f"{joint}{rank}" for rank in range(2, top + 1))]
-    return [f"{name}{suffix}" for suffix in suffixes for name in ("label", "probability")]
+    return [f"{name}{suffix}" for suffix in suffixes for name in ("label", probability)]

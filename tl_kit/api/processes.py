@@ -1,0 +1,178 @@
+"""Distributed training: which process this one is among those that train one model together.
+
+A scheduler or a launcher puts RANK, WORLD_SIZE and their like into the environment of every program of a job, also of
+one that trains nothing. Only a whole and sound set of them, of more than one process, makes a group, and only for
+training; whatever else is there is hidden from accelerate, which takes each variable for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from torch import distributed
+from torch.distributed.rendezvous import rendezvous
+
+from tl_kit.config import GroupConfig
+from tl_kit.errors import ConfigError
+from tl_kit.reporting import Reporter
+
+__all__ = ["alone", "group_of_environment", "join", "leads"]
+
+# Each by the names that accelerate knows, PyTorch's own first.
+_RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_LOCAL_RANK = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+_LOCAL_SIZE = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+_PORTS = range(1, 1 << 16)
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A place among ``size`` processes that meet at ``address``, ``port``; ``local_rank`` on this machine."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"RANK={self.rank} WORLD_SIZE={self.size} MASTER_ADDR={self.address} MASTER_PORT={self.port}"
+
+
+def group_of_environment() -> Group | None:
+    """The group that the environment describes; None without one of several processes."""
+    rank, size = _number(_RANK), _number(_SIZE)
+    address, port = os.environ.get("MASTER_ADDR", "").strip(), _number(("MASTER_PORT",), GroupConfig.port)
+    if rank is None or size is None or not address or port is None:
+        return None
+    if port not in _PORTS or not 0 <= rank < size or size < 2:
+        return None
+    local_rank, local_size = _number(_LOCAL_RANK, 0), _number(_LOCAL_SIZE, 1)
+    if local_rank is None or local_size is None:
+        return None
+    return Group(rank, size, local_rank, local_size, address, port)
+
+
+def leads() -> bool:
+    """Whether this process reports and writes: always, but for the others of a group that has met."""
+    return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process is by itself, whatever the environment says; a group that has met stays one."""
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def join(*, cpu: bool, reporter: Reporter) -> Accelerator:
+    """What trains: with the environment's group, once all of it has come, or else in this process alone.
+
+    Raises ConfigError where the others do not come within ``GroupConfig.wait`` seconds.
+    """
+    if not distributed.is_available():
+        return _by_itself(cpu)
+    if distributed.is_initialized():
+        return Accelerator(cpu=cpu, mixed_precision="no")
+    group = None if _alone.get() else group_of_environment()
+    if group is None:
+        if not _alone.get() and (said := _half_said()):
+            reporter.message(f"{said}: no group of processes can be made of that, so this process trains alone")
+        return _by_itself(cpu)
+    if AcceleratorState._shared_state or PartialState._shared_state:  # of a run alone, before
+        AcceleratorState._reset_state(reset_partial_state=True)
+    _meet(group, cpu=cpu, reporter=reporter)
+    return Accelerator(cpu=cpu, mixed_precision="no")
+
+
+def _by_itself(cpu: bool) -> Accelerator:
+    names = (*_RANK, *_SIZE, *_LOCAL_RANK, *_LOCAL_SIZE)
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        return Accelerator(cpu=cpu, mixed_precision="no")
+    finally:
+        os.environ.update(hidden)
+
+
+def _meet(group: Group, *, cpu: bool, reporter: Reporter) -> None:
+    """Let torch.distributed begin, when every process has come to the group's address."""
+    os.environ.update(
+        RANK=str(group.rank),
+        WORLD_SIZE=str(group.size),
+        LOCAL_RANK=str(group.local_rank),  # without it accelerate trains on each GPU alone
+        LOCAL_WORLD_SIZE=str(group.local_size),
+        MASTER_ADDR=group.address,
+        MASTER_PORT=str(group.port),
+    )
+    start, notice = time.monotonic(), f"{group}: waiting for the other processes, {GroupConfig.wait:g} s at most"
+    timer = threading.Timer(GroupConfig.patience, reporter.message, [notice])
+    timer.daemon = True
+    timer.start()
+    try:
+        _reach(group, until=start + GroupConfig.wait)
+        wait = timedelta(seconds=max(1.0, start + GroupConfig.wait - time.monotonic()))
+        store, rank, size = next(iter(rendezvous("env://", group.rank, group.size, timeout=wait)))
+        store.set(f"tlkit/{rank}", "here")
+        store.wait([f"tlkit/{other}" for other in range(size)], wait)
+        backend = "gloo" if cpu or not torch.cuda.is_available() else "nccl"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    except (RuntimeError, ValueError, OSError) as error:  # torch.distributed's own are RuntimeErrors
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ConfigError(
+            f"{group}: the other processes did not come ({reason}); start all of them within {GroupConfig.wait:g} s of "
+            "each other, or take RANK and WORLD_SIZE out of the environment to train in this process alone"
+        ) from error
+    finally:
+        timer.cancel()
+
+
+def _reach(group: Group, *, until: float) -> None:
+    """Wait until something answers at the address: torch would try twice as long, and let no other thread run.
+
+    Raises OSError when the time is up. The first process has nobody to wait for: it is the one that answers.
+    """
+    while group.rank > 0:
+        try:
+            socket.create_connection((group.address, group.port), timeout=max(0.1, until - time.monotonic())).close()
+        except OSError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _half_said() -> str:
+    """What the environment has of a group of several, where it makes none; empty where nothing is meant."""
+    size = next((os.environ[name].strip() for name in _SIZE if os.environ.get(name, "").strip()), "")
+    if size in ("", "0", "1"):
+        return ""
+    names = (*_RANK, *_SIZE, "MASTER_ADDR", "MASTER_PORT")
+    return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+
+
+def _number(names: tuple[str, ...], default: int | None = None) -> int | None:
+    """The first of these variables that is set and not empty, as a whole number; None if it is none."""
+    for name in names:
+        text = os.environ.get(name, "").strip()
+        if text:
+            return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+    return default

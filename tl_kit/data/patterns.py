@@ -1,0 +1,108 @@
+"""Glob patterns: the files and folders that a path with wildcards stands for, where a shell has not expanded it."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tl_kit.errors import DataError
+
+__all__ = ["expand"]
+
+_SEPARATORS = os.sep + (os.altsep or "")
+_ANY_FOLDERS = "**"
+
+
+def expand(path: Path | str) -> list[Path]:
+    """What is there of that name; or else, if it has wildcards, what matches; or else the path itself.
+
+    ``*`` and ``?`` stand for characters of a name, ``[a-z]`` for one of a set, ``**`` for any number of folders, none
+    included; a folder that is linked to from several places is looked into once, and names that start with a dot match
+    only patterns that do. Each part that exists as it is written is no pattern, and brackets that match nothing are
+    brackets: ``g [old]/*.jpg``. ``~`` is the user's folder. The order is that of the names, folder by folder. Raises
+    DataError for an empty path, and for a pattern that nothing matches.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise DataError("one of the paths is empty: name a file, a folder or a pattern")
+    if text.startswith("~") and not os.path.lexists(text):
+        with suppress(RuntimeError):  # a user who is unknown here
+            text = str(Path(text).expanduser()) + text[len(text.rstrip(_SEPARATORS)) :]
+    if os.path.lexists(text) or not glob.has_magic(text):
+        return [Path(text)]
+    found = _matches(text)
+    if not found:
+        raise DataError(f"{text}: no such file, and as a pattern it matches nothing{_hint(text)}")
+    return found
+
+
+def _matches(pattern: str, *, ignore_case: bool = False) -> list[Path]:
+    bases = [Path(Path(pattern).anchor)]
+    for part in Path(pattern).parts[1 if bases[0].anchor else 0 :]:
+        bases = [found for base in bases for found in _step(base, part, ignore_case=ignore_case)]
+    if pattern.endswith(tuple(_SEPARATORS)):
+        bases = [base for base in bases if _folder(base) is not None]
+    return sorted(set(bases), key=lambda path: path.parts)
+
+
+def _step(base: Path, part: str, *, ignore_case: bool) -> Iterator[Path]:
+    """What one part of a pattern matches in a folder."""
+    if part == _ANY_FOLDERS:
+        yield from _folders_below(base)
+    elif os.path.lexists(base / part):
+        yield base / part
+    elif glob.has_magic(part):
+        names = [entry.name for entry in _entries(base) if part.startswith(".") or not entry.name.startswith(".")]
+        for tried in (part, part.replace("[", "[[]")):
+            matching = re.compile(fnmatch.translate(tried), re.IGNORECASE if ignore_case else 0).match
+            if fitting := [name for name in names if matching(name)]:
+                yield from (base / name for name in fitting)
+                return
+
+
+def _folders_below(top: Path) -> Iterator[Path]:
+    """``top`` and each folder below it, once, links after folders; hidden ones are passed over."""
+    seen: set[tuple[int, int]] = set()
+    folders, links = [top], list[Path]()
+    while folders or links:
+        folder = (folders or links).pop()
+        identity = _folder(folder)
+        if identity is None or identity in seen:
+            continue
+        seen.add(identity)
+        yield folder
+        for entry in _entries(folder):
+            if not entry.name.startswith("."):
+                (links if entry.is_symlink() else folders).append(folder / entry.name)
+
+
+def _folder(path: Path) -> tuple[int, int] | None:
+    """What is the same by every name of a folder; None for what is none, or may not be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """In order of name; none where they may not be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        return []
+
+
+def _hint(pattern: str) -> str:
+    if "\\" in pattern and "\\" not in _SEPARATORS:
+        return "; between folders stands /"
+    if others := _matches(pattern, ignore_case=True):
+        return f"; in other letters, capital or small, it would match {len(others):,}, the first {others[0]}"
+    return ""
