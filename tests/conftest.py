@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import children
 
@@ -21,6 +22,10 @@ os.environ["XDG_CACHE_HOME"] = str(_CACHE)
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_CACHE / "torchinductor")
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, and for the processes that tests start
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# A busy machine draws its examples slowly: no clock decides whether a test passes.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 _MEMORY = 3 * 2**30
 """Bytes that one process of tests may take, with the processes that its tests start."""

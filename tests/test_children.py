@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from tests import children
+from tests import children, conftest
 from tests.torture.processes import NO_FORKS, Command
 
 TESTS = Path(__file__).parent
@@ -122,7 +123,8 @@ def test_a_failing_test_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         f"""
 from pathlib import Path
-from tests import children
+from types import SimpleNamespace
+from tests import children, conftest
 def test_it():
     Path({str(tmp_path / "pid")!r}).write_text(str(children.start({ASLEEP!r}).pid))
     assert False
@@ -148,3 +150,12 @@ def test_every_process_has_an_end() -> None:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in STARTERS and not limited:
                 found.append(f"{path.relative_to(TESTS).as_posix()}: {ast.unparse(node.func)}")
     assert set(found) == {"children.py: subprocess.Popen"}
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "workers"), [(2, 24, 2), (16, 7, 2), (4, 1, 1), (64, 500, 8)])
+def test_there_is_a_worker_for_each_core_as_far_as_memory_goes(
+    cores: int, gigabytes: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=gigabytes * 2**30))
+    assert conftest.pytest_xdist_auto_num_workers() == workers

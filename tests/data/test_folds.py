@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.data.test_splits import data_sets, digest
 from tl_kit.config import DataConfig
-from tl_kit.data.folds import fold_manifests, pool_of
+from tl_kit.data.folds import assign_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
 from tl_kit.data.splits import unit_keys
 from tl_kit.errors import ConfigError
@@ -222,3 +222,10 @@ def test_more_folds_than_images_can_fill_are_refused_with_a_number_that_works():
         fold_manifests(manifest_of([0] * 6 + [1] * 6), 9, DataConfig())
     with pytest.raises(ConfigError, match=r"--folds 9: there are only 4 images or groups .* that works is \d"):
         fold_manifests(manifest_of([0, 1] * 10, None, [f"g{i % 4}" for i in range(20)]), 9, DataConfig())
+
+
+def test_each_group_keeps_its_own_classes_where_they_are_shared_out():
+    """Groups of one image: with the classes of others, as scikit-learn before 1.8 shuffles, folds are by chance."""
+    labels = [index % 4 for index in range(200)]
+    found = assign_folds(labels, [f"image {index:03d}" for index in range(200)], 5, seed=3)
+    assert set(Counter(zip(labels, found.tolist(), strict=True)).values()) == {10}

@@ -101,6 +101,8 @@ def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, groups = np.unique(keys, return_inverse=True)
+    # Before 1.8 scikit-learn's own shuffling mixes the groups up with each other's classes.
+    order = np.argsort(np.random.RandomState(seed).permutation(int(groups.max()) + 1))
     # Classes are numbered as they first occur in the order of the keys: their names have no influence.
     ranks: dict[int, int] = {}
     for index in sorted(range(len(labels)), key=lambda i: (keys[i], labels[i])):
@@ -109,8 +111,8 @@ def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed
     drawn = np.zeros(len(labels), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class of fewer images than folds; what matters is checked here
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-        for number, (_, held_out) in enumerate(splitter.split(numbered, numbered, groups)):
+        splitter = StratifiedGroupKFold(folds)
+        for number, (_, held_out) in enumerate(splitter.split(numbered, numbered, order[groups])):
             drawn[held_out] = number
     return drawn
 
