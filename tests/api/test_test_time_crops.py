@@ -18,9 +18,9 @@ from torch import Tensor
 import tl_kit
 from tests.api.helpers import Listener, quick, write_images
 from tl_kit import CropConfig, EnsembleConfig, metrics
-from tl_kit.config import DecodeConfig, RuntimeConfig
+from tl_kit.config import RuntimeConfig
 from tl_kit.data.crops import crop_views
-from tl_kit.data.decode import decode
+from tl_kit.data.decode import decode, decode_as
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.inference import Scorer
 
@@ -144,11 +144,11 @@ def test_large_jpegs_are_decoded_with_pixels_enough_for_the_largest_scale(
     Image.new("RGB", (640, 480)).save(tmp_path / "large.jpg")
     asked = []
 
-    def noted(source: Path, *, min_side: int, config: DecodeConfig) -> Image.Image:
+    def noted(source: Path, *, min_side: int, **more: Any) -> tuple[Image.Image, str | None]:
         asked.append(min_side)
-        return decode(source, min_side=min_side, config=config)
+        return decode_as(source, min_side=min_side, **more)
 
-    monkeypatch.setattr("tl_kit.inference.decode", noted)
+    monkeypatch.setattr("tl_kit.inference.decode_as", noted)
     predictor = tl_kit.load(runs[0], crops=CropConfig(scales=(3.0, 1.0)))
     predictor.member_probabilities([tmp_path / "large.jpg"])
     assert asked == [3 * predictor.members[0].preprocessing.min_side]
