@@ -127,6 +127,13 @@ def test_a_student_knows_what_its_teacher_knows(data: Path, fitted: Path, tmp_pa
     assert scored(tmp_path / "student", data)[0].split == "test"
 
 
+def test_the_mark_of_a_student_names_what_chose_its_teacher(data: Path, fitted: Path, tmp_path: Path) -> None:
+    taught = quick_config(data, tmp_path / "student", distill=DistillConfig(teacher=fitted), **ONCE)
+    run = tl_kit.distill(taught, samples=20).run
+    assert (run.kinds, run.chosen_by_val) == ({"val": "selected on", "test": "test"}, ("rule",))
+    assert "these images chose the rule," in run.notes[0]
+
+
 def test_a_soup_has_seen_what_its_ingredients_have_and_what_chose_it(
     data: Path, runs: list[Path], tmp_path: Path
 ) -> None:

@@ -222,8 +222,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
         swa=None if outcome.swa is None else asdict(outcome.swa),
         left_out=left_out_dict(run.manifest.exclusions),
-        kinds=_kinds(run, data),
-        chosen_by_val=outcome.chosen_by_val,
+        **_worth(run, data),
         cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
@@ -250,8 +249,7 @@ def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot
         step=waypoint.step,
         val=_score(run, waypoint.logits, "val"),
         test=_score(run, waypoint.logits, "test"),
-        kinds=_kinds(run, data),
-        chosen_by_val=waypoint.chosen_by_val,
+        **_worth(run, data),
     )
     common = {"model": run.config.model, "policy": str(run.policy), "status": "finished", "settings": outcome.settings}
     _save_meta(
@@ -303,9 +301,11 @@ def _data(run: Run, chosen_by_val: Sequence[str] | None) -> dict[str, Any]:
     return data
 
 
-def _kinds(run: Run, data: Mapping[str, Any]) -> dict[str, str]:
+def _worth(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the scores are worth, and what validation images have chosen, of the run's teacher too."""
     splits = {split: run.manifest.split(split) for split in ("val", "test")}
-    return kinds_of(splits, uses_in(data, str(run.folder)))
+    uses = uses_in(data, str(run.folder))
+    return {"kinds": kinds_of(splits, uses), "chosen_by_val": uses.chose}
 
 
 def _digests(run: Run, split: str) -> list[str]:
