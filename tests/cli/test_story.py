@@ -21,7 +21,7 @@ def test_finetune_json(story: Story) -> None:
     assert set(result) == {
         *("checkpoint", "model", "policy", "classes", "trainable_parameters", "epochs"),
         *("val", "test", "seconds", "audit", "status", "snapshots", "swa", "left_out"),
-        *("kinds", "chosen_by_val"),
+        *("kinds", "chosen_by_val", "cross_validated"),
     }
     assert result["classes"] == list(story.classes)
     assert (result["model"], result["policy"], result["epochs"], result["status"]) == (
