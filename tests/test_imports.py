@@ -128,7 +128,7 @@ def prints(source: str) -> list[str]:
             found.append("print")
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [name for name in names if name.split(".")[0] == "rich"]
+            found += [name for name in names if name.split(".")[0] == "rich" and name != "rich.cells"]  # measures text
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             name = f"{node.value.id}.{node.attr}"
             if name in ("sys.stdout", "sys.stderr", "typer.echo", "typer.secho", "typer.style"):

@@ -24,7 +24,7 @@ def commands(top: Path, out: Path) -> dict[str, tuple[object, ...]]:
         "plan": ("plan", *model),
         "ensemble": ("ensemble", f"{out}/members/member-*", "--out", out / "ensemble"),
         "an ensemble of folds": ("ensemble", f"{out}/folds/fold-*", "--out", out / "of-folds"),
-        "a soup": ("ensemble", f"{out}/late/epoch-*", "--rule", "soup", "--out", out / "soup"),
+        "weighted": ("ensemble", f"{out}/late/epoch-*", "--rule", "weighted", "--out", out / "weighted"),
         "auto": ("ensemble", f"{out}/members/member-*", "--rule", "auto", "--out", out / "auto"),
         "evaluate": ("evaluate", one, *data),
         "predict": ("predict", one, top / "images", "--top", 5),
