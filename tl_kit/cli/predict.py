@@ -58,7 +58,7 @@ def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
         cells = [cell for label, p in _best(prediction, top) for cell in (label, f"{100 * p:.1f} %")]
         reason = [prediction.error or ""] if errors else []
         rows.append([prediction.source, *cells, *[""] * (2 * widest - len(cells)), *reason])
-    header = ["image", *_names(widest, " ", probability="prob."), *errors]
+    header = ["image", *_names(widest, " ", probability="prob.")[: 2 * widest], *errors]
     console.table(header, rows, align="l" + "lr" * widest + "w" * len(errors))
 
 
