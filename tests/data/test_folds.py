@@ -225,7 +225,7 @@ def test_more_folds_than_images_can_fill_are_refused_with_a_number_that_works():
 
 
 def test_each_group_keeps_its_own_classes_where_they_are_shared_out():
-    """Groups of one image: with the classes of others, as scikit-learn before 1.8 shuffles, folds are by chance."""
+    """Groups of one image: with the classes of others, as scikit-learn up to 1.7 shuffles, folds are by chance."""
     labels = [index % 4 for index in range(200)]
     found = assign_folds(labels, [f"image {index:03d}" for index in range(200)], 5, seed=3)
     assert set(Counter(zip(labels, found.tolist(), strict=True)).values()) == {10}

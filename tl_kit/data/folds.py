@@ -101,7 +101,7 @@ def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, groups = np.unique(keys, return_inverse=True)
-    # Before 1.8 scikit-learn's own shuffling mixes the groups up with each other's classes.
+    # Up to 1.7 scikit-learn's own shuffling mixes the groups up with each other's classes.
     order = np.argsort(np.random.RandomState(seed).permutation(int(groups.max()) + 1))
     # Classes are numbered as they first occur in the order of the keys: their names have no influence.
     ranks: dict[int, int] = {}

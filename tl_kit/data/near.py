@@ -57,7 +57,7 @@ def linked_sets(first: NDArray[np.int64], second: NDArray[np.int64], size: int) 
 
     if not len(first):
         return []
-    edges = first.astype(np.int32), second.astype(np.int32)  # given others, scipy before 1.13 links nothing
+    edges = first.astype(np.int32), second.astype(np.int32)  # given others, scipy 1.11 links nothing
     _, component = connected_components(coo_array((np.ones(len(first)), edges), shape=(size, size)), False)
     nodes = np.unique(np.concatenate([first, second]))
     found: dict[int, list[int]] = {}
