@@ -180,7 +180,7 @@ def test_what_the_command_shows(whole: CrossValidation, aside: CrossValidation, 
     done = tlkit("ensemble", *members(whole), "--out", tmp_path / "e")
     assert done.code == 0, done.err
     lines = done.out.splitlines()
-    assert lines[0].split("   ")[-1].strip() == "out of fold ece"
+    assert lines[0].endswith("  out of fold ece")
     assert [line.split()[-1] for line in lines if line.startswith("ensemble (mean)")] == ["none"]
     assert f"over 27 images: accuracy {100 * whole.out_of_fold['accuracy']:.1f} %" in done.out
     assert "The ensemble on val and test: none, every image was seen by a member" in done.out

@@ -205,8 +205,8 @@ def test_large_members_take_turns_and_images_are_decoded_once(
     expected = one_by_one(unlike, files)
     predictor = replace(together(unlike), memory=TIGHT)
     decoded: list[object] = []
-    decode = tl_kit.inference.decode
-    monkeypatch.setattr(tl_kit.inference, "decode", lambda s, **k: (decoded.append(s), decode(s, **k))[1])
+    decode = tl_kit.inference.decode_as
+    monkeypatch.setattr(tl_kit.inference, "decode_as", lambda s, **k: (decoded.append(s), decode(s, **k))[1])
     log = Log(monkeypatch)
     for _ in range(2):  # the second time, weights are read again
         log.loads = 0

@@ -141,7 +141,7 @@ def test_evaluate_flags(calls: Calls) -> None:
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
     options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig()}
-    assert calls[0] == ((Path("a"), [Path("z.png"), Path("b.png")]), options)
+    assert calls[0] == ((Path("a"), ["z.png", "b.png"]), options)
 
 
 def test_passes_with_dropout_of_the_commands_that_predict(calls: Calls) -> None:

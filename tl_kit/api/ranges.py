@@ -81,7 +81,7 @@ def check_numbers(config: object) -> None:
     for where, value in _numbers(config):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where} {value}: must be a finite number")
-        if value >= _LARGEST:
+        if isinstance(value, int) and value >= _LARGEST:
             raise ConfigError(f"{where} {value}: is too large")
         text, holds = _RANGES.get(where, _NOT_NEGATIVE)
         if where not in CHECKED_ELSEWHERE and not holds(value):
