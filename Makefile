@@ -8,8 +8,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # A worker for each core, with one thread of torch; a file's tests stay together, and share what it prepares.
 SHARED := -n auto --dist loadfile
 # What most changes break first: every part by itself, one short run from images to checkpoint, and the house rules.
-QUICK := tests/data tests/ensembling tests/freezing tests/optimization tests/training/test_files.py \
-	tests/training/test_loop.py tests/training/test_parts.py tests/api/test_finetuning.py tests/test_children.py \
+QUICK := tests/combining tests/data tests/freezing tests/images tests/optimization tests/storage/test_atomic.py \
+	tests/training/test_loop.py tests/training/test_microbatches.py tests/finetuning/test_finetune.py tests/test_children.py \
 	tests/test_dependencies.py tests/test_imports.py
 
 .PHONY: help demo quick test test-lowest lint torture bench clean

@@ -24,8 +24,8 @@ from policies import SIDE, Pools, pools_of, write_cell
 
 import tl_kit
 from tl_kit import metrics
-from tl_kit.ensembling.calibration import fit_temperature, tempered
-from tl_kit.training.files import write_atomically, write_json
+from tl_kit.combining.calibration import fit_temperature, tempered
+from tl_kit.storage.atomic import write_atomically, write_json
 
 RESULTS = Path(__file__).parent / "results" / "ensembles.json"
 CELLS = RESULTS.with_name("ensembles_cells")

@@ -28,12 +28,12 @@ from machine import describe
 from numpy.typing import NDArray
 
 import tl_kit
+from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig, RuntimeConfig
-from tl_kit.data.transforms import Preprocessing
-from tl_kit.ensembling.fitted import FittedRule
-from tl_kit.ensembling.folder import write_ensemble
-from tl_kit.measurement import peak_memory
-from tl_kit.training.checkpoint import save_config, save_meta, save_weights
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.memory import peak_memory
+from tl_kit.storage.checkpoint import save_config, save_meta, save_weights
+from tl_kit.storage.ensemble_folder import write_ensemble
 
 RESULTS = Path(__file__).parent / "results" / "ensembles_shared.json"
 MEMBERS = 5

@@ -16,8 +16,8 @@ import torch
 from machine import describe
 
 import tl_kit
-from tl_kit.data.transforms import normalize
-from tl_kit.inference import FileReader, model_context
+from tl_kit.images.transforms import normalize
+from tl_kit.inference.run_models import FileReader, model_context
 
 
 def parts(predictor: tl_kit.Predictor, files: list[Path]) -> dict[str, float]:

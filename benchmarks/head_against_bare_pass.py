@@ -23,8 +23,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 import tl_kit
-from tl_kit.runtime import available_cores, keep_memory
-from tl_kit.zoo.weights import build_model
+from tl_kit.machine.runtime import available_cores, keep_memory
+from tl_kit.zoo.build_model import build_model
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 

@@ -18,16 +18,16 @@ from ensembles import Cell, files_of
 from policies import MODEL, SIDE
 
 import tl_kit
-from tl_kit.api.derived_members import write_member
-from tl_kit.api.evidence import Evidence
-from tl_kit.api.labelled import labels_for
-from tl_kit.api.left_out import scan_images
-from tl_kit.api.mixtures import Mixtures
-from tl_kit.api.predictor import Predictor, load_members
-from tl_kit.ensembling.fitted import FittedRule
-from tl_kit.ensembling.verdict import verdict
+from tl_kit.combining.fitted_rule import FittedRule
+from tl_kit.data.exclusions import scan_images
+from tl_kit.ensembling.averaged_models import Mixtures
+from tl_kit.ensembling.derived_members import write_member
+from tl_kit.ensembling.evidence import Evidence
+from tl_kit.inference.labelled import labels_for
+from tl_kit.inference.predictor import Predictor, load_members
 from tl_kit.reporting import SILENT
-from tl_kit.training.checkpoint import load_checkpoint
+from tl_kit.reports.sentences import verdict
+from tl_kit.storage.checkpoint import load_checkpoint
 
 __all__ = ["EPOCHS", "HEAD_EPOCHS", "MEMBERS", "heads", "snapshots", "soups"]
 

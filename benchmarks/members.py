@@ -34,7 +34,7 @@ from machine import describe
 from member_cells import heads, snapshots, soups
 from policies import Pools, pools_of, write_cell
 
-from tl_kit.training.files import write_atomically, write_json
+from tl_kit.storage.atomic import write_atomically, write_json
 
 RESULTS = Path(__file__).parent / "results" / "members.json"
 CELLS = RESULTS.with_name("members_cells")

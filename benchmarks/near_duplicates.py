@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
 from tl_kit.config import DoctorConfig
-from tl_kit.data.decode import decode
 from tl_kit.data.folders import list_files
-from tl_kit.data.likeness import detail, near_pairs, perceptual_hash, thumbnail
 from tl_kit.errors import ImageError
-from tl_kit.runtime import decode_pool
+from tl_kit.images.decode import decode, decode_pool
+from tl_kit.images.perceptual_hash import detail, near_pairs, perceptual_hash, thumbnail
 
 
 def main() -> None:

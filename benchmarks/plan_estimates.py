@@ -20,7 +20,7 @@ from machine import describe
 from policies import MODEL, POLICIES, SIDE, pools_of, write_cell
 
 import tl_kit
-from tl_kit.measurement import peak_memory
+from tl_kit.machine.memory import peak_memory
 
 RESULTS = Path(__file__).parent / "results" / "plan_estimates.json"
 PER_CLASS = 20

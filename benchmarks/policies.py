@@ -22,7 +22,7 @@ import numpy as np
 from machine import describe
 
 import tl_kit
-from tl_kit.api.demonstration import write_digits
+from tl_kit.demonstration import write_digits
 
 RESULTS = Path(__file__).parent / "results" / "policies.json"
 MODEL, SIDE = "tf_efficientnet_lite0", 128

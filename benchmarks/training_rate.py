@@ -16,8 +16,8 @@ import torch
 from machine import describe
 
 import tl_kit
-from tl_kit.runtime import detect
-from tl_kit.zoo.weights import build_model
+from tl_kit.machine.runtime import detect
+from tl_kit.zoo.build_model import build_model
 
 STEPS = 8
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import tl_kit
-from tl_kit.api.demonstration import write_digits
+from tl_kit.demonstration import write_digits
 
 
 def main(folder: Path, *, img_size: int = 96) -> float:

@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import tl_kit
-from tl_kit.api.curves import OKABE_ITO, Curves, curve_data
-from tl_kit.api.demonstration import write_digits
 from tl_kit.config import AugmentConfig, LoopConfig, ScheduleDefaults
+from tl_kit.demonstration import write_digits
 from tl_kit.optimization.schedules import create_schedule, schedule_names
+from tl_kit.reports.learning_curves import OKABE_ITO, Curves, curve_data
 
 Array = NDArray[np.float64]
 

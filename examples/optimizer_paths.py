@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_kit.api.curves import OKABE_ITO
 from tl_kit.optimization.optimizers import create_optimizer
+from tl_kit.reports.learning_curves import OKABE_ITO
 
 Array = NDArray[np.float64]
 Surface = Callable[[Tensor], Tensor]

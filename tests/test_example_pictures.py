@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests import references
-from tl_kit.api.demonstration import write_digits
+from tl_kit.demonstration import write_digits
 from tl_kit.optimization.schedules import create_schedule, schedule_names
 from tl_kit.zoo.starter import starter_path
 

@@ -22,9 +22,9 @@ from recipes import (
     polyak_average,
     snapshot_ensemble,
 )
-from tests.api.helpers import write_images
+from tests.helpers import write_images
 from tl_kit import EnsembleResult, FinetuneConfig, finetune
-from tl_kit.training.checkpoint import is_checkpoint, read_meta
+from tl_kit.storage.checkpoint import is_checkpoint, read_meta
 from tl_kit.zoo.starter import starter_path
 
 LITE0 = "tf_efficientnet_lite0"

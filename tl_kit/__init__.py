@@ -10,8 +10,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from tl_kit._forks import survive_forks
-from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
 from tl_kit.config import (
     AugmentConfig,
@@ -34,33 +32,37 @@ from tl_kit.config import (
     SwaConfig,
 )
 from tl_kit.errors import TlKitError
-from tl_kit.user_cache import prepare_libraries
+from tl_kit.machine.forks import survive_forks
+from tl_kit.machine.process import share_the_cores
+from tl_kit.machine.user_cache import prepare_libraries
 
 if TYPE_CHECKING:
-    from tl_kit.api import (
-        CrossValidation,
-        Distillation,
-        EnsembleResult,
-        Evaluation,
-        FinetuneResult,
-        MemberRuns,
-        Plan,
-        Prediction,
-        Predictor,
-        cross_validate,
-        demo,
-        distill,
-        doctor,
-        ensemble,
-        evaluate,
-        finetune,
-        finetune_members,
-        load,
-        models,
-        plan,
-        predict,
-        resume,
-    )
+    from tl_kit.demonstration import DemoResult as DemoResult
+    from tl_kit.demonstration import demo
+    from tl_kit.diagnosis.examine import Report as Report
+    from tl_kit.diagnosis.examine import doctor
+    from tl_kit.diagnosis.examine import report_dict as report_dict
+    from tl_kit.ensembling.ensemble import EnsembleResult, ensemble
+    from tl_kit.finetuning.distill import Distillation, distill
+    from tl_kit.finetuning.distill import check_student as check_student
+    from tl_kit.finetuning.distill import student_config as student_config
+    from tl_kit.finetuning.finetune import finetune
+    from tl_kit.finetuning.result import FinetuneResult
+    from tl_kit.inference.evaluate import Evaluation, evaluate
+    from tl_kit.inference.predict import csv_text as csv_text
+    from tl_kit.inference.predict import predict
+    from tl_kit.inference.predictor import Prediction, Predictor, load
+    from tl_kit.machine.machine_report import runtime_report as runtime_report
+    from tl_kit.machine.process_group import alone as alone
+    from tl_kit.machine.process_group import leads as leads
+    from tl_kit.machine.user_cache import cache_line as cache_line
+    from tl_kit.planning.plan import Plan, plan
+    from tl_kit.series.cross_validate import CrossValidation, cross_validate
+    from tl_kit.series.finetune_members import MemberRuns, finetune_members
+    from tl_kit.series.resume import resume
+    from tl_kit.storage.feature_cache import cache_report as cache_report
+    from tl_kit.storage.feature_cache import clear_cache as clear_cache
+    from tl_kit.zoo.catalog import models
 
 __all__ = [
     "AugmentConfig",
@@ -108,6 +110,44 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    "CrossValidation": "tl_kit.series.cross_validate",
+    "DemoResult": "tl_kit.demonstration",
+    "Distillation": "tl_kit.finetuning.distill",
+    "EnsembleResult": "tl_kit.ensembling.ensemble",
+    "Evaluation": "tl_kit.inference.evaluate",
+    "FinetuneResult": "tl_kit.finetuning.result",
+    "MemberRuns": "tl_kit.series.finetune_members",
+    "Plan": "tl_kit.planning.plan",
+    "Prediction": "tl_kit.inference.predictor",
+    "Predictor": "tl_kit.inference.predictor",
+    "Report": "tl_kit.diagnosis.examine",
+    "alone": "tl_kit.machine.process_group",
+    "cache_line": "tl_kit.machine.user_cache",
+    "cache_report": "tl_kit.storage.feature_cache",
+    "check_student": "tl_kit.finetuning.distill",
+    "clear_cache": "tl_kit.storage.feature_cache",
+    "cross_validate": "tl_kit.series.cross_validate",
+    "csv_text": "tl_kit.inference.predict",
+    "demo": "tl_kit.demonstration",
+    "distill": "tl_kit.finetuning.distill",
+    "doctor": "tl_kit.diagnosis.examine",
+    "ensemble": "tl_kit.ensembling.ensemble",
+    "evaluate": "tl_kit.inference.evaluate",
+    "finetune": "tl_kit.finetuning.finetune",
+    "finetune_members": "tl_kit.series.finetune_members",
+    "leads": "tl_kit.machine.process_group",
+    "load": "tl_kit.inference.predictor",
+    "models": "tl_kit.zoo.catalog",
+    "plan": "tl_kit.planning.plan",
+    "predict": "tl_kit.inference.predict",
+    "report_dict": "tl_kit.diagnosis.examine",
+    "resume": "tl_kit.series.resume",
+    "runtime_report": "tl_kit.machine.machine_report",
+    "student_config": "tl_kit.finetuning.distill",
+}
+
+
 share_the_cores()
 survive_forks()
 prepare_libraries()
@@ -115,6 +155,6 @@ prepare_libraries()
 
 def __getattr__(name: str) -> object:
     """Import what needs torch only when it is asked for: the command line's help must not wait for it."""
-    if name in __all__:
-        return getattr(import_module("tl_kit.api"), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'tl_kit' has no attribute {name!r}")

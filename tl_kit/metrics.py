@@ -20,6 +20,7 @@ __all__ = [
     "confusion",
     "correct",
     "ece",
+    "image_losses",
     "macro_f1",
     "nll",
     "per_class",
@@ -234,3 +235,13 @@ def _ece(values: FloatArray, truth: IntArray, *, bins: int) -> float:
     # |B|/n · |mean(hit) - mean(confidence)| is |Σ (hit - confidence)| / n: no bin is divided by its size.
     gaps = np.bincount(bin_of, weights=(values.argmax(axis=1) == truth) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+_EPS = np.finfo(np.float64).eps
+
+
+def image_losses(probabilities: FloatArray, labels: IntArray) -> FloatArray:
+    """The NLL of each image (n,), clipped as in :func:`tl_kit.metrics.nll`, whose value is their mean."""
+    at_label = probabilities[np.arange(len(labels)), labels] / probabilities.sum(axis=1)
+    result: FloatArray = -np.log(np.clip(at_label, _EPS, 1 - _EPS))
+    return result

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
 from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
+from tests.helpers import write_images
 
 # Markup, an escape sequence and numbers that sort differently as text: nothing of it may change anything.
 CLASSES = ("2", "10", "[red]b\x1b[31m")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
+from tests.helpers import write_images
 from tl_kit.cli import main
 from tl_kit.cli.cells import width_of
 

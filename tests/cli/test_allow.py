@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
 from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
+from tests.helpers import write_images
 from tl_kit.data.findings import BLOCKING
 
 

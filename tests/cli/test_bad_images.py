@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
 from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
-from tests.data.bad_images import BROKEN, ENTRIES, KINDS, ODD_NAMES, plant, reason_of
+from tests.helpers import write_images
+from tests.images.bad_images import BROKEN, ENTRIES, KINDS, ODD_NAMES, plant, reason_of
 from tl_kit.config import LeftOutConfig
 
 BAD = {kind for kind in KINDS if reason_of(kind) is not None}

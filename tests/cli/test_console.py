@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tl_kit.cli.cells import figure
 from tl_kit.cli.console import Console
-from tl_kit.cli.text import figure, visible
+from tl_kit.display import visible
 
 
 class Terminal(io.StringIO):

@@ -11,9 +11,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from tests.cli.helpers import tlkit
-from tl_kit.api import demonstration
-from tl_kit.api.demonstration import demo, write_digits
+from tl_kit import demonstration
 from tl_kit.config import DemoConfig, DemoMember
+from tl_kit.demonstration import demo, write_digits
 from tl_kit.zoo.starter import starter_path
 
 LITE0 = "tf_efficientnet_lite0"

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState
 
-from tests.api.helpers import quick_config, write_images
+import tl_kit
 from tests.cli.conftest import Story
 from tests.cli.helpers import MODEL, TINY, tlkit
-from tl_kit import FinetuneConfig, api, finetune, plan, resume
-from tl_kit.api.processes import group_of_environment
+from tests.helpers import quick_config, write_images
+from tl_kit import FinetuneConfig, finetune, plan, resume
 from tl_kit.config import GroupConfig
 from tl_kit.errors import TlKitError
+from tl_kit.machine.process_group import group_of_environment
 
 NO_GROUP = {
     "rank alone": {"RANK": "3"},
@@ -78,12 +79,12 @@ def test_every_other_command_speaks_and_writes(
 
 def test_an_ensemble_s_student_is_trained_alone(story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, GROUP)
-    original = api.student_config
+    original = tl_kit.student_config
 
     def untrained(*given: Any, **options: Any) -> FinetuneConfig:  # its weights are not on this machine
         return replace(original(*given, **options), weights="none", img_size=48, epochs=1)
 
-    monkeypatch.setattr(api, "student_config", untrained)
+    monkeypatch.setattr(tl_kit, "student_config", untrained)
     members = (story.checkpoint, story.second.json["checkpoint"])
     done = tlkit("ensemble", *members, "--out", tmp_path / "both", "--distill", "test_vit", "--json")
     assert Path(done.json["distillation"]["checkpoint"], "model.safetensors").is_file()

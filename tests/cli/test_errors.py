@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
 from tests.cli.conftest import Story
 from tests.cli.helpers import MODEL, Outcome, start, tlkit
+from tests.helpers import write_images
 from tl_kit.errors import TlKitError
 
 
@@ -86,7 +86,7 @@ def test_every_error_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("tl_kit.api.evaluate", fail)
+    monkeypatch.setattr("tl_kit.evaluate", fail)
     done = tlkit("evaluate", "a", "--data", "b", *(["--json"] if json else []))
     assert (done.code, done.out, done.err) == (code, "", line + "\n")
     shown = tlkit("evaluate", "a", "--data", "b", "--debug")

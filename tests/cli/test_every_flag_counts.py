@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.api.helpers import write_images
 from tests.cli.helpers import Outcome, tlkit
-from tl_kit.api import tasks
+from tests.helpers import write_images
 from tl_kit.cli.finetune import finetune
 
 # A flag's parameter -> what is added to the command. Each of these must give other weights.
@@ -136,7 +135,7 @@ def test_select_alters_the_weights_where_the_figures_disagree(
     """The first epoch is the more accurate, the second is better by all else."""
     first = {"accuracy": 0.9, "balanced_accuracy": 0.5, "macro_f1": 0.5, "nll": 0.9}
     scores = [first, {"accuracy": 0.8, "balanced_accuracy": 0.6, "macro_f1": 0.6, "nll": 0.8}] * 2
-    monkeypatch.setattr(tasks, "_scores", lambda *_: scores.pop(0))
+    monkeypatch.setattr("tl_kit.finetuning.batch_sources._scores", lambda *_: scores.pop(0))
     assert run(data, pretrained, tmp_path / "usual").code == 0
     assert run(data, pretrained, tmp_path / "run", "--select", select).code == 0
     assert json.loads((tmp_path / "run" / "tlkit.json").read_text())["best_epoch"] == epoch

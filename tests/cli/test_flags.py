@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.cli.helpers import tlkit
-from tl_kit._process import share_the_cores
 from tl_kit._version import __version__
 from tl_kit.cli.finetune import finetune as finetune_command
 from tl_kit.cli.plan import plan as plan_command
 from tl_kit.config import CropConfig, DataConfig, DecodeConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
 from tl_kit.errors import TlKitError
+from tl_kit.machine.process import share_the_cores
 
 
 class SeenError(TlKitError):
@@ -31,7 +31,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         raise SeenError("enough")
 
     for name in ("finetune", "cross_validate", "finetune_members", "plan", "ensemble", "evaluate", "predict"):
-        monkeypatch.setattr(f"tl_kit.api.{name}", record)
+        monkeypatch.setattr(f"tl_kit.{name}", record)
     return seen
 
 
@@ -218,7 +218,7 @@ def test_what_libraries_print_never_reaches_stdout(monkeypatch: pytest.MonkeyPat
         print("a library says hello")
         return Result()
 
-    monkeypatch.setattr("tl_kit.api.evaluate", noisy)
+    monkeypatch.setattr("tl_kit.evaluate", noisy)
     done = tlkit("evaluate", "a", "--data", "b", "--json")
     assert done.json == {"images": 1}
     assert "a library says hello" in done.err

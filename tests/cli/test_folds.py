@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
 from tests.cli.conftest import CLASSES
 from tests.cli.helpers import MODEL, TINY, Outcome, start, tlkit
-from tl_kit.training.checkpoint import is_checkpoint
+from tests.helpers import write_images
+from tl_kit.storage.checkpoint import is_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.helpers import MODEL, TINY, Outcome, start, tlkit
-from tl_kit.training.checkpoint import is_checkpoint
+from tl_kit.storage.checkpoint import is_checkpoint
 
 SHORT = (*TINY, "--policy", "full", "--epochs", 2, "--batch-size", 8)
 

@@ -13,7 +13,7 @@ from tests.cli.helpers import tlkit
 from tests.cli.terminals import NAMES, WIDTHS, Terminal, hostile_images, shown, unfit
 from tl_kit.cli.cells import width_of
 from tl_kit.cli.console import Console
-from tl_kit.cli.text import visible
+from tl_kit.display import visible
 
 FIGURE = re.compile(r"\d+\.\d+ %")
 

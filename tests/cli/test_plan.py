@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import MODEL, quick, write_images
 from tests.cli.helpers import Outcome, tlkit
+from tests.helpers import MODEL, quick, write_images
 
 
 @pytest.fixture(scope="module")

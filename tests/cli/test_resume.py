@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from tests.api.helpers import write_images
-from tests.api.killing import assert_the_same
 from tests.cli.helpers import tlkit
+from tests.helpers import write_images
+from tests.killing import assert_the_same
 from tests.torture.chains import Chain
 from tests.torture.processes import NO_FORKS, Command
 from tests.torture.rights import bound_by_rights
-from tl_kit.api import load
-from tl_kit.training.checkpoint import is_checkpoint
+from tl_kit import load
+from tl_kit.storage.checkpoint import is_checkpoint
 
 forks = pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 OPTIONS = ("--weights", "none", "--img-size", 32, "--batch-size", 4, "--policy", "full", "--augment", "strong")
@@ -91,7 +91,7 @@ def test_sigterm_before_there_is_anything_to_save_starts_over(data: Path, tmp_pa
 
 def slow_tidying() -> None:
     """In the process: what follows the first Ctrl-C takes two minutes, as it may with a hundred thousand images."""
-    from tl_kit.api.sources import PlainSource
+    from tl_kit.finetuning.batch_sources import PlainSource
 
     score = PlainSource.logits
 
@@ -223,7 +223,7 @@ def test_where_there_is_no_run_a_line_says_so(folder: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("every", ["0", "none"])
 def test_saving_can_be_turned_off(every: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tl_kit.training.states.StateFolder.save", lambda *_: pytest.fail("saved"))
+    monkeypatch.setattr("tl_kit.storage.saved_states.StateFolder.save", lambda *_: pytest.fail("saved"))
     done = tlkit(*command(data, "--epochs", 1, "--out", tmp_path / "run", "--save-every", every))
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "run" / "tlkit.json").read_text())["config"]["save"]["every"] == 0

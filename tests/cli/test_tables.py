@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tl_kit.cli.cells import fold, shorten, width_of, wrap
 from tl_kit.cli.tables import layout
-from tl_kit.cli.text import visible
+from tl_kit.display import visible
 
 FIGURES = st.sampled_from(["", "0.412", "87.1 %", "100.0 %", "1,234", "-0.013", "+0.003 ± 0.002", "1.2e-04", "12.0 s"])
 # Wide characters, emoji of several characters, accents of their own, escapes made visible, separators of paths.

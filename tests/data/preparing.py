@@ -7,7 +7,7 @@ import timm
 import torch
 from PIL import Image
 
-from tl_kit.data.transforms import Preprocessing
+from tl_kit.images.transforms import Preprocessing
 
 
 def photo(width: int, height: int, *, seed: int = 0) -> Image.Image:

@@ -11,8 +11,8 @@ from PIL import Image
 from tests.data.images import encoded, huge_bmp, noise, write_classes, write_image
 from tests.data.scans import error, reasons, row_by_row
 from tl_kit.data import folders
-from tl_kit.data.discipline import check_discipline
 from tl_kit.data.scan import scan
+from tl_kit.diagnosis.split_checks import check_discipline
 from tl_kit.errors import DataError
 
 

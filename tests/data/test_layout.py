@@ -8,10 +8,10 @@ import pytest
 
 from tests.data.images import write_classes, write_image
 from tests.data.scans import error, reasons, write_csv
-from tl_kit.data.discipline import check_discipline, doubts, known_faults
-from tl_kit.data.doctor import examine
 from tl_kit.data.findings import BLOCKING
 from tl_kit.data.scan import scan
+from tl_kit.diagnosis.examine import examine
+from tl_kit.diagnosis.split_checks import check_discipline, doubts, known_faults
 from tl_kit.errors import DataError
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from tests.data.images import write_classes
 from tests.data.scans import error, write_csv
-from tl_kit.data.discipline import doubts
 from tl_kit.data.scan import scan
+from tl_kit.diagnosis.split_checks import doubts
 
 
 def csv(folder, paths):

@@ -11,15 +11,16 @@ import torch
 
 from tests.data.images import write_classes, write_image
 from tests.data.scans import error, reasons
-from tl_kit.api import folds as cross_validation
-from tl_kit.data.doctor import examine
 from tl_kit.data.folders import list_files
 from tl_kit.data.manifest import OWN
 from tl_kit.data.own_output import _BESIDE, _STATE, _STATE_ENDINGS, MARKS
 from tl_kit.data.scan import scan
-from tl_kit.ensembling import folder as ensembling
-from tl_kit.training import checkpoint, states
-from tl_kit.training.features import FeatureStore
+from tl_kit.diagnosis.examine import examine
+from tl_kit.series import cross_validate as cross_validation
+from tl_kit.storage import checkpoint
+from tl_kit.storage import ensemble_folder as ensembling
+from tl_kit.storage import saved_states as states
+from tl_kit.storage.feature_store import FeatureStore
 
 
 def run(folder: Path, mark: str = "tlkit.json") -> Path:

@@ -9,8 +9,8 @@ from torch import nn
 
 from tl_kit.errors import AuditError
 from tl_kit.freezing.audit import frozen_tensors, run_audit, tensor_digest
-from tl_kit.freezing.modes import apply_policy, forward_order, set_train_mode
 from tl_kit.freezing.policies import Policy, parameter_groups
+from tl_kit.freezing.train_mode import apply_policy, forward_order, set_train_mode
 
 
 def frozen_resnet() -> tuple[nn.Module, list[str], torch.Tensor]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from tl_kit.errors import ConfigError, TrainingError
-from tl_kit.optimization.groups import decay_exempt, layer_scales, no_weight_decay, param_groups
 from tl_kit.optimization.optimizers import create_optimizer
+from tl_kit.optimization.param_groups import decay_exempt, layer_scales, no_weight_decay, param_groups
 from tl_kit.optimization.schedules import multiplier, set_lr
 
 ARCHITECTURES = (

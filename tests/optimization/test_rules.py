@@ -15,8 +15,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tl_kit.config import OptimizerDefaults
-from tl_kit.optimization.groups import param_groups
 from tl_kit.optimization.optimizers import create_optimizer, default_lr, default_weight_decay
+from tl_kit.optimization.param_groups import param_groups
 from tl_kit.optimization.rules import RunFacts, bare_decay, bare_weights, decay, optimizer_name, rate_scale
 from tl_kit.zoo.heads import classifier_names, in_modules
 

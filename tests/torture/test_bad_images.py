@@ -12,15 +12,15 @@ import pytest
 from PIL import Image
 
 from tests import children
-from tests.api.helpers import quick, write_images
-from tests.data.bad_images import KINDS, plant, reason_of
-from tests.data.decoding import reason
 from tests.data.images import encoded
+from tests.helpers import quick, write_images
+from tests.images.bad_images import KINDS, plant, reason_of
+from tests.images.decoding import reason
 from tests.torture.table import record
 from tl_kit import evaluate, predict
 from tl_kit.config import DecodeConfig, RuntimeConfig
-from tl_kit.data.decode import decode
 from tl_kit.data.scan import scan
+from tl_kit.images.decode import decode
 
 pytestmark = pytest.mark.torture
 
@@ -107,7 +107,7 @@ def test_mutations(kind: str, fault: str) -> None:
     """In child processes: where the decoder's own libraries fail, they take the process with them."""
     lost: list[str] = []
     for first in range(0, MUTATIONS, CHUNK):
-        command = [sys.executable, "-m", "tests.data.fuzzing", kind, str(first), str(first + CHUNK)]
+        command = [sys.executable, "-m", "tests.images.fuzzing", kind, str(first), str(first + CHUNK)]
         try:
             done = children.run(command, cwd=ROOT, seconds=SECONDS)
         except subprocess.TimeoutExpired:

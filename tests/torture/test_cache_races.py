@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.api.helpers import quick, same, weights, write_images
+from tests.helpers import quick, same, weights, write_images
 from tests.torture.table import record
 from tl_kit.config import CacheConfig
-from tl_kit.data.cache import PixelStore
-from tl_kit.training.features import FeatureStore, clear, evict
+from tl_kit.data.pixel_store import PixelStore
+from tl_kit.storage.feature_store import FeatureStore, clear, evict
 
 pytestmark = pytest.mark.torture
 

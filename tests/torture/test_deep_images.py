@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.api.helpers import quick
 from tests.data.images import png, ppm, tiff
 from tests.data.preparing import photo
+from tests.helpers import quick
 from tests.torture.table import record
 from tl_kit import CacheConfig, evaluate
-from tl_kit.data.decode import decode
 from tl_kit.data.ranges import measure_ranges
 from tl_kit.data.scan import scan
+from tl_kit.images.decode import decode
 
 pytestmark = pytest.mark.torture
 

@@ -17,7 +17,7 @@ from tests.torture.table import record
 from tl_kit import FinetuneConfig, doctor, finetune
 from tl_kit.config import DataConfig
 from tl_kit.data.findings import BLOCKING
-from tl_kit.data.shortcuts import KINDS
+from tl_kit.diagnosis.shortcuts import KINDS
 from tl_kit.errors import DataError, TlKitError
 
 pytestmark = pytest.mark.torture

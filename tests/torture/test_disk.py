@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import write_images
+from tests.helpers import write_images
 from tests.torture.disks import FileLimit, small_disk
 from tests.torture.processes import NO_FORKS, Command
 from tests.torture.table import record
-from tl_kit.api import load
-from tl_kit.training.checkpoint import is_checkpoint
-from tl_kit.training.states import StateFolder
+from tl_kit import load
+from tl_kit.storage.checkpoint import is_checkpoint
+from tl_kit.storage.saved_states import StateFolder
 
 OPTIONS = ("--img-size", 32, "--batch-size", 4, "--policy", "full", "--epochs", 3, "--save-every", 0.01)
 SIZES = (8, 64, 400, 1000, 1500, 1900, 1950, 2500, 3500, 3900, 4500, 5500, 6500, 8000, 10_000, 14_000, 18_000, 40_000)

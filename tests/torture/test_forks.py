@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import tl_kit
-from tests.api.forking import in_child
-from tests.api.helpers import quick, same, weights, write_images
+from tests.forking import in_child
+from tests.helpers import quick, same, weights, write_images
 from tests.torture.table import record
 from tl_kit import Prediction, Predictor
 from tl_kit.config import RuntimeConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.helpers import quick, write_images
-from tests.api.killing import EVERY_STEP, digest, killing_before_operation
+from tests.helpers import quick, write_images
+from tests.killing import EVERY_STEP, digest, killing_before_operation
 from tests.torture.chains import Chain
 from tests.torture.processes import NO_FORKS
 from tests.torture.table import record

@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 
 import tl_kit
-from tests.api.helpers import quick, write_images
-from tests.api.test_short_memory import CONFIG, memory_for
+from tests.finetuning.test_short_memory import CONFIG, memory_for
+from tests.helpers import quick, write_images
 from tests.torture.table import record
 from tl_kit import CacheConfig, RegularizationConfig
+from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.training import loop
-from tl_kit.training.checkpoint import load_checkpoint
 from tl_kit.training.task import Task
 
 pytestmark = pytest.mark.torture

@@ -14,9 +14,9 @@ from tests.torture.table import record
 from tests.untrusted.conftest import Watch, checkpoint, images, original_folders, watch, write_checkpoint
 from tests.untrusted.payloads import CONTAINERS, NAMES, PAYLOADS
 from tl_kit.errors import TlKitError
-from tl_kit.training.checkpoint import load_checkpoint
-from tl_kit.zoo.files import read_state_dict
-from tl_kit.zoo.weights import build_model
+from tl_kit.storage.checkpoint import load_checkpoint
+from tl_kit.zoo.build_model import build_model
+from tl_kit.zoo.state_dict_files import read_state_dict
 
 pytestmark = pytest.mark.torture
 __all__ = ["checkpoint", "images", "original_folders", "watch"]  # fixtures

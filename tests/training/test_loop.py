@@ -54,7 +54,7 @@ def trained(task: Task) -> Tensor:
 
 
 def test_it_is_gradient_descent_written_out() -> None:
-    from tl_kit.training.batches import even_batches
+    from tl_kit.training.batch_order import even_batches
 
     torch.manual_seed(0)
     expected = nn.Linear(4, 2)

@@ -14,16 +14,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.api.helpers import Listener
+from tests.helpers import Listener
 from tests.training.test_loop import X, Y, a_task
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
-from tl_kit.training.batches import even_batches
+from tl_kit.storage.tensor_tree import pack, unpack
+from tl_kit.training.batch_order import even_batches
 from tl_kit.training.loop import fit
 from tl_kit.training.rollback import Rollback, fit_again
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
 from tl_kit.training.task import FitResult, Task
-from tl_kit.training.tree import pack, unpack
 
 
 def a_fit(

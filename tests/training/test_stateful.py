@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order, optimizer_names
+from tl_kit.storage.saved_states import read_state, write_state
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
-from tl_kit.training.states import read_state, write_state
 
 STEPS = 7
 

@@ -12,12 +12,12 @@ import pytest
 import timm
 from huggingface_hub import constants
 
-from tests.api.helpers import write_images
+from tests.helpers import write_images
+from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig
-from tl_kit.data.transforms import Preprocessing
-from tl_kit.ensembling.fitted import FittedRule
-from tl_kit.ensembling.folder import write_ensemble
-from tl_kit.training.checkpoint import save_config, save_meta, save_weights
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.storage.checkpoint import save_config, save_meta, save_weights
+from tl_kit.storage.ensemble_folder import write_ensemble
 
 _FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.startfile", "subprocess.Popen", "pty.spawn")
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")

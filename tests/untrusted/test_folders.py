@@ -14,8 +14,8 @@ from tests.cli.helpers import tlkit
 from tests.untrusted.conftest import Watch
 from tests.untrusted.refusals import every_way_in, refused
 from tl_kit.errors import ConfigError
-from tl_kit.measurement import peak_memory
-from tl_kit.zoo.weights import build_model
+from tl_kit.machine.memory import peak_memory
+from tl_kit.zoo.build_model import build_model
 
 Change = Callable[[dict[str, Any]], Any]
 

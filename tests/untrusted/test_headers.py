@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from tests.untrusted.conftest import Watch
 from tests.untrusted.refusals import every_way_in, refused
 from tl_kit.errors import CheckpointError, WeightsError
-from tl_kit.zoo.files import read_state_dict
-from tl_kit.zoo.safefile import check_finite, read_header
-from tl_kit.zoo.weights import build_model
+from tl_kit.zoo.build_model import build_model
+from tl_kit.zoo.safetensors_header import check_finite, read_header
+from tl_kit.zoo.state_dict_files import read_state_dict
 
 
 def entry(shape: object, start: object, stop: object, kind: object = "F32") -> dict[str, object]:

@@ -13,15 +13,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tests.api.helpers import write_images
 from tests.cli.helpers import TINY, tlkit
-from tests.ensembling.test_receipt import receipt_of
-from tests.ensembling.toy import noisy
+from tests.combining.test_receipt import receipt_of
+from tests.combining.toy import noisy
+from tests.helpers import write_images
 from tests.untrusted.conftest import write_checkpoint
-from tl_kit.api.curves import draw_curves
-from tl_kit.api.receipt_picture import draw_receipt
 from tl_kit.cli.console import Console
 from tl_kit.display import drawable, visible
+from tl_kit.reports.learning_curves import draw_curves
+from tl_kit.reports.receipt_picture import draw_receipt
 
 NAMES = (
     "[bold red]b[@click=x]c",

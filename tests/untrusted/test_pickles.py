@@ -17,9 +17,9 @@ from tests.untrusted.conftest import Watch
 from tests.untrusted.payloads import CONTAINERS, NAMES, PAYLOADS, Call, as_archive, as_legacy
 from tests.untrusted.refusals import every_way_in, refused
 from tl_kit.errors import TlKitError, WeightsError
-from tl_kit.training.features import FeatureStore
-from tl_kit.zoo.files import read_state_dict
-from tl_kit.zoo.weights import build_model
+from tl_kit.storage.feature_store import FeatureStore
+from tl_kit.zoo.build_model import build_model
+from tl_kit.zoo.state_dict_files import read_state_dict
 
 
 def runs(raw: bytes, canary: Path) -> bool:

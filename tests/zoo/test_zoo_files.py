@@ -13,7 +13,7 @@ from timm.models._hub import save_config_for_hf
 
 from tests.zoo.helpers import RESNET_HEAD, save, trained
 from tl_kit.errors import WeightsError
-from tl_kit.zoo.weights import build_model, data_config
+from tl_kit.zoo.build_model import build_model, data_config
 
 
 @pytest.mark.parametrize("classes_in_file", [3, 10, 0])

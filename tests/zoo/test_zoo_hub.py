@@ -17,7 +17,7 @@ from timm.models._hub import save_config_for_hf
 from tests.zoo.helpers import RESNET_HEAD, in_cache, trained
 from tl_kit.errors import WeightsError
 from tl_kit.zoo import hub
-from tl_kit.zoo.weights import build_model
+from tl_kit.zoo.build_model import build_model
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet"])

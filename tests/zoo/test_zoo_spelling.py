@@ -9,8 +9,8 @@ import pytest
 
 from tests.zoo.helpers import save, trained
 from tl_kit import FinetuneConfig
-from tl_kit.api.options import check
 from tl_kit.errors import ConfigError, TlKitError, WeightsError
+from tl_kit.finetuning.checks import check
 from tl_kit.zoo.locate import check_weights
 from tl_kit.zoo.names import check_name, resolve
 

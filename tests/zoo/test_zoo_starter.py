@@ -13,7 +13,7 @@ import torch
 
 from tl_kit.errors import WeightsError
 from tl_kit.zoo import starter
-from tl_kit.zoo.weights import build_model
+from tl_kit.zoo.build_model import build_model
 
 ARCHITECTURES = [s.architecture for s in starter.STARTERS]
 installed = pytest.mark.skipif(

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from tests.zoo.helpers import RESNET_HEAD, save, trained
 from tl_kit.errors import WeightsError
-from tl_kit.zoo.files import read_state_dict
-from tl_kit.zoo.weights import WeightsReport, build_model
+from tl_kit.zoo.build_model import WeightsReport, build_model
+from tl_kit.zoo.state_dict_files import read_state_dict
 
 MODEL = "test_resnet"
 State = dict[str, Tensor]

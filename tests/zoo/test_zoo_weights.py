@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.zoo.helpers import save, trained
 from tl_kit.errors import ConfigError
-from tl_kit.zoo.weights import build_model, data_config
+from tl_kit.zoo.build_model import build_model, data_config
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])

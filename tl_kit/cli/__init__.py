@@ -1,4 +1,4 @@
-"""The command line: it parses, calls ``tl_kit.api`` and prints. Nothing here imports torch before a command runs."""
+"""The command line: it parses options, calls the functions of tl_kit and prints what they return."""
 
 from tl_kit.cli.app import main
 

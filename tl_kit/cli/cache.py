@@ -21,7 +21,7 @@ def cache(
 ) -> None:
     """Show what is kept of frozen networks' outputs, or clear it. Later runs compute again what is gone."""
     with session(debug=debug) as console:
-        from tl_kit.api.feature_cache import cache_report, clear_cache
+        from tl_kit import cache_report, clear_cache
 
         if clear:
             freed = clear_cache(directory)

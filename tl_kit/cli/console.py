@@ -24,10 +24,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tl_kit.cli.cells import width_of, wrap
+from tl_kit.cli.cells import EPOCH_FIGURES, figures, width_of, wrap
 from tl_kit.cli.tables import MARKS, layout
-from tl_kit.cli.text import EPOCH_FIGURES, figures, visible
 from tl_kit.config import TableConfig
+from tl_kit.display import visible
 
 __all__ = ["Console", "OutputClosedError"]
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tl_kit.cli import options
+from tl_kit.cli.cells import figure
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import session
-from tl_kit.cli.text import figure
 from tl_kit.config import DemoConfig
 
 if TYPE_CHECKING:
-    from tl_kit.api.demonstration import DemoResult
+    from tl_kit import DemoResult
 
 __all__ = ["demo"]
 
@@ -26,7 +26,7 @@ def demo(
 ) -> None:
     """Show the whole story, without a network. Fine-tunes three models on scikit-learn's digits and combines them."""
     with session(debug=debug) as console:
-        from tl_kit.api.demonstration import demo as run
+        from tl_kit import demo as run
 
         _show(run(replace(DemoConfig(), out=out), reporter=console), console)
 

@@ -12,7 +12,7 @@ from tl_kit.cli.session import PROBLEMS_FOUND, session
 from tl_kit.config import DataConfig, DecodeConfig
 
 if TYPE_CHECKING:
-    from tl_kit.api.diagnosis import Report
+    from tl_kit import Report
 
 __all__ = ["doctor"]
 
@@ -29,8 +29,8 @@ def doctor(
 ) -> None:
     """Say what is wrong with a folder of images. Exit code 1 if training would stop."""
     with session(debug=debug) as console:
-        from tl_kit.api.diagnosis import doctor as examine
-        from tl_kit.api.diagnosis import report_dict
+        from tl_kit import doctor as examine
+        from tl_kit import report_dict
 
         split, limits = (
             DataConfig(split_seed=split_seed, group_pattern=group_pattern),
@@ -61,7 +61,7 @@ def _show(report: Report, console: Console) -> None:
         console.table(["severity", "finding", "what", "where"], rows, align="nnww")
         console.line()
         _show_remedies(report, console)
-    from tl_kit.api.diagnosis import runtime_report
+    from tl_kit import runtime_report
 
     for line in runtime_report():
         console.line(line)

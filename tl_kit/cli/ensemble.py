@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli import options
+from tl_kit.cli.cells import figure
 from tl_kit.cli.console import Console
-from tl_kit.cli.distillation import distill_and_show
-from tl_kit.cli.fold_ensemble import is_of_folds, show_fold_scores
-from tl_kit.cli.session import session
-from tl_kit.cli.signals import answering_signals
-from tl_kit.cli.text import figure, marked
+from tl_kit.cli.parsing import crop_config, views_text
+from tl_kit.cli.session import answering_signals, session
+from tl_kit.cli.show_distillation import distill_and_show
+from tl_kit.cli.show_fold_ensemble import is_of_folds, show_fold_scores
 from tl_kit.config import DecodeConfig, EnsembleConfig
+from tl_kit.display import marked
 
 if TYPE_CHECKING:
-    from tl_kit.api import EnsembleResult
+    from tl_kit import EnsembleResult
 
 __all__ = ["ensemble"]
 
@@ -38,7 +39,7 @@ def ensemble(
 ) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
     with session(debug=debug) as console, answering_signals():
-        chosen = options.crop_config(crops, scales) or EnsembleConfig.crops
+        chosen = crop_config(crops, scales) or EnsembleConfig.crops
         config = EnsembleConfig(
             checkpoints=tuple(checkpoints),
             data=data,
@@ -50,11 +51,11 @@ def ensemble(
             strict=strict,
             decode=DecodeConfig(max_pixels=max_pixels),
         )
-        from tl_kit import api
+        import tl_kit
 
         if distill is not None:
-            api.check_student(distill)
-        result = api.ensemble(config, reporter=console)
+            tl_kit.check_student(distill)
+        result = tl_kit.ensemble(config, reporter=console)
         if json:
             console.notes(result.notes, json=True)
         if distill is None and json:
@@ -77,7 +78,7 @@ def _show(result: EnsembleResult, console: Console) -> None:
     _show_members(result, console)
     for line in result.findings:
         console.line(line)
-    console.line(f"each image: {options.views_text(result.crops, result.mc_dropout)}")
+    console.line(f"each image: {views_text(result.crops, result.mc_dropout)}")
     if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
         console.entry("picture", str(result.picture))
     console.entry("checkpoint", str(result.checkpoint))

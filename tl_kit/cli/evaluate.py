@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tl_kit.cli import options
+from tl_kit.cli.cells import figure, figures
 from tl_kit.cli.console import Console
+from tl_kit.cli.parsing import crop_config, views_text
 from tl_kit.cli.session import session
-from tl_kit.cli.text import figure, figures
 from tl_kit.config import DecodeConfig
 
 if TYPE_CHECKING:
-    from tl_kit.api import Evaluation
+    from tl_kit import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -30,10 +31,10 @@ def evaluate(
 ) -> None:
     """Score a checkpoint or an ensemble on labelled images."""
     with session(debug=debug) as console:
-        chosen = options.crop_config(crops, scales)
-        from tl_kit import api
+        chosen = crop_config(crops, scales)
+        import tl_kit
 
-        result = api.evaluate(
+        result = tl_kit.evaluate(
             checkpoint,
             data,
             split=split,
@@ -60,6 +61,6 @@ def _show(result: Evaluation, console: Console) -> None:
         rows.append([name, *(figure(column, scores[column]) for column in columns), mistaken])
     console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
     console.line()
-    views = options.views_text(result.crops, result.mc_dropout)
+    views = views_text(result.crops, result.mc_dropout)
     kind = "" if result.kind == "test" else f" ({result.kind})"
     console.line(f"{result.split}{kind}, {result.images:,} images, {views}: {figures(result.metrics)}")

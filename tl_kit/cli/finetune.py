@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from tl_kit.cli import options
+from tl_kit.cli.cells import figure
 from tl_kit.cli.console import Console
-from tl_kit.cli.folds import show_folds
-from tl_kit.cli.member_runs import show_members, show_snapshots
-from tl_kit.cli.session import INTERRUPTED, session
-from tl_kit.cli.signals import answering_signals
-from tl_kit.cli.text import figure, marked
+from tl_kit.cli.parsing import learning_rate, save_config
+from tl_kit.cli.session import INTERRUPTED, answering_signals, session
+from tl_kit.cli.show_folds import show_folds
+from tl_kit.cli.show_members import show_members, show_snapshots
 from tl_kit.config import (
     CacheConfig,
     DataConfig,
@@ -26,10 +26,11 @@ from tl_kit.config import (
     Vary,
     VaryConfig,
 )
+from tl_kit.display import marked
 from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tl_kit.api import CrossValidation, FinetuneResult, MemberRuns
+    from tl_kit import CrossValidation, FinetuneResult, MemberRuns
 
 __all__ = ["finetune"]
 
@@ -97,9 +98,9 @@ def finetune(
     with session(debug=debug) as console, answering_signals():
         if resume is not None:
             _refuse_options(context)
-            from tl_kit import api
+            import tl_kit
 
-            _report(api.resume(resume, reporter=console), resume, console, json=json)
+            _report(tl_kit.resume(resume, reporter=console), resume, console, json=json)
             return
         config = FinetuneConfig(
             model=_given(model, "MODEL"),
@@ -107,7 +108,7 @@ def finetune(
             policy=policy,
             epochs=epochs,
             batch_size=batch_size,
-            lr=options.learning_rate(lr),
+            lr=learning_rate(lr),
             optimizer=optimizer,
             optimizer_options=tuple(opt or ()),
             schedule=schedule,
@@ -120,7 +121,7 @@ def finetune(
             late=late,
             plot=plot,
             on_nan=on_nan,
-            save=options.save_config(save_every),
+            save=save_config(save_every),
             loop=LoopConfig(
                 warmup_epochs=warmup, weight_decay=weight_decay, clip_norm=clip_norm, layer_decay=layer_decay
             ),
@@ -162,15 +163,15 @@ def _train(
     config: FinetuneConfig, console: Console, *, folds: int | None, members: int | None, vary: Vary | None
 ) -> FinetuneResult | CrossValidation | MemberRuns:
     """One run, one a fold, or one a member."""
-    from tl_kit import api
+    import tl_kit
 
     if members is not None or vary is not None:
         if folds is not None:
             raise ConfigError("--folds: scores one model on every image, and --members trains several; leave one out")
-        return api.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
+        return tl_kit.finetune_members(config, members=members, vary=vary or VaryConfig.vary, reporter=console)
     if folds is not None:
-        return api.cross_validate(config, folds=folds, reporter=console)
-    return api.finetune(config, reporter=console)
+        return tl_kit.cross_validate(config, folds=folds, reporter=console)
+    return tl_kit.finetune(config, reporter=console)
 
 
 def _refuse_options(context: typer.Context) -> None:
@@ -190,20 +191,20 @@ def _report(
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
         return
-    from tl_kit import api
-    from tl_kit.api.processes import leads
+    import tl_kit
+    from tl_kit import leads
 
     if leads():  # of several processes that trained together one says what came out
-        if isinstance(result, api.MemberRuns):
+        if isinstance(result, tl_kit.MemberRuns):
             show_members(result, console, json=json)
-        elif isinstance(result, api.CrossValidation):
+        elif isinstance(result, tl_kit.CrossValidation):
             show_folds(result, console, json=json)
         elif json:
             console.notes(result.notes, json=True)
             console.json(result.to_dict())
         else:
             _show(result, console)
-    if isinstance(result, api.FinetuneResult) and result.status == "interrupted":
+    if isinstance(result, tl_kit.FinetuneResult) and result.status == "interrupted":
         console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
         raise typer.Exit(INTERRUPTED)
 

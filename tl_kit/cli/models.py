@@ -17,7 +17,7 @@ WHEREABOUTS = {"starter": "here (starter wheel)", "cache": "here (cache)", "hub"
 def models(pattern: options.Pattern = None, debug: options.Debug = False) -> None:
     """List timm's models. Shows whether the weights are on this machine."""
     with session(debug=debug) as console:
-        from tl_kit.api.catalog import models as search
+        from tl_kit import models as search
 
         found = search(pattern)
         if not found:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -23,7 +22,6 @@ from tl_kit.config import (
     VaryConfig,
 )
 from tl_kit.config import Vary as VaryNames
-from tl_kit.errors import ConfigError
 
 __all__ = [
     "L1",
@@ -100,10 +98,6 @@ __all__ = [
     "Warmup",
     "WeightDecay",
     "Weights",
-    "crop_config",
-    "learning_rate",
-    "save_config",
-    "views_text",
 ]
 
 Formats: TypeAlias = Literal["table", "csv", "jsonl"]
@@ -111,17 +105,14 @@ Batchnorms: TypeAlias = Literal["auto", "train", "frozen"]
 Runtimes: TypeAlias = Literal["auto", "plain"]
 Compiles: TypeAlias = Literal["auto", "on", "off"]
 
+_MODEL = "A timm name such as resnet18; `tlkit models PATTERN` finds others."
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A timm name such as resnet18; `tlkit models PATTERN` finds others."),
+    typer.Argument(metavar="MODEL", help=_MODEL),
 ]
 ModelToTrain = Annotated[
     str | None,
-    typer.Argument(
-        metavar="MODEL",
-        help="A timm name such as resnet18; `tlkit models PATTERN` finds others.",
-        show_default=False,
-    ),
+    typer.Argument(metavar="MODEL", help=_MODEL, show_default=False),
 ]
 Checkpoint = Annotated[
     Path, typer.Argument(metavar="CKPT", help="A folder that finetune or ensemble wrote.", show_default=False)
@@ -137,18 +128,11 @@ Pattern = Annotated[
     typer.Argument(metavar="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),
 ]
 
-Data = Annotated[
-    Path,
-    typer.Option(
-        "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
-    ),
-]
-DataToTrain = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
-    ),
-]
+_DATA = typer.Option(
+    "--data", help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group])."
+)
+Data = Annotated[Path, _DATA]
+DataToTrain = Annotated[Path | None, _DATA]
 DataOfMembers = Annotated[
     Path | None, typer.Option("--data", help="Images to score on (default: those that the members were trained on).")
 ]
@@ -413,45 +397,3 @@ Top = Annotated[int, typer.Option("--top", metavar="K", help="So many classes an
 Format = Annotated[Formats, typer.Option("--format", help="For people, or for programs.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-def crop_config(crops: int | None, scales: str | None) -> CropConfig | None:
-    """What ``--crops`` and ``--scales`` say together: one given, the other takes its default. None without either.
-
-    Raises ConfigError for scales that are no numbers.
-    """
-    if crops is None and scales is None:
-        return None
-    try:
-        numbers = CropConfig.scales if scales is None else tuple(float(part) for part in scales.split(","))
-    except ValueError:
-        raise ConfigError(f"--scales {scales}: must be numbers with commas between, such as 1,1.15") from None
-    return CropConfig(crops=CropConfig.crops if crops is None else crops, scales=numbers)
-
-
-def views_text(crops: CropConfig, mc_dropout: int) -> str:
-    """What is averaged over an image, in words."""
-    return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)
-
-
-def learning_rate(text: str | None) -> float | Literal["auto"] | None:
-    """What ``--lr`` says. Raises ConfigError if it is neither a number nor auto."""
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"--lr {text}: must be a positive number, or auto") from None
-
-
-def save_config(text: str | None) -> SaveConfig:
-    """What ``--save-every`` says. Raises ConfigError if it is neither a number of at least 0 nor none."""
-    try:
-        every = SaveConfig.every if text is None else 0.0 if text == "none" else float(text)
-    except ValueError:
-        every = math.nan
-    if not 0 <= every < math.inf:
-        raise ConfigError(f"--save-every {text}: must be a number of seconds, or none")
-    return SaveConfig(every=every)

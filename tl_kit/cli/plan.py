@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
+from tl_kit.cli.parsing import learning_rate
 from tl_kit.cli.session import session
 from tl_kit.config import CacheConfig, DataConfig, DecodeConfig, FinetuneConfig, LoopConfig, RuntimeConfig
 
 if TYPE_CHECKING:
-    from tl_kit.api import Plan
+    from tl_kit import Plan
 
 __all__ = ["plan"]
 
@@ -51,7 +52,7 @@ def plan(
             policy=policy,
             epochs=epochs,
             batch_size=batch_size,
-            lr=options.learning_rate(lr),
+            lr=learning_rate(lr),
             optimizer=optimizer,
             schedule=schedule,
             balance=balance,
@@ -69,9 +70,9 @@ def plan(
             cache=CacheConfig(size_gb=cache_size, views=views),
             runtime=RuntimeConfig(mode=runtime),
         )
-        from tl_kit import api
+        import tl_kit
 
-        result = api.plan(config, reporter=console)
+        result = tl_kit.plan(config, reporter=console)
         if json:
             console.json(result.to_dict())
         else:

@@ -10,12 +10,13 @@ import typer
 
 from tl_kit.cli import options
 from tl_kit.cli.console import Console
+from tl_kit.cli.parsing import crop_config
 from tl_kit.cli.session import PROBLEMS_FOUND, session
 from tl_kit.config import DecodeConfig, PredictConfig
 from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tl_kit.api import Prediction
+    from tl_kit import Prediction
 
 __all__ = ["predict"]
 
@@ -35,10 +36,10 @@ def predict(
     with session(debug=debug) as console:
         if top < 1:
             raise ConfigError(f"--top {top}: must be at least 1")
-        chosen, limits = options.crop_config(crops, scales), DecodeConfig(max_pixels=max_pixels)
-        from tl_kit import api
+        chosen, limits = crop_config(crops, scales), DecodeConfig(max_pixels=max_pixels)
+        import tl_kit
 
-        found = api.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, decode=limits, reporter=console)
+        found = tl_kit.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, decode=limits, reporter=console)
         if form == "table":
             _table(found, top, console)
         else:
@@ -64,7 +65,7 @@ def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
 
 def _csv(found: Sequence[Prediction], top: int) -> str:
     """One row an image; always ``top`` pairs of columns, empty where there are fewer classes."""
-    from tl_kit.api.prediction import csv_text
+    from tl_kit import csv_text
 
     rows: list[list[object]] = [["path", *_names(top, "_"), "error"]]
     for prediction in found:

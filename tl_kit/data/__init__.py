@@ -1,0 +1,1 @@
+"""Data sets: scan, manifest, splits, folds and the pixel store."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tl_kit.class_names import nfc, visible
 from tl_kit.data.findings import Finding
 from tl_kit.data.listing import Candidate, Listing, split_of
 from tl_kit.data.lostpaths import explain, other_form
 from tl_kit.data.manifest import Exclusion
-from tl_kit.data.names import nfc, visible
 from tl_kit.errors import DataError
 
 __all__ = ["list_csv"]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from tl_kit.data.manifest import Sample
-
-__all__ = ["BLOCKING", "REMEDIES", "SEVERITIES", "Finding", "Severity", "of_sets"]
+__all__ = ["BLOCKING", "REMEDIES", "SEVERITIES", "Finding", "Severity"]
 
 Severity: TypeAlias = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -67,10 +64,3 @@ class Finding:
     def remedy(self) -> str:
         """What to do about it; empty for a mere note."""
         return REMEDIES[self.code]
-
-
-def of_sets(severity: Severity, code: str, text: str, sets: Iterable[Iterable[Sample]]) -> list[Finding]:
-    """No finding without sets; else one, whose ``{}`` in ``text`` is the number of images in all of them."""
-    paths = tuple(tuple(sample.path for sample in members) for members in sets)
-    flat = tuple(path for members in paths for path in members)
-    return [Finding(severity, code, text.format(f"{len(flat):,}"), flat, paths)] if flat else []

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from tl_kit.class_names import nfc
 from tl_kit.data.archives import unpacking
-from tl_kit.data.decode import sniff
 from tl_kit.data.findings import Finding
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, split_of
 from tl_kit.data.manifest import HIDDEN, OWN, Exclusion
-from tl_kit.data.names import nfc
 from tl_kit.data.own_output import is_own_output
 from tl_kit.errors import DataError
+from tl_kit.images.decode import sniff
 
 __all__ = ["list_files", "list_folder"]
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tl_kit.class_names import nfc
 from tl_kit.data.manifest import Sample
-from tl_kit.data.names import nfc
 from tl_kit.errors import ConfigError
 
 __all__ = ["check_group_pattern", "group_by_name"]

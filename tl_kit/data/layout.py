@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tl_kit.class_names import nfc
 from tl_kit.data.findings import Finding
 from tl_kit.data.listing import Candidate, name_some, natural_key, split_of
-from tl_kit.data.names import nfc
 
 __all__ = ["layout_faults"]
 

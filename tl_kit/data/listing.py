@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tl_kit.class_names import visible
 from tl_kit.data.findings import Finding
 from tl_kit.data.manifest import Exclusion
-from tl_kit.data.names import visible
 
 __all__ = ["EXPECTED", "SPLIT_NAMES", "Candidate", "Listing", "name_some", "natural_key", "split_of"]
 

@@ -10,13 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_kit.data.deep import SampleRanges
+import numpy as np
+from numpy.typing import NDArray
+
 from tl_kit.errors import DataError
+from tl_kit.images.deep import SampleRanges
 
 if TYPE_CHECKING:
     from tl_kit.data.findings import Finding
 
-__all__ = ["HIDDEN", "OWN", "SPLITS", "UNMISSED", "Exclusion", "Manifest", "Sample", "check_trainable", "in_order"]
+__all__ = [
+    "HIDDEN",
+    "OWN",
+    "SPLITS",
+    "UNMISSED",
+    "Exclusion",
+    "Manifest",
+    "Sample",
+    "check_trainable",
+    "in_order",
+    "labels_of",
+]
 
 SPLITS = ("train", "val", "test")
 HIDDEN, OWN = "hidden", "written by tl-kit itself"
@@ -119,3 +133,8 @@ def check_trainable(manifest: Manifest) -> None:
         raise DataError(f"{manifest.root}: no training image is left of {named}; add images or remove the class")
     if not manifest.split("val"):
         raise DataError(f"{manifest.root}: no validation image; add a val split, or a second image to some class")
+
+
+def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:
+    """Class indices (n,)."""
+    return np.array([sample.label for sample in samples], dtype=np.int64)

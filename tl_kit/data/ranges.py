@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit.config import DecodeConfig, RangeConfig
-from tl_kit.data.decode import decode_samples
-from tl_kit.data.deep import SampleRanges, as_text, reads_by_type
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import ImageError
-from tl_kit.runtime import decode_pool
+from tl_kit.images.decode import decode_pool, decode_samples
+from tl_kit.images.deep import SampleRanges, as_text, reads_by_type
 
 __all__ = ["measure_ranges", "range_in_use", "range_note"]
 

@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tl_kit.class_names import looks_like
 from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.archives import unpacking
-from tl_kit.data.copies import link_near_copies
 from tl_kit.data.csvfile import list_csv
-from tl_kit.data.decode import open_header, read_file
-from tl_kit.data.deep import deep_kind
 from tl_kit.data.folders import list_folder
 from tl_kit.data.grouping import group_by_name
 from tl_kit.data.layout import layout_faults
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
 from tl_kit.data.manifest import SPLITS, UNMISSED, Exclusion, Manifest, Sample, check_trainable, in_order
-from tl_kit.data.names import looks_like
+from tl_kit.data.near_copies import link_near_copies
 from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
-from tl_kit.runtime import decode_pool
+from tl_kit.images.decode import decode_pool, open_header, read_file
+from tl_kit.images.deep import deep_kind
 
 __all__ = ["scan"]
 

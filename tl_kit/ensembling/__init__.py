@@ -1,0 +1,1 @@
+"""Ensembles: from several checkpoints to one folder and a receipt."""

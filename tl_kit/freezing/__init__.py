@@ -1,0 +1,1 @@
+"""Which layers train: policies, probes, train mode, audit and the frozen trunk."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tl_kit.errors import ConfigError
-from tl_kit.optimization.options import require_known
+from tl_kit.optimization.key_values import require_known
 
 __all__ = ["DropConnectHandle", "apply_dropconnect", "dropconnect"]
 

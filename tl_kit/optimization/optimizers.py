@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tl_kit.config import OptimizerDefaults
 from tl_kit.errors import ConfigError, TrainingError
-from tl_kit.optimization.options import check_options, parse_pairs
+from tl_kit.optimization.key_values import check_options, parse_pairs
 from tl_kit.optimization.registry import HEAD_ONLY, OptimizerSpec, known_names, optimizer_spec
 
 __all__ = [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tl_kit.errors import ConfigError
-from tl_kit.optimization.groups import decay_exempt
+from tl_kit.optimization.param_groups import decay_exempt
 
 __all__ = ["l1_penalty", "l2_penalty", "l2_sp_penalty"]
 

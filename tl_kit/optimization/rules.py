@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_kit.config import OptimizerDefaults
-from tl_kit.optimization.groups import decay_exempt, no_weight_decay
+from tl_kit.optimization.param_groups import decay_exempt, no_weight_decay
 
 __all__ = ["RunFacts", "bare_decay", "bare_weights", "decay", "optimizer_name", "rate_scale"]
 

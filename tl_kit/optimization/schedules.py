@@ -30,7 +30,7 @@ import torch
 
 from tl_kit.config import ScheduleDefaults
 from tl_kit.errors import ConfigError
-from tl_kit.optimization.options import (
+from tl_kit.optimization.key_values import (
     FRACTION,
     NOT_NEGATIVE,
     POSITIVE,

@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tl_kit import stopping
-from tl_kit._forks import unforked
 from tl_kit.errors import NonFiniteError
+from tl_kit.machine.forks import unforked
 from tl_kit.reporting import SILENT, Reporter, tell
-from tl_kit.training.batches import even_batches
-from tl_kit.training.parts import ADVICE, step_gradient
+from tl_kit.training.batch_order import even_batches
+from tl_kit.training.microbatches import ADVICE, step_gradient
 from tl_kit.training.task import FitResult, Indices, Progress, Task
 
 __all__ = ["better", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]

@@ -13,12 +13,13 @@ import torch
 from huggingface_hub import constants
 from timm.models import PretrainedCfg
 
+from tl_kit.plain_values import takes_plain_values
 from tl_kit.zoo import hub
 from tl_kit.zoo.locate import hub_filenames
-from tl_kit.zoo.quiet import quiet
+from tl_kit.zoo.silence_timm import quiet
 from tl_kit.zoo.starter import STARTERS, find_starter, starter_path
 
-__all__ = ["ModelInfo", "local_models", "search"]
+__all__ = ["ModelInfo", "local_models", "models", "search"]
 
 UNKNOWN_LICENCE = "unknown"
 
@@ -97,3 +98,9 @@ def _count_parameters(name: str) -> int:
     with quiet(), torch.device("meta"):
         model = timm.create_model(name)
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+@takes_plain_values
+def models(pattern: str | None = None) -> list[ModelInfo]:
+    """Models whose name fits ``pattern``, a part of a name or a shell wildcard; without one, those on this machine."""
+    return search(pattern)

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from torch.hub import download_url_to_file, get_dir
 
 from tl_kit.errors import WeightsError
-from tl_kit.zoo.quiet import quiet
+from tl_kit.zoo.silence_timm import quiet
 
 __all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url"]
 

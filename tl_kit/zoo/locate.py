@@ -9,10 +9,10 @@ from typing import Any
 
 from tl_kit.errors import WeightsError
 from tl_kit.zoo import hub
-from tl_kit.zoo.files import HUB_FILES, read_weights, weights_file
 from tl_kit.zoo.names import ModelSource
 from tl_kit.zoo.spelling import HUB_PREFIX, is_page, is_repository, meant, shown
 from tl_kit.zoo.starter import WAYS_OUT, find_starter, starter_path, starter_state_dict, starter_version
+from tl_kit.zoo.state_dict_files import HUB_FILES, read_weights, weights_file
 
 _FORMS = "give auto, none, a file, a checkpoint folder or hf-hub:OWNER/NAME"
 _PRETRAINED = ("auto", "pretrained", "default", "imagenet", "true", "yes", "1")

@@ -13,7 +13,7 @@ from timm.models import get_deprecated_models
 
 from tl_kit.errors import ConfigError, WeightsError
 from tl_kit.zoo import hub
-from tl_kit.zoo.cards import CONFIG, read_card
+from tl_kit.zoo.model_card import CONFIG, read_card
 from tl_kit.zoo.spelling import FOLDER_PREFIX, HUB_PREFIX, is_repository, looks_like_a_file, meant, shown, suggestions
 from tl_kit.zoo.starter import WAYS_OUT
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from tl_kit.errors import WeightsError
-from tl_kit.zoo.files import read_state_dict, sha256
-from tl_kit.zoo.quiet import quiet
+from tl_kit.zoo.silence_timm import quiet
+from tl_kit.zoo.state_dict_files import read_state_dict, sha256
 
 __all__ = ["STARTERS", "WAYS_OUT", "Starter", "find_starter", "starter_path", "starter_state_dict", "starter_version"]
 

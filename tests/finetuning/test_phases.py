@@ -1,0 +1,159 @@
+"""Policies in phases: the head first, then everything (lp-ft), or group by group (gradual)."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from tests.helpers import quick, write_images
+from tl_kit import evaluate
+from tl_kit.config import AugmentConfig, HeadConfig, LoopConfig
+from tl_kit.data.pixel_store import read_pixels
+from tl_kit.data.scan import scan
+from tl_kit.errors import ConfigError, PolicyError
+from tl_kit.freezing.policies import Policy, gradual, parameter_groups, parse_policy
+from tl_kit.freezing.train_mode import apply_policy, forward_order, set_train_mode
+from tl_kit.images.transforms import Preprocessing, normalize
+from tl_kit.training.batch_order import even_batches
+
+NONE = AugmentConfig(crop="none", flip=0.0)
+GROUPS = [["stem"], ["a", "b"], ["c"], ["head"]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def head(data: Path) -> Path:
+    """The head that the other policies start from."""
+    out = data.parent / "head"
+    quick(data, out, policy="head", epochs=None, head=HeadConfig(strengths=(HeadConfig.start_strength,)))
+    return out
+
+
+def test_gradual_frees_one_group_more_each_time_and_then_all() -> None:
+    freed = [gradual(GROUPS, ["head"], epoch=epoch, depth=2) for epoch in range(10)]
+    assert [len(names) for names in freed] == [2, 2, 4, 4, 5, 5, 5, 5, 5, 5]
+    assert all(before <= after for before, after in pairwise(freed))
+    assert gradual(GROUPS, ["head"], epoch=0, depth=1) == {"c", "head"}
+    assert gradual([*GROUPS[:3], ["norm", "head"]], ["head"], epoch=0, depth=1) == {"norm", "head"}
+
+
+def test_names_and_rhythms() -> None:
+    assert parse_policy("gradual") == Policy("gradual", 1)
+    assert str(parse_policy("gradual:3")) == "gradual:3"
+    assert str(parse_policy("lp-ft")) == "lp-ft"
+    with pytest.raises(PolicyError, match="gradual takes the epochs until the next group trains"):
+        parse_policy("gradual:0")
+    assert str(parse_policy("lp-ft:2")) == "lp-ft:2"
+    with pytest.raises(PolicyError, match="lp-ft takes a number of groups"):
+        parse_policy("lp-ft:0")
+    with pytest.raises(PolicyError, match="full takes no depth"):
+        parse_policy("full:2")
+    with pytest.raises(PolicyError, match="did you mean lp-ft"):
+        parse_policy("lpft")
+
+
+@pytest.mark.parametrize("policy", ["lp-ft", "gradual"])
+def test_the_head_is_fitted_first_strongly_penalised(data: Path, head: Path, tmp_path: Path, policy: str) -> None:
+    """With a rate of nearly nothing, what is saved is where the second phase started."""
+    quick(data, tmp_path / "run", policy=policy, lr=1e-12, augment=NONE)
+    expected, found = (load_file(folder / "model.safetensors") for folder in (head, tmp_path / "run"))
+    for name in ("fc.weight", "fc.bias", "layer1.0.conv1.weight"):
+        torch.testing.assert_close(found[name], expected[name], msg=name)
+
+
+@pytest.mark.parametrize("policy", ["lp-ft", "gradual"])
+def test_the_fitted_head_is_kept_where_training_makes_it_worse(
+    data: Path, head: Path, tmp_path: Path, policy: str
+) -> None:
+    run = quick(data, tmp_path / "run", policy=policy, lr=50.0, loop=LoopConfig(warmup_epochs=0.0, clip_norm=10.0))
+    meta = json.loads((tmp_path / "run" / "tlkit.json").read_text())
+    assert run.val == json.loads((head / "tlkit.json").read_text())["val"]
+    assert meta["best_epoch"] == 0
+    assert evaluate(tmp_path / "run", data, split="val").metrics == run.val
+
+
+def test_each_phase_is_in_the_audit(data: Path, tmp_path: Path) -> None:
+    run = quick(data, tmp_path / "lp-ft", policy="lp-ft")
+    assert [phase["phase"] for phase in run.audit["phases"]] == ["head"]
+    assert run.audit["phases"][0]["frozen_tensors"] > 0
+    assert run.audit["frozen_tensors"] == 0, "then all trains"
+    run = quick(data, tmp_path / "gradual", policy="gradual:2", epochs=5, patience=9)
+    phases = run.audit["phases"]
+    assert [phase["phase"] for phase in phases] == ["head", "epochs 1 to 2", "epochs 3 to 4"]
+    frozen = [phase["frozen_tensors"] for phase in phases] + [run.audit["frozen_tensors"]]
+    assert frozen == sorted(frozen, reverse=True)
+    assert len(set(frozen)) == 4
+    assert all(phase["ok"] for phase in phases)
+
+
+@pytest.mark.parametrize("policy", ["lp-ft", "gradual"])
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(data: Path, tmp_path: Path, policy: str) -> None:
+    for name in ("a", "b"):
+        quick(data, tmp_path / name, policy=policy, epochs=3)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_a_model_whose_head_is_no_linear_layer_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--policy lp-ft: fits the head first"):
+        quick(data, tmp_path / "run", policy="lp-ft", model="deit_tiny_distilled_patch16_224")
+
+
+def test_gradual_is_sgd_with_momentum_over_a_growing_set_written_out(
+    data: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Velocities of what trained before are kept, new groups start at rest, and frozen statistics stay."""
+    monkeypatch.setattr("tl_kit.training.loop.better", lambda *_: True)  # the last epoch is what is saved
+    loop = LoopConfig(warmup_epochs=0.0, clip_norm=0.0, weight_decay=0.0)
+    options = {
+        "augment": NONE,
+        "loop": loop,
+        "lr": 0.01,
+        "schedule": "constant",
+        "optimizer": "momentum",
+    }
+    quick(data, tmp_path / "run", policy="gradual", epochs=3, **options)
+    found = load_file(tmp_path / "run" / "model.safetensors")
+    expected = _by_hand(data, head, epochs=3, lr=0.01)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(
+            found[name], tensor, rtol=1e-2, atol=2e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def _by_hand(data: Path, head: Path, *, epochs: int, lr: float) -> dict[str, Tensor]:
+    model = timm.create_model(f"local-dir:{head}", pretrained=True)
+    preprocessing = Preprocessing.from_model(model)
+    train = scan(data).split("train")
+    pixels = torch.stack([read_pixels(sample.path, preprocessing, crop=True) for sample in train])
+    images, labels = normalize(pixels, preprocessing), torch.tensor([sample.label for sample in train])
+    order = forward_order(model, images[:2])
+    velocity: dict[str, Tensor] = {}
+    for epoch in range(epochs):
+        names = gradual(parameter_groups(model), ["fc.weight", "fc.bias"], epoch=epoch, depth=1)
+        apply_policy(model, names)
+        set_train_mode(model, order)
+        for indices in even_batches(len(train), 8, seed=0, epoch=epoch):
+            model.zero_grad()
+            chosen = torch.from_numpy(np.asarray(indices))
+            functional.cross_entropy(model(images[chosen]), labels[chosen]).backward()
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if name in names:
+                        assert parameter.grad is not None
+                        velocity[name] = 0.9 * velocity.get(name, torch.zeros_like(parameter)) + parameter.grad
+                        parameter -= lr * velocity[name]
+    return dict(model.state_dict())

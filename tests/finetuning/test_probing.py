@@ -1,0 +1,68 @@
+"""The probes' pass is the head's pass: same rows, nothing computed twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import MODEL, write_images
+from tl_kit.config import CacheConfig, FinetuneConfig
+from tl_kit.finetuning.closed_form import head_run
+from tl_kit.finetuning.policy_choice import HEAD_INPUT, run_probes
+from tl_kit.finetuning.preparation import prepare
+from tl_kit.finetuning.run import Run
+from tl_kit.reporting import SILENT
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"), images=15)
+
+
+def a_run(data: Path, folder: Path, name: str) -> Run:
+    config = FinetuneConfig(
+        model=MODEL,
+        data=data,
+        weights="none",
+        img_size=32,
+        policy="head",
+        out=folder / name,
+        cache=CacheConfig(directory=folder / f"cache-{name}"),
+    )
+    return prepare(config, SILENT)
+
+
+def test_plain_colours_are_told_apart_at_every_stage(data: Path, tmp_path: Path) -> None:
+    run = a_run(data, tmp_path, "run")
+    probes = run_probes(run)
+    assert [probe.stage for probe in probes] == ["act1", "layer1", "layer2", "layer3", "layer4", HEAD_INPUT]
+    assert probes[0].accuracy > 0.8
+    assert all(0 <= probe.accuracy <= 1 and probe.error >= 0 for probe in probes)
+
+
+def test_the_rows_are_those_of_the_head_policy_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    probed, plain = a_run(data, tmp_path, "probed"), a_run(data, tmp_path, "plain")
+    run_probes(probed)
+    rows = []
+    for run in (probed, plain):
+        head, reuse = head_run(run)
+        assert reuse is not None
+        samples = head.manifest.split("train")
+        missing = reuse.store.missing([f"{sample.digest}/eval" for sample in samples])
+        assert (len(missing) == 0) == (run is probed), "the head's own pass has nothing left to do"
+        reuse.fill("train")
+        rows.append(reuse.rows(samples))
+    assert torch.equal(rows[0], rows[1])
+
+
+def test_a_second_time_nothing_is_computed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(data, tmp_path, "run")
+    first = run_probes(run)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the features are known")
+
+    monkeypatch.setattr("tl_kit.finetuning.policy_choice._pass", fail)
+    assert run_probes(run) == first

@@ -1,0 +1,67 @@
+"""Two processes train as one: each takes its share of every batch, and the gradients are averaged."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests import children
+from tests.helpers import quick, write_images
+
+SCRIPT = """
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from tests.helpers import quick
+from tl_kit.cli import main
+run = quick(Path(sys.argv[1]), Path(sys.argv[2]), model="test_vit", img_size=None, optimizer="sgd", lr=0.05)
+Path(f"scores-{os.environ['RANK']}").write_text(repr(run.val))
+for name, data in (("told", sys.argv[1]), ("wrong", "nowhere")):
+    with open(f"{name}-{os.environ['RANK']}", "w") as file, redirect_stdout(file), redirect_stderr(file):
+        try:
+            main(["finetune", "test_vit", "--data", data, "--weights", "none", "--policy", "head", "--out", name])
+        except SystemExit as end:
+            print("exit code", end.code)
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "images", images=10)  # 18 training images in batches of 6: equal shares
+    alone = quick(data, tmp_path / "one", model="test_vit", img_size=None, optimizer="sgd", lr=0.05, batch_size=8)
+    (tmp_path / "run.py").write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), "run.py", str(data), str(tmp_path / "two")]
+    done = children.run(command, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
+    assert scores[0] == scores[1], "all processes report what the first one saved"
+    told, silent = ((tmp_path / f"told-{rank}").read_text().splitlines() for rank in range(2))
+    assert "checkpoint: told" in told
+    assert silent == ["exit code 0"]
+    for rank in range(2):
+        error, code = (tmp_path / f"wrong-{rank}").read_text().splitlines()
+        assert error.startswith(f"error: {tmp_path / 'nowhere'}: no such file or folder")
+        assert code == "exit code 2"
+    one, two = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    start = quick(data, tmp_path / "start", model="test_vit", img_size=None, optimizer="sgd", lr=1e-12, batch_size=8)
+    zero = safetensors.torch.load_file(Path(start.checkpoint) / "model.safetensors")
+    moved = max(float((one[name] - zero[name]).abs().max()) for name in one)
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert alone.epochs == 2
+    assert apart < 0.01 * moved

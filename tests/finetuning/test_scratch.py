@@ -1,0 +1,64 @@
+"""From random weights: more steps than fine-tuning needs, and no decay that outpaces what they learn."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import quick, settings_of, write_images
+from tl_kit import LoopConfig
+from tl_kit.config import OptimizerDefaults
+from tl_kit.finetuning.settings import default_epochs
+
+DEFAULTS, LOOP = OptimizerDefaults(), LoopConfig()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("scratch") / "images")
+
+
+@pytest.fixture(scope="module")
+def pretrained(data: Path) -> Path:
+    quick(data, data.parent / "pretrained")
+    return data.parent / "pretrained"
+
+
+@pytest.mark.parametrize("least", [LOOP.least_steps, LOOP.scratch_steps])
+@pytest.mark.parametrize("images", [1, 32, 33, 500, 1_000, 3_000, 100_000])
+def test_epochs_are_the_fewest_that_make_the_steps(images: int, least: int) -> None:
+    epochs, steps = default_epochs(images, 32, LOOP, least=least), math.ceil(images / 32)
+    assert LOOP.epochs <= epochs <= LOOP.most_epochs
+    assert epochs * steps >= least or epochs == LOOP.most_epochs
+    assert (epochs - 1) * steps < least or epochs == LOOP.epochs
+
+
+def test_random_weights_get_more_steps_than_pretrained_ones(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    few = LoopConfig(epochs=1, least_steps=4, scratch_steps=9, warmup_epochs=0.0)
+    for weights, least in (("none", 9), (str(pretrained), 4)):
+        run = quick(data, tmp_path / str(least), weights=weights, epochs=None, loop=few)
+        images = json.loads((tmp_path / str(least) / "tlkit.json").read_text())["data"]["train"]
+        assert run.epochs == math.ceil(least / math.ceil(len(images) / 8))
+    assert math.ceil(len(images) / 8) < 9, "or the two do not differ"
+
+
+@pytest.mark.parametrize(
+    ("options", "decay"),
+    [
+        ({}, DEFAULTS.scratch_decay),
+        ({"optimizer": "nesterov"}, DEFAULTS.scratch_decay),
+        ({"policy": "last:2"}, DEFAULTS.scratch_decay),
+        ({"optimizer": "adamw"}, DEFAULTS.weight_decays["adamw"]),
+        ({"optimizer": "adam"}, DEFAULTS.weight_decay),
+        ({"policy": "head", "optimizer": "momentum"}, DEFAULTS.weight_decays["momentum"]),
+        ({"loop": LoopConfig(weight_decay=0.02)}, 0.02),
+    ],
+)
+def test_a_coupled_decay_of_random_layers_is_weaker(
+    data: Path, tmp_path: Path, options: dict[str, object], decay: float
+) -> None:
+    quick(data, tmp_path / "run", **({"epochs": 1} | options))
+    assert settings_of(tmp_path / "run")["weight_decay"] == decay

@@ -1,0 +1,181 @@
+"""Views depend on seed, epoch and image alone; every step does what its formula says, on uint8."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from tests.data.preparing import photo, preprocessing
+from tl_kit.config import AugmentConfig, AugmentLevels
+from tl_kit.errors import ConfigError
+from tl_kit.images.augmentation import (
+    Lighting,
+    ShortSideCrop,
+    TrainTransform,
+    augment,
+    resolve_augment,
+    seeded_draws,
+)
+
+NONE = AugmentConfig(crop="none", flip=0.0)
+
+
+def views(config: AugmentConfig, image: Tensor, count: int) -> Tensor:
+    transform = TrainTransform(preprocessing(), config)
+    return augment([image] * count, transform, seed=0, epoch=0, keys=[str(number) for number in range(count)])
+
+
+def test_augmentation_does_not_depend_on_the_batch() -> None:
+    p = preprocessing()
+    images = [p.resize(photo(300, 260, seed=i)) for i in range(6)]
+    keys = [f"image {i}" for i in range(6)]
+    transform = TrainTransform(p)
+    whole = augment(images, transform, seed=1, epoch=2, keys=keys)
+    order = [4, 0, 5, 2, 1, 3]
+    parts = [augment([images[i]], transform, seed=1, epoch=2, keys=[keys[i]]) for i in order]
+    assert torch.equal(torch.cat(parts), whole[order])
+    assert whole.dtype == torch.uint8
+    assert whole.shape == (6, 3, 224, 224)
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"epoch": 3}, {"keys": ["other"]}])
+def test_seed_epoch_and_key_each_change_the_view(change: dict[str, Any]) -> None:
+    p = preprocessing()
+    image, transform = p.resize(photo(300, 260)), TrainTransform(p)
+    base: dict[str, Any] = {"seed": 1, "epoch": 2, "keys": ["image"]}
+    a = augment([image], transform, **base)
+    b = augment([image], transform, **{**base, **change})
+    assert not torch.equal(a, b)
+
+
+def test_augmentation_leaves_the_global_random_state_alone() -> None:
+    p = preprocessing()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    augment([p.resize(photo(300, 260))], TrainTransform(p), seed=0, epoch=0, keys=["a"])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_none_is_the_image_of_evaluation() -> None:
+    p = preprocessing()
+    image = photo(400, 534)
+    assert torch.equal(views(NONE, p.resize(image), 1)[0], p.evaluate(image))
+    assert not NONE.active
+    assert replace(NONE, erasing=0.1).active
+
+
+def test_the_level_is_sized_to_the_data() -> None:
+    limit = AugmentLevels().light_below_per_class
+    assert resolve_augment("auto", {}, images_per_class=limit - 1)[1] == "light"
+    assert resolve_augment("auto", {}, images_per_class=limit) == (AugmentConfig(), "standard")
+    assert resolve_augment("none", {}, images_per_class=5) == (NONE, "none")
+
+
+def test_single_options_replace_those_of_the_level() -> None:
+    config, name = resolve_augment("none", {"flip": 1.0}, images_per_class=5)
+    assert config == replace(NONE, flip=1.0)
+    assert name == "none, with flip=1.0"
+
+
+@pytest.mark.parametrize(
+    ("level", "options", "message"),
+    [
+        ("lihgt", {}, "known are auto, none, light, standard, strong"),
+        ("auto", {"crop": "square"}, "crop=square: known are resized"),
+        ("auto", {"flip": 1.5}, "flip=1.5"),
+        ("auto", {"erasing": -0.1}, "erasing"),
+        ("auto", {"crop_scale": (0.9, 0.5)}, "crop_scale"),
+        ("auto", {"crop_scale": (0.5, 1.5)}, "at most 1"),
+        ("auto", {"short_side": (0.5, 1.5)}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(level: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve_augment(level, options, images_per_class=100)
+
+
+def test_the_flip_is_the_mirror_image_in_so_many_cases() -> None:
+    image = preprocessing().resize(photo(300, 260))
+    plain = views(NONE, image, 1)[0]
+    found = views(replace(NONE, flip=0.3), image, 400)
+    mirrored = [torch.equal(view, plain.flip(2)) for view in found]
+    assert all(torch.equal(view, plain) or flipped for view, flipped in zip(found, mirrored, strict=True))
+    assert 0.22 < np.mean(mirrored) < 0.38
+
+
+def test_the_short_side_is_drawn_from_its_range_and_a_square_is_cut() -> None:
+    """On a ramp along x, the slope of a crop tells to which length the image was resized."""
+    width, height = 400, 200
+    ramp = (torch.arange(width).float() / width * 255).expand(3, height, width).round().to(torch.uint8)
+    crop = ShortSideCrop((128, 128), (160, 320))
+    lengths, starts = [], []
+    with torch.random.fork_rng(devices=[]):
+        seeded_draws("short side")
+        for _ in range(200):
+            out = crop(ramp).float()
+            assert out.shape == (3, 128, 128)
+            slope = (out[0, 0, -1] - out[0, 0, 0]) / 127
+            lengths.append(255 / slope.item() / width * height)
+            starts.append(out[0, 0, 0].item())
+    assert 155 < min(lengths) < 175
+    assert 305 < max(lengths) < 330
+    assert np.std(lengths) == pytest.approx(160 / np.sqrt(12), rel=0.15), "uniform"
+    assert max(starts) - min(starts) > 100, "the square is somewhere else each time"
+
+
+def test_lighting_moves_all_pixels_along_the_principal_colours() -> None:
+    vectors = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    values = torch.tensor([0.2175, 0.0188, 0.0045])
+    grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
+    with torch.random.fork_rng(devices=[]):
+        seeded_draws("lighting")
+        shifts = []
+        for _ in range(3000):
+            out = Lighting(0.5)(grey).float() - 128
+            assert (out == out[:, :1, :1]).all(), "one shift for the whole image"
+            shifts.append(out[:, 0, 0])
+    expected = vectors @ torch.diag((0.5 * 255 * values) ** 2) @ vectors.T
+    found = torch.cov(torch.stack(shifts).T)
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=3.0)
+
+
+def test_brightness_and_contrast_stay_within_their_range() -> None:
+    grey = torch.full((3, 256, 256), 100, dtype=torch.uint8)
+    found = views(replace(NONE, brightness=0.4), grey, 200).float().mean((1, 2, 3)) / 100
+    assert 0.59 <= found.min() < 0.7
+    assert 1.3 < found.max() <= 1.41
+    checks = torch.tensor([60, 140], dtype=torch.uint8).repeat(128).expand(3, 256, 256)
+    spread = views(replace(NONE, contrast=0.4), checks, 200).float().amax((1, 2, 3)) - 100
+    assert 0.6 * 40 - 1 <= spread.min() < 0.7 * 40, "to a level of rounding"
+    assert 1.3 * 40 < spread.max() <= 1.4 * 40 + 1
+
+
+def test_erasing_paints_a_rectangle_in_the_mean_colour() -> None:
+    p = preprocessing()
+    white = torch.full((3, 256, 256), 255, dtype=torch.uint8)
+    mean = torch.tensor([round(255 * value) for value in p.mean], dtype=torch.uint8)
+    shares = []
+    for view in views(replace(NONE, erasing=1.0), white, 20):
+        erased = (view != 255).any(0)
+        rows, columns = erased.any(1).nonzero(), erased.any(0).nonzero()
+        box = view[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (box == mean.view(3, 1, 1)).all()
+        assert erased.sum() == box[0].numel()
+        shares.append(float(erased.float().mean()))
+    assert min(shares) > 0.01
+    assert max(shares) < 0.36
+
+
+def test_every_level_gives_uint8_of_the_input_size() -> None:
+    image = preprocessing().resize(photo(300, 260))
+    for config in [*AugmentLevels().levels.values(), AugmentConfig(crop="short-side")]:
+        found = views(config, image, 4)
+        assert (found.dtype, tuple(found.shape)) == (torch.uint8, (4, 3, 224, 224))
+    assert isinstance(TrainTransform(preprocessing()).steps[0], v2.RandomResizedCrop)

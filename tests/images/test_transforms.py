@@ -1,0 +1,65 @@
+"""The evaluation transform is timm's, bit for bit; augmentation is decided by seed, epoch and image alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+
+from tests.data.preparing import photo, preprocessing
+from tl_kit.images.decode import decode
+from tl_kit.images.transforms import Preprocessing, normalize
+
+MODELS = ["resnet18", "tf_efficientnet_lite0", "test_vit", "vit_base_patch16_clip_224"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("size", [(400, 534), (640, 480), (100, 100), (37, 211)])
+def test_evaluation_equals_timms_transform_to_the_last_bit(name: str, size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    theirs = create_transform(**resolve_model_data_config(model), is_training=False)(photo(*size))
+    ours = Preprocessing.from_model(model)
+    assert torch.equal(normalize(ours.evaluate(photo(*size)).unsqueeze(0), ours)[0], theirs)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_cropping_the_resized_image_gives_the_evaluation_image(crop_mode: str) -> None:
+    p = preprocessing(crop_mode=crop_mode, crop_pct=0.875)
+    resized, final = p.resize(photo(400, 534)), p.evaluate(photo(400, 534))
+    assert final.shape == (3, 224, 224)
+    top, left = ((resized.shape[i] - 224) / 2 for i in (1, 2))
+    if crop_mode == "border":  # the shorter side is padded, so only the middle can be compared
+        assert resized.shape[1] >= 224
+        return
+    top, left = round(top), round(left)
+    assert torch.equal(resized[:, top : top + 224, left : left + 224], final)
+
+
+def test_very_long_images_do_not_blow_up_memory() -> None:
+    p = preprocessing()
+    assert p.evaluate(photo(3000, 2)).shape == (3, 224, 224)
+    assert p.resize(photo(3000, 2)).numel() < 3 * 256 * 256 * 25
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (3000, 4000)])
+def test_large_jpegs_stay_close_to_timm_s_pixels(size: tuple[int, int], tmp_path: Path) -> None:
+    """A JPEG decoded at a fraction of its size: at most 1 level away on average, 99.9 % of all pixels within 8."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (24, 18, 3), dtype=np.uint8))
+    fine = Image.fromarray(rng.integers(0, 255, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8))
+    image = Image.blend(coarse.resize(size, Image.Resampling.BICUBIC), fine.resize(size, Image.Resampling.BICUBIC), 0.3)
+    image.save(tmp_path / "large.jpg", quality=92)
+    p = preprocessing()
+    with Image.open(tmp_path / "large.jpg") as whole:
+        theirs = p.evaluate(whole.convert("RGB")).int()
+    drafted = decode(tmp_path / "large.jpg", min_side=p.min_side)
+    assert min(drafted.size) < min(size), "this image is large enough to be decoded at a fraction"
+    apart = (p.evaluate(drafted).int() - theirs).abs()
+    assert apart.float().mean() <= 1
+    assert (apart <= 8).float().mean() >= 0.999

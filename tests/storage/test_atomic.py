@@ -1,0 +1,44 @@
+"""Files are whole or absent."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tl_kit.errors import CheckpointError
+from tl_kit.storage.atomic import new_numbered_folder, write_atomically, write_json
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    write_json(target, {"x": 1})
+
+    def broken(path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        write_atomically(target, broken)
+    assert json.loads(target.read_text()) == {"x": 1}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_refuses_what_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbered_folders_are_never_given_twice(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: new_numbered_folder(tmp_path / "ckpts", "m"), range(40)))
+    assert sorted(f.name for f in folders) == sorted(f"m-{n}" for n in range(1, 41))
+
+
+def test_a_parent_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"file/m-1.*--out"):
+        new_numbered_folder(tmp_path / "file", "m")

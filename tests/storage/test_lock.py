@@ -1,0 +1,77 @@
+"""The lock of a folder: one process at a time, and none after its process is gone, however it went."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import children
+from tl_kit.errors import CheckpointError
+from tl_kit.storage.lock import LOCK, FolderLock
+
+HOLD = "import sys, pathlib; from tl_kit.storage.lock import FolderLock; lock = FolderLock(pathlib.Path(sys.argv[1]))"
+
+
+def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
+    first = FolderLock(tmp_path)
+    with pytest.raises(CheckpointError, match="another process is at work on this run"):
+        FolderLock(tmp_path)
+    first.release()
+    first.release()
+    assert not list(tmp_path.iterdir())
+    FolderLock(tmp_path).release()
+
+
+def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
+    code = f"{HOLD}; print('held', flush=True); sys.stdin.read()"
+    process = children.start(code, tmp_path, stdin=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(CheckpointError, match="another process"):
+        FolderLock(tmp_path)
+    process.kill()
+    process.wait()
+    assert (tmp_path / LOCK).exists()
+    FolderLock(tmp_path).release()
+
+
+def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first owner removes the file while the second has it open: the second must not hold what nobody can find."""
+    opened = os.open
+    first = FolderLock(tmp_path)
+
+    def open_then_removed(path: Path, *arguments: int) -> int:
+        file = opened(path, *arguments)
+        first.release()
+        return file
+
+    monkeypatch.setattr(os, "open", open_then_removed)
+    second = FolderLock(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="another process"):
+        FolderLock(tmp_path)
+    second.release()
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone: has vanished"):
+        FolderLock(tmp_path / "gone")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_a_file_system_without_locks_locks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import fcntl
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    FolderLock(tmp_path).release()
+    FolderLock(tmp_path).release()

@@ -1,0 +1,1 @@
+"""Combining predictions, with NumPy alone: rules, selection, stacking, calibration, bootstrap, receipts."""

@@ -1,0 +1,159 @@
+"""What each member is worth: the ensemble without it, and the smallest subset within the noise of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.bootstrap import paired_interval
+from tl_kit.combining.selection import Candidate, fit_candidate
+from tl_kit.config import RuleFitConfig
+from tl_kit.metrics import image_losses
+
+__all__ = ["Contribution", "Subset", "Subsets", "leave_one_out", "smallest_subset"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Contribution(TypedDict):
+    """What the ensemble loses without one member, on one split: positive where the member helps.
+
+    ``accuracy`` is that of the ensemble less that without the member; ``nll`` that without it less the ensemble's.
+    """
+
+    accuracy: float
+    nll: float
+
+
+class Subset(TypedDict):
+    """Members, from 1, of a subset; its accuracy and NLL on validation; its NLL less that of the whole, with [lo, hi].
+
+    ``ci95`` is the paired-bootstrap interval of ``nll_over_whole``; ``test``: accuracy and NLL there, if there is one.
+    """
+
+    members: list[int]
+    accuracy: float
+    nll: float
+    nll_over_whole: float
+    ci95: list[float]
+    test: dict[str, float] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Subsets:
+    """The chosen rule, fitted anew to any of the members: probabilities on validation (m, n, k) and labels (n,)."""
+
+    whole: Candidate
+    stack: FloatArray
+    labels: IntArray
+    config: RuleFitConfig
+    seed: int
+
+    def fit(self, members: Sequence[int]) -> Candidate:
+        """The rule on these members alone; a temperature only where the whole has one, a penalty as the whole's."""
+        if len(members) == len(self.stack):
+            return self.whole
+        fitted = self.whole.fitted
+        config = replace(self.config, stack_c=(fitted.parameters["c"],)) if "c" in fitted.parameters else self.config
+        return fit_candidate(
+            fitted.rule,
+            self.stack[list(members)],
+            self.labels,
+            config=config,
+            calibrate=fitted.temperature != 1,
+            seed=self.seed,
+        )
+
+    def losses(self, members: Sequence[int]) -> FloatArray:
+        """Each validation image's NLL out of fold, (n,)."""
+        return image_losses(self.fit(members).scored, self.labels)
+
+
+def leave_one_out(
+    subsets: Subsets, *, test: FloatArray | None, test_labels: IntArray | None
+) -> list[dict[str, Contribution | None]]:
+    """Of each member, its :class:`Contribution` on ``val`` (out of fold) and on ``test``, ``None`` without one.
+
+    Args:
+        subsets: of at least two members.
+        test: the members' probabilities of the test images, (m, n, k). They choose nothing.
+        test_labels: (n,).
+    """
+    members = range(len(subsets.stack))
+    found: list[dict[str, Contribution | None]] = []
+    for left_out in members:
+        kept = [member for member in members if member != left_out]
+        candidate = subsets.fit(kept)
+        value = _contribution(subsets.whole.scored, candidate.scored, subsets.labels)
+        on_test = None
+        if test is not None and test_labels is not None:
+            on_test = _contribution(subsets.whole.fitted(test), candidate.fitted(test[kept]), test_labels)
+        found.append({"val": value, "test": on_test})
+    return found
+
+
+def smallest_subset(subsets: Subsets, *, test: FloatArray | None, test_labels: IntArray | None, samples: int) -> Subset:
+    """The fewest members whose NLL on validation is not distinguishably above that of all.
+
+    That is, the lower end of the 95 % paired-bootstrap interval of the difference is at most 0. Subsets are those met
+    by adding members one by one, each time the one with the lowest NLL, and by taking them away likewise; of each size
+    the one of lower NLL counts.
+    """
+    whole = subsets.losses(range(len(subsets.stack)))
+    best = _paths(subsets)
+    for size in sorted(best):
+        members, losses = best[size]
+        difference, lo, hi = paired_interval(losses - whole, samples=samples, seed=subsets.seed)
+        if lo <= 0:
+            break
+    candidate = subsets.fit(members)
+    on_test = None
+    if test is not None and test_labels is not None:
+        pooled = candidate.fitted(test[list(members)])
+        on_test = {"accuracy": metrics.accuracy(pooled, test_labels), "nll": metrics.nll(pooled, test_labels)}
+    return {
+        "members": [member + 1 for member in members],
+        "accuracy": metrics.accuracy(candidate.scored, subsets.labels),
+        "nll": float(losses.mean()),
+        "nll_over_whole": difference,
+        "ci95": [lo, hi],
+        "test": on_test,
+    }
+
+
+def _paths(subsets: Subsets) -> dict[int, tuple[tuple[int, ...], FloatArray]]:
+    """Of each size, the better of the subsets that adding and taking away members come by, and its losses."""
+    everyone = tuple(range(len(subsets.stack)))
+    best: dict[int, tuple[tuple[int, ...], FloatArray]] = {}
+    added: tuple[int, ...] = ()
+    while len(added) < len(everyone):
+        added = _step(subsets, [tuple(sorted((*added, m))) for m in everyone if m not in added], best)
+    left = everyone
+    while len(left) > 1:
+        left = _step(subsets, [tuple(m for m in left if m != out) for out in left], best)
+    return best
+
+
+def _step(
+    subsets: Subsets, options: Sequence[tuple[int, ...]], best: dict[int, tuple[tuple[int, ...], FloatArray]]
+) -> tuple[int, ...]:
+    """The option of lowest NLL, noted if it is the best of its size."""
+    losses = [subsets.losses(option) for option in options]
+    index = int(np.argmin([loss.mean() for loss in losses]))
+    size = len(options[index])
+    if size not in best or losses[index].mean() < best[size][1].mean():
+        best[size] = options[index], losses[index]
+    return options[index]
+
+
+def _contribution(whole: FloatArray, without: FloatArray, labels: IntArray) -> Contribution:
+    return {
+        "accuracy": metrics.accuracy(whole, labels) - metrics.accuracy(without, labels),
+        "nll": metrics.nll(without, labels) - metrics.nll(whole, labels),
+    }

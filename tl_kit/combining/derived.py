@@ -1,0 +1,112 @@
+"""Rules that make new members of the given ones: what they made, and how such a choice is scored out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.calibration import fit_temperature, tempered
+from tl_kit.config import TemperatureConfig
+
+__all__ = ["Derived", "Loss", "choose_out_of_fold", "loss_on", "tried"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Derived:
+    """New members that ``rule`` made.
+
+    ``write`` puts them below a folder as checkpoints of their own, and returns where; ``record`` says, in plain JSON,
+    how they were made; ``fallback``: why the best member is returned instead, if it is.
+    """
+
+    rule: str
+    record: Mapping[str, Any]
+    write: Callable[[Path], list[Path]]
+    fallback: str | None = None
+
+
+class Loss(NamedTuple):
+    """The share of images that are predicted wrong, and the bounded NLL: ordered by the first, ties by the second.
+
+    ``bounded`` is :func:`tl_kit.metrics.bounded_nll`, which no single image decides; ``nll`` is for the record.
+    """
+
+    error: float
+    bounded: float
+    nll: float
+
+    def no_worse_than(self, other: Loss) -> bool:
+        """In neither of error and bounded NLL."""
+        return self.error <= other.error and self.bounded <= other.bounded
+
+
+def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> Loss:
+    """The loss of (n, k) on labels (n,); with ``calibrate``, its NLL is that at the temperature which fits best.
+
+    What is compared will be given a temperature: that averaged weights are less sure is then no reason against them,
+    nor for them (Ashukha et al. 2020).
+    """
+    error = 1 - metrics.accuracy(probabilities, labels)
+    if calibrate:
+        best = fit_temperature(probabilities, labels, TemperatureConfig(prior_images=0))
+        probabilities = tempered(probabilities, best)
+    return Loss(error, metrics.bounded_nll(probabilities, labels), metrics.nll(probabilities, labels))
+
+
+def choose_out_of_fold(
+    choose: Callable[[Callable[[Key], Loss]], Key],
+    probabilities: Callable[[Key], FloatArray],
+    labels: IntArray,
+    *,
+    folds: IntArray,
+    calibrate: bool,
+) -> tuple[Key, FloatArray]:
+    """What ``choose`` takes by all validation images, and predictions (n, k) by what it takes without an image's fold.
+
+    Args:
+        choose: from the loss of each option to the option taken.
+        probabilities: of an option, for all validation images (n, k). Should remember what it has computed.
+        labels: (n,).
+        folds: the fold of each image (n,).
+        calibrate: whether losses are those at the best temperature.
+    """
+
+    def loss_where(rows: NDArray[np.bool_]) -> Callable[[Key], Loss]:
+        return cache(lambda key: loss_on(probabilities(key)[rows], labels[rows], calibrate=calibrate))
+
+    chosen = choose(loss_where(np.ones(len(labels), dtype=bool)))
+    pooled = np.empty_like(probabilities(chosen))
+    for fold in np.unique(folds):
+        out = folds == fold
+        pooled[out] = probabilities(choose(loss_where(~out)))[out]
+    return chosen, pooled
+
+
+def tried(
+    choose: Callable[[Callable[[Key], Loss]], Key],
+    probabilities: Callable[[Key], FloatArray],
+    labels: IntArray,
+    *,
+    calibrate: bool,
+) -> dict[Key, Loss]:
+    """The loss, on all validation images, of each option that ``choose`` asks for."""
+    found: dict[Key, Loss] = {}
+
+    def loss(key: Key) -> Loss:
+        if key not in found:
+            found[key] = loss_on(probabilities(key), labels, calibrate=calibrate)
+        return found[key]
+
+    choose(loss)
+    return found

@@ -1,0 +1,214 @@
+"""Rules that turn the members' probabilities into the ensemble's.
+
+A rule takes a stack of shape (m members, n images, k classes), whose columns already mean the same class in every
+member, and returns (n, k). A rule with parameters also says how they are fitted, to predictions on images that no
+member was trained on. A new rule is a function here and a line in :data:`RULES`, the simpler ones first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.canonical_order import canonical_members, label_probabilities
+from tl_kit.combining.simplex_weights import greedy_weights, simplex_weights
+from tl_kit.combining.stacking import fit_stack, stacked
+from tl_kit.config import RuleFitConfig, SoupConfig
+from tl_kit.errors import ConfigError
+
+__all__ = [
+    "AUTO",
+    "ONE_PASS",
+    "RULES",
+    "SIMPLEST_FIRST",
+    "WEIGHT_RULES",
+    "Rule",
+    "check_fitting",
+    "check_rule",
+    "combine",
+    "logit_mean",
+    "mean",
+    "vote",
+    "weighted_mean",
+]
+
+AUTO = "auto"
+"""In place of a rule's name: the rule that validation supports."""
+
+ONE_PASS = ("soup", "greedy-soup", "wise-ft")
+"""Rules that make one model of all members: a prediction takes one forward pass."""
+
+WEIGHT_RULES = (*ONE_PASS, "concat")
+"""Rules that make new members of the given ones. They are no functions of predictions alone: ``api.weight_rules``."""
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Parameters = Mapping[str, Any]
+
+_EPS = np.finfo(np.float64).eps
+
+
+def mean(member_probabilities: ArrayLike) -> FloatArray:
+    """Arithmetic mean of the members' probabilities (the linear opinion pool of Stone 1961).
+
+    Raises:
+        ValueError: the stack is not (m, n, k) with at least one member, or holds a value that is not finite.
+    """
+    stack = _validated(member_probabilities)
+    result: FloatArray = _sum(stack) / len(stack)
+    return result
+
+
+def logit_mean(member_probabilities: ArrayLike) -> FloatArray:
+    """Geometric mean, scaled to sum to 1: softmax(mean_j log p_j), the logarithmic opinion pool (Genest & Zidek 1986).
+
+    Logs are clipped at 2.2e-16, as in :func:`tl_kit.metrics.nll`. Raises as :func:`mean`.
+    """
+    stack = _validated(member_probabilities)
+    return metrics.softmax(_sum(np.log(np.maximum(stack, _EPS))) / len(stack))
+
+
+def vote(member_probabilities: ArrayLike) -> FloatArray:
+    """Plurality vote: p_c = (v_c + p̄_c) / (m + 1), with v_c members of m for class c, and p̄ their mean probabilities.
+
+    The class of most votes has the highest p, and among classes of equally many that of the higher p̄: a member that
+    votes for a rather than b has p_a ≥ p_b, so p̄_b - p̄_a < 1, less than one vote. A member that gives several classes
+    the same highest probability votes for that of highest p̄ among them. Raises as :func:`mean`.
+    """
+    stack = _validated(member_probabilities)
+    pooled = mean(stack)
+    highest = stack == stack.max(axis=2, keepdims=True)
+    winners = np.where(highest, pooled, -1.0).argmax(axis=2)
+    votes = (winners[:, :, None] == np.arange(stack.shape[2])).sum(axis=0)
+    result: FloatArray = (votes + pooled) / (len(stack) + 1)
+    return result
+
+
+def weighted_mean(member_probabilities: ArrayLike, *, weights: ArrayLike) -> FloatArray:
+    """Σ_j w_j p_j for weights (m,) on the simplex. Raises as :func:`mean`."""
+    stack = _validated(member_probabilities)
+    return _sum(np.asarray(weights, dtype=np.float64)[:, None, None] * stack)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a rule pools, and how its parameters, plain JSON, are fitted; ``fit`` is ``None`` for a rule without any.
+
+    ``shapes(members, classes)`` are those of the parameters, () for a number.
+    """
+
+    pool: Callable[..., FloatArray]
+    fit: Callable[[FloatArray, IntArray, RuleFitConfig, int], dict[str, Any]] | None = None
+    shapes: Callable[[int, int], Mapping[str, tuple[int, ...]]] = lambda members, classes: {}
+
+
+def _fit_weighted(stack: FloatArray, labels: IntArray, config: RuleFitConfig, seed: int) -> dict[str, Any]:
+    order = canonical_members(stack, labels)
+    weights = simplex_weights(label_probabilities(stack[order], labels))
+    return {"weights": weights[np.argsort(order)].tolist()}
+
+
+def _fit_greedy(stack: FloatArray, labels: IntArray, config: RuleFitConfig, seed: int) -> dict[str, Any]:
+    order = canonical_members(stack, labels)
+    weights = greedy_weights(
+        label_probabilities(stack[order], labels),
+        rounds=config.greedy_rounds,
+        bags=config.greedy_bags,
+        share=config.greedy_share,
+        seed=seed,
+    )
+    return {"weights": weights[np.argsort(order)].tolist()}
+
+
+def _fit_stack(stack: FloatArray, labels: IntArray, config: RuleFitConfig, seed: int) -> dict[str, Any]:
+    order = canonical_members(stack, labels)
+    coefficients, intercepts, strength = fit_stack(stack[order], labels, config=config, seed=seed)
+    return {
+        "coefficients": coefficients[:, np.argsort(order)].tolist(),
+        "intercepts": intercepts.tolist(),
+        "c": strength,
+    }
+
+
+def _weight_shapes(members: int, classes: int) -> dict[str, tuple[int, ...]]:
+    return {"weights": (members,)}
+
+
+def _stack_shapes(members: int, classes: int) -> dict[str, tuple[int, ...]]:
+    return {"coefficients": (classes, members, classes), "intercepts": (classes,), "c": ()}
+
+
+def _pool_stack(stack: ArrayLike, *, coefficients: ArrayLike, intercepts: ArrayLike, c: float) -> FloatArray:
+    return stacked(_validated(stack), coefficients=coefficients, intercepts=intercepts)
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "mean": Rule(mean),
+        "logit-mean": Rule(logit_mean),
+        "vote": Rule(vote),
+        "weighted": Rule(weighted_mean, _fit_weighted, _weight_shapes),
+        "greedy": Rule(weighted_mean, _fit_greedy, _weight_shapes),
+        "stack": Rule(_pool_stack, _fit_stack, _stack_shapes),
+    }
+)
+
+SIMPLEST_FIRST = (*ONE_PASS, *RULES, "concat")
+"""The order in which ``auto`` prefers rules that it cannot tell apart."""
+
+
+def check_rule(name: str, *, known: Collection[str] = (*RULES, *WEIGHT_RULES, AUTO)) -> None:
+    """Raises ConfigError, with the nearest name, if there is no rule of that name."""
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise ConfigError(f"unknown ensemble rule {name!r}: {hint}rules are {', '.join(known)}")
+
+
+def check_fitting(fit: RuleFitConfig, soups: SoupConfig) -> None:
+    """Raises ConfigError for numbers by which no rule can be fitted, before anything is predicted."""
+    for name, value, sound in (
+        ("folds", fit.folds, fit.folds >= 2),
+        ("greedy_rounds", fit.greedy_rounds, fit.greedy_rounds >= 0),
+        ("greedy_bags", fit.greedy_bags, fit.greedy_bags >= 1),
+        ("greedy_share", fit.greedy_share, 0 < fit.greedy_share <= 1),
+        ("stack_c", fit.stack_c, bool(fit.stack_c) and all(0 < c < math.inf for c in fit.stack_c)),
+    ):
+        if not sound:
+            raise ConfigError(f"RuleFitConfig({name}={value}): out of range")
+    if not soups.alphas or not all(0 <= alpha <= 1 for alpha in soups.alphas):
+        raise ConfigError(f"SoupConfig(alphas={soups.alphas}): must be shares from 0 to 1")
+
+
+def combine(name: str, member_probabilities: ArrayLike, **parameters: Any) -> FloatArray:
+    """The ensemble's probabilities (n, k) by the rule ``name``, from a stack (m, n, k).
+
+    Raises:
+        ConfigError: there is no rule of that name.
+        ValueError: the stack has a wrong shape, or holds a value that is not finite.
+    """
+    check_rule(name, known=RULES)
+    return RULES[name].pool(_validated(member_probabilities), **parameters)
+
+
+def _sum(terms: FloatArray) -> FloatArray:
+    """Sum over members (axis 0), from the smallest term up: the order of the members changes not even the rounding."""
+    result: FloatArray = np.sort(terms, axis=0).sum(axis=0)
+    return result
+
+
+def _validated(member_probabilities: ArrayLike) -> FloatArray:
+    stack = np.asarray(member_probabilities, dtype=np.float64)
+    if stack.ndim != 3 or stack.shape[0] == 0:
+        raise ValueError(f"member probabilities must have shape (members, images, classes), got {stack.shape}")
+    if not np.isfinite(stack).all():
+        raise ValueError("member probabilities must be finite")
+    return stack

@@ -1,0 +1,148 @@
+"""The receipt of an ensemble of folds: no image is left for validation, since each was seen by all members but one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.bootstrap import paired_interval
+from tl_kit.combining.contributions import Contribution
+from tl_kit.combining.diversity import disagreement
+from tl_kit.combining.ensemble_rules import RULES, combine
+from tl_kit.combining.predictions import SplitPredictions
+from tl_kit.combining.receipt import NO_KINDS, Cost, Gain, MemberScores, Receipt
+from tl_kit.errors import ConfigError
+from tl_kit.metrics import image_losses
+from tl_kit.score_kinds import OUT_OF_FOLD
+
+__all__ = ["FoldReceipt", "HeldOut", "OutOfFoldScores", "build_fold_receipt", "check_fold_rule"]
+
+FloatArray = NDArray[np.float64]
+HeldOut = tuple[FloatArray, NDArray[np.int64]]
+"""One member's probabilities (n, k) of the images that it has not seen, and their labels (n,)."""
+
+
+class OutOfFoldScores(TypedDict):
+    """Scores of single members, each on the images that it alone has not seen: of all images at once, and by member.
+
+    They are no scores of the ensemble.
+    """
+
+    images: int
+    kind: str
+    scores: dict[str, float]
+    members: list[dict[str, Any]]
+
+
+class FoldReceipt(Receipt):
+    """A receipt without anything on validation. ``out_of_fold`` is None where the folds' images are not there."""
+
+    out_of_fold: OutOfFoldScores | None
+
+
+def check_fold_rule(rule: str) -> None:
+    """Raises ConfigError for a rule that is fitted: there is nothing to fit it to."""
+    free = [name for name, known in RULES.items() if known.fit is None]
+    if rule not in free:
+        raise ConfigError(
+            f"--rule {rule}: is fitted on validation images, and folds leave none that no member has seen; use "
+            f"{', '.join(free[:-1])} or {free[-1]}"
+        )
+
+
+def build_fold_receipt(
+    checkpoints: Sequence[str],
+    rule: str,
+    *,
+    held_out: Sequence[HeldOut] | None,
+    test: SplitPredictions | None,
+    samples: int,
+    seed: int,
+    kinds: Mapping[str, str] = NO_KINDS,
+    cost: Cost | None = None,
+) -> FoldReceipt:
+    """What single members score out of fold, and what they and the ensemble score on images apart.
+
+    Args:
+        checkpoints: the members' folders.
+        rule: one without fitted parameters.
+        held_out: a member's predictions of what it has not seen, in the order of ``checkpoints``.
+        test: predictions of images that no member has seen, ``None`` without any.
+        samples: resamples of the bootstrap.
+        seed: of these.
+        kinds: that of the scores on ``test``.
+        cost: as measured.
+
+    Raises:
+        ConfigError: the rule is fitted, or ``samples`` is below 1.
+    """
+    check_fold_rule(rule)
+    pooled = None if test is None else combine(rule, test.members)
+    return {
+        "rule": rule,
+        "parameters": {},
+        "derived": None,
+        "images": {"val": None, "test": None if test is None else len(test.labels)},
+        "kinds": dict(kinds),
+        "chosen_by_val": [],
+        "members": _members(checkpoints, rule, test, kinds),
+        "ensemble": {
+            "val": None,
+            "test": None if test is None or pooled is None else metrics.summary(pooled, test.labels),
+        },
+        "gain": None,
+        "gain_over_mean_member": None if test is None else _gain(rule, test, samples=samples, seed=seed),
+        "calibration": {"temperature": 1.0, "val": None, "test": None},
+        "comparison": [],
+        "disagreement": {"val": None, "test": None if test is None else disagreement(test.members)},
+        "smallest_subset": None,
+        "cost": cost,
+        "out_of_fold": None if held_out is None else _out_of_fold(held_out),
+    }
+
+
+def _members(
+    checkpoints: Sequence[str], rule: str, test: SplitPredictions | None, kinds: Mapping[str, str]
+) -> list[MemberScores]:
+    return [
+        {
+            "checkpoint": checkpoint,
+            "val": None,
+            "test": None if test is None else metrics.summary(test.members[index], test.labels),
+            "kinds": dict(kinds),
+            "leave_one_out": None if test is None else {"val": None, "test": _without(rule, test, index)},
+        }
+        for index, checkpoint in enumerate(checkpoints)
+    ]
+
+
+def _without(rule: str, test: SplitPredictions, index: int) -> Contribution:
+    whole, less = combine(rule, test.members), combine(rule, np.delete(test.members, index, axis=0))
+    return {
+        "accuracy": metrics.accuracy(whole, test.labels) - metrics.accuracy(less, test.labels),
+        "nll": metrics.nll(less, test.labels) - metrics.nll(whole, test.labels),
+    }
+
+
+def _gain(rule: str, test: SplitPredictions, *, samples: int, seed: int) -> Gain:
+    """Over the mean member: the mean of the members' hits and losses."""
+    pooled, labels = combine(rule, test.members), test.labels
+    hits = np.mean([metrics.correct(member, labels) for member in test.members], axis=0)
+    losses = np.mean([image_losses(member, labels) for member in test.members], axis=0)
+    accuracy = paired_interval(metrics.correct(pooled, labels) - hits, samples=samples, seed=seed)
+    nll = paired_interval(image_losses(pooled, labels) - losses, samples=samples, seed=seed)
+    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}
+
+
+def _out_of_fold(held_out: Sequence[HeldOut]) -> OutOfFoldScores:
+    probabilities, labels = (np.concatenate(parts) for parts in zip(*held_out, strict=True))
+    return {
+        "images": len(labels),
+        "kind": OUT_OF_FOLD,
+        "scores": metrics.summary(probabilities, labels),
+        "members": [{"images": len(own), "scores": metrics.summary(p, own)} for p, own in held_out],
+    }

@@ -1,0 +1,235 @@
+"""The rule that validation supports: every rule scored on images that it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.calibration import fit_temperature, tempered
+from tl_kit.combining.canonical_order import stratified_folds
+from tl_kit.combining.derived import Derived
+from tl_kit.combining.ensemble_rules import AUTO, ONE_PASS, RULES, SIMPLEST_FIRST, check_rule
+from tl_kit.combining.fitted_rule import FittedRule, fit_rule
+from tl_kit.config import RuleFitConfig
+from tl_kit.errors import ConfigError, MemberError
+from tl_kit.metrics import image_losses
+
+__all__ = ["Candidate", "Compared", "choose_rule", "fit_candidate", "with_temperature"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+_ROUNDING = 1e-9  # nats: equal predictions that were added up in another order
+_NO_OTHERS: Mapping[str, Callable[[], Candidate]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Candidate:
+    """A rule fitted to all validation images, and what it predicts for them out of fold, (n, k).
+
+    ``pooled`` is before the temperature, ``scored`` after it: equal where the rule's temperature is 1. With
+    ``derived``, ``fitted`` applies to the members that were made. ``crossed``, of a rule that was chosen among several:
+    as ``scored``, but each fold predicted by the rule that the other folds would have chosen.
+    """
+
+    fitted: FittedRule
+    pooled: FloatArray
+    scored: FloatArray
+    derived: Derived | None = None
+    crossed: FloatArray | None = None
+
+    @property
+    def estimate(self) -> FloatArray:
+        """Predictions (n, k) from whose making each image's fold was left out: by the rule, and by its choice."""
+        return self.scored if self.crossed is None else self.crossed
+
+    @property
+    def rule(self) -> str:
+        """The name by which the rule was asked for."""
+        return self.fitted.rule if self.derived is None else self.derived.rule
+
+
+class Compared(TypedDict):
+    """One rule's line in the comparison: accuracy and NLL out of fold, and why it is out of question, if it is.
+
+    ``nll_over_mean`` is its NLL less that of ``mean``, with the paired standard error over images.
+    """
+
+    rule: str
+    accuracy: float | None
+    nll: float | None
+    nll_over_mean: float | None
+    standard_error: float | None
+    temperature: float | None
+    chosen: bool
+    refused: str | None
+
+
+def fit_candidate(
+    name: str, stack: FloatArray, labels: IntArray, *, config: RuleFitConfig, calibrate: bool, seed: int
+) -> Candidate:
+    """Fit a rule, and its temperature, to validation predictions (m, n, k), and predict these out of fold.
+
+    A rule with parameters is fitted once to all images, for use, and once a fold to the others, for its score: folds
+    are stratified. The temperature is fitted to the predictions out of fold, which for a rule without parameters are
+    simply its own; its score, too, is out of fold. Unless that lowers the NLL, the temperature is 1.
+
+    Raises:
+        ConfigError: there is no such rule, or there are too few images for it.
+    """
+    fitted = fit_rule(name, stack, labels, config=config, seed=seed)
+    folds = stratified_folds(labels, config.folds, seed=seed)
+    if not fitted.parameters:
+        pooled = fitted.pool(stack)
+    elif len(labels) < 2:
+        raise ConfigError(f"rule {name}: one validation image is too few to fit it; choose another --rule")
+    else:
+        pooled = np.empty(stack.shape[1:])
+        for fold in np.unique(folds):
+            out = folds == fold
+            part = fit_rule(name, stack[:, ~out], labels[~out], config=config, seed=seed)
+            pooled[out] = part.pool(stack[:, out])
+    return with_temperature(fitted, pooled, labels, folds=folds, calibrate=calibrate)
+
+
+def with_temperature(
+    fitted: FittedRule,
+    pooled: FloatArray,
+    labels: IntArray,
+    *,
+    folds: IntArray,
+    calibrate: bool,
+    derived: Derived | None = None,
+) -> Candidate:
+    """A rule and the temperature fitted to its predictions out of fold (n, k), if that lowers their NLL out of fold."""
+    plain = Candidate(fitted=fitted, pooled=pooled, scored=pooled, derived=derived)
+    if not calibrate or len(labels) < 2:
+        return plain
+    scored = np.empty_like(pooled)
+    for fold in np.unique(folds):
+        out = folds == fold
+        scored[out] = tempered(pooled[out], fit_temperature(pooled[~out], labels[~out]))
+    if image_losses(scored, labels).mean() >= image_losses(pooled, labels).mean():
+        return plain
+    return replace(plain, fitted=replace(fitted, temperature=fit_temperature(pooled, labels)), scored=scored)
+
+
+def choose_rule(
+    name: str,
+    stack: FloatArray,
+    labels: IntArray,
+    *,
+    config: RuleFitConfig,
+    calibrate: bool,
+    seed: int,
+    others: Mapping[str, Callable[[], Candidate]] = _NO_OTHERS,
+) -> tuple[Candidate, list[Compared]]:
+    """The rule ``name``, fitted; or for ``auto`` the one that validation supports, and the comparison behind it.
+
+    In the running are ``mean``; each rule whose NLL out of fold is lower than that of ``mean`` by more than the paired
+    standard error of the difference; and each rule that makes one model of all members, unless its NLL is higher by
+    more than that. Of these the simplest, in the order of ``SIMPLEST_FIRST``, is taken whose NLL is within one standard
+    error of the lowest (the one-standard-error rule of Breiman et al. 1984, paired).
+
+    Args:
+        name: a rule, or ``auto``.
+        stack: the members' probabilities of the validation images, (m, n, k).
+        labels: (n,).
+        config: how rules are fitted.
+        calibrate: whether a temperature may follow.
+        seed: of the folds.
+        others: rules that need more than the predictions, and how each is fitted.
+
+    Raises:
+        ConfigError: there is no such rule, or there are too few images for it.
+        MemberError: the members do not suit the rule.
+    """
+    check_rule(name, known=(*RULES, *others, AUTO))
+
+    def fit(rule: str) -> Candidate:
+        if rule in others:
+            return others[rule]()
+        return fit_candidate(rule, stack, labels, config=config, calibrate=calibrate, seed=seed)
+
+    if name != AUTO:
+        return fit(name), []
+    found: dict[str, Candidate | str] = {}
+    for rule in (rule for rule in SIMPLEST_FIRST if rule in RULES or rule in others):
+        try:
+            _check_size(rule, stack, config)
+            candidate = fit(rule)
+            fallback = None if candidate.derived is None else candidate.derived.fallback
+            found[rule] = candidate if fallback is None else fallback
+        except (ConfigError, MemberError) as error:
+            found[rule] = str(error).removeprefix(f"rule {rule}: ").removesuffix("; choose another --rule")
+    fitted = {rule: candidate for rule, candidate in found.items() if isinstance(candidate, Candidate)}
+    losses = {rule: image_losses(candidate.scored, labels) for rule, candidate in fitted.items()}
+    chosen = _simplest(losses)
+    folds = stratified_folds(labels, config.folds, seed=seed)
+    best = replace(fitted[chosen], crossed=_crossed(fitted, losses, folds))
+    return best, [_line(rule, found[rule], labels, losses, chosen=chosen) for rule in found]
+
+
+def _crossed(fitted: Mapping[str, Candidate], losses: Mapping[str, FloatArray], folds: IntArray) -> FloatArray:
+    """Predictions (n, k) of each fold by the rule that is chosen without it: the best of several looks too good."""
+    found = np.empty_like(fitted["mean"].scored)
+    for fold in np.unique(folds):
+        out = folds == fold
+        others = {rule: loss[~out] if (~out).any() else loss for rule, loss in losses.items()}
+        found[out] = fitted[_simplest(others)].scored[out]
+    return found
+
+
+def _simplest(losses: Mapping[str, FloatArray]) -> str:
+    mean = losses["mean"]
+    rules: Sequence[str] = [
+        rule
+        for rule, loss in losses.items()
+        if rule == "mean" or _gain_is_sure(mean, loss) or (rule in ONE_PASS and not _gain_is_sure(loss, mean))
+    ]
+    best = min(rules, key=lambda rule: losses[rule].mean())
+    return next(rule for rule in rules if rule == best or not _gain_is_sure(losses[rule], losses[best]))
+
+
+def _gain_is_sure(losses: FloatArray, lower: FloatArray) -> bool:
+    """Whether the second losses' mean is lower by more than the standard error of the difference."""
+    return bool((losses - lower).mean() > _standard_error(losses - lower) + _ROUNDING)
+
+
+def _standard_error(differences: FloatArray) -> float:
+    return float(differences.std(ddof=1) / np.sqrt(differences.size)) if differences.size > 1 else float("inf")
+
+
+def _check_size(rule: str, stack: FloatArray, config: RuleFitConfig) -> None:
+    members, _, classes = stack.shape
+    if rule == "stack" and members * classes**2 > config.stack_parameters:
+        raise ConfigError(f"would have {members * classes**2:,} parameters")
+
+
+def _line(
+    rule: str, found: Candidate | str, labels: IntArray, losses: dict[str, FloatArray], *, chosen: str
+) -> Compared:
+    line: Compared = {
+        "rule": rule,
+        "accuracy": None,
+        "nll": None,
+        "nll_over_mean": None,
+        "standard_error": None,
+        "temperature": None,
+        "chosen": rule == chosen,
+        "refused": found if isinstance(found, str) else None,
+    }
+    if isinstance(found, Candidate):
+        differences = losses[rule] - losses["mean"]
+        line["accuracy"] = metrics.accuracy(found.scored, labels)
+        line["nll"] = float(losses[rule].mean())
+        line["nll_over_mean"] = float(differences.mean())
+        line["standard_error"] = _standard_error(differences) if differences.size > 1 else None
+        line["temperature"] = found.fitted.temperature
+    return line

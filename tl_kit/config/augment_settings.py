@@ -1,0 +1,81 @@
+"""Defaults of crops and augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["AugmentConfig", "AugmentLevels", "CropConfig", "McDropoutConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropConfig:
+    """Test-time crops: 1 (centre), 5 (and the four corners) or 10 (and the mirror image of each), at every scale.
+
+    A scale multiplies the size to which the model's own evaluation resizes an image before it crops.
+    """
+
+    crops: int = 1
+    scales: tuple[float, ...] = (1.0,)
+
+    @property
+    def views(self) -> int:
+        """Crops an image in all, whose probabilities are averaged."""
+        return self.crops * len(self.scales)
+
+    def __str__(self) -> str:
+        crops = "1 crop" if self.crops == 1 else f"{self.crops} crops"
+        scales = ", ".join(f"{scale:g}" for scale in self.scales)
+        return f"{crops} at scale{'s' if len(self.scales) > 1 else ''} {scales}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class McDropoutConfig:
+    """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
+
+    seed: int = 0
+    rows: int = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How a training image is varied, in this order.
+
+    ``crop``: "resized" draws a share of the area (``crop_scale``) and an aspect ratio (``crop_ratio``) and resizes that
+    piece; "short-side" resizes the short side to a length drawn from ``short_side`` (in sides of the input; the
+    lecture's 256 to 480 for 224) and takes a random square; "none" is the crop of evaluation. ``flip`` is the
+    probability of a mirror image. ``brightness`` and ``contrast`` are multiplied by a factor within so much of 1;
+    ``lighting`` is the standard deviation of the shift along ImageNet's principal colours; ``erasing`` the probability
+    that a rectangle is painted over in the mean colour.
+    """
+
+    crop: str = "resized"
+    crop_scale: tuple[float, float] = (0.35, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    short_side: tuple[float, float] = (256 / 224, 480 / 224)
+    flip: float = 0.5
+    brightness: float = 0.0
+    contrast: float = 0.0
+    lighting: float = 0.0
+    erasing: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether any two views of an image can differ."""
+        chances = (self.flip, self.brightness, self.contrast, self.lighting, self.erasing)
+        return self.crop != "none" or any(chance > 0 for chance in chances)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentLevels:
+    """What ``--augment`` names, and from how many training images a class on ``auto`` takes which."""
+
+    levels: Mapping[str, AugmentConfig] = field(
+        default_factory=lambda: {
+            "none": AugmentConfig(crop="none", flip=0.0),
+            "light": AugmentConfig(crop_scale=(0.7, 1.0)),
+            "standard": AugmentConfig(),
+            "strong": AugmentConfig(crop_scale=(0.2, 1.0), brightness=0.4, contrast=0.4, lighting=0.1, erasing=0.25),
+        }
+    )
+    light_below_per_class: int = 20

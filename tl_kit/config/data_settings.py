@@ -1,0 +1,123 @@
+"""Defaults of data sets: splits, decoding, the pixel store, the doctor and folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "BalanceConfig",
+    "BalanceMethod",
+    "DataConfig",
+    "DecodeConfig",
+    "DoctorConfig",
+    "FoldsConfig",
+    "LeftOutConfig",
+    "LikenessConfig",
+    "ShortcutConfig",
+    "StoreConfig",
+]
+
+BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed.
+
+    ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
+    bracketed part, where it has one) are one group, unless a CSV says otherwise. Near copies are kept on one side where
+    there are at most ``near_images`` different files (their number squared is compared: 3 s for 20,000); 0: nowhere.
+    """
+
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    split_seed: int = 0
+    group_pattern: str | None = None
+    near_images: int = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """Images of more pixels are refused: 5 to 25 bytes each must fit into memory while it is decoded, once a thread.
+
+    So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    """
+
+    max_pixels: int = 2**27
+    max_scans: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOutConfig:
+    """How many files that a command leaves out are shown, a line each; the doctor lists all."""
+
+    shown: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikenessConfig:
+    """Images are alike if their perceptual hashes differ in at most ``hash_bits`` of 63 and their details correlate.
+
+    The two thresholds were set by ``benchmarks/near_duplicates.py``; docs/data.md has its figures.
+    """
+
+    hash_bits: int = 12
+    similarity: float = 0.97
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortcutConfig:
+    """When a class counts as told without looking at what is shown.
+
+    ``excess``: recall minus false-positive rate, at least; ``false_alarms``: the share of data sets on which chance may
+    raise one, at most. A tree has ``leaf`` images a leaf at least, and is cross-validated over ``folds``.
+    """
+
+    excess: float = 0.5
+    false_alarms: float = 1e-3
+    folds: int = 5
+    leaf: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side.
+
+    An image is near-empty if 98 % of its thumbnail lies within ``empty_levels`` of the 256 levels, in every channel.
+    """
+
+    min_images: int = 5
+    max_imbalance: float = 10.0
+    min_side: int = 32
+    empty_levels: float = 12.0
+    likeness: LikenessConfig = LikenessConfig()
+    shortcuts: ShortcutConfig = ShortcutConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    """Decoded images are kept in memory up to this share of the free memory; the rest is decoded again when needed.
+
+    Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
+    machine, less than that share of what was free), half of the images are given up.
+    """
+
+    memory_share: float = 0.3
+    reserve: int = 500_000_000
+    check_seconds: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceConfig:
+    """From where on ``auto`` takes classes for uneven: training images of the largest, in those of the smallest."""
+
+    uneven_from: float = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldsConfig:
+    """Cross-validation: the number of folds, and how many suspect labels are shown (the file has all)."""
+
+    folds: int = 5
+    shown: int = 10

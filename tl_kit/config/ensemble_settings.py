@@ -1,0 +1,83 @@
+"""Defaults of ensembles: rules, temperature and averages of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_kit.config.augment_settings import CropConfig
+from tl_kit.config.data_settings import DecodeConfig, StoreConfig
+from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
+from tl_kit.config.training_settings import HeadConfig
+
+__all__ = ["EnsembleConfig", "RuleFitConfig", "SoupConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleFitConfig:
+    """How ensemble rules are fitted, and compared, on validation images.
+
+    ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
+    ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse
+    penalties tried; ``auto`` leaves ``stack`` out where it would have more than ``stack_parameters``, and ``concat``
+    where a step of its fit takes more than ``concat_multiplications`` (images x features x classes).
+    """
+
+    folds: int = 5
+    greedy_rounds: int = 50
+    greedy_bags: int = 1
+    greedy_share: float = 0.5
+    stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    stack_parameters: int = 20_000
+    concat_multiplications: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemperatureConfig:
+    """``prior_images``: so many images more, on which the predictions are right as often as they say, hold T near 1.
+
+    Few validation images have too few mistakes to tell T. Chosen among 0 to 64, on photos apart from results'.
+    """
+
+    prior_images: float = 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoupConfig:
+    """Averages of weights: the ``alphas`` that wise-ft tries, the share of the fine-tuned model.
+
+    BatchNorm's statistics are estimated on at most ``batchnorm_images`` training images.
+    """
+
+    alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    batchnorm_images: int = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """One ensemble of finished checkpoints. ``data`` ``None``: the folder that the members were trained on.
+
+    ``calibrate``: scale by a temperature fitted on validation, where that lowers the NLL out of fold. ``mc_dropout``:
+    so many forward passes with dropout a member, whose probabilities are averaged; 0: one without. ``soups`` is for
+    averages of weights, ``head`` and ``cache`` for the head and the features of ``concat``, ``store`` for the memory
+    that decoded images may take in both. ``strict`` as for ``FinetuneConfig``.
+    """
+
+    checkpoints: tuple[Path, ...]
+    data: Path | None = None
+    out: Path | None = None
+    rule: str = "mean"
+    calibrate: bool = True
+    fit: RuleFitConfig = RuleFitConfig()
+    soups: SoupConfig = SoupConfig()
+    head: HeadConfig = HeadConfig()
+    store: StoreConfig = StoreConfig()
+    cache: CacheConfig = CacheConfig()
+    seed: int = 0
+    bootstrap: int = 2000
+    default_out: str = "ensembles"
+    crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
+    strict: bool = False
+    decode: DecodeConfig = DecodeConfig()
+    runtime: RuntimeConfig = RuntimeConfig()

@@ -1,0 +1,104 @@
+"""Defaults of the machine and of what lies on disk: device, precision, threads, caches, limits on foreign files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["CacheConfig", "MembersConfig", "ProcessConfig", "RuntimeConfig", "SaveConfig", "TrustConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """The device (``auto``: a GPU if there is one), the batch sizes and the precision of inference.
+
+    ``precision`` is fp32, bf16 or ``auto``: bf16 where the processor has it and the network gains by it.
+    ``mode`` "plain" turns off all that makes the hardware fast (memory that is kept, channels_last, bf16, trunk reuse),
+    for comparison and for when it is suspected.
+
+    ``compile`` "auto" uses torch.compile for training where it pays back within the run: it takes ``compile_seconds``
+    and then saves ``compile_gain`` of the training time, in which ``compile_rate`` images of ``compile_side`` pixels a
+    side are trained a second (all of it measured once, on 2 cores with EfficientNet-Lite0; nothing is timed in a run).
+    """
+
+    mode: Literal["auto", "plain"] = "auto"
+    device: str = "auto"
+    batch_size: int = 32
+    gpu_batch_size: int = 256
+    precision: str = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    compile_backend: str = "inductor"
+    compile_seconds: float = 121.0
+    compile_gain: float = 0.05
+    compile_rate: float = 45.0
+    compile_side: int = 224
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustConfig:
+    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+
+    ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
+    model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
+    model's arguments; ``text`` the longest text, in characters; ``modules`` the most layers and tensors of a model.
+    """
+
+    json_bytes: int = 2**28
+    side: int = 4096
+    number: int = 1_000_000
+    items: int = 10_000
+    text: int = 1000
+    modules: int = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembersConfig:
+    """Members that share nothing take turns, each on as many decoded images as ``pixel_bytes`` hold.
+
+    Their weights stay in memory while all but the largest member's take at most ``keep_bytes``, and are read again for
+    each turn where they take more. Together both are a fifth of what torch and one member's activations take.
+    """
+
+    keep_bytes: int = 50_000_000
+    pixel_bytes: int = 50_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """The trunk's outputs on disk. ``directory`` None: ``$XDG_CACHE_HOME/tl-kit`` or ``~/.cache/tl-kit``.
+
+    ``size_gb`` bounds all of it, in units of 10^9 bytes; 0 turns the cache off. ``views`` is the number of augmented
+    views an image that ``last:K`` trains on; None: ``default_views``, fewer where the epochs or the bound ask for it.
+    """
+
+    directory: Path | None = None
+    size_gb: float = 4.0
+    views: int | None = None
+    default_views: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """How often a run saves its state, from which ``--resume`` goes on.
+
+    ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
+    of the time.
+    """
+
+    every: float = 30.0
+    most_share: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessConfig:
+    """How often an OpenMP thread looks for the next piece of work before it sleeps (GNU's GOMP_SPINCOUNT).
+
+    GNU's own default of 300,000 outlasts a time slice: with one core of two taken by another process, every
+    operation waits for the scheduler, and inference takes 30 times longer. A setting of the user's is kept.
+
+    ``fork_seconds``: the longest that a fork waits until other threads' networks have come to the end of a batch.
+    """
+
+    spin_count: int = 1000
+    fork_seconds: float = 60.0

@@ -1,0 +1,99 @@
+"""What a command leaves out of its images: told, a line a file, or refused where nothing may be left out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tl_kit.config import DataConfig, DecodeConfig, LeftOutConfig
+from tl_kit.data.manifest import HIDDEN, OWN, UNMISSED, Exclusion, Manifest, Sample
+from tl_kit.data.scan import scan
+from tl_kit.errors import DataError, ImageError
+from tl_kit.images.decode import decode as decode_image
+from tl_kit.images.decode import decode_pool
+from tl_kit.images.limits import check_limits
+from tl_kit.reporting import Reporter
+
+__all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out"]
+
+
+def scan_images(
+    data: Path | str,
+    split: DataConfig,
+    *,
+    decode: DecodeConfig,
+    strict: bool,
+    reporter: Reporter,
+    trainable: bool = True,
+    judged: bool = False,
+) -> Manifest:
+    """:func:`scan`, and what it leaves out is told; with ``strict``, it must be nothing, and every image is decoded.
+
+    Hidden files, and what tl-kit wrote, never count. What is wrong with the layout is told too, unless it is to be
+    ``judged``. Raises DataError that names the first file and their number, and ConfigError for a limit
+    that no image can keep.
+    """
+    check_limits(decode)
+    manifest = scan(Path(data), split, decode=decode, trainable=trainable)
+    if strict:
+        reporter.start("check", len(manifest.samples))
+        _refuse([*missed(manifest.exclusions), *_undecodable(manifest.samples, decode, reporter)], data)
+    tell_left_out(manifest.exclusions, data, reporter)
+    for fault in () if judged else manifest.faults:
+        if fault.severity != "info":
+            reporter.message(f"warning: {fault.message}")
+    return manifest
+
+
+def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: Reporter) -> None:
+    """A line each for the first few, hidden files in one line, our own in another, and where the others are listed."""
+    listed = list(exclusions)
+    named = missed(listed)
+    for exclusion in named[: LeftOutConfig.shown]:
+        reporter.message(f"left out: {exclusion.path}: {exclusion.reason}")
+    if len(named) > LeftOutConfig.shown:
+        more = len(named) - LeftOutConfig.shown
+        reporter.message(f"left out: {more:,} more; {_where(data)}")
+    if hidden := sum(exclusion.reason == HIDDEN for exclusion in listed):
+        reporter.message(f"left out: hidden files and folders ({hidden:,})")
+    if own := [exclusion for exclusion in listed if exclusion.reason == OWN]:
+        others = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
+        reporter.message(f"left out: {own[0].path}{others}: {OWN}")
+
+
+def left_out_dict(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:
+    """Paths and reasons as plain JSON, hidden files and our own not counted."""
+    return [{"path": str(exclusion.path), "reason": exclusion.reason} for exclusion in missed(exclusions)]
+
+
+def missed(exclusions: Iterable[Exclusion]) -> list[Exclusion]:
+    """All but hidden files and folders, and those that tl-kit wrote."""
+    return [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
+
+
+def _undecodable(samples: Sequence[Sample], config: DecodeConfig, reporter: Reporter) -> list[Exclusion]:
+    def reason(sample: Sample) -> str | None:
+        try:
+            decode_image(sample.path, min_side=1, config=config)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    failures = []
+    for sample, text in zip(samples, decode_pool().map(reason, samples), strict=True):
+        reporter.advance()
+        if text is not None:
+            failures.append(Exclusion(sample.path, text))
+    return failures
+
+
+def _refuse(unusable: Sequence[Exclusion], data: Path | str) -> None:
+    if unusable:
+        count = "1 file or folder" if len(unusable) == 1 else f"{len(unusable):,} files or folders"
+        first = f"{unusable[0].path}: {unusable[0].reason}"
+        raise DataError(f"--strict: {count} cannot be used, the first: {first}; {_where(data)}")
+
+
+def _where(data: Path | str) -> str:
+    return f"`tlkit doctor --data {shlex.quote(str(data))} --json` lists all"

@@ -1,0 +1,132 @@
+"""The pixel store: every image is read and decoded once, resized to what the run needs, and kept as uint8."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from tl_kit.config import DecodeConfig, StoreConfig
+from tl_kit.data.manifest import Exclusion, Sample
+from tl_kit.errors import ImageError
+from tl_kit.images.decode import CHANGED, decode, decode_pool, read_sample
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.memory import free_memory, release_memory
+from tl_kit.reporting import note
+
+__all__ = ["PixelStore", "read_pixels"]
+
+
+def read_pixels(
+    path: Path,
+    preprocessing: Preprocessing,
+    *,
+    crop: bool,
+    config: DecodeConfig = DecodeConfig(),
+    digest: str | None = None,
+) -> Tensor:
+    """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized.
+
+    Raises ImageError, also for a file whose bytes do not have the ``digest``.
+    """
+    source = path if digest is None else read_sample(path, digest, config)
+    image = decode(source, min_side=preprocessing.min_side, config=config, ranges=preprocessing.ranges)
+    return preprocessing.evaluate(image) if crop else preprocessing.resize(image)
+
+
+class PixelStore:
+    """Decoded images of one run, by content digest: a file whose bytes have another one by now is not taken in.
+
+    Training images are kept resized and uncropped (augmentation draws its crops from them), all others as the
+    evaluation transform leaves them. Beyond ``memory_share`` of the free memory, images are decoded again when needed.
+    Where less than ``reserve`` is free, whoever took the rest, half of the images that are kept are given up, and no
+    more are taken in.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        config: StoreConfig = StoreConfig(),
+        *,
+        limits: DecodeConfig = DecodeConfig(),
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.limits = limits
+        free = free_memory()
+        self.budget = int(free * config.memory_share)
+        self.reserve = min(config.reserve, int(free * config.memory_share))
+        self.check_every = config.check_seconds
+        self._checked = time.monotonic()
+        self.used = 0
+        self._pixels: dict[tuple[str, bool], Tensor] = {}
+
+    def fill(
+        self, samples: Sequence[Sample], *, crop: bool, on_image: Callable[[], object] | None = None
+    ) -> list[Exclusion]:
+        """Decode all ``samples``, keep what fits, and return those that cannot be decoded, with the reason."""
+        failures = []
+        for sample, pixels in zip(samples, self._decode(samples, crop=crop), strict=True):
+            if isinstance(pixels, ImageError):
+                failures.append(Exclusion(sample.path, str(pixels)))
+            elif self.used + pixels.nbytes <= self.budget:
+                self.used += pixels.nbytes
+                self._pixels[sample.digest, crop] = pixels
+            self._watch()
+            if on_image is not None:
+                on_image()
+        return failures
+
+    def get(self, samples: Sequence[Sample], *, crop: bool) -> list[Tensor]:
+        """Pixels of some samples, from memory or from their files. Raises ImageError if a file has gone bad since."""
+        self._watch()
+        missing = [sample for sample in samples if (sample.digest, crop) not in self._pixels]
+        decoded = dict(zip([s.digest for s in missing], self._decode(missing, crop=crop), strict=True))
+        found = []
+        for sample in samples:
+            pixels = decoded.get(sample.digest, self._pixels.get((sample.digest, crop)))
+            if isinstance(pixels, ImageError):
+                reason = CHANGED if str(pixels) == CHANGED else f"{pixels}; {CHANGED}"
+                raise ImageError(f"{sample.path}: {reason}")
+            assert pixels is not None
+            found.append(pixels)
+        return found
+
+    def _watch(self) -> None:
+        """Look at the free memory every so often, and shrink where it is short."""
+        if time.monotonic() - self._checked < self.check_every:
+            return
+        if self._pixels and free_memory() < self.reserve:
+            self.shrink()
+        self._checked = time.monotonic()
+
+    def shrink(self) -> None:
+        """Give up half of the images, those decoded last, and take no more in: they are decoded again when needed."""
+        before = len(self._pixels)
+        for key in list(self._pixels)[before // 2 :]:
+            self.used -= self._pixels.pop(key).nbytes
+        self.budget = self.used
+        release_memory()
+        note(f"memory is short: of {before:,} decoded images {len(self._pixels):,} are kept, the others decoded again")
+
+    def counts(self) -> dict[bool, int]:
+        """Images that are kept, by whether they are cropped as for evaluation."""
+        kinds = [crop for _, crop in self._pixels]
+        return {crop: kinds.count(crop) for crop in (False, True)}
+
+    def mean_bytes(self, *, crop: bool) -> float:
+        """Of the images that are kept so; 0 without any."""
+        sizes = [pixels.nbytes for (_, kind), pixels in self._pixels.items() if kind == crop]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
+    def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
+        def one(sample: Sample) -> Tensor | ImageError:
+            try:
+                return read_pixels(sample.path, self.preprocessing, crop=crop, config=self.limits, digest=sample.digest)
+            except ImageError as error:
+                return error
+            except MemoryError:
+                return ImageError("too large: not enough memory for it")
+
+        return decode_pool().map(one, samples)

@@ -1,0 +1,1 @@
+"""The data doctor: it finds what is wrong with a data set."""

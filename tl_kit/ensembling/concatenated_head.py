@@ -1,0 +1,157 @@
+"""The rule ``concat``: one regularised linear head on all members' features, as new classifiers of the members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.derived import Derived, Loss, choose_out_of_fold, tried
+from tl_kit.combining.fitted_rule import FittedRule
+from tl_kit.combining.selection import Candidate, with_temperature
+from tl_kit.config import HeadConfig
+from tl_kit.ensembling.derived_members import write_member
+from tl_kit.ensembling.evidence import Evidence
+from tl_kit.ensembling.member_features import MemberFeatures
+from tl_kit.errors import ConfigError, DataError
+from tl_kit.inference.labelled import labels_for
+from tl_kit.optimization.feature_scaling import choose_strength
+from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint
+from tl_kit.training.logistic_regression import fit_head
+from tl_kit.zoo.heads import linear_classifier, set_linear
+
+__all__ = ["Blocks", "block_probabilities", "concat", "fit_blocks"]
+
+_NAME = "concat"
+_POOL = FittedRule("logit-mean")
+
+
+def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
+    """Fit the head to the training images' features, its penalty chosen by validation, out of fold for the score.
+
+    Raises MemberError for a member without a linear classifier; ConfigError for too few images or, under ``auto``, for
+    so many that the fit would take too long.
+    """
+    features = MemberFeatures(evidence, scratch)
+    work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
+    if auto and work > evidence.config.fit.concat_multiplications:
+        raise ConfigError(f"a step of its fit would take {work:,} multiplications; ask for it with --rule {_NAME}")
+    blocks_of, trained = _fits(evidence, features)
+    views = evidence.config.crops.views
+    val, decoded = features(evidence.val, evidence.config.crops)
+    if len(decoded) < len(evidence.val):
+        raise DataError(f"{evidence.manifest.root}: validation images have changed since the scan; start anew")
+
+    @cache
+    def probabilities(strength: float) -> NDArray[np.float64]:
+        return _POOL(block_probabilities(blocks_of(strength), val, views=views))
+
+    def choose(loss: Callable[[float], Loss]) -> float:
+        """That of the lowest bounded NLL."""
+        return choose_strength(evidence.config.head.strengths, lambda strength: loss(strength).bounded)
+
+    options: dict[str, Any] = {"folds": evidence.folds, "calibrate": evidence.config.calibrate}
+    chosen, pooled = choose_out_of_fold(choose, probabilities, evidence.labels, **options)
+    scores = tried(choose, probabilities, evidence.labels, calibrate=evidence.config.calibrate)
+    record = {
+        "rule": _NAME,
+        "ingredients": [
+            {**ingredient, "features": features.widths[evidence.order.index(number)]}
+            for number, ingredient in enumerate(evidence.ingredients)
+        ],
+        "c": chosen,
+        "train_images": len(trained),
+        "tried": [
+            {"c": c, "accuracy": 1 - loss.error, "nll": loss.nll, "chosen": c == chosen} for c, loss in scores.items()
+        ],
+    }
+    derived = Derived(rule=_NAME, record=record, write=_writer(evidence, blocks_of(chosen), record, trained))
+    return with_temperature(_POOL, pooled, evidence.labels, derived=derived, **options)
+
+
+def _fits(evidence: Evidence, features: MemberFeatures) -> tuple[Callable[[float], Blocks], list[str]]:
+    """The members' new classifiers for a strength C, rows in the predictor's class order; the digests trained on."""
+    predictor = evidence.predictor
+    train, kept = features(evidence.train)
+    samples = [evidence.train[index] for index in kept]
+    labels = labels_for(samples, evidence.manifest, predictor, evidence.manifest.root)
+    if len(np.unique(labels)) < 2:
+        raise ConfigError(f"rule {_NAME}: {evidence.manifest.root} has no training images of two classes")
+    by_name = np.argsort(predictor.classes)  # the fit goes by names, not by how the first member has them
+    rank = np.argsort(by_name)
+
+    @cache
+    def blocks(strength: float) -> Blocks:
+        found = fit_blocks(train, rank[labels], len(rank), strength=strength, config=evidence.config.head)
+        return [(weight[rank], bias[rank]) for weight, bias in found]
+
+    return blocks, [digest_prefix(sample) for sample in samples]
+
+
+def _writer(
+    evidence: Evidence, blocks: Blocks, record: Mapping[str, Any], trained: Sequence[str]
+) -> Callable[[Path], list[Path]]:
+    """Writes each member, in the order given, with its new classifier."""
+    members = evidence.predictor.members
+
+    def write(folder: Path) -> list[Path]:
+        return [one(folder / str(number), number) for number in range(len(members))]
+
+    def one(folder: Path, number: int) -> Path:
+        model = load_checkpoint(members[number].path).model
+        found = linear_classifier(model)
+        assert found is not None
+        set_linear(found[1], *blocks[evidence.order.index(number)])
+        name = f"{_NAME}-{members[number].path.name}"
+        return write_member(folder / name, model, evidence=evidence, sources=[number], record=record, trained=trained)
+
+    return write
+
+
+Floats32 = NDArray[np.float32]
+
+
+Blocks = list[tuple[Floats32, Floats32]]
+
+
+def fit_blocks(
+    features: Sequence[Floats32], labels: NDArray[np.int64], classes: int, *, strength: float, config: HeadConfig
+) -> Blocks:
+    """The penalised logistic regression on all members' features, taken apart.
+
+    Args:
+        features: of each member, (n, f_j).
+        labels: (n,), at least two classes.
+        classes: k.
+        strength: C, on standardised features.
+        config: how it is fitted.
+    """
+    joint = np.concatenate(features, axis=1)
+    none = np.empty((0, joint.shape[1]), dtype=np.float32)
+    fit = fit_head(
+        joint,
+        labels,
+        classes,
+        val_features=none,
+        val_labels=np.empty(0, dtype=np.int64),
+        blocks=[part.shape[1] for part in features],
+        config=replace(config, strengths=(strength,)),
+    )
+    ends = np.cumsum([part.shape[1] for part in features])[:-1]
+    bias = fit.bias.astype(np.float32)
+    return [((len(features) * w).astype(np.float32), bias) for w in np.split(fit.weight, ends, axis=1)]
+
+
+def block_probabilities(blocks: Blocks, features: Sequence[Floats32], *, views: int) -> NDArray[np.float64]:
+    """What members with these classifiers predict, (m, n, k): features (n * views, f_j) each, averaged over views."""
+    found = []
+    for (weight, bias), part in zip(blocks, features, strict=True):
+        logits = part.astype(np.float64) @ weight.T.astype(np.float64) + bias
+        found.append(metrics.softmax(logits).reshape(-1, views, len(bias)).mean(axis=1))
+    return np.stack(found)

@@ -1,0 +1,262 @@
+"""``ensemble``: from several checkpoints to one folder that predicts, with the receipt of what was gained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tl_kit.combining.class_order import align_classes
+from tl_kit.combining.contributions import Subsets
+from tl_kit.combining.ensemble_rules import AUTO, RULES, WEIGHT_RULES, check_fitting, check_rule
+from tl_kit.combining.fitted_rule import FittedRule
+from tl_kit.combining.receipt import Cost, Receipt, Worth, build_receipt
+from tl_kit.combining.selection import Candidate, Compared, choose_rule
+from tl_kit.config import CropConfig, EnsembleConfig
+from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.data.patterns import expand
+from tl_kit.ensembling.evidence import Evidence
+from tl_kit.ensembling.fold_ensembles import are_folds, score_folds
+from tl_kit.ensembling.output import check_out, write_output
+from tl_kit.ensembling.scored_images import scoring_images
+from tl_kit.ensembling.weight_rules import weight_rules
+from tl_kit.errors import ConfigError, DataError, MemberError
+from tl_kit.images.crops import check_crops
+from tl_kit.inference.labelled import Predicted, predict_labelled
+from tl_kit.inference.predictor import Predictor, check_passes, load, load_members
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.reports.sentences import findings, notes, verdict
+from tl_kit.storage.checkpoint import WEIGHTS, Checkpoint, digest_prefix, is_checkpoint, load_checkpoint
+from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
+from tl_kit.storage.seen_images import NO_USES, Uses, kinds_of, uses_of
+
+__all__ = ["EnsembleResult", "ensemble"]
+
+
+@dataclass(frozen=True)
+class EnsembleResult:
+    """The ensemble's folder, its receipt, and the crops with which the images were scored."""
+
+    checkpoint: str
+    receipt: Receipt
+    crops: CropConfig
+    mc_dropout: int = 0
+
+    @property
+    def picture(self) -> str:
+        """The receipt as a picture, a PNG file in the ensemble's folder; there is none without scores."""
+        return str(Path(self.checkpoint) / PICTURE)
+
+    @property
+    def findings(self) -> list[str]:
+        """What the receipt says besides the gain over the best member, a sentence each."""
+        return findings(self.receipt)
+
+    @property
+    def notes(self) -> list[str]:
+        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        return notes(self.receipt)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"checkpoint": self.checkpoint, **asdict(self.crops), "mc_dropout": self.mc_dropout, **self.receipt}
+
+
+@undisturbed()
+@takes_plain_values
+def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
+    """Combine finished checkpoints and score them on the validation and test images of their data.
+
+    The ensemble predicts with the crops and the dropout of ``config``, whatever an ensemble among its members was made
+    with. Raises MemberError when the members' class names differ, or one was trained on many of the images to score on;
+    ConfigError for a rule that is none, or has too few validation images, and for dropout in a member without any. The
+    rule, its parameters and the temperature follow from the validation images; test images are predicted once, after
+    that. The folds of a cross-validation leave no validation images: for them see :func:`score_folds`.
+    """
+    _check(config)
+    members = _load(config.checkpoints, reporter)
+    classes, _ = align_classes([m.classes for m in members], [str(m.path) for m in members])
+    predictor = _predictor(config, members, classes=classes, rule=FittedRule())
+    if are_folds(members):
+        folds = score_folds(config, predictor, cost=_cost, reporter=reporter)
+        return _made(config, predictor, FittedRule(config.rule), NO_USES, receipt=folds, reporter=reporter)
+    manifest, splits = scoring_images(config, predictor, reporter)
+    val = _predict(predictor, manifest, splits["val"], reporter)
+    evidence = Evidence(
+        predictor=predictor,
+        manifest=manifest,
+        val=val.samples,
+        stack=val.predictions.members,
+        labels=val.predictions.labels,
+        config=config,
+        reporter=reporter,
+    )
+    with TemporaryDirectory(prefix="tlkit-") as scratch:
+        whole, comparison = _choose(evidence, Path(scratch))
+        receipt, final = _finish(evidence, whole, comparison, splits, val.seconds, Path(scratch))
+        return _made(config, final, whole.fitted, _fitted_on(evidence), receipt=receipt, reporter=reporter)
+
+
+def _check(config: EnsembleConfig) -> None:
+    """The options, before anything is read."""
+    check_rule(config.rule)
+    check_fitting(config.fit, config.soups)
+    check_out(config.out)
+    check_crops(config.crops)
+    check_passes(config.mc_dropout)
+    if config.mc_dropout and config.rule in WEIGHT_RULES:
+        raise ConfigError(f"--rule {config.rule}: makes new weights, without dropout; leave --mc-dropout out")
+
+
+def _made(
+    config: EnsembleConfig,
+    predictor: Predictor,
+    rule: FittedRule,
+    fitted_on: Uses,
+    *,
+    receipt: Receipt,
+    reporter: Reporter,
+) -> EnsembleResult:
+    """The verdict is told, the folder written."""
+    reporter.message(verdict(receipt))
+    folder = write_output(config, predictor, rule=rule, fitted_on=fitted_on, receipt=receipt)
+    return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
+
+
+def _predictor(
+    config: EnsembleConfig, members: Sequence[Checkpoint], *, classes: Sequence[str], rule: FittedRule
+) -> Predictor:
+    return load_members(
+        members[0].path,
+        members,
+        classes=classes,
+        rule=rule,
+        crops=config.crops,
+        decode=config.decode,
+        mc_dropout=config.mc_dropout,
+        runtime=config.runtime,
+    )
+
+
+def _choose(evidence: Evidence, scratch: Path) -> tuple[Candidate, list[Compared]]:
+    config = evidence.config
+    return choose_rule(
+        config.rule,
+        evidence.stack,
+        evidence.labels,
+        config=config.fit,
+        calibrate=config.calibrate,
+        seed=config.seed,
+        others={} if config.mc_dropout else weight_rules(evidence, scratch, auto=config.rule == AUTO),
+    )
+
+
+def _finish(
+    evidence: Evidence,
+    whole: Candidate,
+    comparison: Sequence[Compared],
+    splits: Mapping[str, Sequence[Sample]],
+    seconds: float,
+    scratch: Path,
+) -> tuple[Receipt, Predictor]:
+    """The receipt, and the predictor whose members the ensemble has: the given ones, or those that the rule made."""
+    config, final = evidence.config, evidence.predictor
+    manifest, reporter = evidence.manifest, evidence.reporter
+    test = _predict(final, manifest, splits["test"], reporter) if splits["test"] else None
+    made = None
+    if whole.derived is not None:
+        members = [load_checkpoint(path, mapped=True) for path in whole.derived.write(scratch / "members")]
+        final = _predictor(config, members, classes=final.classes, rule=whole.fitted)
+        made = _predict(final, manifest, splits["test"] or splits["val"], reporter)
+        seconds = made.seconds
+    receipt = build_receipt(
+        [str(member.path) for member in evidence.predictor.members],
+        Subsets(whole=whole, stack=evidence.stack, labels=evidence.labels, config=config.fit, seed=config.seed),
+        test=None if test is None else test.predictions,
+        samples=config.bootstrap,
+        comparison=comparison,
+        cost=_cost(final, seconds),
+        made=None if test is None or made is None else made.predictions.members,
+        worth=_worth(evidence, [] if test is None else test.samples),
+    )
+    return receipt, final
+
+
+def _fitted_on(evidence: Evidence) -> Uses:
+    """The validation images, if they chose the rule, its parameters or its temperature."""
+    rule, labels = evidence.config.rule, evidence.labels
+    fitted = rule == AUTO or rule in WEIGHT_RULES or RULES[rule].fit is not None
+    chose = [*(["rule"] if fitted else []), *(["temperature"] if evidence.config.calibrate and len(labels) > 1 else [])]
+    if not chose:
+        return NO_USES
+    return Uses(selected=frozenset(map(digest_prefix, evidence.val)), chose=tuple(chose))
+
+
+def _worth(evidence: Evidence, test: Sequence[Sample]) -> Worth:
+    """What the members' and the ensemble's scores are worth."""
+    splits, predictor = {"val": evidence.val, "test": test}, evidence.predictor
+    uses = predictor.uses | _fitted_on(evidence)
+    return Worth(
+        members=[kinds_of(splits, uses_of(member)) for member in predictor.members],
+        ensemble=kinds_of(splits, uses),
+        chose=uses.chose,
+    )
+
+
+def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
+    """Members in the order given; an ensemble among them stands for its own members, without its rule."""
+    members: list[Checkpoint] = []
+    for path in _folders(paths, reporter):
+        if not is_ensemble(path):
+            members.append(load_checkpoint(path, mapped=True))
+            continue
+        inner = load(path, mc_dropout=0)
+        members.extend(inner.members)
+        if inner.rule != FittedRule():
+            reporter.message(
+                f"{path}: its members take part one by one; its own rule ({inner.rule.rule}, temperature "
+                f"{inner.rule.temperature:.2f}) is not used"
+            )
+    if len(members) < 2:
+        raise MemberError(f"an ensemble needs at least two checkpoints, {len(members)} given")
+    return members
+
+
+def _folders(paths: Sequence[Path], reporter: Reporter) -> Iterator[Path]:
+    """Those given, and for a pattern, which no shell has expanded, the checkpoints that match it."""
+    for given in paths:
+        matches = expand(given)
+        if matches == [Path(given)]:
+            yield Path(given)
+            continue
+        ensembles = {match for match in matches if is_ensemble(match)}
+        found = [m for m in matches if (m in ensembles or is_checkpoint(m)) and ensembles.isdisjoint(m.parents)]
+        if not found:
+            raise MemberError(f"{given}: none of the {len(matches)} files and folders that match holds a checkpoint")
+        if others := [match for match in matches if match not in found and ensembles.isdisjoint(match.parents)]:
+            reporter.message(f"{given}: {len(others)} that match hold no checkpoint, the first is {others[0]}")
+        yield from found
+
+
+def _predict(predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], reporter: Reporter) -> Predicted:
+    """Of one image or more. Raises DataError where none can be decoded."""
+    found = predict_labelled(predictor, manifest, samples, data=manifest.root, reporter=reporter)
+    if found is None:
+        raise DataError(f"{manifest.root}: none of the {len(samples)} images of {samples[0].split} can be decoded")
+    return found
+
+
+def _cost(predictor: Predictor, seconds: float) -> Cost:
+    """Of one image; ``seconds`` are those that it took here, decoding included."""
+    members, dropout = predictor.members, [scorer.dropout for scorer in predictor.scorers]
+    passes = sum(1 if each is None else each.forward_passes for each in dropout)
+    return {
+        "forward_passes": passes * predictor.crops.views,
+        "seconds_per_image": seconds,
+        "parameters": sum(parameter.numel() for member in members for parameter in member.model.parameters()),
+        "weight_bytes": sum((member.path / WEIGHTS).stat().st_size for member in members),
+    }

@@ -1,0 +1,166 @@
+"""The members' pooled features, the input of their linear classifiers: computed once per trunk, and kept on disk."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_kit.config import CacheConfig, CropConfig, DecodeConfig
+from tl_kit.data.manifest import Sample
+from tl_kit.ensembling.evidence import Evidence
+from tl_kit.errors import DataError, MemberError
+from tl_kit.freezing.trunk import Trunk, prove_cut
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.inference.run_models import FileReader, Scorer, model_context, run_models
+from tl_kit.machine.runtime import Runtime
+from tl_kit.storage.cache_keys import cache_key
+from tl_kit.storage.checkpoint import Checkpoint, map_weights
+from tl_kit.storage.feature_store import FeatureStore, cache_root
+from tl_kit.zoo.heads import linear_classifier
+
+__all__ = ["MemberFeatures"]
+
+_PROOF_SEED = 0
+_PROOF_IMAGES = 2
+_NOT_LINEAR = "its classifier is not one linear layer with a bias on pooled features, which rule concat needs"
+
+
+@dataclass(frozen=True)
+class _TrunkPass:
+    """A member up to its classifier, as one way of a batch through a network."""
+
+    checkpoint: Checkpoint
+    scorer: Scorer
+    cut: str
+    width: int
+    stays: bool
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.scorer.preprocessing
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.scorer.runtime
+
+    def prepare(self) -> None:
+        self.scorer.prepare()
+
+    def release(self) -> None:
+        if not self.stays:
+            map_weights(self.checkpoint)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return Scorer(Trunk(self.checkpoint.model, self.cut), self.preprocessing, self.runtime)(pixels)
+
+    def prove(self) -> None:
+        """Raises MemberError unless the model's output is that of its linear classifier on flat features."""
+        self.prepare()
+        generator = torch.Generator().manual_seed(_PROOF_SEED)
+        noise = torch.randn((_PROOF_IMAGES, *self.preprocessing.input_size), generator=generator)
+        images = self.runtime.batch(noise)
+        with model_context([self.checkpoint.model], self.runtime):
+            tail = prove_cut(self.checkpoint.model, self.cut, images)
+            flat = tail is not None and tail.direct and Trunk(self.checkpoint.model, self.cut)(images).ndim == 2
+        self.release()
+        if not flat:
+            raise MemberError(f"{self.checkpoint.path}: {_NOT_LINEAR}")
+
+
+class MemberFeatures:
+    """Features of each member, in ``evidence.order``: those of members with one trunk are computed once.
+
+    They are kept in the cache of features or, where that is off, in ``scratch``. Raises MemberError for a member whose
+    classifier is not one linear layer on flat features.
+    """
+
+    def __init__(self, evidence: Evidence, scratch: Path) -> None:
+        self.evidence = evidence
+        arranged = evidence.predictor.arranged
+        stays = {m: p.stays for p, owners in zip(arranged.passes, arranged.owners, strict=True) for m in owners}
+        self._passes = [_trunk_pass(evidence, index, stays[index]) for index in evidence.order]
+        for each in self._passes:
+            each.prove()
+        self._keys = [_key(each, evidence.config.decode) for each in self._passes]
+        off = evidence.config.cache.size_gb <= 0 or evidence.config.runtime.mode == "plain"
+        root, limit = (scratch, sys.maxsize) if off else _place(evidence.config.cache, scratch)
+        self._stores = {key: FeatureStore(root, key, limit) for key in self._keys}
+
+    @property
+    def widths(self) -> list[int]:
+        """The number of features of each member."""
+        return [each.width for each in self._passes]
+
+    def __call__(
+        self, samples: Sequence[Sample], crops: CropConfig = CropConfig()
+    ) -> tuple[list[NDArray[np.float32]], list[int]]:
+        """Of each member (n * views, f), and the positions of those n of the samples that can be decoded."""
+        names = [f"{crops!r}/{view}" for view in range(crops.views)]
+        rows = [[f"{sample.digest}/{name}" for name in names] for sample in samples]
+        lacking = [i for i, names in enumerate(rows) if any(s.missing(names) for s in self._stores.values())]
+        gone = self._compute([samples[i] for i in lacking], [rows[i] for i in lacking], crops) if lacking else set()
+        kept = [index for index in range(len(samples)) if samples[index].digest not in gone]
+        names = [name for index in kept for name in rows[index]]
+        if not names:
+            raise DataError(f"{self.evidence.manifest.root}: none of the {len(samples)} images can be decoded")
+        return [self._stores[key].get(names).float().numpy() for key in self._keys], kept
+
+    def _compute(self, samples: Sequence[Sample], rows: Sequence[Sequence[str]], crops: CropConfig) -> set[str]:
+        """Fill the stores, decoding each image once; returns the digests of those that cannot be decoded."""
+        names = [name for each in rows for name in each]
+        todo = {
+            key: each for key, each in zip(self._keys, self._passes, strict=True) if self._stores[key].missing(names)
+        }
+        preprocessings = list(dict.fromkeys(each.preprocessing for each in todo.values()))
+        reader = FileReader(
+            [sample.path for sample in samples],
+            preprocessings,
+            crops,
+            self.evidence.config.decode,
+            [sample.digest for sample in samples],
+        )
+        self.evidence.reporter.start("features", len(samples))
+        pixel_bytes = self.evidence.predictor.memory.pixel_bytes
+        outputs = run_models(list(todo.values()), reader, pixel_bytes=pixel_bytes, reporter=self.evidence.reporter)
+        broken = {position * crops.views + view for position in reader.failures for view in range(crops.views)}
+        for key, output in zip(todo, outputs, strict=True):
+            new = [position for position in self._stores[key].missing(names) if position not in broken]
+            self._stores[key].add([names[position] for position in new], iter([output[new]]))
+        return {samples[position].digest for position in reader.failures}
+
+
+def _trunk_pass(evidence: Evidence, index: int, stays: bool) -> _TrunkPass:
+    checkpoint, scorer = evidence.predictor.members[index], evidence.predictor.scorers[index]
+    found = linear_classifier(checkpoint.model)
+    if found is None or found[1].bias is None:
+        raise MemberError(f"{checkpoint.path}: {_NOT_LINEAR}")
+    return _TrunkPass(checkpoint, scorer, found[0], found[1].in_features, stays)
+
+
+def _key(each: _TrunkPass, config: DecodeConfig) -> str:
+    return cache_key(
+        each.checkpoint.model,
+        each.cut,
+        preprocessing=each.preprocessing,
+        runtime=each.runtime,
+        decode=config,
+        more={"rows": "member"},
+    )
+
+
+def _place(config: CacheConfig, scratch: Path) -> tuple[Path, int]:
+    """The cache and its bound; the scratch folder where no cache can be kept."""
+    root = cache_root(config)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return scratch, sys.maxsize
+    return (root, int(config.size_gb * 1e9)) if os.access(root, os.W_OK) else (scratch, sys.maxsize)

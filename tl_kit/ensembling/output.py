@@ -1,0 +1,51 @@
+"""The folder that ``ensemble`` writes: checked before the work, made whole after it or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tl_kit.combining.fitted_rule import FittedRule
+from tl_kit.combining.receipt import Receipt
+from tl_kit.config import EnsembleConfig
+from tl_kit.errors import CheckpointError
+from tl_kit.inference.predictor import Predictor
+from tl_kit.reports.receipt_picture import draw_receipt
+from tl_kit.storage.atomic import check_name, new_numbered_folder
+from tl_kit.storage.ensemble_folder import PICTURE, write_ensemble
+from tl_kit.storage.seen_images import Uses
+
+__all__ = ["check_out", "write_output"]
+
+
+def check_out(out: Path | None) -> None:
+    """Before any scoring. Raises CheckpointError for a folder with something in it, which is not written into."""
+    if out is not None:
+        check_name(Path(out))
+    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
+
+
+def write_output(
+    config: EnsembleConfig, predictor: Predictor, *, rule: FittedRule, fitted_on: Uses, receipt: Receipt
+) -> Path:
+    """The folder, with copies of the predictor's members. Raises CheckpointError if it cannot be written."""
+    folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if receipt["ensemble"]["val"] or receipt["ensemble"]["test"]:
+            draw_receipt(receipt, folder / PICTURE)
+        write_ensemble(
+            folder,
+            [member.path for member in predictor.members],
+            classes=predictor.classes,
+            rule=rule,
+            crops=config.crops,
+            mc_dropout=config.mc_dropout,
+            fitted_on=fitted_on,
+            receipt=dict(receipt),
+        )
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error
+    return folder

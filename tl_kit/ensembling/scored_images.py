@@ -1,0 +1,76 @@
+"""The images on which an ensemble's members are scored: those of their data set that they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tl_kit.config import EnsembleConfig
+from tl_kit.data.exclusions import scan_images
+from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.errors import DataError, MemberError
+from tl_kit.inference.made_splits import split_config
+from tl_kit.inference.predictor import Predictor
+from tl_kit.reporting import Reporter
+from tl_kit.storage.checkpoint import Checkpoint
+from tl_kit.storage.seen_images import Use, uses_of
+
+__all__ = ["scoring_images", "tell_seen"]
+
+
+def scoring_images(
+    config: EnsembleConfig, predictor: Predictor, reporter: Reporter
+) -> tuple[Manifest, dict[str, list[Sample]]]:
+    """The data that ``config`` names, or else the members' own; of its ``val`` and ``test``, what may score them.
+
+    Raises MemberError where the members do not share their data or their splits, DataError without validation images.
+    """
+    data = config.data or _common_data(predictor.members)
+    made = split_config(predictor)
+    manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
+    reporter.message(f"{len(predictor.members)} members, scored on {data}")
+    splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}
+    if not splits["val"]:
+        raise DataError(f"{data}: has no validation images, which choosing the best member needs")
+    return manifest, splits
+
+
+def _common_data(members: Sequence[Checkpoint]) -> Path:
+    """The data set that every member was trained on, by content; refused if they differ."""
+    contents = {member.meta.get("data", {}).get("content") for member in members}
+    root = members[0].meta.get("data", {}).get("root")
+    if len(contents) != 1 or not root:
+        raise MemberError(
+            "the members were trained on different images or splits: name the folder to score on with --data"
+        )
+    if not Path(root).exists():
+        raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
+    return Path(root)
+
+
+def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter: Reporter) -> list[Sample]:
+    """The images that may score the members: none that one was trained on and, for test, none that one was selected by.
+
+    A few copies across given splits are left out and counted. Where a tenth or more were seen, the members do not
+    share their splits, and are refused.
+    """
+    uses: tuple[Use, ...] = ("train",) if split == "val" else ("train", "selected on")
+    kept = list(samples)
+    for member in predictor.members:
+        known = set(uses_of(member).seen(samples, *uses))
+        if len(known) * 10 >= max(len(samples), 1):
+            raise MemberError(
+                f"{member.path}: was trained or selected on {len(known)} of the {len(samples)} {split} images, so its "
+                "scores would be no evidence; train all members on the same splits"
+            )
+        kept = [sample for sample in kept if sample not in known]
+    for name in predictor.uses.unknown if split == "val" else ():
+        reporter.message(f"there is no record of the images that {name} has seen; they may be among these")
+    if len(kept) < len(samples):
+        tell_seen(len(samples) - len(kept), split, reporter)
+    return kept
+
+
+def tell_seen(count: int, split: str, reporter: Reporter) -> None:
+    """How many of a split's images score no member, because one has seen them."""
+    reporter.message(f"left out of {split}: {count} images that a member was trained or selected on")

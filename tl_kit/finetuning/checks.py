@@ -1,0 +1,251 @@
+"""A run's options before any data is read: ranges, texts into values, and which of them only gradient methods have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, get_args
+
+from tl_kit.config import (
+    AugmentConfig,
+    BalanceMethod,
+    FinetuneConfig,
+    HeadConfig,
+    LoopConfig,
+    Options,
+    RegularizationConfig,
+    Selection,
+)
+from tl_kit.data.findings import BLOCKING
+from tl_kit.errors import ConfigError
+from tl_kit.freezing.policies import Policy
+from tl_kit.number_ranges import check_numbers
+from tl_kit.optimization.key_values import ANY, POSITIVE, Option, check_options, parse_pairs, require_known
+from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
+from tl_kit.optimization.schedules import parse_schedule_options
+from tl_kit.zoo.locate import check_weights
+from tl_kit.zoo.names import check_name
+
+__all__ = [
+    "augment_options",
+    "check",
+    "check_balance",
+    "check_distill",
+    "check_policy",
+    "gradient_options",
+    "head_config",
+    "is_head_only",
+]
+
+_HEAD_OPTIONS = {
+    "C": Option(1.0, float, limits=POSITIVE),
+    "max_iter": Option(HeadConfig.max_iter, int, limits=POSITIVE),
+}
+_AT_LEAST_ONE = ("epochs", "batch_size", "img_size", "patience", "snapshots", "late")
+_NOT_NEGATIVE = ("l1", "l2", "l2_sp", "mixup", "cutmix")
+_PROBABILITIES = ("dropout", "drop_connect", "drop_path", "label_smoothing", "ema")
+
+
+def check(config: FinetuneConfig) -> None:
+    """Raises ConfigError for a number out of range, naming its flag; for weights that are not there, WeightsError."""
+    check_name(config.model)
+    check_weights(config.weights)
+    for name in _AT_LEAST_ONE:
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{_flag(name)} {value}: must be at least 1")
+    if config.cache.views is not None and config.cache.views < 1:
+        raise ConfigError(f"--views {config.cache.views}: must be at least 1")
+    if not 0 <= config.cache.size_gb < math.inf:
+        raise ConfigError(f"--cache-size {config.cache.size_gb}: must be a finite number of at least 0")
+    if isinstance(config.lr, str) and config.lr != "auto":
+        raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
+    if config.lr is not None and config.lr != "auto" and not 0 < config.lr < math.inf:
+        raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
+    if not 0 <= config.seed < 2**63:
+        raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
+    if not 0 <= config.split.split_seed < 2**32:  # scikit-learn's folds take no other
+        raise ConfigError(f"--split-seed {config.split.split_seed}: must be from 0 to 2^32 - 1")
+    if config.optimizer is not None and not is_head_only(config.optimizer):
+        default_lr(config.optimizer, pretrained=False)  # raises for a name that does not exist
+    if config.schedule is not None:
+        parse_schedule_options(config.schedule, ())
+    if config.regularization.l2_sp and config.weights == "none":
+        raise ConfigError("--l2-sp: pulls towards pretrained weights, and --weights none has none")
+    require_known("head solver", config.head.solver, HEAD_ONLY)
+    for name in config.allow:
+        if name not in BLOCKING:
+            raise ConfigError(f"--allow {name}: known are {', '.join(BLOCKING)}")
+    check_balance(config)
+    check_distill(config)
+    _check_kept(config)
+    _check_loop(config.loop)
+    _check_regularization(config.regularization)
+    check_numbers(config)
+
+
+def _check_kept(config: FinetuneConfig) -> None:
+    if config.snapshots and config.schedule not in (None, "cyclic"):
+        raise ConfigError(
+            f"--snapshots: are taken where a cycle of the rate ends; --schedule {config.schedule} has none"
+        )
+    if config.snapshots and config.patience is not None:
+        raise ConfigError("--snapshots: patience could end the run before its last cycle; leave it out")
+    if config.regularization.swa and config.regularization.ema is not None:
+        raise ConfigError("--swa: --ema averages the weights already; leave one of them out")
+    if not 0 <= config.swa.start < 1:
+        raise ConfigError(f"swa start {config.swa.start}: must be at least 0 and below 1")
+    parse_schedule_options(config.swa.schedule, ())
+
+
+def check_policy(config: FinetuneConfig, policy: Policy) -> None:
+    """Raises ConfigError for an option that the policy does not have: it would be ignored."""
+    if policy.name != "head":
+        whole = policy.name in ("full", "lp-ft") and policy.depth is None
+        if config.cache.views is not None and config.policy != "auto" and (whole or _mixes(config)):
+            raise ConfigError("--views: are for what runs once under last:K; here every epoch has views of its own")
+        if is_head_only(config.optimizer):
+            raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")
+        return
+    if config.augment not in ("auto", "none") or config.augment_options:
+        raise ConfigError(
+            "--augment: the head is fitted to images as evaluation sees them; use --policy last:1 or more"
+        )
+    if config.cache.views is not None:
+        raise ConfigError("--views: the head is fitted to one view of each image; use --policy last:1 or more")
+    if config.regularization.drop_path is not None:
+        raise ConfigError("--drop-path: no residual branch trains under --policy head")
+    if config.loop.layer_decay is not None:
+        raise ConfigError("--layer-decay: one layer trains under --policy head")
+    if config.regularization.l2_sp:
+        raise ConfigError("--l2-sp: a new head has no pretrained weights to be pulled to; use --l2")
+    _check_closed_form(config)
+
+
+def _check_closed_form(config: FinetuneConfig) -> None:
+    """What a head that is fitted without a learning rate does not have."""
+    given = gradient_options(config)
+    if is_head_only(config.optimizer) and given:
+        raise ConfigError(
+            f"{given[0]}: the head that {config.optimizer} fits in closed form has none; "
+            "leave it out, or name a gradient method such as --optimizer adamw"
+        )
+    if given or not is_head_only(config.optimizer or config.head.solver):
+        return
+    if config.plot:
+        raise ConfigError("--plot: a head fitted in closed form has no epochs to draw; add --epochs, or leave it out")
+    if config.select != "auto":
+        raise ConfigError(
+            f"--select {config.select}: a head fitted in closed form has no epochs to choose from; add --epochs, or "
+            "leave it out"
+        )
+    head_config(config)
+
+
+def _mixes(config: FinetuneConfig) -> bool:
+    return bool(config.regularization.mixup or config.regularization.cutmix)
+
+
+def _check_loop(loop: LoopConfig) -> None:
+    for flag, value in (
+        ("--warmup", loop.warmup_epochs),
+        ("--weight-decay", loop.weight_decay),
+        ("--clip-norm", loop.clip_norm),
+    ):
+        if value is not None and not 0 <= value < math.inf:
+            raise ConfigError(f"{flag} {value}: must be a finite number of at least 0")
+    if loop.layer_decay is not None and not 0 < loop.layer_decay <= 1:
+        raise ConfigError(f"--layer-decay {loop.layer_decay}: must be above 0 and at most 1")
+
+
+def _check_regularization(config: RegularizationConfig) -> None:
+    for name in _NOT_NEGATIVE:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ConfigError(f"{_flag(name)} {getattr(config, name)}: must be a finite number of at least 0")
+    for name in _PROBABILITIES:
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < 1:
+            raise ConfigError(f"{_flag(name)} {value}: must be at least 0 and below 1")
+
+
+def _as_mapping(owner: str, given: Options, known: Mapping[str, Option]) -> dict[str, object]:
+    """Options by name, typed and checked, from a mapping or from texts ``key=value``."""
+    if isinstance(given, Mapping):
+        return check_options(owner, given, known)
+    return parse_pairs(owner, given, known)
+
+
+def augment_options(config: FinetuneConfig) -> dict[str, object]:
+    """The fields of AugmentConfig that the run replaces."""
+    default = AugmentConfig()
+    known = {}
+    for entry in fields(AugmentConfig):
+        value = getattr(default, entry.name)
+        length = len(value) if isinstance(value, tuple) else None
+        known[entry.name] = Option(value, type(value), length=length, limits=ANY)
+    return _as_mapping("--aug", config.augment_options, known)
+
+
+def head_config(config: FinetuneConfig) -> HeadConfig:
+    """The closed-form head's settings, with its optimizer's name and options taken in."""
+    name = config.optimizer or config.head.solver
+    given = _as_mapping(f"optimizer {name!r}", config.optimizer_options, _HEAD_OPTIONS)
+    changes: dict[str, Any] = {"solver": name}
+    if "C" in given:
+        changes["strengths"] = (given["C"],)
+    if "max_iter" in given:
+        changes["max_iter"] = given["max_iter"]
+    return replace(config.head, **changes)
+
+
+def gradient_options(config: FinetuneConfig) -> list[str]:
+    """The flags given that only gradient methods have: what is fitted in closed form must not ignore them."""
+    named = ("epochs", "lr", "schedule", "schedule_options", "patience", "snapshots", "late")
+    flags = [_flag(name) for name in named if getattr(config, name) not in (None, ())]
+    default = LoopConfig()
+    names = {"warmup_epochs": "--warmup"}
+    for name in ("warmup_epochs", "weight_decay", "clip_norm", "layer_decay"):
+        if getattr(config.loop, name) != getattr(default, name):
+            flags.append(names.get(name, _flag(name)))
+    off = RegularizationConfig()
+    flags += [
+        _flag(entry.name)
+        for entry in fields(off)
+        if getattr(config.regularization, entry.name) != getattr(off, entry.name)
+    ]
+    if config.runtime.compile == "on":
+        flags.append("--compile")
+    if config.distill is not None:
+        flags.append("--distill")
+    return flags
+
+
+def is_head_only(name: str | None) -> bool:
+    """Whether an optimizer was named that fits a head in closed form, and nothing else."""
+    return name in HEAD_ONLY
+
+
+def _flag(name: str) -> str:
+    return {"schedule_options": "--schedule-opt"}.get(name, f"--{name.replace('_', '-')}")
+
+
+def check_distill(config: FinetuneConfig) -> None:
+    """Raises ConfigError for numbers out of range, and for what a run with a teacher cannot have."""
+    distill = config.distill
+    if distill is None:
+        return
+    if not 0 < distill.temperature < math.inf:
+        raise ConfigError(f"distill: temperature {distill.temperature}: must be a finite number above 0")
+    if not 0 <= distill.weight <= 1:
+        raise ConfigError(f"distill: weight {distill.weight}: must be from 0 to 1")
+    if config.regularization.mixup or config.regularization.cutmix:
+        raise ConfigError("--mixup, --cutmix: the teacher has seen no mixed images; leave them out of a distillation")
+
+
+def check_balance(config: FinetuneConfig) -> None:
+    """Raises ConfigError for a way or a figure that does not exist."""
+    for name, kind in (("balance", BalanceMethod), ("select", Selection)):
+        known = get_args(kind)
+        if getattr(config, name) not in known:
+            raise ConfigError(f"--{name} {getattr(config, name)}: known are {', '.join(known)}")

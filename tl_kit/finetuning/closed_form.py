@@ -1,0 +1,182 @@
+"""The ``head`` policy without a learning rate: a logistic regression on the trunk's outputs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from torch import nn
+
+from tl_kit.config import RegularizationConfig
+from tl_kit.data.manifest import labels_of
+from tl_kit.errors import ConfigError
+from tl_kit.finetuning.checks import gradient_options, head_config, is_head_only
+from tl_kit.finetuning.head_folds import cross_validated_head, folds_for
+from tl_kit.finetuning.result import Outcome
+from tl_kit.finetuning.run import Run, apply_trainable
+from tl_kit.finetuning.trunk_reuse import Reuse, open_reuse
+from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
+from tl_kit.freezing.policies import Policy
+from tl_kit.storage.metrics_log import Journal
+from tl_kit.training.class_weights import image_weights
+from tl_kit.training.logistic_regression import HeadFit, fit_head
+from tl_kit.zoo.heads import linear_classifier, set_linear
+
+__all__ = [
+    "fit_closed_form",
+    "fit_head_first",
+    "head_can_be_fitted",
+    "head_run",
+    "head_seconds",
+    "in_closed_form",
+    "wants_closed_form",
+]
+
+
+def wants_closed_form(run: Run, reuse: Reuse) -> bool:
+    """Whether the head is one linear layer on flat features, and the run asks for no gradient method.
+
+    An option that only gradient methods have (``--epochs``, ``--lr``, ``--dropout``, ...) asks for one.
+    """
+    return (
+        run.policy.name == "head"
+        and is_head_only(run.config.optimizer or run.config.head.solver)
+        and not gradient_options(run.config)
+        and _is_linear(run, reuse)
+    )
+
+
+def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
+    """Features of every split once, the fit, and the head's outputs on val and test.
+
+    A run that is ``alone``, and not one of several on the same images, gets its cross-validated scores too.
+    """
+    if run.config.batch_size is not None:
+        run.reporter.message("--batch-size changes nothing here: the head is fitted on all images at once")
+    before = frozen_tensors(run.model)
+    for split in ("train", "val", "test"):
+        reuse.fill(split)
+    with run.clock("train"):
+        fit = _fit(run, reuse)
+        layer = run.model.get_submodule(reuse.tail.cut)
+        assert isinstance(layer, nn.Linear)
+        set_linear(layer, fit.weight, fit.bias)
+        scores = cross_validated_head(run, reuse) if alone else None
+    Journal(run.folder if run.writes else None).write(
+        strength=fit.strength, val_nll=fit.val_nll, iterations=fit.iterations
+    )
+    with run.clock("evaluate"):
+        logits = {split: reuse.logits(split) for split in ("val", "test")}
+    return Outcome(
+        epochs=0,
+        best_epoch=0,
+        trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        logits=logits,
+        audit=run_audit(run.model, before),
+        chosen_by_val=("C",) if len(run.config.head.strengths) > 1 else (),
+        settings={
+            "optimizer": fit.solver,
+            "C": fit.strength,
+            "iterations": fit.iterations,
+            "balance": "none" if run.balance.method == "none" else "loss",
+            "select": "nll",
+        },
+        cross_validated=scores,
+    )
+
+
+def fit_head_first(run: Run) -> Audit:
+    """Fit the head to the pretrained features, strongly penalised; the model keeps it, all else unchanged.
+
+    Raises ConfigError for a classifier that is not one linear layer on flat features.
+    """
+    strengths = (run.config.head.start_strength,)
+    head, reuse = head_run(replace(run, config=replace(run.config, head=replace(run.config.head, strengths=strengths))))
+    if reuse is None or not _is_linear(head, reuse):
+        raise ConfigError(
+            f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
+            "flat features; use --policy full or last:K"
+        )
+    outcome = fit_closed_form(head, reuse)
+    run.manifest = head.manifest  # without the images that turned out to be undecodable
+    return outcome.audit
+
+
+def head_run(run: Run) -> tuple[Run, Reuse | None]:
+    """The same run under ``--policy head``, its policy applied, and the reuse of all that this freezes."""
+    config = replace(
+        run.config,
+        policy="head",
+        optimizer=None,
+        optimizer_options=(),
+        batch_size=None,
+        regularization=RegularizationConfig(),
+    )
+    head = replace(run, policy=Policy("head"), config=config)
+    return head, open_reuse(head, apply_trainable(head, head.trainable()))
+
+
+def in_closed_form(run: Run) -> bool:
+    """Whether the run, at its start, is one whose head will be fitted in closed form."""
+    if run.policy.name != "head" or gradient_options(run.config):
+        return False
+    head, reuse = head_run(run)
+    return reuse is not None and wants_closed_form(head, reuse)
+
+
+def head_can_be_fitted(run: Run) -> bool:
+    """Whether the classifier is one linear layer on flat features."""
+    head, reuse = head_run(run)
+    return reuse is not None and _is_linear(head, reuse)
+
+
+def head_seconds(run: Run, reuse: Reuse) -> float:
+    """How long the fits take: on the training images, of which a fifth stand for those of validation.
+
+    The features of the training images must have been filled. Fits for cross-validation are counted, each as a fit to
+    all but the images held out.
+    """
+    samples = run.manifest.split("train")
+    features, labels = reuse.rows(samples).float().flatten(1).numpy(), labels_of(samples)
+    part = slice(None, None, 5)
+    started = time.perf_counter()
+    fit_head(
+        features,
+        labels,
+        len(run.manifest.classes),
+        val_features=features[part],
+        val_labels=labels[part],
+        config=head_config(run.config),
+    )
+    folds = folds_for(run, reuse)
+    more = 0 if isinstance(folds, str) or not in_closed_form(run) else len(folds) - 1
+    return (time.perf_counter() - started) * (1 + more)
+
+
+def _is_linear(run: Run, reuse: Reuse) -> bool:
+    found = linear_classifier(run.model)
+    return found is not None and found[0] == reuse.tail.cut and reuse.tail.direct
+
+
+def _fit(run: Run, reuse: Reuse) -> HeadFit:
+    splits = {split: run.manifest.split(split) for split in ("train", "val")}
+    features = {split: reuse.rows(samples).float().numpy() for split, samples in splits.items()}
+    labels = {split: labels_of(samples) for split, samples in splits.items()}
+    balanced = run.balance.method != "none"
+    if run.balance.method == "sampler":
+        run.reporter.message("balance sampler: the head is fitted to all images at once, each weighted as it is drawn")
+    fit = fit_head(
+        features["train"],
+        labels["train"],
+        len(run.manifest.classes),
+        val_features=features["val"],
+        val_labels=labels["val"],
+        weights=image_weights(labels["train"]) if balanced else None,
+        val_weights=image_weights(labels["val"]) if balanced else None,
+        config=head_config(run.config),
+    )
+    run.reporter.message(
+        f"head: logistic regression, C = {fit.strength:g}, chosen on {len(splits['val'])} images of val"
+        + (", where every class counts the same" if balanced else "")
+    )
+    return fit

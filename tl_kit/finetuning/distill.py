@@ -1,0 +1,202 @@
+"""``distill``: one model that has learned from an ensemble, and what it scores beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.bootstrap import paired_interval
+from tl_kit.combining.class_order import align_classes
+from tl_kit.combining.receipt import Gain
+from tl_kit.config import DecodeConfig, DistillConfig, FinetuneConfig, RuntimeConfig
+from tl_kit.data.manifest import Sample, labels_of
+from tl_kit.errors import ConfigError, DataError
+from tl_kit.finetuning.finetune import finetune_on
+from tl_kit.finetuning.result import FinetuneResult, Trained
+from tl_kit.inference.made_splits import split_config
+from tl_kit.inference.predictor import Predictor, load
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.metrics import image_losses
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.zoo.names import resolve
+
+__all__ = ["STUDENT", "Comparison", "Distillation", "check_student", "distill", "student_config"]
+
+STUDENT = "student"
+"""Where in an ensemble's folder its student lies."""
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+class Comparison(TypedDict):
+    """Scores on the same test images, which no model was trained on or selected with; gains are the student's.
+
+    ``best_member``: of the teacher's, by validation accuracy; its gain, scores and path are None where the teacher is
+    one model. ``disagreement``: the share of images for which student and teacher predict different classes.
+    """
+
+    images: int
+    student: dict[str, float]
+    teacher: dict[str, float]
+    best_member: dict[str, float] | None
+    best_member_checkpoint: str | None
+    over_teacher: Gain
+    over_best_member: Gain | None
+    disagreement: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """The student's run, and its comparison with the teacher: None without test images new to the teacher."""
+
+    run: FinetuneResult
+    teacher: str
+    temperature: float
+    weight: float
+    comparison: Comparison | None
+
+    @property
+    def checkpoint(self) -> str:
+        """The student's folder."""
+        return self.run.checkpoint
+
+    @property
+    def status(self) -> str:
+        """``finished`` or ``interrupted``, as that of the run."""
+        return self.run.status
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON: what the run's own has, and more."""
+        own = {name: getattr(self, name) for name in ("teacher", "temperature", "weight", "comparison")}
+        return {**self.run.to_dict(), **own}
+
+
+@takes_plain_values
+def check_student(model: str) -> None:
+    """Raises ConfigError or WeightsError for a name that no model has: before an ensemble is made for it."""
+    resolve(model)
+
+
+@takes_plain_values
+def student_config(
+    teacher: Path | str,
+    model: str,
+    *,
+    data: Path | None = None,
+    seed: int = 0,
+    decode: DecodeConfig = DecodeConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+) -> FinetuneConfig:
+    """A student of an ensemble, below its folder: on its members' images and splits, and at their size if it is one.
+
+    ``data``: where the members' own images are no longer there. Raises CheckpointError for what is no ensemble or
+    checkpoint, and DataError where no images are left.
+    """
+    predictor = load(teacher, mc_dropout=0, runtime=runtime)
+    root = predictor.members[0].meta.get("data", {}).get("root")
+    images = Path(root) if root and Path(root).exists() else data
+    if images is None:
+        raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
+    sizes = {member.meta.get("config", {}).get("img_size") for member in predictor.members}
+    return FinetuneConfig(
+        model=model,
+        data=images,
+        split=split_config(predictor),
+        img_size=sizes.pop() if len(sizes) == 1 else None,
+        out=Path(teacher) / STUDENT,
+        seed=seed,
+        decode=decode,
+        runtime=runtime,
+        distill=DistillConfig(teacher=Path(teacher).absolute()),
+    )
+
+
+@undisturbed()
+@takes_plain_values
+def distill(config: FinetuneConfig, *, samples: int = 2000, reporter: Reporter = SILENT) -> Distillation:
+    """Fine-tune ``config.model`` on the labels and on the probabilities of ``config.distill.teacher``.
+
+    The teacher is asked once for each training image, as evaluation sees it; the loss is :func:`distillation_loss`.
+    Everything else is as in :func:`finetune`, its exceptions and what Ctrl-C does included, except that the ``head``
+    policy trains the head by gradient descent. ``samples``: of the bootstrap behind the intervals.
+    """
+    if config.distill is None:
+        raise ConfigError("distill: names no teacher; give FinetuneConfig(distill=DistillConfig(teacher=...))")
+    if samples < 1:
+        raise ConfigError(f"distill(samples) {samples}: must be at least 1")
+    trained = finetune_on(None, config, reporter=reporter)
+    teacher = load(config.distill.teacher, decode=config.decode, runtime=config.runtime)
+    return Distillation(
+        run=trained.result,
+        teacher=str(config.distill.teacher),
+        temperature=config.distill.temperature,
+        weight=config.distill.weight,
+        comparison=_compare(trained, teacher, config, samples=samples, reporter=reporter),
+    )
+
+
+def _compare(
+    trained: Trained, teacher: Predictor, config: FinetuneConfig, *, samples: int, reporter: Reporter
+) -> Comparison | None:
+    images = trained.manifest.split("test")
+    known = set(teacher.uses.seen(images))
+    rows = [index for index, sample in enumerate(images) if sample not in known]
+    if known:
+        reporter.message(
+            f"the teacher has seen {len(known)} of the {len(images)} test images: they are left out of the comparison, "
+            "and the student's own score on them is no test either"
+        )
+    if not rows:
+        return None
+    labels, options = labels_of(images)[rows], {"samples": samples, "seed": config.seed}
+    student = metrics.softmax(trained.logits["test"].numpy().astype(np.float64))[rows]
+    members, pooled = _predictions(teacher, [images[row] for row in rows], trained, reporter)
+    best = _best_member(teacher, trained, reporter) if len(members) > 1 else None
+    return {
+        "images": len(rows),
+        "student": metrics.summary(student, labels),
+        "teacher": metrics.summary(pooled, labels),
+        "best_member": None if best is None else metrics.summary(members[best], labels),
+        "best_member_checkpoint": None if best is None else str(teacher.members[best].path),
+        "over_teacher": _gain(student, pooled, labels, **options),
+        "over_best_member": None if best is None else _gain(student, members[best], labels, **options),
+        "disagreement": float((student.argmax(axis=1) != pooled.argmax(axis=1)).mean()),
+    }
+
+
+def _predictions(
+    teacher: Predictor, images: Sequence[Sample], trained: Trained, reporter: Reporter
+) -> tuple[FloatArray, FloatArray]:
+    """Of the members (m, n, k) and of all (n, k), columns in the student's order. All images could be decoded."""
+    manifest = trained.manifest
+    _, (_, columns) = align_classes([manifest.classes, teacher.classes], [str(manifest.root), str(teacher.path)])
+    stack, failures = teacher.member_probabilities(
+        [sample.path for sample in images], digests=[sample.digest for sample in images], reporter=reporter
+    )
+    for index, reason in failures.items():
+        raise DataError(f"{images[index].path}: {reason}; start anew")
+    return stack[:, :, columns], teacher.combine(stack)[:, columns]
+
+
+def _best_member(teacher: Predictor, trained: Trained, reporter: Reporter) -> int:
+    """Of the highest accuracy on the validation images, ties by the lower NLL."""
+    images = trained.manifest.split("val")
+    labels = labels_of(images)
+    members, _ = _predictions(teacher, images, trained, reporter)
+    scores = [(-metrics.accuracy(member, labels), metrics.nll(member, labels)) for member in members]
+    return min(range(len(scores)), key=lambda index: scores[index])
+
+
+def _gain(student: FloatArray, other: FloatArray, labels: IntArray, *, samples: int, seed: int) -> Gain:
+    hits = metrics.correct(student, labels).astype(np.float64) - metrics.correct(other, labels)
+    accuracy = paired_interval(hits, samples=samples, seed=seed)
+    nll = paired_interval(image_losses(student, labels) - image_losses(other, labels), samples=samples, seed=seed)
+    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}

@@ -1,0 +1,251 @@
+"""``finetune``: from a folder of images and a timm name to a checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tl_kit import metrics
+from tl_kit.config import FinetuneConfig
+from tl_kit.data.exclusions import left_out_dict
+from tl_kit.data.manifest import Manifest, labels_of
+from tl_kit.errors import TrainingError
+from tl_kit.finetuning.closed_form import fit_closed_form, fit_head_first, wants_closed_form
+from tl_kit.finetuning.gradient import fit_by_gradient
+from tl_kit.finetuning.policy_choice import facts_of, settle_policy
+from tl_kit.finetuning.preparation import prepare
+from tl_kit.finetuning.result import FinetuneResult, Outcome, Snapshot, Trained, Waypoint
+from tl_kit.finetuning.run import Run, apply_trainable
+from tl_kit.finetuning.saved_state import check_unchanged, facts
+from tl_kit.finetuning.settings import resolve
+from tl_kit.finetuning.teacher import teach
+from tl_kit.finetuning.trunk_reuse import open_reuse
+from tl_kit.freezing.policies import HEAD_FIRST, parse_policy
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.reports.learning_curves import draw_curves
+from tl_kit.stopping import TERMINATED, StoppedError
+from tl_kit.storage.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
+from tl_kit.storage.config_json import to_json
+from tl_kit.storage.saved_states import StateFolder
+from tl_kit.storage.seen_images import kinds_of, uses_in
+from tl_kit.storage.unfinished import UNFINISHED, Unfinished
+
+__all__ = ["finetune", "finetune_on"]
+
+
+@undisturbed()
+@takes_plain_values
+def finetune(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> FinetuneResult:
+    """Fine-tune one model and write its checkpoint folder.
+
+    Raises a subclass of TlKitError for every mistake in the data, the options or the weights. Ctrl-C after the first
+    epoch ends the run with the best checkpoint and ``status="interrupted"``; before it, KeyboardInterrupt passes on and
+    no folder is left behind. Whatever else ends a run early leaves its last saved state, where there is one:
+    ``resume`` goes on from there.
+    """
+    return finetune_on(None, config, reporter=reporter).result
+
+
+def finetune_on(
+    manifest: Manifest | None,
+    config: FinetuneConfig,
+    *,
+    reporter: Reporter = SILENT,
+    unfinished: Unfinished | None = None,
+    content: str | None = None,
+) -> Trained:
+    """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``.
+
+    ``unfinished``: a run of the same configuration, which is taken up again. ``content``: the content hash of all
+    images, where the manifest's training images are a sample of them.
+    """
+    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished)
+    run.content = content
+    with _leaving(run, alone=manifest is None):
+        own = run.manifest.content_hash()
+        if unfinished is not None:
+            check_unchanged(run, own)
+        _save_meta(run, status="running", resume=facts(run, own, policy=None))
+        teach(run)
+        _settle(run)
+        resumable = facts(run, own, policy=str(run.policy))
+        if run.writes:
+            save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
+        _save_meta(run, status="running", resume=resumable)
+        outcome = _train(run, alone=manifest is None)
+        return Trained(result=_finish(run, outcome, resumable), manifest=run.manifest, logits=outcome.logits)
+
+
+def _settle(run: Run) -> None:
+    """``--policy auto`` is settled once: a run that is taken up again keeps its policy."""
+    settled = run.unfinished.facts.get("policy") if run.unfinished is not None else None
+    if run.config.policy != "auto":
+        return
+    if isinstance(settled, str):
+        run.policy = parse_policy(settled)
+    else:
+        settle_policy(run, facts_of(run))
+
+
+@contextmanager
+def _leaving(run: Run, *, alone: bool) -> Iterator[None]:
+    """However a run ends early, what is left of it is whole, and said; a folder that holds nothing goes.
+
+    A run that is not ``alone`` is one of several, and not itself what can be taken up again.
+    """
+    kept, states = False, StateFolder(run.folder)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_checkpoint(run.folder):
+            raise KeyboardInterrupt(f"the best checkpoint so far is in {run.folder}") from None
+        raise
+    except StoppedError as error:
+        kept = error.code == TERMINATED
+        raise
+    finally:
+        run.cleanup.close()
+        if run.writes and not (kept or states or is_checkpoint(run.folder)):
+            shutil.rmtree(run.folder, ignore_errors=True)
+        if alone and run.writes and (kept or states):
+            run.reporter.message(f"tlkit finetune --resume {run.folder} goes on from here")
+
+
+def _train(run: Run, *, alone: bool) -> Outcome:
+    if run.policy.name in HEAD_FIRST:
+        run.trainable()
+        resolve(run)  # a mistake is told before a pass over the images is paid for
+        first = fit_head_first(run)
+        outcome = _train_policy(run, alone=alone)
+        return replace(outcome, phases=(("head", first), *outcome.phases))
+    return _train_policy(run, alone=alone)
+
+
+def _train_policy(run: Run, *, alone: bool) -> Outcome:
+    order = apply_trainable(run, run.trainable())
+    reuse = open_reuse(run, order)
+    if reuse is not None and wants_closed_form(run, reuse):
+        return fit_closed_form(run, reuse, alone=alone)
+    return fit_by_gradient(run, order, reuse)
+
+
+def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
+    """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
+    scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
+    data = _data(run, outcome.chosen_by_val)
+    if run.writes:
+        save_weights(run.folder, run.model)
+        if run.config.plot and outcome.epochs:
+            draw_curves(run.folder, best_epoch=outcome.best_epoch)
+    result = FinetuneResult(
+        checkpoint=str(run.folder),
+        model=run.config.model,
+        policy=str(run.policy),
+        classes=run.manifest.classes,
+        trainable_parameters=outcome.trainable_parameters,
+        epochs=outcome.epochs,
+        val=scores["val"],
+        test=scores["test"],
+        seconds=run.clock.seconds(),
+        audit=_audit(outcome),
+        status=outcome.status,
+        snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
+        swa=None if outcome.swa is None else asdict(outcome.swa),
+        left_out=left_out_dict(run.manifest.exclusions),
+        **_worth(run, data),
+        cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
+    )
+    more = {"resume": resumable} if outcome.status in UNFINISHED else {}
+    written = {**_without_classes(result), **more}
+    _save_meta(run, data=data, best_epoch=outcome.best_epoch, settings=outcome.settings, **written)
+    if run.writes and not more:
+        StateFolder(run.folder).remove()
+    if outcome.error is not None:
+        raise TrainingError(f"{outcome.error} in {run.folder}")
+    return result
+
+
+def _audit(outcome: Outcome) -> dict[str, Any]:
+    """The last phase's audit, and those of the phases before where there were any."""
+    phases = [{"phase": name, **audit.to_dict()} for name, audit in outcome.phases]
+    return {**outcome.audit.to_dict(), **({"phases": phases} if phases else {})}
+
+
+def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot:
+    """Scores, and with them what makes its folder a checkpoint."""
+    data = _data(run, waypoint.chosen_by_val)
+    snapshot = Snapshot(
+        checkpoint=str(waypoint.folder),
+        step=waypoint.step,
+        val=_score(run, waypoint.logits, "val"),
+        test=_score(run, waypoint.logits, "test"),
+        **_worth(run, data),
+    )
+    common = {"model": run.config.model, "policy": str(run.policy), "status": "finished", "settings": outcome.settings}
+    _save_meta(
+        replace(run, folder=waypoint.folder), data=data, run_folder=str(run.folder), **common, **to_json(snapshot)
+    )
+    return snapshot
+
+
+def _score(run: Run, logits: Mapping[str, Tensor], split: str) -> dict[str, float] | None:
+    samples = run.manifest.split(split)
+    if not samples:
+        return None
+    probabilities = metrics.softmax(logits[split].numpy().astype(np.float64))
+    return metrics.summary(probabilities, labels_of(samples))
+
+
+def _without_classes(result: FinetuneResult) -> dict[str, Any]:
+    return {name: value for name, value in result.to_dict().items() if name != "classes"}
+
+
+def _save_meta(run: Run, *, data: Mapping[str, Any] | None = None, **content: object) -> None:
+    """``data`` as :func:`_data` has it; None before it is known what validation chooses."""
+    if not run.writes:
+        return
+    save_meta(
+        run.folder,
+        run.manifest.classes,
+        config=to_json(run.config),
+        data=data or _data(run, None),
+        precision=run.runtime.precision,
+        ranges=run.preprocessing.ranges.to_dict() if run.preprocessing.ranges is not None else {},
+        weights=asdict(run.weights) | {"loaded": len(run.weights.loaded)},
+        **content,
+    )
+
+
+def _data(run: Run, chosen_by_val: Sequence[str] | None) -> dict[str, Any]:
+    """The images of the run by what they were for: what :func:`uses_in` reads. A teacher's where it knows more."""
+    data: dict[str, Any] = {
+        "content": run.content or run.manifest.content_hash(),
+        "root": str(run.manifest.root),
+        "train": _digests(run, "train"),
+        "val": _digests(run, "val"),
+    }
+    if chosen_by_val is not None:
+        data["selected"] = list(chosen_by_val)
+    if run.taught_by is not None:
+        data["teacher"] = run.taught_by.beside(data["train"]).to_dict()
+    return data
+
+
+def _worth(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the scores are worth, and what validation images have chosen, of the run's teacher too."""
+    splits = {split: run.manifest.split(split) for split in ("val", "test")}
+    uses = uses_in(data, str(run.folder))
+    return {"kinds": kinds_of(splits, uses), "chosen_by_val": uses.chose}
+
+
+def _digests(run: Run, split: str) -> list[str]:
+    """As a record names them; what they were for, :mod:`tl_kit.storage.seen_images` says."""
+    return sorted(digest_prefix(sample) for sample in run.manifest.split(split))

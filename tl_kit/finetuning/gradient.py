@@ -1,0 +1,149 @@
+"""Policies trained by gradient descent: the loop of ``training.loop`` put to work on a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from tl_kit.errors import TrainingError
+from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
+from tl_kit.finetuning.build_task import build_task
+from tl_kit.finetuning.compilation import compile_errors
+from tl_kit.finetuning.kept_weights import Along, BestKeeper
+from tl_kit.finetuning.losses import check_drop_path, drop_connect
+from tl_kit.finetuning.phases import Unfreezing
+from tl_kit.finetuning.result import Outcome
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.saved_state import saved_settings, take_up
+from tl_kit.finetuning.settings import Settings, resolve
+from tl_kit.finetuning.trunk_reuse import Reuse
+from tl_kit.freezing.policies import HEAD_FIRST
+from tl_kit.freezing.train_mode import set_train_mode
+from tl_kit.training.lr_range_test import range_test
+from tl_kit.training.rollback import fit_again
+from tl_kit.training.task import FitResult, Task
+from tl_kit.zoo.heads import classifier_names, in_modules
+
+__all__ = ["fit_by_gradient"]
+
+
+def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
+    """Train under the run's policy; the model ends with the weights of its best epoch, which are those saved.
+
+    ``order`` is the forward order of the model's modules. The policy has been applied, the model placed. Where the head
+    was fitted first, that state is epoch 0, and is kept if no epoch is better.
+    """
+    _start_head_at_zero(run)
+    settings = replace(resolve(run), **saved_settings(run))
+    set_train_mode(run.model, order, batchnorm=settings.batchnorm)
+    phases = Unfreezing(run, order)
+    if run.config.select == "auto" and settings.select != "accuracy":
+        run.reporter.message(f"the best epoch is that of the highest {settings.select.replace('_', ' ')} in validation")
+    check_drop_path(run, order)
+    drop_connect(run, order)
+    source, views = open_source(run, reuse, epochs=phases.length(0, settings.epochs))
+    keeper = BestKeeper(run)
+    with run.clock("train"), torch.random.fork_rng(), compile_errors():
+        torch.manual_seed(run.config.seed)
+        if run.config.lr == "auto" and not saved_settings(run):
+            settings = _choose_rate(run, order, settings, source, keeper)
+        along = Along(run, settings)
+        task = phases.follow(along.attach(build_task(run, order, settings, source, keeper)), settings, source)
+        start = take_up(run, task) or _first_state(run, source, keeper)
+        result, error = _fit(run, task, keeper, start)
+        swa = along.judge(task, phases.source, result, keeper) if error is None and not result.interrupted else None
+    if not keeper.best:
+        raise KeyboardInterrupt
+    with run.clock("evaluate"):
+        waypoints = along.score(phases.source)
+    keeper.restore()
+    audit = phases.audit()
+    with run.clock("evaluate"):
+        logits = {split: phases.source.logits(split) for split in ("val", "test")}
+    status = "failed" if error else "interrupted" if result.interrupted else "finished"
+    return Outcome(
+        epochs=result.epochs,
+        best_epoch=result.best_epoch,
+        trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        logits=logits,
+        audit=audit,
+        chosen_by_val=_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
+        phases=phases.ended,
+        status=status,
+        settings={**settings.to_dict(), "views": views, "compiled": run.compiled, **_rollbacks(run)},
+        error=error,
+        waypoints=waypoints,
+        swa=swa,
+    )
+
+
+def _fit(run: Run, task: Task, keeper: BestKeeper, start: FitResult) -> tuple[FitResult, str | None]:
+    """What the loop did; an error after the first state that was kept ends the run, and is told at its end."""
+    try:
+        rollback = run.rollback
+        return fit_again(task, run.accelerator, rollback=rollback, start=start, reporter=run.reporter), None
+    except TrainingError as failure:
+        if not keeper.best:
+            raise
+        return keeper.result(), str(failure)
+
+
+def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared: bool, failed: bool) -> tuple[str, ...]:
+    """As Outcome has it; ``compared``: whether averaged weights were, with the best epoch.
+
+    Of a single epoch there is none to choose, unless the head's fit before it is another. A run that ``failed`` says
+    how many epochs it kept, not how many it saw.
+    """
+    states = result.epochs + (run.policy.name in HEAD_FIRST)
+    found = {
+        "epoch": states > 1 or failed,
+        "average": compared,
+        "rate": settings.schedule == "plateau" and result.epochs > 1,
+    }
+    return tuple(name for name, chosen in found.items() if chosen)
+
+
+def _rollbacks(run: Run) -> dict[str, object]:
+    """What the run's record says of the times that it went back to a good state."""
+    return {"rollbacks": run.rollback.events} if run.rollback is not None and run.rollback.events else {}
+
+
+def _first_state(run: Run, source: Source, keeper: BestKeeper) -> FitResult:
+    """Where the head has been fitted, the state before the first epoch is one to keep."""
+    if run.policy.name not in HEAD_FIRST:
+        return FitResult()
+    scores = agreed_scores(run, source)
+    keeper(0, scores)
+    return FitResult(best=scores)
+
+
+def _start_head_at_zero(run: Run) -> None:
+    """A new head on pretrained layers starts at zero (as in BiT, Kolesnikov et al. 2020), unless it is fitted first.
+
+    The gradient of a random head would change the layers below before the head means anything, and where none of them
+    trains, few images take long to forget it: timm draws EfficientNet's classifier so large that the first loss is 10.
+    """
+    if run.policy.name in HEAD_FIRST or not run.weights.loaded:
+        return
+    heads = classifier_names(run.model)
+    with torch.no_grad():
+        for name, parameter in run.model.named_parameters():
+            if in_modules(name, heads):
+                parameter.zero_()
+
+
+def _choose_rate(run: Run, order: list[str], settings: Settings, source: Source, keeper: BestKeeper) -> Settings:
+    """The settings at the rate of a range test, the first process's in all of them. Nothing else is changed by it."""
+    config = run.config.range_test
+    run.reporter.start("range test", config.steps)
+    trial = build_task(run, order, settings, source, keeper, prepare=False)
+    found = range_test(trial, run.accelerator, base=settings.lr, config=config, on_step=run.reporter.advance)
+    answer = [found.suggestion]
+    broadcast_object_list(answer)
+    run.reporter.message(
+        f"learning rate {answer[0]:.2g}: where the loss fell fastest in {len(found.rates)} steps "
+        f"from {found.rates[0]:.1g} to {found.rates[-1]:.1g}"
+    )
+    return settings.with_lr(answer[0])

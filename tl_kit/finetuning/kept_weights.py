@@ -1,0 +1,209 @@
+"""What is kept on a run's way besides its best epoch: snapshots of its cycles, its last epochs, a uniform average.
+
+All of it follows from the number of updates, not from validation, unless that lowers the rate or ends the run.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from tl_kit.errors import TrainingError
+from tl_kit.finetuning.batch_sources import Source, agreed_scores
+from tl_kit.finetuning.result import SwaVerdict, Waypoint
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.saved_state import changing_names
+from tl_kit.finetuning.settings import Settings
+from tl_kit.storage.checkpoint import WEIGHTS, save_config, save_weights
+from tl_kit.training.averaging import UniformAverage
+from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
+from tl_kit.training.loop import better, epoch_batches, share_of
+from tl_kit.training.stateful import check_tensors
+from tl_kit.training.task import FitResult, Task
+
+__all__ = ["Along", "BestKeeper"]
+
+
+class Along:
+    """Made when the training images are known. ``written`` names the folders that are there, and after which update.
+
+    ``snapshot-1`` ... hold the weights at the end of each cycle of the rate (Huang et al. 2017), ``epoch-n`` those of
+    the last epochs (Chen et al. 2017): exactly as validation would see them, which under an EMA is the average.
+    """
+
+    def __init__(self, run: Run, settings: Settings) -> None:
+        images = len(run.manifest.split("train"))
+        self.run = run
+        self.settings = settings
+        self.per_epoch = math.ceil(images / settings.batch_size)
+        self.cycles = settings.cycle_ends(images) if settings.snapshots else ()
+        self.swa_steps = settings.swa_steps(images)
+        self.average = UniformAverage(run.model) if self.swa_steps else None
+        self.written: dict[str, int] = {}
+
+    def attach(self, task: Task) -> Task:
+        """The same task, which also keeps what is to be kept."""
+        update = task.after_step
+
+        def after_step(step: int) -> None:
+            if update is not None:
+                update(step)
+            if self.average is not None and step in self.swa_steps:
+                self.average.update()
+            if names := self._names(step):
+                with task.averaged():
+                    for name in names:
+                        self._write(name, step)
+                self._drop_early()
+
+        if self.average is None and not self.cycles and not self.settings.late:
+            return task
+        self.run.parts["along"] = self
+        return replace(task, after_step=after_step)
+
+    def _names(self, step: int) -> list[str]:
+        """The folders for the weights after this update."""
+        snapshots = [f"snapshot-{self.cycles.index(step) + 1}"] if step in self.cycles else []
+        late = self.settings.late and step % self.per_epoch == 0
+        return [*snapshots, *([f"epoch-{step // self.per_epoch}"] if late else [])]
+
+    def _write(self, name: str, step: int) -> None:
+        run, folder = self.run, self.run.folder / name
+        self.written[name] = step
+        if run.writes:
+            folder.mkdir(exist_ok=True)
+            save_config(folder, run.model, run.manifest.classes, run.preprocessing)
+            save_weights(folder, run.model)
+
+    def _drop_early(self) -> None:
+        """Of the epochs, only so many of the last are kept: where the run ends early, these are not its last ones."""
+        epochs = sorted((step, name) for name, step in self.written.items() if name.startswith("epoch-"))
+        for _, name in epochs[: -(self.settings.late or 1)]:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        del self.written[name]
+        if self.run.writes:
+            shutil.rmtree(self.run.folder / name, ignore_errors=True)
+
+    def judge(self, task: Task, source: Source, result: FitResult, keeper: BestKeeper) -> SwaVerdict | None:
+        """Whether validation finds the uniform average no worse than the best epoch; if so, the keeper takes it.
+
+        BatchNorm layers that trained get statistics anew, from one pass over the training images.
+        """
+        if self.average is None or not self.average.count:
+            return None
+        run, best = self.run, result.best
+        self.average.load()
+        batches = epoch_batches(task, result.epochs)
+        task.set_mode(min(len(share_of(indices, run.accelerator)) for indices in batches))
+        trained = [layer for layer in statistics_layers(source.module).values() if layer.training]
+        images = (source.batch(indices, result.epochs)[0] for indices in batches)
+        with task.precision():
+            reestimate_statistics(source.module, images if trained else (), layers=trained)
+        try:
+            scores = agreed_scores(run, source)
+        except TrainingError:  # an average may leave the range of what it averages: the statistics are new
+            scores = None
+        kept = scores is not None and (best is None or not better(best, scores, task.select))
+        if kept:
+            keeper(result.best_epoch, scores)
+        run.reporter.message(_said(self.average.count, scores, best, kept=kept))
+        return SwaVerdict(count=self.average.count, val=scores, best_epoch_val=best, kept=kept)
+
+    def score(self, source: Source) -> tuple[Waypoint, ...]:
+        """What the kept weights make of val and test. The model is left with the last of them.
+
+        Those whose outputs are not finite, before a failure, are removed.
+        """
+        found = []
+        for name, step in sorted(self.written.items(), key=lambda item: (item[0].split("-")[0], item[1])):
+            folder = self.run.folder / name
+            self._load(folder)
+            logits = {split: source.logits(split) for split in ("val", "test")}
+            if torch.isfinite(logits["val"]).all():
+                found.append(Waypoint(folder=folder, step=step, logits=logits, chosen_by_val=self._chosen(name, step)))
+            else:
+                self._remove(name)
+        return tuple(found)
+
+    def _chosen(self, name: str, step: int) -> tuple[str, ...]:
+        """What validation has chosen of these weights: a rate that it lowers, and which epochs are the last ones."""
+        rate = self.settings.schedule == "plateau" and step > self.per_epoch
+        length = name.startswith("epoch-") and self.settings.patience < self.settings.epochs
+        return tuple(what for what, chosen in (("rate", rate), ("length", length)) if chosen)
+
+    def _load(self, folder: Path) -> None:
+        tensors: dict[str, Tensor] = {}
+        if self.run.writes:
+            tensors = safetensors.torch.load_file(str(folder / WEIGHTS))
+        answer = [tensors]
+        broadcast_object_list(answer)
+        self.run.model.load_state_dict(answer[0])
+
+    def state(self) -> dict[str, Any]:
+        """How far it is: ``written`` (plain JSON) and ``average`` (tensors), for :meth:`load_state`."""
+        average = {} if self.average is None else self.average.state()
+        return {"written": dict(self.written), "average": average}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of the same run. Folders that have gone since are written again, or were to go."""
+        self.written = {name: step for name, step in state["written"].items() if (self.run.folder / name).is_dir()}
+        if self.average is not None:
+            self.average.load_state(state["average"])
+
+
+def _said(count: int, scores: Mapping[str, float] | None, best: Mapping[str, float] | None, *, kept: bool) -> str:
+    """What became of the uniform average, in a sentence."""
+    verdict = "kept: no worse than" if kept else "not kept: worse than"
+    average, epoch = (
+        "no finite outputs" if row is None else f"val accuracy {row['accuracy']:.1%}, nll {row['nll']:.3f}"
+        for row in (scores, best)
+    )
+    return f"swa: the average of {count} ({average}) is {verdict} the best epoch ({epoch})"
+
+
+class BestKeeper:
+    """Keeps the best epoch's weights, in memory and in the run's folder."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.best: dict[str, Tensor] = {}
+        self.epoch = 0
+
+    def __call__(self, epoch: int, scores: Mapping[str, float] | None) -> None:
+        self.epoch = epoch
+        self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.run.model.state_dict().items()}
+        if self.run.writes:
+            save_weights(self.run.folder, self.run.model)
+
+    def restore(self) -> None:
+        answer = [self.best]
+        broadcast_object_list(answer)
+        self.run.model.load_state_dict(answer[0])
+
+    def state(self) -> dict[str, object]:
+        """The tensors that the run may have changed; those that it freezes are the model's."""
+        names = changing_names(self.run)
+        return {"epoch": self.epoch, "tensors": {n: tensor for n, tensor in self.best.items() if n in names}}
+
+    def load_state(self, state: Any) -> None:
+        self.epoch, self.best = state["epoch"], {}
+        if not state["tensors"]:  # no epoch was over
+            return
+        own = self.run.model.state_dict()
+        names = changing_names(self.run) & own.keys()
+        check_tensors({name: own[name] for name in names}, state["tensors"])
+        self.best = {name: t.detach().cpu().clone() for name, t in {**own, **state["tensors"]}.items()}
+
+    def result(self) -> FitResult:
+        return FitResult(epochs=self.epoch, best_epoch=self.epoch)

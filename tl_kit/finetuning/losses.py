@@ -1,0 +1,156 @@
+"""What the loop takes for each regularizer: the loss, the order of images, penalty, dropped weights, averages."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tl_kit.data.manifest import labels_of
+from tl_kit.errors import ConfigError
+from tl_kit.finetuning.run import Run
+from tl_kit.optimization.dropconnect import apply_dropconnect
+from tl_kit.optimization.param_groups import no_weight_decay
+from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
+from tl_kit.training.averaging import WeightAverage
+from tl_kit.training.batch_order import balanced_batches
+from tl_kit.training.class_weights import class_weights, total_weight, weighted_cross_entropy
+from tl_kit.training.distillation_loss import distillation_loss
+from tl_kit.training.task import Indices
+from tl_kit.zoo.heads import classifier_names
+
+__all__ = [
+    "Objective",
+    "check_drop_path",
+    "class_order",
+    "drop_connect",
+    "label_weight",
+    "objective",
+    "penalty",
+    "weight_average",
+]
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def objective(run: Run) -> Objective:
+    """The loss on labels and, where the run has a teacher, on its probabilities."""
+    found, distill = _on_labels(run), run.config.distill
+    if distill is None:
+        return found
+    return partial(distillation_loss, on_labels=found, temperature=distill.temperature, weight=distill.weight)
+
+
+def _on_labels(run: Run) -> Objective:
+    """Cross-entropy, with label smoothing (Szegedy et al. 2016) and balanced weights where the run has them."""
+    smoothing, weights = run.config.regularization.label_smoothing, _balancing(run)
+    if weights is not None:
+        return partial(weighted_cross_entropy, weights=weights, label_smoothing=smoothing)
+    return partial(functional.cross_entropy, label_smoothing=smoothing)
+
+
+def label_weight(run: Run) -> Callable[[Tensor], float] | None:
+    """How much labels count in the mean that the run's objective is; None where it is of two means that differ."""
+    weights = _balancing(run)
+    if weights is None:
+        return len
+    return None if run.config.distill is not None else partial(total_weight, weights=weights)
+
+
+def _balancing(run: Run) -> Tensor | None:
+    """The weight of each class, where the run has a balanced loss and the classes are uneven."""
+    if run.balance.method != "loss":
+        return None
+    found = class_weights(labels_of(run.manifest.split("train")), len(run.manifest.classes))
+    if (found == 1).all():  # nothing is to be balanced, and the sums need not be rounded otherwise
+        return None
+    return torch.from_numpy(found).float().to(run.runtime.device)
+
+
+def class_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]] | None:
+    """The batches of each epoch where the run draws every class equally often."""
+    if run.balance.method != "sampler":
+        return None
+    labels = labels_of(run.manifest.split("train"))
+    return lambda epoch: balanced_batches(labels, batch_size, seed=run.config.seed, epoch=epoch)
+
+
+def penalty(run: Run) -> Callable[[], Tensor] | None:
+    """The sum of the run's penalties on the weights that train; None without any."""
+    config, model = run.config.regularization, run.model
+    exempt = tuple(no_weight_decay(model))
+    terms: list[Callable[[], Tensor]] = []
+    if config.l1:
+        terms.append(lambda: l1_penalty(model.named_parameters(), strength=config.l1, exempt=exempt))
+    if config.l2:
+        terms.append(lambda: l2_penalty(model.named_parameters(), strength=config.l2, exempt=exempt))
+    if config.l2_sp:
+        start = _pretrained(run)
+        terms.append(
+            lambda: l2_sp_penalty(model.named_parameters(), start, alpha=config.l2_sp, beta=config.l2_sp, exempt=exempt)
+        )
+    if not terms:
+        return None
+    return lambda: torch.stack([term() for term in terms]).sum()
+
+
+def _pretrained(run: Run) -> Mapping[str, Tensor]:
+    """The pretrained weights; a new head, which is not among them, is pulled to zero."""
+    loaded = set(run.weights.loaded)
+    return {name: p.detach().clone() for name, p in run.model.named_parameters() if name in loaded}
+
+
+def check_drop_path(run: Run, order: Sequence[str]) -> None:
+    """Raises ConfigError where ``--drop-path`` would drop nothing: no branch that a forward pass enters ever trains.
+
+    ``order``: the modules that a forward pass enters.
+    """
+    if not run.config.regularization.drop_path:
+        return
+    modules = dict(run.model.named_modules())
+    above = order[_first_trainable(run, order) :]
+    if not any(isinstance(modules[name], DropPath) and modules[name].drop_prob for name in above):
+        raise ConfigError(f"--drop-path: no residual branch of {run.config.model} trains under --policy {run.policy}")
+
+
+def _first_trainable(run: Run, order: Sequence[str]) -> int:
+    """Where in the forward order the first module stands that trains, now or in a later epoch."""
+    trainable = run.trainable(sys.maxsize)
+    for position, name in enumerate(order):
+        own = [key for key, _ in run.model.get_submodule(name).named_parameters(recurse=False)]
+        if any((f"{name}.{key}" if name else key) in trainable for key in own):
+            return position
+    return len(order)
+
+
+def drop_connect(run: Run, order: Sequence[str]) -> None:
+    """Drop weights of the linear layers that train, now or in a later epoch; undone when the run is cleaned up.
+
+    A layer that is frozen yet is in evaluation mode, and keeps its weights. ``order``: the modules that a forward pass
+    enters; layers whose weights are read by others (BEiT's qkv) are not among them, and cannot drop theirs.
+    """
+    p = run.config.regularization.drop_connect
+    if not p:
+        return
+    heads, trainable = classifier_names(run.model), run.trainable(sys.maxsize)
+    names = [
+        name
+        for name, module in run.model.named_modules()
+        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and name in heads))
+        and f"{name}.weight" in trainable
+        and name in order
+    ]
+    if not names:
+        raise ConfigError("--drop-connect: no linear layer of this model trains under this policy")
+    run.cleanup.callback(apply_dropconnect(run.model, names, p=p).remove)
+
+
+def weight_average(run: Run) -> WeightAverage | None:
+    """The moving average of the weights, where the run has one."""
+    decay = run.config.regularization.ema
+    return None if decay is None else WeightAverage(run.model, decay=decay)

@@ -1,0 +1,138 @@
+"""The facts that a policy is sized to, and ``--policy auto`` by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_kit.data.manifest import Sample, labels_of
+from tl_kit.errors import PolicyError
+from tl_kit.finetuning.checks import check_policy
+from tl_kit.finetuning.closed_form import head_can_be_fitted, head_run
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, pixels_of, row_name, stage_store
+from tl_kit.freezing.auto import choose_policy
+from tl_kit.freezing.facts import Facts, StageProbe
+from tl_kit.freezing.policies import parameter_groups
+from tl_kit.freezing.probes import probe_stages, stage_features, stage_names
+from tl_kit.images.transforms import normalize
+from tl_kit.inference.run_models import model_context
+from tl_kit.machine.forward import forward_rows
+
+__all__ = ["HEAD_INPUT", "facts_of", "run_probes", "settle_policy"]
+
+
+def facts_of(run: Run) -> Facts:
+    """Counts of the training images, and the probes of a pretrained network; the first process's in all of them."""
+    probes = run_probes(run) if run.weights.loaded else []
+    counts = np.bincount(labels_of(run.manifest.split("train")), minlength=len(run.manifest.classes))
+    answer = [
+        Facts(
+            images=int(counts.sum()),
+            classes=len(counts),
+            smallest=int(counts.min()),
+            largest=int(counts.max()),
+            pretrained=bool(run.weights.loaded),
+            groups=_groups(run),
+            linear_head=head_can_be_fitted(run),
+            probes=tuple(probes),
+        )
+    ]
+    broadcast_object_list(answer)
+    return answer[0]
+
+
+def settle_policy(run: Run, facts: Facts) -> str:
+    """Under ``--policy auto`` the run takes the policy that the facts ask for; returns the reason in a sentence."""
+    if run.config.policy != "auto":
+        return "as you said"
+    run.policy, reason = choose_policy(facts, run.config.auto)
+    run.reporter.message(f"policy {run.policy}: {reason}")
+    check_policy(run.config, run.policy)
+    return reason
+
+
+def _groups(run: Run) -> int:
+    try:
+        return len(parameter_groups(run.model))
+    except PolicyError:  # a model that timm has no groups of can only be trained as a whole, or its head
+        return 0
+
+
+HEAD_INPUT = "head input"
+
+
+def run_probes(run: Run) -> list[StageProbe]:
+    """Linear probes of the training images at each stage and at the head's input, from the input up.
+
+    Empty where the model has no cut before its head, or a class has fewer than two training images.
+    """
+    head, reuse = head_run(run)
+    run.manifest = head.manifest
+    if reuse is None:
+        return []
+    names = stage_names(run.model, most=run.config.probe.stages)
+    stages = _stages(head, reuse, names)
+    run.manifest = head.manifest
+    samples = run.manifest.split("train")
+    flat = reuse.rows(samples).float().flatten(1).numpy()
+    features: dict[str, NDArray[np.float32]] = {**stages, HEAD_INPUT: flat}
+    with run.clock("train"):
+        return probe_stages(features, labels_of(samples), config=run.config.probe, seed=run.config.split.split_seed)
+
+
+def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.float32]]:
+    """Pooled features (n, channels) of the training images by stage, from the cache or from one pass."""
+    if not names:
+        reuse.fill("train")
+        return {}
+    store = stage_store(run, reuse, names)
+    samples = run.manifest.split("train")
+    lacking = [samples[i] for i in store.missing([row_name(sample, EVAL) for sample in samples])]
+    if lacking:
+        gone = run.decode(lacking, crop=True)
+        lacking = [sample for sample in lacking if sample.digest not in gone]
+        run.reporter.start("features of all stages", len(lacking))
+        with run.clock("features"):
+            pooled, inputs = _pass(run, reuse, names, lacking)
+        store.add([row_name(sample, EVAL) for sample in lacking], iter([pooled]))
+        new = reuse.store.missing([row_name(sample, EVAL) for sample in lacking])
+        reuse.store.add([row_name(lacking[i], EVAL) for i in new], iter([inputs[new]]))
+    reuse.fill("train")  # in every process: what is there already is not computed again
+    kept = run.manifest.split("train")
+    rows = store.get([row_name(sample, EVAL) for sample in kept]).numpy()
+    return _split(run, names, rows)
+
+
+def _pass(run: Run, reuse: Reuse, names: list[str], samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    """All stages' features side by side (n, sum of channels), and the head's inputs (n, ...)."""
+    pooled, inputs = [], []
+    with model_context([run.model], run.runtime):
+        for batch in _batches(run, samples):
+            rows, found = stage_features(run.model, names, batch, call=partial(forward_rows, reuse.trunk, whole=True))
+            pooled.append(torch.cat([found[name] for name in names], dim=1).cpu())
+            inputs.append(rows.cpu())
+    return torch.cat(pooled), torch.cat(inputs)
+
+
+def _batches(run: Run, samples: list[Sample]) -> Iterator[Tensor]:
+    size = run.runtime.batch_size
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        yield normalize(run.runtime.batch(pixels_of(run, part, EVAL)), run.preprocessing)
+        run.reporter.advance(len(part))
+
+
+def _split(run: Run, names: list[str], rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Columns by stage: their widths are those of one image's features."""
+    blank = run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))
+    with model_context([run.model], run.runtime):
+        _, found = stage_features(run.model, names, blank)
+    ends = np.cumsum([found[name].shape[1] for name in names])
+    return dict(zip(names, np.split(rows, ends[:-1], axis=1), strict=True))

@@ -1,0 +1,302 @@
+"""Putting a run together: scan, build, choose the precision, make the folder; nothing is computed on images yet."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from tl_kit.config import BalanceConfig, FinetuneConfig
+from tl_kit.data.exclusions import scan_images
+from tl_kit.data.folds import pool_of
+from tl_kit.data.manifest import Manifest
+from tl_kit.data.near_copies import link_near_copies
+from tl_kit.data.pixel_store import PixelStore
+from tl_kit.data.ranges import measure_ranges, range_note
+from tl_kit.diagnosis.split_checks import check_discipline, doubts
+from tl_kit.errors import CheckpointError, TlKitError
+from tl_kit.finetuning.checks import augment_options, check, check_policy
+from tl_kit.finetuning.run import Balance, Clock, Run
+from tl_kit.freezing.policies import Policy, parse_policy
+from tl_kit.images.augmentation import resolve_augment
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.precision import choose_precision, recorded_precision
+from tl_kit.machine.process_group import join
+from tl_kit.machine.runtime import PRECISIONS, Runtime, check_gradients, detect
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.storage.atomic import check_name, new_numbered_folder
+from tl_kit.storage.checkpoint import is_checkpoint
+from tl_kit.storage.lock import LOCK, FolderLock
+from tl_kit.storage.unfinished import Unfinished, is_unfinished
+from tl_kit.zoo.build_model import WeightsReport, build_model
+
+__all__ = ["choose_balance", "prepare", "shared_folder", "training_images"]
+
+
+def prepare(
+    config: FinetuneConfig,
+    reporter: Reporter,
+    *,
+    manifest: Manifest | None = None,
+    dry: bool = False,
+    unfinished: Unfinished | None = None,
+) -> Run:
+    """Everything before the first forward pass. A ``manifest`` given is not scanned, and is not judged.
+
+    Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder; an
+    ``unfinished`` one has its own, and what it has settled stays.
+    """
+    check(config)
+    changes = augment_options(config)
+    clock, runtime = Clock(), detect(config.runtime)
+    check_gradients()
+    # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
+    accelerator = join(cpu=runtime.device.type == "cpu", reporter=reporter)
+    reporter = reporter if accelerator.is_main_process else SILENT
+    if manifest is None:
+        with clock("scan"):
+            manifest = training_images(config, reporter)
+    for note in manifest.notes:
+        reporter.message(note)
+    run = _assemble(
+        config,
+        manifest,
+        augment_changes=changes,
+        runtime=replace(runtime, device=accelerator.device),
+        accelerator=accelerator,
+        clock=clock,
+        reporter=reporter,
+        unfinished=unfinished,
+        dry=dry,
+    )
+    _open_folder(run)
+    return run
+
+
+def _assemble(
+    config: FinetuneConfig,
+    manifest: Manifest,
+    *,
+    augment_changes: Mapping[str, object],
+    runtime: Runtime,
+    accelerator: Accelerator,
+    clock: Clock,
+    reporter: Reporter,
+    unfinished: Unfinished | None,
+    dry: bool,
+) -> Run:
+    policy = _policy(config)
+    per_class = len(manifest.split("train")) / len(manifest.classes)
+    augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
+    model, weights = _build(config, manifest, reporter)
+    preprocessing = replace(Preprocessing.from_model(model), ranges=manifest.ranges)
+    runtime = _precision(config, model, runtime, unfinished, reporter)
+    return Run(
+        config=config,
+        reporter=reporter,
+        runtime=runtime,
+        clock=clock,
+        manifest=manifest,
+        store=PixelStore(preprocessing, config.store, limits=config.decode),
+        model=model,
+        weights=weights,
+        preprocessing=preprocessing,
+        policy=policy,
+        folder=Path(config.default_out),
+        accelerator=accelerator,
+        augment=augment,
+        augment_name=augment_name,
+        balance=_balance(config, manifest, reporter),
+        dry=dry,
+        unfinished=unfinished,
+    )
+
+
+def _policy(config: FinetuneConfig) -> Policy:
+    if config.policy == "auto":
+        return Policy("head")
+    policy = parse_policy(config.policy)
+    check_policy(config, policy)
+    return policy
+
+
+def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tuple[nn.Module, WeightsReport]:
+    model, weights = build_model(
+        config.model,
+        len(manifest.classes),
+        weights=config.weights,
+        img_size=config.img_size,
+        dropout=config.regularization.dropout,
+        drop_path=config.regularization.drop_path,
+        seed=config.seed,
+    )
+    reporter.message(weights.summary())
+    return model, weights
+
+
+def _precision(
+    config: FinetuneConfig, model: nn.Module, runtime: Runtime, unfinished: Unfinished | None, reporter: Reporter
+) -> Runtime:
+    """The precision of an unfinished run; else the one that processor and network call for, if it is left to them."""
+    settled = unfinished.facts.get("precision") if unfinished is not None else None
+    if settled in PRECISIONS:
+        found, line = recorded_precision(settled, model, runtime, config.runtime)
+    else:
+        found, decision = choose_precision(model, runtime, config.runtime)
+        line = None if decision is None else decision.summary()
+    precision = [found.precision]
+    broadcast_object_list(precision)  # processes on several machines, of which each may have other processors
+    if line is not None:
+        reporter.message(line)
+    return replace(found, precision=precision[0])
+
+
+def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:
+    counts = manifest.counts()["train"].values()
+    balance, reason = choose_balance(counts, balance=config.balance, select=config.select, config=config.uneven)
+    if reason is not None:
+        reporter.message(reason)
+    return balance
+
+
+def _open_folder(run: Run) -> None:
+    """Its own where a run is taken up again; a new one, or none for a dry run."""
+    if run.unfinished is not None:
+        run.folder = run.unfinished.folder
+        run.cleanup.callback(run.unfinished.lock.release)
+    elif not run.dry:
+        run.folder = shared_folder(run.config, run.accelerator, run.cleanup)
+
+
+def shared_folder(config: FinetuneConfig, accelerator: Accelerator, cleanup: ExitStack) -> Path:
+    """The folder that the first process makes, in all processes; its error is raised in all of them.
+
+    It is locked until the ``cleanup``.
+    """
+    answer: list[Path | TlKitError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [_folder(config, cleanup)]
+        except TlKitError as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if not isinstance(answer[0], Path):
+        raise answer[0] if answer[0] is not None else CheckpointError("the run's folder is unknown in this process")
+    return answer[0]
+
+
+def _folder(config: FinetuneConfig, cleanup: ExitStack) -> Path:
+    """The run's folder: ``--out``, or the next numbered one under ``ckpts``."""
+    if config.out is None:
+        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in config.model)
+        folder = new_numbered_folder(Path(config.default_out), stem)
+        cleanup.callback(FolderLock(folder).release)
+        return folder
+    out = Path(config.out)
+    check_name(out)
+    _check_empty(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--out {out}: cannot be made ({error.strerror})") from error
+    lock = FolderLock(out)
+    cleanup.callback(lock.release)
+    return out
+
+
+def _check_empty(out: Path) -> None:
+    """Raises CheckpointError unless ``out`` is a new folder, or an empty one that nobody else works on."""
+    if (out / LOCK).exists():
+        FolderLock(out).release()
+    if is_unfinished(out):
+        raise CheckpointError(
+            f"--out {out}: is not empty, a run ended early there; go on with tlkit finetune --resume {out}, or choose "
+            "another folder"
+        )
+    if is_checkpoint(out):
+        raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
+    if out.is_dir() and {path.name for path in out.iterdir()} - {LOCK}:
+        raise CheckpointError(f"--out {out}: is not empty; choose another folder")
+
+
+def choose_balance(
+    counts: Collection[int], *, balance: str = "auto", select: str = "auto", config: BalanceConfig = BalanceConfig()
+) -> tuple[Balance, str | None]:
+    """What is done for so many training images a class, and the reason as a sentence where the images decide.
+
+    ``counts`` are positive. "auto" takes the loss and balanced accuracy where classes are uneven, and otherwise nothing
+    and accuracy.
+    """
+    few, many = min(counts), max(counts)
+    uneven = many >= config.uneven_from * few
+    method = ("loss" if uneven else "none") if balance == "auto" else balance
+    figure = ("balanced-accuracy" if uneven else "accuracy") if select == "auto" else select
+    reason = None
+    if uneven and balance == "auto":
+        reason = (
+            f"balance {method}: {few} to {many} training images a class, {many / few:.3g} times as many in the largest "
+            f"(from {config.uneven_from:g}): every class counts the same"
+        )
+    return Balance(method=method, select=figure.replace("-", "_")), reason
+
+
+def training_images(config: FinetuneConfig, reporter: Reporter, *, pooled: bool = False) -> Manifest:
+    """:func:`scan_images`; the faults that ``config.allow`` names are told. Raises DataError for any other.
+
+    Images of more than 8 bits a sample are looked at once more, for the range of their values; test images are not.
+    ``pooled``: training and validation images will be split anew, and only they are judged; near copies are linked, so
+    that they stay together.
+    """
+    manifest = scan_images(
+        config.data, config.split, decode=config.decode, strict=config.strict, reporter=reporter, judged=True
+    )
+    judged = replace(manifest, samples=pool_of(manifest)) if pooled else manifest
+    for line in check_discipline(judged, allow=config.allow, pooled=pooled):
+        reporter.message(line)
+    for text in doubts(manifest):
+        reporter.message(f"warning: {text}")
+    manifest = _with_ranges(manifest, config, reporter, pooled=pooled)
+    if pooled:
+        return _linked(manifest, config, reporter)
+    if {sample.split for sample in manifest.samples} - {"train", *manifest.made_splits}:
+        reporter.message(
+            "near copies across the given splits were not looked for: "
+            f"tlkit doctor --data {shlex.quote(str(config.data))} does"
+        )
+    return manifest
+
+
+def _with_ranges(manifest: Manifest, config: FinetuneConfig, reporter: Reporter, *, pooled: bool) -> Manifest:
+    """The manifest with the range of values of its deep images, which is told."""
+
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            reporter.start("range of values", total)
+        reporter.advance()
+
+    known = pool_of(manifest) if pooled else (*manifest.split("train"), *manifest.split("val"))
+    manifest = replace(manifest, ranges=measure_ranges(known, decode=config.decode, progress=progress))
+    note = range_note(manifest)
+    if note is not None:
+        reporter.message(note)
+    return manifest
+
+
+def _linked(manifest: Manifest, config: FinetuneConfig, reporter: Reporter) -> Manifest:
+    """Near copies linked over all images that will be split anew, where the scan has not done it."""
+    if manifest.made_splits:
+        for note in manifest.notes:
+            if not note.startswith("no "):  # which splits the scan has made does not matter here
+                reporter.message(note)
+        return manifest
+    linked, notes = link_near_copies(pool_of(manifest), config=config.split, decode=config.decode)
+    for note in notes:
+        reporter.message(note)
+    near = {sample.path: sample for sample in linked}
+    return replace(manifest, samples=tuple(near.get(sample.path, sample) for sample in manifest.samples))

@@ -1,0 +1,124 @@
+"""What training hands back, whichever way the weights were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tl_kit.data.manifest import Manifest
+from tl_kit.freezing.audit import Audit
+from tl_kit.score_kinds import notes_on
+from tl_kit.storage.config_json import to_json
+
+__all__ = ["FinetuneResult", "Outcome", "Snapshot", "SwaVerdict", "Trained", "Waypoint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waypoint:
+    """Weights on a run's way, in ``folder``, as they were after ``step`` updates; the rest as in Outcome."""
+
+    folder: Path
+    step: int
+    logits: Mapping[str, Tensor]
+    chosen_by_val: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwaVerdict:
+    """A uniform average of ``count`` moments: its validation scores, those of the best epoch, which of them is kept."""
+
+    count: int
+    val: Mapping[str, float] | None
+    best_epoch_val: Mapping[str, float] | None
+    kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The model holds the best weights; ``logits`` are its outputs on val and test, as inference gives them.
+
+    ``audit`` is that of the last phase, ``phases`` those of the ones before, each with its name. ``chosen_by_val``:
+    what the validation images have chosen of the model (``C``, ``epoch``, ``average``, ``rate``, ``length``); empty
+    where they were only looked at, and their scores are those of any other new images. ``cross_validated``: scores out
+    of fold of a head in closed form.
+    """
+
+    epochs: int
+    best_epoch: int
+    trainable_parameters: int
+    logits: dict[str, Tensor]
+    audit: Audit
+    chosen_by_val: tuple[str, ...]
+    phases: tuple[tuple[str, Audit], ...] = ()
+    status: str = "finished"
+    settings: dict[str, object] = field(default_factory=dict)
+    error: str | None = None
+    waypoints: tuple[Waypoint, ...] = ()
+    swa: SwaVerdict | None = None
+    cross_validated: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A checkpoint on a run's way, with the weights after ``step`` updates; scores as in FinetuneResult."""
+
+    checkpoint: str
+    step: int
+    val: dict[str, float] | None
+    test: dict[str, float] | None
+    kinds: dict[str, str] = field(default_factory=dict)
+    chosen_by_val: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult:
+    """What a run produced. ``val`` is None without validation images, ``test`` without test images.
+
+    ``kinds`` say what the scores on each split are worth (:func:`tl_kit.storage.seen_images.kind_of`): a ``test``, or
+    ``selected on`` for images that have chosen something of the model, which is in ``chosen_by_val``.
+    ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
+    averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
+    ``left_out``: path and reason of each file that could not be used. ``cross_validated``: of a head in closed form,
+    ``folds``, ``images`` (those of train and val), and scores on each image by a head fitted without it.
+    """
+
+    checkpoint: str
+    model: str
+    policy: str
+    classes: tuple[str, ...]
+    trainable_parameters: int
+    epochs: int
+    val: dict[str, float] | None
+    test: dict[str, float] | None
+    seconds: dict[str, float]
+    audit: dict[str, Any]
+    status: str = "finished"
+    snapshots: tuple[Snapshot, ...] = ()
+    swa: dict[str, Any] | None = None
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    kinds: dict[str, str] = field(default_factory=dict)
+    chosen_by_val: tuple[str, ...] = ()
+    cross_validated: dict[str, Any] | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        return notes_on([self.kinds], self.chosen_by_val)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        plain: dict[str, Any] = to_json(self)
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run's result, the manifest it ended with, and the model's outputs (n, classes) on its val and test."""
+
+    result: FinetuneResult
+    manifest: Manifest
+    logits: Mapping[str, Tensor]

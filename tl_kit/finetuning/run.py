@@ -1,0 +1,154 @@
+"""One fine-tuning run's parts, put together from a configuration: data, model, policy, folder, clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tl_kit.config import AugmentConfig, FinetuneConfig
+from tl_kit.data.exclusions import tell_left_out
+from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.pixel_store import PixelStore
+from tl_kit.freezing.policies import Policy, parameter_groups
+from tl_kit.freezing.train_mode import apply_policy, forward_order
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.runtime import Runtime
+from tl_kit.reporting import Reporter, tell
+from tl_kit.storage.seen_images import Uses
+from tl_kit.storage.unfinished import Unfinished
+from tl_kit.training.rollback import Rollback
+from tl_kit.training.stateful import Stateful
+from tl_kit.zoo.build_model import WeightsReport
+from tl_kit.zoo.heads import classifier_names, in_modules
+
+__all__ = ["STAGES", "Balance", "Clock", "Run", "apply_trainable"]
+
+STAGES = ("scan", "data", "features", "train", "evaluate")
+
+
+@dataclass
+class Clock:
+    """Seconds by stage. ``with clock("scan"): ...`` adds to a stage."""
+
+    started: float = field(default_factory=time.perf_counter)
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    first_batch: float | None = None
+
+    def start_training(self) -> None:
+        """Note when the first training batch is there; later calls change nothing."""
+        if self.first_batch is None:
+            self.first_batch = time.perf_counter() - self.started
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        before = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[stage] += time.perf_counter() - before
+
+    def seconds(self) -> dict[str, float]:
+        """Total first, then the stages; what is in no stage (building the model, saving) is in the total.
+
+        ``first_batch``, where there was one, is when it reached the training step, counted from the start.
+        """
+        first = {} if self.first_batch is None else {"first_batch": self.first_batch}
+        return {"total": time.perf_counter() - self.started, **first, **self.stages}
+
+
+@dataclass
+class Run:
+    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
+
+    ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
+    must be here before the first step. ``unfinished``: the run that this one takes up again. ``content`` is the content
+    hash of the whole data set, where the training images are a sample of it.
+    ``compiled``: whether torch.compile is used in training.
+    ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
+    """
+
+    config: FinetuneConfig
+    reporter: Reporter
+    runtime: Runtime
+    clock: Clock
+    manifest: Manifest
+    store: PixelStore
+    model: nn.Module
+    weights: WeightsReport
+    preprocessing: Preprocessing
+    policy: Policy
+    folder: Path
+    accelerator: Accelerator
+    augment: AugmentConfig
+    augment_name: str
+    balance: Balance
+    compiled: bool = False
+    dry: bool = False
+    rollback: Rollback | None = None
+    content: str | None = None
+    unfinished: Unfinished | None = None
+    soft_targets: Mapping[str, Tensor] | None = None
+    taught_by: Uses | None = None
+    parts: dict[str, Stateful] = field(default_factory=dict)
+    cleanup: ExitStack = field(default_factory=ExitStack)
+
+    def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
+        """Decode samples into the pixel store; those that cannot be decoded leave the manifest, with all their copies.
+
+        Returns the digests of what left. Raises DataError if too few images are left to train on.
+        """
+        samples = list({sample.digest: sample for sample in samples}.values())  # a bootstrap sample has copies
+        if show:
+            self.reporter.start("decode", len(samples))
+        with self.clock("data"):
+            failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance if show else None)
+        tell(self.reporter)
+        paths = {exclusion.path: exclusion.reason for exclusion in failures}
+        reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
+        found = {s.path: reasons[s.digest] for s in self.manifest.samples if s.digest in reasons}
+        broken = [Exclusion(path, reason) for path, reason in found.items()]
+        if broken:
+            self.manifest = self.manifest.without(broken)
+            tell_left_out(broken, self.config.data, self.reporter)
+            check_trainable(self.manifest)
+        return frozenset(reasons)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes files; with one process it is, unless the run is a dry one."""
+        return bool(self.accelerator.is_main_process) and not self.dry
+
+    def trainable(self, epoch: int = 0) -> frozenset[str]:
+        """Names of the parameters that train in ``epoch``."""
+        heads = classifier_names(self.model)
+        classifier = [name for name, _ in self.model.named_parameters() if in_modules(name, heads)]
+        if self.policy.name == "head":
+            groups = [classifier]
+        elif self.policy.name in ("full", "lp-ft") and self.policy.depth is None:
+            groups = [[name for name, _ in self.model.named_parameters()]]
+        else:
+            groups = parameter_groups(self.model)
+        return self.policy.trainable(groups, classifier, epoch=epoch)
+
+
+def apply_trainable(run: Run, names: Collection[str]) -> list[str]:
+    """Let exactly these parameters train, and place the model; returns the forward order of its modules."""
+    apply_policy(run.model, names)
+    run.runtime.place(run.model)
+    return forward_order(run.model, run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance:
+    """``method`` is none, sampler or loss; ``select`` a figure of ``metrics.summary``."""
+
+    method: str
+    select: str

@@ -1,0 +1,219 @@
+"""Saving a run's state as it trains, and taking up a fit from it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tl_kit import stopping
+from tl_kit.errors import CheckpointError, DataError, WeightsError
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.settings import Settings
+from tl_kit.storage.checkpoint import WEIGHTS, is_checkpoint
+from tl_kit.storage.ensemble_folder import MANIFEST
+from tl_kit.storage.fingerprint import digest_of, network_settings, plain_fields
+from tl_kit.storage.metrics_log import Journal
+from tl_kit.storage.relocation import birthplace
+from tl_kit.storage.saved_states import StateFolder
+from tl_kit.training.task import FitResult, Progress, Task
+from tl_kit.zoo.model_card import CONFIG
+from tl_kit.zoo.state_dict_files import sha256
+
+__all__ = ["Saver", "changing_names", "check_unchanged", "facts", "saved_settings", "take_up"]
+
+_SETTINGS = ("epochs", "batch_size", "patience", "lr")
+
+
+def changing_names(run: Run) -> frozenset[str]:
+    """The tensors that the run may change: the parameters that train, now or in a later epoch, and all buffers."""
+    return run.trainable(sys.maxsize) | {name for name, _ in run.model.named_buffers()}
+
+
+class Saver:
+    """Saves the run's parts and the fit's result, called wherever the fit can be taken up again.
+
+    It does so when it is time, and when a request to stop is waiting. Of a disk that is full it warns once, and
+    training goes on; the next time it tries again. Time is the monotonic clock's.
+    """
+
+    def __init__(self, run: Run, settings: Settings) -> None:
+        self.run = run
+        self.states = StateFolder(run.folder)
+        self.settings = {name: getattr(settings, name) for name in _SETTINGS}
+        self._active = run.writes and run.config.save.every > 0 and run.accelerator.num_processes == 1
+        self._due = time.monotonic() + run.config.save.every
+        self._warned = False
+
+    def __call__(self, result: FitResult) -> None:
+        if self._active and (time.monotonic() >= self._due or self._asked()):
+            self._save(result)
+
+    def _asked(self) -> bool:
+        """Ctrl-C leaves nothing behind where there was nothing before it."""
+        stop = stopping.waiting()
+        if isinstance(stop, KeyboardInterrupt):
+            return is_checkpoint(self.run.folder) or bool(self.states)
+        return stop is not None
+
+    def _save(self, result: FitResult) -> None:
+        run, started = self.run, time.monotonic()
+        tree = {
+            "content": run.manifest.content_hash(),
+            "settings": self.settings,
+            "result": asdict(result),
+            "parts": {name: part.state() for name, part in run.parts.items()},
+        }
+        try:
+            self.states.save(tree)
+        except CheckpointError as error:
+            if not run.folder.is_dir():
+                raise
+            if not self._warned:
+                run.reporter.message(f"the run's state is not saved: {error}; training goes on")
+            self._warned = True
+        ended, limits = time.monotonic(), run.config.save
+        self._due = ended + max(limits.every, (ended - started) * (1 / limits.most_share - 1))
+
+
+def saved_settings(run: Run) -> dict[str, Any]:
+    """What the settings were resolved to when the run began; empty where it begins now."""
+    return dict(_saved(run, "settings"))
+
+
+def take_up(run: Run, task: Task) -> FitResult | None:
+    """Make task and run what they were when their state was saved; None where the run begins now.
+
+    Every phase up to that epoch is gone through, without training; none that the fit does not come to. Raises DataError
+    where other images could be decoded then, and CheckpointError for a state that does not fit the run.
+    """
+    if not _saved(run, "parts"):
+        return None
+    assert run.unfinished is not None
+    assert run.unfinished.state is not None
+    if run.unfinished.state.get("content") != run.manifest.content_hash():
+        raise DataError(f"{run.config.data}: other images can be decoded now than when the run began; start a new run")
+    with _fitting(run):
+        result = _result(_saved(run, "result"))
+    if task.phase is not None:
+        over = result.epochs >= task.epochs or result.epochs - result.best_epoch >= task.patience
+        for epoch in range(result.epochs if over else result.epochs + 1):
+            task.phase(epoch)
+    with _fitting(run):
+        _load_parts(run, _saved(run, "parts"))
+    journal = Journal(run.folder if run.writes else None)
+    for row in result.history:
+        journal.write(**row)
+    run.reporter.message(f"taken up in epoch {result.epochs + 1}, after {result.progress.steps} of its steps")
+    return result
+
+
+def _saved(run: Run, name: str) -> Mapping[str, Any]:
+    state = run.unfinished.state if run.unfinished is not None else None
+    found = {} if state is None else state.get(name)
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{run.folder}: its saved state has no {name}; remove it, and --resume starts over")
+    return found
+
+
+@contextmanager
+def _fitting(run: Run) -> Iterator[None]:
+    """Whatever does not fit, in one line: a state is a file, and may be anything."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{run.folder}: its saved state does not fit the run ({reason}); start a new run"
+        ) from error
+
+
+def _result(saved: Mapping[str, Any]) -> FitResult:
+    return FitResult(**{**saved, "progress": Progress(**saved["progress"])})
+
+
+def _load_parts(run: Run, saved: Mapping[str, Any]) -> None:
+    if saved.keys() != run.parts.keys():
+        raise ValueError(f"it has {', '.join(sorted(saved))}, not {', '.join(sorted(run.parts))}")
+    for name, part in run.parts.items():
+        part.load_state(saved[name])
+
+
+def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
+    """What a run notes when it begins: what ``--resume`` must not find out anew, or find to be something else.
+
+    ``content``: of the images as they were scanned; ``policy``: once it is settled.
+    """
+    return {
+        "content": content,
+        "weights": run.weights.sha256,
+        "policy": policy,
+        "precision": run.runtime.precision,
+        "born": birthplace(run.folder),
+        "network": _network(run),
+        "teacher": _teacher(run),
+        "surroundings": _surroundings(run),
+    }
+
+
+def _network(run: Run) -> str:
+    """Of the network's settings and those of its images: a folder's config.json may be another one by now."""
+    return digest_of([network_settings(run.model), plain_fields(run.preprocessing)])
+
+
+def _teacher(run: Run) -> str | None:
+    """Of the files of the teacher's folder; None without a teacher."""
+    folder = _teacher_folder(run)
+    if folder is None:
+        return None
+    files = sorted(file for name in (WEIGHTS, CONFIG, MANIFEST) for file in folder.rglob(name))
+    return digest_of([[str(file.relative_to(folder)), sha256(file)] for file in files])
+
+
+def _teacher_folder(run: Run) -> Path | None:
+    return None if run.config.distill is None else Path(run.config.distill.teacher)
+
+
+def _surroundings(run: Run) -> dict[str, Any]:
+    names = ("tl-kit", "torch", "torchvision", "timm", "numpy", "scikit-learn")
+    return {"device": run.runtime.device.type, "threads": torch.get_num_threads(), **{n: _version(n) for n in names}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def check_unchanged(run: Run, content: str) -> None:
+    """Raises DataError for other images and WeightsError for other pretrained weights than those the run began with.
+
+    Another device, number of threads or version is said: numbers are then rounded otherwise.
+    """
+    assert run.unfinished is not None
+    before, folder = run.unfinished.facts, run.unfinished.folder
+    if not before:
+        return
+    if before.get("content") != content:
+        raise DataError(f"{run.config.data}: not the images that the run in {folder} began with; start a new run")
+    if before.get("weights") != run.weights.sha256:
+        raise WeightsError(f"{run.weights.source}: not the weights that the run in {folder} began with")
+    if before.get("teacher", teacher := _teacher(run)) != teacher:
+        raise WeightsError(f"{_teacher_folder(run)}: not the teacher that the run in {folder} began with")
+    old, new = before.get("surroundings"), _surroundings(run)
+    if old == new and before.get("network", network := _network(run)) != network:
+        raise WeightsError(
+            f"{run.config.model}: its config.json describes another network than that which the run in {folder} began "
+            "with; bring that file back, or start a new run"
+        )
+    if isinstance(old, dict) and old != new:
+        other = ", ".join(f"{name} {old.get(name)} then, {new[name]} now" for name in new if old.get(name) != new[name])
+        run.reporter.message(f"{other}: the weights may differ in the last digits from those of an uninterrupted run")

@@ -1,0 +1,128 @@
+"""Pooled features at every stage of a network, from one forward pass, and how well a linear probe does on each.
+
+Alain & Bengio 2017, "Understanding intermediate layers using linear classifier probes": on images like those of the
+pretraining, the last stage separates the classes best; where an earlier one does, the last stages have learned to
+ignore what matters here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tl_kit.config import ProbeConfig
+from tl_kit.freezing.facts import StageProbe
+from tl_kit.machine.runtime import available_cores
+from tl_kit.optimization.feature_scaling import fit_scaling
+
+__all__ = ["probe_stages", "stage_features", "stage_names"]
+
+
+def stage_names(model: nn.Module, *, most: int) -> list[str]:
+    """Modules at the ends of timm's stages, from the input up: at most ``most``, evenly spread, the last among them.
+
+    Empty for a model that timm has no stages of.
+    """
+    info = getattr(model, "feature_info", None)
+    modules = dict(model.named_modules())
+    entries = info if isinstance(info, list) else []
+    names = list(dict.fromkeys(entry["module"] for entry in entries if entry.get("module") in modules))
+    if len(names) <= most:
+        return names
+    return [names[round(index)] for index in np.linspace(0, len(names) - 1, most)]
+
+
+def stage_features(
+    model: nn.Module, names: Sequence[str], images: Tensor, *, call: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output (n, ...) and, by name, each stage's output averaged over positions (n, channels), float32.
+
+    Outputs are (n, c, h, w), (n, h, w, c) or (n, tokens, c), as timm's card of the stage says. ``call``: what runs the
+    model on images (n, 3, h, w), where it is not the model itself.
+    """
+    channels = {entry["module"]: int(entry["num_chs"]) for entry in getattr(model, "feature_info", ())}
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                found[name] = _pool(output.float(), channels.get(name, -1))
+
+        return hook
+
+    hooks = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        output = (call or model)(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return output, {name: rows[: len(images)] for name, rows in found.items()}
+
+
+def _pool(output: Tensor, channels: int) -> Tensor:
+    if output.ndim == 4 and output.shape[1] != channels and output.shape[3] == channels:
+        return output.mean((1, 2))
+    return output.mean((2, 3)) if output.ndim == 4 else output.mean(1) if output.ndim == 3 else output.flatten(1)
+
+
+def probe_stages(
+    features: Mapping[str, NDArray[np.float32]], labels: NDArray[np.int64], *, config: ProbeConfig, seed: int
+) -> list[StageProbe]:
+    """Cross-validate a logistic regression on each stage's features (n, d); the same stratified folds for all.
+
+    At most ``config.images`` of the images are looked at, in the classes' proportions. Empty where a class has fewer
+    than two images: there is nothing to validate on.
+    """
+    from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
+
+    folds = min(config.folds, int(np.bincount(labels)[np.unique(labels)].min()))
+    if folds < 2:
+        return []
+    kept = _sample(labels, most=max(config.images, folds * len(np.unique(labels))), folds=folds, seed=seed)
+    labels = labels[kept]
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(available_cores()) as pool:
+        warnings.simplefilter("ignore")  # an unconverged fit is judged by its accuracy like any other
+        return list(pool.map(lambda item: _probe(item[0], item[1][kept], labels, splits, config), features.items()))
+
+
+def _sample(labels: NDArray[np.int64], *, most: int, folds: int, seed: int) -> NDArray[np.int64]:
+    """Indices of at most about ``most`` images in the classes' proportions, ``folds`` at least of each."""
+    share = min(1.0, most / len(labels))
+    rng = np.random.default_rng(seed)
+    found = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        found.append(members[: max(folds, round(share * len(members)))])
+    return np.sort(np.concatenate(found))
+
+
+def _probe(
+    name: str,
+    values: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    config: ProbeConfig,
+) -> StageProbe:
+    from sklearn.linear_model import LogisticRegression
+
+    scalings = [fit_scaling(values[train]) for train, _ in splits]
+    best: StageProbe | None = None
+    for strength in config.strengths:
+        scores = []
+        for (train, held_out), scaling in zip(splits, scalings, strict=True):
+            model = LogisticRegression(C=strength, max_iter=config.max_iter)
+            model.fit(scaling(values[train]), labels[train])
+            scores.append(model.score(scaling(values[held_out]), labels[held_out]))
+        error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
+        if best is None or np.mean(scores) > best.accuracy:
+            best = StageProbe(name, values.shape[1], float(np.mean(scores)), error, strength)
+    assert best is not None
+    return best

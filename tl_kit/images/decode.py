@@ -1,0 +1,254 @@
+"""The one image decoder: whatever Pillow can read, as 8-bit RGB, the same for training and for prediction."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile
+
+from tl_kit.config import DecodeConfig
+from tl_kit.errors import ImageError
+from tl_kit.images.colour import deep_to_rgb, to_rgb
+from tl_kit.images.deep import SampleRanges, deep_kind
+from tl_kit.images.limits import check_scans, check_size, most_bytes
+from tl_kit.images.other_formats import PREFIX, foreign, misread, undecodable, unsupported
+from tl_kit.images.samples import file_of, load_samples, reads_high_byte
+from tl_kit.images.silence_pillow import hush_pillow
+from tl_kit.machine.runtime import available_cores
+
+__all__ = [
+    "CHANGED",
+    "FORMATS",
+    "check_header",
+    "decode",
+    "decode_as",
+    "decode_pool",
+    "decode_samples",
+    "open_header",
+    "read_file",
+    "read_sample",
+    "sniff",
+]
+
+# Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
+_WEAK_SIGNATURE = ("BMP", "PPM", "ICO")  # so short that ordinary text can start with it
+_DEFAULT = DecodeConfig()
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LONGEST_REASON = 100
+_UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
+CHANGED = "the file changed since the scan"
+
+Image.init()
+
+
+def decode(
+    source: Path | bytes | Image.Image,
+    *,
+    min_side: int | None = None,
+    config: DecodeConfig = _DEFAULT,
+    ranges: SampleRanges | None = None,
+) -> Image.Image:
+    """Decode one image to mode RGB, 8 bits a channel, upright.
+
+    The content decides the format, not the file's ending. EXIF orientation is applied, alpha and transparent colours
+    are composited onto white, and of an animation the first frame is taken. Samples of more than 8 bits are read over
+    their range in ``ranges``, or without one over that of their type (:func:`deep_to_rgb`).
+    An opened Pillow image is taken at the frame where it stands, and is not changed.
+
+    ``min_side`` (pixels): a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (the DCT scaling of libjpeg) as long
+    as its short side stays at least ``2 * min_side``, enough for any resize to ``min_side`` that follows.
+
+    Raises :class:`ImageError` with a short reason that does not name the file. Safe to call from many threads.
+    """
+    return decode_as(source, min_side=min_side, config=config, ranges=ranges)[0]
+
+
+def decode_as(
+    source: Path | bytes | Image.Image,
+    *,
+    min_side: int | None = None,
+    config: DecodeConfig = _DEFAULT,
+    ranges: SampleRanges | None = None,
+) -> tuple[Image.Image, str | None]:
+    """:func:`decode`, and the kind of the samples where they have more than 8 bits (:func:`deep_kind`)."""
+    with _reasons():
+        data = read_file(source, config) if isinstance(source, Path) else source
+        if isinstance(data, Image.Image):
+            data = file_of(data) or data
+    with _reasons(data if isinstance(data, bytes) else b""):
+        image = _open(data, config) if isinstance(data, bytes) else data
+        check_size(image, config)
+        if min_side is not None and image is not source and image.format in ("JPEG", "MPO"):
+            image.draft(None, (2 * min_side, 2 * min_side))
+        kind = deep_kind(image)
+        if not isinstance(data, bytes) and image.mode in ("RGB", "RGBA"):
+            kind = None  # its further bits are lost
+        if ranges is not None and kind == "uint16" and ranges.get(kind) == (0, 65535):
+            ranges = None  # read the same way, in half the time
+        if kind is None or (ranges is None and reads_high_byte(image)):
+            image.load()
+            check_size(image, config)  # an icon may hold a larger picture than its header says
+            found = to_rgb(image)
+        else:
+            found = deep_to_rgb(load_samples(image, kind, data if isinstance(data, bytes) else None), ranges)
+        turn = _TURNS.get(_orientation(image))
+        return (found if turn is None else found.transpose(turn)), kind
+
+
+def decode_samples(path: Path, *, config: DecodeConfig = _DEFAULT) -> NDArray[Any]:
+    """All samples (n,) of a deep image that can be seen, as the file holds them; none of others. Raises ImageError."""
+    with _reasons():
+        data = read_file(path, config)
+        image = _open(data, config)
+        check_size(image, config)
+        kind = deep_kind(image)
+        return np.empty(0) if kind is None else load_samples(image, kind, data).opaque()
+
+
+@contextmanager
+def _reasons(data: bytes = b"") -> Iterator[None]:
+    """Whatever goes wrong with an image, whose file has these bytes, as an ImageError."""
+    hush_pillow()
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly every built-in exception on damaged data
+        raise ImageError(undecodable(data) or _reason(error)) from error
+
+
+def check_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> None:
+    """Read an image's header, without its pixels. Raises :class:`ImageError` as :func:`decode` does."""
+    open_header(data, config=config)
+
+
+def open_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> Image.Image:
+    """An image whose pixels are not decoded yet: format, size and metadata. Raises as :func:`decode` does."""
+    with _reasons():
+        image = _open(data, config)
+        check_size(image, config)
+        return image
+
+
+def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
+    """The bytes of a file; of one that does not begin like an image, the first few hundred.
+
+    Raises :class:`ImageError` if it cannot be read, is empty, no regular file (a pipe would wait for ever), or longer
+    than ``config.max_pixels`` pixels can be.
+    """
+    try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+        with Path(path).open("rb") as stream:
+            data = stream.read(16)
+            if not sniff(data):
+                return data if foreign(data) else data + stream.read(PREFIX - 16)
+            if status.st_size > most_bytes(config):
+                raise ImageError(f"too large: {status.st_size} bytes, at most {most_bytes(config)} are read")
+            return data + stream.read()
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_sample(path: Path, digest: str, config: DecodeConfig = _DEFAULT) -> bytes:
+    """The bytes of a file whose SHA-256 (hex) the scan noted.
+
+    Raises :class:`ImageError` where they are others now: labels, splits and caches go by the digest. Else as
+    :func:`read_file`.
+    """
+    data = read_file(path, config)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ImageError(CHANGED)
+    return data
+
+
+def sniff(prefix: bytes) -> bool:
+    """Whether a file that starts with these (16 or more) bytes may be an image of one of :data:`FORMATS`."""
+    return any(_accepts(name, prefix[:16].ljust(16, b"\0")) for name in FORMATS)
+
+
+def _accepts(name: str, prefix: bytes) -> bool:
+    if name not in Image.OPEN:  # this Pillow was built without it
+        return False
+    accept = Image.OPEN[name][1]
+    return accept is not None and accept(prefix) is True
+
+
+def _open(data: bytes, config: DecodeConfig) -> Image.Image:
+    """``Image.open`` without its size check, whose limit is a process-wide global and half of which is a warning."""
+    if not data:
+        raise ImageError("empty file")
+    prefix = data[:16].ljust(16, b"\0")
+    accepted = [name for name in FORMATS if _accepts(name, prefix)]
+    for name in accepted:
+        try:
+            image: ImageFile.ImageFile = Image.OPEN[name][0](io.BytesIO(data), "")
+        except (SyntaxError, IndexError, KeyError, TypeError, struct.error):
+            continue
+        if name == "JPEG":
+            check_scans(data, config)
+        reason = misread(image)
+        if reason is not None:
+            raise ImageError(reason)
+        return image
+    strong = [name for name in accepted if name not in _WEAK_SIGNATURE]
+    reason = foreign(data)
+    if strong and reason is None:
+        reason = unsupported(strong[0], data) or f"damaged: its {strong[0]} header cannot be read"
+    raise ImageError(reason or "not an image")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - broken metadata says nothing against the pixels
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return "truncated"
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        return f"too large: {text}"
+    if not isinstance(error, (OSError, SyntaxError, ValueError)):  # a decoder's own mistake: its text helps nobody
+        return "damaged: its content makes no sense"
+    if _UNSUPPORTED.search(text):
+        return f"damaged, or of a kind that cannot be read ({text[: _LONGEST_REASON // 2]}): save it as PNG or JPEG"
+    return f"damaged: {text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + '…'}"
+
+
+def decode_pool() -> ThreadPoolExecutor:
+    """The threads that read and decode images; Pillow releases the interpreter lock while it works.
+
+    A forked process has threads of its own.
+    """
+    return _pool_of(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _pool_of(_process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="tlkit-decode")

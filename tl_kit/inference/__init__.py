@@ -1,0 +1,1 @@
+"""Inference: from a checkpoint or an ensemble to probabilities."""

@@ -1,0 +1,120 @@
+"""``evaluate``: what a checkpoint or an ensemble scores on labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_kit import metrics
+from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
+from tl_kit.data.exclusions import left_out_dict, scan_images
+from tl_kit.data.manifest import SPLITS, Manifest, Sample
+from tl_kit.errors import ConfigError, DataError
+from tl_kit.inference.labelled import predict_labelled
+from tl_kit.inference.made_splits import split_config
+from tl_kit.inference.predictor import Predictor, load
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.score_kinds import what_chose
+from tl_kit.storage.seen_images import Uses, kind_of
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on one split. ``confusion[i][j]``: images of class i predicted as j, in the order of ``per_class``.
+
+    ``kind``: what the scores are worth (:func:`kind_of`): ``test``, ``selected on``, ``trained on``, ``mixed`` or
+    ``unknown``. ``seen``: how many of the images the model was trained on (``train``), and how many chose something of
+    it (``selected_on``). ``left_out``: path and reason of each file that could not be used, of whatever split.
+    """
+
+    split: str
+    images: int
+    kind: str
+    seen: dict[str, int]
+    crops: CropConfig
+    mc_dropout: int
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    left_out: list[dict[str, str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        values = asdict(self)
+        return {**values, **values["crops"]}
+
+
+@undisturbed()
+@takes_plain_values
+def evaluate(
+    checkpoint: Path | str,
+    data: Path | str,
+    *,
+    split: str | None = None,
+    crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
+    strict: bool = False,
+    decode: DecodeConfig = DecodeConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+    reporter: Reporter = SILENT,
+) -> Evaluation:
+    """Score ``split`` (train, val, test, all) of ``data``.
+
+    By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
+    of which the model, its teacher and its rule have seen none. Images that were trained on, or that chose something of
+    the model, are scored and counted, and that is said. Splits that the run made are made again, equal. ``crops``,
+    ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when the folder has classes that the model does not
+    know or no image that can be decoded; with ``strict``, for any file that cannot be used.
+    """
+    if split is not None and split not in (*SPLITS, "all"):
+        raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
+    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+    made = split_config(predictor)
+    manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False)
+    chosen = split or _default_split(manifest, predictor)
+    samples = manifest.samples if chosen == "all" else manifest.split(chosen)
+    if not samples:
+        raise DataError(f"{data}: has no {chosen} split; choose another --split")
+    found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter)
+    if found is None:
+        raise DataError(f"{data}: none of the {len(samples)} images of {chosen} can be decoded")
+    seen = _tell_seen(found.samples, predictor.uses, chosen, reporter)
+    probabilities, truth = predictor.combine(found.predictions.members), found.predictions.labels
+    return Evaluation(
+        split=chosen,
+        images=len(found.samples),
+        kind=kind_of(found.samples, predictor.uses),
+        seen=seen,
+        crops=predictor.crops,
+        mc_dropout=predictor.mc_dropout,
+        metrics=metrics.summary(probabilities, truth),
+        per_class=metrics.per_class(probabilities, truth, predictor.classes),
+        confusion=metrics.confusion(probabilities, truth),
+        left_out=left_out_dict([*manifest.exclusions, *found.left_out]),
+    )
+
+
+def _default_split(manifest: Manifest, predictor: Predictor) -> str:
+    if manifest.made_splits and not predictor.uses.seen(manifest.samples):
+        return "all"
+    return "test" if manifest.split("test") else "val"
+
+
+def _tell_seen(samples: list[Sample], uses: Uses, split: str, reporter: Reporter) -> dict[str, int]:
+    """How many of the images were trained on, and how many chose something; a warning for each of both."""
+    trained, selected = (len(uses.seen(samples, use)) for use in ("train", "selected on"))
+    of = f"of the {len(samples)} images of {split}"
+    if trained:
+        reporter.message(f"warning: {trained} {of} were trained on; this is no test")
+    if selected:
+        chose = what_chose(uses.chose)
+        reporter.message(f"warning: {selected} {of} chose {chose}; these scores are too good as an estimate")
+    if uses.unknown:
+        whose = ", ".join(uses.unknown)
+        reporter.message(f"warning: there is no record of the images that {whose} has seen; these may be among them")
+    return {"train": trained, "selected_on": selected}

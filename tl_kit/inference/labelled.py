@@ -1,0 +1,69 @@
+"""What members predict for labelled images, without those that cannot be decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit.combining.predictions import SplitPredictions
+from tl_kit.data.exclusions import tell_left_out
+from tl_kit.data.manifest import Exclusion, Manifest, Sample
+from tl_kit.errors import DataError
+from tl_kit.inference.predictor import Predictor
+from tl_kit.reporting import Reporter
+
+__all__ = ["Predicted", "labels_for", "predict_labelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """``samples`` that can be decoded, what members predict for them, and the seconds that one of them took.
+
+    ``left_out`` are the others.
+    """
+
+    samples: list[Sample]
+    predictions: SplitPredictions
+    left_out: list[Exclusion]
+    seconds: float
+
+
+def predict_labelled(
+    predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], *, data: Path | str, reporter: Reporter
+) -> Predicted | None:
+    """Each member's predictions of the manifest's ``samples``; what cannot be decoded is told, as of ``data``.
+
+    None without an image that can be decoded. Raises DataError for classes that the predictor does not know.
+    """
+    if not samples:
+        return None
+    started = time.perf_counter()
+    labels = labels_for(samples, manifest, predictor, Path(data))
+    stack, failures = predictor.member_probabilities(
+        [sample.path for sample in samples], digests=[sample.digest for sample in samples], reporter=reporter
+    )
+    left_out = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
+    tell_left_out(left_out, data, reporter)
+    kept = [index for index in range(len(samples)) if index not in failures]
+    if not kept:
+        return None
+    return Predicted(
+        samples=[samples[index] for index in kept],
+        predictions=SplitPredictions(members=stack[:, kept], labels=labels[kept]),
+        left_out=left_out,
+        seconds=(time.perf_counter() - started) / len(kept),
+    )
+
+
+def labels_for(samples: Sequence[Sample], manifest: Manifest, predictor: Predictor, data: Path) -> NDArray[np.int64]:
+    """Class indices (n,) in the predictor's order. Raises DataError if the data has a class that it does not know."""
+    position = {name: index for index, name in enumerate(predictor.classes)}
+    unknown = [name for name in manifest.classes if name not in position]
+    if unknown:
+        raise DataError(f"{data}: has classes that the model does not know: {', '.join(unknown[:5])}")
+    return np.array([position[manifest.classes[sample.label]] for sample in samples], dtype=np.int64)

@@ -1,0 +1,20 @@
+"""Splits that a run made, made again for the same data."""
+
+from __future__ import annotations
+
+from tl_kit.config import DataConfig
+from tl_kit.inference.predictor import Predictor
+
+__all__ = ["split_config"]
+
+
+def split_config(predictor: Predictor) -> DataConfig:
+    """How the first member's run made missing splits: the same data then falls into the same splits.
+
+    Those of checkpoints that do not say so were made before near copies were kept on one side.
+    """
+    stored = predictor.members[0].meta.get("config", {}).get("split", {})
+    if not stored:
+        return DataConfig()
+    names = DataConfig.__dataclass_fields__
+    return DataConfig(**{"near_images": 0, **{name: value for name, value in stored.items() if name in names}})

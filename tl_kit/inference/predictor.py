@@ -1,0 +1,312 @@
+"""``load``: a checkpoint or an ensemble, ready to predict."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit.combining.class_order import align_classes
+from tl_kit.combining.fitted_rule import FittedRule
+from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
+from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
+from tl_kit.images.crops import check_crops, check_fit
+from tl_kit.images.deep import reads_by_type
+from tl_kit.images.limits import check_limits
+from tl_kit.inference.inputs import Given, sources
+from tl_kit.inference.mc_dropout import McDropout, find_dropout
+from tl_kit.inference.members_in_memory import Members, arrange, weigh_too_much
+from tl_kit.inference.run_models import FileReader, Scorer, Source, run_probabilities
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.machine.forks import ForkLock, unforked
+from tl_kit.machine.precision import recorded_precision
+from tl_kit.machine.runtime import detect, prepare_process
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter, note
+from tl_kit.storage.checkpoint import Checkpoint, load_checkpoint, map_weights
+from tl_kit.storage.ensemble_folder import EnsembleFolder, is_ensemble, read_ensemble
+from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
+
+__all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's probabilities by class name, most probable first; or ``error``, the reason why there are none."""
+
+    source: str
+    probabilities: dict[str, float]
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The most probable class name; None where the image could not be decoded."""
+        return next(iter(self.probabilities), None)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One or more models with one class order. ``columns[m]`` brings member m's outputs into it.
+
+    Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
+    have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
+    the members stays there. ``mc_dropout``: forward passes with dropout that are averaged, 0 for one without.
+    ``decode``: which images are too large. ``fitted_on``: the images that the rule was chosen or fitted by.
+
+    It may be used by several threads, which take turns, and in forked processes; a pickle or a deep copy of it, also of
+    one that has worked, predicts the same numbers.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    members: tuple[Checkpoint, ...]
+    columns: tuple[tuple[int, ...], ...]
+    rule: FittedRule
+    scorers: tuple[Scorer, ...]
+    crops: CropConfig = CropConfig()
+    mc_dropout: int = 0
+    decode: DecodeConfig = DecodeConfig()
+    sharing: bool = True
+    memory: MembersConfig = MembersConfig()
+    fitted_on: Uses = NO_USES
+    _lock: ForkLock = field(default_factory=ForkLock, init=False, repr=False, compare=False)
+
+    @cached_property
+    def uses(self) -> Uses:
+        """What its members have seen, and for what, and the images that its rule was fitted on."""
+        return uses_together([*map(uses_of, self.members), self.fitted_on])
+
+    @property
+    def arranged(self) -> Members:
+        """Who runs with whom, and who stays in memory; found out when it is first needed."""
+        with unforked(), self._lock:
+            return self._arranged
+
+    @cached_property
+    def _arranged(self) -> Members:
+        return arrange(self.members, self.scorers, sharing=self.sharing, config=self.memory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the models, as they are between two predictions; how they are arranged is found out anew."""
+        with ExitStack() as stack:
+            if "_arranged" in vars(self):
+                stack.enter_context(self.arranged.lock)
+            stack.enter_context(unforked())
+            return copy.deepcopy({name: value for name, value in vars(self).items() if name != "_arranged"})
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        if any(scorer.runtime.channels_last for scorer in self.scorers):  # not in plain mode
+            prepare_process()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
+        twin = object.__new__(type(self))
+        vars(twin).update(self.__getstate__())
+        return twin
+
+    @undisturbed()
+    def member_probabilities(
+        self, sources: Sequence[Source], *, digests: Sequence[str] = (), reporter: Reporter = SILENT
+    ) -> tuple[NDArray[np.float64], dict[int, str]]:
+        """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
+
+        ``digests``, of images that were scanned: a file that has changed since is one of those. Raises CheckpointError
+        if weights that are read in turns are gone, and where a member's outputs are not finite.
+        """
+        preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
+        reader = FileReader(sources, preprocessings, self.crops, self.decode, digests)
+        reporter.start("predict", len(sources))
+        stack = np.empty((len(self.members), len(sources), len(self.classes)))
+        if not len(sources):
+            return stack, {}
+        together = self.arranged
+        try:
+            with together.lock:
+                found = run_probabilities(
+                    together.passes, reader, pixel_bytes=self.memory.pixel_bytes, reporter=reporter
+                )
+        except NonFiniteError as error:
+            raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
+        _tell_unknown_ranges(reader, reporter)
+        for owners, probabilities in zip(together.owners, found, strict=True):
+            for place, member in enumerate(owners):
+                stack[member] = probabilities[:, place, self.columns[member]]
+        return stack, dict(reader.failures)
+
+    def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
+        return self.rule(stack)
+
+    def predict(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> list[Prediction]:
+        """One Prediction for each image, in order; from one image, a list of one.
+
+        An image is a path; an image file's bytes; a file opened in binary mode, read from where it stands; a Pillow
+        image; a uint8 array (h, w), (h, w, 3) or (h, w, 4), RGB; or a uint8 tensor (h, w), (1, h, w), (3, h, w) or
+        (4, h, w), as torchvision reads them. Several are an iterable of these, also mixed, an array (n, h, w, c) or a
+        tensor (n, c, h, w). What is no path has its number and type as ``source``.
+
+        An image that cannot be decoded gives a Prediction with its ``error``. Raises InputError, a TypeError, before
+        any model runs, for whatever else is given: None, addresses, floats, uint16, other shapes, dictionaries.
+        """
+        found, names = sources(images, self.decode)
+        stack, failures = self.member_probabilities(found, reporter=reporter)
+        combined = self.combine(stack)
+        return [
+            self._prediction(name, row, failures.get(index))
+            for index, (name, row) in enumerate(zip(names, combined, strict=True))
+        ]
+
+    def _prediction(self, name: str, row: NDArray[np.float64], error: str | None) -> Prediction:
+        if error is not None:
+            return Prediction(name, {}, error)
+        return Prediction(name, {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
+
+
+def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
+    """How many deep images were read over the range of their type, since a model knows none for them."""
+    known = [p.ranges for p in reader.preprocessings]
+    lacking = [k for k in reader.deep.values() if any(ranges is None or ranges.get(k) is None for ranges in known)]
+    if lacking:
+        many = "1 image has" if len(lacking) == 1 else f"{len(lacking):,} images have"
+        whose = "the model" if len(known) == 1 else "a member"
+        over = ", ".join(f"{kind} over {reads_by_type(kind)}" for kind in sorted(set(lacking)))
+        reporter.message(
+            f"warning: {many} more than 8 bits a sample, and {whose} knows no range for them (it was trained on 8-bit "
+            f"images, or by an earlier version): they are read as {over}"
+        )
+
+
+@undisturbed()
+@takes_plain_values
+def load(
+    path: Path | str,
+    *,
+    crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
+    decode: DecodeConfig = DecodeConfig(),
+    runtime: RuntimeConfig = RuntimeConfig(),
+) -> Predictor:
+    """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
+
+    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. ``mc_dropout``: so many
+    forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0: one without; None: as the
+    ensemble was made. Raises ConfigError for crops that are none, or that are larger than the resized image, and where
+    dropout is asked of a model that has none.
+    """
+    folder = Path(path)
+    if is_ensemble(folder):
+        ensemble = read_ensemble(folder)
+        members = [load_checkpoint(member, mapped=True) for member in ensemble.members]
+        classes, rule, crops = ensemble.classes, ensemble.rule, crops or _stored_crops(ensemble, members)
+        mc_dropout = ensemble.mc_dropout if mc_dropout is None else mc_dropout
+        fitted_on = ensemble.fitted_on
+    else:
+        members = [load_checkpoint(folder)]
+        classes, rule, crops = members[0].classes, FittedRule(), crops or CropConfig()
+        fitted_on = NO_USES
+    return load_members(
+        folder,
+        members,
+        classes=classes,
+        rule=rule,
+        crops=crops,
+        mc_dropout=mc_dropout or 0,
+        decode=decode,
+        runtime=runtime,
+        fitted_on=fitted_on,
+    )
+
+
+def _stored_crops(ensemble: EnsembleFolder, members: Sequence[Checkpoint]) -> CropConfig:
+    try:
+        for member in members:
+            check_fit(ensemble.crops, member.preprocessing, name=str(member.path))
+    except ConfigError as error:
+        raise CheckpointError(f"{ensemble.path}: was not made with these members: {error}") from error
+    return ensemble.crops
+
+
+def load_members(
+    path: Path,
+    members: Sequence[Checkpoint],
+    *,
+    classes: Sequence[str],
+    rule: FittedRule,
+    crops: CropConfig = CropConfig(),
+    mc_dropout: int = 0,
+    decode: DecodeConfig = DecodeConfig(),
+    runtime: RuntimeConfig,
+    fitted_on: Uses = NO_USES,
+) -> Predictor:
+    """Put loaded members together, in the class order ``classes``.
+
+    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, if one has no dropout
+    that ``mc_dropout`` could let act, or for limits that no image can keep.
+    """
+    check_limits(decode)
+    check_crops(crops)
+    check_passes(mc_dropout)
+    for member in members:
+        check_fit(crops, member.preprocessing, name=str(member.path))
+    names = [str(path), *(str(member.path) for member in members)]
+    _, (_, *columns) = align_classes([classes, *(member.classes for member in members)], names)
+    return Predictor(
+        path,
+        tuple(classes),
+        tuple(members),
+        tuple(map(tuple, columns)),
+        rule,
+        _scorers(members, runtime, mc_dropout),
+        crops,
+        mc_dropout,
+        decode,
+        sharing=runtime.mode != "plain" and not mc_dropout,
+        fitted_on=fitted_on,
+    )
+
+
+def check_passes(mc_dropout: int) -> None:
+    """Raises ConfigError, naming ``--mc-dropout``, for a number of passes that cannot be."""
+    if type(mc_dropout) is not int or mc_dropout < 0:
+        raise ConfigError(f"--mc-dropout {mc_dropout}: must be a number of forward passes, or 0 for none with dropout")
+
+
+def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig, mc_dropout: int) -> tuple[Scorer, ...]:
+    """One a member; looking for dropout brings weights into memory, which they leave again where they are many."""
+    scorers = [_scorer(member, config) for member in members]
+    if not mc_dropout:
+        return tuple(scorers)
+    sizes = [sum(parameter.nbytes for parameter in member.model.parameters()) for member in members]
+    heavy = weigh_too_much(sizes, MembersConfig())
+    found = []
+    for member, scorer in zip(members, scorers, strict=True):
+        found.append(replace(scorer, dropout=_dropout(member, mc_dropout)))
+        if heavy:
+            map_weights(member)
+    return tuple(found)
+
+
+def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:
+    """In the precision in which the run scored it; where this device cannot, that is noted for the user."""
+    recorded = str(member.meta.get("precision", "fp32"))
+    runtime, line = recorded_precision(recorded, member.model, detect(config), config)
+    if line is not None:
+        note(f"{member.path}: {line}")
+    return Scorer(member.model, member.preprocessing, runtime)
+
+
+def _dropout(member: Checkpoint, passes: int) -> McDropout:
+    sites = find_dropout(member.model, member.preprocessing.input_size)
+    if not sites.active:
+        raise ConfigError(
+            f"--mc-dropout {passes}: {member.path} has no active dropout; train it with --dropout 0.2, for example, or "
+            "leave the option out"
+        )
+    return McDropout(passes, sites)

@@ -1,0 +1,278 @@
+"""The only inference loop: images in batches, decoded once, through any number of models.
+
+A model's output for one image does not depend on who asks: training, ``evaluate``, ``ensemble`` and ``predict`` all
+come through here, with the same decoder, the same evaluation transform and the same batch size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from tl_kit import metrics
+from tl_kit.config import CropConfig, DecodeConfig
+from tl_kit.data.manifest import Sample
+from tl_kit.data.pixel_store import PixelStore
+from tl_kit.errors import ImageError, NonFiniteError
+from tl_kit.images.crops import crop_views, decode_side
+from tl_kit.images.decode import decode_as, decode_pool, read_sample
+from tl_kit.images.deep import SampleRanges
+from tl_kit.images.transforms import Preprocessing, normalize
+from tl_kit.inference.mc_dropout import McDropout, image_keys
+from tl_kit.machine.forks import unforked
+from tl_kit.machine.forward import forward_rows
+from tl_kit.machine.memory import trim_memory
+from tl_kit.machine.precision import full_precision
+from tl_kit.machine.runtime import Runtime
+from tl_kit.reporting import SILENT, Reporter, tell
+from tl_kit.zoo.heads import classifier_names
+
+__all__ = [
+    "FileReader",
+    "Pass",
+    "Reader",
+    "Scorer",
+    "Source",
+    "StoreReader",
+    "model_context",
+    "run_models",
+    "run_probabilities",
+]
+
+Source = Path | bytes | Image.Image | NDArray[np.uint8]
+"""What can be decoded: a path, a file's bytes, a Pillow image, or pixels (h, w), (h, w, 3) or (h, w, 4)."""
+
+
+class Reader(Protocol):
+    """Where batches come from: ``read(start, stop)`` gives uint8 batches (n * views, 3, h, w), one a preprocessing.
+
+    The views of an image stand side by side.
+    """
+
+    @property
+    def views(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class StoreReader:
+    """Reads samples from a run's pixel store, as the evaluation transform leaves them."""
+
+    store: PixelStore
+    samples: Sequence[Sample]
+    views: int = field(default=1, init=False)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
+        pixels = self.store.get(self.samples[start:stop], crop=True)
+        return {self.store.preprocessing: torch.stack(pixels)}
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Decodes each source once for all preprocessings that read it alike, and takes the crops of it.
+
+    ``digests``: none, or the SHA-256 that the scan noted of each source, which is a path; a file that has changed since
+    cannot be decoded. ``deep`` notes the kind of those with more than 8 bits a sample (index -> kind). A source that
+    cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads the result must
+    drop that row.
+    """
+
+    sources: Sequence[Source]
+    preprocessings: Sequence[Preprocessing]
+    crops: CropConfig = CropConfig()
+    limits: DecodeConfig = DecodeConfig()
+    digests: Sequence[str] = ()
+    failures: dict[int, str] = field(default_factory=dict)
+    deep: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def views(self) -> int:
+        return self.crops.views
+
+    def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
+        rows = list(decode_pool().map(self._views, range(start, stop)))
+        for index, row in enumerate(rows, start):
+            if isinstance(row, ImageError):
+                self.failures[index] = str(row)
+        return {p: torch.cat([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
+
+    def _views(self, index: int) -> dict[Preprocessing, Tensor] | ImageError:
+        # by the side that the decoder may draft to, and the ranges: pixels equal those of one model alone
+        decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
+        views, shallow = {}, False
+        try:
+            given = self.sources[index]
+            source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
+            if self.digests and isinstance(source, Path):
+                source = read_sample(source, self.digests[index], self.limits)
+            for p in dict.fromkeys(self.preprocessings):
+                side = decode_side(p, self.crops)
+                key = (side, None if shallow else p.ranges)
+                if key not in decoded:
+                    decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
+                    if kind is None and not shallow:
+                        shallow, decoded[side, None] = True, decoded[key]
+                    elif kind is not None:
+                        self.deep[index] = kind
+                views[p] = crop_views(decoded[key], p, self.crops)
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError("too large: not enough memory for it")
+        return views
+
+    def _pixels(self, row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
+        if isinstance(row, ImageError):
+            return torch.zeros((self.views, *preprocessing.input_size), dtype=torch.uint8)
+        return row[preprocessing]
+
+
+class Pass(Protocol):
+    """One way of a batch through a network: for one model, or for several that share it.
+
+    ``prepare`` comes before the first batch, and may be called again; ``release`` may give memory back.
+    """
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def prepare(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (n, 3, h, w) -> outputs (n, ..., classes), float32 on the CPU."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A model, how its images are prepared, where and in which precision it runs, and whether dropout acts in it."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    runtime: Runtime
+    dropout: McDropout | None = None
+
+    def prepare(self) -> None:
+        """Place the model on its runtime's device, in eval mode."""
+        self.runtime.place(self.model).eval()
+
+    def release(self) -> None:
+        """Nothing: the model stays where it is."""
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (n, 3, h, w) -> the model's output on the CPU: float32, or of several passes with dropout float64."""
+        with model_context([self.model], self.runtime):
+            images = normalize(self.runtime.batch(pixels), self.preprocessing)
+            if self.dropout is not None:
+                return self.dropout(self.model, images, image_keys(pixels))
+            return forward_rows(self.model, images).float().cpu()
+
+
+def run_models(
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int = 0, reporter: Reporter = SILENT
+) -> list[Tensor]:
+    """Outputs of every pass for every view of ``reader``: float32 on the CPU, (n * views, ...) each, in order.
+
+    Several passes take turns as in :func:`run_probabilities`.
+    """
+    outputs: list[list[Tensor]] = [[] for _ in passes]
+    for index, output in _run(passes, reader, reporter, pixel_bytes):
+        outputs[index].append(output)
+    return [torch.cat(rows) if rows else torch.empty(0) for rows in outputs]
+
+
+def run_probabilities(
+    passes: Sequence[Pass], reader: Reader, *, pixel_bytes: int = 0, reporter: Reporter = SILENT
+) -> list[NDArray[np.float64]]:
+    """Probabilities (n, ..., classes) of every pass: each view's softmax in float64, averaged over an image's views.
+
+    Several passes take turns, each on so many decoded images as ``pixel_bytes`` hold, but at least one batch.
+    Raises NonFiniteError for outputs that are not finite.
+    """
+    found: list[list[NDArray[np.float64]]] = [[] for _ in passes]
+    for index, output in _run(passes, reader, reporter, pixel_bytes):
+        if not bool(torch.isfinite(output).all()):
+            raise NonFiniteError("a model's outputs are not finite, in fp32 either")
+        views = metrics.softmax(output.numpy())
+        found[index].append(views.reshape(-1, reader.views, *views.shape[1:]).mean(axis=1))
+    return [np.concatenate(rows) if rows else np.empty((0, 0)) for rows in found]
+
+
+def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes: int) -> Iterator[tuple[int, Tensor]]:
+    """A pass's index and its outputs for the views of a few images at a time; of each pass, in the images' order.
+
+    No batch has more rows than with one view each, and all passes see the same batches, decoded once.
+    """
+    size = min(each.runtime.batch_size for each in passes)
+    several = len(passes) > 1
+    if not several:
+        with unforked():
+            passes[0].prepare()
+    per_batch = max(1, size // reader.views)
+    # On a CPU another pass's blocks have other sizes. For a few images it would take longer than it is worth.
+    compact = several and len(reader) > per_batch and not passes[0].runtime.on_gpu
+    for chunk, images in _chunks(reader, per_batch, pixel_bytes if several else 0):
+        turn, turns = 0, len(passes) * len(chunk)
+        for index, each in enumerate(passes):
+            if compact:
+                trim_memory()  # first: weights that come to lie amid free blocks would keep them apart
+            if several:
+                with unforked():
+                    each.prepare()
+            for batch in chunk:
+                with unforked():
+                    output = torch.cat([each(part) for part in torch.split(batch[each.preprocessing], size)])
+                yield index, output
+                tell(reporter)
+                reporter.advance(images * (turn + 1) // turns - images * turn // turns)
+                turn += 1
+            if several:
+                with unforked():
+                    each.release()
+
+
+def _chunks(
+    reader: Reader, images: int, pixel_bytes: int
+) -> Iterator[tuple[list[Mapping[Preprocessing, Tensor]], int]]:
+    """Batches of so many images: as many at once as ``pixel_bytes`` hold, but at least one; and their images."""
+    chunk: list[Mapping[Preprocessing, Tensor]] = []
+    held = first = 0
+    for start in range(0, len(reader), images):
+        stop = min(start + images, len(reader))
+        with unforked():
+            chunk.append(reader.read(start, stop))
+        held += sum(pixels.nbytes for pixels in chunk[-1].values())
+        if held >= pixel_bytes or stop == len(reader):
+            yield chunk, stop - first
+            chunk.clear()  # in place: whoever was given the list would hold its pixels beside the next ones
+            held, first = 0, stop
+
+
+@contextmanager
+def model_context(models: Sequence[nn.Module], runtime: Runtime) -> Iterator[None]:
+    """Inference in the runtime's precision, with the models' classifiers in full precision."""
+    heads = [model.get_submodule(name) for model in models for name in classifier_names(model)]
+    with runtime.inference(), full_precision(heads, runtime.device):
+        yield

@@ -1,0 +1,264 @@
+"""Members that are equal from the input up: what they have in common runs once.
+
+Models of one kind are compared tensor by tensor, by content, in the order in which a forward pass enters their modules.
+Where they first differ, they are cut; those that still agree behind that cut go on together to the next one. So three
+members with a common trunk, two of which share more, make a tree. Every cut is proved (``training.trunk``), and the
+whole tree is compared with the members run alone: where it gives other figures, there is none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tl_kit.freezing.audit import tensor_digest
+from tl_kit.freezing.train_mode import forward_order
+from tl_kit.freezing.trunk import Tail, Trunk, prove_cut
+from tl_kit.storage.fingerprint import network_settings
+from tl_kit.zoo.heads import linear_classifier
+
+__all__ = ["Layers", "SharedNetwork", "entered", "groups", "layers", "share", "structure"]
+
+_TOLERANCE = 1e-5  # of the largest output, or of 1: a stacked product may be rounded otherwise than its parts
+_UNLIKE = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError)
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """A model's modules as a forward pass enters them: names, and digest and bytes of the tensors that each owns."""
+
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    def beyond(self, other: Layers) -> int:
+        """Bytes of what ``other`` does not have in the same place."""
+        rows = zip(self.digests, other.digests, self.sizes, strict=True)
+        return sum(size for mine, theirs, size in rows if mine != theirs)
+
+
+def structure(model: nn.Module) -> Hashable:
+    """Modules with names, types and settings, and parameters with shapes; without what only acts in training."""
+    return network_settings(model), tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
+
+
+def entered(model: nn.Module, images: Tensor) -> tuple[str, ...]:
+    """Names of modules in the order in which a forward pass of ``images`` (n, c, h, w) first enters them."""
+    return tuple(dict.fromkeys(forward_order(model, images)))
+
+
+def layers(model: nn.Module, names: Sequence[str]) -> Layers:
+    """What each of the modules ``names`` owns: parameters and buffers, without the count of batches in BatchNorm.
+
+    What modules own that no forward pass enters (a weight used by a function) counts for the module around them.
+    """
+    owned: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in names}
+    for name, module in model.named_modules():
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        place = name
+        while place not in owned:
+            place = place.rpartition(".")[0]
+        owned[place] += [(f"{name}.{key}", tensor) for key, tensor in own if key != _COUNTER]
+    sizes = tuple(sum(tensor.nbytes for _, tensor in tensors) for tensors in owned.values())
+    return Layers(tuple(names), tuple(map(_digest, owned.values())), sizes)
+
+
+def _digest(tensors: Sequence[tuple[str, Tensor]]) -> str:
+    """Empty where there are no tensors."""
+    text = "\n".join(f"{name} {tensor_digest(tensor)}" for name, tensor in tensors)
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def groups(kinds: Sequence[Hashable], members: Sequence[Layers]) -> list[list[int]]:
+    """Indices of members that are of one kind and equal in the first tensors that an image meets, in order."""
+    found: dict[Hashable, list[int]] = {}
+    for index, (kind, member) in enumerate(zip(kinds, members, strict=True)):
+        found.setdefault((kind, next(filter(None, member.digests), "")), []).append(index)
+    return list(found.values())
+
+
+class Part(Protocol):
+    """A stretch of network: puts members' outputs (n, classes) in ``found``."""
+
+    @property
+    def members(self) -> Sequence[int]: ...
+
+    def __call__(self, value: Tensor, found: dict[int, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A stretch that ``members`` share: up to where its ``parts`` begin, or without any to the output."""
+
+    network: nn.Module
+    members: tuple[int, ...]
+    parts: tuple[Part, ...] = ()
+
+    def __call__(self, value: Tensor, found: dict[int, Tensor]) -> None:
+        result: Tensor = self.network(value)
+        for part in self.parts:
+            part(result, found)
+        if not self.parts:
+            found.update(dict.fromkeys(self.members, result))
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Linear classifiers on the same features (n, f), as one product in fp32: weight (heads * classes, f)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    owners: tuple[tuple[int, ...], ...]
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        return tuple(member for owners in self.owners for member in owners)
+
+    def __call__(self, value: Tensor, found: dict[int, Tensor]) -> None:
+        with torch.autocast(value.device.type, enabled=False):
+            rows = functional.linear(value.float(), self.weight, self.bias)
+        for owners, result in zip(self.owners, rows.chunk(len(self.owners), dim=1), strict=True):
+            found.update(dict.fromkeys(owners, result))
+
+
+@dataclass(frozen=True)
+class SharedNetwork:
+    """Several models as one: images (n, c, h, w) -> outputs (n, members, classes)."""
+
+    parts: tuple[Part, ...]
+    members: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        found: dict[int, Tensor] = {}
+        for part in self.parts:
+            part(images, found)
+        return torch.stack([found[member] for member in range(self.members)], dim=1)
+
+    def cuts(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Where members part: the module, and the members that share what lies before it; from the input up."""
+        return list(_cuts(self.parts))
+
+
+def _cuts(parts: Sequence[Part]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for part in parts:
+        if isinstance(part, _Stretch) and isinstance(part.network, Trunk):
+            yield part.network.cut.removeprefix("model."), part.members
+        if isinstance(part, _Stretch):
+            yield from _cuts(part.parts)
+
+
+def share(models: Sequence[nn.Module], members: Sequence[Layers], images: Tensor) -> SharedNetwork | None:
+    """One network for models of one kind, in eval mode; None where nothing is shared, or the outputs are not equal.
+
+    ``members`` are the models' layers by the same names; ``images`` (n, c, h, w), n > 1, is the batch of the proof. The
+    surrounding precision applies. Outputs equal those of the models alone, but for the rounding of stacked classifiers.
+    """
+    with torch.inference_mode():
+        try:
+            grown = _Grower(models, members, images).grow(range(len(models)), _Level(0, images, None))
+            network = SharedNetwork(tuple(grown), len(models))
+            if all(len(part.members) == 1 for part in grown):
+                return None
+            found = network(images)
+            expected = torch.stack([model(images) for model in models], dim=1)
+        except _UNLIKE:  # outputs that are no tensors, or have other shapes
+            return None
+    allowed = _TOLERANCE * max(1.0, float(expected.abs().max()))
+    equal = found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=allowed)
+    return network if equal else None
+
+
+_Groups: TypeAlias = list[list[int]]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Where stretches begin: at the input, or behind the cut of ``tail``, with ``value`` as their input."""
+
+    position: int
+    value: Tensor
+    tail: Tail | None
+
+    def rest(self, model: nn.Module) -> nn.Module:
+        """The model from here on."""
+        tail = self.tail
+        if tail is None:
+            return model
+        return Tail(model, tail.cut, image_shape=tail.image_shape, direct=tail.direct).eval()
+
+    def until(self, model: nn.Module, cut: str) -> Trunk:
+        """The model from here to a cut."""
+        return Trunk(self.rest(model), cut if self.tail is None else f"model.{cut}").eval()
+
+
+@dataclass(frozen=True)
+class _Grower:
+    models: Sequence[nn.Module]
+    layers: Sequence[Layers]
+    images: Tensor
+
+    def grow(self, members: Sequence[int], level: _Level) -> list[Part]:
+        """The stretches that begin at ``level``: one for all members where there is a cut, else one a group."""
+        model = self.models[members[0]]
+        apart, parts = self._part(members)
+        if apart is None:
+            return [_Stretch(level.rest(model), tuple(members))]
+        for position in self._candidates(apart, level):
+            cut = self.layers[0].names[position]
+            tail = prove_cut(model, cut, self.images)
+            if tail is None:
+                continue
+            trunk = level.until(model, cut)
+            try:
+                below = _Level(position, trunk(level.value), tail)
+            except _UNLIKE:
+                continue
+            return [_Stretch(trunk, tuple(members), self._below(parts, below))]
+        return [part for group in parts for part in self.grow(group, level)]
+
+    def _below(self, parts: _Groups, level: _Level) -> tuple[Part, ...]:
+        heads = self._heads(parts, level)
+        return (heads,) if heads is not None else tuple(part for group in parts for part in self.grow(group, level))
+
+    def _part(self, members: Sequence[int]) -> tuple[int | None, _Groups]:
+        """Position of the first module in which the members differ, and who agrees there."""
+        for position, column in enumerate(zip(*(self.layers[m].digests for m in members), strict=True)):
+            if len(set(column)) > 1:
+                agreeing: dict[str, list[int]] = {}
+                for member, digest in zip(members, column, strict=True):
+                    agreeing.setdefault(digest, []).append(member)
+                return position, list(agreeing.values())
+        return None, [list(members)]
+
+    def _candidates(self, apart: int, level: _Level) -> list[int]:
+        """Positions to cut at: the module that differs, then those around it, where anything is shared before them.
+
+        A module within a residual branch is no cut, and the block around it is.
+        """
+        names = self.layers[0].names
+        steps = names[apart].split(".")
+        around = [".".join(steps[:length]) for length in range(len(steps), 0, -1) if names[apart]]
+        found = [names.index(name) for name in around if name in names]
+        return [p for p in found if p > level.position and any(self.layers[0].digests[level.position : p])]
+
+    def _heads(self, parts: _Groups, level: _Level) -> _Heads | None:
+        assert level.tail is not None
+        cut = level.tail.cut
+        first = linear_classifier(self.models[parts[0][0]])
+        if first is None or first[0] != cut or not level.tail.direct or level.value.ndim != 2:
+            return None
+        found = [self.models[group[0]].get_submodule(cut) for group in parts]
+        linear = [module for module in found if isinstance(module, nn.Linear)]
+        biases = [module.bias for module in linear if module.bias is not None]
+        if len(linear) < len(found) or len(biases) not in (0, len(found)):
+            return None
+        weight = torch.cat([module.weight.detach() for module in linear]).float()
+        bias = torch.cat([b.detach() for b in biases]).float() if biases else None
+        return _Heads(weight, bias, tuple(map(tuple, parts)))

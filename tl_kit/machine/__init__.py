@@ -1,0 +1,1 @@
+"""The hardware: runtime, memory, precision and threads."""

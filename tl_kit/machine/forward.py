@@ -1,0 +1,75 @@
+"""One forward pass in inference: in smaller pieces where memory runs out, in fp32 where bf16 is too narrow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from tl_kit.errors import ResourceError
+from tl_kit.machine.memory import is_out_of_memory, release_memory
+from tl_kit.reporting import note
+
+__all__ = ["forward_rows"]
+
+_ADVICE = "choose a smaller model, or close other programs"
+# The most rows of one pass, for each network for which memory ran out.
+_MOST: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def forward_rows(model: Callable[[Tensor], Tensor], images: Tensor, *, whole: bool = False) -> Tensor:
+    """The model's output for a batch (n, ...), n > 0; a batch of one is run as two.
+
+    On a CPU, torch multiplies a single row by other kernels than several rows, with other rounding: an image on its own
+    would get other digits than the same image among others.
+
+    Where memory runs out, this model's batches are halved from there on. Rows that are not finite under an autocast are
+    computed again without it. ``whole``: neither is done, for a caller that looks on as the model runs. Raises
+    ResourceError where memory is too little for two rows.
+    """
+    if whole:
+        return _two_at_least(model, images)
+    return _widened(model, images, _divided(model, images))
+
+
+def _two_at_least(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return model(images) if len(images) > 1 else model(torch.cat([images, images]))[:1]
+
+
+def _divided(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    while True:
+        most = _MOST.get(model, len(images))
+        try:
+            if most >= len(images):
+                return _two_at_least(model, images)
+            return torch.cat([_two_at_least(model, piece) for piece in torch.split(images, most)])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            rows = min(most, len(images))
+            if rows <= 2:
+                raise ResourceError(f"memory ran out with {rows} images in one pass: {_ADVICE}") from error
+            _MOST[model] = math.ceil(rows / 2)
+        note(f"memory ran out with {rows} images in one pass: {math.ceil(rows / 2)} from here on")
+        release_memory()
+
+
+def _widened(model: Callable[[Tensor], Tensor], images: Tensor, output: Tensor) -> Tensor:
+    """The same output where it is finite; what is not, in fp32."""
+    kind = images.device.type
+    if not torch.is_autocast_enabled(kind) or not isinstance(output, Tensor):
+        return output
+    broken = ~torch.isfinite(output).flatten(1).all(dim=1)
+    count = int(broken.sum())
+    if not count:
+        return output
+    with torch.autocast(kind, enabled=False):
+        again = forward_rows(model, images[broken].float())
+    note("in bf16, outputs of some images are not finite: these are computed in fp32")
+    mended = output.clone()
+    mended[broken] = again.to(output.dtype)
+    return mended

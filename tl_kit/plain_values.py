@@ -1,0 +1,216 @@
+"""Plain Python values where NumPy's, torch's or near ones are given: by the type hints, before any work is done."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+import os
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from tl_kit.config import FinetuneConfig
+from tl_kit.errors import ConfigError
+from tl_kit.number_ranges import check_numbers
+
+__all__ = ["plain", "takes_plain_values"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NONE = type(None)
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path", _NONE: "None"}
+_FLAGS = {"mode": "runtime"}
+
+
+class _OtherTypeError(Exception):
+    """A value is not what its hint allows; the text says what is."""
+
+
+def takes_plain_values(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, called with the plain values of its arguments, the numbers of its configurations checked.
+
+    Raises ConfigError, naming the argument or the field, for a value that its type hint does not allow, and for a
+    number of a configuration that is out of range. Arguments of other kinds (a Reporter) are passed on as they are.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> R:
+        bound, hints = signature.bind(*args, **options), _hints(function)
+        for name, value in bound.arguments.items():
+            found = _plain(hints[name], value, f"{function.__name__}({name})")
+            if is_dataclass(found) and not isinstance(found, FinetuneConfig):  # whose own check names the flags
+                check_numbers(found)
+            bound.arguments[name] = found
+        return function(*bound.args, **bound.kwargs)
+
+    called.__dict__["takes_plain_values"] = True
+    return called
+
+
+def plain(config: T) -> T:
+    """The dataclass with plain values in all fields, also in those of the dataclasses in it.
+
+    Numbers of NumPy and torch become Python's, paths given as text paths, lists tuples. Raises ConfigError, naming the
+    field, for what a field cannot hold: a text where a number is meant, 2.5 epochs, a boolean in place of a number.
+    """
+    kind: Any = type(config)
+    hints = _hints(kind)
+    names = [entry.name for entry in fields(kind)]
+    found: T = kind(**{name: _plain(hints[name], getattr(config, name), f"{kind.__name__}.{name}") for name in names})
+    return found
+
+
+@functools.cache
+def _hints(owner: Any) -> dict[str, Any]:
+    return get_type_hints(owner)
+
+
+def _plain(hint: Any, value: object, where: str) -> Any:
+    try:
+        return _as(hint, value, where)
+    except _OtherTypeError:
+        if get_origin(hint) is Literal and isinstance(value, str):
+            flag = where.rstrip(")").replace("(", ".").rpartition(".")[2].replace("_", "-")
+            raise ConfigError(f"--{_FLAGS.get(flag, flag)} {value}: known are {_described(hint)}") from None
+        raise ConfigError(f"{where} {_shown(value)}: must be {_described(hint)}") from None
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(_scalar(value)).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _described(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return ", or ".join(dict.fromkeys(map(_described, arguments)))
+    if origin is Literal:
+        return ", ".join(map(str, arguments))
+    if origin is tuple:
+        one = _described(arguments[0])
+        return f"a tuple, each {one}" if arguments[1:] == (...,) else f"{len(arguments)} values, each {one}"
+    if origin is not None and _is_mapping(origin):
+        return "a mapping from names to values"
+    return _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+def _as(hint: Any, value: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _one_of(get_args(hint), value, where)
+    if origin is Literal:
+        found = str(value) if isinstance(value, str) else value
+        return _if(isinstance(found, str) and found in get_args(hint), found)
+    if origin is tuple:
+        return _tuple(get_args(hint), value, where)
+    if origin is not None and _is_mapping(origin):
+        return _mapping(value, where)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _if(isinstance(value, hint), value) and plain(value)
+    convert = _CONVERSIONS.get(hint)
+    return value if convert is None else convert(_scalar(value))  # None: a kind that is passed on as it is
+
+
+def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """As the choice whose type the value has; or else as the first that it can be."""
+    exact = [choice for choice in choices if choice is type(value)]
+    for choice in (*exact, *(choice for choice in choices if choice not in exact)):
+        try:
+            return _as(choice, value, where)
+        except _OtherTypeError:
+            continue
+    raise _OtherTypeError
+
+
+def _tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if isinstance(value, str | bytes | Mapping | os.PathLike):
+        raise _OtherTypeError
+    if isinstance(value, Sequence):
+        items = list(value)
+    elif getattr(value, "ndim", None) == 1:  # of numpy or torch
+        items = list(value.tolist())
+    else:
+        raise _OtherTypeError
+    if kinds[1:] == (...,):
+        kinds = (kinds[0],) * len(items)
+    if len(kinds) != len(items):
+        raise _OtherTypeError
+    return tuple(_as(kind, item, where) for kind, item in zip(kinds, items, strict=True))
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _OtherTypeError
+    return {str(key): _as_given(item, where) for key, item in value.items()}
+
+
+def _as_given(value: Any, where: str) -> Any:
+    """A value of a mapping, whose kind its reader knows: plain, and otherwise as it is."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return _mapping(value, where)
+    value = _scalar(value)
+    if getattr(value, "ndim", 0) == 1:
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(_as_given(item, where) for item in value)
+    return str(value) if isinstance(value, str) else value
+
+
+def _scalar(value: Any) -> Any:
+    """The Python value of a NumPy number, or of an array or tensor without dimensions."""
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        value = value.item()
+    extended = isinstance(value, numbers.Real) and not isinstance(value, int | float)  # numpy's longdouble, fractions
+    return float(value) if extended else value
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _OtherTypeError
+    try:
+        float(value)
+    except OverflowError:
+        raise _OtherTypeError from None
+    return value
+
+
+def _whole(value: Any) -> int:
+    return int(_if(isinstance(value, int) and not isinstance(value, bool), value))
+
+
+def _path(value: Any) -> Path:
+    return Path(_if(isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str), value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    return str(_if(isinstance(value, str), value))
+
+
+def _if(sound: bool, value: T) -> T:
+    if not sound:
+        raise _OtherTypeError
+    return value
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+_CONVERSIONS: Mapping[Any, Callable[[Any], Any]] = {
+    int: _whole,
+    float: _number,
+    bool: lambda value: _if(isinstance(value, bool), value),
+    str: _text,
+    Path: _path,
+    _NONE: lambda value: _if(value is None, value),
+}

@@ -1,0 +1,120 @@
+"""What a run will cost in time and memory: how often each kind of work is done, times what a trial of it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from tl_kit.data.manifest import Sample
+from tl_kit.finetuning.batch_sources import choose_views
+from tl_kit.finetuning.closed_form import head_run, head_seconds
+from tl_kit.finetuning.run import STAGES, Run
+from tl_kit.finetuning.settings import Settings
+from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, open_reuse, row_name, view_names
+from tl_kit.freezing.policies import HEAD_FIRST
+from tl_kit.machine.memory import peak_memory
+from tl_kit.planning.trial import Rates, apply, closed_form_rates, gradient_rates
+
+__all__ = ["Estimate", "estimate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds in all and by stage, as a run reports them, and the largest memory of the process in bytes.
+
+    What the cache holds already is not counted, since the run will find it there. ``gpu_bytes`` is None on a CPU.
+    """
+
+    seconds: float
+    stages: dict[str, float]
+    bytes: int
+    gpu_bytes: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate:
+    """The cost of a run whose policy is settled; ``settings`` None: a head in closed form.
+
+    ``started``: seconds until the run's parts were put together. A few steps are taken on a few images, in a temporary
+    cache; the run's model is not fit for anything else afterwards. Memory is that of a process of its own.
+    """
+    cost = _Cost()
+    if settings is None or run.policy.name in HEAD_FIRST:
+        _closed_form(run, cost)
+    if settings is not None:
+        phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
+        for names, epochs in phases:
+            cost.stages["evaluate"] = 0.0  # that of the last phase counts
+            _phase(run, settings, names, epochs, cost)
+    return Estimate(
+        seconds=started + sum(cost.stages.values()),
+        stages={"prepare": started, **cost.stages},
+        bytes=int(peak_memory() + min(sum(cost.pixels.values()), run.store.budget) + cost.rows),
+        gpu_bytes=torch.cuda.max_memory_allocated(run.runtime.device) if run.runtime.on_gpu else None,
+    )
+
+
+@dataclass
+class _Cost:
+    """Seconds by stage, bytes of decoded images by digest and crop, bytes of the trunk's outputs."""
+
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    pixels: dict[tuple[str, bool], float] = field(default_factory=dict)
+    rows: int = 0
+
+    def decode(self, samples: Sequence[Sample], rates: Rates, *, crop: bool) -> None:
+        """Each image is decoded once a run."""
+        new = {(sample.digest, crop) for sample in samples} - self.pixels.keys()
+        self.stages["data"] += len(new) * rates.decode
+        self.pixels |= dict.fromkeys(new, rates.pixel_bytes[crop])
+
+
+def _closed_form(run: Run, cost: _Cost) -> None:
+    """One pass over what the cache lacks, the fits, and the head's outputs."""
+    head, reuse = head_run(run)
+    if reuse is None:
+        return
+    lacking = [s for split in ("train", "val", "test") for s in _lacking(reuse, head.manifest.split(split), EVAL)]
+    if lacking:
+        rates = closed_form_rates(head)
+        cost.decode(lacking, rates, crop=True)
+        cost.stages["features"] += len(lacking) * rates.row
+    cost.rows += reuse.row_bytes * len(run.manifest.samples)
+    reuse.fill("train")  # without probes, or a cache that keeps theirs, nothing is there yet
+    cost.stages["train"] += head_seconds(head, reuse)
+
+
+def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, cost: _Cost) -> None:
+    """The epochs in which these parameters train."""
+    reuse = open_reuse(run, apply(run, names, settings))
+    views = 0 if reuse is None else choose_views(run, reuse, epochs=epochs)
+    rates = gradient_rates(run, names, settings, views=views, epochs=epochs)
+    train, scored = run.manifest.split("train"), run.manifest.split("val") + run.manifest.split("test")
+    if reuse is None:
+        cost.decode(train, rates, crop=not run.augment.active)
+        cost.decode(scored, rates, crop=True)
+    else:
+        wanted = view_names(views) if views else (EVAL,)
+        gaps = [*(_lacking(reuse, train, view) for view in wanted), _lacking(reuse, scored, EVAL)]
+        cost.decode([sample for gap in gaps[:-1] for sample in gap], rates, crop=not views)
+        cost.decode(gaps[-1], rates, crop=True)
+        cost.stages["features"] += rates.row * sum(map(len, gaps))
+        cost.rows = max(cost.rows, reuse.row_bytes * (len(train) * len(wanted) + len(scored)))
+    an_epoch = math.ceil(len(train) / settings.batch_size) * rates.step
+    an_epoch += (
+        len(run.manifest.split("val")) * rates.score + rates.save / 2
+    )  # about every other one is the best so far
+    cost.stages["train"] += epochs * an_epoch
+    cost.stages["evaluate"] += len(scored) * rates.score
+
+
+def _lacking(reuse: Reuse, samples: Sequence[Sample], view: str) -> list[Sample]:
+    return [samples[i] for i in reuse.store.missing([row_name(sample, view) for sample in samples])]

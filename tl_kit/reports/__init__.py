@@ -1,0 +1,1 @@
+"""Reports for people: learning curves, the receipt's picture and its sentences."""

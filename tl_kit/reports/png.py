@@ -1,0 +1,24 @@
+"""How all pictures are written: whole or not at all, and without a word about letters that the font lacks."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_kit.storage.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["save_png"]
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a PNG file, atomically, in which such letters are boxes. Raises CheckpointError if it cannot be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -1,0 +1,1 @@
+"""Several runs into one folder: cross-validation, members of an ensemble, and resuming."""

@@ -1,0 +1,172 @@
+"""``cross_validate``: one run a fold, so that every image is scored by a model that has not seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tl_kit import metrics
+from tl_kit.config import FinetuneConfig, FoldsConfig
+from tl_kit.data.folds import check_folds, fold_manifests, pool_of
+from tl_kit.data.manifest import Manifest
+from tl_kit.errors import ConfigError
+from tl_kit.finetuning.checks import check
+from tl_kit.finetuning.result import Trained
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.score_kinds import OUT_OF_FOLD
+from tl_kit.series.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
+from tl_kit.series.records import SeriesRecords
+from tl_kit.series.series import Part, Series, run_fields
+from tl_kit.storage.atomic import write_json
+from tl_kit.storage.checkpoint import FOLDS
+from tl_kit.storage.config_json import to_json
+
+__all__ = ["CrossValidation", "Fold", "cross_validate"]
+
+PREDICTIONS, SUSPECTS = "out_of_fold.csv", "suspects.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One run: ``test`` are its scores on the images of the fold, ``images`` the number of them in each split.
+
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult: the fold itself chooses nothing. ``test`` is None where none
+    of the fold's images could be decoded.
+    """
+
+    fold: int
+    checkpoint: str
+    policy: str
+    epochs: int
+    images: dict[str, int]
+    val: dict[str, float] | None
+    test: dict[str, float] | None
+    kinds: dict[str, str]
+    chosen_by_val: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation:
+    """What all folds say together.
+
+    ``out_of_fold`` are scores over all images at once, each by a model in which it had no part (which ``kind`` says);
+    ``mean`` and ``standard_error`` those over the folds' own scores (the sample's standard deviation over √folds).
+    Folds share training images, so that the standard error is too small rather than too large (Bengio & Grandvalet
+    2004). ``predictions`` holds the probabilities themselves; of the JSON form only the file is part.
+    """
+
+    folder: str
+    model: str
+    classes: tuple[str, ...]
+    images: int
+    kind: str
+    folds: tuple[Fold, ...]
+    out_of_fold: dict[str, float]
+    mean: dict[str, float]
+    standard_error: dict[str, float]
+    suspects: tuple[Suspect, ...]
+    predictions: OutOfFold
+    files: dict[str, str]
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON; ``suspects`` is their number, the file lists them."""
+        kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "predictions"}
+        folds = [to_json(fold) for fold in self.folds]
+        return {**kept, "classes": list(self.classes), "folds": folds, "suspects": len(self.suspects)}
+
+
+@undisturbed()
+@takes_plain_values
+def cross_validate(
+    config: FinetuneConfig,
+    *,
+    folds: int = FoldsConfig.folds,
+    reporter: Reporter = SILENT,
+    unfinished: SeriesRecords | None = None,
+) -> CrossValidation:
+    """Fine-tune once a fold, on the images outside of it; ``out/fold-1`` ... are checkpoints like any other.
+
+    Training and validation images are pooled and cut into stratified folds that separate neither groups nor copies
+    (:func:`fold_manifests`). A fold is its run's test split; validation images are taken from the others, so that no
+    image has a part in choosing what it is scored by. A test split that the data came with is set aside; where splits
+    would have been made, all images take part. ``out`` then gets ``out_of_fold.csv`` (every image's probabilities, from
+    the model that has not seen it), ``suspects.csv`` (labels that are probably wrong, by :func:`suspect_labels`), and
+    ``folds.json``.
+
+    Raises what :func:`finetune` raises, and ConfigError for a number of folds that the images do not allow. Ctrl-C and
+    errors leave the folds that were finished; without any, no folder is left behind. ``unfinished``: the same
+    cross-validation, which ended early and is taken up again.
+    """
+    check(config)
+    if config.distill is not None:
+        raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
+    check_folds(folds)
+    series = Series(config, "folds", reporter=reporter, pooled=True)
+    manifest = series.manifest
+    parts = [
+        Part(folder=f"fold-{number}", title=f"fold {number} of {folds}", config=config, manifest=part)
+        for number, part in enumerate(fold_manifests(manifest, folds, config.split), start=1)
+    ]
+    _announce(manifest, folds, series.reporter)
+    with series.trained(parts, unfinished=unfinished) as (folder, done):
+        result = _collect(config, manifest, folder, done, series.seconds())
+        if series.main:
+            _write(config, folder, result)
+    return result
+
+
+def _announce(manifest: Manifest, folds: int, reporter: Reporter) -> None:
+    pool = pool_of(manifest)
+    aside = len(manifest.samples) - len(pool)
+    test = f"; the test split ({aside:,} images) is set aside: no fold uses it" if aside else ""
+    what = "all" if "test" in manifest.made_splits else "training and validation images pooled:"
+    reporter.message(f"{folds} folds of {what} {len(pool):,} images, stratified{test}")
+
+
+def _collect(
+    config: FinetuneConfig, manifest: Manifest, folder: Path, done: Sequence[Trained], seconds: dict[str, float]
+) -> CrossValidation:
+    held_out = [(trained.manifest.split("test"), trained.logits["test"]) for trained in done]
+    table = gather(manifest.root, manifest.classes, held_out)
+    folds = tuple(Fold(fold=number, **run_fields(trained)) for number, trained in enumerate(done, start=1))
+    mean, standard_error = _over_folds([fold.test for fold in folds if fold.test is not None])
+    names = {"predictions": PREDICTIONS, "suspects": SUSPECTS, "summary": FOLDS}
+    return CrossValidation(
+        folder=str(folder),
+        model=config.model,
+        classes=manifest.classes,
+        images=len(table.paths),
+        kind=OUT_OF_FOLD,
+        folds=folds,
+        out_of_fold=metrics.summary(table.probabilities, table.labels),
+        mean=mean,
+        standard_error=standard_error,
+        suspects=suspects_of(table),
+        predictions=table,
+        files={name: str(folder / file) for name, file in names.items()},
+        seconds=seconds,
+    )
+
+
+def _over_folds(scores: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and standard error of each score; no standard error from one fold alone."""
+    columns = {name: np.array([row[name] for row in scores]) for name in scores[0]}
+    mean = {name: float(values.mean()) for name, values in columns.items()}
+    if len(scores) < 2:
+        return mean, {}
+    return mean, {name: float(values.std(ddof=1) / np.sqrt(len(values))) for name, values in columns.items()}
+
+
+def _write(config: FinetuneConfig, folder: Path, result: CrossValidation) -> None:
+    """The summary last: where it is, the other files are whole."""
+    write_predictions(folder / PREDICTIONS, result.predictions)
+    write_suspects(folder / SUSPECTS, result.suspects)
+    write_json(folder / FOLDS, {**result.to_dict(), "config": to_json(config)})

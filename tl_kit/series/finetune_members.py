@@ -1,0 +1,181 @@
+"""``finetune_members``: members of an ensemble by one command, from one scan and one split."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from tl_kit.config import FinetuneConfig, Vary, VaryConfig
+from tl_kit.data.manifest import Manifest
+from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
+from tl_kit.errors import ConfigError
+from tl_kit.finetuning.checks import check
+from tl_kit.finetuning.result import Trained
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.score_kinds import notes_on
+from tl_kit.series.records import SeriesRecords
+from tl_kit.series.rehearsal import rehearse
+from tl_kit.series.series import Part, Series, run_fields
+from tl_kit.storage.atomic import write_json
+from tl_kit.storage.checkpoint import MEMBERS
+from tl_kit.storage.config_json import to_json
+
+__all__ = ["MemberRun", "MemberRuns", "finetune_members"]
+
+_LISTS = ("model", "policy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberRun:
+    """One member: ``varied`` says in what it differs, ``images`` how many it had in each split (copies counted).
+
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult.
+    """
+
+    member: int
+    varied: str
+    checkpoint: str
+    model: str
+    policy: str
+    epochs: int
+    images: dict[str, int]
+    val: dict[str, float] | None
+    test: dict[str, float] | None
+    kinds: dict[str, str]
+    chosen_by_val: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberRuns:
+    """All members, in ``folder``; validation and test images are the same for each."""
+
+    folder: str
+    vary: str
+    classes: tuple[str, ...]
+    members: tuple[MemberRun, ...]
+    seconds: dict[str, float]
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """What ``EnsembleConfig`` takes."""
+        return tuple(Path(member.checkpoint) for member in self.members)
+
+    @property
+    def notes(self) -> list[str]:
+        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
+        return notes_on([member.kinds for member in self.members], tuple(chose))
+
+    @property
+    def command(self) -> str:
+        """The command that combines them."""
+        return f"tlkit ensemble {shlex.quote(self.folder)}/member-*"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            **to_json(self),
+            "command": self.command,
+        }
+
+
+@undisturbed()
+@takes_plain_values
+def finetune_members(
+    config: FinetuneConfig,
+    *,
+    members: int | None = None,
+    vary: Vary = VaryConfig.vary,
+    reporter: Reporter = SILENT,
+    unfinished: SeriesRecords | None = None,
+) -> MemberRuns:
+    """Fine-tune several members of an ensemble, ``out/member-1`` ..., each a checkpoint like any other.
+
+    ``vary``: what they differ in, all else being equal.
+
+    - ``seed``: member i has the seed ``config.seed + i - 1``; the split has a seed of its own.
+    - ``folds``: member i trains without the i-th stratified fold of the training images (Krogh & Vedelsby 1995).
+    - ``bootstrap``: member i trains on the i-th bootstrap sample of the training images, within classes (Breiman 1996).
+    - ``model``, ``policy``: ``config.model`` or ``config.policy`` names several, with commas between; one member each.
+
+    Images are scanned and split once. Names and options of all members are checked before the first run starts. Raises
+    what :func:`finetune` raises, and ConfigError for members that would be copies. Ctrl-C and errors leave the
+    members that were finished; without any, no folder is left behind. ``unfinished``: the same members, which ended
+    early and are taken up again.
+    """
+    variants = _variants(config, members, vary)
+    for _, variant in variants:
+        check(variant)
+    series = Series(config, "members", reporter=reporter)
+    parts = _parts(variants, series.manifest, vary)
+    rehearse([part.config for part in parts], series.manifest, vary)
+    whole = series.manifest.content_hash()
+    with series.trained(parts, unfinished=unfinished, content=whole, vary=vary) as (folder, done):
+        result = MemberRuns(
+            folder=str(folder),
+            vary=vary,
+            classes=series.manifest.classes,
+            members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
+            seconds=series.seconds(),
+        )
+        if series.main:
+            write_json(folder / MEMBERS, {**result.to_dict(), "config": to_json(config)})
+    return result
+
+
+def _variants(config: FinetuneConfig, members: int | None, vary: Vary) -> list[tuple[str, FinetuneConfig]]:
+    """In what each member differs, in words, and its configuration. Raises ConfigError."""
+    if vary not in get_args(Vary):
+        raise ConfigError(f"--vary {vary}: known are {', '.join(get_args(Vary))}")
+    several = next((name for name in _LISTS if name != vary and "," in getattr(config, name)), None)
+    if several is not None:
+        raise ConfigError(f"{getattr(config, several)}: names more than one {several}, which takes --vary {several}")
+    if vary in _LISTS:
+        return _named(config, members, vary)
+    count = VaryConfig.members if members is None else members
+    if count < 2:
+        raise ConfigError(f"--members {count}: must be at least 2")
+    if vary == "seed":
+        return [(f"seed {config.seed + i}", replace(config, seed=config.seed + i)) for i in range(count)]
+    what = "without fold" if vary == "folds" else "bootstrap sample"
+    return [(f"{what} {number}", config) for number in range(1, count + 1)]
+
+
+def _named(config: FinetuneConfig, members: int | None, vary: str) -> list[tuple[str, FinetuneConfig]]:
+    text = getattr(config, vary)
+    names = [name.strip() for name in text.split(",")]
+    if len(names) < 2 or not all(names):
+        raise ConfigError(f"--vary {vary}: give two names or more with commas between, not '{text}'")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--vary {vary}: '{twice}' is named twice, and the two members would be copies")
+    if members not in (None, len(names)):
+        raise ConfigError(f"--members {members}: --vary {vary} has {len(names)} names; leave --members out")
+    return [(name, replace(config, **{vary: name})) for name in names]
+
+
+def _parts(variants: Sequence[tuple[str, FinetuneConfig]], manifest: Manifest, vary: str) -> list[Part]:
+    count = len(variants)
+    manifests: Sequence[Manifest] = [manifest] * count
+    if vary == "folds":
+        manifests = leave_folds_out(manifest, count, seed=variants[0][1].split.split_seed)
+    elif vary == "bootstrap":
+        seed = variants[0][1].seed
+        manifests = [bootstrap_sample(manifest, seed=seed, draw=draw) for draw in range(1, count + 1)]
+    parts = []
+    for number, ((varied, config), images) in enumerate(zip(variants, manifests, strict=True), start=1):
+        name = f"-{re.sub(r'[^A-Za-z0-9._-]', '-', varied)}" if vary in _LISTS else ""
+        title = f"member {number} of {count}, {varied}"
+        parts.append(Part(folder=f"member-{number}{name}", title=title, config=config, manifest=images))
+    return parts
+
+
+def _member(number: int, variant: tuple[str, FinetuneConfig], trained: Trained) -> MemberRun:
+    return MemberRun(member=number, varied=variant[0], model=trained.result.model, **run_fields(trained))

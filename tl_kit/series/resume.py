@@ -1,0 +1,102 @@
+"""``resume``: a run that ended early goes on from its last saved state, with the options that it began with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_kit.errors import CheckpointError, ConfigError
+from tl_kit.finetuning.finetune import finetune_on
+from tl_kit.finetuning.result import FinetuneResult
+from tl_kit.machine.ambient import undisturbed
+from tl_kit.machine.process_group import group_of_environment
+from tl_kit.plain_values import takes_plain_values
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.series.cross_validate import CrossValidation, cross_validate
+from tl_kit.series.finetune_members import MemberRuns, finetune_members
+from tl_kit.series.records import SeriesRecords, read_config
+from tl_kit.storage.atomic import remove_leftovers
+from tl_kit.storage.checkpoint import FOLDS, MEMBERS, META
+from tl_kit.storage.lock import FolderLock
+from tl_kit.storage.relocation import relocated
+from tl_kit.storage.saved_states import StateFolder
+from tl_kit.storage.unfinished import UNFINISHED, open_unfinished, read_run
+
+__all__ = ["resume"]
+
+
+@undisturbed()
+@takes_plain_values
+def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
+    """Go on with the run, the cross-validation or the members in ``folder``.
+
+    The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
+    same number of threads. A run that had saved nothing yet starts over. None for one that is finished. It may be
+    called from another folder than the run was, and run and images may have been moved together. Raises
+    CheckpointError for a folder without a run, one that another process works on, or one whose states are damaged;
+    DataError where the images are others now, or gone.
+    """
+    folder = Path(folder)
+    if (group := group_of_environment()) is not None:
+        raise ConfigError(
+            f"--resume: goes on in one process alone, and this one is one of {group.size} ({group}); start it without "
+            "accelerate or torchrun"
+        )
+    for what, file in (("folds", FOLDS), ("members", MEMBERS)):
+        if (folder / file).is_file():
+            _remove_records(folder)
+            reporter.message(f"{folder}: all {what} are finished; there is nothing to resume")
+            return None
+    for what in ("folds", "members"):
+        if SeriesRecords(folder.parent, what).began():
+            raise CheckpointError(f"--resume {folder}: is one of the {what} in {folder.parent}; give that folder")
+    if (records := SeriesRecords(folder, "folds")).began():
+        config, folds, content = records.read()
+        config = relocated(config, content.get("born"), folder, reporter)
+        return cross_validate(config, folds=folds, reporter=reporter, unfinished=records)
+    if (records := SeriesRecords(folder, "members")).began():
+        config, members, content = records.read()
+        config = relocated(config, content.get("born"), folder, reporter)
+        return finetune_members(
+            config, members=members, vary=content.get("vary", ""), reporter=reporter, unfinished=records
+        )
+    return _resume_run(folder, reporter)
+
+
+def _remove_records(folder: Path) -> None:
+    """Of a series that was killed when all was done but this."""
+    if not StateFolder(folder).folder.exists():
+        return
+    lock = FolderLock(folder)
+    try:
+        StateFolder(folder).remove()
+        remove_leftovers(folder)
+    finally:
+        lock.release()
+
+
+def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:
+    if _is_over(folder) and not StateFolder(folder).folder.exists():
+        reporter.message(f"{folder}: the run is finished; there is nothing to resume")
+        return None
+    lock = FolderLock(folder)
+    try:
+        if _is_over(folder):  # killed when all was done but this; or since we looked
+            StateFolder(folder).remove()
+            remove_leftovers(folder)
+            reporter.message(f"{folder}: the run is finished; there is nothing to resume")
+            return None
+        config = read_config(read_run(folder).get("config"), folder / META)
+        unfinished = open_unfinished(folder, lock, reporter)
+        config = relocated(config, unfinished.facts.get("born"), folder, reporter)
+        if unfinished.state is None:
+            reporter.message(f"{folder}: nothing had been saved yet; the run starts over")
+        return finetune_on(None, config, reporter=reporter, unfinished=unfinished).result
+    finally:
+        lock.release()
+
+
+def _is_over(folder: Path) -> bool:
+    status = read_run(folder).get("status")
+    if status == "failed":
+        raise CheckpointError(f"{folder}: the run failed, and would fail again; start a new one with a lower --lr")
+    return status not in UNFINISHED

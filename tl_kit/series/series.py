@@ -1,0 +1,140 @@
+"""Several runs from one scan into one folder: folds, members. What is finished stays, and is said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tl_kit.config import FinetuneConfig
+from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
+from tl_kit.finetuning.finetune import finetune_on
+from tl_kit.finetuning.preparation import shared_folder, training_images
+from tl_kit.finetuning.result import Trained
+from tl_kit.machine.process_group import join
+from tl_kit.machine.runtime import detect
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.series.records import SeriesRecords
+
+__all__ = ["Part", "Series", "run_fields"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One run: the name of its folder, what the user reads of it, its configuration and its images."""
+
+    folder: str
+    title: str
+    config: FinetuneConfig
+    manifest: Manifest
+
+
+class Series:
+    """The runs of one command: their images, scanned and judged when it begins, and the folder that they share.
+
+    ``what`` they are: "folds", "members". ``main``: whether this process is the one that writes and reports.
+    """
+
+    def __init__(self, config: FinetuneConfig, what: str, *, reporter: Reporter, pooled: bool = False) -> None:
+        self._started = time.perf_counter()
+        self.config, self.what = config, what
+        self._accelerator = join(cpu=detect(config.runtime).device.type == "cpu", reporter=reporter)
+        self.main = bool(self._accelerator.is_main_process)
+        self.reporter = reporter if self.main else SILENT
+        self.manifest = training_images(config, self.reporter, pooled=pooled)
+        self._scanned = time.perf_counter() - self._started
+
+    def seconds(self) -> dict[str, float]:
+        """So far."""
+        return {"total": time.perf_counter() - self._started, "scan": self._scanned}
+
+    @contextmanager
+    def trained(
+        self, parts: Sequence[Part], *, unfinished: SeriesRecords | None, content: str | None = None, **more: str
+    ) -> Iterator[tuple[Path, list[Trained]]]:
+        """Run all parts; gives their folder, and what came of each. When the block has ended, so has the series.
+
+        ``unfinished``: of the same series, which is taken up again. ``content`` as for ``finetune_on``; ``more`` is
+        what ``--resume`` needs besides. However it ends early, the parts that are finished stay, and are said.
+        """
+        done: list[Trained] = []
+        with ExitStack() as cleanup:
+            if unfinished is None:
+                records = SeriesRecords(shared_folder(self.config, self._accelerator, cleanup), self.what)
+                if self.main:
+                    records.begin(self.config, len(parts), self.manifest, **more)
+            else:
+                records = unfinished
+                records.take_up(self.config, self.manifest, cleanup)
+            names = [part.folder for part in parts]
+            with records.kept(done, names, cleanup, main=self.main, reporter=self.reporter):
+                _train_parts(parts, records, done, reporter=self.reporter, content=content)
+                yield records.folder, done
+                if self.main:
+                    records.remove()
+
+
+def run_fields(trained: Trained) -> dict[str, Any]:
+    """What a series says of each of its runs, by the names of the fields."""
+    result = trained.result
+    return {
+        "checkpoint": result.checkpoint,
+        "policy": result.policy,
+        "epochs": result.epochs,
+        "images": {split: len(trained.manifest.split(split)) for split in SPLITS},
+        "val": result.val,
+        "test": result.test,
+        "kinds": result.kinds,
+        "chosen_by_val": result.chosen_by_val,
+        "seconds": result.seconds["total"],
+    }
+
+
+def _train_parts(
+    parts: Sequence[Part],
+    records: SeriesRecords,
+    done: list[Trained],
+    *,
+    reporter: Reporter,
+    content: str | None,
+) -> None:
+    """Run those that ``records`` do not have; ``done`` takes what is finished.
+
+    What one could not decode, the others need not try. ``content`` as for ``finetune_on``. Raises KeyboardInterrupt
+    also where a part was interrupted and has a checkpoint.
+    """
+    told = _Once(reporter)
+    broken: tuple[Exclusion, ...] = ()
+    for part in parts:
+        manifest = part.manifest.without(broken)
+        check_trainable(manifest)
+        known = len(manifest.exclusions)
+        trained = records.finished(part.folder, manifest, reporter)
+        if trained is None:
+            counts = ", ".join(f"{len(manifest.split(split)):,} {split}" for split in SPLITS)
+            reporter.message(f"{part.title}: {counts}")
+            started = records.unfinished(part.folder, reporter)
+            options = replace(part.config, out=records.folder / part.folder)
+            trained = finetune_on(manifest, options, reporter=told, unfinished=started, content=content)
+            if trained.result.status != "finished":
+                raise KeyboardInterrupt
+            records.save(part.folder, trained, known)
+        broken += trained.manifest.exclusions[known:]
+        done.append(trained)
+
+
+class _Once:
+    """Passes on progress, and each message once: most of what a part has to say, the one before has said."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.start, self.advance, self.epoch = reporter.start, reporter.advance, reporter.epoch
+        self._reporter = reporter
+        self._said: set[str] = set()
+
+    def message(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._reporter.message(text)

@@ -1,0 +1,1 @@
+"""Files on disk: checkpoints, saved states, the feature store, locks and atomic writing."""

@@ -1,0 +1,213 @@
+"""A checkpoint is a folder that timm itself can open: ``timm.create_model("local-dir:FOLDER")``.
+
+``config.json`` (architecture, classes, preprocessing, in timm's form), ``model.safetensors`` (weights) and
+``tlkit.json`` (the run's configuration, class names, metrics, versions). No pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+from safetensors import SafetensorError
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from tl_kit.data.manifest import Sample
+from tl_kit.errors import CheckpointError
+from tl_kit.images.transforms import Preprocessing
+from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
+from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
+from tl_kit.untrusted import check_inside, read_json
+from tl_kit.zoo.meta_model import Outline, outline
+from tl_kit.zoo.model_card import CONFIG, outputs, read_card
+from tl_kit.zoo.safetensors_header import check_finite, read_header
+
+__all__ = [
+    "FOLDS",
+    "MEMBERS",
+    "Checkpoint",
+    "digest_prefix",
+    "is_checkpoint",
+    "load_checkpoint",
+    "map_weights",
+    "save_config",
+    "save_meta",
+    "save_weights",
+]
+
+META, WEIGHTS = "tlkit.json", "model.safetensors"
+FOLDS = "folds.json"
+MEMBERS = "members.json"
+FORMAT = 1
+_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing, meta."""
+
+    path: Path
+    model: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    meta: Mapping[str, Any]
+
+
+def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
+    """Write ``config.json``: what timm needs to build the model, its rate of dropout included, and the class names."""
+    data = preprocessing.card()
+    recorded = getattr(model, "_model_args", {})  # timm writes all of it but drop rates
+    config = {
+        "label_names": list(classes),
+        "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
+    }
+    write_atomically(folder / CONFIG, lambda path: save_config_for_hf(model, str(path), config, data_config=data))
+
+
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Write ``model.safetensors`` from a model on any device."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
+
+
+def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
+    """Write ``tlkit.json``."""
+    versions = {"torch": _version("torch"), "timm": timm.__version__, "tl_kit": _version("tl-kit")}
+    write_json(folder / META, {"format": FORMAT, "classes": list(classes), **content, "versions": versions})
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def digest_prefix(sample: Sample) -> str:
+    """How ``tlkit.json`` names an image that the run trained on or selected with."""
+    return sample.digest[:16]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a finished or interrupted run with weights."""
+    return all((folder / name).is_file() for name in (META, CONFIG, WEIGHTS))
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
+    if folder.is_file():
+        hint = f"give {folder.parent}/member-*" if folder.name == MEMBERS else "give the checkpoint's folder"
+        raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
+    if not is_checkpoint(folder):
+        if (folder / FOLDS).is_file():
+            raise CheckpointError(f"{folder}: holds the folds of a cross-validation; give one of them, such as fold-1")
+        if (folder / MEMBERS).is_file():
+            raise CheckpointError(f"{folder}: holds the members of an ensemble; give them as {folder}/member-*")
+        missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
+    meta = read_json(folder / META, error=CheckpointError, folder=folder)
+    check_format(meta, folder / META, readable=(FORMAT,))
+    check_meta(meta, folder / META)
+    return meta
+
+
+def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
+    """Open a checkpoint folder. Raises CheckpointError, in one line, whatever is wrong with it.
+
+    ``mapped``: as ``map_weights`` leaves them, the weights take no memory until they are used.
+    """
+    meta = read_meta(folder)
+    classes = check_classes(meta["classes"], folder / META)
+    _check_parts(folder, classes)
+    tensors = _read_weights(folder)
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=False)
+        if mapped:
+            _assign(model, tensors)
+        else:
+            model.load_state_dict(tensors)
+        preprocessing = replace(Preprocessing.from_model(model), ranges=ranges_of(meta))
+    except Exception as error:
+        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({_first_line(error)})") from error
+    return Checkpoint(folder, model.eval(), classes, preprocessing, meta)
+
+
+def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
+    """That the three files describe one network, before a byte is taken for it, and that its numbers are finite."""
+    card = read_card(folder / CONFIG, error=CheckpointError, folder=folder)
+    found = outputs(card)
+    if found is not None and found != len(classes):
+        raise CheckpointError(f"{folder}: {found} outputs but {len(classes)} class names in {META}")
+    check_inside(folder / WEIGHTS, folder, error=CheckpointError)
+    entries = read_header(folder / WEIGHTS, error=CheckpointError)
+    try:
+        shape = _outline(folder)
+    except Exception as error:
+        raise CheckpointError(f"{folder / CONFIG}: timm cannot build a model from it ({_first_line(error)})") from error
+    difference = shape.mismatch(entries)
+    if difference is not None:
+        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together: {difference}")
+    if shape.outputs != len(classes):
+        raise CheckpointError(f"{folder}: {shape.outputs} outputs but {len(classes)} class names in {META}")
+    check_finite(folder / WEIGHTS, entries, error=CheckpointError)
+
+
+# Of the last few cards: members of an ensemble are often of one architecture.
+_OUTLINES: OrderedDict[bytes, Outline] = OrderedDict()
+
+
+def _outline(folder: Path) -> Outline:
+    """The outline of the model that a folder's checked card describes, made once for equal cards."""
+    key = _card_digest(folder)
+    found = _OUTLINES.get(key) or outline(f"local-dir:{folder}")
+    if _card_digest(folder) != key:
+        raise ValueError("the file changed while it was read")
+    _OUTLINES[key] = found
+    while len(_OUTLINES) > _KEPT:
+        _OUTLINES.popitem(last=False)
+    return found
+
+
+def _card_digest(folder: Path) -> bytes:
+    return hashlib.sha256((folder / CONFIG).read_bytes()).digest()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def map_weights(checkpoint: Checkpoint) -> None:
+    """Replace the model's weights by those of its file, mapped into memory: what is not used takes none.
+
+    Raises CheckpointError if the file is gone, or no longer fits.
+    """
+    try:
+        _assign(checkpoint.model, _read_weights(checkpoint.path))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{checkpoint.path / WEIGHTS}: was replaced while it was in use; load it again"
+        ) from error
+
+
+def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """The tensors themselves in place of the model's; those of another type than the model's are converted."""
+    types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    model.load_state_dict({name: t.to(types.get(name, t.dtype)) for name, t in tensors.items()}, assign=True)
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(str(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}); the file is damaged") from error

@@ -1,0 +1,128 @@
+"""Provenance of a model: the images that it was trained on, those that chose something of it, and what a score is then.
+
+All of it is asked here: an image is told by its content, under whatever name, label or folder it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import Any, Literal, TypeAlias
+
+from tl_kit.data.manifest import Sample
+from tl_kit.storage.checkpoint import Checkpoint, digest_prefix
+
+__all__ = ["NO_USES", "Kind", "Use", "Uses", "kind_of", "kinds_of", "uses_in", "uses_of", "uses_together"]
+
+Use: TypeAlias = Literal["train", "selected on"]
+Kind: TypeAlias = Literal["test", "selected on", "trained on", "mixed", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uses:
+    """What a model has seen, as digests (:func:`digest_prefix`).
+
+    ``trained``: images that it, or a teacher of it, was trained on. ``selected``: those that chose something of it, and
+    ``chose`` what that was (empty where the record does not say). ``watched``: validation images that chose nothing.
+    ``unknown``: of what the record does not say whether it has seen anything, by name.
+    """
+
+    trained: frozenset[str] = frozenset()
+    selected: frozenset[str] = frozenset()
+    watched: frozenset[str] = frozenset()
+    chose: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __or__(self, other: Uses) -> Uses:
+        return Uses(
+            trained=self.trained | other.trained,
+            selected=self.selected | other.selected,
+            watched=self.watched | other.watched,
+            chose=tuple(dict.fromkeys((*self.chose, *other.chose))),
+            unknown=tuple(dict.fromkeys((*self.unknown, *other.unknown))),
+        )
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All that it has seen, for whatever."""
+        return self.trained | self.selected | self.watched
+
+    def of(self, sample: Sample) -> Use | None:
+        """What the image was used for; the first of both where it was used for both, None for nothing."""
+        digest = digest_prefix(sample)
+        if digest in self.trained:
+            return "train"
+        return "selected on" if digest in self.selected else None
+
+    def seen(self, samples: Iterable[Sample], *uses: Use) -> list[Sample]:
+        """Those of the samples that were used for one of ``uses``; for any, where none is given."""
+        wanted = uses or ("train", "selected on")
+        return [sample for sample in samples if self.of(sample) in wanted]
+
+    def beside(self, trained: Iterable[str]) -> Uses:
+        """What it has seen besides images that are known to be ``trained`` on already."""
+        known = frozenset(trained)
+        return replace(self, trained=self.trained - known, selected=self.selected - known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, as a record holds it: what :func:`uses_in` reads."""
+        content: dict[str, Any] = {"train": sorted(self.trained), "val": sorted(self.selected)}
+        if self.chose or not self.selected:
+            content["selected"] = list(self.chose)
+        return {**content, "unknown": True} if self.unknown else content
+
+
+NO_USES = Uses()
+
+
+def uses_in(data: Mapping[str, Any], name: str) -> Uses:
+    """What the entry ``data`` of a record says, its teacher's included; ``name`` is whose record it is.
+
+    A record without ``selected`` was written before that was noted, or by a run that never ended: its validation
+    images are taken to have chosen something.
+    """
+    val, noted = frozenset(data.get("val", ())), data.get("selected")
+    chosen = noted is None or bool(noted)
+    own = Uses(
+        trained=frozenset(data.get("train", ())),
+        selected=val if chosen else frozenset(),
+        watched=frozenset() if chosen else val,
+        chose=tuple(noted or ()),
+        unknown=(name,) if "train" not in data or data.get("unknown", False) else (),
+    )
+    teacher = data.get("teacher")
+    return own if teacher is None else own | uses_in({**teacher, "teacher": None}, f"the teacher of {name}")
+
+
+def uses_of(checkpoint: Checkpoint) -> Uses:
+    """What a checkpoint's record says."""
+    data, path = checkpoint.meta.get("data", {}), str(checkpoint.path)
+    found = uses_in(data, path)
+    taught = checkpoint.meta.get("config", {}).get("distill") and "derived" not in checkpoint.meta
+    if taught and "teacher" not in data:
+        return found | Uses(unknown=(f"the teacher of {path}",))
+    return found
+
+
+def uses_together(uses: Iterable[Uses]) -> Uses:
+    """What any of several has seen, and for what."""
+    return reduce(or_, uses, NO_USES)
+
+
+def kind_of(samples: Sequence[Sample], uses: Uses) -> Kind:
+    """What a score on these images is worth, to a model with these ``uses``.
+
+    ``test``: none of them was seen, or chose anything; ``selected on``, ``trained on``: all of them; ``mixed``: they
+    differ; ``unknown``: none is known to have been seen, of a model whose record does not say what it has seen.
+    """
+    names: dict[Use | None, Kind] = {"train": "trained on", "selected on": "selected on"}
+    rest: Kind = "unknown" if uses.unknown else "test"
+    found = {names.get(uses.of(sample), rest) for sample in samples}
+    return found.pop() if len(found) == 1 else "mixed" if found else rest
+
+
+def kinds_of(splits: Mapping[str, Sequence[Sample]], uses: Uses) -> dict[str, str]:
+    """The kind of each split that has images."""
+    return {split: kind_of(samples, uses) for split, samples in splits.items() if samples}

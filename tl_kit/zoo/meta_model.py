@@ -1,0 +1,98 @@
+"""A model without memory: built on torch's ``meta`` device, whose tensors have a shape and no numbers.
+
+A file from elsewhere may describe a model of any size. Its outline shows what it would take before it takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from torch import nn
+from torch.nn.modules import module as registration
+
+from tl_kit.config import TrustConfig
+from tl_kit.zoo.safetensors_header import Entry
+from tl_kit.zoo.silence_timm import quiet
+
+__all__ = ["Outline", "outline"]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The names, shapes and types of a model's saved tensors, how many bytes all of its tensors take, its outputs."""
+
+    tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+    size: int
+    outputs: int
+
+    def mismatch(self, entries: Mapping[str, Entry]) -> str | None:
+        """In words, the first thing in which a file's tensors are not the model's; None where they are."""
+        missing = [name for name in self.tensors if name not in entries]
+        extra = [name for name in entries if name not in self.tensors]
+        if missing or extra:
+            parts = [f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []
+            parts += [f"{len(extra)} have no place in the model, such as {extra[0]}"] if extra else []
+            return " and ".join(parts)
+        for name, (shape, dtype) in self.tensors.items():
+            entry = entries[name]
+            if entry.shape != shape:
+                return f"{name} is {entry.shape} in the file and {shape} in the model"
+            if entry.dtype.is_floating_point != dtype.is_floating_point or entry.dtype.is_complex:
+                return f"{name} holds {entry.kind}, the model has {str(dtype).removeprefix('torch.')} there"
+        return None
+
+
+def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Outline:
+    """What ``timm.create_model`` would build and, with ``forward``, that it takes images of the size in its card.
+
+    Raises whatever timm raises where it cannot build the model, and ValueError for one of absurdly many layers.
+    """
+    with quiet(), torch.device("meta"), _limited():
+        model = timm.create_model(factory_name, **arguments).eval()
+        tensors = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in model.state_dict().items()}
+        if forward:
+            _try_forward(model)
+    everything = [*model.parameters(), *model.buffers()]
+    outputs: Any = model.num_classes
+    return Outline(tensors, sum(tensor.nbytes for tensor in everything), int(outputs))
+
+
+def _try_forward(model: nn.Module) -> None:
+    """Raise where the model cannot take such images. Recurrent ones are left out: their steps run in Python here."""
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return
+    size = resolve_model_data_config(model)["input_size"]  # type: ignore[no-untyped-call]
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(2, *size))
+    except NotImplementedError:  # an operation that this device lacks says nothing of the model
+        return
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Raise ValueError as soon as more layers and tensors are registered than any model has."""
+    left = TrustConfig.modules
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {TrustConfig.modules:,} layers and tensors")
+
+    hooks = [
+        registration.register_module_parameter_registration_hook(count),
+        registration.register_module_buffer_registration_hook(count),
+        registration.register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

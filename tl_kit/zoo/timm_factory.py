@@ -1,0 +1,127 @@
+"""Build a timm model under a seed of its own, and learn how timm converts checkpoints for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from timm.models import _builder
+from torch import nn
+
+from tl_kit.errors import ConfigError
+from tl_kit.machine.forks import ForkLock, unforked
+from tl_kit.machine.memory import free_memory
+from tl_kit.zoo.heads import classifier_names
+from tl_kit.zoo.meta_model import outline
+from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
+from tl_kit.zoo.silence_timm import quiet
+
+__all__ = ["CheckpointFilter", "construct"]
+
+CheckpointFilter = Callable[[dict[str, Any], nn.Module], dict[str, Any]]
+# The random state of the CPU, log levels and the hook into timm are the process's: threads take turns.
+_LOCK = ForkLock()
+
+
+def construct(
+    source: ModelSource,
+    num_classes: int,
+    *,
+    img_size: int | None,
+    dropout: float | None = None,
+    drop_path: float | None = None,
+    seed: int,
+) -> tuple[nn.Module, CheckpointFilter]:
+    """A model with all weights drawn from ``seed``, and timm's checkpoint filter for it. No file of weights is read.
+
+    The global random state is left as it was. Raises ConfigError where timm cannot build the model as a classifier, or
+    not at ``img_size``.
+    """
+    arguments: dict[str, Any] = {"num_classes": num_classes}
+    if img_size is not None and source.sized:
+        arguments["img_size"] = img_size
+    dropping = {"drop_rate": ("--dropout", dropout), "drop_path_rate": ("--drop-path", drop_path)}
+    arguments |= {name: value for name, (_, value) in dropping.items() if value is not None}
+    with unforked(), _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
+        try:
+            if source.factory_name.startswith(FOLDER_PREFIX):
+                _check_extent(source.factory_name, forward=img_size is None, **arguments)
+            model: nn.Module = timm.create_model(source.factory_name, pretrained=True, **arguments)
+            if img_size is not None:
+                _try_size(model, img_size)
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            for name, (flag, value) in dropping.items():
+                if value is not None and name in reason:
+                    raise ConfigError(f"{flag} {value}: {source.name} has none ({reason})") from error
+            if img_size is not None:
+                raise ConfigError(
+                    f"--img-size {img_size}: does not fit {source.name}, whose own size is {source.side} ({reason})"
+                ) from error
+            raise ConfigError(f"{source.name}: timm cannot build it for {num_classes} classes ({reason})") from error
+    if not classifier_names(model):
+        raise ConfigError(f"{source.name}: an encoder without a classifier; choose another model")
+    return model, filters[0] if filters else _unchanged
+
+
+def _check_extent(factory_name: str, *, forward: bool, **arguments: Any) -> None:
+    """Raises ValueError where a model that a file describes would take more than the memory that is free."""
+    needed, free = outline(factory_name, forward=forward, **arguments).size, free_memory()
+    if needed > free:
+        raise ValueError(f"its weights take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free")
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from ``seed`` on the CPU within the block, without a trace in the global random state.
+
+    ``torch.manual_seed`` would seed every GPU's generator too.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _try_size(model: nn.Module, img_size: int) -> None:
+    """Sizes that are too small, or no multiple of a stride, show in the forward pass alone."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, 3, img_size, img_size))
+    model.train(training)
+
+
+@contextmanager
+def _recorded_filter() -> Iterator[list[CheckpointFilter]]:
+    """Record the filter that an entry point hands to timm's ``load_pretrained``, instead of loading.
+
+    The filter (renaming, resampling of position embeddings) differs by entry point, some are closures, and timm keeps
+    it nowhere. Loading stays ours, since timm's downloads without a limit in time and logs what is missing.
+    """
+    filters: list[CheckpointFilter] = []
+
+    def record(model: nn.Module, *_: object, filter_fn: CheckpointFilter | None = None, **__: object) -> None:
+        if filter_fn is not None:
+            filters.append(_with_two_arguments(filter_fn))
+
+    original = _builder.load_pretrained
+    _builder.load_pretrained = record
+    try:
+        yield filters
+    finally:
+        _builder.load_pretrained = original
+
+
+def _with_two_arguments(function: Callable[..., dict[str, Any]]) -> CheckpointFilter:
+    """Some of timm's older filters take the tensors alone."""
+    if len(inspect.signature(function).parameters) == 1:
+        return lambda tensors, model: function(tensors)
+    return function
+
+
+def _unchanged(tensors: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    return tensors
