@@ -38,7 +38,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def story(images: Path) -> Story:
     out = images.parent
-    first = tlkit("finetune", MODEL, "--data", images, *TINY, "--policy", "head", "--out", out / "a", "--json")
+    with pytest.MonkeyPatch.context() as patch:  # others have the same images, in batches that round otherwise
+        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
+        first = tlkit("finetune", MODEL, "--data", images, *TINY, "--policy", "head", "--out", out / "a", "--json")
     options = ("--policy", "full", "--epochs", 2, "--batch-size", 8, "--out", out / "b", "--json")
     second = tlkit("finetune", "test_vit", "--data", images, "--weights", "none", "--img-size", 48, *options)
     ensemble = tlkit("ensemble", out / "a", out / "b", "--out", out / "both", "--no-calibrate", "--json")

@@ -159,6 +159,8 @@ def _tiff_samples(tags: Mapping[int, Any]) -> str | None:
     """The reason, from the tags of a TIFF whose samples lie where they should."""
     bands, colours = int(tags.get(277, 1)), int(tags.get(262, 1))
     bits, forms = _all(tags.get(258, 1)), _all(tags.get(339, 1))
+    if not all(isinstance(value, int) for value in (*bits, *forms)):  # damaged tags
+        return None
     if colours in _RAW:
         return f"not an image that can be read (camera raw): {_DEVELOP}"
     if len(set(bits)) > 1 or len(set(forms)) > 1:
