@@ -80,7 +80,8 @@ def quick(data: Path, out: Path, *, reporter: Reporter = SILENT, **options: Any)
 
 def weights(folder: Path | str) -> dict[str, Tensor]:
     """Those of a checkpoint."""
-    return load_file(Path(folder) / WEIGHTS)
+    with torch.device("cpu"):  # safetensors 0.5 follows the default device
+        return load_file(Path(folder) / WEIGHTS)
 
 
 def settings_of(folder: Path | str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -46,7 +46,11 @@ FIELDS = [(name, entry.name) for name, made in CONFIGS.items() for entry in fiel
 
 def values_for(hint: Any) -> list[Any]:
     """A value of each kind that a hint names."""
-    text = getattr(hint, "__name__", "") if isinstance(hint, type) else str(hint).replace("Mapping[str, object]", "")
+    text = (
+        getattr(hint, "__name__", "")
+        if isinstance(hint, type) and not get_args(hint)
+        else str(hint).replace("Mapping[str, object]", "")
+    )
     kinds: dict[str, Any] = {"int": 3, "float": 0.5, "bool": True, "str": "a", "Path": Path("a")}
     found = [value for kind, value in kinds.items() if kind in re.findall(r"\w+", text)]
     return [(value,) for value in found] if "tuple" in text else found

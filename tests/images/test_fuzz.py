@@ -45,5 +45,7 @@ def test_neither_stderr_nor_memory_is_filled(capfd: pytest.CaptureFixture[str]) 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     failures = [image_failure(number) for number in range(20 * len(SEEDS))]
     assert set(failures) == {None}
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    # The AV1 decoder within Pillow before 12.3 writes such lines itself, and offers no switch.
+    assert (out, [line for line in err.splitlines() if not line.startswith("Unknown OBU type")]) == ("", [])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST

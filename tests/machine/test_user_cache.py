@@ -26,7 +26,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An environment that says nothing, a user without an entry in passwd, and a place for temporary folders."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: os.environ.get("HOME", "~") if path == "~" else path)
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: cls(os.environ.get("HOME", "~"))))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(module, "_SAID", set())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
@@ -25,6 +26,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def local_hub(monkeypatch: pytest.MonkeyPatch, offline: Path) -> Iterator[Callable[[str, str, bytes], list[str]]]:
     """A hub that serves what is handed to it: ``publish(repository, filename, content)``; gives the requests seen."""
+    _forget_sessions()
     files: dict[str, bytes] = {}
     requests: list[str] = []
 
@@ -67,3 +69,11 @@ def local_hub(monkeypatch: pytest.MonkeyPatch, offline: Path) -> Iterator[Callab
     yield publish
     server.shutdown()
     server.server_close()
+    _forget_sessions()
+
+
+def _forget_sessions() -> None:
+    """A session of huggingface_hub before 1.0 is for ever with or without a network, as it was when it was made."""
+    forget = getattr(huggingface_hub.utils, "reset_sessions", None)
+    if forget is not None:
+        forget()

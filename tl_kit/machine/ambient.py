@@ -27,9 +27,17 @@ def undisturbed() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device().type != "cpu":
+        if _default_device() != "cpu":
             stack.enter_context(torch.device("cpu"))
         if dtype != torch.float32:
             stack.callback(torch.set_default_dtype, dtype)
             torch.set_default_dtype(torch.float32)
         yield
+
+
+def _default_device() -> str:
+    """The kind of the device on which new tensors are made."""
+    try:
+        return torch.get_default_device().type
+    except AttributeError:  # torch 2.6, once set_default_device(None) has been called
+        return "cpu"
