@@ -94,13 +94,24 @@ def used(
 
 Used = tuple[Predictor, list[Prediction]]
 
+# An OpenMP before 5.0 (torch 2.6) cannot rest: a child then computes with one thread, and rounds otherwise.
+EXACT = _forks._rest_openmp()
+
+
+def alike(found: list[Prediction], expected: list[Prediction]) -> bool:
+    """Equal to the last bit, or nearly where a child has fewer threads."""
+    if EXACT:
+        return found == expected
+    pairs = zip(found, expected, strict=True)
+    return all(one.probabilities == pytest.approx(other.probabilities, abs=1e-5) for one, other in pairs)
+
 
 def test_a_forked_child_and_its_child_predict_the_same(used: Used, files: list[Path]) -> None:
     predictor, expected = used
     for _ in range(2):
-        assert in_child(lambda: predictor.predict(files)) == expected
+        assert alike(in_child(lambda: predictor.predict(files)), expected)
         assert predictor.predict(files) == expected, "and so does the parent"
-    assert in_child(lambda: in_child(lambda: predictor.predict(files))) == expected
+    assert alike(in_child(lambda: in_child(lambda: predictor.predict(files))), expected)
 
 
 def test_a_copy_and_a_pickle_predict_the_same(used: Used, files: list[Path]) -> None:
@@ -128,7 +139,7 @@ def test_multiprocessing_and_a_pool(checkpoint: Path, files: list[Path]) -> None
     expected = predictor.predict(files)
     with multiprocessing.get_context("fork").Pool(2, initializer=_preload, initargs=(predictor,)) as pool:
         found = pool.map_async(_predict, [files[:3], files[:3]]).get(timeout=LONGEST)
-    assert found == [predictor.predict(files[:3])] * 2
+    assert [alike(each, predictor.predict(files[:3])) for each in found] == [True] * 2
     assert predictor.predict(files) == expected
 
 
@@ -187,7 +198,7 @@ def test_a_fork_while_other_threads_predict(checkpoint: Path, files: list[Path],
             stop.set()
         for done in serving:
             done.result()
-    assert found == [expected] * 3
+    assert [alike(each, expected) for each in found] == [True] * 3
 
 
 def test_a_fork_while_a_thread_loads(checkpoint: Path, files: list[Path]) -> None:
@@ -204,7 +215,7 @@ def test_a_fork_while_a_thread_loads(checkpoint: Path, files: list[Path]) -> Non
     finally:
         stop.set()
         thread.join()
-    assert found == [expected] * 2
+    assert [alike(each, expected) for each in found] == [True] * 2
 
 
 def test_eight_threads_and_an_event_loop(used: Used, files: list[Path]) -> None:
@@ -230,8 +241,9 @@ def test_training_and_examining_in_a_child_after_the_parent_did(data: Path, tmp_
         return tuple(finding.code for finding in tl_kit.doctor(data).findings)
 
     assert in_child(work) == tuple(finding.code for finding in tl_kit.doctor(data).findings)
-    assert same(weights(tmp_path / "child"), weights(tmp_path / "parent"))
-    assert same(weights(tmp_path / "child-head"), weights(tmp_path / "head"))
+    if EXACT:
+        assert same(weights(tmp_path / "child"), weights(tmp_path / "parent"))
+        assert same(weights(tmp_path / "child-head"), weights(tmp_path / "head"))
 
 
 def test_without_a_way_to_end_openmps_threads_a_child_has_one(
