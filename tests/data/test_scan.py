@@ -100,11 +100,21 @@ def test_renamed_classes_keep_their_splits(tmp_path):
     assert first.content_hash() != second.content_hash()
 
 
+class Backwards(list):
+    """A folder's entries, closed after use as pathlib of Python 3.13 does."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 def test_the_order_in_which_folders_are_listed_changes_nothing(tmp_path, monkeypatch):
     write_classes(tmp_path, {"a": 6, "b": 6})
     expected = scan(tmp_path)
     scandir = os.scandir
-    monkeypatch.setattr(folders.os, "scandir", lambda path: reversed(list(scandir(path))))
+    monkeypatch.setattr(folders.os, "scandir", lambda path: Backwards(reversed(list(scandir(path)))))
     assert scan(tmp_path) == expected
 
 
