@@ -7,7 +7,9 @@ predicted class is the one of highest probability, the first of them where sever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +35,14 @@ IntArray = NDArray[np.int64]
 
 # Wide enough for float32 rows of thousands of classes, narrow enough to refuse logits and scores.
 _ROW_SUM_TOLERANCE = 1e-4
+
+
+@contextmanager
+def _many_classes() -> Iterator[None]:
+    """As a decorator: scikit-learn 1.6 and 1.7 warn of a regression where classes are many and images few."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The number of unique classes is greater than 50%")
+        yield
 
 
 def softmax(logits: ArrayLike) -> FloatArray:
@@ -138,6 +148,7 @@ def summary(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
+@_many_classes()
 def per_class(
     probabilities: ArrayLike, labels: ArrayLike, class_names: Sequence[str]
 ) -> dict[str, dict[str, float | int]]:
@@ -161,6 +172,7 @@ def per_class(
     }
 
 
+@_many_classes()
 def confusion(probabilities: ArrayLike, labels: ArrayLike) -> list[list[int]]:
     """Counts of images, k rows of k: the row is the label, the column the predicted class."""
     from sklearn.metrics import confusion_matrix
@@ -194,12 +206,14 @@ def _validated(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray,
     return values, truth.astype(np.int64)
 
 
+@_many_classes()
 def _accuracy(values: FloatArray, truth: IntArray) -> float:
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(truth, values.argmax(axis=1)))
 
 
+@_many_classes()
 def _balanced_accuracy(values: FloatArray, truth: IntArray) -> float:
     from sklearn.metrics import recall_score
 
@@ -207,6 +221,7 @@ def _balanced_accuracy(values: FloatArray, truth: IntArray) -> float:
     return float(recall_score(truth, values.argmax(axis=1), labels=np.unique(truth), average="macro", zero_division=0))
 
 
+@_many_classes()
 def _macro_f1(values: FloatArray, truth: IntArray) -> float:
     from sklearn.metrics import f1_score
 
