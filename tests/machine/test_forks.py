@@ -10,8 +10,9 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 import tl_kit
 from tests import children
@@ -29,8 +31,12 @@ from tl_kit import Prediction, Predictor, RegularizationConfig
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import MembersConfig, ProcessConfig, RuntimeConfig
 from tl_kit.errors import ResourceError
+from tl_kit.images.augmentation import augment
+from tl_kit.images.mixing import mix
 from tl_kit.machine import forks as _forks
 from tl_kit.machine import runtime
+from tl_kit.zoo.names import resolve
+from tl_kit.zoo.timm_factory import construct
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),
@@ -267,26 +273,59 @@ def test_a_fork_waits_for_a_block_but_not_for_ever(monkeypatch: pytest.MonkeyPat
             leave.wait(20)
             order.append("block")
 
-    thread = threading.Thread(target=busy)
-    thread.start()
-    entered.wait()
-    threading.Timer(0.3, leave.set).start()
-    assert in_child(lambda: len(order)) == 1
-    thread.join()
+    with _in_thread(busy, entered):
+        threading.Timer(0.3, leave.set).start()
+        assert in_child(lambda: len(order)) == 1
 
     entered.clear()
     leave.clear()
     monkeypatch.setattr(ProcessConfig, "fork_seconds", 0.2)
-    thread = threading.Thread(target=busy)
-    thread.start()
-    entered.wait()
-    started = time.monotonic()
-    with _forks.unforked():  # its own does not count
-        assert in_child(_enter) == "entered"
-    assert time.monotonic() - started < 15
-    leave.set()
-    thread.join()
+    with _in_thread(busy, entered):
+        started = time.monotonic()
+        with _forks.unforked():  # its own does not count
+            assert in_child(_enter) == "entered"
+        assert time.monotonic() - started < 15
+        leave.set()
     assert _enter() == "entered"
+
+
+@contextmanager
+def _in_thread(work: Callable[[], object], entered: threading.Event) -> Iterator[None]:
+    """``work`` in another thread, from where it says that it has ``entered``; joined at the end."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert entered.wait(LONGEST)
+    yield
+    thread.join()
+
+
+@pytest.mark.parametrize("work", ["load", "construct", "augment", "mix"])
+def test_a_fork_waits_while_torchs_generator_is_in_use(
+    work: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch locks its generator for each draw. A child that finds it locked waits for ever at its own first draw."""
+    entered, drawn = threading.Event(), []
+
+    def draw(*_: object, **__: object) -> Any:
+        if not entered.is_set():
+            entered.set()
+            time.sleep(0.3)
+        drawn.append(1)
+        return torch.rand(3)
+
+    jobs: dict[str, Callable[[], object]] = {
+        "load": lambda: tl_kit.load(checkpoint, runtime=FP32),
+        "construct": lambda: construct(resolve("test_resnet"), 2, img_size=None, seed=0),
+        "augment": lambda: augment([torch.zeros(3)], draw, seed=0, epoch=0, keys=["a"]),  # type: ignore[arg-type]
+        "mix": lambda: mix(torch.zeros(2, 3, 4, 4), torch.arange(2), 2, mixup=1, cutmix=0, seed=(0,)),
+    }
+    if work in ("load", "construct"):
+        monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", draw)
+    elif work == "mix":
+        monkeypatch.setattr(v2.MixUp, "forward", draw)
+    with _in_thread(jobs[work], entered):
+        before = in_child(lambda: len(drawn))
+    assert before == len(drawn) > 0, "all draws of that block were made before the fork"
 
 
 def _enter() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,18 @@ from torchvision.transforms import InterpolationMode, v2
 from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.errors import ConfigError
 from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.forks import unforked
 
-__all__ = ["CROPS", "Lighting", "ShortSideCrop", "TrainTransform", "augment", "resolve_augment", "seeded_draws"]
+__all__ = [
+    "CROPS",
+    "Lighting",
+    "ShortSideCrop",
+    "TrainTransform",
+    "augment",
+    "own_random_state",
+    "resolve_augment",
+    "seeded_draws",
+]
 
 CROPS = ("resized", "short-side", "none")
 
@@ -139,10 +150,20 @@ def _crop(size: tuple[int, int], config: AugmentConfig) -> nn.Module:
     return crop
 
 
-def seeded_draws(*parts: object) -> None:
-    """Let the CPU's global generator start from a seed made of ``parts``; call it inside ``fork_rng(devices=[])``.
+@contextmanager
+def own_random_state() -> Iterator[None]:
+    """Draws within the block leave the CPU's global random state as it was.
 
-    ``torch.manual_seed`` would also seed the GPU's generator, which that fork does not restore.
+    A fork waits until the block is over: torch locks its generator for each draw, and a child would find it locked.
+    """
+    with unforked(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def seeded_draws(*parts: object) -> None:
+    """Let the CPU's global generator start from a seed made of ``parts``; call it inside :func:`own_random_state`.
+
+    ``torch.manual_seed`` would also seed the GPU's generator, which that block does not restore.
     """
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -154,7 +175,7 @@ def augment(images: list[Tensor], transform: nn.Module, *, seed: int, epoch: int
     Returns a uint8 batch (n, 3, h, w). The global random state is left as it was.
     """
     views = []
-    with torch.random.fork_rng(devices=[]):
+    with own_random_state():
         for image, key in zip(images, keys, strict=True):
             seeded_draws(seed, epoch, key)
             views.append(transform(image))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tl_kit.images.augmentation import seeded_draws
+from tl_kit.images.augmentation import own_random_state, seeded_draws
 
 __all__ = ["mix"]
 
@@ -28,7 +28,7 @@ def mix(
         ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
     if not ways:
         raise ValueError("either mixup or cutmix must be above 0")
-    with torch.random.fork_rng(devices=[]):
+    with own_random_state():
         seeded_draws("mix", *seed)
         way = ways[int(torch.randint(len(ways), ()))]
         mixed: tuple[Tensor, Tensor] = way(images, labels)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import CheckpointError
 from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
 from tl_kit.untrusted import check_inside, read_json
@@ -122,6 +123,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
+@unforked()
 def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
     """Open a checkpoint folder. Raises CheckpointError, in one line, whatever is wrong with it.
 
