@@ -17,8 +17,12 @@ from tl_kit.machine import user_cache as module
 from tl_kit.machine.user_cache import cache_line, prepare_libraries, user_cache
 from tl_kit.storage.feature_cache import cache_report
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VARIABLES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "MPLCONFIGDIR")
+
+
+def no_entry(uid: int) -> None:
+    raise KeyError(uid)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +30,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An environment that says nothing, a user without an entry in passwd, and a place for temporary folders."""
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(Path, "home", classmethod(lambda cls: cls(os.environ.get("HOME", "~"))))
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(module, "_SAID", set())
@@ -137,6 +141,12 @@ def test_libraries_are_pointed_elsewhere_only_where_they_must_be(
     assert os.environ.pop("HF_HOME") == str(tmp_path / "home" / ".cache" / "huggingface")
     for variable in ("TORCH_HOME", "MPLCONFIGDIR"):
         os.environ.pop(variable)
+
+
+def test_libraries_do_not_follow_a_relative_home_into_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "somewhere")
+    prepare_libraries()
+    assert all(Path(os.environ.pop(variable)).is_absolute() for variable in ("HF_HOME", "TORCH_HOME", "MPLCONFIGDIR"))
 
 
 CHILD = """

@@ -59,6 +59,32 @@ def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(
     second.release()
 
 
+CONTEND = """
+import os, pathlib, sys
+from tl_kit.errors import CheckpointError
+from tl_kit.storage.lock import FolderLock
+
+folder, held = pathlib.Path(sys.argv[1]), 0
+while held < 50:
+    try:
+        lock = FolderLock(folder)
+    except CheckpointError:
+        continue
+    os.close(os.open(folder / "alone", os.O_CREAT | os.O_EXCL))
+    (folder / "alone").unlink()
+    held += 1
+    lock.release()
+"""
+
+
+def test_two_processes_that_take_and_release_it_without_pause_never_hold_it_together(tmp_path: Path) -> None:
+    processes = [children.start(CONTEND, tmp_path) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone: has vanished"):
         FolderLock(tmp_path / "gone")

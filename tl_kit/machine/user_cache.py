@@ -12,6 +12,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from platformdirs.unix import Unix
+
 from tl_kit.errors import ResourceError
 from tl_kit.reporting import note
 
@@ -34,8 +36,8 @@ def user_cache() -> Path:
     if line is not None and line not in _SAID:
         _SAID.add(line)
         note(line)
-    base = _base()
-    return (base if isinstance(base, Path) else _temporary()) / _OWN
+    place = _place()
+    return place if isinstance(place, Path) else _temporary() / _OWN
 
 
 def cache_line() -> str | None:
@@ -50,10 +52,10 @@ def cache_line() -> str | None:
 
 
 def _line() -> str | None:
-    base, given = _base(), os.environ.get(_XDG)
-    parts = [f"{_XDG}={given} is no absolute path, and is ignored"] if given and not Path(given).is_absolute() else []
-    if not isinstance(base, Path):
-        parts.append(f"{base}: the cache is {_temporary()}, and goes when this command ends; set {_XDG} to keep one")
+    place, given = _place(), os.environ.get(_XDG)
+    parts = [f"{_XDG}={given} is no absolute path, and is ignored"] if given and _relative(_XDG) else []
+    if not isinstance(place, Path):
+        parts.append(f"{place}: the cache is {_temporary()}, and goes when this command ends; set {_XDG} to keep one")
     return "; ".join(parts) or None
 
 
@@ -66,51 +68,52 @@ def prepare_libraries() -> None:
     with suppress(ResourceError):  # it is told where a cache is needed
         for variable, others, name in _LIBRARIES:
             if not any(os.environ.get(each) for each in (variable, *others)):
-                _point(variable, _base(name, written=False), name)
+                _point(variable, _place(name, written=False), name)
         if not os.environ.get(_MATPLOTLIB):
             _point(_MATPLOTLIB, _matplotlib(), "matplotlib")
 
 
-def _point(variable: str, base: Path | str, name: str) -> None:
+def _point(variable: str, place: Path | str, name: str) -> None:
     """Set the variable where the library would not find the place by itself."""
-    odd = os.environ.get(_XDG) is not None and not Path(os.environ[_XDG]).is_absolute()
-    if not isinstance(base, Path):
+    if not isinstance(place, Path):
         os.environ[variable] = str(_temporary() / name)
-    elif odd:
-        os.environ[variable] = str(base / name)
+    elif _relative(_XDG) or _relative("HOME"):
+        os.environ[variable] = str(place)
 
 
-def _base(name: str = _OWN, *, written: bool = True) -> Path | str:
-    """Where caches are by the XDG rules, or in words, why ``name`` cannot be there.
+def _relative(variable: str) -> bool:
+    """Whether a variable is set, and to no absolute path."""
+    given = os.environ.get(variable)
+    return given is not None and not Path(given).is_absolute()
+
+
+def _place(name: str = _OWN, *, written: bool = True) -> Path | str:
+    """The cache folder of ``name`` by the XDG rules, on every system; or in words, why it cannot be there.
 
     With ``written`` False, a folder that is there may be one that can only be read.
     """
-    given = os.environ.get(_XDG, "")
-    if Path(given).is_absolute():
-        return Path(given) if _fits(Path(given, name), written) else f"{_XDG}: {given} cannot be written"
-    home = _home()
-    if home is None:
-        return "no home folder: HOME names none, and the user has no entry in passwd"
-    cache = home / ".cache"
-    return cache if _fits(cache / name, written) else f"the home folder: {cache / name} cannot be written"
-
-
-def _home() -> Path | None:
     try:
-        home = Path.home()
-    except (RuntimeError, KeyError):
-        return None
-    return home if home.is_absolute() else None
+        place = Path(Unix(name).user_cache_dir)
+    except RuntimeError:
+        place = Path()
+    if not place.is_absolute():
+        return "no home folder: HOME names none, and the user has no entry in passwd"
+    if _fits(place, written):
+        return place
+    given = os.environ.get(_XDG, "")
+    by_xdg = place == Path(given, name)
+    return f"{_XDG}: {given} cannot be written" if by_xdg else f"the home folder: {place} cannot be written"
 
 
 def _matplotlib() -> Path | str:
     """Its settings and its cache are in two folders on Linux, in one elsewhere; both must be there or be made."""
-    home, given = _home(), os.environ.get("XDG_CONFIG_HOME")
-    if not sys.platform.startswith(("linux", "freebsd")):
-        return home if home is not None and _fits(home / ".matplotlib", True) else "no home folder"
-    config = Path(given) if given else None if home is None else home / ".config"
-    fits = config is not None and _fits(config / "matplotlib", True)
-    return _base("matplotlib") if fits else "no folder for settings"
+    try:
+        if not sys.platform.startswith(("linux", "freebsd")):
+            return place if _fits(place := Path.home() / ".matplotlib", True) else "no home folder"
+        settings = Path(Unix("matplotlib").user_config_dir)
+    except RuntimeError:
+        return "no home folder"
+    return _place("matplotlib") if _fits(settings, True) else "no folder for settings"
 
 
 def _fits(folder: Path, written: bool) -> bool:

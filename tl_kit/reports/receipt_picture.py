@@ -20,7 +20,6 @@ __all__ = ["draw_receipt", "receipt_figure", "wilson"]
 
 Split: TypeAlias = Literal["val", "test"]
 
-_Z = 1.959964  # the normal distribution's 97.5 % quantile
 _LONGEST = 28
 _NUMBERS_UP_TO = 10  # members: from more, the cells are too small for numbers
 
@@ -50,10 +49,10 @@ def receipt_figure(receipt: Receipt) -> Figure:
 
 def wilson(share: float, images: int) -> tuple[float, float]:
     """The 95 % score interval of a share of ``images`` (Wilson 1927): within 0..1 also at the ends."""
-    middle = share + _Z**2 / (2 * images)
-    spread = _Z * np.sqrt(share * (1 - share) / images + _Z**2 / (4 * images**2))
-    scale = 1 + _Z**2 / images
-    return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * images), images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence[str]) -> None:
