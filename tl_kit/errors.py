@@ -33,6 +33,7 @@ __all__ = [
     "TlKitError",
     "TrainingError",
     "WeightsError",
+    "first_line",
 ]
 
 
@@ -86,3 +87,8 @@ class ResourceError(TlKitError):
 
 class AuditError(TlKitError):
     """A frozen tensor changed during training."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, to be put into one of ours; its class where there is none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -12,7 +12,7 @@ import typer
 
 from tl_kit import cache_line, stopping
 from tl_kit.cli.console import Console, OutputClosedError
-from tl_kit.errors import TlKitError
+from tl_kit.errors import TlKitError, first_line
 from tl_kit.stopping import INTERRUPTED, TERMINATED, StoppedError
 
 __all__ = [
@@ -70,8 +70,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:  # a full disk, a missing permission
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"error: {where}{error.strerror}", USER_ERROR
-    text = str(error).strip().partition("\n")[0]
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name, text = type(error).__name__, first_line(error)
+    said = text if text == name else f"{name}: {text}"
     return f"internal error: {said}; run again with --debug and report it", INTERNAL_ERROR
 
 

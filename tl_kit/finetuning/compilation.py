@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tl_kit.config import RuntimeConfig
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, first_line
 from tl_kit.finetuning.run import Run
 from tl_kit.machine.runtime import compile_from
 from tl_kit.optimization.optimizers import needs_second_order
@@ -63,5 +63,6 @@ def compile_errors() -> Iterator[None]:
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"torch.compile cannot compile this model here ({reason}): use --compile off") from error
+        raise ConfigError(
+            f"torch.compile cannot compile this model here ({first_line(error)}): use --compile off"
+        ) from error

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from tl_kit import stopping
-from tl_kit.errors import CheckpointError, DataError, WeightsError
+from tl_kit.errors import CheckpointError, DataError, WeightsError, first_line
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings
 from tl_kit.storage.checkpoint import WEIGHTS, is_checkpoint
@@ -129,9 +129,8 @@ def _fitting(run: Run) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{run.folder}: its saved state does not fit the run ({reason}); start a new run"
+            f"{run.folder}: its saved state does not fit the run ({first_line(error)}); start a new run"
         ) from error
 
 

@@ -24,7 +24,7 @@ from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 from tl_kit.config import GroupConfig
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, first_line
 from tl_kit.reporting import Reporter
 
 __all__ = ["alone", "group_of_environment", "join", "leads"]
@@ -135,7 +135,7 @@ def _meet(group: Group, *, cpu: bool, reporter: Reporter) -> None:
         backend = "gloo" if cpu or not torch.cuda.is_available() else "nccl"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError, OSError) as error:  # torch.distributed's own are RuntimeErrors
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise ConfigError(
             f"{group}: the other processes did not come ({reason}); start all of them within {GroupConfig.wait:g} s of "
             "each other, or take RANK and WORLD_SIZE out of the environment to train in this process alone"

@@ -20,7 +20,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from tl_kit.data.manifest import Sample
-from tl_kit.errors import CheckpointError
+from tl_kit.errors import CheckpointError, first_line
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
@@ -141,7 +141,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
             model.load_state_dict(tensors)
         preprocessing = replace(Preprocessing.from_model(model), ranges=ranges_of(meta))
     except Exception as error:
-        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({first_line(error)})") from error
     return Checkpoint(folder, model.eval(), classes, preprocessing, meta)
 
 
@@ -156,7 +156,7 @@ def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
     try:
         shape = _outline(folder)
     except Exception as error:
-        raise CheckpointError(f"{folder / CONFIG}: timm cannot build a model from it ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder / CONFIG}: timm cannot build a model from it ({first_line(error)})") from error
     difference = shape.mismatch(entries)
     if difference is not None:
         raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together: {difference}")
@@ -183,10 +183,6 @@ def _outline(folder: Path) -> Outline:
 
 def _card_digest(folder: Path) -> bytes:
     return hashlib.sha256((folder / CONFIG).read_bytes()).digest()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def map_weights(checkpoint: Checkpoint) -> None:

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 from torch.hub import download_url_to_file, get_dir
 
-from tl_kit.errors import WeightsError
+from tl_kit.errors import WeightsError, first_line
 from tl_kit.zoo.silence_timm import quiet
 
 __all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url"]
@@ -63,7 +63,7 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
                 )
             return Path(path)
         except LocalEntryNotFoundError as error:
-            raise WeightsError(f"{repository}: the download failed ({_reason(error)})") from error
+            raise WeightsError(f"{repository}: the download failed ({first_line(error)})") from error
         except EntryNotFoundError:
             continue
         except GatedRepoError as error:
@@ -71,7 +71,7 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
         except RepositoryNotFoundError as error:
             raise WeightsError(f"{repository}: the hub has no such repository, or it is private") from error
         except Exception as error:
-            raise WeightsError(f"{repository}: the download failed ({_reason(error)})") from error
+            raise WeightsError(f"{repository}: the download failed ({first_line(error)})") from error
     raise WeightsError(f"{repository}: the repository holds none of {', '.join(filenames)}")
 
 
@@ -92,7 +92,7 @@ def download_url(url: str) -> Path:
             download_url_to_file(url, str(path), hash_prefix=digest and digest.group(1), progress=False)
         return path
     except Exception as error:
-        raise WeightsError(f"{url}: the download failed ({_reason(error)})") from error
+        raise WeightsError(f"{url}: the download failed ({first_line(error)})") from error
 
 
 def _url_target(url: str) -> Path:
@@ -107,8 +107,4 @@ def _reach(url: str) -> None:
         raise WeightsError("downloads are switched off (HF_HUB_OFFLINE)") from error
     except Exception as error:
         host = url.split("//")[-1].split("/")[0]
-        raise WeightsError(f"{host} cannot be reached ({_reason(error)})") from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise WeightsError(f"{host} cannot be reached ({first_line(error)})") from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tl_kit.errors import WeightsError
+from tl_kit.errors import WeightsError, first_line
 from tl_kit.zoo.heads import classifier_names, in_modules
 from tl_kit.zoo.silence_timm import quiet
 from tl_kit.zoo.timm_factory import CheckpointFilter
@@ -99,8 +99,7 @@ def _convert(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFil
         with quiet():
             converted = filter_fn(dict(content), model)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{label}: timm cannot convert these tensors for the model ({reason})") from error
+        raise WeightsError(f"{label}: timm cannot convert these tensors for the model ({first_line(error)})") from error
     return {name: value for name, value in converted.items() if isinstance(value, Tensor)}
 
 

@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from timm.models import clean_state_dict
 
-from tl_kit.errors import WeightsError
+from tl_kit.errors import WeightsError, first_line
 from tl_kit.zoo.other_programs import foreign_format
 from tl_kit.zoo.safetensors_header import read_header
 from tl_kit.zoo.silence_timm import quiet
@@ -91,7 +91,7 @@ def _load_safetensors(path: Path) -> object:
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:
-        raise WeightsError(f"{path}: not a safetensors file, or damaged ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: not a safetensors file, or damaged ({first_line(error)})") from error
 
 
 def _load_torch(path: Path) -> object:
@@ -129,7 +129,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             content = sum(entry.file_size for entry in archive.infolist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: not a PyTorch file, or damaged ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: not a PyTorch file, or damaged ({first_line(error)})") from error
     if content > size:
         raise WeightsError(f"{path}: refused, because it unpacks to {content:,} bytes from {size:,}, as torch's do not")
 
@@ -140,7 +140,3 @@ def _check_extent(path: Path, leaves: Iterable[object]) -> None:
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor) and leaf.numel() * leaf.element_size() > size:
             raise WeightsError(f"{path}: refused, because a tensor of {tuple(leaf.shape)} is larger than the file")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -12,7 +12,7 @@ import torch
 from timm.models import _builder
 from torch import nn
 
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, first_line
 from tl_kit.machine.forks import ForkLock, unforked
 from tl_kit.machine.memory import free_memory
 from tl_kit.zoo.heads import classifier_names
@@ -54,7 +54,7 @@ def construct(
             if img_size is not None:
                 _try_size(model, img_size)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             for name, (flag, value) in dropping.items():
                 if value is not None and name in reason:
                     raise ConfigError(f"{flag} {value}: {source.name} has none ({reason})") from error
