@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+from safetensors import SafetensorError
 
 from tl_kit.errors import CheckpointError
-from tl_kit.storage.atomic import new_numbered_folder, write_atomically, write_json
+from tl_kit.storage.atomic import new_numbered_folder, write_atomically, write_json, write_tensors
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -42,3 +44,21 @@ def test_a_parent_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"file/m-1.*--out"):
         new_numbered_folder(tmp_path / "file", "m")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error while serializing: I/O error: Permission denied (os error 13)",
+        'Error while serializing: IoError(Os { code: 13, kind: PermissionDenied, message: "Permission denied" })',
+    ],
+)
+def test_what_any_safetensors_says_of_the_system_names_the_folder(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise SafetensorError(text)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", refused)
+    with pytest.raises(CheckpointError, match=r"cannot be written \(Permission denied\); make it writable"):
+        write_tensors(tmp_path / "model.safetensors", {}, metadata={})

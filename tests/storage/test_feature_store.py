@@ -131,3 +131,29 @@ def test_the_bound_holds_within_one_key(tmp_path: Path) -> None:
     store.add(["new"], batches(torch.randn(1, 1000)))
     assert sum(shard.size for shard in shards(tmp_path)) <= 10_000
     assert store.missing(["new"]) == []
+
+
+@pytest.mark.parametrize("call", ["glob", "mkdir"])
+def test_a_folder_that_another_run_removes_just_then(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between listing a folder and opening it, and between mkdir's refusal and its second look."""
+    store = FeatureStore(tmp_path, KEY, 10**9)
+    store.add(["a"], iter([torch.ones(1, 4)]))
+    real, calls = getattr(Path, call), []
+
+    def first_fails(path: Path, *args: object, **options: object) -> object:
+        calls.append(path)
+        if len(calls) % 2:
+            raise FileNotFoundError(2, "No such file or directory") if call == "glob" else FileExistsError(17, "exists")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, call, first_fails)
+    other = FeatureStore(tmp_path, KEY, 10**9)
+    assert other.missing(["a", "b"]) == [1]
+    other.add(["b"], iter([torch.zeros(1, 4)]))
+    assert calls
+    assert torch.equal(other.get(["a", "b"]), torch.stack([torch.ones(4), torch.zeros(4)]))
+    assert len(shards(tmp_path)) == 2
+    assert evict(tmp_path, 0) > 0
+    assert clear(tmp_path) == 0

@@ -75,11 +75,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
     def write(temporary: Path) -> None:
         try:
             safetensors.torch.save_file(dict(tensors), str(temporary), metadata=dict(metadata))
-        except SafetensorError as error:  # of a full disk, safetensors keeps the number in its text alone
-            number = re.search(r"os error (\d+)", str(error))
+        except SafetensorError as error:  # it has the system's error number in its text alone
+            number = re.search(r"os error (\d+)|code: (\d+)", str(error))  # the second: up to safetensors 0.5
             if number is None:
                 raise
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+            code = int(number[1] or number[2])
+            raise OSError(code, os.strerror(code)) from error
 
     write_atomically(path, write)
 

@@ -62,7 +62,7 @@ class Shard:
 def shards(root: Path) -> list[Shard]:
     """All shards below ``root``, those used longest ago first."""
     found = []
-    for index in root.glob("*/*.json"):
+    for index in _listed(root, "*/*.json"):
         try:
             status = index.stat()
             found.append(Shard(index, status.st_size + index.with_suffix(".npy").stat().st_size, status.st_mtime))
@@ -91,7 +91,8 @@ def evict(root: Path, limit: int, *, keep: Collection[Path] = ()) -> int:
 def _sweep(root: Path) -> int:
     """Remove temporary files, and arrays without a list, that nobody has touched for an hour."""
     freed, before = 0, time.time() - _ABANDONED_AFTER
-    for file in [*root.glob("*/.*.tmp"), *(f for f in root.glob("*/*.npy") if not f.with_suffix(".json").exists())]:
+    unlisted = [array for array in _listed(root, "*/*.npy") if not array.with_suffix(".json").exists()]
+    for file in [*_listed(root, "*/.*.tmp"), *unlisted]:
         try:
             status = file.stat()
             if status.st_mtime < before:
@@ -105,11 +106,21 @@ def _sweep(root: Path) -> int:
 def clear(root: Path) -> int:
     """Drop everything, and nothing that is not the cache's own; returns the bytes freed."""
     freed = 0
-    for folder in root.glob("*"):
+    for folder in _listed(root, "*"):
         if re.fullmatch(KEY_PATTERN, folder.name) and folder.is_dir():
-            freed += sum(map(_size, folder.glob("*")))
+            freed += sum(map(_size, _listed(folder, "*")))
             shutil.rmtree(folder, ignore_errors=True)
     return freed
+
+
+def _listed(root: Path, pattern: str) -> list[Path]:
+    """The paths that match, sorted; listed again where another run removes a folder just then."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return sorted(root.glob(pattern))
+        except FileNotFoundError:
+            continue
+    return []
 
 
 def _size(file: Path) -> int:
@@ -137,7 +148,7 @@ class FeatureStore:
 
     def refresh(self) -> None:
         """Take in the shards that other runs have added since."""
-        for index in sorted((self.root / self.key).glob("*.json")):
+        for index in _listed(self.root / self.key, "*.json"):
             if index not in self._opened:
                 self._open(index)
 
@@ -220,7 +231,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray
             array: NDArray[Any] = np.lib.format.open_memmap(str(path), mode="w+", dtype=dtype, shape=shape)
             _reserve(path)
             return array
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # mkdir says "exists" of a folder that is gone a moment later
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError
