@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 from tl_kit.config import TrustConfig
 from tl_kit.errors import TlKitError
 
-__all__ = ["check_inside", "is_plain_relative", "plain_number", "read_json"]
+__all__ = ["check_inside", "is_plain_relative", "plain_number", "read_json", "sha256"]
 
 
 def read_json(
@@ -38,6 +39,18 @@ def read_json(
     if not isinstance(content, dict):
         raise error(f"{path}: holds no JSON object")
     return content
+
+
+def sha256(path: Path, *, error: type[TlKitError]) -> str:
+    """SHA-256 of a file's bytes, in hex. Raises ``error`` where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    except OSError as failure:
+        raise error(f"{path}: cannot be read ({failure.strerror})") from failure
+    return digest.hexdigest()
 
 
 def check_inside(path: Path, folder: Path, *, error: type[TlKitError]) -> None:

@@ -147,7 +147,7 @@ def damage(file: Path) -> None:
 def test_a_damaged_state_gives_way_to_the_one_before(torn: bool, data: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     kill(data, out, WHOLE, 7)
-    older, newest = sorted((out / "state").glob("*.safetensors"))
+    older, newest = sorted((out / "state").glob("*.pt"))
     if torn:
         newest.write_bytes(newest.read_bytes()[:1000])
     else:
@@ -162,7 +162,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(torn: bool, data: Path, who
 def test_without_a_state_that_is_whole_one_line_says_what_to_do(data: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     kill(data, out, WHOLE, 7)
-    for file in (out / "state").glob("*.safetensors"):
+    for file in (out / "state").glob("*.pt"):
         damage(file)
     with pytest.raises(CheckpointError, match=r"damaged .*remove .*state, and --resume starts the run over$"):
         resume(out)

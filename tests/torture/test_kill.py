@@ -59,7 +59,7 @@ def test_the_newest_state_is_damaged_after_every_kill(tmp_path: Path) -> None:
     run, rng, damaged = chain("full, dropped, mixed, averaged", tmp_path), random.Random(1), []
 
     def damage() -> None:
-        files = sorted((run.out / "state").glob("*.safetensors"))
+        files = sorted((run.out / "state").glob("*.pt"))
         if len(files) == 2:  # with one alone there is nothing before it
             content = bytearray(files[1].read_bytes())
             place = rng.randrange(len(content))

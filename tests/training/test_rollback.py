@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.helpers import Listener
 from tests.training.test_loop import X, Y, a_task
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
-from tl_kit.storage.tensor_tree import pack, unpack
+from tl_kit.storage.saved_states import read_state, write_state
 from tl_kit.training.batch_order import even_batches
 from tl_kit.training.loop import fit
 from tl_kit.training.rollback import Rollback, fit_again
@@ -157,10 +158,11 @@ def test_low_precision_is_given_up_first_and_the_rate_stays() -> None:
         fit_again(task, Accelerator(cpu=True), rollback=rollback, start=FitResult())
 
 
-def test_what_it_holds_can_be_saved_and_taken_up() -> None:
+def test_what_it_holds_can_be_saved_and_taken_up(tmp_path: Path) -> None:
     task, rollback, _ = a_fit(lambda n: n == 6)
     fit_again(task, Accelerator(cpu=True), rollback=rollback, start=FitResult())
-    saved = unpack(*pack(rollback.state()))
+    write_state(tmp_path, "a", rollback.state())
+    saved = read_state(tmp_path, "a")
     _, other, _ = a_fit(lambda n: False)
     other.load_state(copy.deepcopy(saved))
     assert (other.scale, other.events) == (0.5, rollback.events)

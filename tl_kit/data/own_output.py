@@ -16,7 +16,7 @@ _BESIDE = {"out_of_fold.csv", "suspects.csv", "receipt.png"}
 _SHARD = re.compile(r"[0-9]+-[0-9a-f]{12}\.npy")  # of the cache of features
 _DEEPEST = 8  # folders in one another, of which only the last holds what we wrote
 _STATE = "state"
-_STATE_ENDINGS = (".json", ".safetensors")
+_STATE_ENDINGS = (".json", ".pt")
 
 
 def is_own_output(folder: Path) -> bool:

@@ -13,13 +13,14 @@ from torch import Tensor
 from tl_kit.combining.canonical_order import stratified_folds
 from tl_kit.config import EnsembleConfig, StoreConfig
 from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.errors import CheckpointError
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference.predictor import Predictor
 from tl_kit.inference.run_models import FileReader
 from tl_kit.machine.memory import free_memory
 from tl_kit.reporting import Reporter
 from tl_kit.storage.checkpoint import WEIGHTS
-from tl_kit.zoo.state_dict_files import sha256
+from tl_kit.untrusted import sha256
 
 __all__ = ["Evidence", "KeptReader"]
 
@@ -39,7 +40,7 @@ class Evidence:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each member's weights file: equal for copies."""
-        return tuple(sha256(member.path / WEIGHTS) for member in self.predictor.members)
+        return tuple(sha256(member.path / WEIGHTS, error=CheckpointError) for member in self.predictor.members)
 
     @cached_property
     def order(self) -> tuple[int, ...]:

@@ -24,8 +24,8 @@ from tl_kit.storage.metrics_log import Journal
 from tl_kit.storage.relocation import birthplace
 from tl_kit.storage.saved_states import StateFolder
 from tl_kit.training.task import FitResult, Progress, Task
+from tl_kit.untrusted import sha256
 from tl_kit.zoo.model_card import CONFIG
-from tl_kit.zoo.state_dict_files import sha256
 
 __all__ = ["Saver", "changing_names", "check_unchanged", "facts", "saved_settings", "take_up"]
 
@@ -173,7 +173,7 @@ def _teacher(run: Run) -> str | None:
     if folder is None:
         return None
     files = sorted(file for name in (WEIGHTS, CONFIG, MANIFEST) for file in folder.rglob(name))
-    return digest_of([[str(file.relative_to(folder)), sha256(file)] for file in files])
+    return digest_of([[str(file.relative_to(folder)), sha256(file, error=WeightsError)] for file in files])
 
 
 def _teacher_folder(run: Run) -> Path | None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
-from tl_kit.untrusted import check_inside, read_json
+from tl_kit.untrusted import check_inside, read_json, sha256
 from tl_kit.zoo.meta_model import Outline, outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card
 from tl_kit.zoo.safetensors_header import check_finite, read_header
@@ -166,7 +165,7 @@ def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
 
 
 # Of the last few cards: members of an ensemble are often of one architecture.
-_OUTLINES: OrderedDict[bytes, Outline] = OrderedDict()
+_OUTLINES: OrderedDict[str, Outline] = OrderedDict()
 
 
 def _outline(folder: Path) -> Outline:
@@ -181,8 +180,8 @@ def _outline(folder: Path) -> Outline:
     return found
 
 
-def _card_digest(folder: Path) -> bytes:
-    return hashlib.sha256((folder / CONFIG).read_bytes()).digest()
+def _card_digest(folder: Path) -> str:
+    return sha256(folder / CONFIG, error=CheckpointError)
 
 
 def map_weights(checkpoint: Checkpoint) -> None:

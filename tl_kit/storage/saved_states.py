@@ -1,13 +1,11 @@
 """Saved states on disk: the last two, each with a checksum, so that one that is torn or damaged is passed over.
 
-A state is ``NAME.safetensors`` (tensors; all else as JSON text in its header) and, written after it, ``NAME.json`` with
-the SHA-256 of that file. Both appear by renaming. Nothing of a state is ever unpickled or executed.
+A state is ``NAME.pt``, in torch's format, and, written after it, ``NAME.json`` with the SHA-256 of that file. Both
+appear by renaming. It is read with ``weights_only``: nothing of a state is ever executed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,30 +13,35 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-from safetensors import SafetensorError
+import numpy as np
+import torch
+from torch import Tensor
 
-from tl_kit.errors import CheckpointError
-from tl_kit.storage.atomic import remove_leftovers, write_json, write_tensors, writing
-from tl_kit.storage.tensor_tree import pack, unpack
+from tl_kit.errors import CheckpointError, first_line
+from tl_kit.storage.atomic import remove_leftovers, write_atomically, write_json, writing
+from tl_kit.untrusted import read_json, sha256
+from tl_kit.zoo.state_dict_files import check_archive
 
 __all__ = ["STATE", "StateFolder", "read_state", "write_state"]
 
 STATE = "state"
-FORMAT = 1
-_TENSORS, _CHECK = ".safetensors", ".json"
+FORMAT = 2
+_TENSORS, _CHECK = ".pt", ".json"
 _KEEP = 2
 
 
 def write_state(folder: Path, name: str, tree: object) -> int:
-    """Write a state; returns its bytes. Raises CheckpointError where the system refuses, and leaves nothing then."""
-    values, tensors = pack(tree)
-    file = folder / f"{name}{_TENSORS}"
+    """Write a state; returns its bytes. Raises CheckpointError where the system refuses, and leaves nothing then.
+
+    It may hold mappings with keys that are strings or integers, lists, tuples, tensors, strings, numbers, booleans and
+    None; TypeError is raised for all else.
+    """
+    plain, file = _plain(tree, ""), folder / f"{name}{_TENSORS}"
     try:
-        write_tensors(file, tensors, metadata={"state": json.dumps(values, allow_nan=False)})
+        write_atomically(file, lambda temporary: _write(temporary, plain))
         size = file.stat().st_size
-        write_json(folder / f"{name}{_CHECK}", {"format": FORMAT, "bytes": size, "sha256": _digest(file)})
+        digest = sha256(file, error=CheckpointError)
+        write_json(folder / f"{name}{_CHECK}", {"format": FORMAT, "bytes": size, "sha256": digest})
     except BaseException:
         with suppress(OSError):
             file.unlink()
@@ -46,29 +49,56 @@ def write_state(folder: Path, name: str, tree: object) -> int:
     return size
 
 
+def _plain(value: object, name: str) -> object:
+    """The same in the types that are read back, with tensors on the CPU that lie in memory as they do.
+
+    A tensor that is a part of another is copied: torch would save that other with it.
+    """
+    if isinstance(value, Tensor):
+        tensor = value.detach().cpu()
+        return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(item, f"{name}/{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return (tuple if isinstance(value, tuple) else list)(_plain(item, f"{name}/...") for item in value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{name}: a {type(value).__name__} cannot be saved")
+
+
+def _key(key: object) -> object:
+    if type(key) in (str, int):
+        return key
+    raise TypeError(f"a key of type {type(key).__name__} cannot be saved")
+
+
+def _write(file: Path, tree: object) -> None:
+    """Raises OSError where the system refuses: torch may put an error of its own in that one's place."""
+    try:
+        with file.open("wb") as stream:
+            torch.save(tree, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
 def read_state(folder: Path, name: str) -> Any:
     """What was written. Raises CheckpointError, in one line, for a state that is missing, torn, damaged or foreign."""
-    file = folder / f"{name}{_TENSORS}"
+    file, check = folder / f"{name}{_TENSORS}", read_json(folder / f"{name}{_CHECK}", error=CheckpointError)
+    if check.get("format") != FORMAT:
+        raise CheckpointError(f"{folder / name}{_CHECK}: not in a format that this version of tl-kit reads")
     try:
-        check = json.loads((folder / f"{name}{_CHECK}").read_text(encoding="utf-8"))
-        if not isinstance(check, dict) or check.get("format") != FORMAT:
-            raise ValueError("not in a format that this version of tl-kit reads")
-        if check.get("sha256") != _digest(file):
+        if check.get("sha256") != sha256(file, error=CheckpointError):
             raise ValueError("its checksum is another")
-        with safetensors.safe_open(str(file), framework="pt") as opened:
-            values = json.loads((opened.metadata() or {}).get("state", ""))
-        return unpack(values, safetensors.torch.load_file(str(file)))
-    except (OSError, ValueError, RecursionError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CheckpointError(f"{file}: damaged ({reason})") from error
-
-
-def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        check_archive(file, error=CheckpointError)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{file}: damaged ({first_line(error)})") from error
 
 
 class StateFolder:
@@ -117,7 +147,7 @@ class StateFolder:
         )
 
     def clean(self) -> None:
-        """Remove what a process that was killed has left half done: temporary files, tensors without their check."""
+        """Remove what a process that was killed has left half done: temporary files, states without their check."""
         remove_leftovers(self.folder)
         for file in self.folder.glob(f"state-*{_TENSORS}"):
             if not file.with_suffix(_CHECK).exists():

@@ -8,11 +8,11 @@ from typing import Any
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, WeightsError
+from tl_kit.untrusted import sha256
 from tl_kit.zoo.load_tensors import fit
 from tl_kit.zoo.locate import locate
 from tl_kit.zoo.names import resolve
-from tl_kit.zoo.state_dict_files import sha256
 from tl_kit.zoo.timm_factory import construct
 
 __all__ = ["WeightsReport", "build_model", "data_config"]
@@ -90,7 +90,7 @@ def build_model(
             done.loaded,
             done.reinitialised,
             done.skipped,
-            sha256(located.path),
+            sha256(located.path, error=WeightsError),
             ".".join((*way, *filter(None, [done.prefix]))),
         )
     _update_card(model, num_classes, img_size)

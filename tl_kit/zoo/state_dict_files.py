@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 import zipfile
@@ -15,13 +14,13 @@ import safetensors.torch
 import torch
 from timm.models import clean_state_dict
 
-from tl_kit.errors import WeightsError, first_line
+from tl_kit.errors import TlKitError, WeightsError, first_line
 from tl_kit.zoo.other_programs import foreign_format
 from tl_kit.zoo.safetensors_header import read_header
 from tl_kit.zoo.silence_timm import quiet
 from tl_kit.zoo.unwrap import unwrap
 
-__all__ = ["HUB_FILES", "WEIGHT_FILES", "read_state_dict", "read_weights", "sha256", "weights_file"]
+__all__ = ["HUB_FILES", "WEIGHT_FILES", "check_archive", "read_state_dict", "read_weights", "weights_file"]
 
 # In the order of preference, as timm and the hub write them.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -40,18 +39,6 @@ def weights_file(path: Path) -> Path:
     if found is None:
         raise WeightsError(f"{path}: the folder holds no weights ({', '.join(WEIGHT_FILES)}); name the file itself")
     return found
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex. Raises WeightsError where it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
@@ -95,7 +82,7 @@ def _load_safetensors(path: Path) -> object:
 
 
 def _load_torch(path: Path) -> object:
-    _check_archive(path)
+    check_archive(path, error=WeightsError)
     try:
         # timm's own training checkpoints keep their arguments, a plain Namespace, beside the tensors
         with quiet(), torch.serialization.safe_globals([argparse.Namespace]):
@@ -120,18 +107,18 @@ def _refusal(text: str) -> str:
     return "not a PyTorch file of tensors, or damaged" + (f" ({said})" if said else "")
 
 
-def _check_archive(path: Path) -> None:
-    """torch writes its archives without compression: one whose content is larger than itself is no such archive."""
+def check_archive(path: Path, *, error: type[TlKitError]) -> None:
+    """Raises ``error`` for an archive that would unpack to more than itself, which torch never writes."""
     try:
         size = path.stat().st_size
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as archive:
             content = sum(entry.file_size for entry in archive.infolist())
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: not a PyTorch file, or damaged ({first_line(error)})") from error
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as failure:
+        raise error(f"{path}: not a PyTorch file, or damaged ({first_line(failure)})") from failure
     if content > size:
-        raise WeightsError(f"{path}: refused, because it unpacks to {content:,} bytes from {size:,}, as torch's do not")
+        raise error(f"{path}: refused, because it unpacks to {content:,} bytes from {size:,}, as torch's do not")
 
 
 def _check_extent(path: Path, leaves: Iterable[object]) -> None:
