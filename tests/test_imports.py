@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "config",
             "display",
             "errors",
+            "file_kinds",
             "metrics",
             "number_ranges",
             "plain_values",

@@ -19,6 +19,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 __all__ = [
     "AuditError",
     "CheckpointError",
@@ -34,6 +37,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "first_line",
+    "nearest",
 ]
 
 
@@ -92,3 +96,13 @@ class AuditError(TlKitError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, to be put into one of ours; its class where there is none."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name that is most like a mistyped one, in any case of letters; None where none is.
+
+    ``cutoff`` from 0 to 1: how much alike they must be (:func:`difflib.get_close_matches`).
+    """
+    by_lower = {each.lower(): each for each in sorted(known)}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[matches[0]] if matches else None

@@ -138,7 +138,7 @@ def test_options_are_read_in_their_types(name: str, pairs: list[str], values: di
         ("cyclic", "cycles=2.5", "a whole number"),
         ("wsd", "shape=square", "one of 1-sqrt, linear, cosine"),
         ("poly", "power=0", "above 0"),
-        ("plateau", "mode=up", "one of min, max"),
+        ("plateau", "mode=min", "has no option 'mode'"),
         ("plateau", "factor=1", "above 0 and below 1"),
         ("cosin", "floor=0.1", "unknown schedule 'cosin', did you mean 'cosine'"),
     ],

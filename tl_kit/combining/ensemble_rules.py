@@ -7,7 +7,6 @@ member was trained on. A new rule is a function here and a line in :data:`RULES`
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from tl_kit.combining.canonical_order import canonical_members, label_probabilit
 from tl_kit.combining.simplex_weights import greedy_weights, simplex_weights
 from tl_kit.combining.stacking import fit_stack, stacked
 from tl_kit.config import RuleFitConfig, SoupConfig
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, nearest
 
 __all__ = [
     "AUTO",
@@ -51,7 +50,6 @@ WEIGHT_RULES = (*ONE_PASS, "concat")
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-Parameters = Mapping[str, Any]
 
 _EPS = np.finfo(np.float64).eps
 
@@ -168,8 +166,8 @@ SIMPLEST_FIRST = (*ONE_PASS, *RULES, "concat")
 def check_rule(name: str, *, known: Collection[str] = (*RULES, *WEIGHT_RULES, AUTO)) -> None:
     """Raises ConfigError, with the nearest name, if there is no rule of that name."""
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        near = nearest(name, known)
+        hint = "" if near is None else f"did you mean {near!r}? "
         raise ConfigError(f"unknown ensemble rule {name!r}: {hint}rules are {', '.join(known)}")
 
 

@@ -95,7 +95,6 @@ class ScheduleDefaults:
                 "threshold": 1e-4,
                 "cooldown": 0,
                 "floor": 0.0,
-                "mode": "min",
             },
         }
     )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tl_kit.file_kinds import ARCHIVES, HEAD, kind_of
+
 __all__ = ["unpacking"]
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
-_SIGNATURES = (  # place and content
-    *((0, magic) for magic in (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\0")),
-    (0, b"\x28\xb5\x2f\xfd"),
-    (257, b"ustar"),
-)
 _TABLES = (".xlsx", ".xls", ".ods", ".numbers")
 _STORES = (
     *(".parquet", ".arrow", ".feather", ".h5", ".hdf5", ".npz", ".npy", ".mat", ".tfrecord", ".tfrecords", ".lmdb"),
@@ -36,7 +33,6 @@ def _is_archive(file: Path) -> bool:
         if not file.is_file():  # a pipe would wait for ever
             return False
         with file.open("rb") as stream:
-            data = stream.read(512)
+            return kind_of(stream.read(HEAD)) in ARCHIVES
     except (OSError, ValueError):
         return False
-    return any(data.startswith(magic, at) for at, magic in _SIGNATURES)

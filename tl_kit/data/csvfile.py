@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from tl_kit.data.findings import Finding
 from tl_kit.data.listing import Candidate, Listing, split_of
 from tl_kit.data.lostpaths import explain, other_form
 from tl_kit.data.manifest import Exclusion
-from tl_kit.errors import DataError
+from tl_kit.errors import DataError, nearest
 
 __all__ = ["list_csv"]
 
@@ -154,10 +153,10 @@ def _header(file: Path, cells: list[str]) -> list[str]:
         if columns.count(name) > 1:
             raise DataError(f"{file}: line 1 names the column {name} twice")
     for column in columns:
-        close = difflib.get_close_matches(column, [name for name in _COLUMNS if name not in columns], n=1, cutoff=0.7)
-        if close:
+        close = nearest(column, [name for name in _COLUMNS if name not in columns], cutoff=0.7)
+        if close is not None:
             raise DataError(
-                f"{file}: line 1 names a column '{column}'; rename it to '{close[0]}' if it is meant so, "
+                f"{file}: line 1 names a column '{column}'; rename it to '{close}' if it is meant so, "
                 "or to something else"
             )
     return columns

@@ -145,8 +145,6 @@ def resolve(run: Run) -> Settings:
 
 def _check(run: Run, settings: Settings) -> None:
     """What would fail later fails before a pass over the images is paid for."""
-    if settings.schedule_options.get("mode") == "max":
-        raise ConfigError("--schedule-opt mode=max: the rate follows the validation NLL, of which less is better")
     mixing = run.config.regularization
     if settings.batch_size == 1 and (mixing.mixup or mixing.cutmix):
         raise ConfigError("--mixup, --cutmix: a batch of one image has none to mix it with; give a larger --batch-size")

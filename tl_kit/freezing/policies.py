@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TypeAlias
 
 from timm.models import group_parameters
 from torch import nn
 
-from tl_kit.errors import PolicyError
+from tl_kit.errors import PolicyError, nearest
 
 __all__ = [
     "HEAD_FIRST",
@@ -94,8 +93,8 @@ def parse_policy(text: str) -> Policy:
     """
     name, separator, depth = text.partition(":")
     if name not in POLICIES:
-        near = get_close_matches(name, [*POLICIES, "auto"], n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = nearest(name, [*POLICIES, "auto"])
+        hint = "" if near is None else f"did you mean {near}? "
         raise PolicyError(f"--policy {text}: {hint}known are auto, head, last:K, full, lp-ft[:K] and gradual[:EPOCHS]")
     if name not in ("last", "lp-ft", "gradual"):
         if separator:

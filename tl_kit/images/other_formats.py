@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
+from tl_kit.file_kinds import kind_of
 from tl_kit.images.planes import is_planar, tags_of
 
 __all__ = ["PREFIX", "foreign", "misread", "undecodable", "unsupported"]
@@ -49,8 +50,6 @@ _MAGIC = (
     (0, b"#?RADIANCE", "Radiance HDR", _EXPORT),
     (0, b"#?RGBE", "Radiance HDR", _EXPORT),
     (128, b"DICM", "DICOM", _EXPORT),
-    (0, b"\x93NUMPY", "a NumPy array", _EXPORT),
-    (0, b"\x89HDF\r\n\x1a\n", "HDF5", _EXPORT),
     (0, b"MATLAB 5.0", "MATLAB", _EXPORT),
     (0, b"CDF\x01", "netCDF", _EXPORT),
     (0, b"CDF\x02", "netCDF", _EXPORT),
@@ -60,13 +59,14 @@ _MAGIC = (
     (0, b"NRRD000", "NRRD", _EXPORT),
     (0, b"ObjectType", "MetaImage", _EXPORT),
     (0, b"ZISRAWFILE", "CZI", _EXPORT),
-    (0, b"version https://git-lfs", "a Git LFS pointer", "fetch the image itself with git lfs pull"),
-    (0, b"PK\x03\x04", "a zip archive", "unpack it"),
-    (0, b"\x1f\x8b", "gzip", "unpack it"),
-    (0, b"7z\xbc\xaf", "a 7z archive", "unpack it"),
-    (0, b"Rar!", "a rar archive", "unpack it"),
-    (257, b"ustar", "a tar archive", "unpack it"),
 )
+_HOLDERS = {
+    "git-lfs": ("a Git LFS pointer", "fetch the image itself with git lfs pull"),
+    "numpy": ("a NumPy array", _EXPORT),
+    "hdf5": ("HDF5", _EXPORT),
+    "gzip": ("gzip", "unpack it"),
+    **{kind: (f"a {kind} archive", "unpack it") for kind in ("zip", "7z", "rar", "tar")},
+}
 _TYPES = {1: "uint", 2: "int", 3: "float", 5: "complex int", 6: "complex"}
 _COLOURS = {
     2: "RGB",
@@ -90,7 +90,8 @@ def foreign(data: bytes) -> str | None:
     for offset, magic, name, advice in _MAGIC:
         if data.startswith(magic, offset) and not (name == "HEIF" and b"avif" in data[16:64]):
             return f"not an image that can be read ({name}): {advice}"
-    return None
+    name, advice = _HOLDERS.get(kind_of(data) or "", ("", ""))
+    return f"not an image that can be read ({name}): {advice}" if name else None
 
 
 def misread(image: Image.Image) -> str | None:

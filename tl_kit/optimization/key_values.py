@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tl_kit.errors import ConfigError
+from tl_kit.errors import ConfigError, nearest
 
 __all__ = [
     "ANY",
@@ -18,7 +17,6 @@ __all__ = [
     "Option",
     "Range",
     "check_options",
-    "nearest",
     "parse_pairs",
     "require_known",
 ]
@@ -63,21 +61,17 @@ class Option:
         return words + (", or none" if self.optional else "")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def _hint(name: str, known: Iterable[str]) -> str:
     """``", did you mean 'x'?"`` for the closest known name, or an empty string when there is nothing to offer."""
-    candidates = sorted(known)
-    if not candidates:
-        return ""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.0)
-    return f", did you mean {by_lower[matches[0]]!r}?" if matches else ""
+    found = nearest(name, known, cutoff=0.0)
+    return "" if found is None else f", did you mean {found!r}?"
 
 
 def require_known(what: str, name: str, known: Iterable[str]) -> None:
     """Raise :class:`ConfigError` with the nearest known name unless ``name`` is known."""
     names = tuple(known)
     if name not in names:
-        raise ConfigError(f"unknown {what} {name!r}{nearest(name, names)}")
+        raise ConfigError(f"unknown {what} {name!r}{_hint(name, names)}")
 
 
 def parse_pairs(owner: str, pairs: Sequence[str], options: Mapping[str, Option]) -> dict[str, object]:
@@ -112,7 +106,7 @@ def _require_option(owner: str, key: str, options: Mapping[str, Option]) -> None
         return
     if not options:
         raise ConfigError(f"{owner} has no options, so {key!r} cannot be set")
-    raise ConfigError(f"{owner} has no option {key!r}{nearest(key, options)} It has: {', '.join(sorted(options))}")
+    raise ConfigError(f"{owner} has no option {key!r}{_hint(key, options)} It has: {', '.join(sorted(options))}")
 
 
 def _from_text(owner: str, key: str, text: str, option: Option) -> object:

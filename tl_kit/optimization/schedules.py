@@ -66,7 +66,7 @@ _LIMITS: Mapping[str, Range] = {
     "floor": _SHARE,
     "power": POSITIVE,
 }
-_CHOICES = {"shape": ("1-sqrt", "linear", "cosine"), "mode": ("min", "max")}
+_CHOICES = {"shape": ("1-sqrt", "linear", "cosine")}
 
 
 class Schedule(Protocol):
@@ -131,16 +131,15 @@ def multiplier(
 def plateau_multiplier(history: Sequence[float], *, options: Mapping[str, object] | None = None) -> float:
     """The multiplier after the metrics in ``history``, oldest first.
 
-    An improvement is relative to the best one's size, by ``threshold``; ``mode`` says whether ``min`` or ``max`` is
-    better; ``cooldown`` evaluations after a drop are not held against the run; a NaN is no improvement. For positive
-    metrics this is torch's ``ReduceLROnPlateau`` (which takes a slightly worse negative metric for a better one).
+    Less is better. An improvement is relative to the best one's size, by ``threshold``; ``cooldown`` evaluations after
+    a drop are not held against the run; a NaN is no improvement. For positive metrics this is torch's
+    ``ReduceLROnPlateau`` (which takes a slightly worse negative metric for a better one).
     """
     values: Mapping[str, Any] = _values("plateau", options)
-    sign = 1.0 if values["mode"] == "min" else -1.0
     best, bad, cooling, result = math.inf, 0, 0, 1.0
     for metric in history:
-        if sign * metric < best - (values["threshold"] * abs(best) if math.isfinite(best) else 0.0):
-            best, bad = sign * metric, 0
+        if metric < best - (values["threshold"] * abs(best) if math.isfinite(best) else 0.0):
+            best, bad = metric, 0
         else:
             bad += 1
         if cooling > 0:

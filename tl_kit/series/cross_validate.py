@@ -22,7 +22,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.score_kinds import OUT_OF_FOLD
 from tl_kit.series.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.series.records import SeriesRecords
-from tl_kit.series.series import Part, Series, run_fields
+from tl_kit.series.series import Part, PartRun, Series, run_fields
 from tl_kit.storage.atomic import write_json
 from tl_kit.storage.checkpoint import FOLDS
 from tl_kit.storage.config_json import to_json
@@ -33,23 +33,13 @@ PREDICTIONS, SUSPECTS = "out_of_fold.csv", "suspects.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
-    """One run: ``test`` are its scores on the images of the fold, ``images`` the number of them in each split.
+class Fold(PartRun):
+    """One run: ``test`` are its scores on the images of the fold, which choose nothing.
 
-    ``kinds`` and ``chosen_by_val`` as in FinetuneResult: the fold itself chooses nothing. ``test`` is None where none
-    of the fold's images could be decoded.
+    They are None where none of the fold's images could be decoded.
     """
 
     fold: int
-    checkpoint: str
-    policy: str
-    epochs: int
-    images: dict[str, int]
-    val: dict[str, float] | None
-    test: dict[str, float] | None
-    kinds: dict[str, str]
-    chosen_by_val: tuple[str, ...]
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

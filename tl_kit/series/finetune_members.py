@@ -21,7 +21,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.score_kinds import notes_on
 from tl_kit.series.records import SeriesRecords
 from tl_kit.series.rehearsal import rehearse
-from tl_kit.series.series import Part, Series, run_fields
+from tl_kit.series.series import Part, PartRun, Series, run_fields
 from tl_kit.storage.atomic import write_json
 from tl_kit.storage.checkpoint import MEMBERS
 from tl_kit.storage.config_json import to_json
@@ -32,24 +32,12 @@ _LISTS = ("model", "policy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemberRun:
-    """One member: ``varied`` says in what it differs, ``images`` how many it had in each split (copies counted).
-
-    ``kinds`` and ``chosen_by_val`` as in FinetuneResult.
-    """
+class MemberRun(PartRun):
+    """One member: ``varied`` says in what it differs."""
 
     member: int
     varied: str
-    checkpoint: str
     model: str
-    policy: str
-    epochs: int
-    images: dict[str, int]
-    val: dict[str, float] | None
-    test: dict[str, float] | None
-    kinds: dict[str, str]
-    chosen_by_val: tuple[str, ...]
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from tl_kit.storage.lock import FolderLock
 from tl_kit.storage.relocation import birthplace
 from tl_kit.storage.saved_states import STATE, StateFolder, read_state, write_state
 from tl_kit.storage.unfinished import Unfinished, open_unfinished
+from tl_kit.untrusted import read_json
 
 __all__ = ["SeriesRecords", "read_config"]
 
@@ -142,13 +142,7 @@ class SeriesRecords:
         return f"{finished} of {len(names)} {self.what} are finished, in {self.folder}{unfinished}"
 
     def _content(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self.file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.file}: cannot be read as JSON ({error})") from error
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{self.file}: not in a format that this version of tl-kit reads")
-        return content
+        return read_json(self.file, error=CheckpointError)
 
 
 def read_config(content: object, file: Path) -> FinetuneConfig:

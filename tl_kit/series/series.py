@@ -19,7 +19,7 @@ from tl_kit.machine.runtime import detect
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
 
-__all__ = ["Part", "Series", "run_fields"]
+__all__ = ["Part", "PartRun", "Series", "run_fields"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,24 @@ class Part:
     title: str
     config: FinetuneConfig
     manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRun:
+    """What came of one run: where it lies, how many images it had in each split (copies counted), and its scores.
+
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult; ``seconds`` are those of all of it.
+    """
+
+    checkpoint: str
+    policy: str
+    epochs: int
+    images: dict[str, int]
+    val: dict[str, float] | None
+    test: dict[str, float] | None
+    kinds: dict[str, str]
+    chosen_by_val: tuple[str, ...]
+    seconds: float
 
 
 class Series:
@@ -78,7 +96,7 @@ class Series:
 
 
 def run_fields(trained: Trained) -> dict[str, Any]:
-    """What a series says of each of its runs, by the names of the fields."""
+    """The fields of :class:`PartRun` by name."""
     result = trained.result
     return {
         "checkpoint": result.checkpoint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import groupby
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.config import CacheConfig
+from tl_kit.errors import CheckpointError
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.storage.feature_store import Shard, cache_root, clear, shards
+from tl_kit.untrusted import read_json
 
 __all__ = ["CacheEntry", "CacheReport", "cache_report", "clear_cache"]
 
@@ -69,6 +70,6 @@ def _entry(key: str, group: list[Shard]) -> CacheEntry:
 
 def _rows(shard: Shard) -> int:
     try:
-        return len(json.loads(shard.index.read_text(encoding="utf-8"))["rows"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return len(read_json(shard.index, error=CheckpointError)["rows"])
+    except (CheckpointError, KeyError, TypeError):
         return 0

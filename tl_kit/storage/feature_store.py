@@ -7,7 +7,6 @@ appear by renaming, so that two runs at once at worst compute a row twice. Those
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ from tl_kit.config import CacheConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.machine.user_cache import user_cache
 from tl_kit.storage.atomic import write_json
+from tl_kit.untrusted import read_json
 
 __all__ = ["FeatureStore", "Shard", "cache_root", "clear", "evict", "shards"]
 
@@ -255,11 +255,11 @@ def _publish(temporary: Path, index: Path, names: Sequence[str], dtype: torch.dt
 def _read_shard(index: Path) -> tuple[NDArray[Any], list[str], torch.dtype] | None:
     """The array, the names of its rows and their type; None unless both files are what ``add`` writes."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index, error=CheckpointError)
         rows, dtype = content["rows"], _BY_NAME[content["dtype"]]
         array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         os.utime(index)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, RecursionError, MemoryError):
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError, MemoryError):
         return None
     if not isinstance(array, np.ndarray):  # an .npz archive opens as something else
         return None

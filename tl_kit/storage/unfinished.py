@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tl_kit.storage.ensemble_folder import is_ensemble
 from tl_kit.storage.lock import FolderLock
 from tl_kit.storage.metrics_log import JOURNAL
 from tl_kit.storage.saved_states import STATE, StateFolder
+from tl_kit.untrusted import read_json
 
 __all__ = ["UNFINISHED", "Unfinished", "is_unfinished", "open_unfinished", "read_run"]
 
@@ -56,13 +56,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The content of a run's ``tlkit.json``. Raises CheckpointError where there is none, or it is no JSON object."""
     if not (folder / META).is_file():
         raise CheckpointError(f"--resume {folder}: {_no_run(folder)}")
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / META}: cannot be read as JSON ({error})") from error
-    if not isinstance(meta, dict):
-        raise CheckpointError(f"{folder / META}: not in a format that this version of tl-kit reads")
-    return meta
+    return read_json(folder / META, error=CheckpointError)
 
 
 def _no_run(folder: Path) -> str:

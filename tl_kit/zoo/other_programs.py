@@ -5,24 +5,28 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from tl_kit.file_kinds import kind_of
+
 __all__ = ["foreign_format"]
 
 _CONVERT = "tl-kit reads PyTorch's and safetensors' tensors; convert it with the program that made it"
 _UNPACK = "unpack it, and give the file of weights in it"
 _BEGINNINGS: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"version https://git-lfs", "a pointer of Git LFS instead of the file itself", "fetch that with git lfs pull"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file of Keras or TensorFlow", _CONVERT),
     (4, b"TFL3", "a TensorFlow Lite file", _CONVERT),
     (0, b"GGUF", "a GGUF file", _CONVERT),
-    (0, b"\x93NUMPY", "a NumPy array", "save tensors by name, with torch.save or safetensors"),
-    (0, b"\x1f\x8b", "packed with gzip", _UNPACK),
-    (0, b"BZh", "packed with bzip2", _UNPACK),
-    (0, b"\xfd7zXZ\0", "packed with xz", _UNPACK),
-    (0, b"7z\xbc\xaf'\x1c", "packed with 7-Zip", _UNPACK),
-    (0, b"Rar!", "packed with RAR", _UNPACK),
     (0, b"<", "a web page or XML instead of weights", "download the file itself"),
     (0, b"{", "a text in JSON instead of weights", "give the file of tensors that belongs to it"),
 )
+_HOLDERS = {
+    "git-lfs": "a pointer of Git LFS instead of the file itself; fetch that with git lfs pull",
+    "hdf5": f"an HDF5 file of Keras or TensorFlow; {_CONVERT}",
+    "numpy": "a NumPy array; save tensors by name, with torch.save or safetensors",
+    "gzip": f"packed with gzip; {_UNPACK}",
+    "bzip2": f"packed with bzip2; {_UNPACK}",
+    "xz": f"packed with xz; {_UNPACK}",
+    "7z": f"packed with 7-Zip; {_UNPACK}",
+    "rar": f"packed with RAR; {_UNPACK}",
+}
 _ONNX = (".onnx",)
 _TENSORFLOW = (".pb", ".index", ".tflite", ".h5", ".keras")
 _HEAD = 512
@@ -38,6 +42,8 @@ def foreign_format(path: Path) -> str | None:
         return None
     if head[4:9] == b"\0\0\0\0{":
         return None  # safetensors: the length of the header, whose first bytes may be any, and the header
+    if (holder := _HOLDERS.get(kind_of(head) or "")) is not None:
+        return holder
     for at, magic, what, remedy in _BEGINNINGS:
         if head.startswith(magic, at):
             return f"{what}; {remedy}"
