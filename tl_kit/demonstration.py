@@ -17,6 +17,7 @@ from tl_kit.ensembling.ensemble import EnsembleResult, ensemble
 from tl_kit.errors import DataError, WeightsError
 from tl_kit.finetuning.finetune import finetune
 from tl_kit.finetuning.result import FinetuneResult
+from tl_kit.freezing.policies import trains_head_alone
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
@@ -152,7 +153,7 @@ def _finetune(config: DemoConfig, member: DemoMember, folder: Path, number: int,
             epochs=member.epochs,
             lr=member.lr,
             seed=config.seed + number,
-            augment="auto" if member.policy == "head" else config.augment,
+            augment="auto" if trains_head_alone(member.policy) else config.augment,
             default_out=str(folder / "ckpts"),
         ),
         reporter=reporter,

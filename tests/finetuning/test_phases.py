@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tl_kit.config import AugmentConfig, HeadConfig, LoopConfig
 from tl_kit.data.pixel_store import read_pixels
 from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError, PolicyError
-from tl_kit.freezing.policies import Policy, gradual, parameter_groups, parse_policy
+from tl_kit.freezing.policies import Layers, gradual, parse_policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order, set_train_mode
 from tl_kit.images.transforms import Preprocessing, normalize
 from tl_kit.training.batch_order import even_batches
@@ -43,15 +44,17 @@ def head(data: Path) -> Path:
 
 
 def test_gradual_frees_one_group_more_each_time_and_then_all() -> None:
-    freed = [gradual(GROUPS, ["head"], epoch=epoch, depth=2) for epoch in range(10)]
+    layers = SimpleNamespace(groups=GROUPS, classifier=frozenset({"head"}))
+    freed = [gradual(layers, epoch=epoch, depth=2) for epoch in range(10)]
     assert [len(names) for names in freed] == [2, 2, 4, 4, 5, 5, 5, 5, 5, 5]
     assert all(before <= after for before, after in pairwise(freed))
-    assert gradual(GROUPS, ["head"], epoch=0, depth=1) == {"c", "head"}
-    assert gradual([*GROUPS[:3], ["norm", "head"]], ["head"], epoch=0, depth=1) == {"norm", "head"}
+    assert gradual(layers, epoch=0, depth=1) == {"c", "head"}
+    layers.groups = [*GROUPS[:3], ["norm", "head"]]
+    assert gradual(layers, epoch=0, depth=1) == {"norm", "head"}
 
 
 def test_names_and_rhythms() -> None:
-    assert parse_policy("gradual") == Policy("gradual", 1)
+    assert parse_policy("gradual") == parse_policy("gradual:1")
     assert str(parse_policy("gradual:3")) == "gradual:3"
     assert str(parse_policy("lp-ft")) == "lp-ft"
     with pytest.raises(PolicyError, match="gradual takes the epochs until the next group trains"):
@@ -143,7 +146,7 @@ def _by_hand(data: Path, head: Path, *, epochs: int, lr: float) -> dict[str, Ten
     order = forward_order(model, images[:2])
     velocity: dict[str, Tensor] = {}
     for epoch in range(epochs):
-        names = gradual(parameter_groups(model), ["fc.weight", "fc.bias"], epoch=epoch, depth=1)
+        names = gradual(Layers(model, frozenset({"fc.weight", "fc.bias"})), epoch=epoch, depth=1)
         apply_policy(model, names)
         set_train_mode(model, order)
         for indices in even_batches(len(train), 8, seed=0, epoch=epoch):

@@ -9,7 +9,7 @@ from torch import nn
 
 from tl_kit.errors import AuditError
 from tl_kit.freezing.audit import frozen_tensors, run_audit, tensor_digest
-from tl_kit.freezing.policies import Policy, parameter_groups
+from tl_kit.freezing.policies import Layers, parse_policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order, set_train_mode
 
 
@@ -17,7 +17,7 @@ def frozen_resnet() -> tuple[nn.Module, list[str], torch.Tensor]:
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=3, drop_rate=0.5)
     images = torch.randn(2, 3, 64, 64)
-    apply_policy(model, Policy("last", 2).trainable(parameter_groups(model), ["fc.weight", "fc.bias"]))
+    apply_policy(model, parse_policy("last:2").trainable(Layers(model, frozenset({"fc.weight", "fc.bias"}))))
     return model, forward_order(model, images), images
 
 

@@ -4,29 +4,80 @@ from __future__ import annotations
 
 import pytest
 import timm
+from torch import nn
 
 from tl_kit.errors import PolicyError
-from tl_kit.freezing.policies import Policy, parameter_groups, parse_policy
+from tl_kit.freezing.policies import (
+    POLICIES,
+    Layers,
+    Policy,
+    head,
+    parameter_groups,
+    parse_policy,
+    trains_head_alone,
+)
 
-GROUPS = [["stem.w"], ["a.w", "a.b"], ["b.w"], ["fc.w", "fc.b"]]
-HEAD = ["fc.w", "fc.b"]
+
+class Toy(nn.Module):
+    """Four layers, each of which is one of timm's groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.b = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        self.a, self.fc = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, object]:
+        return {"stem": "^stem", "blocks": [("^a", (0,)), ("^b", (1,)), ("^fc", (2,))]}
+
+
+TOY = Layers(Toy(), frozenset({"fc.weight", "fc.bias"}))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("head", {"fc.w", "fc.b"}),
-        ("last:1", {"fc.w", "fc.b"}),
-        ("last:2", {"b.w", "fc.w", "fc.b"}),
-        ("last:3", {"a.w", "a.b", "b.w", "fc.w", "fc.b"}),
-        ("last:99", {"stem.w", "a.w", "a.b", "b.w", "fc.w", "fc.b"}),
-        ("full", {"stem.w", "a.w", "a.b", "b.w", "fc.w", "fc.b"}),
+        ("head", {"fc.weight", "fc.bias"}),
+        ("last:1", {"fc.weight", "fc.bias"}),
+        ("last:2", {"b.weight", "fc.weight", "fc.bias"}),
+        ("last:3", {"a.weight", "a.bias", "b.weight", "fc.weight", "fc.bias"}),
+        ("last:99", {"stem.weight", "a.weight", "a.bias", "b.weight", "fc.weight", "fc.bias"}),
+        ("full", {"stem.weight", "a.weight", "a.bias", "b.weight", "fc.weight", "fc.bias"}),
+        ("lp-ft", {"stem.weight", "a.weight", "a.bias", "b.weight", "fc.weight", "fc.bias"}),
+        ("lp-ft:2", {"b.weight", "fc.weight", "fc.bias"}),
+        ("gradual:1", {"b.weight", "fc.weight", "fc.bias"}),
     ],
 )
 def test_policies_by_hand(text: str, expected: set[str]) -> None:
     policy = parse_policy(text)
-    assert policy.trainable(GROUPS, HEAD) == expected
+    assert policy.trainable(TOY) == expected
     assert str(policy) == text
+
+
+@pytest.mark.parametrize("text", ["head", "last:1", "full", "lp-ft", "lp-ft:2", "gradual", "gradual:3"])
+def test_traits_are_what_the_parameters_do(text: str) -> None:
+    policy = parse_policy(text)
+    first, later = (policy.trainable(TOY, epoch=epoch) for epoch in (0, 99))
+    assert policy.head_only is (text == "head")
+    assert policy.trains_all is (first == TOY.names)
+    assert policy.grows is (first != later)
+    assert policy.fits_head_first is policy.name.startswith(("lp-ft", "gradual"))
+
+
+def test_a_new_policy_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is parsed, named in messages and known by its traits wherever a policy is recorded."""
+    monkeypatch.setitem(POLICIES, "bias", Policy(name="bias", trains=head, depth_name="N", depth_meaning="a count"))
+    assert str(parse_policy("bias:3")) == "bias:3"
+    with pytest.raises(PolicyError, match=r"gradual\[:EPOCHS\] and bias\[:N\]$"):
+        parse_policy("other")
+    with pytest.raises(PolicyError, match="bias takes a count, from 1, for example bias:2"):
+        parse_policy("bias:x")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"), [("head", True), ("last:1", False), ("of old", False), (None, False)]
+)
+def test_a_recorded_policy_trains_the_head_alone_or_not(recorded: object, expected: bool) -> None:
+    assert trains_head_alone(recorded) is expected
 
 
 @pytest.mark.parametrize("text", ["last", "last:0", "last:-1", "last:x", "last:²", "head:2", "full:1", "", "fully"])
@@ -55,5 +106,5 @@ def test_groups_cover_every_parameter_once_and_end_with_the_classifier(name: str
 
 def test_resnet_last_two_is_the_last_stage_and_the_classifier() -> None:
     model = timm.create_model("resnet18", num_classes=3)
-    trains = Policy("last", 2).trainable(parameter_groups(model), ["fc.weight", "fc.bias"])
+    trains = parse_policy("last:2").trainable(Layers(model, frozenset({"fc.weight", "fc.bias"})))
     assert {name.split(".")[0] for name in trains} == {"layer4", "fc"}

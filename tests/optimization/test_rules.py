@@ -94,22 +94,31 @@ def test_toys() -> None:
 
 
 def facts(**changes: object) -> RunFacts:
-    usual = RunFacts(pretrained=True, policy="full", decayed=10, bare=0, statistics="train", clips=True, steps=384)
+    usual = RunFacts(
+        pretrained=True,
+        head_only=False,
+        mostly_new=False,
+        decayed=10,
+        bare=0,
+        statistics="train",
+        clips=True,
+        steps=384,
+    )
     return replace(usual, **changes)
 
 
-@pytest.mark.parametrize("policy", ["full", "lp-ft", "gradual", "last", "head"])
+@pytest.mark.parametrize("policy", [{}, {"mostly_new": True}, {"head_only": True}], ids=["most", "last", "head"])
 @pytest.mark.parametrize("statistics", ["train", "frozen"])
-def test_networks_of_batchnorm_keep_what_they_had(policy: str, statistics: str) -> None:
+def test_networks_of_batchnorm_keep_what_they_had(policy: dict[str, bool], statistics: str) -> None:
     """Figures as they were before the rules looked at the network."""
-    known = facts(policy=policy, statistics=statistics)
+    known = facts(**policy, statistics=statistics)
     assert optimizer_name(known, normed="momentum", bare="adamw") == "momentum"
     for name in ("momentum", "sgd", "adamw", "lion"):
         clipped = name in DEFAULTS.clipped
-        scale = 1.0 if policy == "head" else 0.1
-        if policy != "head" and clipped:
+        scale = 1.0 if "head_only" in policy else 0.1
+        if "head_only" not in policy and clipped:
             scale = 0.2 if statistics == "frozen" else 0.3
-        elif policy == "last":
+        elif "mostly_new" in policy:
             scale = 1.0
         assert rate_scale(known, name) == scale
         found = decay(known, name, usual=0.05, lr=0.1, options={})
@@ -122,7 +131,7 @@ def test_half_of_the_weights_decides(share: int, expected: str) -> None:
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-@pytest.mark.parametrize("policy", ["full", "lp-ft", "gradual", "last"])
+@pytest.mark.parametrize("mostly_new", [False, True])
 @pytest.mark.parametrize("steps", [20, 384, 100_000])
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -138,10 +147,10 @@ def test_half_of_the_weights_decides(share: int, expected: str) -> None:
     ],
 )
 def test_no_default_decay_takes_much_of_bare_weights(
-    name: str, options: dict[str, object], steps: int, policy: str, pretrained: bool
+    name: str, options: dict[str, object], steps: int, mostly_new: bool, pretrained: bool
 ) -> None:
     """Under a constant rate, which is the most that a schedule can be: what is left of weights without a gradient."""
-    known = facts(bare=10, steps=steps, policy=policy, pretrained=pretrained)
+    known = facts(bare=10, steps=steps, mostly_new=mostly_new, pretrained=pretrained)
     lr = default_lr(name, pretrained=False) * rate_scale(known, name)
     found = decay(known, name, usual=default_weight_decay(name), lr=lr, options=options)
     assert found > 0

@@ -49,6 +49,13 @@ def test_numbers_of_numpy_and_data_given_as_text_come_back_plain() -> None:
     assert from_json(FinetuneConfig, to_json(given)) == replace(BASE, epochs=3, lr=0.5)
 
 
+def test_what_an_older_version_recorded_and_this_one_has_no_more_is_left_out() -> None:
+    content = to_json(BASE)
+    content["loop"]["keeps_statistics"] = ["full", "lp-ft"]
+    content["runtime"]["bf16_from"] = 1
+    assert from_json(FinetuneConfig, content) == BASE
+
+
 def test_what_an_older_version_had_not_takes_its_default() -> None:
     content = to_json(BASE)
     del content["save"], content["loop"]["clip_norm"]

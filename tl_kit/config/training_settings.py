@@ -110,8 +110,8 @@ class LoopConfig:
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
     than ``least_steps`` steps (from random weights: ``scratch_steps``). ``patience`` ends a run early only under the
     schedules of ``stops_early``, which have no end of their own: a rate that decays does its best work at the end.
-    Under the policies of ``keeps_statistics`` pretrained BatchNorm normalises by its running statistics where there are
-    fewer than ``batch_statistics_from`` training images.
+    Under policies that keep statistics, pretrained BatchNorm normalises by its running ones where there are fewer than
+    ``batch_statistics_from`` training images.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
     how much); norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer
@@ -129,7 +129,6 @@ class LoopConfig:
     head_epochs: int = 100
     patience: int = 5
     stops_early: tuple[str, ...] = ("constant", "plateau")
-    keeps_statistics: tuple[str, ...] = ("full", "gradual", "lp-ft")
     batch_statistics_from: int = 300
     batch_size: int = 32
     warmup_epochs: float = 0.5

@@ -21,6 +21,7 @@ from tl_kit.ensembling.concatenated_head import concat
 from tl_kit.ensembling.derived_members import write_member
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.errors import ConfigError, MemberError
+from tl_kit.freezing.policies import trains_head_alone
 
 __all__ = ["weight_rules"]
 
@@ -54,12 +55,13 @@ def _wise_ft(evidence: Evidence, mixtures: Callable[[], Mixtures]) -> Candidate:
     policies = [evidence.predictor.members[index].meta.get("policy") for index in evidence.order]
     if len(policies) != 2:
         raise MemberError(f"rule wise-ft: interpolates between two checkpoints, {len(policies)} given")
-    if policies.count("head") != 1:
+    heads = [trains_head_alone(policy) for policy in policies]
+    if heads.count(True) != 1:
         raise MemberError(
             "rule wise-ft: one of the two checkpoints must come from --policy head, and the other from another; these "
             f"come from {policies[0]} and {policies[1]}"
         )
-    probe = policies.index("head")
+    probe = heads.index(True)
     choose = partial(wise_ft, probe, evidence.config.soups.alphas)
     return _mixed(evidence, mixtures(), "wise-ft", choose, tuned=1 - probe)
 

@@ -70,7 +70,7 @@ class PlainSource:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.module = run.model
-        self.augmented = run.policy.name != "head" and run.augment.active
+        self.augmented = not run.policy.head_only and run.augment.active
         run.decode(run.manifest.split("train"), crop=not self.augmented)
         run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
         self.samples = run.manifest.split("train")
@@ -164,7 +164,7 @@ def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
     0 for the ``head`` policy and without augmentation: images as evaluation sees them.
     """
     config = run.config.cache
-    if run.policy.name == "head" or not run.augment.active:
+    if run.policy.head_only or not run.augment.active:
         return 0
     wanted = min(config.views or config.default_views, epochs)
     per_view = reuse.row_bytes * len(run.manifest.split("train"))

@@ -19,7 +19,7 @@ from tl_kit.config import (
 )
 from tl_kit.data.findings import BLOCKING
 from tl_kit.errors import ConfigError
-from tl_kit.freezing.policies import Policy
+from tl_kit.freezing.policies import Policy, is_auto
 from tl_kit.number_ranges import check_numbers
 from tl_kit.optimization.key_values import ANY, POSITIVE, Option, check_options, parse_pairs, require_known
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
@@ -101,9 +101,9 @@ def _check_kept(config: FinetuneConfig) -> None:
 
 def check_policy(config: FinetuneConfig, policy: Policy) -> None:
     """Raises ConfigError for an option that the policy does not have: it would be ignored."""
-    if policy.name != "head":
-        whole = policy.name in ("full", "lp-ft") and policy.depth is None
-        if config.cache.views is not None and config.policy != "auto" and (whole or _mixes(config)):
+    if not policy.head_only:
+        every_epoch = policy.trains_all or _mixes(config)
+        if config.cache.views is not None and not is_auto(config.policy) and every_epoch:
             raise ConfigError("--views: are for what runs once under last:K; here every epoch has views of its own")
         if is_head_only(config.optimizer):
             raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")

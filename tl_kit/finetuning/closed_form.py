@@ -16,7 +16,7 @@ from tl_kit.finetuning.result import Outcome
 from tl_kit.finetuning.run import Run, apply_trainable
 from tl_kit.finetuning.trunk_reuse import Reuse, open_reuse
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
-from tl_kit.freezing.policies import Policy
+from tl_kit.freezing.policies import HEAD
 from tl_kit.storage.metrics_log import Journal
 from tl_kit.training.class_weights import image_weights
 from tl_kit.training.logistic_regression import HeadFit, fit_head
@@ -39,7 +39,7 @@ def wants_closed_form(run: Run, reuse: Reuse) -> bool:
     An option that only gradient methods have (``--epochs``, ``--lr``, ``--dropout``, ...) asks for one.
     """
     return (
-        run.policy.name == "head"
+        run.policy.head_only
         and is_head_only(run.config.optimizer or run.config.head.solver)
         and not gradient_options(run.config)
         and _is_linear(run, reuse)
@@ -106,19 +106,19 @@ def head_run(run: Run) -> tuple[Run, Reuse | None]:
     """The same run under ``--policy head``, its policy applied, and the reuse of all that this freezes."""
     config = replace(
         run.config,
-        policy="head",
+        policy=str(HEAD),
         optimizer=None,
         optimizer_options=(),
         batch_size=None,
         regularization=RegularizationConfig(),
     )
-    head = replace(run, policy=Policy("head"), config=config)
+    head = replace(run, policy=HEAD, config=config)
     return head, open_reuse(head, apply_trainable(head, head.trainable()))
 
 
 def in_closed_form(run: Run) -> bool:
     """Whether the run, at its start, is one whose head will be fitted in closed form."""
-    if run.policy.name != "head" or gradient_options(run.config):
+    if not run.policy.head_only or gradient_options(run.config):
         return False
     head, reuse = head_run(run)
     return reuse is not None and wants_closed_form(head, reuse)

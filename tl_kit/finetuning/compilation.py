@@ -42,7 +42,7 @@ def compile_now(run: Run, module: nn.Module, *, epochs: int, optimizer: str) -> 
 def _auto(run: Run, module: nn.Module, epochs: int, optimizer: str) -> bool:
     config = run.config.runtime
     on_cpu = run.runtime.device.type == "cpu" and config.mode != "plain" and run.accelerator.num_processes == 1
-    if not on_cpu or module is not run.model or run.policy.name == "gradual" or needs_second_order(optimizer):
+    if not on_cpu or module is not run.model or run.policy.grows or needs_second_order(optimizer):
         return False
     _, height, width = run.preprocessing.input_size
     if not pays_back(epochs * len(run.manifest.split("train")), height * width, config=config):

@@ -26,7 +26,7 @@ from tl_kit.finetuning.saved_state import check_unchanged, facts
 from tl_kit.finetuning.settings import resolve
 from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import open_reuse
-from tl_kit.freezing.policies import HEAD_FIRST, parse_policy
+from tl_kit.freezing.policies import is_auto, parse_policy
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -87,7 +87,7 @@ def finetune_on(
 def _settle(run: Run) -> None:
     """``--policy auto`` is settled once: a run that is taken up again keeps its policy."""
     settled = run.unfinished.facts.get("policy") if run.unfinished is not None else None
-    if run.config.policy != "auto":
+    if not is_auto(run.config.policy):
         return
     if isinstance(settled, str):
         run.policy = parse_policy(settled)
@@ -120,7 +120,7 @@ def _leaving(run: Run, *, alone: bool) -> Iterator[None]:
 
 
 def _train(run: Run, *, alone: bool) -> Outcome:
-    if run.policy.name in HEAD_FIRST:
+    if run.policy.fits_head_first:
         run.trainable()
         resolve(run)  # a mistake is told before a pass over the images is paid for
         first = fit_head_first(run)

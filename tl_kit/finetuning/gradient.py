@@ -19,7 +19,6 @@ from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import saved_settings, take_up
 from tl_kit.finetuning.settings import Settings, resolve
 from tl_kit.finetuning.trunk_reuse import Reuse
-from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.training.lr_range_test import range_test
 from tl_kit.training.rollback import fit_again
@@ -96,7 +95,7 @@ def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared:
     Of a single epoch there is none to choose, unless the head's fit before it is another. A run that ``failed`` says
     how many epochs it kept, not how many it saw.
     """
-    states = result.epochs + (run.policy.name in HEAD_FIRST)
+    states = result.epochs + run.policy.fits_head_first
     found = {
         "epoch": states > 1 or failed,
         "average": compared,
@@ -112,7 +111,7 @@ def _rollbacks(run: Run) -> dict[str, object]:
 
 def _first_state(run: Run, source: Source, keeper: BestKeeper) -> FitResult:
     """Where the head has been fitted, the state before the first epoch is one to keep."""
-    if run.policy.name not in HEAD_FIRST:
+    if not run.policy.fits_head_first:
         return FitResult()
     scores = agreed_scores(run, source)
     keeper(0, scores)
@@ -125,7 +124,7 @@ def _start_head_at_zero(run: Run) -> None:
     The gradient of a random head would change the layers below before the head means anything, and where none of them
     trains, few images take long to forget it: timm draws EfficientNet's classifier so large that the first loss is 10.
     """
-    if run.policy.name in HEAD_FIRST or not run.weights.loaded:
+    if run.policy.fits_head_first or not run.weights.loaded:
         return
     heads = classifier_names(run.model)
     with torch.no_grad():

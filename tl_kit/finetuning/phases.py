@@ -37,7 +37,7 @@ class Unfreezing:
 
     def length(self, epoch: int, epochs: int) -> int:
         """Epochs of the phase that begins in ``epoch``."""
-        if self.run.policy.name != "gradual":
+        if not self.run.policy.grows:
             return epochs - epoch
         names = self.run.trainable(epoch)
         return len(list(takewhile(lambda later: self.run.trainable(later) == names, range(epoch, epochs))))

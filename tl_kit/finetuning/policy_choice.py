@@ -19,7 +19,7 @@ from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, pixels_of, row_name, stage_store
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.facts import Facts, StageProbe
-from tl_kit.freezing.policies import parameter_groups
+from tl_kit.freezing.policies import is_auto, parameter_groups
 from tl_kit.freezing.probes import probe_stages, stage_features, stage_names
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
@@ -50,7 +50,7 @@ def facts_of(run: Run) -> Facts:
 
 def settle_policy(run: Run, facts: Facts) -> str:
     """Under ``--policy auto`` the run takes the policy that the facts ask for; returns the reason in a sentence."""
-    if run.config.policy != "auto":
+    if not is_auto(run.config.policy):
         return "as you said"
     run.policy, reason = choose_policy(facts, run.config.auto)
     run.reporter.message(f"policy {run.policy}: {reason}")

@@ -23,7 +23,7 @@ from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
 from tl_kit.finetuning.run import Balance, Clock, Run
-from tl_kit.freezing.policies import Policy, parse_policy
+from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.precision import choose_precision, recorded_precision
@@ -119,8 +119,8 @@ def _assemble(
 
 
 def _policy(config: FinetuneConfig) -> Policy:
-    if config.policy == "auto":
-        return Policy("head")
+    if is_auto(config.policy):
+        return HEAD
     policy = parse_policy(config.policy)
     check_policy(config, policy)
     return policy

@@ -16,7 +16,7 @@ from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.pixel_store import PixelStore
-from tl_kit.freezing.policies import Policy, parameter_groups
+from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.runtime import Runtime
@@ -129,14 +129,8 @@ class Run:
     def trainable(self, epoch: int = 0) -> frozenset[str]:
         """Names of the parameters that train in ``epoch``."""
         heads = classifier_names(self.model)
-        classifier = [name for name, _ in self.model.named_parameters() if in_modules(name, heads)]
-        if self.policy.name == "head":
-            groups = [classifier]
-        elif self.policy.name in ("full", "lp-ft") and self.policy.depth is None:
-            groups = [[name for name, _ in self.model.named_parameters()]]
-        else:
-            groups = parameter_groups(self.model)
-        return self.policy.trainable(groups, classifier, epoch=epoch)
+        classifier = frozenset(name for name, _ in self.model.named_parameters() if in_modules(name, heads))
+        return self.policy.trainable(Layers(self.model, classifier), epoch=epoch)
 
 
 def apply_trainable(run: Run, names: Collection[str]) -> list[str]:

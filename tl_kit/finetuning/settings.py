@@ -103,7 +103,7 @@ class Settings:
 
 def resolve(run: Run) -> Settings:
     """The settings of a gradient method. Raises ConfigError for a name or an option that does not exist."""
-    config, loop, head = run.config, run.config.loop, run.policy.name == "head"
+    config, loop, head = run.config, run.config.loop, run.policy.head_only
     images = len(run.manifest.split("train"))
     batch_size = min(config.batch_size or loop.batch_size, images)
     least = least_steps(run)
@@ -215,7 +215,7 @@ def _batchnorm(run: Run) -> str:
     if run.config.batchnorm != "auto":
         return run.config.batchnorm
     few = len(run.manifest.split("train")) < loop.batch_statistics_from
-    return "frozen" if few and run.weights.loaded and run.policy.name in loop.keeps_statistics else "train"
+    return "frozen" if few and run.weights.loaded and run.policy.keeps_statistics else "train"
 
 
 def bare_names(run: Run) -> list[str]:
@@ -228,7 +228,8 @@ def facts_for(run: Run, *, steps: int) -> RunFacts:
     bare, decayed = bare_weights(run.model, run.trainable(sys.maxsize), _classifier(run))
     return RunFacts(
         pretrained=bool(run.weights.loaded),
-        policy=run.policy.name,
+        head_only=run.policy.head_only,
+        mostly_new=run.policy.mostly_new,
         decayed=decayed,
         bare=len(bare),
         statistics=_batchnorm(run),
@@ -247,7 +248,7 @@ def _optimizer(run: Run, facts: RunFacts) -> str:
     config, loop = run.config, run.config.loop
     if config.optimizer is not None:
         return config.optimizer
-    if run.policy.name == "head":
+    if run.policy.head_only:
         return loop.gradient_head_optimizer
     bare = loop.bare_optimizer if loop.optimizer == LoopConfig.optimizer else loop.optimizer
     return optimizer_name(facts, normed=loop.optimizer, bare=bare)

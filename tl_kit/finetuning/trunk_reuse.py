@@ -107,7 +107,7 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     With the cache off, ``head`` still computes its features once, in a temporary folder that goes with the run.
     """
     off = run.config.cache.size_gb <= 0 or run.config.runtime.mode == "plain"
-    if off and run.policy.name != "head":
+    if off and not run.policy.head_only:
         return None
     cuts = _cuts(run, order)
     if not cuts:
@@ -128,7 +128,7 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
         run.reporter.message(f"no cut of {run.config.model} is exact: the frozen part runs every time")
         return None
     least = proof.row_bytes * len(run.manifest.samples)
-    if least > limit and run.policy.name == "head":
+    if least > limit and run.policy.head_only:
         store = FeatureStore(_temporary(run), store.key, sys.maxsize)
     elif least > limit:
         run.reporter.message(
@@ -142,7 +142,7 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
 def _cuts(run: Run, order: list[str]) -> list[str]:
     """Where the model may be cut, the best place first: under ``head`` at the classifier itself, behind its pooling."""
     largest = find_cut(run.model, order)
-    found = linear_classifier(run.model) if run.policy.name == "head" else None
+    found = linear_classifier(run.model) if run.policy.head_only else None
     cuts = [] if largest is None else [largest]
     return [found[0], *cuts] if found is not None and cuts and found[0] != largest else cuts
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tl_kit.config import AutoPolicyConfig
 from tl_kit.freezing.facts import Facts
-from tl_kit.freezing.policies import Policy
+from tl_kit.freezing.policies import POLICIES, Policy
 
 __all__ = ["choose_policy"]
 
@@ -18,18 +18,18 @@ def choose_policy(facts: Facts, config: AutoPolicyConfig = AutoPolicyConfig()) -
     """The policy for these facts, and the figures behind it as a sentence."""
     size = f"{facts.images} training images, {facts.per_class:.0f} a class"
     if not facts.pretrained:
-        return Policy("full"), f"{size}, and no pretrained weights: all layers train"
+        return POLICIES["full"], f"{size}, and no pretrained weights: all layers train"
     seen = f"{size}; {_probes(facts)}"
-    name = "lp-ft" if facts.linear_head else "full"
+    whole = POLICIES["lp-ft" if facts.linear_head else "full"]
     start = "from a fitted head" if facts.linear_head else "from a head at zero (its kind cannot be fitted)"
     enough = facts.images >= config.last_groups_from
     if enough and facts.groups > config.last_groups:
-        policy = Policy(name if facts.linear_head else "last", config.last_groups)
+        part = whole if facts.linear_head else POLICIES["last"]
         return (
-            policy,
+            part.to_depth(config.last_groups),
             f"{seen}: from {config.last_groups_from} images on the last {config.last_groups} groups are enough",
         )
-    return Policy(name), f"{seen}: all layers train, {start}"
+    return whole, f"{seen}: all layers train, {start}"
 
 
 def _probes(facts: Facts) -> str:

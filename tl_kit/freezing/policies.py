@@ -1,13 +1,14 @@
-"""Freezing policies: which parameters train.
+"""Freezing policies: which parameters train, and the traits that the rest of a run follows from.
 
-A policy is a pure function (groups of parameter names from the input up, names of the classifier's parameters, epoch,
-depth) -> names that train in that epoch. A new policy is one function and one line in ``POLICIES``.
+A new policy is one entry of ``POLICIES``: a name, a function of the model's parameter names, and its traits. Nothing
+else knows a policy by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeAlias
 
 from timm.models import group_parameters
@@ -16,96 +17,186 @@ from torch import nn
 from tl_kit.errors import PolicyError, nearest
 
 __all__ = [
-    "HEAD_FIRST",
+    "HEAD",
     "POLICIES",
     "Groups",
+    "Layers",
     "Policy",
-    "full",
     "gradual",
     "head",
+    "is_auto",
     "last",
-    "lp_ft",
     "parameter_groups",
     "parse_policy",
+    "trains_head_alone",
 ]
 
+AUTO = "auto"
 Groups: TypeAlias = Sequence[Sequence[str]]
 
 
-def head(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
-    """The classifier alone."""
-    return frozenset(classifier)
-
-
-def last(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
-    """The last ``depth`` groups, counted from the head, and the classifier."""
-    if depth is None:
-        raise PolicyError("--policy last needs a number of groups, for example last:2")
-    return frozenset(classifier).union(*groups[len(groups) - min(depth, len(groups)) :])
-
-
-def full(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
-    """Every parameter."""
-    return frozenset(classifier).union(*groups)
-
-
-def gradual(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
-    """The classifier and the group before it, and one group more every ``depth`` epochs (Howard & Ruder 2018)."""
-    body = [group for group in groups if not set(group) <= set(classifier)]
-    return last(body, classifier, epoch=epoch, depth=1 + epoch // (depth or 1))
-
-
-def lp_ft(groups: Groups, classifier: Collection[str], *, epoch: int, depth: int | None) -> frozenset[str]:
-    """Every parameter or, with a ``depth``, the last groups; from a head that has been fitted (Kumar et al. 2022)."""
-    return last(groups, classifier, epoch=epoch, depth=len(groups) if depth is None else depth)
-
-
-POLICIES: dict[str, Callable[..., frozenset[str]]] = {
-    "full": full,
-    "gradual": gradual,
-    "head": head,
-    "last": last,
-    "lp-ft": lp_ft,
-}
-HEAD_FIRST = frozenset({"gradual", "lp-ft"})
-"""Policies whose head is fitted to the pretrained features before anything else trains."""
-
-
 @dataclass(frozen=True)
+class Layers:
+    """A model's parameters by name, as policies choose from them; ``classifier``: the names of its last layer's."""
+
+    model: nn.Module
+    classifier: frozenset[str]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every parameter."""
+        return frozenset(name for name, _ in self.model.named_parameters())
+
+    @cached_property
+    def groups(self) -> Groups:
+        """:func:`parameter_groups`. Raises PolicyError for a model that timm has no groups of."""
+        return parameter_groups(self.model)
+
+
+def head(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier alone."""
+    return layers.classifier
+
+
+def last(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier and the last ``depth`` groups, counted from the head; without a depth, every parameter."""
+    return layers.names if depth is None else _last_groups(layers.groups, layers.classifier, depth)
+
+
+def gradual(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier and the group before it, and one group more every ``depth`` epochs (Howard & Ruder 2018)."""
+    body = [group for group in layers.groups if not layers.classifier.issuperset(group)]
+    return _last_groups(body, layers.classifier, 1 + epoch // (depth or 1))
+
+
+def _last_groups(groups: Groups, classifier: Collection[str], count: int) -> frozenset[str]:
+    return frozenset(classifier).union(*groups[max(0, len(groups) - count) :])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A policy by name, with its depth where it has one. ``str(policy)`` is what ``--policy`` takes."""
+    """A freezing policy. ``str(policy)`` is what ``--policy`` takes.
+
+    ``trains`` gives the names of the parameters that train: (layers, epoch, depth) -> names. ``depth`` is a number that
+    the user may give after a colon, here its default; ``depth_name`` stands for it in messages, ``depth_meaning`` says
+    what it counts, ``depth_required`` that it has no default. A policy without ``depth_name`` takes no depth.
+
+    The traits:
+
+    - ``head_only``: the classifier alone trains, on images as evaluation sees them; it can be fitted in closed form.
+    - ``trains_all``: every parameter trains from the first epoch on.
+    - ``fits_head_first``: the head is fitted to the pretrained features before anything else trains.
+    - ``grows``: more parameters train in later epochs than in the first.
+    - ``keeps_statistics``: with few images, pretrained BatchNorm normalises by its running statistics.
+    - ``mostly_new``: most of what trains is new, so that adaptive optimizers start at the rate of random weights.
+    """
 
     name: str
+    trains: Callable[..., frozenset[str]] = field(repr=False)
     depth: int | None = None
+    depth_name: str = ""
+    depth_meaning: str = ""
+    depth_required: bool = False
+    head_only: bool = False
+    trains_all: bool = False
+    fits_head_first: bool = False
+    grows: bool = False
+    keeps_statistics: bool = False
+    mostly_new: bool = False
 
     def __str__(self) -> str:
         return self.name if self.depth is None else f"{self.name}:{self.depth}"
 
-    def trainable(self, groups: Groups, classifier: Collection[str], *, epoch: int = 0) -> frozenset[str]:
-        """Names of the parameters that train in ``epoch``."""
-        return POLICIES[self.name](groups, classifier, epoch=epoch, depth=self.depth)
+    @property
+    def usage(self) -> str:
+        """The policy as a user writes it, such as ``last:K`` or ``lp-ft[:K]``."""
+        if not self.depth_name:
+            return self.name
+        return f"{self.name}:{self.depth_name}" if self.depth_required else f"{self.name}[:{self.depth_name}]"
+
+    def to_depth(self, depth: int) -> Policy:
+        """The same policy with a depth; what trained every parameter without one no longer does."""
+        return replace(self, depth=depth, trains_all=False)
+
+    def trainable(self, layers: Layers, *, epoch: int = 0) -> frozenset[str]:
+        """Names of the parameters that train in ``epoch``. Raises PolicyError where the model lacks the groups."""
+        return self.trains(layers, epoch=epoch, depth=self.depth)
+
+
+HEAD = Policy(name="head", trains=head, head_only=True)
+
+POLICIES: dict[str, Policy] = {
+    policy.name: policy
+    for policy in (
+        HEAD,
+        Policy(
+            name="last",
+            trains=last,
+            depth_name="K",
+            depth_meaning="a number of groups",
+            depth_required=True,
+            mostly_new=True,
+        ),
+        Policy(name="full", trains=last, trains_all=True, keeps_statistics=True),
+        # Kumar et al. 2022, "Fine-tuning can distort pretrained features"
+        Policy(
+            name="lp-ft",
+            trains=last,
+            depth_name="K",
+            depth_meaning="a number of groups",
+            trains_all=True,
+            fits_head_first=True,
+            keeps_statistics=True,
+        ),
+        Policy(
+            name="gradual",
+            trains=gradual,
+            depth=1,
+            depth_name="EPOCHS",
+            depth_meaning="the epochs until the next group trains",
+            fits_head_first=True,
+            grows=True,
+            keeps_statistics=True,
+        ),
+    )
+}
+"""Every policy by name, with its default depth."""
 
 
 def parse_policy(text: str) -> Policy:
-    """``head``, ``last:K``, ``full``, ``lp-ft[:K]`` or ``gradual[:EPOCHS]``.
+    """``head``, ``last:K``, ``full``, ``lp-ft[:K]``, ``gradual[:EPOCHS]`` or another of ``POLICIES``.
 
     Raises PolicyError with the nearest known name.
     """
     name, separator, depth = text.partition(":")
-    if name not in POLICIES:
-        near = nearest(name, [*POLICIES, "auto"])
+    policy = POLICIES.get(name)
+    if policy is None:
+        near = nearest(name, [*POLICIES, AUTO])
         hint = "" if near is None else f"did you mean {near}? "
-        raise PolicyError(f"--policy {text}: {hint}known are auto, head, last:K, full, lp-ft[:K] and gradual[:EPOCHS]")
-    if name not in ("last", "lp-ft", "gradual"):
+        *known, end = [AUTO, *(policy.usage for policy in POLICIES.values())]
+        raise PolicyError(f"--policy {text}: {hint}known are {', '.join(known)} and {end}")
+    if not policy.depth_name:
         if separator:
             raise PolicyError(f"--policy {text}: {name} takes no depth")
-        return Policy(name)
-    if name != "last" and not separator:
-        return Policy(name, 1 if name == "gradual" else None)
+        return policy
+    if not separator and not policy.depth_required:
+        return policy
     if not depth.isascii() or not depth.isdigit() or int(depth) < 1:
-        what = "the epochs until the next group trains" if name == "gradual" else "a number of groups"
-        raise PolicyError(f"--policy {text}: {name} takes {what}, from 1, for example {name}:2")
-    return Policy(name, int(depth))
+        raise PolicyError(f"--policy {text}: {name} takes {policy.depth_meaning}, from 1, for example {name}:2")
+    return policy.to_depth(int(depth))
+
+
+def is_auto(text: str) -> bool:
+    """Whether the images choose the policy, and no name does."""
+    return text == AUTO
+
+
+def trains_head_alone(text: object) -> bool:
+    """Whether a recorded policy is one that trains the classifier alone; False for what is no policy."""
+    try:
+        return parse_policy(str(text)).head_only
+    except PolicyError:
+        return False
 
 
 def parameter_groups(model: nn.Module) -> list[list[str]]:

@@ -23,12 +23,14 @@ class RunFacts:
     """What the defaults of a gradient run follow from.
 
     ``decayed`` counts the trained tensors that a decay applies to, without the classifier's; ``bare`` those of them
-    that no BatchNorm follows. ``statistics`` is "frozen" where BatchNorm keeps its running ones; ``clips``: whether
+    that no BatchNorm follows. ``head_only``: nothing but the classifier trains; ``mostly_new``: most of what trains is
+    new. ``statistics`` is "frozen" where BatchNorm keeps its running ones; ``clips``: whether
     gradients are clipped; ``steps``: of the whole run.
     """
 
     pretrained: bool
-    policy: str
+    head_only: bool
+    mostly_new: bool
     decayed: int
     bare: int
     statistics: str
@@ -90,12 +92,12 @@ def optimizer_name(facts: RunFacts, *, normed: str, bare: str) -> str:
 
 def rate_scale(facts: RunFacts, optimizer: str, defaults: OptimizerDefaults = OptimizerDefaults()) -> float:
     """What share of the from-scratch rate suits the run; a head alone, or random weights, train from scratch."""
-    if not facts.pretrained or facts.policy == "head":
+    if not facts.pretrained or facts.head_only:
         return 1.0
     if optimizer in defaults.clipped and facts.clips:
         gentle = facts.statistics == "frozen" or not facts.normed
         return defaults.frozen_norm_scale if gentle else defaults.clipped_scale
-    whole = facts.policy == "last" and facts.normed and optimizer not in defaults.clipped
+    whole = facts.mostly_new and facts.normed and optimizer not in defaults.clipped
     return 1.0 if whole else defaults.finetune_scale
 
 
@@ -117,7 +119,7 @@ def decay(
         return bare_decay(facts, optimizer, usual=usual, lr=lr, options=options, defaults=defaults)
     if optimizer not in defaults.clipped:
         return usual
-    if not facts.pretrained and facts.policy != "head":
+    if not facts.pretrained and not facts.head_only:
         return min(usual, defaults.scratch_decay)
     return min(usual, defaults.frozen_norm_decay) if facts.statistics == "frozen" else usual
 

@@ -16,7 +16,6 @@ from tl_kit.finetuning.closed_form import head_run, head_seconds
 from tl_kit.finetuning.run import STAGES, Run
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, open_reuse, row_name, view_names
-from tl_kit.freezing.policies import HEAD_FIRST
 from tl_kit.machine.memory import peak_memory
 from tl_kit.planning.trial import Rates, apply, closed_form_rates, gradient_rates
 
@@ -47,7 +46,7 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
     cache; the run's model is not fit for anything else afterwards. Memory is that of a process of its own.
     """
     cost = _Cost()
-    if settings is None or run.policy.name in HEAD_FIRST:
+    if settings is None or run.policy.fits_head_first:
         _closed_form(run, cost)
     if settings is not None:
         phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]

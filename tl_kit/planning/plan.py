@@ -15,6 +15,7 @@ from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings, facts_for, least_steps, resolve
 from tl_kit.freezing.facts import Facts
+from tl_kit.freezing.policies import is_auto
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
 from tl_kit.optimization.optimizers import default_lr
@@ -64,7 +65,7 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     try:
         started = run.clock.seconds()["total"]
         facts = facts_of(run)
-        if config.policy == "auto":
+        if is_auto(config.policy):
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
         reason = settle_policy(run, facts)
         settings = None if in_closed_form(run) else resolve(run)
@@ -110,7 +111,7 @@ def _optimizer(run: Run, settings: Settings) -> Choice:
     value = f"{settings.optimizer}, decay {settings.weight_decay:.2g}"
     if settings.bare_decay is not None:
         value += f" ({settings.bare_decay:.2g} without BatchNorm)"
-    if run.policy.name == "head":
+    if run.policy.head_only:
         return Choice("optimizer", value, "as you said" if run.config.optimizer else "for a head alone")
     count = f"BatchNorm follows {facts.decayed - facts.bare} of {facts.decayed} trained weight tensors"
     if run.config.optimizer or run.config.loop.optimizer != LoopConfig.optimizer:
@@ -138,7 +139,7 @@ def _epochs(run: Run, settings: Settings) -> Choice:
     value = f"{settings.epochs} ({steps * settings.epochs} steps)"
     if run.config.epochs:
         return Choice("epochs", value, "as you said")
-    if run.policy.name == "head":
+    if run.policy.head_only:
         return Choice("epochs", value, f"{loop.head_epochs} where the head alone trains")
     if settings.epochs == loop.epochs:
         return Choice("epochs", value, f"{loop.epochs}, which are {least} steps or more")
@@ -165,7 +166,7 @@ def _batchnorm(run: Run, settings: Settings) -> list[Choice]:
     if run.config.batchnorm == "auto":
         limit, images = run.config.loop.batch_statistics_from, len(run.manifest.split("train"))
         reason = "each batch's own statistics, in the layers that train"
-        if run.policy.name in run.config.loop.keeps_statistics and run.weights.loaded:
+        if run.policy.keeps_statistics and run.weights.loaded:
             kept = "the pretrained statistics stay" if settings.batchnorm == "frozen" else "each batch's own"
             reason = f"{kept}: {images} training images, {'below' if images < limit else 'from'} {limit} on"
     return [Choice("BatchNorm", settings.batchnorm, f"{layers} layers: {reason}")]

@@ -10,6 +10,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.finetuning.closed_form import in_closed_form
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.settings import resolve
+from tl_kit.freezing.policies import is_auto
 from tl_kit.reporting import SILENT
 
 __all__ = ["rehearse"]
@@ -24,7 +25,7 @@ def rehearse(configs: Sequence[FinetuneConfig], manifest: Manifest, vary: str) -
     for config in distinct.values():
         run = prepare(config, SILENT, manifest=manifest, dry=True)
         try:
-            if config.policy == "auto":  # settled by the images, in the run
+            if is_auto(config.policy):  # settled by the images, in the run
                 continue
             run.trainable()
             if not in_closed_form(run):

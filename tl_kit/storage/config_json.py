@@ -15,7 +15,7 @@ __all__ = ["from_json", "to_json"]
 T = TypeVar("T")
 
 # Fields of earlier versions that decide nothing any more.
-_RETIRED = {"RuntimeConfig": frozenset({"bf16_from"})}
+_RETIRED = {"RuntimeConfig": frozenset({"bf16_from"}), "LoopConfig": frozenset({"keeps_statistics"})}
 
 
 def to_json(value: Any) -> Any:
