@@ -50,7 +50,7 @@ def test_the_rows_are_those_of_the_head_policy_bit_for_bit(data: Path, tmp_path:
         head, reuse = head_run(run)
         assert reuse is not None
         samples = head.manifest.split("train")
-        missing = reuse.store.missing([f"{sample.digest}/eval" for sample in samples])
+        missing = reuse.features.store.missing([f"{sample.digest}/eval" for sample in samples])
         assert (len(missing) == 0) == (run is probed), "the head's own pass has nothing left to do"
         reuse.fill("train")
         rows.append(reuse.rows(samples))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tl_kit.config import CacheConfig, CropConfig, DecodeConfig
+from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.errors import DataError, MemberError
-from tl_kit.freezing.trunk import Trunk, prove_cut
+from tl_kit.freezing.trunk import Trunk
 from tl_kit.images.transforms import Preprocessing
-from tl_kit.inference.run_models import FileReader, Scorer, model_context, run_models
+from tl_kit.inference.run_models import FileReader, Scorer, run_models
+from tl_kit.inference.trunk_features import TrunkFeatures, feature_place, prove_features
 from tl_kit.machine.runtime import Runtime
 from tl_kit.storage.cache_keys import cache_key
 from tl_kit.storage.checkpoint import Checkpoint, map_weights
-from tl_kit.storage.feature_store import FeatureStore, cache_root
+from tl_kit.storage.feature_store import FeatureStore
 from tl_kit.zoo.heads import linear_classifier
 
 __all__ = ["MemberFeatures"]
 
 _PROOF_SEED = 0
-_PROOF_IMAGES = 2
 _NOT_LINEAR = "its classifier is not one linear layer with a bias on pooled features, which rule concat needs"
 
 
@@ -61,18 +59,28 @@ class _TrunkPass:
     def __call__(self, pixels: Tensor) -> Tensor:
         return Scorer(Trunk(self.checkpoint.model, self.cut), self.preprocessing, self.runtime)(pixels)
 
-    def prove(self) -> None:
+    def features(self, place: tuple[Path, int], decode: DecodeConfig) -> TrunkFeatures:
         """Raises MemberError unless the model's output is that of its linear classifier on flat features."""
-        self.prepare()
-        generator = torch.Generator().manual_seed(_PROOF_SEED)
-        noise = torch.randn((_PROOF_IMAGES, *self.preprocessing.input_size), generator=generator)
-        images = self.runtime.batch(noise)
-        with model_context([self.checkpoint.model], self.runtime):
-            tail = prove_cut(self.checkpoint.model, self.cut, images)
-            flat = tail is not None and tail.direct and Trunk(self.checkpoint.model, self.cut)(images).ndim == 2
+        model, size = self.checkpoint.model, self.preprocessing.input_size
+        key = cache_key(
+            model,
+            self.cut,
+            preprocessing=self.preprocessing,
+            runtime=self.runtime,
+            decode=decode,
+            more={"rows": "member"},
+        )
+
+        def images(count: int) -> Tensor:
+            self.prepare()
+            return self.runtime.batch(torch.randn((count, *size), generator=torch.Generator().manual_seed(_PROOF_SEED)))
+
+        store = FeatureStore(place[0], key, place[1])
+        found = prove_features(model, self.cut, store, runtime=self.runtime, input_size=size, images=images)
         self.release()
-        if not flat:
+        if found is None or not found.flat:
             raise MemberError(f"{self.checkpoint.path}: {_NOT_LINEAR}")
+        return found
 
 
 class MemberFeatures:
@@ -87,12 +95,11 @@ class MemberFeatures:
         arranged = evidence.predictor.arranged
         stays = {m: p.stays for p, owners in zip(arranged.passes, arranged.owners, strict=True) for m in owners}
         self._passes = [_trunk_pass(evidence, index, stays[index]) for index in evidence.order]
-        for each in self._passes:
-            each.prove()
-        self._keys = [_key(each, evidence.config.decode) for each in self._passes]
-        off = evidence.config.cache.size_gb <= 0 or evidence.config.runtime.mode == "plain"
-        root, limit = (scratch, sys.maxsize) if off else _place(evidence.config.cache, scratch)
-        self._stores = {key: FeatureStore(root, key, limit) for key in self._keys}
+        config = evidence.config
+        place = feature_place(config.cache, config.runtime, lambda: scratch, evidence.reporter)
+        stores = [each.features(place, config.decode).store for each in self._passes]
+        self._keys = [store.key for store in stores]
+        self._stores = dict(zip(self._keys, stores, strict=True))
 
     @property
     def widths(self) -> list[int]:
@@ -143,24 +150,3 @@ def _trunk_pass(evidence: Evidence, index: int, stays: bool) -> _TrunkPass:
     if found is None or found[1].bias is None:
         raise MemberError(f"{checkpoint.path}: {_NOT_LINEAR}")
     return _TrunkPass(checkpoint, scorer, found[0], found[1].in_features, stays)
-
-
-def _key(each: _TrunkPass, config: DecodeConfig) -> str:
-    return cache_key(
-        each.checkpoint.model,
-        each.cut,
-        preprocessing=each.preprocessing,
-        runtime=each.runtime,
-        decode=config,
-        more={"rows": "member"},
-    )
-
-
-def _place(config: CacheConfig, scratch: Path) -> tuple[Path, int]:
-    """The cache and its bound; the scratch folder where no cache can be kept."""
-    root = cache_root(config)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return scratch, sys.maxsize
-    return (root, int(config.size_gb * 1e9)) if os.access(root, os.W_OK) else (scratch, sys.maxsize)

@@ -153,9 +153,9 @@ def _with_dropout(run: Run, reuse: Reuse) -> nn.Module:
     """The tail; where it is the classifier alone, the dropout before it, which the trunk ran through, is put back."""
     given = run.config.regularization.dropout
     p = float(getattr(run.model, "drop_rate", 0.0) or 0.0) if given is None else given
-    if not p or not (reuse.tail.direct and reuse.tail.cut in classifier_names(run.model)):
-        return reuse.tail
-    return nn.Sequential(nn.Dropout(p), reuse.tail)
+    if not p or not (reuse.features.tail.direct and reuse.features.tail.cut in classifier_names(run.model)):
+        return reuse.features.tail
+    return nn.Sequential(nn.Dropout(p), reuse.features.tail)
 
 
 def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
@@ -167,7 +167,7 @@ def choose_views(run: Run, reuse: Reuse, *, epochs: int) -> int:
     if run.policy.head_only or not run.augment.active:
         return 0
     wanted = min(config.views or config.default_views, epochs)
-    per_view = reuse.row_bytes * len(run.manifest.split("train"))
+    per_view = reuse.features.row_bytes * len(run.manifest.split("train"))
     return max(1, min(wanted, int(config.size_gb * 1e9 / 2 / per_view)))
 
 

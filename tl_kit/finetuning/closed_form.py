@@ -58,7 +58,7 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
         reuse.fill(split)
     with run.clock("train"):
         fit = _fit(run, reuse)
-        layer = run.model.get_submodule(reuse.tail.cut)
+        layer = run.model.get_submodule(reuse.features.tail.cut)
         assert isinstance(layer, nn.Linear)
         set_linear(layer, fit.weight, fit.bias)
         scores = cross_validated_head(run, reuse) if alone else None
@@ -155,7 +155,7 @@ def head_seconds(run: Run, reuse: Reuse) -> float:
 
 def _is_linear(run: Run, reuse: Reuse) -> bool:
     found = linear_classifier(run.model)
-    return found is not None and found[0] == reuse.tail.cut and reuse.tail.direct
+    return found is not None and found[0] == reuse.features.tail.cut and reuse.features.tail.direct
 
 
 def _fit(run: Run, reuse: Reuse) -> HeadFit:

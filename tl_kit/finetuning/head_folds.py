@@ -54,7 +54,7 @@ def folds_for(run: Run, reuse: Reuse) -> tuple[Manifest, ...] | str:
     manifest, config = run.manifest, run.config
     train, val = manifest.split("train"), manifest.split("val")
     pool = replace(manifest, samples=(*train, *val), made_splits=())
-    layer = run.model.get_submodule(reuse.tail.cut)
+    layer = run.model.get_submodule(reuse.features.tail.cut)
     assert isinstance(layer, nn.Linear)
     work = len(pool.samples) * layer.in_features * len(manifest.classes)
     if work > config.head.cross_validate_below:

@@ -16,7 +16,7 @@ from tl_kit.errors import PolicyError
 from tl_kit.finetuning.checks import check_policy
 from tl_kit.finetuning.closed_form import head_can_be_fitted, head_run
 from tl_kit.finetuning.run import Run
-from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, pixels_of, row_name, stage_store
+from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, pixels_of, row_name
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.facts import Facts, StageProbe
 from tl_kit.freezing.policies import is_auto, parameter_groups
@@ -92,7 +92,7 @@ def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.fl
     if not names:
         reuse.fill("train")
         return {}
-    store = stage_store(run, reuse, names)
+    store = reuse.features.beside("stages", *names)
     samples = run.manifest.split("train")
     lacking = [samples[i] for i in store.missing([row_name(sample, EVAL) for sample in samples])]
     if lacking:
@@ -102,8 +102,8 @@ def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.fl
         with run.clock("features"):
             pooled, inputs = _pass(run, reuse, names, lacking)
         store.add([row_name(sample, EVAL) for sample in lacking], iter([pooled]))
-        new = reuse.store.missing([row_name(sample, EVAL) for sample in lacking])
-        reuse.store.add([row_name(lacking[i], EVAL) for i in new], iter([inputs[new]]))
+        new = reuse.features.store.missing([row_name(sample, EVAL) for sample in lacking])
+        reuse.features.store.add([row_name(lacking[i], EVAL) for i in new], iter([inputs[new]]))
     reuse.fill("train")  # in every process: what is there already is not computed again
     kept = run.manifest.split("train")
     rows = store.get([row_name(sample, EVAL) for sample in kept]).numpy()
@@ -115,7 +115,9 @@ def _pass(run: Run, reuse: Reuse, names: list[str], samples: list[Sample]) -> tu
     pooled, inputs = [], []
     with model_context([run.model], run.runtime):
         for batch in _batches(run, samples):
-            rows, found = stage_features(run.model, names, batch, call=partial(forward_rows, reuse.trunk, whole=True))
+            rows, found = stage_features(
+                run.model, names, batch, call=partial(forward_rows, reuse.features.trunk, whole=True)
+            )
             pooled.append(torch.cat([found[name] for name in names], dim=1).cpu())
             inputs.append(rows.cpu())
     return torch.cat(pooled), torch.cat(inputs)

@@ -86,7 +86,7 @@ def _closed_form(run: Run, cost: _Cost) -> None:
         rates = closed_form_rates(head)
         cost.decode(lacking, rates, crop=True)
         cost.stages["features"] += len(lacking) * rates.row
-    cost.rows += reuse.row_bytes * len(run.manifest.samples)
+    cost.rows += reuse.features.row_bytes * len(run.manifest.samples)
     reuse.fill("train")  # without probes, or a cache that keeps theirs, nothing is there yet
     cost.stages["train"] += head_seconds(head, reuse)
 
@@ -106,7 +106,7 @@ def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, co
         cost.decode([sample for gap in gaps[:-1] for sample in gap], rates, crop=not views)
         cost.decode(gaps[-1], rates, crop=True)
         cost.stages["features"] += rates.row * sum(map(len, gaps))
-        cost.rows = max(cost.rows, reuse.row_bytes * (len(train) * len(wanted) + len(scored)))
+        cost.rows = max(cost.rows, reuse.features.row_bytes * (len(train) * len(wanted) + len(scored)))
     an_epoch = math.ceil(len(train) / settings.batch_size) * rates.step
     an_epoch += (
         len(run.manifest.split("val")) * rates.score + rates.save / 2
@@ -116,4 +116,4 @@ def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, co
 
 
 def _lacking(reuse: Reuse, samples: Sequence[Sample], view: str) -> list[Sample]:
-    return [samples[i] for i in reuse.store.missing([row_name(sample, view) for sample in samples])]
+    return [samples[i] for i in reuse.features.store.missing([row_name(sample, view) for sample in samples])]

@@ -1,0 +1,154 @@
+"""Trunk features: what enters a module of a network, computed once for each image and kept on disk.
+
+The network is cut at that module (``freezing.trunk``). A cut is proved on images before it is used, and the proof is
+kept beside the rows: under one key, network, images and machine are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from tl_kit.config import CacheConfig, RuntimeConfig
+from tl_kit.errors import CheckpointError
+from tl_kit.freezing.trunk import Tail, Trunk, prove_cut
+from tl_kit.inference.run_models import model_context
+from tl_kit.machine.memory import is_out_of_memory, release_memory
+from tl_kit.machine.runtime import Runtime
+from tl_kit.reporting import Reporter
+from tl_kit.storage.atomic import write_json
+from tl_kit.storage.cache_keys import derived_key
+from tl_kit.storage.feature_store import FeatureStore, cache_root
+from tl_kit.untrusted import read_json
+
+__all__ = ["TrunkFeatures", "cache_is_off", "feature_place", "prove_features"]
+
+_PROOF = "proof"
+_PROOF_IMAGES = (8, 2)  # the second where memory runs out with the first
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """How the tail must be called, and one row of the trunk's output: its shape and its bytes."""
+
+    direct: bool
+    image_shape: tuple[int, ...]
+    row_shape: tuple[int, ...]
+    row_bytes: int
+
+
+@dataclass(frozen=True)
+class TrunkFeatures:
+    """Outputs of a model's trunk (n, ...) as rows of a store, and the tail that makes the model's outputs of them.
+
+    ``row_shape`` and ``row_bytes`` are those of one row.
+    """
+
+    trunk: Trunk
+    tail: Tail
+    store: FeatureStore
+    row_shape: tuple[int, ...]
+    row_bytes: int
+
+    @property
+    def flat(self) -> bool:
+        """Whether a row is a vector, and the module at the cut alone makes the model's output of it."""
+        return self.tail.direct and len(self.row_shape) == 1
+
+    def beside(self, *more: str) -> FeatureStore:
+        """A store for other values of the same network and images."""
+        return FeatureStore(self.store.root, derived_key(self.store.key, *more), self.store.limit)
+
+
+def cache_is_off(cache: CacheConfig, runtime: RuntimeConfig) -> bool:
+    """Whether the user has no rows kept for later runs."""
+    return cache.size_gb <= 0 or runtime.mode == "plain"
+
+
+def feature_place(
+    cache: CacheConfig, runtime: RuntimeConfig, scratch: Callable[[], Path], reporter: Reporter
+) -> tuple[Path, int]:
+    """The folder of the cache and its bound in bytes; ``scratch``, without a bound, where nothing can be kept."""
+    root = cache_root(cache)
+    if cache_is_off(cache, runtime) or not _writable(root, reporter):
+        return scratch(), sys.maxsize
+    return root, int(cache.size_gb * 1e9)
+
+
+def _writable(root: Path, reporter: Reporter) -> bool:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reporter.message(f"{root}: no cache can be kept there ({error.strerror}); nothing is kept after this run")
+        return False
+    return os.access(root, os.W_OK)
+
+
+def prove_features(
+    model: nn.Module,
+    cut: str,
+    store: FeatureStore,
+    *,
+    runtime: Runtime,
+    input_size: Sequence[int],
+    images: Callable[[int], Tensor | None],
+) -> TrunkFeatures | None:
+    """The features of a model in eval mode; None where they do not suffice to make the model's own output.
+
+    ``input_size`` of an image (c, h, w); ``images``: from a number to about as many of them, as the model takes them,
+    two at least, or None where none can be had. They are asked for where no run has proved the same before.
+    """
+    proof = _known_proof(store, tuple(input_size)) or _prove(model, cut, store, runtime, images)
+    if proof is None:
+        return None
+    tail = Tail(model, cut, image_shape=proof.image_shape, direct=proof.direct).eval()
+    return TrunkFeatures(Trunk(model, cut).eval(), tail, store, proof.row_shape, proof.row_bytes)
+
+
+def _known_proof(store: FeatureStore, input_size: tuple[int, ...]) -> _Proof | None:
+    """What an earlier run has proved under the same key; None too where the file says what it cannot."""
+    try:
+        content = read_json(store.root / store.key / _PROOF, error=CheckpointError)
+        shape, row = (tuple(int(side) for side in content[name]) for name in ("image_shape", "row_shape"))
+        proof = _Proof(bool(content["direct"]), shape, row, int(content["row_bytes"]))
+    except (CheckpointError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    sides = zip(proof.image_shape, input_size, strict=False)
+    fits = len(proof.image_shape) == len(input_size) and all(0 < side <= own for side, own in sides)
+    return proof if fits and proof.row_bytes > 0 else None
+
+
+def _prove(
+    model: nn.Module, cut: str, store: FeatureStore, runtime: Runtime, images: Callable[[int], Tensor | None]
+) -> _Proof | None:
+    for count in _PROOF_IMAGES:
+        try:
+            batch = images(count)
+            return None if batch is None else _prove_on(model, cut, store, runtime, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or count == _PROOF_IMAGES[-1]:
+                raise
+        release_memory()
+    return None
+
+
+def _prove_on(model: nn.Module, cut: str, store: FeatureStore, runtime: Runtime, batch: Tensor) -> _Proof | None:
+    with model_context([model], runtime):
+        tail = prove_cut(model, cut, batch)
+        if tail is None:
+            return None
+        row = Trunk(model, cut)(batch)[0]
+    proof = _Proof(tail.direct, tail.image_shape, tuple(row.shape), row.nbytes)
+    folder = store.root / store.key
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        write_json(folder / _PROOF, asdict(proof))
+    except CheckpointError as error:  # where the cache was cleared meanwhile, it is proved again the next time
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+    return proof
