@@ -36,6 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "display",
             "errors",
             "file_kinds",
+            "flags",
             "metrics",
             "number_ranges",
             "plain_values",

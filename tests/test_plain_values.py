@@ -18,19 +18,21 @@ import torch
 import tl_kit
 from tests.helpers import quick_config, write_images
 from tl_kit import config
-from tl_kit.combining.ensemble_rules import check_fitting
 from tl_kit.config import DataConfig, HeadConfig, LoopConfig
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import check
+from tl_kit.flags import fields_of
 from tl_kit.images.crops import check_crops
-from tl_kit.images.limits import check_limits
 from tl_kit.inference.predictor import check_passes
-from tl_kit.number_ranges import CHECKED_ELSEWHERE, check_numbers
+from tl_kit.number_ranges import OWN_CHECK, check_numbers
 from tl_kit.plain_values import plain
 from tl_kit.storage import feature_cache
 from tl_kit.storage.config_json import to_json
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "EvaluateConfig": {"checkpoint": Path("a"), "data": Path("imgs")},
+    "ExamineConfig": {"data": Path("imgs")},
+    "PredictConfig": {"checkpoint": Path("a"), "images": ("b.png",)},
     "FinetuneConfig": {"model": "resnet18", "data": Path("imgs")},
     "EnsembleConfig": {"checkpoints": (Path("a"), Path("b"))},
     "DistillConfig": {"teacher": Path("a")},
@@ -107,7 +109,7 @@ def test_every_field_takes_foreign_numbers_texts_and_paths(name: str, field: str
             assert is_plain(found), (given, found)
             assert found == value, (given, found)
             tried += 1
-    assert tried or is_dataclass(default) or isinstance(default, Mapping) or field == "distill"
+    assert tried or is_dataclass(default) or isinstance(default, Mapping) or field in ("distill", "crops", "vary")
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
@@ -130,10 +132,9 @@ def numbers() -> Iterator[tuple[str, str]]:
 CHECKS: dict[str, Any] = {
     "FinetuneConfig": check,
     "CropConfig": check_crops,
-    "DecodeConfig": check_limits,
-    "RuleFitConfig": lambda fit: check_fitting(fit, config.SoupConfig()),
-    "SoupConfig": lambda soups: check_fitting(config.RuleFitConfig(), soups),
-    "EnsembleConfig": lambda given: check_passes(given.mc_dropout),
+    **dict.fromkeys(
+        ("EnsembleConfig", "EvaluateConfig", "PredictConfig"), lambda given: check_passes(given.mc_dropout)
+    ),
 }
 
 
@@ -141,7 +142,9 @@ def refused(given: Any, field: str) -> None:
     """What a command does before any work."""
     found = plain(given)
     name = type(given).__name__
-    if f"{name}.{field}" in CHECKED_ELSEWHERE or name == "FinetuneConfig":
+    if name == "FinetuneConfig" or any(
+        OWN_CHECK in each.marks for each in fields_of(type(given)) if each.name == field
+    ):
         CHECKS[name](found)
     check_numbers(found)
 
@@ -154,7 +157,8 @@ def test_every_number_is_finite_not_negative_and_no_other_kind(name: str, field:
         value = tuple(wrong for _ in default) if isinstance(default, tuple) else wrong
         with pytest.raises(ConfigError) as caught:
             refused(replace(made, **{field: value}), field)
-        assert field in str(caught.value) or f"--{field.replace('_', '-')}" in str(caught.value), wrong
+        shown = next(each.shown for each in fields_of(type(made)) if each.name == field)
+        assert field in str(caught.value) or shown in str(caught.value), wrong
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from tl_kit.planning.plan import Plan, plan
     from tl_kit.series.cross_validate import CrossValidation, cross_validate
     from tl_kit.series.finetune_members import MemberRuns, finetune_members
+    from tl_kit.series.finetune_members import member_configs as member_configs
+    from tl_kit.series.resume import began_with as began_with
     from tl_kit.series.resume import resume
     from tl_kit.storage.feature_cache import cache_report as cache_report
     from tl_kit.storage.feature_cache import clear_cache as clear_cache
@@ -123,6 +125,7 @@ _MODULES = {
     "Predictor": "tl_kit.inference.predictor",
     "Report": "tl_kit.diagnosis.examine",
     "alone": "tl_kit.machine.process_group",
+    "began_with": "tl_kit.series.resume",
     "cache_line": "tl_kit.machine.user_cache",
     "cache_report": "tl_kit.storage.feature_cache",
     "check_student": "tl_kit.finetuning.distill",
@@ -138,6 +141,7 @@ _MODULES = {
     "finetune_members": "tl_kit.series.finetune_members",
     "leads": "tl_kit.machine.process_group",
     "load": "tl_kit.inference.predictor",
+    "member_configs": "tl_kit.series.finetune_members",
     "models": "tl_kit.zoo.catalog",
     "plan": "tl_kit.planning.plan",
     "predict": "tl_kit.inference.predict",

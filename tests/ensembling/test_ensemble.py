@@ -287,5 +287,5 @@ def test_a_full_out_folder_is_refused_before_anything_is_scored(
 def test_numbers_that_fit_nothing_are_refused_before_anything_is_opened(
     tmp_path: Path, options: dict[str, object]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"(RuleFit|Soup)Config\("):
+    with pytest.raises(ConfigError, match=r"(RuleFit|Soup)Config\."):
         combine([tmp_path / "none", tmp_path / "neither"], tmp_path / "e", **options)

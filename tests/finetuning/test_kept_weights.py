@@ -237,7 +237,7 @@ def test_under_a_cyclic_rate_the_ends_of_the_later_cycles_are_averaged(data: Pat
         ({"late": 5}, "--late 5: the run has 4 epochs"),
         ({"late": -1}, "--late -1: must be at least 1"),
         ({"regularization": RegularizationConfig(swa=True, ema=0.9)}, "--swa: --ema averages"),
-        ({"swa": SwaConfig(start=1.0)}, "swa start 1.0: must be at least 0 and below 1"),
+        ({"swa": SwaConfig(start=1.0)}, "SwaConfig.start 1.0: must be at least 0 and below 1"),
         ({"policy": "head", "optimizer": "lbfgs", "epochs": None, "late": 1}, "--late: the head that lbfgs"),
         (
             {"policy": "head", "optimizer": "lbfgs", "epochs": None, "regularization": RegularizationConfig(swa=True)},

@@ -119,7 +119,7 @@ def test_second_derivatives_go_through_attention(data: Path, tmp_path: Path) -> 
         ({"policy": "head", "loop": LoopConfig(layer_decay=0.5)}, "--layer-decay"),
         ({"lr": "fast"}, "lr 'fast': must be a number, or auto"),
         ({"schedule": "plateau", "schedule_options": {"mode": "max"}}, "no option 'mode'"),
-        ({"patience": 0}, "--patience 0"),
+        ({"patience": 0}, "FinetuneConfig.patience 0"),
         ({"augment_options": {"short_side": (1.0, 1e9)}}, "at most 4"),
     ],
 )

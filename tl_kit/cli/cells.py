@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 
-__all__ = ["EPOCH_FIGURES", "figure", "figures", "fold", "pad", "shorten", "width_of", "wrap"]
+from tl_kit.config import CropConfig
+
+__all__ = ["EPOCH_FIGURES", "figure", "figures", "fold", "pad", "shorten", "views_text", "width_of", "wrap"]
 
 _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -156,3 +158,8 @@ def figure(name: str, value: float) -> str:
 def figures(row: Mapping[str, float]) -> str:
     """Figures on one line: ``loss 0.412  val accuracy 87.1 %``."""
     return "  ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in row.items())
+
+
+def views_text(crops: CropConfig, mc_dropout: int) -> str:
+    """What is averaged over an image, in words."""
+    return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from tl_kit.cli import options
 from tl_kit.cli.cells import figure
+from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
-from tl_kit.cli.session import session
 from tl_kit.config import DemoConfig
 
 if TYPE_CHECKING:
@@ -20,15 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 
-def demo(
-    out: Annotated[Path, typer.Option("--out", help="Where the new folder run-N goes.")] = DemoConfig.out,
-    debug: options.Debug = False,
-) -> None:
+@command(DemoConfig)
+def demo(given: Given, console: Console) -> None:
     """Show the whole story, without a network. Fine-tunes three models on scikit-learn's digits and combines them."""
-    with session(debug=debug) as console:
-        from tl_kit import demo as run
+    from tl_kit import demo as run
 
-        _show(run(replace(DemoConfig(), out=out), reporter=console), console)
+    _show(run(given.read(DemoConfig), reporter=console), console)
 
 
 def _show(result: DemoResult, console: Console) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tl_kit.cli import options
+from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
-from tl_kit.cli.session import PROBLEMS_FOUND, session
-from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.cli.session import PROBLEMS_FOUND
+from tl_kit.config import ExamineConfig, JsonConfig
 
 if TYPE_CHECKING:
     from tl_kit import Report
@@ -19,30 +19,20 @@ __all__ = ["doctor"]
 EXAMPLES = 3  # paths shown with a finding; --json has them all
 
 
-def doctor(
-    data: options.Data,
-    split_seed: options.SplitSeed = DataConfig.split_seed,
-    group_pattern: options.GroupPattern = DataConfig.group_pattern,
-    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@command(ExamineConfig, JsonConfig)
+def doctor(given: Given, console: Console) -> None:
     """Say what is wrong with a folder of images. Exit code 1 if training would stop."""
-    with session(debug=debug) as console:
-        from tl_kit import doctor as examine
-        from tl_kit import report_dict
+    asked = given.read(ExamineConfig)
+    from tl_kit import doctor as examine
+    from tl_kit import report_dict
 
-        split, limits = (
-            DataConfig(split_seed=split_seed, group_pattern=group_pattern),
-            DecodeConfig(max_pixels=max_pixels),
-        )
-        report = examine(data, split=split, decode=limits, reporter=console)
-        if json:
-            console.json(report_dict(report))
-        else:
-            _show(report, console)
-        if report.blocks:
-            raise typer.Exit(PROBLEMS_FOUND)
+    report = examine(asked.data, split=asked.split, decode=asked.decode, reporter=console)
+    if given.read(JsonConfig).json:
+        console.json(report_dict(report))
+    else:
+        _show(report, console)
+    if report.blocks:
+        raise typer.Exit(PROBLEMS_FOUND)
 
 
 def _show(report: Report, console: Console) -> None:

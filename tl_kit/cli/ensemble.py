@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tl_kit.cli import options
-from tl_kit.cli.cells import figure
+from tl_kit.cli.cells import figure, views_text
+from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
-from tl_kit.cli.parsing import crop_config, views_text
-from tl_kit.cli.session import answering_signals, session
+from tl_kit.cli.session import answering_signals
 from tl_kit.cli.show_distillation import distill_and_show
 from tl_kit.cli.show_fold_ensemble import is_of_folds, show_fold_scores
-from tl_kit.config import DecodeConfig, EnsembleConfig
+from tl_kit.config import EnsembleConfig, JsonConfig, StudentConfig
 from tl_kit.display import marked
 
 if TYPE_CHECKING:
@@ -22,49 +21,25 @@ __all__ = ["ensemble"]
 SHOWN = ("accuracy", "nll", "ece")
 
 
-def ensemble(
-    checkpoints: options.Checkpoints,
-    data: options.DataOfMembers = EnsembleConfig.data,
-    out: options.Out = EnsembleConfig.out,
-    rule: options.Rule = EnsembleConfig.rule,
-    calibrate: options.Calibrate = EnsembleConfig.calibrate,
-    crops: options.Crops = None,
-    scales: options.Scales = None,
-    mc_dropout: options.McDropout = None,
-    distill: options.Distill = None,
-    strict: options.Strict = EnsembleConfig.strict,
-    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@command(EnsembleConfig, StudentConfig, JsonConfig)
+def ensemble(given: Given, console: Console) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
-    with session(debug=debug) as console, answering_signals():
-        chosen = crop_config(crops, scales) or EnsembleConfig.crops
-        config = EnsembleConfig(
-            checkpoints=tuple(checkpoints),
-            data=data,
-            out=out,
-            rule=rule,
-            calibrate=calibrate,
-            crops=chosen,
-            mc_dropout=mc_dropout or EnsembleConfig.mc_dropout,
-            strict=strict,
-            decode=DecodeConfig(max_pixels=max_pixels),
-        )
+    config, student, json = given.read(EnsembleConfig), given.read(StudentConfig).distill, given.read(JsonConfig).json
+    with answering_signals():
         import tl_kit
 
-        if distill is not None:
-            tl_kit.check_student(distill)
+        if student is not None:
+            tl_kit.check_student(student)
         result = tl_kit.ensemble(config, reporter=console)
         if json:
             console.notes(result.notes, json=True)
-        if distill is None and json:
+        if student is None and json:
             console.json(result.to_dict())
             return
         if not json:
             _show(result, console)
-        if distill is not None:
-            distill_and_show(result, distill, config, console, json=json)
+        if student is not None:
+            distill_and_show(result, student, config, console, json=json)
 
 
 def _show(result: EnsembleResult, console: Console) -> None:

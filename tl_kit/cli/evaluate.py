@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tl_kit.cli import options
-from tl_kit.cli.cells import figure, figures
+from tl_kit.cli.cells import figure, figures, views_text
+from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
-from tl_kit.cli.parsing import crop_config, views_text
-from tl_kit.cli.session import session
-from tl_kit.config import DecodeConfig
+from tl_kit.config import EvaluateConfig, JsonConfig
 
 if TYPE_CHECKING:
     from tl_kit import Evaluation
@@ -17,37 +15,26 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def evaluate(
-    checkpoint: options.Checkpoint,
-    data: options.Data,
-    split: options.Split = None,
-    crops: options.Crops = None,
-    scales: options.Scales = None,
-    mc_dropout: options.McDropout = None,
-    strict: options.Strict = False,
-    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
+@command(EvaluateConfig, JsonConfig)
+def evaluate(given: Given, console: Console) -> None:
     """Score a checkpoint or an ensemble on labelled images."""
-    with session(debug=debug) as console:
-        chosen = crop_config(crops, scales)
-        import tl_kit
+    asked = given.read(EvaluateConfig)
+    import tl_kit
 
-        result = tl_kit.evaluate(
-            checkpoint,
-            data,
-            split=split,
-            crops=chosen,
-            mc_dropout=mc_dropout,
-            strict=strict,
-            decode=DecodeConfig(max_pixels=max_pixels),
-            reporter=console,
-        )
-        if json:
-            console.json(result.to_dict())
-        else:
-            _show(result, console)
+    result = tl_kit.evaluate(
+        asked.checkpoint,
+        asked.data,
+        split=asked.split,
+        crops=asked.crops,
+        mc_dropout=asked.mc_dropout,
+        strict=asked.strict,
+        decode=asked.decode,
+        reporter=console,
+    )
+    if given.read(JsonConfig).json:
+        console.json(result.to_dict())
+    else:
+        _show(result, console)
 
 
 def _show(result: Evaluation, console: Console) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tl_kit.cli import options
+from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
-from tl_kit.cli.parsing import learning_rate
-from tl_kit.cli.session import session
-from tl_kit.config import CacheConfig, DataConfig, DecodeConfig, FinetuneConfig, LoopConfig, RuntimeConfig
+from tl_kit.cli.finetune import USAGE, read_runs
+from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
 
 if TYPE_CHECKING:
     from tl_kit import Plan
@@ -16,67 +15,50 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-def plan(
-    model: options.Model,
-    data: options.Data,
-    policy: options.Policy = FinetuneConfig.policy,
-    epochs: options.Epochs = FinetuneConfig.epochs,
-    batch_size: options.BatchSize = FinetuneConfig.batch_size,
-    lr: options.Lr = None,
-    optimizer: options.Optimizer = FinetuneConfig.optimizer,
-    schedule: options.Schedule = FinetuneConfig.schedule,
-    layer_decay: options.LayerDecay = LoopConfig.layer_decay,
-    balance: options.Balance = FinetuneConfig.balance,
-    select: options.Select = FinetuneConfig.select,
-    augment: options.Augment = str(FinetuneConfig.augment),
-    batchnorm: options.Batchnorm = FinetuneConfig.batchnorm,
-    weights: options.Weights = FinetuneConfig.weights,
-    img_size: options.ImgSize = FinetuneConfig.img_size,
-    seed: options.Seed = FinetuneConfig.seed,
-    split_seed: options.SplitSeed = DataConfig.split_seed,
-    group_pattern: options.GroupPattern = DataConfig.group_pattern,
-    allow: options.Allow = None,
-    strict: options.Strict = FinetuneConfig.strict,
-    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
-    cache_size: options.CacheSize = CacheConfig.size_gb,
-    views: options.Views = CacheConfig.views,
-    runtime: options.Runtime = RuntimeConfig.mode,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> None:
-    """Say what finetune would do with these images, why, and what it would cost. Trains nothing."""
-    with session(debug=debug) as console:
-        config = FinetuneConfig(
-            model=model,
-            data=data,
-            policy=policy,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=learning_rate(lr),
-            optimizer=optimizer,
-            schedule=schedule,
-            balance=balance,
-            select=select,
-            augment=augment,
-            batchnorm=batchnorm,
-            loop=LoopConfig(layer_decay=layer_decay),
-            weights=weights,
-            img_size=img_size,
-            seed=seed,
-            split=DataConfig(split_seed=split_seed, group_pattern=group_pattern),
-            allow=tuple(allow or ()),
-            strict=strict,
-            decode=DecodeConfig(max_pixels=max_pixels),
-            cache=CacheConfig(size_gb=cache_size, views=views),
-            runtime=RuntimeConfig(mode=runtime),
-        )
-        import tl_kit
+@command(FinetuneConfig, RunsConfig, JsonConfig, usage=USAGE.format("plan"))
+def plan(given: Given, console: Console) -> None:
+    """Say what finetune would do with these images, why, and what it would cost. Trains nothing.
 
-        result = tl_kit.plan(config, reporter=console)
-        if json:
-            console.json(result.to_dict())
-        else:
-            _show(result, console)
+    Takes every option of finetune. Those that only say what is kept and shown of a run change nothing here: --out,
+    --plot, --on-nan, --save-every, --late. --resume: the whole run of that folder is planned, with its own options.
+    """
+    import tl_kit
+
+    runs, json = read_runs(given), given.read(JsonConfig).json
+    if runs.resume is not None:
+        config, runs = tl_kit.began_with(runs.resume, reporter=console)
+    else:
+        config = given.read(FinetuneConfig)
+    kinds, each = _kinds_of_runs(config, runs)
+    plans = {name: tl_kit.plan(kind, reporter=console) for name, kind in kinds.items()}
+    count, seconds = each * len(plans), each * sum(planned.estimate.seconds for planned in plans.values())
+    if json:
+        found = [{"run": name, **planned.to_dict()} for name, planned in plans.items()]
+        console.json({"runs": count, "seconds": seconds, "plans": found} if count > 1 else plans[""].to_dict())
+        return
+    for name, planned in plans.items():
+        if len(plans) > 1:
+            console.line(f"{name}:")
+        _show(planned, console)
+        if len(plans) > 1:
+            console.line()
+    if count > 1:
+        console.line(f"{count} runs: about {seconds:.0f} s, less where they share features")
+
+
+def _kinds_of_runs(config: FinetuneConfig, runs: RunsConfig) -> tuple[dict[str, FinetuneConfig], int]:
+    """A configuration for each kind of run that is to be planned, by its name, and how many runs there are of each."""
+    import tl_kit
+
+    if runs.folds is not None:
+        return {"": config}, runs.folds
+    if runs.members is None and runs.vary is None:
+        return {"": config}, 1
+    vary = runs.vary or VaryConfig.vary
+    members = tl_kit.member_configs(config, runs.members, vary)
+    if vary in ("model", "policy"):
+        return dict(members), 1
+    return {"": members[0][1]}, len(members)
 
 
 def _show(plan: Plan, console: Console) -> None:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tl_kit.cli import options
+from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
-from tl_kit.cli.parsing import crop_config
-from tl_kit.cli.session import PROBLEMS_FOUND, session
-from tl_kit.config import DecodeConfig, PredictConfig
-from tl_kit.errors import ConfigError
+from tl_kit.cli.session import PROBLEMS_FOUND
+from tl_kit.config import PredictConfig
 
 if TYPE_CHECKING:
     from tl_kit import Prediction
@@ -21,33 +19,28 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 
-def predict(
-    checkpoint: options.Checkpoint,
-    images: options.Images,
-    top: options.Top = PredictConfig.top,
-    form: options.Format = PredictConfig.format,
-    crops: options.Crops = None,
-    scales: options.Scales = None,
-    mc_dropout: options.McDropout = None,
-    max_pixels: options.MaxPixels = DecodeConfig.max_pixels,
-    debug: options.Debug = False,
-) -> None:
+@command(PredictConfig)
+def predict(given: Given, console: Console) -> None:
     """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
-    with session(debug=debug) as console:
-        if top < 1:
-            raise ConfigError(f"--top {top}: must be at least 1")
-        chosen, limits = crop_config(crops, scales), DecodeConfig(max_pixels=max_pixels)
-        import tl_kit
+    asked = given.read(PredictConfig)
+    import tl_kit
 
-        found = tl_kit.predict(checkpoint, images, crops=chosen, mc_dropout=mc_dropout, decode=limits, reporter=console)
-        if form == "table":
-            _table(found, top, console)
-        else:
-            console.raw(_csv(found, top) if form == "csv" else _jsonl(found, top))
-        failed = sum(prediction.error is not None for prediction in found)
-        if failed:
-            console.message(f"{failed} of {len(found)} images could not be decoded")
-            raise typer.Exit(PROBLEMS_FOUND)
+    found = tl_kit.predict(
+        asked.checkpoint,
+        list(asked.images),
+        crops=asked.crops,
+        mc_dropout=asked.mc_dropout,
+        decode=asked.decode,
+        reporter=console,
+    )
+    if asked.format == "table":
+        _table(found, asked.top, console)
+    else:
+        console.raw(_csv(found, asked.top) if asked.format == "csv" else _jsonl(found, asked.top))
+    failed = sum(prediction.error is not None for prediction in found)
+    if failed:
+        console.message(f"{failed} of {len(found)} images could not be decoded")
+        raise typer.Exit(PROBLEMS_FOUND)
 
 
 def _table(found: Sequence[Prediction], top: int, console: Console) -> None:

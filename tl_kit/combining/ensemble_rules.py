@@ -7,7 +7,6 @@ member was trained on. A new rule is a function here and a line in :data:`RULES`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,7 +19,7 @@ from tl_kit import metrics
 from tl_kit.combining.canonical_order import canonical_members, label_probabilities
 from tl_kit.combining.simplex_weights import greedy_weights, simplex_weights
 from tl_kit.combining.stacking import fit_stack, stacked
-from tl_kit.config import RuleFitConfig, SoupConfig
+from tl_kit.config import RuleFitConfig
 from tl_kit.errors import ConfigError, nearest
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "SIMPLEST_FIRST",
     "WEIGHT_RULES",
     "Rule",
-    "check_fitting",
     "check_rule",
     "combine",
     "logit_mean",
@@ -169,21 +167,6 @@ def check_rule(name: str, *, known: Collection[str] = (*RULES, *WEIGHT_RULES, AU
         near = nearest(name, known)
         hint = "" if near is None else f"did you mean {near!r}? "
         raise ConfigError(f"unknown ensemble rule {name!r}: {hint}rules are {', '.join(known)}")
-
-
-def check_fitting(fit: RuleFitConfig, soups: SoupConfig) -> None:
-    """Raises ConfigError for numbers by which no rule can be fitted, before anything is predicted."""
-    for name, value, sound in (
-        ("folds", fit.folds, fit.folds >= 2),
-        ("greedy_rounds", fit.greedy_rounds, fit.greedy_rounds >= 0),
-        ("greedy_bags", fit.greedy_bags, fit.greedy_bags >= 1),
-        ("greedy_share", fit.greedy_share, 0 < fit.greedy_share <= 1),
-        ("stack_c", fit.stack_c, bool(fit.stack_c) and all(0 < c < math.inf for c in fit.stack_c)),
-    ):
-        if not sound:
-            raise ConfigError(f"RuleFitConfig({name}={value}): out of range")
-    if not soups.alphas or not all(0 <= alpha <= 1 for alpha in soups.alphas):
-        raise ConfigError(f"SoupConfig(alphas={soups.alphas}): must be shares from 0 to 1")
 
 
 def combine(name: str, member_probabilities: ArrayLike, **parameters: Any) -> FloatArray:

@@ -1,21 +1,23 @@
-"""Every default value of tl-kit, in frozen dataclasses; the command line takes its own defaults from here."""
+"""Every default value of tl-kit, in frozen dataclasses; the command line makes its flags from their fields."""
 
 from tl_kit.config.augment_settings import AugmentConfig, AugmentLevels, CropConfig, McDropoutConfig
 from tl_kit.config.command_settings import (
+    CacheReportConfig,
     CopiesConfig,
+    DebugConfig,
     DemoConfig,
     DemoMember,
-    DistillConfig,
     EstimateConfig,
-    FinetuneConfig,
+    EvaluateConfig,
+    ExamineConfig,
     GroupConfig,
+    JsonConfig,
     ModelsConfig,
     PredictConfig,
     RangeConfig,
     ScalingConfig,
+    StudentConfig,
     TableConfig,
-    Vary,
-    VaryConfig,
 )
 from tl_kit.config.data_settings import (
     BalanceConfig,
@@ -30,6 +32,7 @@ from tl_kit.config.data_settings import (
     StoreConfig,
 )
 from tl_kit.config.ensemble_settings import EnsembleConfig, RuleFitConfig, SoupConfig, TemperatureConfig
+from tl_kit.config.finetune_settings import DistillConfig, FinetuneConfig, RunsConfig, Vary, VaryConfig
 from tl_kit.config.machine_settings import (
     CacheConfig,
     MembersConfig,
@@ -59,9 +62,11 @@ __all__ = [
     "BalanceConfig",
     "BalanceMethod",
     "CacheConfig",
+    "CacheReportConfig",
     "CopiesConfig",
     "CropConfig",
     "DataConfig",
+    "DebugConfig",
     "DecodeConfig",
     "DemoConfig",
     "DemoMember",
@@ -69,10 +74,13 @@ __all__ = [
     "DoctorConfig",
     "EnsembleConfig",
     "EstimateConfig",
+    "EvaluateConfig",
+    "ExamineConfig",
     "FinetuneConfig",
     "FoldsConfig",
     "GroupConfig",
     "HeadConfig",
+    "JsonConfig",
     "LeftOutConfig",
     "LikenessConfig",
     "LoopConfig",
@@ -90,6 +98,7 @@ __all__ = [
     "RegularizationConfig",
     "RollbackConfig",
     "RuleFitConfig",
+    "RunsConfig",
     "RuntimeConfig",
     "SaveConfig",
     "ScalingConfig",
@@ -98,6 +107,7 @@ __all__ = [
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",
+    "StudentConfig",
     "SwaConfig",
     "TableConfig",
     "TemperatureConfig",

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from tl_kit.flags import Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE, SHARE
 
 __all__ = ["AugmentConfig", "AugmentLevels", "CropConfig", "McDropoutConfig"]
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError("must be numbers with commas between, such as 1,1.15") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +26,26 @@ class CropConfig:
     A scale multiplies the size to which the model's own evaluation resizes an image before it crops.
     """
 
-    crops: int = 1
-    scales: tuple[float, ...] = (1.0,)
+    crops: Annotated[
+        int,
+        OWN_CHECK,
+        Flag(
+            metavar="1|5|10",
+            help="Centre, corners, mirror images, averaged (default: 1; without --scales, as the ensemble was made).",
+            show_default=False,
+        ),
+    ] = 1
+    scales: Annotated[
+        tuple[float, ...],
+        OWN_CHECK,
+        Flag(
+            metavar="S,...",
+            help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default: 1; without --crops, "
+            "as the ensemble was made).",
+            parse=_scales,
+            show_default=False,
+        ),
+    ] = (1.0,)
 
     @property
     def views(self) -> int:
@@ -34,7 +63,7 @@ class McDropoutConfig:
     """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
 
     seed: int = 0
-    rows: int = 4096
+    rows: Annotated[int, AT_LEAST_ONE] = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +79,14 @@ class AugmentConfig:
     """
 
     crop: str = "resized"
-    crop_scale: tuple[float, float] = (0.35, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    short_side: tuple[float, float] = (256 / 224, 480 / 224)
-    flip: float = 0.5
+    crop_scale: Annotated[tuple[float, float], POSITIVE] = (0.35, 1.0)
+    crop_ratio: Annotated[tuple[float, float], POSITIVE] = (3 / 4, 4 / 3)
+    short_side: Annotated[tuple[float, float], POSITIVE] = (256 / 224, 480 / 224)
+    flip: Annotated[float, SHARE] = 0.5
     brightness: float = 0.0
     contrast: float = 0.0
     lighting: float = 0.0
-    erasing: float = 0.0
+    erasing: Annotated[float, SHARE] = 0.0
 
     @property
     def active(self) -> bool:

@@ -1,46 +1,35 @@
-"""Defaults of whole commands: fine-tuning, members, distillation, estimates, prediction, models and the demo."""
+"""Defaults of commands but finetune: prediction, tables, estimates, near copies, models and the demo."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal
 
-from tl_kit.config.augment_settings import AugmentConfig
-from tl_kit.config.data_settings import BalanceConfig, BalanceMethod, DataConfig, DecodeConfig, StoreConfig
-from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig, SaveConfig
-from tl_kit.config.optimization_settings import Options
-from tl_kit.config.training_settings import (
-    AutoPolicyConfig,
-    HeadConfig,
-    LoopConfig,
-    NanAnswer,
-    ProbeConfig,
-    RangeTestConfig,
-    RegularizationConfig,
-    RollbackConfig,
-    Selection,
-    SwaConfig,
-)
+from tl_kit.config.augment_settings import AugmentConfig, CropConfig
+from tl_kit.config.data_settings import DataConfig, DecodeConfig
+from tl_kit.config.shared_flags import CHECKPOINT, DATA, MC_DROPOUT, STRICT
+from tl_kit.flags import Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE, SHARE
 
 __all__ = [
+    "CacheReportConfig",
     "CopiesConfig",
+    "DebugConfig",
     "DemoConfig",
     "DemoMember",
-    "DistillConfig",
     "EstimateConfig",
-    "FinetuneConfig",
+    "EvaluateConfig",
+    "ExamineConfig",
     "GroupConfig",
+    "JsonConfig",
     "ModelsConfig",
     "PredictConfig",
     "RangeConfig",
     "ScalingConfig",
+    "StudentConfig",
     "TableConfig",
-    "Vary",
-    "VaryConfig",
 ]
-
-Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,103 +76,18 @@ class ScalingConfig:
     below ``dead`` of it have no weight. docs/policies.md has the figures that chose the floor.
     """
 
-    reference: float = 0.9
-    floor: float = 0.1
-    dead: float = 1e-4
+    reference: Annotated[float, SHARE] = 0.9
+    floor: Annotated[float, SHARE] = 0.1
+    dead: Annotated[float, SHARE] = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateConfig:
     """How much of a run is tried out to tell what all of it costs: images, and training steps after the first."""
 
-    train_images: int = 64
-    val_images: int = 32
-    steps: int = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig:
-    """A teacher, a checkpoint or an ensemble, whose probabilities a run learns beside the labels.
-
-    ``temperature`` softens what teacher and student say before they are compared; ``weight`` is the share of that
-    comparison in the loss, the rest is the labels'.
-    """
-
-    teacher: Path
-    temperature: float = 2.0
-    weight: float = 0.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """One fine-tuning run. ``None`` means: sized to the data, the policy or the model.
-
-    Options of the optimizer, the schedule and the augmentation are a mapping, or texts ``key=value``. ``lr`` "auto"
-    runs a range test. ``augment`` is a level's name, or all of it.
-
-    ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
-    images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
-    are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
-
-    ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
-    ``late`` that of the last epochs of which one is.
-
-    ``allow`` names findings of the doctor's that shall not stop the run: class-above-split, class-missing, group-leak,
-    label-conflict, split-leak, split-or-class. ``strict``: a file that cannot be used is an error, instead of being
-    left out.
-    """
-
-    model: str
-    data: Path
-    policy: str = "auto"
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | Literal["auto"] | None = None
-    optimizer: str | None = None
-    optimizer_options: Options = ()
-    schedule: str | None = None
-    schedule_options: Options = ()
-    weights: str = "auto"
-    img_size: int | None = None
-    seed: int = 0
-    out: Path | None = None
-    default_out: str = "ckpts"
-    patience: int | None = None
-    batchnorm: Literal["auto", "train", "frozen"] = "auto"
-    split: DataConfig = DataConfig()
-    head: HeadConfig = HeadConfig()
-    loop: LoopConfig = LoopConfig()
-    augment: AugmentConfig | str = "auto"
-    augment_options: Options = ()
-    regularization: RegularizationConfig = RegularizationConfig()
-    balance: BalanceMethod = "auto"
-    select: Selection = "auto"
-    allow: tuple[str, ...] = ()
-    uneven: BalanceConfig = BalanceConfig()
-    range_test: RangeTestConfig = RangeTestConfig()
-    probe: ProbeConfig = ProbeConfig()
-    auto: AutoPolicyConfig = AutoPolicyConfig()
-    swa: SwaConfig = SwaConfig()
-    snapshots: int | None = None
-    late: int | None = None
-    plot: bool = False
-    strict: bool = False
-    decode: DecodeConfig = DecodeConfig()
-    save: SaveConfig = SaveConfig()
-    on_nan: NanAnswer = "stop"
-    rollback: RollbackConfig = RollbackConfig()
-    distill: DistillConfig | None = None
-    runtime: RuntimeConfig = RuntimeConfig()
-    store: StoreConfig = StoreConfig()
-    cache: CacheConfig = CacheConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class VaryConfig:
-    """Members of an ensemble by one command: how many, and in what they differ."""
-
-    members: int = 5
-    vary: Vary = "seed"
+    train_images: Annotated[int, AT_LEAST_ONE] = 64
+    val_images: Annotated[int, AT_LEAST_ONE] = 32
+    steps: Annotated[int, AT_LEAST_ONE] = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,11 +103,84 @@ class GroupConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """How many classes an image are shown, and in which form: ``table``, ``csv`` or ``jsonl``."""
+class EvaluateConfig:
+    """One evaluation. ``crops``, ``mc_dropout`` None: as the ensemble was made; ``split`` None: test, or unseen images.
 
-    top: int = 3
-    format: Literal["table", "csv", "jsonl"] = "table"
+    ``strict`` as for ``FinetuneConfig``.
+    """
+
+    checkpoint: Annotated[Path, CHECKPOINT]
+    data: Annotated[Path, DATA]
+    split: Annotated[
+        str | None,
+        Flag(metavar="train|val|test|all", help="Default: test, or what the model never saw."),
+    ] = None
+    crops: CropConfig | None = None
+    mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
+    strict: Annotated[bool, STRICT] = False
+    decode: DecodeConfig = DecodeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Predictions for ``images``: files, folders or wildcards, of which one that cannot be read gets its row.
+
+    ``top`` classes an image are shown. ``crops`` and ``mc_dropout`` as for ``EvaluateConfig``.
+    """
+
+    checkpoint: Annotated[Path, CHECKPOINT]
+    images: Annotated[
+        tuple[str, ...], Flag(name="PATH", help="Image files, folders of them, or wildcards; ** is any folders.")
+    ]
+    top: Annotated[int, AT_LEAST_ONE, Flag(metavar="K", help="So many classes an image.")] = 3
+    format: Annotated[Literal["table", "csv", "jsonl"], Flag(help="For people, or for programs.")] = "table"
+    crops: CropConfig | None = None
+    mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
+    decode: DecodeConfig = DecodeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamineConfig:
+    """A folder of images for the doctor to examine; from where on it warns, ``DoctorConfig`` says."""
+
+    data: Annotated[Path, DATA]
+    split: DataConfig = DataConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """A network that learns from an ensemble once that is written."""
+
+    distill: Annotated[
+        str | None,
+        Flag(
+            metavar="STUDENT",
+            help="Then fine-tune this timm model on the ensemble's probabilities as well, into the ensemble's folder.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheReportConfig:
+    """The cache folder to show or to clear."""
+
+    directory: Annotated[Path | None, Flag(name="--cache-dir", help="Default: the user's cache folder.")] = None
+    clear: Annotated[bool, Flag(help="Drop everything.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonConfig:
+    """Output for programs, of commands that have it."""
+
+    json: Annotated[bool, Flag(help="One JSON object on stdout, everything else on stderr.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebugConfig:
+    """The traceback of an error, for every command."""
+
+    debug: Annotated[bool, Flag(help="Show the traceback of an error.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +202,15 @@ class TableConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsConfig:
-    """Parameters are counted, half a second a model at worst, in lists of at most so many models."""
+    """Models to list: all whose names fit ``pattern``, or those on this machine.
 
+    Parameters are counted, half a second a model at worst, in lists of at most ``count_at_most`` models.
+    """
+
+    pattern: Annotated[
+        str | None,
+        Flag(name="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),
+    ] = None
     count_at_most: int = 60
 
 
@@ -236,9 +220,9 @@ class DemoMember:
 
     model: str
     policy: str
-    img_size: int
-    epochs: int | None = None
-    lr: float | None = None
+    img_size: Annotated[int, AT_LEAST_ONE]
+    epochs: Annotated[int | None, AT_LEAST_ONE] = None
+    lr: Annotated[float | None, POSITIVE] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +232,8 @@ class DemoConfig:
     Digits are not mirrored: a mirrored 2 is none. Sizes are small so that two cores need less than three minutes.
     """
 
-    out: Path = Path("demo")
-    side: int = 64
+    out: Annotated[Path, Flag(help="Where the new folder run-N goes.")] = Path("demo")
+    side: Annotated[int, AT_LEAST_ONE] = 64
     members: tuple[DemoMember, ...] = (
         DemoMember(model="tf_efficientnet_lite0", policy="head", img_size=96),
         DemoMember(model="tf_efficientnet_lite2", policy="head", img_size=96),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from tl_kit.flags import Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, POSITIVE, SHARE, Range
 
 __all__ = [
     "BalanceConfig",
@@ -20,6 +23,8 @@ __all__ = [
 
 BalanceMethod: TypeAlias = Literal["auto", "none", "sampler", "loss"]
 
+_BELOW_2_32 = Range("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32)  # scikit-learn's folds take no other
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -30,10 +35,18 @@ class DataConfig:
     there are at most ``near_images`` different files (their number squared is compared: 3 s for 20,000); 0: nowhere.
     """
 
-    val_fraction: float = 0.2
-    test_fraction: float = 0.2
-    split_seed: int = 0
-    group_pattern: str | None = None
+    val_fraction: Annotated[float, BELOW_ONE] = 0.2
+    test_fraction: Annotated[float, BELOW_ONE] = 0.2
+    split_seed: Annotated[
+        int, _BELOW_2_32, Flag(help="For splits that the data lacks; the same for all members of an ensemble.")
+    ] = 0
+    group_pattern: Annotated[
+        str | None,
+        Flag(
+            metavar="REGEX",
+            help="File names with the same match, such as '^[^_]+' or 'patient([0-9]+)', stay in one split.",
+        ),
+    ] = None
     near_images: int = 20_000
 
 
@@ -44,8 +57,10 @@ class DecodeConfig:
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
     """
 
-    max_pixels: int = 2**27
-    max_scans: int = 500
+    max_pixels: Annotated[
+        int, AT_LEAST_ONE, Flag(metavar="N", help="Larger images are refused, before they fill the memory.")
+    ] = 2**27
+    max_scans: Annotated[int, AT_LEAST_ONE] = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +91,8 @@ class ShortcutConfig:
 
     excess: float = 0.5
     false_alarms: float = 1e-3
-    folds: int = 5
-    leaf: int = 5
+    folds: Annotated[int, AT_LEAST_TWO] = 5
+    leaf: Annotated[int, AT_LEAST_ONE] = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +103,7 @@ class DoctorConfig:
     """
 
     min_images: int = 5
-    max_imbalance: float = 10.0
+    max_imbalance: Annotated[float, POSITIVE] = 10.0
     min_side: int = 32
     empty_levels: float = 12.0
     likeness: LikenessConfig = LikenessConfig()
@@ -103,7 +118,7 @@ class StoreConfig:
     machine, less than that share of what was free), half of the images are given up.
     """
 
-    memory_share: float = 0.3
+    memory_share: Annotated[float, SHARE] = 0.3
     reserve: int = 500_000_000
     check_seconds: float = 0.5
 
@@ -112,12 +127,12 @@ class StoreConfig:
 class BalanceConfig:
     """From where on ``auto`` takes classes for uneven: training images of the largest, in those of the smallest."""
 
-    uneven_from: float = 3.0
+    uneven_from: Annotated[float, AT_LEAST_ONE] = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldsConfig:
     """Cross-validation: the number of folds, and how many suspect labels are shown (the file has all)."""
 
-    folds: int = 5
+    folds: Annotated[int, AT_LEAST_TWO] = 5
     shown: int = 10

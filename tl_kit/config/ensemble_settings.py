@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tl_kit.config.augment_settings import CropConfig
 from tl_kit.config.data_settings import DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
+from tl_kit.config.shared_flags import MC_DROPOUT, OUT, STRICT
 from tl_kit.config.training_settings import HeadConfig
+from tl_kit.flags import NO_FLAGS, Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, FRACTION, OWN_CHECK, POSITIVE, SHARE
 
 __all__ = ["EnsembleConfig", "RuleFitConfig", "SoupConfig"]
 
@@ -23,11 +27,11 @@ class RuleFitConfig:
     where a step of its fit takes more than ``concat_multiplications`` (images x features x classes).
     """
 
-    folds: int = 5
+    folds: Annotated[int, AT_LEAST_TWO] = 5
     greedy_rounds: int = 50
-    greedy_bags: int = 1
-    greedy_share: float = 0.5
-    stack_c: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    greedy_bags: Annotated[int, AT_LEAST_ONE] = 1
+    greedy_share: Annotated[float, FRACTION] = 0.5
+    stack_c: Annotated[tuple[float, ...], POSITIVE] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     stack_parameters: int = 20_000
     concat_multiplications: int = 1_000_000_000
 
@@ -49,8 +53,8 @@ class SoupConfig:
     BatchNorm's statistics are estimated on at most ``batchnorm_images`` training images.
     """
 
-    alphas: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    batchnorm_images: int = 1024
+    alphas: Annotated[tuple[float, ...], SHARE] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    batchnorm_images: Annotated[int, AT_LEAST_ONE] = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +67,35 @@ class EnsembleConfig:
     that decoded images may take in both. ``strict`` as for ``FinetuneConfig``.
     """
 
-    checkpoints: tuple[Path, ...]
-    data: Path | None = None
-    out: Path | None = None
-    rule: str = "mean"
-    calibrate: bool = True
+    checkpoints: Annotated[
+        tuple[Path, ...], Flag(name="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
+    ]
+    data: Annotated[Path | None, Flag(help="Images to score on (default: those that the members were trained on).")] = (
+        None
+    )
+    out: Annotated[Path | None, OUT] = None
+    rule: Annotated[
+        str,
+        Flag(
+            metavar="NAME",
+            help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, "
+            "wise-ft; of features: concat; auto: the one that val supports.",
+        ),
+    ] = "mean"
+    calibrate: Annotated[
+        bool,
+        Flag(name="--calibrate/--no-calibrate", help="Fit a temperature on val, where it lowers the NLL out of fold."),
+    ] = True
     fit: RuleFitConfig = RuleFitConfig()
     soups: SoupConfig = SoupConfig()
     head: HeadConfig = HeadConfig()
     store: StoreConfig = StoreConfig()
-    cache: CacheConfig = CacheConfig()
+    cache: Annotated[CacheConfig, NO_FLAGS] = CacheConfig()
     seed: int = 0
-    bootstrap: int = 2000
+    bootstrap: Annotated[int, AT_LEAST_ONE] = 2000
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
-    mc_dropout: int = 0
-    strict: bool = False
+    mc_dropout: Annotated[int, OWN_CHECK, MC_DROPOUT] = 0
+    strict: Annotated[bool, STRICT] = False
     decode: DecodeConfig = DecodeConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
+    runtime: Annotated[RuntimeConfig, NO_FLAGS] = RuntimeConfig()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tl_kit.flags import Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, SHARE
 
 __all__ = ["CacheConfig", "MembersConfig", "ProcessConfig", "RuntimeConfig", "SaveConfig", "TrustConfig"]
 
@@ -22,12 +26,18 @@ class RuntimeConfig:
     side are trained a second (all of it measured once, on 2 cores with EfficientNet-Lite0; nothing is timed in a run).
     """
 
-    mode: Literal["auto", "plain"] = "auto"
+    mode: Annotated[
+        Literal["auto", "plain"],
+        Flag(name="--runtime", help="plain: no cache, no bf16, no channels_last, memory as the system has it."),
+    ] = "auto"
     device: str = "auto"
-    batch_size: int = 32
-    gpu_batch_size: int = 256
+    batch_size: Annotated[int, AT_LEAST_ONE] = 32
+    gpu_batch_size: Annotated[int, AT_LEAST_ONE] = 256
     precision: str = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"],
+        Flag(help="torch.compile for training; auto: where it pays back within the run."),
+    ] = "auto"
     compile_backend: str = "inductor"
     compile_seconds: float = 121.0
     compile_gain: float = 0.05
@@ -73,9 +83,26 @@ class CacheConfig:
     """
 
     directory: Path | None = None
-    size_gb: float = 4.0
-    views: int | None = None
-    default_views: int = 4
+    size_gb: Annotated[
+        float,
+        Flag(name="--cache-size", metavar="GB", help="Bound of the cache of frozen networks' outputs; 0: no cache."),
+    ] = 4.0
+    views: Annotated[
+        int | None,
+        AT_LEAST_ONE,
+        Flag(metavar="V", help="Augmented views an image for last:K (default: by epochs and memory)."),
+    ] = None
+    default_views: Annotated[int, AT_LEAST_ONE] = 4
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = 0.0 if text == "none" else float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError("must be a number of seconds, or none")
+    return seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +113,16 @@ class SaveConfig:
     of the time.
     """
 
-    every: float = 30.0
-    most_share: float = 0.05
+    every: Annotated[
+        float,
+        Flag(
+            name="--save-every",
+            metavar="SECONDS",
+            help="How often the run's state is saved for --resume; 0 or none: never.",
+            parse=_seconds,
+        ),
+    ] = 30.0
+    most_share: Annotated[float, SHARE] = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)

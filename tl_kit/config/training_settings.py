@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from tl_kit.flags import Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, POSITIVE
 
 __all__ = [
     "AutoPolicyConfig",
@@ -36,12 +39,12 @@ class HeadConfig:
     are cross-validated too, over ``folds``.
     """
 
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
-    start_strength: float = 1e-4
-    max_iter: int = 200
+    strengths: Annotated[tuple[float, ...], POSITIVE] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+    start_strength: Annotated[float, POSITIVE] = 1e-4
+    max_iter: Annotated[int, POSITIVE] = 200
     solver: str = "lbfgs"
     one_thread_below: int = 100_000_000
-    folds: int = 5
+    folds: Annotated[int, AT_LEAST_TWO] = 5
     cross_validate_below: int = 30_000_000
 
 
@@ -55,17 +58,29 @@ class RegularizationConfig:
     whether a uniform average of them is tried at the end (``SwaConfig``).
     """
 
-    l1: float = 0.0
-    l2: float = 0.0
-    l2_sp: float = 0.0
-    dropout: float | None = None
-    drop_connect: float = 0.0
-    drop_path: float | None = None
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    ema: float | None = None
-    swa: bool = False
+    l1: Annotated[float, Flag(help="Strength of the penalty on absolute weights.")] = 0.0
+    l2: Annotated[float, Flag(help="Strength of half the squared weights, whatever the optimizer.")] = 0.0
+    l2_sp: Annotated[float, Flag(help="The same on the distance from the pretrained weights.")] = 0.0
+    dropout: Annotated[
+        float | None, BELOW_ONE, Flag(metavar="P", help="Dropout before the head (default: as the model has it).")
+    ] = None
+    drop_connect: Annotated[
+        float, BELOW_ONE, Flag(metavar="P", help="Drop weights of the linear layers that train.")
+    ] = 0.0
+    drop_path: Annotated[
+        float | None, BELOW_ONE, Flag(metavar="P", help="Stochastic depth (default: as the model has it).")
+    ] = None
+    label_smoothing: Annotated[
+        float, BELOW_ONE, Flag(metavar="P", help="Share of a label spread over all classes.")
+    ] = 0.0
+    mixup: Annotated[float, Flag(metavar="ALPHA", help="Blend pairs of images and labels; 0: off.")] = 0.0
+    cutmix: Annotated[float, Flag(metavar="ALPHA", help="Paste pieces of other images; 0: off.")] = 0.0
+    ema: Annotated[
+        float | None, BELOW_ONE, Flag(metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
+    ] = None
+    swa: Annotated[
+        bool, Flag(help="Average the weights of the later epochs, and keep that where val finds it no worse.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +90,7 @@ class SwaConfig:
     ``schedule`` is that of the rate where the user names none.
     """
 
-    start: float = 0.75
+    start: Annotated[float, BELOW_ONE] = 0.75
     schedule: str = "constant"
 
 
@@ -83,22 +98,22 @@ class SwaConfig:
 class ProbeConfig:
     """Linear probes on pooled features of at most ``stages`` stages: folds, images, and the values of C tried."""
 
-    stages: int = 5
-    folds: int = 5
-    images: int = 2000
-    strengths: tuple[float, ...] = (0.01, 0.1)
-    max_iter: int = 100
+    stages: Annotated[int, AT_LEAST_ONE] = 5
+    folds: Annotated[int, AT_LEAST_TWO] = 5
+    images: Annotated[int, AT_LEAST_ONE] = 2000
+    strengths: Annotated[tuple[float, ...], POSITIVE] = (0.01, 0.1)
+    max_iter: Annotated[int, AT_LEAST_ONE] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTestConfig:
     """``--lr auto``: so many steps, the rate rising from ``lowest`` to ``highest`` times the optimizer's usual one."""
 
-    steps: int = 100
-    lowest: float = 1e-4
-    highest: float = 10.0
-    smoothing: float = 0.9
-    stop_at: float = 4.0
+    steps: Annotated[int, AT_LEAST_ONE] = 100
+    lowest: Annotated[float, POSITIVE] = 1e-4
+    highest: Annotated[float, POSITIVE] = 10.0
+    smoothing: Annotated[float, BELOW_ONE] = 0.9
+    stop_at: Annotated[float, POSITIVE] = 4.0
     trim: int = 5
 
 
@@ -122,19 +137,26 @@ class LoopConfig:
     bare_optimizer: str = "adamw"
     gradient_head_optimizer: str = "adamw"
     schedule: str = "cosine"
-    epochs: int = 12
+    epochs: Annotated[int, AT_LEAST_ONE] = 12
     least_steps: int = 200
     scratch_steps: int = 1000
-    most_epochs: int = 60
-    head_epochs: int = 100
-    patience: int = 5
+    most_epochs: Annotated[int, AT_LEAST_ONE] = 60
+    head_epochs: Annotated[int, AT_LEAST_ONE] = 100
+    patience: Annotated[int, AT_LEAST_ONE] = 5
     stops_early: tuple[str, ...] = ("constant", "plateau")
     batch_statistics_from: int = 300
-    batch_size: int = 32
-    warmup_epochs: float = 0.5
-    weight_decay: float | None = None
-    clip_norm: float = 1.0
-    layer_decay: float | None = None
+    batch_size: Annotated[int, AT_LEAST_ONE] = 32
+    warmup_epochs: Annotated[
+        float, Flag(name="--warmup", metavar="EPOCHS", help="The rate rises evenly for so long.")
+    ] = 0.5
+    weight_decay: Annotated[
+        float | None,
+        Flag(help="In the gradient (L2), or decoupled (adamw), as the optimizer has it (default: by optimizer)."),
+    ] = None
+    clip_norm: Annotated[float, Flag(help="Largest norm of the gradient; 0: any.")] = 1.0
+    layer_decay: Annotated[float | None, FRACTION, Flag(help="Factor on the rate for each layer below the head.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +164,7 @@ class AutoPolicyConfig:
     """``--policy auto``: from so many training images on the last groups are enough, below it all layers train."""
 
     last_groups_from: int = 300
-    last_groups: int = 3
+    last_groups: Annotated[int, AT_LEAST_ONE] = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,4 +172,4 @@ class RollbackConfig:
     """``--on-nan rollback``: at most so often, each time at ``factor`` of the rate that it had before."""
 
     most: int = 3
-    factor: float = 0.5
+    factor: Annotated[float, POSITIVE] = 0.5

@@ -12,7 +12,6 @@ from tl_kit.data.scan import scan
 from tl_kit.errors import DataError, ImageError
 from tl_kit.images.decode import decode as decode_image
 from tl_kit.images.decode import decode_pool
-from tl_kit.images.limits import check_limits
 from tl_kit.reporting import Reporter
 
 __all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out"]
@@ -31,10 +30,8 @@ def scan_images(
     """:func:`scan`, and what it leaves out is told; with ``strict``, it must be nothing, and every image is decoded.
 
     Hidden files, and what tl-kit wrote, never count. What is wrong with the layout is told too, unless it is to be
-    ``judged``. Raises DataError that names the first file and their number, and ConfigError for a limit
-    that no image can keep.
+    ``judged``. Raises DataError that names the first file and their number.
     """
-    check_limits(decode)
     manifest = scan(Path(data), split, decode=decode, trainable=trainable)
     if strict:
         reporter.start("check", len(manifest.samples))

@@ -24,7 +24,6 @@ from tl_kit.diagnosis.split_checks import known_faults
 from tl_kit.errors import DataError, ImageError
 from tl_kit.images.decode import decode, decode_pool, read_file
 from tl_kit.images.deep import SampleRanges
-from tl_kit.images.limits import check_limits
 from tl_kit.images.perceptual_hash import thumbnail
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
@@ -241,7 +240,6 @@ def doctor(
             reporter.start("examine", total)
         reporter.advance()
 
-    check_limits(decode)
     return examine(Path(data), split, limits=limits, decoding=decode, progress=progress)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tl_kit.combining.class_order import align_classes
 from tl_kit.combining.contributions import Subsets
-from tl_kit.combining.ensemble_rules import AUTO, RULES, WEIGHT_RULES, check_fitting, check_rule
+from tl_kit.combining.ensemble_rules import AUTO, RULES, WEIGHT_RULES, check_rule
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.combining.receipt import Cost, Receipt, Worth, build_receipt
 from tl_kit.combining.selection import Candidate, Compared, choose_rule
@@ -104,7 +104,6 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
 def _check(config: EnsembleConfig) -> None:
     """The options, before anything is read."""
     check_rule(config.rule)
-    check_fitting(config.fit, config.soups)
     check_out(config.out)
     check_crops(config.crops)
     check_passes(config.mc_dropout)

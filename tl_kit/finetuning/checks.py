@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, get_args
@@ -12,16 +11,15 @@ from tl_kit.config import (
     BalanceMethod,
     FinetuneConfig,
     HeadConfig,
-    LoopConfig,
     Options,
-    RegularizationConfig,
     Selection,
 )
 from tl_kit.data.findings import BLOCKING
 from tl_kit.errors import ConfigError
+from tl_kit.flags import fields_of
 from tl_kit.freezing.policies import Policy, is_auto
-from tl_kit.number_ranges import check_numbers
-from tl_kit.optimization.key_values import ANY, POSITIVE, Option, check_options, parse_pairs, require_known
+from tl_kit.number_ranges import ANY, POSITIVE, check_numbers
+from tl_kit.optimization.key_values import Option, check_options, parse_pairs, require_known
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
 from tl_kit.optimization.schedules import parse_schedule_options
 from tl_kit.zoo.locate import check_weights
@@ -42,31 +40,15 @@ _HEAD_OPTIONS = {
     "C": Option(1.0, float, limits=POSITIVE),
     "max_iter": Option(HeadConfig.max_iter, int, limits=POSITIVE),
 }
-_AT_LEAST_ONE = ("epochs", "batch_size", "img_size", "patience", "snapshots", "late")
-_NOT_NEGATIVE = ("l1", "l2", "l2_sp", "mixup", "cutmix")
-_PROBABILITIES = ("dropout", "drop_connect", "drop_path", "label_smoothing", "ema")
 
 
 def check(config: FinetuneConfig) -> None:
     """Raises ConfigError for a number out of range, naming its flag; for weights that are not there, WeightsError."""
     check_name(config.model)
     check_weights(config.weights)
-    for name in _AT_LEAST_ONE:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{_flag(name)} {value}: must be at least 1")
-    if config.cache.views is not None and config.cache.views < 1:
-        raise ConfigError(f"--views {config.cache.views}: must be at least 1")
-    if not 0 <= config.cache.size_gb < math.inf:
-        raise ConfigError(f"--cache-size {config.cache.size_gb}: must be a finite number of at least 0")
+    check_numbers(config)
     if isinstance(config.lr, str) and config.lr != "auto":
         raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
-    if config.lr is not None and config.lr != "auto" and not 0 < config.lr < math.inf:
-        raise ConfigError(f"--lr {config.lr}: must be a positive number, or auto")
-    if not 0 <= config.seed < 2**63:
-        raise ConfigError(f"--seed {config.seed}: must be from 0 to 2^63 - 1")
-    if not 0 <= config.split.split_seed < 2**32:  # scikit-learn's folds take no other
-        raise ConfigError(f"--split-seed {config.split.split_seed}: must be from 0 to 2^32 - 1")
     if config.optimizer is not None and not is_head_only(config.optimizer):
         default_lr(config.optimizer, pretrained=False)  # raises for a name that does not exist
     if config.schedule is not None:
@@ -80,9 +62,6 @@ def check(config: FinetuneConfig) -> None:
     check_balance(config)
     check_distill(config)
     _check_kept(config)
-    _check_loop(config.loop)
-    _check_regularization(config.regularization)
-    check_numbers(config)
 
 
 def _check_kept(config: FinetuneConfig) -> None:
@@ -94,8 +73,6 @@ def _check_kept(config: FinetuneConfig) -> None:
         raise ConfigError("--snapshots: patience could end the run before its last cycle; leave it out")
     if config.regularization.swa and config.regularization.ema is not None:
         raise ConfigError("--swa: --ema averages the weights already; leave one of them out")
-    if not 0 <= config.swa.start < 1:
-        raise ConfigError(f"swa start {config.swa.start}: must be at least 0 and below 1")
     parse_schedule_options(config.swa.schedule, ())
 
 
@@ -147,28 +124,6 @@ def _mixes(config: FinetuneConfig) -> bool:
     return bool(config.regularization.mixup or config.regularization.cutmix)
 
 
-def _check_loop(loop: LoopConfig) -> None:
-    for flag, value in (
-        ("--warmup", loop.warmup_epochs),
-        ("--weight-decay", loop.weight_decay),
-        ("--clip-norm", loop.clip_norm),
-    ):
-        if value is not None and not 0 <= value < math.inf:
-            raise ConfigError(f"{flag} {value}: must be a finite number of at least 0")
-    if loop.layer_decay is not None and not 0 < loop.layer_decay <= 1:
-        raise ConfigError(f"--layer-decay {loop.layer_decay}: must be above 0 and at most 1")
-
-
-def _check_regularization(config: RegularizationConfig) -> None:
-    for name in _NOT_NEGATIVE:
-        if not 0 <= getattr(config, name) < math.inf:
-            raise ConfigError(f"{_flag(name)} {getattr(config, name)}: must be a finite number of at least 0")
-    for name in _PROBABILITIES:
-        value = getattr(config, name)
-        if value is not None and not 0 <= value < 1:
-            raise ConfigError(f"{_flag(name)} {value}: must be at least 0 and below 1")
-
-
 def _as_mapping(owner: str, given: Options, known: Mapping[str, Option]) -> dict[str, object]:
     """Options by name, typed and checked, from a mapping or from texts ``key=value``."""
     if isinstance(given, Mapping):
@@ -201,18 +156,13 @@ def head_config(config: FinetuneConfig) -> HeadConfig:
 
 def gradient_options(config: FinetuneConfig) -> list[str]:
     """The flags given that only gradient methods have: what is fitted in closed form must not ignore them."""
-    named = ("epochs", "lr", "schedule", "schedule_options", "patience", "snapshots", "late")
-    flags = [_flag(name) for name in named if getattr(config, name) not in (None, ())]
-    default = LoopConfig()
-    names = {"warmup_epochs": "--warmup"}
-    for name in ("warmup_epochs", "weight_decay", "clip_norm", "layer_decay"):
-        if getattr(config.loop, name) != getattr(default, name):
-            flags.append(names.get(name, _flag(name)))
-    off = RegularizationConfig()
-    flags += [
-        _flag(entry.name)
-        for entry in fields(off)
-        if getattr(config.regularization, entry.name) != getattr(off, entry.name)
+    named = {"epochs", "lr", "schedule", "schedule_options", "patience", "snapshots", "late"}
+    loop = {"warmup_epochs", "weight_decay", "clip_norm", "layer_decay"}
+    flags = [
+        entry.shown
+        for owner, names in ((config, named), (config.loop, loop), (config.regularization, None))
+        for entry in fields_of(type(owner))
+        if (names is None or entry.name in names) and getattr(owner, entry.name) != entry.default
     ]
     if config.runtime.compile == "on":
         flags.append("--compile")
@@ -226,20 +176,9 @@ def is_head_only(name: str | None) -> bool:
     return name in HEAD_ONLY
 
 
-def _flag(name: str) -> str:
-    return {"schedule_options": "--schedule-opt"}.get(name, f"--{name.replace('_', '-')}")
-
-
 def check_distill(config: FinetuneConfig) -> None:
-    """Raises ConfigError for numbers out of range, and for what a run with a teacher cannot have."""
-    distill = config.distill
-    if distill is None:
-        return
-    if not 0 < distill.temperature < math.inf:
-        raise ConfigError(f"distill: temperature {distill.temperature}: must be a finite number above 0")
-    if not 0 <= distill.weight <= 1:
-        raise ConfigError(f"distill: weight {distill.weight}: must be from 0 to 1")
-    if config.regularization.mixup or config.regularization.cutmix:
+    """Raises ConfigError for what a run with a teacher cannot have."""
+    if config.distill is not None and (config.regularization.mixup or config.regularization.cutmix):
         raise ConfigError("--mixup, --cutmix: the teacher has seen no mixed images; leave them out of a distillation")
 
 

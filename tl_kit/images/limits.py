@@ -7,19 +7,13 @@ import re
 from PIL import Image
 
 from tl_kit.config import DecodeConfig
-from tl_kit.errors import ConfigError, ImageError
+from tl_kit.errors import ImageError
 
-__all__ = ["check_limits", "check_scans", "check_size", "most_bytes"]
+__all__ = ["check_scans", "check_size", "most_bytes"]
 
 _BYTES_A_PIXEL = 8  # four channels of 16 bits
 _HEADERS = 2**26  # bytes of metadata, previews and further frames
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of JPEG: those with a segment, and the end of the image
-
-
-def check_limits(config: DecodeConfig) -> None:
-    """Raises ConfigError, naming ``--max-pixels``, for a limit that no image can keep."""
-    if config.max_pixels < 1:
-        raise ConfigError(f"--max-pixels {config.max_pixels}: must be at least 1")
 
 
 def most_bytes(config: DecodeConfig) -> int:

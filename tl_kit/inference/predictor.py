@@ -19,7 +19,6 @@ from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.images.crops import check_crops, check_fit
 from tl_kit.images.deep import reads_by_type
-from tl_kit.images.limits import check_limits
 from tl_kit.inference.inputs import Given, sources
 from tl_kit.inference.mc_dropout import McDropout, find_dropout
 from tl_kit.inference.members_in_memory import Members, arrange, weigh_too_much
@@ -247,10 +246,9 @@ def load_members(
 ) -> Predictor:
     """Put loaded members together, in the class order ``classes``.
 
-    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, if one has no dropout
-    that ``mc_dropout`` could let act, or for limits that no image can keep.
+    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, or if one has no
+    dropout that ``mc_dropout`` could let act.
     """
-    check_limits(decode)
     check_crops(crops)
     check_passes(mc_dropout)
     for member in members:

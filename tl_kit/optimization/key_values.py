@@ -3,38 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tl_kit.errors import ConfigError, nearest
+from tl_kit.number_ranges import ANY, Range
 
 __all__ = [
-    "ANY",
-    "BELOW_ONE",
-    "FRACTION",
-    "NOT_NEGATIVE",
-    "POSITIVE",
     "Option",
-    "Range",
     "check_options",
     "parse_pairs",
     "require_known",
 ]
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values that a number may have: ``text`` says it, ``holds`` tests it."""
-
-    text: str
-    holds: Callable[[float], bool]
-
-
-ANY = Range("any finite number", lambda value: True)
-BELOW_ONE = Range("at least 0 and below 1", lambda value: 0 <= value < 1)
-FRACTION = Range("above 0 and at most 1", lambda value: 0 < value <= 1)
-NOT_NEGATIVE = Range("at least 0", lambda value: value >= 0)
-POSITIVE = Range("above 0", lambda value: value > 0)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ import torch
 
 from tl_kit.config import OptimizerDefaults
 from tl_kit.errors import ConfigError
+from tl_kit.number_ranges import ANY, BELOW_ONE, NOT_NEGATIVE, POSITIVE, Range
 from tl_kit.optimization.adam_uncorrected import AdamUncorrected
-from tl_kit.optimization.key_values import ANY, BELOW_ONE, NOT_NEGATIVE, POSITIVE, Option, Range, require_known
+from tl_kit.optimization.key_values import Option, require_known
 
 __all__ = ["HEAD_ONLY", "OptimizerSpec", "known_names", "optimizer_spec"]
 

@@ -30,16 +30,8 @@ import torch
 
 from tl_kit.config import ScheduleDefaults
 from tl_kit.errors import ConfigError
-from tl_kit.optimization.key_values import (
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Option,
-    Range,
-    check_options,
-    parse_pairs,
-    require_known,
-)
+from tl_kit.number_ranges import FRACTION, NOT_NEGATIVE, POSITIVE, Range
+from tl_kit.optimization.key_values import Option, check_options, parse_pairs, require_known
 
 __all__ = [
     "Schedule",

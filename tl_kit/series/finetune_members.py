@@ -26,7 +26,7 @@ from tl_kit.storage.atomic import write_json
 from tl_kit.storage.checkpoint import MEMBERS
 from tl_kit.storage.config_json import to_json
 
-__all__ = ["MemberRun", "MemberRuns", "finetune_members"]
+__all__ = ["MemberRun", "MemberRuns", "finetune_members", "member_configs"]
 
 _LISTS = ("model", "policy")
 
@@ -98,7 +98,7 @@ def finetune_members(
     members that were finished; without any, no folder is left behind. ``unfinished``: the same members, which ended
     early and are taken up again.
     """
-    variants = _variants(config, members, vary)
+    variants = member_configs(config, members, vary)
     for _, variant in variants:
         check(variant)
     series = Series(config, "members", reporter=reporter)
@@ -118,8 +118,9 @@ def finetune_members(
     return result
 
 
-def _variants(config: FinetuneConfig, members: int | None, vary: Vary) -> list[tuple[str, FinetuneConfig]]:
-    """In what each member differs, in words, and its configuration. Raises ConfigError."""
+@takes_plain_values
+def member_configs(config: FinetuneConfig, members: int | None, vary: Vary) -> list[tuple[str, FinetuneConfig]]:
+    """In what each member differs, in words, and its configuration. Raises ConfigError for members that are copies."""
     if vary not in get_args(Vary):
         raise ConfigError(f"--vary {vary}: known are {', '.join(get_args(Vary))}")
     several = next((name for name in _LISTS if name != vary and "," in getattr(config, name)), None)

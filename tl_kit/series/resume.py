@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tl_kit.config import FinetuneConfig, RunsConfig, VaryConfig
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import FinetuneResult
@@ -21,7 +22,7 @@ from tl_kit.storage.relocation import relocated
 from tl_kit.storage.saved_states import StateFolder
 from tl_kit.storage.unfinished import UNFINISHED, open_unfinished, read_run
 
-__all__ = ["resume"]
+__all__ = ["began_with", "resume"]
 
 
 @undisturbed()
@@ -49,17 +50,40 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     for what in ("folds", "members"):
         if SeriesRecords(folder.parent, what).began():
             raise CheckpointError(f"--resume {folder}: is one of the {what} in {folder.parent}; give that folder")
-    if (records := SeriesRecords(folder, "folds")).began():
-        config, folds, content = records.read()
-        config = relocated(config, content.get("born"), folder, reporter)
-        return cross_validate(config, folds=folds, reporter=reporter, unfinished=records)
-    if (records := SeriesRecords(folder, "members")).began():
-        config, members, content = records.read()
-        config = relocated(config, content.get("born"), folder, reporter)
+    if (series := _series(folder, reporter)) is not None:
+        records, config, runs = series
+        if runs.folds is not None:
+            return cross_validate(config, folds=runs.folds, reporter=reporter, unfinished=records)
         return finetune_members(
-            config, members=members, vary=content.get("vary", ""), reporter=reporter, unfinished=records
+            config, members=runs.members, vary=runs.vary or VaryConfig.vary, reporter=reporter, unfinished=records
         )
     return _resume_run(folder, reporter)
+
+
+@takes_plain_values
+def began_with(folder: Path | str, *, reporter: Reporter = SILENT) -> tuple[FinetuneConfig, RunsConfig]:
+    """The options of the run, the cross-validation or the members in ``folder``, as ``resume`` would take them up.
+
+    Raises what ``resume`` raises for a folder without a run; a single run may be finished.
+    """
+    folder = Path(folder)
+    if (series := _series(folder, reporter)) is not None:
+        return series[1:]
+    content = read_run(folder)
+    resumes = content.get("resume")
+    born = resumes.get("born") if isinstance(resumes, dict) else None
+    return relocated(read_config(content.get("config"), folder / META), born, folder, reporter), RunsConfig()
+
+
+def _series(folder: Path, reporter: Reporter) -> tuple[SeriesRecords, FinetuneConfig, RunsConfig] | None:
+    """The records and the options of the folds or the members that began in a folder and are not finished."""
+    for what in ("folds", "members"):
+        records = SeriesRecords(folder, what)
+        if records.began():
+            config, count, content = records.read()
+            runs = RunsConfig(folds=count) if what == "folds" else RunsConfig(members=count, vary=content.get("vary"))
+            return records, relocated(config, content.get("born"), folder, reporter), runs
+    return None
 
 
 def _remove_records(folder: Path) -> None:

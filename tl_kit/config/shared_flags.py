@@ -1,0 +1,17 @@
+"""Flags that fields of several configurations share."""
+
+from __future__ import annotations
+
+from tl_kit.flags import Flag
+
+__all__ = ["CHECKPOINT", "DATA", "MC_DROPOUT", "OUT", "STRICT"]
+
+CHECKPOINT = Flag(name="CKPT", help="A folder that finetune or ensemble wrote.")
+DATA = Flag(help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).")
+MC_DROPOUT = Flag(
+    metavar="T",
+    help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",
+    show_default=False,
+)
+OUT = Flag(help="Folder to write (default: a new numbered one).")
+STRICT = Flag(help="A file that cannot be used is an error, and not left out.")
