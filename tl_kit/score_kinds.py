@@ -34,10 +34,11 @@ def what_chose(chose: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str]) -> list[str]:
+def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str], *, cross_validated: bool = False) -> list[str]:
     """What the mark ``*`` of a table means, a line for each split that has it; and the way to an honest figure.
 
     ``kinds``: of each row's scores, by split. ``chose``: what images of a split that is ``selected on`` have chosen.
+    ``cross_validated``: an honest figure is there already.
     """
     rows = list(kinds)
     lines = []
@@ -46,7 +47,7 @@ def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str]) -> list[s
         if found:
             worst = found.pop() if len(found) == 1 else "mixed"
             lines.append(f"* {split} ({worst}): {_NOTES[worst].format(chose=what_chose(chose))}")
-    if lines and not any(set(row.values()) & set(HONEST) for row in rows):
+    if lines and not cross_validated and not any(set(row.values()) & set(HONEST) for row in rows):
         lines.append(
             f"there is no test split: tlkit finetune ... --folds {FoldsConfig.folds} scores every image by a model in "
             "which it had no part"

@@ -80,7 +80,10 @@ def test_random_labels_the_validation_figure_is_marked_in_table_and_json(
 ) -> None:
     done = tlkit("finetune", MODEL, "--data", random_labels, *options, "--out", tmp_path / "run")
     marked(done, chose=chose)
-    assert [line for line in done.out.splitlines() if HINT in line], "without a test split, the way to an estimate"
+    assert (HINT in done.out) != ("cross-validated over" in done.out), (
+        "without a test split, an estimate or the way to it"
+    )
+    assert ("cross-validated over" in done.out) == ("head" in options)
     assert meta(tmp_path / "run")["kinds"] == {"val": "selected on"}
     warned = tlkit("evaluate", tmp_path / "run", "--data", random_labels, "--split", "val")
     line = next(

@@ -107,7 +107,7 @@ class FinetuneResult:
     @property
     def notes(self) -> list[str]:
         """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
-        return notes_on([self.kinds], self.chosen_by_val)
+        return notes_on([self.kinds], self.chosen_by_val, cross_validated=self.cross_validated is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
