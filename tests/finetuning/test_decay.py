@@ -98,9 +98,11 @@ def test_squeeze_and_excite_gets_a_decay_of_its_own(data: Path) -> None:
 
 def test_plan_says_which_and_why(data: Path, vit: Path) -> None:
     made = plan(quick_config(data, data.parent / "none", model="test_vit", weights=str(vit)))
-    choice = next(choice for choice in made.choices if choice.name == "optimizer")
-    assert choice.value.startswith("adamw, decay 0.05")
-    assert "BatchNorm follows 0 of " in choice.reason
+    choices = {choice.name: choice for choice in made.choices}
+    assert choices["optimizer"].value == "adamw"
+    assert "BatchNorm follows 0 of " in choices["optimizer"].reason
+    assert choices["weight decay"].value == "0.05"
+    assert choices["weight decay"].reason == "the usual one of adamw"
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ import pytest
 from tests.helpers import quick, settings_of, write_images
 from tl_kit import LoopConfig
 from tl_kit.config import OptimizerDefaults
-from tl_kit.finetuning.settings import default_epochs
 
-DEFAULTS, LOOP = OptimizerDefaults(), LoopConfig()
+DEFAULTS = OptimizerDefaults()
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +24,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretrained(data: Path) -> Path:
     quick(data, data.parent / "pretrained")
     return data.parent / "pretrained"
-
-
-@pytest.mark.parametrize("least", [LOOP.least_steps, LOOP.scratch_steps])
-@pytest.mark.parametrize("images", [1, 32, 33, 500, 1_000, 3_000, 100_000])
-def test_epochs_are_the_fewest_that_make_the_steps(images: int, least: int) -> None:
-    epochs, steps = default_epochs(images, 32, LOOP, least=least), math.ceil(images / 32)
-    assert LOOP.epochs <= epochs <= LOOP.most_epochs
-    assert epochs * steps >= least or epochs == LOOP.most_epochs
-    assert (epochs - 1) * steps < least or epochs == LOOP.epochs
 
 
 def test_random_weights_get_more_steps_than_pretrained_ones(data: Path, pretrained: Path, tmp_path: Path) -> None:

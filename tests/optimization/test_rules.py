@@ -1,137 +1,251 @@
-"""Default optimizers, rates and decays by what follows the weights."""
+"""Default hyperparameters, by table: each rule is a pure function that gives a value and says why."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-import timm
 import torch
 from timm.models.convnext import ConvNeXt
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from tl_kit.config import OptimizerDefaults
-from tl_kit.optimization.optimizers import create_optimizer, default_lr, default_weight_decay
+from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig, OptimizerDefaults
+from tl_kit.errors import ConfigError
+from tl_kit.freezing.policies import parse_policy
+from tl_kit.optimization.network_traits import NetworkTraits, bare_weights, network_traits
+from tl_kit.optimization.optimizers import create_optimizer, default_weight_decay
 from tl_kit.optimization.param_groups import param_groups
-from tl_kit.optimization.rules import RunFacts, bare_decay, bare_weights, decay, optimizer_name, rate_scale
+from tl_kit.optimization.rules import (
+    AS_GIVEN,
+    Case,
+    Reasoned,
+    augmentation,
+    bare_decay,
+    batch_size,
+    carried,
+    decay,
+    epochs,
+    hyperparameters,
+    optimizer,
+    rate,
+    rate_scale,
+    statistics,
+)
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-DEFAULTS = OptimizerDefaults()
+DEFAULTS, LOOP, LEVELS = OptimizerDefaults(), LoopConfig(), AugmentLevels()
+NONE, LAST, HEAD = ({"head_only": False, "mostly_new": False, "keeps_statistics": False} for _ in range(3))
+LAST["mostly_new"] = HEAD["head_only"] = True
+POLICIES = {"any": NONE, "last": LAST, "head": HEAD, "full": {**NONE, "keeps_statistics": True}}
 
 
-def classifier(model: nn.Module) -> set[str]:
-    heads = classifier_names(model)
-    return {name for name, _ in model.named_parameters() if in_modules(name, heads)}
+def case(policy: str = "any", *, bare: int = 0, decayed: int = 10, **changes: Any) -> Case:
+    network = NetworkTraits(decayed=decayed, bare=bare, batchnorms=20)
+    traits = SimpleNamespace(**POLICIES[policy])
+    return replace(Case(images=1000, classes=10, pretrained=True, network=network, policy=traits), **changes)
 
 
-def bare(model: nn.Module) -> tuple[list[str], int]:
-    return bare_weights(model, {name for name, _ in model.named_parameters()}, classifier(model))
-
-
-def made(name: str) -> nn.Module:
-    with torch.device("meta"):
-        return timm.create_model(name)
+def travel(name: str, lr: float, steps: int = 384, options: dict[str, object] | None = None) -> float:
+    return lr * carried(name, options or {}) * steps
 
 
 @pytest.mark.parametrize(
-    "name", ["tf_efficientnet_lite0", "resnet18", "densenet121", "levit_128s", "res2net50_26w_4s", "convmixer_768_32"]
+    ("images", "given", "expected"), [(1000, None, 32), (1000, 8, 8), (20, None, 20), (20, 64, 20), (1, None, 1)]
 )
-def test_batchnorm_follows_every_weight(name: str) -> None:
-    assert bare(made(name))[0] == []
+def test_a_batch_holds_no_more_than_all_images(images: int, given: int | None, expected: int) -> None:
+    assert batch_size(case(images=images), given, LOOP) == Reasoned(
+        expected, f"{math.ceil(images / expected)} steps for {images} images"
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["test_vit", "test_convnext", "test_nfnet", "test_efficientnet_gn", "test_efficientnet_evos", "resnet50_gn"]
-)
-def test_batchnorm_follows_no_weight(name: str) -> None:
-    found, decayed = bare(made(name))
-    assert len(found) == decayed > 0
-
-
-@pytest.mark.parametrize(
-    ("name", "pattern"),
+    ("known", "given", "expected", "reason"),
     [
-        ("tf_efficientnet_b0", ".se."),
-        ("mixnet_s", ".se."),
-        ("seresnet18", ".se."),
-        ("vgg11_bn", "pre_logits."),
-        ("efficientformer_l1", "stages.3.blocks.4."),
+        (case(), 7, 7, AS_GIVEN),
+        (case("head"), None, 100, "100 where the head alone trains"),
+        (case(), None, 12, "12, which are 200 steps or more"),
+        (case(images=330), None, 19, "11 steps an epoch: more than 12, for 200 steps"),
+        (case(images=30), None, 60, "at most 60: 200 steps would be more"),
+        (case(images=3000, pretrained=False), None, 12, "12, which are 1000 steps or more"),
+        (case(images=1000, pretrained=False), None, 32, "32 steps an epoch: more than 12, for 1000 steps"),
     ],
 )
-def test_some_weights_are_bare_in_a_network_of_batchnorm(name: str, pattern: str) -> None:
-    found, decayed = bare(made(name))
-    assert found
-    assert all(pattern in weight for weight in found)
-    assert 2 * len(found) <= decayed
-
-
-def test_transformer_stages_outweigh_a_stem_with_batchnorm() -> None:
-    found, decayed = bare(made("coatnet_nano_rw_224"))
-    assert decayed / 2 < len(found) < decayed
-
-
-def test_only_what_trains_counts_and_no_classifier() -> None:
-    model = made("efficientformer_l1")
-    names = {name for name, _ in model.named_parameters()}
-    last = {name for name in names if name.startswith("stages.3.blocks.4.")}
-    found, decayed = bare_weights(model, last, classifier(model))
-    assert len(found) == decayed == 4
-    assert bare_weights(model, classifier(model), classifier(model)) == ([], 0)
-
-
-def test_toys() -> None:
-    conv = nn.Conv2d(3, 3, 1)
-    assert bare(nn.Sequential(conv, nn.GELU(), nn.BatchNorm2d(3)))[0] == []
-    assert bare(nn.Sequential(conv, nn.SyncBatchNorm(3)))[0] == []
-    assert bare(nn.Sequential(conv, nn.GroupNorm(1, 3), nn.BatchNorm2d(3)))[0] == ["0.weight"]
-    assert bare(nn.Sequential(conv, nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))[0] == ["0.weight"]
-    branches = nn.ModuleList([nn.Conv2d(3, 3, size) for size in (1, 3)])
-    assert bare(nn.Sequential(branches, nn.BatchNorm2d(6)))[0] == []
-
-
-def facts(**changes: object) -> RunFacts:
-    usual = RunFacts(
-        pretrained=True,
-        head_only=False,
-        mostly_new=False,
-        decayed=10,
-        bare=0,
-        statistics="train",
-        clips=True,
-        steps=384,
-    )
-    return replace(usual, **changes)
-
-
-@pytest.mark.parametrize("policy", [{}, {"mostly_new": True}, {"head_only": True}], ids=["most", "last", "head"])
-@pytest.mark.parametrize("statistics", ["train", "frozen"])
-def test_networks_of_batchnorm_keep_what_they_had(policy: dict[str, bool], statistics: str) -> None:
-    """Figures as they were before the rules looked at the network."""
-    known = facts(**policy, statistics=statistics)
-    assert optimizer_name(known, normed="momentum", bare="adamw") == "momentum"
-    for name in ("momentum", "sgd", "adamw", "lion"):
-        clipped = name in DEFAULTS.clipped
-        scale = 1.0 if "head_only" in policy else 0.1
-        if "head_only" not in policy and clipped:
-            scale = 0.2 if statistics == "frozen" else 0.3
-        elif "mostly_new" in policy:
-            scale = 1.0
-        assert rate_scale(known, name) == scale
-        found = decay(known, name, usual=0.05, lr=0.1, options={})
-        assert found == (0.005 if clipped and statistics == "frozen" else 0.05)
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0, "momentum"), (5, "momentum"), (6, "adamw"), (10, "adamw")])
-def test_half_of_the_weights_decides(share: int, expected: str) -> None:
-    assert optimizer_name(facts(bare=share), normed="momentum", bare="adamw") == expected
+def test_epochs_by_table(known: Case, given: int | None, expected: int, reason: str) -> None:
+    assert epochs(known, 32, given, LOOP) == Reasoned(expected, reason)
 
 
 @pytest.mark.parametrize("pretrained", [True, False])
-@pytest.mark.parametrize("mostly_new", [False, True])
+@pytest.mark.parametrize("images", [1, 32, 33, 500, 1_000, 3_000, 100_000])
+def test_epochs_are_the_fewest_that_make_the_steps(images: int, pretrained: bool) -> None:
+    least = LOOP.least_steps if pretrained else LOOP.scratch_steps
+    found, steps = epochs(case(images=images, pretrained=pretrained), 32, None, LOOP).value, math.ceil(images / 32)
+    assert LOOP.epochs <= found <= LOOP.most_epochs
+    assert found * steps >= least or found == LOOP.most_epochs
+    assert (found - 1) * steps < least or found == LOOP.epochs
+
+
+@pytest.mark.parametrize(
+    ("per_class", "head_only", "expected"),
+    [(19.9, False, "light"), (20, False, "standard"), (1, True, "none"), (500, True, "none")],
+)
+def test_augmentation_by_table(per_class: float, head_only: bool, expected: str) -> None:
+    found = augmentation(per_class, LEVELS, head_only=head_only)
+    assert found.value == expected
+    assert found.reason == (
+        "the head is fitted to images as evaluation sees them"
+        if head_only
+        else f"{per_class:.0f} images a class: light below {LEVELS.light_below_per_class}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "expected", "reason"),
+    [
+        (case("full", images=299), "auto", "frozen", "the pretrained statistics stay: 299 training images, below 300"),
+        (case("full", images=300), "auto", "train", "each batch's own: 300 training images, from 300 on"),
+        (case("full", images=9), "train", "train", AS_GIVEN),
+        (case(images=9), "frozen", "frozen", AS_GIVEN),
+        (case(images=9), "auto", "train", "each batch's own statistics, in the layers that train"),
+        (
+            case("full", images=9, pretrained=False),
+            "auto",
+            "train",
+            "each batch's own statistics, in the layers that train",
+        ),
+    ],
+)
+def test_statistics_by_table(known: Case, given: str, expected: str, reason: str) -> None:
+    assert statistics(known, given, LOOP) == Reasoned(expected, reason)
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "loop", "expected", "reason"),
+    [
+        (case(bare=0), None, LOOP, "momentum", "BatchNorm follows 10 of 10 trained weight tensors: at least half"),
+        (case(bare=5), None, LOOP, "momentum", "BatchNorm follows 5 of 10 trained weight tensors: at least half"),
+        (case(bare=6), None, LOOP, "adamw", "BatchNorm follows 4 of 10 trained weight tensors: less than half"),
+        (case(bare=6), "sgd", LOOP, "sgd", f"{AS_GIVEN}; BatchNorm follows 4 of 10 trained weight tensors"),
+        (
+            case(bare=6),
+            None,
+            LoopConfig(optimizer="lion"),
+            "lion",
+            f"{AS_GIVEN}; BatchNorm follows 4 of 10 trained weight tensors",
+        ),
+        (case("head", decayed=0), None, LOOP, "adamw", "for a head alone"),
+        (case("head", decayed=0), None, LoopConfig(gradient_head_optimizer="lion"), "lion", "for a head alone"),
+        (case("head", decayed=0), "momentum", LOOP, "momentum", AS_GIVEN),
+    ],
+)
+def test_optimizer_by_table(known: Case, given: str | None, loop: LoopConfig, expected: str, reason: str) -> None:
+    assert optimizer(known, given, loop) == Reasoned(expected, reason)
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "kept", "clips", "expected"),
+    [
+        (case(), "momentum", "train", True, 0.3),
+        (case(), "momentum", "frozen", True, 0.2),
+        (case(bare=6), "momentum", "train", True, 0.2),
+        (case(), "momentum", "train", False, 0.1),
+        (case("last"), "momentum", "train", True, 0.3),
+        (case("last"), "momentum", "train", False, 0.1),
+        (case("last"), "adamw", "train", True, 1.0),
+        (case("last", bare=6), "adamw", "train", True, 0.1),
+        (case(), "adamw", "train", True, 0.1),
+        (case(), "adamw", "frozen", True, 0.1),
+        (case("head"), "momentum", "train", True, 1.0),
+        (case(pretrained=False), "momentum", "train", True, 1.0),
+        (case(pretrained=False), "adamw", "train", True, 1.0),
+    ],
+)
+def test_rate_by_table(known: Case, name: str, kept: str, clips: bool, expected: float) -> None:
+    assert rate_scale(known, name, statistics=kept, clips=clips) == expected
+    usual = DEFAULTS.learning_rates[name]
+    found = rate(known, name, None, statistics=kept, clips=clips)
+    assert found == Reasoned(usual * expected, f"{usual:g} from scratch, times {expected:g} for this policy")
+    assert rate(known, name, "auto", statistics=kept, clips=clips) == Reasoned(found.value, AS_GIVEN)
+    assert rate(known, name, 0.7, statistics=kept, clips=clips) == Reasoned(0.7, AS_GIVEN)
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "kept", "expected", "reason"),
+    [
+        (case(), "momentum", "train", 0.05, "the usual one of momentum"),
+        (case(), "momentum", "frozen", 0.005, "at most 0.005 where BatchNorm keeps its statistics"),
+        (case(), "adamw", "frozen", 0.05, "the usual one of adamw"),
+        (case(), "adam", "train", 2e-5, "the usual one of adam"),
+        (case(pretrained=False), "momentum", "train", 0.005, "at most 0.005 from random weights"),
+        (case("head", pretrained=False), "momentum", "train", 0.05, "the usual one of momentum"),
+        (case("head"), "momentum", "frozen", 0.005, "at most 0.005 where BatchNorm keeps its statistics"),
+        (case(bare=6), "momentum", "train", 0.005, "at most 0.005 of weights that no BatchNorm follows"),
+        (case(bare=6, pretrained=False), "momentum", "train", 0.005, "at most 0.005 from random weights"),
+        (case(bare=6), "adamw", "train", 0.05, "the usual one of adamw"),
+    ],
+)
+def test_decay_by_table(known: Case, name: str, kept: str, expected: float, reason: str) -> None:
+    assert decay(known, name, statistics=kept, travel=1.0) == Reasoned(expected, reason)
+    assert decay(known, name, 0.3, statistics=kept, travel=1.0) == Reasoned(0.3, AS_GIVEN)
+
+
+def test_a_long_way_limits_the_decay_of_bare_weights() -> None:
+    found = decay(case(bare=6), "momentum", statistics="train", travel=1000.0)
+    assert found == Reasoned(0.25 / 1000, "so that the run leaves 78% or more of weights that no BatchNorm follows")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("momentum", {}, 10),
+        ("nesterov", {"momentum": 0.5}, 2),
+        ("sgd", {"momentum": 0.9}, 1),
+        ("adamw", {}, 1),
+        ("momentum", {"momentum": 1.5}, 1),
+    ],
+)
+def test_momentum_carries_the_decay(name: str, options: dict[str, object], expected: float) -> None:
+    assert carried(name, options) == pytest.approx(expected)
+
+
+def test_all_rules_together_follow_from_case_and_configuration() -> None:
+    """The rate that a range test may find counts for the decay; only what the user gave is taken as it is."""
+    config = FinetuneConfig(model="m", data=Path("imgs"))
+    found = hyperparameters(case("full", bare=4, images=2000), config)
+    assert (found.batch_size.value, found.epochs.value, found.statistics.value) == (32, 12, "train")
+    assert (found.optimizer.value, found.rate.value, found.decay.value) == ("momentum", 0.1 * 0.3, 0.05)
+    assert found.augmentation.value == "standard"
+    assert found.bare_decay is not None
+    assert found.bare_decay.value == pytest.approx(0.25 / (0.03 * 10 * 12 * 63))
+    tested = hyperparameters(case("full", bare=4, images=2000), replace(config, lr="auto"))
+    assert tested.bare_decay is not None
+    assert tested.bare_decay.value == pytest.approx(found.bare_decay.value / config.range_test.highest)
+    said = replace(config, lr=0.5, epochs=3, batch_size=4, optimizer="adamw", batchnorm="train")
+    said = replace(said, loop=LoopConfig(weight_decay=0.2), optimizer_options=("eps=1e-6",))
+    given = hyperparameters(case("full", bare=4), said)
+    assert (given.rate.value, given.epochs.value, given.batch_size.value) == (0.5, 3, 4)
+    assert (given.decay.value, given.bare_decay, given.options) == (0.2, None, {"eps": 1e-6})
+    assert given.rate.reason == given.epochs.reason == given.decay.reason == given.statistics.reason == AS_GIVEN
+    with pytest.raises(ConfigError, match="adamww"):
+        hyperparameters(case(), replace(config, optimizer="adamww"))
+
+
+@pytest.mark.parametrize("text", ["head", "last:2", "full"])
+def test_a_policy_has_the_traits_that_the_rules_read(text: str) -> None:
+    """The same as of the tables' stand-ins."""
+    policy, config = parse_policy(text), FinetuneConfig(model="m", data=Path("imgs"))
+    stand_in = case(text.partition(":")[0], images=200)
+    assert hyperparameters(replace(stand_in, policy=policy), config) == hyperparameters(stand_in, config)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("policy", ["any", "last"])
 @pytest.mark.parametrize("steps", [20, 384, 100_000])
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -147,12 +261,12 @@ def test_half_of_the_weights_decides(share: int, expected: str) -> None:
     ],
 )
 def test_no_default_decay_takes_much_of_bare_weights(
-    name: str, options: dict[str, object], steps: int, mostly_new: bool, pretrained: bool
+    name: str, options: dict[str, object], steps: int, policy: str, pretrained: bool
 ) -> None:
     """Under a constant rate, which is the most that a schedule can be: what is left of weights without a gradient."""
-    known = facts(bare=10, steps=steps, mostly_new=mostly_new, pretrained=pretrained)
-    lr = default_lr(name, pretrained=False) * rate_scale(known, name)
-    found = decay(known, name, usual=default_weight_decay(name), lr=lr, options=options)
+    known = case(policy, bare=10, pretrained=pretrained)
+    lr = rate(known, name, None, statistics="train", clips=True).value
+    found = decay(known, name, statistics="train", travel=travel(name, lr, steps, options)).value
     assert found > 0
     assert math.exp(-0.26) < left_over(name, lr, found, steps=min(steps, 400), all_steps=steps, options=options) <= 1
 
@@ -162,18 +276,19 @@ def left_over(
 ) -> float:
     """Of a weight of 1 after so many steps without a gradient; fewer, at a higher decay, stand for all."""
     weight = nn.Parameter(torch.ones(1, 1))
-    optimizer = create_optimizer(name, [weight], lr=lr, weight_decay=weight_decay * all_steps / steps, options=options)
+    descent = create_optimizer(name, [weight], lr=lr, weight_decay=weight_decay * all_steps / steps, options=options)
     for _ in range(steps):
         weight.grad = torch.zeros_like(weight)
-        optimizer.step()
+        descent.step()
     return float(weight.detach())
 
 
 def test_mixed_networks_decay_their_bare_weights_gently() -> None:
-    known = facts(bare=4)
-    assert known.normed
-    assert decay(known, "momentum", usual=0.05, lr=0.03, options={}) == 0.05
-    assert bare_decay(known, "momentum", usual=0.05, lr=0.03, options={}) == pytest.approx(0.25 / (0.03 * 10 * 384))
+    known, way = case(bare=4), travel("momentum", 0.03)
+    usual = decay(known, "momentum", statistics="train", travel=way)
+    assert usual.value == default_weight_decay("momentum") == 0.05
+    found = bare_decay(known, "momentum", usual=usual, travel=way)
+    assert found.value == pytest.approx(0.25 / (0.03 * 10 * 384))
 
 
 NETWORKS = {
@@ -199,23 +314,25 @@ def test_no_matrix_leaves_half_to_twice_its_norm(network: str, given: str | None
     """384 steps of noise, clipped as in the loop, at the highest rate throughout."""
     torch.manual_seed(0)
     model = NETWORKS[network]()
-    weights, decayed = bare(model)
-    assert len(weights) == decayed
-    known = facts(bare=len(weights), decayed=decayed)
-    name = given or optimizer_name(known, normed="momentum", bare="adamw")
-    assert given or name == "adamw"
-    lr = default_lr(name, pretrained=False) * rate_scale(known, name)
-    found = decay(known, name, usual=default_weight_decay(name), lr=lr, options={})
     trained = {name for name, _ in model.named_parameters()}
+    heads = classifier_names(model)
+    classifier = {name for name in trained if in_modules(name, heads)}
+    weights, decayed = bare_weights(model, trained, classifier)
+    assert len(weights) == decayed
+    known = case(network=network_traits(model, trained, classifier))
+    name = optimizer(known, given, LOOP).value
+    assert given or name == "adamw"
+    lr = rate(known, name, None, statistics="train", clips=True).value
+    found = decay(known, name, statistics="train", travel=travel(name, lr)).value
     groups = param_groups(model, weight_decay=found, layer_decay=None, trainable=trained, lr=lr)
-    optimizer = create_optimizer(name, groups, lr=lr, weight_decay=found)
+    descent = create_optimizer(name, groups, lr=lr, weight_decay=found)
     matrices = {name: model.get_parameter(name) for name in weights}
     before = {name: float(weight.detach().norm()) for name, weight in matrices.items()}
     for _ in range(384):
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descent.step()
     ratios = {name: float(weight.detach().norm()) / before[name] for name, weight in matrices.items()}
     assert min(ratios.values()) > 0.5
     assert max(ratios.values()) < 2

@@ -139,6 +139,7 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
         "policy",
         "learning rate",
         "optimizer",
+        "weight decay",
         "epochs",
         "batch size",
         "augmentation",

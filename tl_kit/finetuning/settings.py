@@ -7,25 +7,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from tl_kit.config import FinetuneConfig, LoopConfig, RegularizationConfig, SwaConfig
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.run import Run
-from tl_kit.optimization.optimizers import (
-    create_optimizer,
-    default_lr,
-    default_weight_decay,
-    needs_second_order,
-    parse_options,
-)
-from tl_kit.optimization.rules import RunFacts, bare_decay, bare_weights, decay, optimizer_name, rate_scale
+from tl_kit.optimization.network_traits import bare_weights, network_traits
+from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
+from tl_kit.optimization.rules import Case, Hyperparameters, hyperparameters
 from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["Settings", "bare_names", "default_epochs", "facts_for", "least_steps", "resolve"]
+__all__ = ["Settings", "bare_names", "resolve", "rules_for"]
 
 _SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 
@@ -101,40 +95,44 @@ class Settings:
         return total, warmup
 
 
+def rules_for(run: Run) -> Hyperparameters:
+    """The hyperparameters that the rules give this run, each with its reason. Raises ConfigError as they do."""
+    case = Case(
+        images=len(run.manifest.split("train")),
+        classes=len(run.manifest.classes),
+        pretrained=bool(run.weights.loaded),
+        network=network_traits(run.model, run.trainable(sys.maxsize), _classifier(run)),
+        policy=run.policy,
+    )
+    return hyperparameters(case, run.config)
+
+
 def resolve(run: Run) -> Settings:
     """The settings of a gradient method. Raises ConfigError for a name or an option that does not exist."""
-    config, loop, head = run.config, run.config.loop, run.policy.head_only
-    images = len(run.manifest.split("train"))
-    batch_size = min(config.batch_size or loop.batch_size, images)
-    least = least_steps(run)
-    epochs = config.epochs or (loop.head_epochs if head else default_epochs(images, batch_size, loop, least=least))
-    facts = facts_for(run, steps=epochs * math.ceil(images / batch_size))
-    name = _optimizer(run, facts)
-    given = config.optimizer_options
-    options = dict(given) if isinstance(given, Mapping) else parse_options(name, given)
-    lr = _rate(run, facts, name)
-    weight_decay, bare = _decays(run, facts, name, lr=lr, options=options)
+    config, loop = run.config, run.config.loop
+    rules = rules_for(run)
+    epochs = rules.epochs.value
     swa = config.swa if config.regularization.swa else None
     schedule = config.schedule or ("cyclic" if config.snapshots else swa.schedule if swa else loop.schedule)
     settings = Settings(
-        optimizer=name,
-        optimizer_options=options,
-        lr=lr,
+        optimizer=rules.optimizer.value,
+        optimizer_options=rules.options,
+        lr=rules.rate.value,
         schedule=schedule,
         schedule_options=_schedule_options(config, schedule),
         warmup_epochs=loop.warmup_epochs,
         epochs=epochs,
         patience=config.patience or (epochs if swa else _patience(schedule, epochs, loop)),
-        batch_size=batch_size,
-        weight_decay=weight_decay,
-        bare_decay=bare,
+        batch_size=rules.batch_size.value,
+        weight_decay=rules.decay.value,
+        bare_decay=None if rules.bare_decay is None else rules.bare_decay.value,
         clip_norm=loop.clip_norm,
         layer_decay=loop.layer_decay,
         regularization=config.regularization,
         balance=run.balance.method,
         select=run.balance.select,
-        augment="none" if head else run.augment_name,
-        batchnorm=_batchnorm(run),
+        augment="none" if run.policy.head_only else run.augment_name,
+        batchnorm=rules.statistics.value,
         snapshots=config.snapshots,
         late=config.late,
         swa=swa,
@@ -187,17 +185,6 @@ def _schedule_options(config: FinetuneConfig, schedule: str) -> dict[str, object
     return options
 
 
-def least_steps(run: Run) -> int:
-    """Below so many steps a run has more epochs. Random weights have everything to learn."""
-    return run.config.loop.least_steps if run.weights.loaded else run.config.loop.scratch_steps
-
-
-def default_epochs(images: int, batch_size: int, loop: LoopConfig, *, least: int) -> int:
-    """Epochs over so many images: ``loop.epochs``, more where these would be fewer than ``least`` steps."""
-    steps = math.ceil(images / batch_size)
-    return min(loop.most_epochs, max(loop.epochs, math.ceil(least / steps)))
-
-
 def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
     """All epochs where the schedule says when the rate is low: what it is for happens at its end."""
     if schedule not in loop.stops_early:
@@ -205,71 +192,11 @@ def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
     return max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs))
 
 
-def _batchnorm(run: Run) -> str:
-    """Where images are few, pretrained layers keep their statistics, if all of them train or a fitted head is there.
-
-    The head reads features that the running statistics normalise; those of a batch of 32 are others, and the pretrained
-    features are lost before they have adapted. With more images they adapt, and a strong decay then regularises well.
-    """
-    loop = run.config.loop
-    if run.config.batchnorm != "auto":
-        return run.config.batchnorm
-    few = len(run.manifest.split("train")) < loop.batch_statistics_from
-    return "frozen" if few and run.weights.loaded and run.policy.keeps_statistics else "train"
-
-
 def bare_names(run: Run) -> list[str]:
     """The weights that no BatchNorm follows and that a decay applies to, of all that the run trains; no classifier."""
     return bare_weights(run.model, run.trainable(sys.maxsize), _classifier(run))[0]
 
 
-def facts_for(run: Run, *, steps: int) -> RunFacts:
-    """What the default optimizer, rate and decay follow from."""
-    bare, decayed = bare_weights(run.model, run.trainable(sys.maxsize), _classifier(run))
-    return RunFacts(
-        pretrained=bool(run.weights.loaded),
-        head_only=run.policy.head_only,
-        mostly_new=run.policy.mostly_new,
-        decayed=decayed,
-        bare=len(bare),
-        statistics=_batchnorm(run),
-        clips=run.config.loop.clip_norm > 0,
-        steps=steps,
-    )
-
-
 def _classifier(run: Run) -> frozenset[str]:
     heads = classifier_names(run.model)
     return frozenset(name for name, _ in run.model.named_parameters() if in_modules(name, heads))
-
-
-def _optimizer(run: Run, facts: RunFacts) -> str:
-    """The one given, by the flag or in the loop's configuration; or the one that suits the network."""
-    config, loop = run.config, run.config.loop
-    if config.optimizer is not None:
-        return config.optimizer
-    if run.policy.head_only:
-        return loop.gradient_head_optimizer
-    bare = loop.bare_optimizer if loop.optimizer == LoopConfig.optimizer else loop.optimizer
-    return optimizer_name(facts, normed=loop.optimizer, bare=bare)
-
-
-def _decays(
-    run: Run, facts: RunFacts, name: str, *, lr: float, options: Mapping[str, object]
-) -> tuple[float, float | None]:
-    """The decay of the run's weights, and of those that no BatchNorm follows where these get less."""
-    if run.config.loop.weight_decay is not None:
-        return run.config.loop.weight_decay, None
-    highest = lr * run.config.range_test.highest if run.config.lr == "auto" else lr
-    known: dict[str, Any] = {"lr": highest, "options": options}
-    found = decay(facts, name, usual=default_weight_decay(name), **known)
-    bare = bare_decay(facts, name, usual=found, **known)
-    return found, bare if facts.bare and bare < found else None
-
-
-def _rate(run: Run, facts: RunFacts, optimizer: str) -> float:
-    """The rate given, or the optimizer's usual one as suits the network and the policy."""
-    given = run.config.lr
-    if given is None or given == "auto":
-        return default_lr(optimizer, pretrained=False) * rate_scale(facts, optimizer)
-    return float(given)

@@ -16,6 +16,7 @@ from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.errors import ConfigError
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.forks import unforked
+from tl_kit.optimization.rules import augmentation
 
 __all__ = [
     "CROPS",
@@ -40,13 +41,13 @@ def resolve_augment(
 ) -> tuple[AugmentConfig, str]:
     """The augmentation that a run uses, and its name. ``options`` replace fields of it.
 
-    "auto" is standard; light where there are fewer than ``AugmentLevels.light_below_per_class`` images a class. Raises
-    ConfigError for an unknown level or a value out of range.
+    "auto" follows from the images (:func:`tl_kit.optimization.rules.augmentation`). Raises ConfigError for an unknown
+    level or a value out of range.
     """
     known = AugmentLevels()
     name = level if isinstance(level, str) else "custom"
     if name == "auto":
-        name = "light" if images_per_class < known.light_below_per_class else "standard"
+        name = augmentation(images_per_class, known).value
     if isinstance(level, str) and name not in known.levels:
         raise ConfigError(f"--augment {name}: known are auto, {', '.join(known.levels)}")
     base = known.levels[name] if isinstance(level, str) else level

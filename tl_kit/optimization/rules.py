@@ -1,149 +1,299 @@
-"""Default optimizer, rate and decay, as functions of facts about the network and the run.
+"""Default hyperparameters as pure functions, each with the reason for its value as a sentence.
 
-Weights that a BatchNorm follows may shrink as they like: it divides by their size. All others lose what they have
-learned with it, so that a decay which suits the first kind destroys the second.
+They follow from the data, the network's traits and the policy's, as BiT's HyperRule follows from the data (Kolesnikov
+et al. 2020). The numbers stand in ``tl_kit.config`` (``LoopConfig``, ``OptimizerDefaults``, ``AugmentLevels``), where a
+user may change them; docs/policies.md has the measurements behind them. What the user sets is taken as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig, OptimizerDefaults
+from tl_kit.optimization.network_traits import NetworkTraits
+from tl_kit.optimization.optimizers import default_lr, default_weight_decay, parse_options
 
-from tl_kit.config import OptimizerDefaults
-from tl_kit.optimization.param_groups import decay_exempt, no_weight_decay
+__all__ = [
+    "AS_GIVEN",
+    "Case",
+    "Hyperparameters",
+    "PolicyTraits",
+    "Reasoned",
+    "augmentation",
+    "bare_decay",
+    "batch_size",
+    "carried",
+    "decay",
+    "epochs",
+    "hyperparameters",
+    "optimizer",
+    "rate",
+    "rate_scale",
+    "statistics",
+]
 
-__all__ = ["RunFacts", "bare_decay", "bare_weights", "decay", "optimizer_name", "rate_scale"]
+AS_GIVEN = "as you said"
+Value = TypeVar("Value")
+
+
+class PolicyTraits(Protocol):
+    """The traits of a freezing policy that hyperparameters follow from (``freezing.policies.Policy``)."""
+
+    @property
+    def head_only(self) -> bool: ...
+
+    @property
+    def mostly_new(self) -> bool: ...
+
+    @property
+    def keeps_statistics(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Reasoned(Generic[Value]):
+    """A hyperparameter, and the reason for it in a sentence."""
+
+    value: Value
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
-    """What the defaults of a gradient run follow from.
+class Case:
+    """All that the rules look at: training images, classes, and the traits of network and policy.
 
-    ``decayed`` counts the trained tensors that a decay applies to, without the classifier's; ``bare`` those of them
-    that no BatchNorm follows. ``head_only``: nothing but the classifier trains; ``mostly_new``: most of what trains is
-    new. ``statistics`` is "frozen" where BatchNorm keeps its running ones; ``clips``: whether
-    gradients are clipped; ``steps``: of the whole run.
+    ``pretrained``: the network has been trained before; its head is new in any case.
     """
 
+    images: int
+    classes: int
     pretrained: bool
-    head_only: bool
-    mostly_new: bool
-    decayed: int
-    bare: int
-    statistics: str
-    clips: bool
-    steps: int
+    network: NetworkTraits
+    policy: PolicyTraits
 
     @property
-    def normed(self) -> bool:
-        """Whether BatchNorm follows at least half of what is decayed; also where that is nothing, as under ``head``."""
-        return 2 * self.bare <= self.decayed
+    def scratch(self) -> bool:
+        """Whether the layers below the head train from random weights."""
+        return not self.pretrained and not self.policy.head_only
 
 
-def bare_weights(model: nn.Module, trained: Collection[str], classifier: Collection[str]) -> tuple[list[str], int]:
-    """The trained tensors subject to decay that no BatchNorm follows, and how many are subject to it in all.
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """Every hyperparameter of a gradient run that a rule decides, and the network's traits behind them.
 
-    Tensors of the ``classifier`` count in neither. A weight is followed where the next module with parameters, in the
-    order in which the model lists them, is a BatchNorm; activations in between do not matter. The order is that of the
-    model's construction, which costs no forward pass; a weight in doubt counts as not followed.
+    ``bare_decay`` is the decay of weights that no BatchNorm follows; None where they have the same as all others.
+    ``options`` are those of the optimizer that the user gave.
     """
-    patterns, followed = no_weight_decay(model), set(_followed(model))
-    decayed = [
-        name
-        for name, parameter in model.named_parameters()
-        if name in trained and name not in classifier and not decay_exempt(name, parameter, patterns=patterns)
-    ]
-    return [name for name in decayed if name not in followed], len(decayed)
+
+    network: NetworkTraits
+    batch_size: Reasoned[int]
+    epochs: Reasoned[int]
+    augmentation: Reasoned[str]
+    statistics: Reasoned[str]
+    optimizer: Reasoned[str]
+    options: Mapping[str, object]
+    rate: Reasoned[float]
+    decay: Reasoned[float]
+    bare_decay: Reasoned[float] | None
 
 
-def _followed(model: nn.Module) -> Iterator[str]:
-    """Names of the weights of at least two dimensions after which a BatchNorm comes.
+def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
+    """All rules in their order: the later ones look at what the earlier ones gave.
 
-    Weights side by side in a list (MixNet's kernels of several sizes) are followed by what follows the last of them.
+    Raises ConfigError for an optimizer, or an option of it, that does not exist.
     """
-    before: list[str] = []
-    modules = dict(model.named_modules())
-    for name, module in modules.items():
-        if isinstance(module, _BatchNorm):
-            yield from before
-            before = []
-            continue
-        weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if weight is None:
-            continue
-        siblings = [other for other in before if _side_by_side(name, other, modules)]
-        before = [*siblings, f"{name}.weight"] if weight.ndim > 1 else []  # another kind of norm ends it
+    loop = config.loop
+    size = batch_size(case, config.batch_size, loop)
+    length = epochs(case, size.value, config.epochs, loop)
+    kept = statistics(case, config.batchnorm, loop)
+    name = optimizer(case, config.optimizer, loop)
+    given = config.optimizer_options
+    options = dict(given) if isinstance(given, Mapping) else parse_options(name.value, given)
+    clips = loop.clip_norm > 0
+    lr = rate(case, name.value, config.lr, statistics=kept.value, clips=clips)
+    highest = lr.value * config.range_test.highest if config.lr == "auto" else lr.value
+    travel = highest * carried(name.value, options) * (length.value * math.ceil(case.images / size.value))
+    shrunk = decay(case, name.value, loop.weight_decay, statistics=kept.value, travel=travel)
+    bare = bare_decay(case, name.value, usual=shrunk, travel=travel)
+    differs = loop.weight_decay is None and case.network.bare > 0 and bare.value < shrunk.value
+    return Hyperparameters(
+        network=case.network,
+        batch_size=size,
+        epochs=length,
+        augmentation=augmentation(case.images / case.classes, AugmentLevels(), head_only=case.policy.head_only),
+        statistics=kept,
+        optimizer=name,
+        options=options,
+        rate=lr,
+        decay=shrunk,
+        bare_decay=bare if differs else None,
+    )
 
 
-def _side_by_side(name: str, weight: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether a module is in one list with that of a weight, and not in a sequence."""
-    parent, _, _ = name.rpartition(".")
-    other = weight.removesuffix(".weight").rpartition(".")[0]
-    return parent == other and isinstance(modules[parent], nn.ModuleList | nn.ModuleDict)
+def batch_size(case: Case, given: int | None, loop: LoopConfig) -> Reasoned[int]:
+    """``loop.batch_size``, and never more than there are images."""
+    size = min(given or loop.batch_size, case.images)
+    return Reasoned(size, f"{math.ceil(case.images / size)} steps for {case.images} images")
 
 
-def optimizer_name(facts: RunFacts, *, normed: str, bare: str) -> str:
-    """``normed`` where BatchNorm follows at least half of the trained weights, ``bare`` elsewhere."""
-    return normed if facts.normed else bare
+def epochs(case: Case, batch_size: int, given: int | None, loop: LoopConfig) -> Reasoned[int]:
+    """``loop.epochs``, and more where these would be too few steps: random weights have everything to learn."""
+    if given:
+        return Reasoned(given, AS_GIVEN)
+    if case.policy.head_only:
+        return Reasoned(loop.head_epochs, f"{loop.head_epochs} where the head alone trains")
+    least = loop.least_steps if case.pretrained else loop.scratch_steps
+    steps = math.ceil(case.images / batch_size)
+    found = min(loop.most_epochs, max(loop.epochs, math.ceil(least / steps)))
+    if found == loop.epochs:
+        return Reasoned(found, f"{loop.epochs}, which are {least} steps or more")
+    if found == loop.most_epochs:
+        return Reasoned(found, f"at most {loop.most_epochs}: {least} steps would be more")
+    return Reasoned(found, f"{steps} steps an epoch: more than {loop.epochs}, for {least} steps")
 
 
-def rate_scale(facts: RunFacts, optimizer: str, defaults: OptimizerDefaults = OptimizerDefaults()) -> float:
+def augmentation(images_per_class: float, levels: AugmentLevels, *, head_only: bool = False) -> Reasoned[str]:
+    """The level of augmentation: light for few images a class, which a strong one would make unlike each other."""
+    if head_only:
+        return Reasoned("none", "the head is fitted to images as evaluation sees them")
+    limit = levels.light_below_per_class
+    name = "light" if images_per_class < limit else "standard"
+    return Reasoned(name, f"{images_per_class:.0f} images a class: light below {limit}")
+
+
+def statistics(case: Case, given: str, loop: LoopConfig) -> Reasoned[str]:
+    """BatchNorm's statistics: "frozen" are the running ones, "train" each batch's own.
+
+    Few images under a policy that keeps statistics: a fitted head, and pretrained layers, read features that the
+    running statistics normalise; those of a batch of 32 are others, and the pretrained features are lost before they
+    have adapted. With more images they adapt, and a strong decay then regularises well.
+    """
+    if given != "auto":
+        return Reasoned(given, AS_GIVEN)
+    if not (case.policy.keeps_statistics and case.pretrained):
+        return Reasoned("train", "each batch's own statistics, in the layers that train")
+    limit = loop.batch_statistics_from
+    if case.images < limit:
+        return Reasoned("frozen", f"the pretrained statistics stay: {case.images} training images, below {limit}")
+    return Reasoned("train", f"each batch's own: {case.images} training images, from {limit} on")
+
+
+def optimizer(case: Case, given: str | None, loop: LoopConfig) -> Reasoned[str]:
+    """``loop.optimizer`` where BatchNorm follows at least half of the trained weights, elsewhere the bare one.
+
+    A ``loop.optimizer`` other than the default is the user's, and trains every network.
+    """
+    network = case.network
+    if case.policy.head_only:
+        return Reasoned(given, AS_GIVEN) if given else Reasoned(loop.gradient_head_optimizer, "for a head alone")
+    count = f"BatchNorm follows {network.decayed - network.bare} of {network.decayed} trained weight tensors"
+    if given or loop.optimizer != LoopConfig.optimizer:
+        return Reasoned(given or loop.optimizer, f"{AS_GIVEN}; {count}")
+    if network.normed:
+        return Reasoned(loop.optimizer, f"{count}: at least half")
+    return Reasoned(loop.bare_optimizer, f"{count}: less than half")
+
+
+def rate(case: Case, optimizer: str, given: float | str | None, *, statistics: str, clips: bool) -> Reasoned[float]:
+    """The highest learning rate. "auto" is found by a range test, which starts from the default.
+
+    ``clips``: whether gradients are clipped.
+    """
+    if given is not None and given != "auto":
+        return Reasoned(float(given), AS_GIVEN)
+    usual = default_lr(optimizer, pretrained=False)
+    found = usual * rate_scale(case, optimizer, statistics=statistics, clips=clips)
+    return Reasoned(found, AS_GIVEN if given else f"{usual:g} from scratch, times {found / usual:g} for this policy")
+
+
+def rate_scale(
+    case: Case,
+    optimizer: str,
+    *,
+    statistics: str,
+    clips: bool = True,
+    defaults: OptimizerDefaults = OptimizerDefaults(),
+) -> float:
     """What share of the from-scratch rate suits the run; a head alone, or random weights, train from scratch."""
-    if not facts.pretrained or facts.head_only:
+    normed = case.network.normed
+    if not case.pretrained or case.policy.head_only:
         return 1.0
-    if optimizer in defaults.clipped and facts.clips:
-        gentle = facts.statistics == "frozen" or not facts.normed
-        return defaults.frozen_norm_scale if gentle else defaults.clipped_scale
-    whole = facts.mostly_new and facts.normed and optimizer not in defaults.clipped
+    if optimizer in defaults.clipped and clips:
+        return defaults.frozen_norm_scale if statistics == "frozen" or not normed else defaults.clipped_scale
+    whole = case.policy.mostly_new and normed and optimizer not in defaults.clipped
     return 1.0 if whole else defaults.finetune_scale
 
 
 def decay(
-    facts: RunFacts,
+    case: Case,
     optimizer: str,
+    given: float | None = None,
     *,
-    usual: float,
-    lr: float,
-    options: Mapping[str, object],
+    statistics: str,
+    travel: float,
     defaults: OptimizerDefaults = OptimizerDefaults(),
-) -> float:
-    """The decay of a run's weights, by that of the optimizer and what follows the weights.
+) -> Reasoned[float]:
+    """The weight decay: that of the optimizer, or the lowest of the limits that the case sets. ``travel``: see there.
 
     Less of a coupled decay with frozen statistics: no norm then makes up for weights that shrink. Less of it from
     random weights too, at whose rate the usual one shrinks faster than the gradient can build.
     """
-    if not facts.normed:
-        return bare_decay(facts, optimizer, usual=usual, lr=lr, options=options, defaults=defaults)
+    if given is not None:
+        return Reasoned(given, AS_GIVEN)
+    usual = Reasoned(default_weight_decay(optimizer), f"the usual one of {optimizer}")
+    if not case.network.normed:
+        return bare_decay(case, optimizer, usual=usual, travel=travel, defaults=defaults)
     if optimizer not in defaults.clipped:
         return usual
-    if not facts.pretrained and not facts.head_only:
-        return min(usual, defaults.scratch_decay)
-    return min(usual, defaults.frozen_norm_decay) if facts.statistics == "frozen" else usual
+    if case.scratch:
+        return _lowest(usual, _scratch(defaults))
+    return _lowest(usual, _frozen(defaults)) if statistics == "frozen" else usual
 
 
 def bare_decay(
-    facts: RunFacts,
+    case: Case,
     optimizer: str,
     *,
-    usual: float,
-    lr: float,
-    options: Mapping[str, object],
+    usual: Reasoned[float],
+    travel: float,
     defaults: OptimizerDefaults = OptimizerDefaults(),
-) -> float:
+) -> Reasoned[float]:
     """The decay of weights that no BatchNorm follows: over the whole run, it takes little of them.
 
-    Rate times decay times steps, times what momentum carries on, is at most ``defaults.most_shrinking``.
+    ``travel`` is how far a gradient of one carries a weight in the run: rate times steps, times :func:`carried`. Times
+    the decay, it is at most ``defaults.most_shrinking``.
     """
-    limit = defaults.most_shrinking / max(lr * _carried(optimizer, options, defaults) * facts.steps, 1e-12)
+    left = math.exp(-defaults.most_shrinking)
+    slow = Reasoned(
+        defaults.most_shrinking / max(travel, 1e-12),
+        f"so that the run leaves {left:.0%} or more of weights that no BatchNorm follows",
+    )
     if optimizer not in defaults.clipped:
-        return min(usual, limit)
-    return min(usual, limit, defaults.frozen_norm_decay if facts.pretrained else defaults.scratch_decay)
+        return _lowest(usual, slow)
+    return _lowest(usual, slow, _unnormed(defaults) if case.pretrained else _scratch(defaults))
 
 
-def _carried(optimizer: str, options: Mapping[str, object], defaults: OptimizerDefaults) -> float:
+def _scratch(defaults: OptimizerDefaults) -> Reasoned[float]:
+    return Reasoned(defaults.scratch_decay, f"at most {defaults.scratch_decay:g} from random weights")
+
+
+def _frozen(defaults: OptimizerDefaults) -> Reasoned[float]:
+    limit = defaults.frozen_norm_decay
+    return Reasoned(limit, f"at most {limit:g} where BatchNorm keeps its statistics")
+
+
+def _unnormed(defaults: OptimizerDefaults) -> Reasoned[float]:
+    limit = defaults.frozen_norm_decay
+    return Reasoned(limit, f"at most {limit:g} of weights that no BatchNorm follows")
+
+
+def _lowest(*limits: Reasoned[float]) -> Reasoned[float]:
+    return min(limits, key=lambda limit: limit.value)
+
+
+def carried(optimizer: str, options: Mapping[str, object], defaults: OptimizerDefaults = OptimizerDefaults()) -> float:
     """How far a gradient carries in all, in steps: 1 / (1 - momentum) where the decay goes with momentum, else 1."""
     if optimizer not in defaults.clipped or optimizer == "sgd":
         return 1.0

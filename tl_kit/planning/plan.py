@@ -6,20 +6,18 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
-
-from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig
+from tl_kit.config import FinetuneConfig
 from tl_kit.finetuning.closed_form import in_closed_form
 from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
-from tl_kit.finetuning.settings import Settings, facts_for, least_steps, resolve
+from tl_kit.finetuning.settings import Settings, resolve, rules_for
 from tl_kit.freezing.facts import Facts
 from tl_kit.freezing.policies import is_auto
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
-from tl_kit.optimization.optimizers import default_lr
 from tl_kit.optimization.param_groups import layer_scales
+from tl_kit.optimization.rules import AS_GIVEN, Hyperparameters
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.planning.estimate import Estimate, estimate
 from tl_kit.reporting import SILENT, Reporter
@@ -69,7 +67,7 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
         reason = settle_policy(run, facts)
         settings = None if in_closed_form(run) else resolve(run)
-        choices = (_policy(run, settings, reason), *_choices(run, facts, settings))
+        choices = (_policy(run, settings, reason), *_choices(run, settings))
         return Plan(
             model=config.model,
             policy=str(run.policy),
@@ -89,44 +87,32 @@ def _policy(run: Run, settings: Settings | None, reason: str) -> Choice:
     return Choice("policy", f"{run.policy}, {trained:,} of {sum(sizes.values()):,} parameters", reason)
 
 
-def _choices(run: Run, facts: Facts, settings: Settings | None) -> list[Choice]:
+def _choices(run: Run, settings: Settings | None) -> list[Choice]:
     if settings is None:
         strengths = run.config.head.strengths
         path = f"{strengths[0]:g} to {strengths[-1]:g}"
         val = len(run.manifest.split("val"))
         return [Choice("penalty", f"C from {path}", f"lowest NLL on {val} validation images; no rate and no epochs")]
-    return [
-        _rate(run, settings),
-        _optimizer(run, settings),
-        _epochs(run, settings),
-        Choice("batch size", str(settings.batch_size), f"{_steps(run, settings)} steps for {facts.images} images"),
-        _augmentation(run, facts, settings),
-        *_batchnorm(run, settings),
+    rules = rules_for(run)
+    steps = _steps(run, settings)
+    choices = [
+        _rate(run, settings, rules),
+        Choice("optimizer", settings.optimizer, rules.optimizer.reason),
+        _decay(settings, rules),
+        Choice("epochs", f"{settings.epochs} ({steps * settings.epochs} steps)", rules.epochs.reason),
+        Choice("batch size", str(settings.batch_size), rules.batch_size.reason),
+        Choice("augmentation", settings.augment, _augmentation(run, rules)),
     ]
+    layers = rules.network.batchnorms
+    if layers:
+        choices.append(Choice("BatchNorm", settings.batchnorm, f"{layers} layers: {rules.statistics.reason}"))
+    return choices
 
 
-def _optimizer(run: Run, settings: Settings) -> Choice:
-    """Which, at what decay, and whether BatchNorm follows what it decays."""
-    facts = facts_for(run, steps=_steps(run, settings) * settings.epochs)
-    value = f"{settings.optimizer}, decay {settings.weight_decay:.2g}"
-    if settings.bare_decay is not None:
-        value += f" ({settings.bare_decay:.2g} without BatchNorm)"
-    if run.policy.head_only:
-        return Choice("optimizer", value, "as you said" if run.config.optimizer else "for a head alone")
-    count = f"BatchNorm follows {facts.decayed - facts.bare} of {facts.decayed} trained weight tensors"
-    if run.config.optimizer or run.config.loop.optimizer != LoopConfig.optimizer:
-        return Choice("optimizer", value, f"as you said; {count}")
-    return Choice("optimizer", value, f"{count}: {'at least half' if facts.normed else 'less than half'}")
-
-
-def _rate(run: Run, settings: Settings) -> Choice:
-    usual = default_lr(settings.optimizer, pretrained=False)
-    value = f"{settings.lr:.3g}, {settings.optimizer}, {settings.schedule}"
+def _rate(run: Run, settings: Settings, rules: Hyperparameters) -> Choice:
+    value, reason = f"{settings.lr:.3g}, {settings.optimizer}, {settings.schedule}", rules.rate.reason
     if run.config.lr == "auto":
-        return Choice("learning rate", f"range test from {value}", "as you said")
-    reason = (
-        "as you said" if run.config.lr else f"{usual:g} from scratch, times {settings.lr / usual:g} for this policy"
-    )
+        return Choice("learning rate", f"range test from {value}", reason)
     if settings.layer_decay is not None:
         scales = layer_scales(run.model, layer_decay=settings.layer_decay)
         lowest = settings.lr * min(scales[name] for name in run.trainable(settings.epochs - 1))
@@ -134,42 +120,18 @@ def _rate(run: Run, settings: Settings) -> Choice:
     return Choice("learning rate", value, reason)
 
 
-def _epochs(run: Run, settings: Settings) -> Choice:
-    steps, loop, least = _steps(run, settings), run.config.loop, least_steps(run)
-    value = f"{settings.epochs} ({steps * settings.epochs} steps)"
-    if run.config.epochs:
-        return Choice("epochs", value, "as you said")
-    if run.policy.head_only:
-        return Choice("epochs", value, f"{loop.head_epochs} where the head alone trains")
-    if settings.epochs == loop.epochs:
-        return Choice("epochs", value, f"{loop.epochs}, which are {least} steps or more")
-    if settings.epochs == loop.most_epochs:
-        return Choice("epochs", value, f"at most {loop.most_epochs}: {least} steps would be more")
-    return Choice("epochs", value, f"{steps} steps an epoch: more than {loop.epochs}, for {least} steps")
+def _decay(settings: Settings, rules: Hyperparameters) -> Choice:
+    value, reason = f"{settings.weight_decay:.2g}", rules.decay.reason
+    if rules.bare_decay is not None:
+        value += f" ({rules.bare_decay.value:.2g} without BatchNorm)"
+        reason += f"; without BatchNorm {rules.bare_decay.reason}"
+    return Choice("weight decay", value, reason)
 
 
-def _augmentation(run: Run, facts: Facts, settings: Settings) -> Choice:
-    limit = AugmentLevels().light_below_per_class
+def _augmentation(run: Run, rules: Hyperparameters) -> str:
+    """The reason for the level."""
     given = run.config.augment != "auto" or run.config.augment_options
-    reason = "as you said" if given else f"{facts.per_class:.0f} images a class: light below {limit}"
-    if settings.augment == "none" and not given:
-        reason = "the head is fitted to images as evaluation sees them"
-    return Choice("augmentation", settings.augment, reason)
-
-
-def _batchnorm(run: Run, settings: Settings) -> list[Choice]:
-    """Only of models that have BatchNorm."""
-    layers = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in run.model.modules())
-    if not layers:
-        return []
-    reason = "as you said"
-    if run.config.batchnorm == "auto":
-        limit, images = run.config.loop.batch_statistics_from, len(run.manifest.split("train"))
-        reason = "each batch's own statistics, in the layers that train"
-        if run.policy.keeps_statistics and run.weights.loaded:
-            kept = "the pretrained statistics stay" if settings.batchnorm == "frozen" else "each batch's own"
-            reason = f"{kept}: {images} training images, {'below' if images < limit else 'from'} {limit} on"
-    return [Choice("BatchNorm", settings.batchnorm, f"{layers} layers: {reason}")]
+    return AS_GIVEN if given else rules.augmentation.reason
 
 
 def _steps(run: Run, settings: Settings) -> int:
