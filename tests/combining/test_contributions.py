@@ -13,6 +13,7 @@ from tl_kit import metrics
 from tl_kit.combining.bootstrap import paired_interval
 from tl_kit.combining.contributions import leave_one_out, smallest_subset
 from tl_kit.combining.diversity import disagreement
+from tl_kit.combining.predictions import SplitPredictions
 from tl_kit.metrics import image_losses
 
 
@@ -20,7 +21,9 @@ from tl_kit.metrics import image_losses
 def test_leave_one_out_is_the_ensemble_of_the_others(rule):
     val, (test, labels) = noisy(0, 90), noisy(1, 70)
     subsets, _ = subsets_of(val, rule=rule, calibrate=True)
-    found = leave_one_out(subsets, test=test, test_labels=labels)
+    found = leave_one_out(
+        subsets.whole.fitted, len(test), validation=subsets, test=SplitPredictions(members=test, labels=labels)
+    )
     for left_out, value in enumerate(found):
         kept = [member for member in range(3) if member != left_out]
         others, _ = subsets_of((val[0][kept], val[1]), rule=rule, calibrate=subsets.whole.fitted.temperature != 1)
@@ -34,7 +37,10 @@ def test_leave_one_out_is_the_ensemble_of_the_others(rule):
 
 def test_a_member_that_knows_nothing_is_worth_less_than_one_that_knows():
     subsets, _ = subsets_of(noisy(0, 300, signal=[2.0, 2.0, 0.0]))
-    values = [member["val"]["nll"] for member in leave_one_out(subsets, test=None, test_labels=None)]
+    values = [
+        member["val"]["nll"]
+        for member in leave_one_out(subsets.whole.fitted, len(subsets.stack), validation=subsets, test=None)
+    ]
     assert values[2] < 0 < min(values[:2])
 
 
@@ -42,7 +48,7 @@ def test_a_member_that_knows_nothing_is_worth_less_than_one_that_knows():
 def test_smallest_subset_against_all_subsets(signal):
     stack, labels = noisy(0, 200, members=4, signal=signal)
     subsets, _ = subsets_of((stack, labels))
-    found = smallest_subset(subsets, test=None, test_labels=None, samples=500)
+    found = smallest_subset(subsets, test=None, samples=500)
     whole = image_losses(stack.mean(axis=0), labels)
     size = len(found["members"])
     by_size = {n: list(itertools.combinations(range(4), n)) for n in range(1, 5)}
@@ -60,7 +66,7 @@ def test_smallest_subset_against_all_subsets(signal):
 def test_one_good_member_among_useless_ones_is_subset_enough():
     subsets, _ = subsets_of(noisy(0, 300, signal=[0.0, 4.0, 0.0]))
     test, labels = noisy(1, 100, signal=[0.0, 4.0, 0.0])
-    found = smallest_subset(subsets, test=test, test_labels=labels, samples=300)
+    found = smallest_subset(subsets, test=SplitPredictions(members=test, labels=labels), samples=300)
     assert found["members"] == [2]
     assert found["ci95"][1] < 0  # it is better than the whole
     assert found["test"] == pytest.approx({n: metrics.summary(test[1], labels)[n] for n in ("accuracy", "nll")})

@@ -9,9 +9,11 @@ import pytest
 
 from tests.combining.toy import QUICK, noisy
 from tl_kit import metrics
-from tl_kit.combining.bootstrap import paired_bootstrap, paired_interval
+from tl_kit.combining.bootstrap import paired_bootstrap, paired_gain, paired_interval
 from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.combining.contributions import Subsets
+from tl_kit.combining.ensemble_rules import combine
+from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.combining.predictions import SplitPredictions
 from tl_kit.combining.receipt import best_member, build_receipt
 from tl_kit.combining.selection import choose_rule
@@ -33,7 +35,8 @@ def subsets_of(val, *, rule="mean", calibrate=False, seed=0):
 def receipt_of(names, val, test, *, samples=500, **options):
     subsets, comparison = subsets_of(val, **options)
     split = None if test is None else SplitPredictions(members=test[0], labels=test[1])
-    return build_receipt(list(names), subsets, test=split, samples=samples, comparison=comparison)
+    given = {"validation": subsets, "test": split, "samples": samples, "seed": subsets.seed, "comparison": comparison}
+    return build_receipt(list(names), subsets.whole.fitted, **given)
 
 
 class TestReceipt:
@@ -226,3 +229,26 @@ class TestVerdict:
             assert lines[0].startswith("Gain over the mean member: +")
             assert lines[1].startswith("Test NLL against the best member: ")
         assert lines[3].startswith("Smallest subset within the noise of the whole, by val NLL: 1 of 3, a (")
+
+
+def test_a_rule_that_the_sentences_do_not_know_is_told_by_its_members():
+    receipt = receipt_of("ab", noisy(0, 60, members=2), None, samples=20)
+    receipt["derived"] = {"rule": "sharpened", "ingredients": [{"checkpoint": "a"}, {"checkpoint": "b"}]}
+    assert "sharpened: made of a, b." in findings(receipt)
+
+
+def test_without_validation_there_is_no_best_member_and_members_still_count():
+    stack, labels = noisy(1, 300)
+    test = SplitPredictions(members=stack, labels=labels)
+    given = {"test": test, "samples": 200, "seed": 0}
+    receipt = build_receipt(list("abc"), FittedRule("vote"), validation=None, **given)
+    assert (receipt["gain"], receipt["images"]) == (None, {"val": None, "test": 300})
+    pooled = combine("vote", stack)
+    assert receipt["gain_over_mean_member"] == paired_gain(pooled, list(stack), labels, samples=200, seed=0)
+    without = metrics.accuracy(combine("vote", stack[1:]), labels)
+    left_out = receipt["members"][0]["leave_one_out"]
+    assert left_out["val"] is None
+    assert left_out["test"]["accuracy"] == metrics.accuracy(pooled, labels) - without
+    empty = build_receipt(list("abc"), FittedRule("vote"), **(given | {"test": None}), validation=None)
+    assert [empty["gain_over_mean_member"], empty["members"][0]["leave_one_out"]] == [None, None]
+    assert "not measured" in verdict(empty)

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import ArrayLike
+from collections.abc import Sequence
+from typing import TypedDict
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tl_kit import metrics
 from tl_kit.errors import ConfigError
 
-__all__ = ["paired_bootstrap", "paired_interval"]
+__all__ = ["Gain", "paired_bootstrap", "paired_gain", "paired_interval"]
 
 # The exact sign test needs six images, all to one side, for p < 0.05: 2 · 0.5⁶ = 0.031, 2 · 0.5⁵ = 0.063.
 _FEWEST_DISAGREEMENTS = 6
 _ROUNDING = 1e-9  # equal predictions that were added up in another order
 _DRAWN_AT_ONCE = 2**22
+
+
+class Gain(TypedDict):
+    """Test accuracy and NLL of one predictor less those that it is compared with, with 95 % intervals [lo, hi].
+
+    A good one has a positive gain in accuracy and a negative one in NLL.
+    """
+
+    accuracy: float
+    ci95: list[float]
+    nll: float
+    nll_ci95: list[float]
+
+
+def paired_gain(
+    probabilities: NDArray[np.float64],
+    others: Sequence[NDArray[np.float64]],
+    labels: NDArray[np.int64],
+    *,
+    samples: int,
+    seed: int,
+) -> Gain:
+    """Gain of predictions (n, k) over others on the same images (n,): over the mean of their hits and losses.
+
+    Raises as :func:`paired_interval`.
+    """
+    hits, losses = (np.stack([f(other, labels) for other in others]) for f in (metrics.correct, metrics.image_losses))
+    correct, loss = metrics.correct(probabilities, labels), metrics.image_losses(probabilities, labels)
+    if len(others) == 1:
+        accuracy = paired_bootstrap(hits[0], correct, samples=samples, seed=seed)
+    else:
+        accuracy = paired_interval(correct - hits.mean(axis=0), samples=samples, seed=seed)
+    nll = paired_interval(loss - losses.mean(axis=0), samples=samples, seed=seed)
+    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}
 
 
 def paired_bootstrap(

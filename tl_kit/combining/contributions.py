@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import paired_interval
+from tl_kit.combining.fitted_rule import FittedRule
+from tl_kit.combining.predictions import SplitPredictions
 from tl_kit.combining.selection import Candidate, fit_candidate
 from tl_kit.config import RuleFitConfig
 from tl_kit.metrics import image_losses
@@ -76,29 +78,33 @@ class Subsets:
 
 
 def leave_one_out(
-    subsets: Subsets, *, test: FloatArray | None, test_labels: IntArray | None
-) -> list[dict[str, Contribution | None]]:
+    rule: FittedRule, members: int, *, validation: Subsets | None, test: SplitPredictions | None
+) -> list[dict[str, Contribution | None] | None]:
     """Of each member, its :class:`Contribution` on ``val`` (out of fold) and on ``test``, ``None`` without one.
 
     Args:
-        subsets: of at least two members.
-        test: the members' probabilities of the test images, (m, n, k). They choose nothing.
-        test_labels: (n,).
+        rule: fitted to all members.
+        members: how many there are, at least two.
+        validation: to which the rule is fitted anew; without it, the rule must be one that is not fitted.
+        test: predictions on the test split. They choose nothing.
     """
-    members = range(len(subsets.stack))
-    found: list[dict[str, Contribution | None]] = []
-    for left_out in members:
-        kept = [member for member in members if member != left_out]
-        candidate = subsets.fit(kept)
-        value = _contribution(subsets.whole.scored, candidate.scored, subsets.labels)
-        on_test = None
-        if test is not None and test_labels is not None:
-            on_test = _contribution(subsets.whole.fitted(test), candidate.fitted(test[kept]), test_labels)
+    if validation is None and test is None:
+        return [None] * members
+    found: list[dict[str, Contribution | None] | None] = []
+    for left_out in range(members):
+        kept = [member for member in range(members) if member != left_out]
+        without, value, on_test = rule, None, None
+        if validation is not None:
+            candidate = validation.fit(kept)
+            without = candidate.fitted
+            value = _contribution(validation.whole.scored, candidate.scored, validation.labels)
+        if test is not None:
+            on_test = _contribution(rule(test.members), without(test.members[kept]), test.labels)
         found.append({"val": value, "test": on_test})
     return found
 
 
-def smallest_subset(subsets: Subsets, *, test: FloatArray | None, test_labels: IntArray | None, samples: int) -> Subset:
+def smallest_subset(subsets: Subsets, *, test: SplitPredictions | None, samples: int) -> Subset:
     """The fewest members whose NLL on validation is not distinguishably above that of all.
 
     That is, the lower end of the 95 % paired-bootstrap interval of the difference is at most 0. Subsets are those met
@@ -114,9 +120,9 @@ def smallest_subset(subsets: Subsets, *, test: FloatArray | None, test_labels: I
             break
     candidate = subsets.fit(members)
     on_test = None
-    if test is not None and test_labels is not None:
-        pooled = candidate.fitted(test[list(members)])
-        on_test = {"accuracy": metrics.accuracy(pooled, test_labels), "nll": metrics.nll(pooled, test_labels)}
+    if test is not None:
+        pooled = candidate.fitted(test.members[list(members)])
+        on_test = {"accuracy": metrics.accuracy(pooled, test.labels), "nll": metrics.nll(pooled, test.labels)}
     return {
         "members": [member + 1 for member in members],
         "accuracy": metrics.accuracy(candidate.scored, subsets.labels),

@@ -9,14 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
-from tl_kit.combining.bootstrap import paired_interval
-from tl_kit.combining.contributions import Contribution
-from tl_kit.combining.diversity import disagreement
-from tl_kit.combining.ensemble_rules import RULES, combine
+from tl_kit.combining.ensemble_rules import RULES
+from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.combining.predictions import SplitPredictions
-from tl_kit.combining.receipt import NO_KINDS, Cost, Gain, MemberScores, Receipt
+from tl_kit.combining.receipt import Cost, Receipt, Worth, build_receipt
 from tl_kit.errors import ConfigError
-from tl_kit.metrics import image_losses
 from tl_kit.score_kinds import OUT_OF_FOLD
 
 __all__ = ["FoldReceipt", "HeldOut", "OutOfFoldScores", "build_fold_receipt", "check_fold_rule"]
@@ -62,7 +59,7 @@ def build_fold_receipt(
     test: SplitPredictions | None,
     samples: int,
     seed: int,
-    kinds: Mapping[str, str] = NO_KINDS,
+    kinds: Mapping[str, str],
     cost: Cost | None = None,
 ) -> FoldReceipt:
     """What single members score out of fold, and what they and the ensemble score on images apart.
@@ -81,61 +78,10 @@ def build_fold_receipt(
         ConfigError: the rule is fitted, or ``samples`` is below 1.
     """
     check_fold_rule(rule)
-    pooled = None if test is None else combine(rule, test.members)
-    return {
-        "rule": rule,
-        "parameters": {},
-        "derived": None,
-        "images": {"val": None, "test": None if test is None else len(test.labels)},
-        "kinds": dict(kinds),
-        "chosen_by_val": [],
-        "members": _members(checkpoints, rule, test, kinds),
-        "ensemble": {
-            "val": None,
-            "test": None if test is None or pooled is None else metrics.summary(pooled, test.labels),
-        },
-        "gain": None,
-        "gain_over_mean_member": None if test is None else _gain(rule, test, samples=samples, seed=seed),
-        "calibration": {"temperature": 1.0, "val": None, "test": None},
-        "comparison": [],
-        "disagreement": {"val": None, "test": None if test is None else disagreement(test.members)},
-        "smallest_subset": None,
-        "cost": cost,
-        "out_of_fold": None if held_out is None else _out_of_fold(held_out),
-    }
-
-
-def _members(
-    checkpoints: Sequence[str], rule: str, test: SplitPredictions | None, kinds: Mapping[str, str]
-) -> list[MemberScores]:
-    return [
-        {
-            "checkpoint": checkpoint,
-            "val": None,
-            "test": None if test is None else metrics.summary(test.members[index], test.labels),
-            "kinds": dict(kinds),
-            "leave_one_out": None if test is None else {"val": None, "test": _without(rule, test, index)},
-        }
-        for index, checkpoint in enumerate(checkpoints)
-    ]
-
-
-def _without(rule: str, test: SplitPredictions, index: int) -> Contribution:
-    whole, less = combine(rule, test.members), combine(rule, np.delete(test.members, index, axis=0))
-    return {
-        "accuracy": metrics.accuracy(whole, test.labels) - metrics.accuracy(less, test.labels),
-        "nll": metrics.nll(less, test.labels) - metrics.nll(whole, test.labels),
-    }
-
-
-def _gain(rule: str, test: SplitPredictions, *, samples: int, seed: int) -> Gain:
-    """Over the mean member: the mean of the members' hits and losses."""
-    pooled, labels = combine(rule, test.members), test.labels
-    hits = np.mean([metrics.correct(member, labels) for member in test.members], axis=0)
-    losses = np.mean([image_losses(member, labels) for member in test.members], axis=0)
-    accuracy = paired_interval(metrics.correct(pooled, labels) - hits, samples=samples, seed=seed)
-    nll = paired_interval(image_losses(pooled, labels) - losses, samples=samples, seed=seed)
-    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}
+    worth = Worth(members=[kinds] * len(checkpoints), ensemble=kinds)
+    options: dict[str, Any] = {"samples": samples, "seed": seed, "cost": cost, "worth": worth}
+    receipt = build_receipt(checkpoints, FittedRule(rule), validation=None, test=test, **options)
+    return {**receipt, "out_of_fold": None if held_out is None else _out_of_fold(held_out)}
 
 
 def _out_of_fold(held_out: Sequence[HeldOut]) -> OutOfFoldScores:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
-from tl_kit.combining.bootstrap import paired_bootstrap, paired_interval
+from tl_kit.combining.bootstrap import Gain, paired_gain
 from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.combining.contributions import Contribution, Subset, Subsets, leave_one_out, smallest_subset
 from tl_kit.combining.diversity import disagreement
+from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.combining.predictions import SplitPredictions
 from tl_kit.combining.selection import Candidate, Compared
-from tl_kit.metrics import image_losses
 
 __all__ = [
-    "NO_KINDS",
     "Calibration",
     "Cost",
-    "Gain",
     "MemberScores",
     "Receipt",
     "SplitScores",
@@ -33,7 +31,6 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
-NO_KINDS: Mapping[str, str] = MappingProxyType({})
 
 
 class SplitScores(TypedDict):
@@ -55,18 +52,6 @@ class MemberScores(SplitScores):
     checkpoint: str
     kinds: dict[str, str]
     leave_one_out: dict[str, Contribution | None] | None
-
-
-class Gain(TypedDict):
-    """Test accuracy and NLL of the ensemble less those it is compared with, with 95 % intervals [lo, hi].
-
-    A good ensemble has a positive gain in accuracy and a negative one in NLL.
-    """
-
-    accuracy: float
-    ci95: list[float]
-    nll: float
-    nll_ci95: list[float]
 
 
 class Calibration(TypedDict):
@@ -127,10 +112,12 @@ _UNSAID = Worth()
 
 def build_receipt(
     checkpoints: Sequence[str],
-    subsets: Subsets,
+    rule: FittedRule,
     *,
+    validation: Subsets | None,
     test: SplitPredictions | None,
     samples: int,
+    seed: int,
     comparison: Sequence[Compared] = (),
     cost: Cost | None = None,
     made: FloatArray | None = None,
@@ -140,9 +127,12 @@ def build_receipt(
 
     Args:
         checkpoints: the members' folders, in the order of the predictions' first axis.
-        subsets: the chosen rule, fitted, and the validation predictions: they alone choose the member to compare with.
+        rule: as fitted to all members, or to those that it made.
+        validation: the predictions that the rule was fitted to: they alone choose the member to compare with. ``None``
+            without validation images; the rule must then be one that is not fitted.
         test: predictions on the test split, ``None`` if there is none.
-        samples: resamples of :func:`paired_bootstrap`.
+        samples: resamples of :func:`paired_gain`.
+        seed: of these.
         comparison: of all rules, if the rule was chosen among them.
         cost: as measured.
         made: what the members that the rule made, if it did, predict for the test images.
@@ -152,40 +142,41 @@ def build_receipt(
         ConfigError: ``samples`` is below 1.
         ValueError: the numbers of members do not agree, or values are no probabilities.
     """
-    val = SplitPredictions(members=subsets.stack, labels=subsets.labels)
-    for split in (val, test):
-        if split is not None and (len(split.members) != len(checkpoints) or not checkpoints):
-            raise ValueError(f"want at least one member, got {len(checkpoints)} names for {len(split.members)} members")
-    members, whole = _members(checkpoints, subsets, val, test, worth), subsets.whole
-    pooled = None if test is None else whole.fitted.pool(test.members if made is None else made)
-    gain, over_mean = None, None
-    if test is not None and pooled is not None:
-        gain, over_mean = _gains(subsets, test, pooled, best=best_member(members), samples=samples)
+    val = None if validation is None else SplitPredictions(members=validation.stack, labels=validation.labels)
+    splits = {"val": val, "test": test}
+    _check(checkpoints, splits.values())
+    whole = None if validation is None else validation.whole
+    derived = None if whole is None else whole.derived
+    alone = len(checkpoints) > 1 and derived is None  # a member can be taken away
+    contributions = leave_one_out(rule, len(checkpoints), validation=validation, test=test) if alone else None
+    subset = smallest_subset(validation, test=test, samples=samples) if alone and validation is not None else None
+    members = _members(checkpoints, val, test, contributions, worth)
+    pooled = None if test is None else rule.pool(test.members if made is None else made)
+    gains = _gains(rule, pooled, members, validation, test, samples=samples, seed=seed)
+    on_test = None if pooled is None else tempered(pooled, rule.temperature)
     return {
-        "rule": whole.rule,
-        "parameters": dict(whole.fitted.parameters),
-        "derived": None if whole.derived is None else dict(whole.derived.record),
-        "images": {"val": len(val.labels), "test": None if test is None else len(test.labels)},
+        "rule": rule.rule if whole is None else whole.rule,
+        "parameters": dict(rule.parameters),
+        "derived": None if derived is None else dict(derived.record),
+        "images": {name: None if split is None else len(split.labels) for name, split in splits.items()},
         "kinds": dict(worth.ensemble),
         "chosen_by_val": list(worth.chose),
         "members": members,
-        "ensemble": {
-            "val": metrics.summary(whole.estimate, val.labels),
-            "test": None
-            if test is None or pooled is None
-            else metrics.summary(tempered(pooled, whole.fitted.temperature), test.labels),
-        },
-        "gain": gain,
-        "gain_over_mean_member": over_mean,
-        "calibration": _calibration(whole, pooled, val, test),
+        "ensemble": {"val": _summary(None if whole is None else whole.estimate, val), "test": _summary(on_test, test)},
+        "gain": gains[0],
+        "gain_over_mean_member": gains[1],
+        "calibration": _calibration(rule, whole, pooled, val, test),
         "comparison": list(comparison),
-        "disagreement": {
-            "val": disagreement(val.members),
-            "test": None if test is None else disagreement(test.members),
-        },
-        "smallest_subset": _smallest(subsets, test, samples=samples),
+        "disagreement": {name: None if each is None else disagreement(each.members) for name, each in splits.items()},
+        "smallest_subset": subset,
         "cost": cost,
     }
+
+
+def _check(checkpoints: Sequence[str], splits: Iterable[SplitPredictions | None]) -> None:
+    for split in splits:
+        if split is not None and (len(split.members) != len(checkpoints) or not checkpoints):
+            raise ValueError(f"want at least one member, got {len(checkpoints)} names for {len(split.members)} members")
 
 
 def best_member(members: Sequence[MemberScores]) -> int:
@@ -197,77 +188,68 @@ def best_member(members: Sequence[MemberScores]) -> int:
     return min(range(len(members)), key=lambda i: ranked[i])
 
 
+def _summary(probabilities: FloatArray | None, split: SplitPredictions | None) -> dict[str, float] | None:
+    return None if probabilities is None or split is None else metrics.summary(probabilities, split.labels)
+
+
 def _members(
     checkpoints: Sequence[str],
-    subsets: Subsets,
-    val: SplitPredictions,
+    val: SplitPredictions | None,
     test: SplitPredictions | None,
+    contributions: Sequence[dict[str, Contribution | None] | None] | None,
     worth: Worth,
 ) -> list[MemberScores]:
-    contributions: Sequence[dict[str, Contribution | None] | None] = [None] * len(checkpoints)
-    if len(checkpoints) > 1 and subsets.whole.derived is None:
-        test_stack, test_labels = (None, None) if test is None else (test.members, test.labels)
-        contributions = leave_one_out(subsets, test=test_stack, test_labels=test_labels)
     return [
         {
             "checkpoint": checkpoint,
-            "val": metrics.summary(val.members[index], val.labels),
-            "test": None if test is None else metrics.summary(test.members[index], test.labels),
+            "val": _summary(None if val is None else val.members[index], val),
+            "test": _summary(None if test is None else test.members[index], test),
             "kinds": dict(worth.members[index]) if worth.members else {},
-            "leave_one_out": contribution,
+            "leave_one_out": None if contributions is None else contributions[index],
         }
-        for index, (checkpoint, contribution) in enumerate(zip(checkpoints, contributions, strict=True))
+        for index, checkpoint in enumerate(checkpoints)
     ]
 
 
-def _smallest(subsets: Subsets, test: SplitPredictions | None, *, samples: int) -> Subset | None:
-    if len(subsets.stack) < 2 or subsets.whole.derived is not None:
-        return None
-    stack, labels = (None, None) if test is None else (test.members, test.labels)
-    return smallest_subset(subsets, test=stack, test_labels=labels, samples=samples)
-
-
 def _gains(
-    subsets: Subsets, test: SplitPredictions, pooled: FloatArray, *, best: int, samples: int
-) -> tuple[Gain, Gain]:
+    rule: FittedRule,
+    pooled: FloatArray | None,
+    members: Sequence[MemberScores],
+    validation: Subsets | None,
+    test: SplitPredictions | None,
+    *,
+    samples: int,
+    seed: int,
+) -> tuple[Gain | None, Gain | None]:
     """Over the best member by validation, and over the mean member: the mean of the members' hits and losses.
 
-    Where the ensemble has a temperature, each member gets one for its NLL, fitted alike: otherwise it would lose to its
-    own copies (Ashukha et al. 2020).
+    Where the ensemble has a temperature, each member gets one, fitted alike: otherwise it would lose to its own copies
+    (Ashukha et al. 2020).
     """
-    ensemble, labels = tempered(pooled, subsets.whole.fitted.temperature), test.labels
-    members = list(test.members)
-    if subsets.whole.fitted.temperature != 1:
-        scales = [fit_temperature(member, subsets.labels) for member in subsets.stack]
-        members = [tempered(member, scale) for member, scale in zip(members, scales, strict=True)]
-    hits = np.stack([metrics.correct(member, labels) for member in test.members])
-    losses = np.stack([image_losses(member, labels) for member in members])
-    correct, loss = metrics.correct(ensemble, labels), image_losses(ensemble, labels)
-    options = {"samples": samples, "seed": subsets.seed}
-    return (
-        _gain(paired_bootstrap(hits[best], correct, **options), paired_interval(loss - losses[best], **options)),
-        _gain(
-            paired_interval(correct - hits.mean(axis=0), **options),
-            paired_interval(loss - losses.mean(axis=0), **options),
-        ),
-    )
-
-
-def _gain(accuracy: tuple[float, float, float], nll: tuple[float, float, float]) -> Gain:
-    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}
+    if test is None or pooled is None:
+        return None, None
+    others = list(test.members)
+    if validation is not None and rule.temperature != 1:
+        scales = [fit_temperature(member, validation.labels) for member in validation.stack]
+        others = [tempered(member, scale) for member, scale in zip(others, scales, strict=True)]
+    over = partial(paired_gain, tempered(pooled, rule.temperature), labels=test.labels, samples=samples, seed=seed)
+    return None if validation is None else over([others[best_member(members)]]), over(others)
 
 
 def _calibration(
-    whole: Candidate, pooled: FloatArray | None, val: SplitPredictions, test: SplitPredictions | None
+    rule: FittedRule,
+    whole: Candidate | None,
+    pooled: FloatArray | None,
+    val: SplitPredictions | None,
+    test: SplitPredictions | None,
 ) -> Calibration:
+    if whole is None or val is None:
+        return {"temperature": rule.temperature, "val": None, "test": None}
     on_test = None
     if test is not None and pooled is not None:
-        on_test = _before_and_after(pooled, tempered(pooled, whole.fitted.temperature), test.labels)
-    return {
-        "temperature": whole.fitted.temperature,
-        "val": _before_and_after(whole.pooled, whole.scored, val.labels),
-        "test": on_test,
-    }
+        on_test = _before_and_after(pooled, tempered(pooled, rule.temperature), test.labels)
+    on_val = _before_and_after(whole.pooled, whole.scored, val.labels)
+    return {"temperature": rule.temperature, "val": on_val, "test": on_test}
 
 
 def _before_and_after(before: FloatArray, after: FloatArray, labels: NDArray[np.int64]) -> dict[str, dict[str, float]]:

@@ -174,9 +174,13 @@ def _finish(
         seconds = made.seconds
     receipt = build_receipt(
         [str(member.path) for member in evidence.predictor.members],
-        Subsets(whole=whole, stack=evidence.stack, labels=evidence.labels, config=config.fit, seed=config.seed),
+        whole.fitted,
+        validation=Subsets(
+            whole=whole, stack=evidence.stack, labels=evidence.labels, config=config.fit, seed=config.seed
+        ),
         test=None if test is None else test.predictions,
         samples=config.bootstrap,
+        seed=config.seed,
         comparison=comparison,
         cost=_cost(final, seconds),
         made=None if test is None or made is None else made.predictions.members,

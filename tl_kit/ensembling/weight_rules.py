@@ -1,7 +1,8 @@
 """The ensemble rules that make new weights: soups, interpolation, and one head on all members' features.
 
 Each gives new members, a :class:`FittedRule` for them, and predictions of the validation images out of fold. A new one
-is a function here, a line in :func:`weight_rules` and its name in ``ensembling.rules.WEIGHT_RULES``.
+is a function here, a line in :func:`weight_rules` and its name in ``combining.ensemble_rules.WEIGHT_RULES``; its
+record names the members as ``ingredients``.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
-from tl_kit.combining.bootstrap import paired_interval
+from tl_kit.combining.bootstrap import Gain, paired_gain
 from tl_kit.combining.class_order import align_classes
-from tl_kit.combining.receipt import Gain
 from tl_kit.config import DecodeConfig, DistillConfig, FinetuneConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import ConfigError, DataError
@@ -22,7 +21,6 @@ from tl_kit.finetuning.result import FinetuneResult, Trained
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor, load
 from tl_kit.machine.ambient import undisturbed
-from tl_kit.metrics import image_losses
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.zoo.names import resolve
@@ -166,8 +164,8 @@ def _compare(
         "teacher": metrics.summary(pooled, labels),
         "best_member": None if best is None else metrics.summary(members[best], labels),
         "best_member_checkpoint": None if best is None else str(teacher.members[best].path),
-        "over_teacher": _gain(student, pooled, labels, **options),
-        "over_best_member": None if best is None else _gain(student, members[best], labels, **options),
+        "over_teacher": paired_gain(student, [pooled], labels, **options),
+        "over_best_member": None if best is None else paired_gain(student, [members[best]], labels, **options),
         "disagreement": float((student.argmax(axis=1) != pooled.argmax(axis=1)).mean()),
     }
 
@@ -193,10 +191,3 @@ def _best_member(teacher: Predictor, trained: Trained, reporter: Reporter) -> in
     members, _ = _predictions(teacher, images, trained, reporter)
     scores = [(-metrics.accuracy(member, labels), metrics.nll(member, labels)) for member in members]
     return min(range(len(scores)), key=lambda index: scores[index])
-
-
-def _gain(student: FloatArray, other: FloatArray, labels: IntArray, *, samples: int, seed: int) -> Gain:
-    hits = metrics.correct(student, labels).astype(np.float64) - metrics.correct(other, labels)
-    accuracy = paired_interval(hits, samples=samples, seed=seed)
-    nll = paired_interval(image_losses(student, labels) - image_losses(other, labels), samples=samples, seed=seed)
-    return {"accuracy": accuracy[0], "ci95": list(accuracy[1:]), "nll": nll[0], "nll_ci95": list(nll[1:])}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tl_kit.combining.receipt import Gain, Receipt, best_member
+from tl_kit.combining.bootstrap import Gain
+from tl_kit.combining.receipt import Receipt, best_member
 from tl_kit.score_kinds import notes_on
 
 __all__ = ["findings", "notes", "verdict"]
@@ -58,31 +59,31 @@ def _outcome(lo: float, hi: float) -> str:
 
 
 def _derived(receipt: Receipt) -> str:
-    """What was made of the members, and what it scored among what was tried, on val."""
+    """What was made of the members, and what it scored among what was tried, on val: by what its record holds."""
     made = receipt["derived"]
     if made is None:
         return ""
-    if made["rule"] == "concat":
-        features = sum(ingredient["features"] for ingredient in made["ingredients"])
+    scores = _statistics(made)
+    if made.get("fallback") is not None:
+        return f"{made['rule']}: {made['fallback']}, which is what this ensemble holds. {scores}".strip()
+    ingredients = made["ingredients"]
+    if all("weight" in each for each in ingredients):
+        parts = [f"{each['weight']:.2g} {each['checkpoint']}" for each in ingredients if each["weight"]]
+        statistics = f", BatchNorm statistics {made['batchnorm']}" if made.get("batchnorm") is not None else ""
+        return f"{made['rule']}: one model, {' + '.join(parts)}{statistics}. {scores}".strip()
+    if all("features" in each for each in ingredients):
+        features = sum(each["features"] for each in ingredients)
         return (
-            f"concat: one head on {features:,} features, fitted to {made['train_images']:,} training images; "
+            f"{made['rule']}: one head on {features:,} features, fitted to {made['train_images']:,} training images; "
             f"C = {made['c']:g}, chosen on val."
         )
-    if made["fallback"] is not None:
-        return f"{made['rule']}: {made['fallback']}, which is what this ensemble holds. {_statistics(made)}".strip()
-    parts = [
-        f"{ingredient['weight']:.2g} {ingredient['checkpoint']}"
-        for ingredient in made["ingredients"]
-        if ingredient["weight"]
-    ]
-    statistics = "" if made["batchnorm"] is None else f", BatchNorm statistics {made['batchnorm']}"
-    return f"{made['rule']}: one model, {' + '.join(parts)}{statistics}. {_statistics(made)}".strip()
+    return f"{made['rule']}: made of {', '.join(each['checkpoint'] for each in ingredients)}."
 
 
 def _statistics(made: dict[str, Any]) -> str:
     """What was taken, the best average with either kind of BatchNorm statistics, and the best member, in figures."""
     best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
-    for line in made["tried"]:
+    for line in made.get("tried", ()):
         average = 1.0 not in line["weights"]
         kind = (line["batchnorm"] or "average") if average else "alone"
         rank = (line["nll"],) if average else (-line["accuracy"], line["nll"])
