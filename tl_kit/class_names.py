@@ -39,7 +39,7 @@ def visible(name: str) -> str:
 
 
 def looks_like(name: str) -> str:
-    """What is equal for names that look alike: of one case, width and form, and without blanks that are not seen.
+    """Normal form of a name, equal for names that look alike: one case, width and form, no invisible blanks.
 
     Hyphens and underscores count as blanks, "7.0" and "007" as "7", and letters of other scripts as the Latin ones
     that they are drawn like.
@@ -53,12 +53,12 @@ def looks_like(name: str) -> str:
 
 
 def is_missing(name: str) -> bool:
-    """Whether a name is how programs write an empty cell."""
+    """True where a name is one that programs write for an empty cell."""
     return visible(name).strip().casefold() in _MISSING
 
 
 def name_problems(classes: Sequence[str]) -> list[tuple[str, str]]:
-    """What is odd about the class names of one data set: pairs of a finding's name and its text.
+    """Odd class names of one data set: pairs of a finding's name and its text.
 
     ``alike-names``: two that look alike; ``odd-name``: blanks or invisible characters around or inside, one that stands
     for an empty cell or a split, or decimal fractions, which are measurements.

@@ -50,7 +50,7 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """Where the demonstration is, its rows (members, then the ensemble), the ensemble's gain, and the time in all."""
+    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, and the seconds in all."""
 
     folder: str
     data: str
@@ -120,7 +120,7 @@ def _require_weights(config: DemoConfig) -> None:
 
 
 def _untrained(config: DemoConfig, data: Path, reporter: Reporter) -> EnsembleResult:
-    """What the members score, alone and together, with the head as it was drawn."""
+    """Scores before training: the members, alone and together, with randomly drawn heads."""
     with tempfile.TemporaryDirectory(prefix="tlkit-demo-") as scratch:
         folders = []
         for number, member in enumerate(config.members):

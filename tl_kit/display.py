@@ -27,7 +27,7 @@ def drawable(text: str) -> str:
 
 
 def is_marked(split: str, kinds: Iterable[Mapping[str, str]]) -> bool:
-    """Whether, in any of several rows, the scores on a split are too good as an estimate."""
+    """True where, in any of several rows, the scores on a split are too good as an estimate."""
     return any(row[split] not in HONEST for row in kinds if split in row)
 
 

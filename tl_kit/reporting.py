@@ -1,4 +1,4 @@
-"""How the library tells what it is doing: it never prints, it calls a Reporter."""
+"""Reporting: the library never prints, it calls a Reporter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SILENT", "Reporter", "note", "tell"]
 
 
 class Reporter(Protocol):
-    """What a user interface may show. Every method may be called from the main thread only."""
+    """A user interface that shows the library's progress. Every method may be called from the main thread only."""
 
     def message(self, text: str) -> None:
         """One line that the user should read: a decision and its reason, a warning."""

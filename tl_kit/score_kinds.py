@@ -35,10 +35,10 @@ def what_chose(chose: Sequence[str]) -> str:
 
 
 def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str], *, cross_validated: bool = False) -> list[str]:
-    """What the mark ``*`` of a table means, a line for each split that has it; and the way to an honest figure.
+    """Notes that explain a table's mark ``*``, a line for each split that has it, and the way to an honest figure.
 
-    ``kinds``: of each row's scores, by split. ``chose``: what images of a split that is ``selected on`` have chosen.
-    ``cross_validated``: an honest figure is there already.
+    ``kinds``: each row's kinds of scores, by split. ``chose``: the choices made by images that are ``selected on``.
+    ``cross_validated``: True where an honest figure exists already.
     """
     rows = list(kinds)
     lines = []

@@ -70,7 +70,7 @@ def check_inside(path: Path, folder: Path, *, error: type[TlKitError]) -> None:
 
 
 def is_plain_relative(name: str) -> bool:
-    """Whether a name from a file stays below the folder to which it is relative, on every system."""
+    """True where a name from a file stays below the folder to which it is relative, on every system."""
     if not name or "\0" in name:
         return False
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
@@ -78,7 +78,7 @@ def is_plain_relative(name: str) -> bool:
 
 
 def plain_number(value: object, low: float, high: float) -> bool:
-    """Whether a value from JSON is a number within bounds; ``true`` is none."""
+    """True where a value from JSON is a number within bounds; ``true`` and ``false`` are not numbers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 

@@ -161,5 +161,5 @@ def figures(row: Mapping[str, float]) -> str:
 
 
 def views_text(crops: CropConfig, mc_dropout: int) -> str:
-    """What is averaged over an image, in words."""
+    """The views averaged for each image, in words."""
     return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)

@@ -104,7 +104,7 @@ class Console:
     # Results and errors.
 
     def notes(self, lines: Iterable[str], *, json: bool) -> None:
-        """What a table's marks mean, below it; beside JSON, on stderr."""
+        """Explain a table's marks in lines below it; with JSON output they go to stderr."""
         for text in lines:
             self.message(text) if json else self.line(text)
 
@@ -147,7 +147,7 @@ class Console:
         self._say(line)
 
     def traceback(self, error: BaseException) -> None:
-        """Where an error came from, for ``--debug``."""
+        """Print an error's traceback, for ``--debug``."""
         self._end_stage(finished=False)
         for line in "".join(traceback.format_exception(error)).splitlines():
             self._say(Text(visible(line)))
@@ -220,7 +220,7 @@ def _width(stream: TextIO) -> int | None:
 
 
 def _fixed_width(stream: TextIO) -> int | None:
-    """What COLUMNS says, or without sense in it the terminal; None without it: the window may become another."""
+    """The width that COLUMNS sets (the terminal's if it is no number); None if unset: the window may be resized."""
     return _width(stream) if "COLUMNS" in os.environ else None
 
 
@@ -242,7 +242,7 @@ def _wrapped(text: Text, width: int) -> Text:
 
 
 def _plain(stream: TextIO) -> bool:
-    """Whether the stream cannot write the marks that a table is drawn with."""
+    """True where the stream's encoding lacks the marks that a table is drawn with."""
     try:
         MARKS.encode(stream.encoding or "utf-8")
     except (UnicodeError, LookupError):

@@ -60,7 +60,7 @@ def _show(report: Report, console: Console) -> None:
 
 
 def _show_remedies(report: Report, console: Console) -> None:
-    """What to do, once for each name."""
+    """Show the remedies, one for each kind of finding."""
     remedies = {finding.code: finding for finding in report.findings if finding.remedy}
     rows = []
     for code, finding in remedies.items():

@@ -90,7 +90,7 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
 
 
 def _show_members(result: EnsembleResult, console: Console) -> None:
-    """What each member is worth, where that is known, and with which share of images it disagrees with each other."""
+    """Table of members: each one's contribution, where known, and the share of images on which each pair disagrees."""
     receipt = result.receipt
     split = "val" if receipt["ensemble"]["test"] is None else "test"
     matrix = receipt["disagreement"][split]

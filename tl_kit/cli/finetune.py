@@ -65,7 +65,7 @@ def _train(config: FinetuneConfig, runs: RunsConfig, console: Console) -> Finetu
 def _report(
     result: FinetuneResult | CrossValidation | MemberRuns | None, folder: Path | None, console: Console, *, json: bool
 ) -> None:
-    """What came out; None where the run in ``folder`` had been finished before."""
+    """Show the result; ``result`` is None where the run in ``folder`` had been finished before."""
     if result is None:
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})

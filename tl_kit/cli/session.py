@@ -1,4 +1,4 @@
-"""What every command runs in: a console, and the one place where errors become a line and an exit code."""
+"""A command's session: its console, and the one place where errors become a line and an exit code."""
 
 from __future__ import annotations
 

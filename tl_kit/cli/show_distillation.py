@@ -1,4 +1,4 @@
-"""What ``tlkit ensemble --distill`` does once the ensemble is written, and what it shows."""
+"""Distillation in ``tlkit ensemble --distill``: it trains the student after the ensemble and shows its scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``tlkit ensemble`` shows of an ensemble of folds."""
+"""Output of ``tlkit ensemble`` for an ensemble of folds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SHOWN = ("accuracy", "nll", "ece")
 
 
 def is_of_folds(result: EnsembleResult) -> bool:
-    """Whether the members are the folds of a cross-validation."""
+    """True where the members are the folds of a cross-validation."""
     return "out_of_fold" in result.receipt
 
 
 def show_fold_scores(result: EnsembleResult, console: Console) -> None:
-    """What each member scores out of fold, and what it and the ensemble score on images apart."""
+    """Table of scores: each member's out of fold, and those of members and ensemble on separate test images."""
     receipt = result.to_dict()
     outside, tested = receipt["out_of_fold"], receipt["ensemble"]["test"] is not None
     header = ["", *(["images", *(f"out of fold {name}" for name in SHOWN)] if outside else [])]

@@ -1,4 +1,4 @@
-"""What ``tlkit finetune --folds`` shows."""
+"""Output of ``tlkit finetune --folds``."""
 
 from __future__ import annotations
 

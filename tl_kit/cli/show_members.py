@@ -1,4 +1,4 @@
-"""What ``tlkit finetune`` shows of members of an ensemble: those of ``--members``, and those of one run."""
+"""Output of ``tlkit finetune`` for an ensemble's members: those of ``--members``, and those saved by one run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which average of weights to take: uniform, greedy, or between two, by what validation says of each.
+"""Choice of a weight average by validation scores: uniform, greedy, or interpolated between two members.
 
-Members are numbers 0..m-1. What an average scores is asked for when it is needed: each answer may cost passes over the
-images. An average is taken only where it is no worse than the best member, in accuracy and in NLL. Nothing here knows
-of networks.
+Members are numbers 0..m-1. An average is scored only when its score is needed, since that may cost passes over the
+images. An average is taken only where it is no worse than the best member, in accuracy and in NLL. This module does
+not deal with networks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each member is worth: the ensemble without it, and the smallest subset within the noise of the whole."""
+"""Members' contributions: the ensemble without each one, and the smallest subset within the whole's noise."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ IntArray = NDArray[np.int64]
 
 
 class Contribution(TypedDict):
-    """What the ensemble loses without one member, on one split: positive where the member helps.
+    """A member's contribution on one split: the ensemble's loss without it, positive where the member helps.
 
-    ``accuracy`` is that of the ensemble less that without the member; ``nll`` that without it less the ensemble's.
+    ``accuracy``: the ensemble's minus that without the member; ``nll``: that without the member minus the ensemble's.
     """
 
     accuracy: float

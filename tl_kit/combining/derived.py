@@ -72,7 +72,9 @@ def choose_out_of_fold(
     folds: IntArray,
     calibrate: bool,
 ) -> tuple[Key, FloatArray]:
-    """What ``choose`` takes by all validation images, and predictions (n, k) by what it takes without an image's fold.
+    """The option that ``choose`` takes on all images, and out-of-fold predictions (n, k) of the same choice.
+
+    An image is predicted by the option that ``choose`` takes on the other folds.
 
     Args:
         choose: from the loss of each option to the option taken.

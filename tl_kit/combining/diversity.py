@@ -1,4 +1,4 @@
-"""How often members disagree."""
+"""Diversity: the share of images on which members disagree."""
 
 from __future__ import annotations
 

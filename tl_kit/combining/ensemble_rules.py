@@ -96,9 +96,9 @@ def weighted_mean(member_probabilities: ArrayLike, *, weights: ArrayLike) -> Flo
 
 @dataclass(frozen=True)
 class Rule:
-    """How a rule pools, and how its parameters, plain JSON, are fitted; ``fit`` is ``None`` for a rule without any.
+    """An ensemble rule: ``pool`` combines probabilities, ``fit`` finds its parameters (plain JSON; None: it has none).
 
-    ``shapes(members, classes)`` are those of the parameters, () for a number.
+    ``shapes(members, classes)`` gives each parameter's shape, () for a number.
     """
 
     pool: Callable[..., FloatArray]

@@ -41,7 +41,7 @@ class FittedRule:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], *, members: int, classes: int) -> FittedRule:
-        """What ``to_dict`` wrote, for so many members and classes; what lacks is that of an unfitted rule.
+        """Read a rule written by ``to_dict``, for so many members and classes; missing entries get their defaults.
 
         Raises:
             ValueError: there is no such rule, or its parameters are not those of so many members and classes.

@@ -62,7 +62,7 @@ def build_fold_receipt(
     kinds: Mapping[str, str],
     cost: Cost | None = None,
 ) -> FoldReceipt:
-    """What single members score out of fold, and what they and the ensemble score on images apart.
+    """Receipt of an ensemble of folds: members' scores out of fold, and all scores on separate test images.
 
     Args:
         checkpoints: the members' folders.
@@ -71,7 +71,7 @@ def build_fold_receipt(
         test: predictions of images that no member has seen, ``None`` without any.
         samples: resamples of the bootstrap.
         seed: of these.
-        kinds: that of the scores on ``test``.
+        kinds: the kind of the scores on ``test``.
         cost: as measured.
 
     Raises:

@@ -63,7 +63,7 @@ class Calibration(TypedDict):
 
 
 class Cost(TypedDict):
-    """What a prediction takes: forward passes an image, measured seconds an image, parameters, bytes of weights."""
+    """Cost of a prediction: forward passes an image, measured seconds an image, parameters, bytes of weights."""
 
     forward_passes: int
     seconds_per_image: float
@@ -100,7 +100,7 @@ class Receipt(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Worth:
-    """What scores are worth, by split: each member's and the ensemble's; and what validation chose of all of them."""
+    """Kinds of scores by split, of each member and of the ensemble; ``chose``: everything that validation chose."""
 
     members: Sequence[Mapping[str, str]] = ()
     ensemble: Mapping[str, str] = field(default_factory=dict)

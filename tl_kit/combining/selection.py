@@ -198,7 +198,7 @@ def _simplest(losses: Mapping[str, FloatArray]) -> str:
 
 
 def _gain_is_sure(losses: FloatArray, lower: FloatArray) -> bool:
-    """Whether the second losses' mean is lower by more than the standard error of the difference."""
+    """True where the mean of ``lower`` is below that of ``losses`` by more than the difference's standard error."""
     return bool((losses - lower).mean() > _standard_error(losses - lower) + _ROUNDING)
 
 

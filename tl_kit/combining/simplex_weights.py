@@ -48,7 +48,7 @@ def simplex_weights(likelihoods: FloatArray) -> FloatArray:
 
 
 def optimality_gap(likelihoods: FloatArray, weights: FloatArray) -> float:
-    """How far, in nats, the weights' mean negative log-likelihood can be above the optimum: max_j g_j - 1.
+    """Optimality gap: bound, in nats, on the weights' mean negative log-likelihood above the optimum, max_j g_j - 1.
 
     g_j = mean_i p_ij / Σ_l w_l p_il is the negative gradient. At the optimum all g_j ≤ 1, and g_j = 1 where w_j > 0
     (the Karush-Kuhn-Tucker conditions); by convexity, no other weights are better by more than this gap.

@@ -68,7 +68,7 @@ class McDropoutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How a training image is varied, in this order.
+    """Augmentation of a training image, in this order.
 
     ``crop``: "resized" draws a share of the area (``crop_scale``) and an aspect ratio (``crop_ratio``) and resizes that
     piece; "short-side" resizes the short side to a length drawn from ``short_side`` (in sides of the input; the
@@ -90,14 +90,14 @@ class AugmentConfig:
 
     @property
     def active(self) -> bool:
-        """Whether any two views of an image can differ."""
+        """True where two views of an image can differ."""
         chances = (self.flip, self.brightness, self.contrast, self.lighting, self.erasing)
         return self.crop != "none" or any(chance > 0 for chance in chances)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentLevels:
-    """What ``--augment`` names, and from how many training images a class on ``auto`` takes which."""
+    """Augmentation levels by name (``--augment``), and the training images a class from which ``auto`` takes each."""
 
     levels: Mapping[str, AugmentConfig] = field(
         default_factory=lambda: {

@@ -47,7 +47,7 @@ class CopiesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeConfig:
-    """How the range in use of deep images (more than 8 bits a sample) is found.
+    """Search for the range in use of deep images (more than 8 bits a sample).
 
     At most ``images`` are looked at, and of each so many values that there are ``values`` in all, but no fewer than
     ``least_values`` and no more than ``most_values``. At either end a share ``tail`` may lie outside. Where less
@@ -83,7 +83,7 @@ class ScalingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateConfig:
-    """How much of a run is tried out to tell what all of it costs: images, and training steps after the first."""
+    """Trial that estimates a run's cost: images of each split, and training steps after the first."""
 
     train_images: Annotated[int, AT_LEAST_ONE] = 64
     val_images: Annotated[int, AT_LEAST_ONE] = 32
@@ -92,9 +92,9 @@ class EstimateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupConfig:
-    """How long the processes of one run wait for each other, in seconds, and where they meet.
+    """Process group of one run: how long its processes wait for each other, in seconds, and where they meet.
 
-    ``patience``: after so long it is said that they wait. ``port``: accelerate's, where MASTER_PORT is not set.
+    ``patience``: they report after so long that they wait. ``port``: accelerate's, where MASTER_PORT is not set.
     """
 
     wait: float = 60.0

@@ -28,7 +28,7 @@ _BELOW_2_32 = Range("from 0 to 2^32 - 1", lambda value: 0 <= value < 2**32)  # s
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How missing splits are made. Members of one ensemble must share ``split_seed``: it is not the run's seed.
+    """Making of missing splits. Members of one ensemble must share ``split_seed``: it is not the run's seed.
 
     ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
     bracketed part, where it has one) are one group, unless a CSV says otherwise. Near copies are kept on one side where
@@ -65,7 +65,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOutConfig:
-    """How many files that a command leaves out are shown, a line each; the doctor lists all."""
+    """Excluded files: a command shows at most ``shown``, a line each; the doctor lists all."""
 
     shown: int = 10
 
@@ -83,7 +83,7 @@ class LikenessConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortcutConfig:
-    """When a class counts as told without looking at what is shown.
+    """Shortcut detection: thresholds from which a class counts as recognisable without the image's content.
 
     ``excess``: recall minus false-positive rate, at least; ``false_alarms``: the share of data sets on which chance may
     raise one, at most. A tree has ``leaf`` images a leaf at least, and is cross-validated over ``folds``.

@@ -19,7 +19,7 @@ __all__ = ["EnsembleConfig", "RuleFitConfig", "SoupConfig"]
 
 @dataclass(frozen=True, kw_only=True)
 class RuleFitConfig:
-    """How ensemble rules are fitted, and compared, on validation images.
+    """Fitting and comparing ensemble rules on validation images.
 
     ``folds`` for predictions out of fold; ``greedy_rounds`` members added by forward selection, in each of
     ``greedy_bags`` random subsets of ``greedy_share`` of the members (1: all members, once); ``stack_c`` inverse

@@ -47,7 +47,7 @@ class RuntimeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrustConfig:
-    """What a file that somebody else wrote may ask for: more is refused before any memory is taken.
+    """Limits on files that somebody else wrote: larger demands are refused before any memory is taken.
 
     ``json_bytes`` of ``tlkit.json`` and its like (it names every image that was trained on); ``side`` is that of a
     model's images, in pixels; ``number`` the largest whole number, ``items`` the most numbers and texts, among a
@@ -107,7 +107,7 @@ def _seconds(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SaveConfig:
-    """How often a run saves its state, from which ``--resume`` goes on.
+    """Saving of a run's state, from which ``--resume`` goes on.
 
     ``every`` so many seconds, between two steps; 0: never. Less often where saving would take more than ``most_share``
     of the time.
@@ -127,7 +127,7 @@ class SaveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessConfig:
-    """How often an OpenMP thread looks for the next piece of work before it sleeps (GNU's GOMP_SPINCOUNT).
+    """OpenMP's spin count: how often a thread looks for work before it sleeps (GNU's GOMP_SPINCOUNT).
 
     GNU's own default of 300,000 outlasts a time slice: with one core of two taken by another process, every
     operation waits for the scheduler, and inference takes 30 times longer. A setting of the user's is kept.

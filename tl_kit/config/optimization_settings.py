@@ -13,7 +13,7 @@ Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerDefaults:
-    """Where each optimizer starts.
+    """Each optimizer's default learning rate, weight decay and options.
 
     ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
     gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work for optimizers whose steps

@@ -1,4 +1,4 @@
-"""What a command leaves out of its images: told, a line a file, or refused where nothing may be left out."""
+"""Excluded files: a command reports them, a line each, or stops where no file may be excluded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, by name, and what a user does about it."""
+"""Findings: the faults that a data set can have, by name, each with its remedy."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        """What to do about it; empty for a mere note."""
+        """The advice to the user; empty for a mere note."""
         return REMEDIES[self.code]

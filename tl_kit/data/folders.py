@@ -92,7 +92,7 @@ def _unwrapped(root: Path, listing: Listing, passed_over: list[Exclusion]) -> tu
 
 
 def _nothing(folder: Path, files: list[Path], passed_over: list[Exclusion]) -> str:
-    """Why a folder without folders has no images."""
+    """The reason why a folder without subfolders has no images."""
     unreadable = [exclusion.reason for exclusion in passed_over if exclusion.path == folder]
     if unreadable:
         return unreadable[0]
@@ -159,7 +159,7 @@ def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
 
 
 def _holds_image(folder: Path) -> bool:
-    """Whether one of the first files in it, at any depth, begins like an image."""
+    """True where one of the folder's first files, at any depth, begins like an image."""
     return _any_image(_walk(folder, []))
 
 
@@ -201,7 +201,7 @@ def _walk(top: Path, exclusions: list[Exclusion]) -> Iterator[Path]:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What is the same by every name of a folder; None where it may not be asked."""
+    """Device and inode, the same by every name of a folder; None where the system refuses to tell."""
     try:
         status = folder.stat()
     except OSError:

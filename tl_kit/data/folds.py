@@ -120,7 +120,7 @@ def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed
 def _problem(
     pool: Sequence[Sample], keys: Sequence[str], splits: Sequence[str], number: int, classes: Sequence[str]
 ) -> str:
-    """Why a fold's run could not start; empty if it can."""
+    """The reason why a fold's run could not start; empty if it can."""
     if "test" not in splits:
         return f"fold {number + 1} would hold out no image, since the groups are too large"
     trained = {sample.label for sample, split in zip(pool, splits, strict=True) if split == "train"}

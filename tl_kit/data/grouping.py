@@ -39,7 +39,7 @@ def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[
 
 
 def check_group_pattern(pattern: str) -> None:
-    """Raises ConfigError for what is no regular expression, or one that a file name could keep busy for ever.
+    """Raises ConfigError for an invalid regular expression, or one that a file name could keep busy for ever.
 
     At most two of ``* + ? {`` may stand in it, none of them after a bracket, and five ``|``, in 100 characters.
     """

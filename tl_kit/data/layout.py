@@ -14,7 +14,7 @@ __all__ = ["layout_faults"]
 
 
 def layout_faults(candidates: Sequence[Candidate], *, table: bool) -> list[Finding]:
-    """What the folders of all images say about the layout; ``table``: they are those of a CSV file's paths.
+    """Layout faults seen from the images' folders; ``table``: the folders are those of a CSV file's paths.
 
     ``class-above-split`` (error): folders named as splits lie inside of the classes, or in the paths of a table without
     a split column, and images of several splits would be mixed. ``split-or-class`` (error): a class is named as a split

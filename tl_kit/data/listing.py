@@ -1,4 +1,4 @@
-"""What a folder or a CSV file claims to hold, before any image is opened."""
+"""Listing: the images and labels that a folder or a CSV file names, before any image is opened."""
 
 from __future__ import annotations
 

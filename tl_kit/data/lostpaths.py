@@ -38,7 +38,7 @@ def explain(text: str, base: Path) -> str:
 
 
 def _form(text: str) -> tuple[str, tuple[str, ...]]:
-    """What kind of path it is, and its parts without drive and root."""
+    """The path's kind in words, and its parts without drive and root."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
     if scheme is not None and scheme[1].lower() != "file":
         return f"a web address ({scheme[1]}://)", ()
@@ -58,7 +58,7 @@ def _form(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _elsewhere(text: str, parts: tuple[str, ...], base: Path) -> str:
-    """What to do, where the file itself is found near."""
+    """Advice, where the file is found nearby."""
     if not parts or "\0" in text:
         return ""
     here = Path.cwd().joinpath(*parts)

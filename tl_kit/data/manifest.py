@@ -84,7 +84,7 @@ class Manifest:
     ranges: SampleRanges | None = None
 
     def split(self, name: str) -> tuple[Sample, ...]:
-        """The samples of one split; empty if there is none."""
+        """The samples of one split; empty if it has no samples."""
         return tuple(sample for sample in self.samples if sample.split == name)
 
     def counts(self) -> dict[str, dict[str, int]]:

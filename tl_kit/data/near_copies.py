@@ -113,7 +113,7 @@ def _grey(path: Path, decode: DecodeConfig, ranges: SampleRanges | None) -> NDAr
 
 
 def _bounded(samples: Sequence[Sample], sets: Sequence[Sequence[str]], limits: CopiesConfig) -> _Links:
-    """Which of the sets stay together, those of copies and groups taken with them as one."""
+    """Links: the sets that stay together, each joined with all copies and groups that it touches."""
     keys = unit_keys([s.digest for s in samples], [s.group for s in samples], seed=0)
     unit = dict(zip([s.digest for s in samples], keys, strict=True))
     counts: dict[str, Counter[int]] = defaultdict(Counter)
@@ -133,7 +133,7 @@ def _bounded(samples: Sequence[Sample], sets: Sequence[Sequence[str]], limits: C
 
 
 def _fits(parts: Sequence[Counter[int]], total: Counter[int], limits: CopiesConfig) -> bool:
-    """Whether groups of these numbers of images a class, put together, leave enough of every class."""
+    """True where groups with these numbers of images a class, put together, leave enough of every class."""
     return all(
         sum(part[label] for part in parts) - max(part[label] for part in parts)
         <= max(limits.few, limits.share * total[label])

@@ -20,7 +20,7 @@ _STATE_ENDINGS = (".json", ".pt")
 
 
 def is_own_output(folder: Path) -> bool:
-    """Whether tl-kit wrote this folder, or it holds nothing but folders that tl-kit wrote.
+    """True where tl-kit wrote this folder, or it holds nothing but folders that tl-kit wrote.
 
     Hidden files do not count, nor do empty folders beside such folders. A folder that holds any other file is a user's,
     whatever its name.

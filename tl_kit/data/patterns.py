@@ -20,7 +20,7 @@ _ANY_FOLDERS = "**"
 
 
 def expand(path: Path | str) -> list[Path]:
-    """What is there of that name; or else, if it has wildcards, what matches; or else the path itself.
+    """Expand a path: the existing file or folder; else, if it has wildcards, its matches; else the path itself.
 
     ``*`` and ``?`` stand for characters of a name, ``[a-z]`` for one of a set, ``**`` for any number of folders, none
     included; a folder that is linked to from several places is looked into once, and names that start with a dot match
@@ -52,7 +52,7 @@ def _matches(pattern: str, *, ignore_case: bool = False) -> list[Path]:
 
 
 def _step(base: Path, part: str, *, ignore_case: bool) -> Iterator[Path]:
-    """What one part of a pattern matches in a folder."""
+    """The entries of a folder that match one part of a pattern."""
     if part == _ANY_FOLDERS:
         yield from _folders_below(base)
     elif os.path.lexists(base / part):
@@ -83,7 +83,7 @@ def _folders_below(top: Path) -> Iterator[Path]:
 
 
 def _folder(path: Path) -> tuple[int, int] | None:
-    """What is the same by every name of a folder; None for what is none, or may not be asked."""
+    """Device and inode, the same by every name of a folder; None for other files, or where the system refuses."""
     try:
         status = path.stat()
     except OSError:

@@ -81,7 +81,7 @@ def range_in_use(values: NDArray[Any], *, whole: bool, config: RangeConfig = _DE
 
 
 def range_note(manifest: Manifest) -> str | None:
-    """How the deep images of a data set are read, in one line; None where it has none."""
+    """Note on the ranges over which a data set's deep images are read; None where it has no deep images."""
     kinds = Counter(sample.deep for sample in manifest.samples if sample.deep is not None)
     if not kinds:
         return None

@@ -141,7 +141,7 @@ def _too_few_classes(
 
 
 def _left_out(exclusions: Iterable[Exclusion]) -> str:
-    """Why images may be missing, in brackets; hidden files are no reason."""
+    """The reason why images may be missing, in brackets; hidden files do not count."""
     missed = [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
     if not missed:
         return ""

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before any compute is spent on it."""
+"""Data doctor: it finds the faults of a data set before any compute is spent on it."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ class Report:
 
     @property
     def blocks(self) -> bool:
-        """Whether training would stop on this data."""
+        """True where training would stop on this data."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What one look at an image gives: its short side, how far its levels spread, a thumbnail (32, 32), its traits,
-    whether it has more pages than the first.
+    """Measurements of one image: short side, spread of its levels, thumbnail (32, 32), traits, and whether it has
+    more than one page.
 
     A JPEG's short side is exact below the limit, and above it elsewhere.
     """

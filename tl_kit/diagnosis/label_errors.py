@@ -42,7 +42,7 @@ def class_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
 
 
 def suspect_labels(probabilities: ArrayLike, labels: ArrayLike) -> Suspicion:
-    """Which labels are off the diagonal of the confident joint.
+    """Suspect labels: those off the diagonal of the confident joint.
 
     With thresholds t_j (:func:`class_thresholds`), image x is counted in class j = argmax of p_l(x) over the classes l
     with p_l(x) >= t_l, if there is one; its label i is suspect if j differs from i.

@@ -31,7 +31,7 @@ _Value = float | str | None
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is known of an image without its content: for each of :data:`KINDS` a few numbers or names."""
+    """Traits of an image apart from its content: for each of :data:`KINDS` a few numbers or names."""
 
     size: tuple[_Value, ...]
     file: tuple[_Value, ...]
@@ -71,7 +71,7 @@ def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Trait
 
 
 def has_pages(data: bytes) -> bool:
-    """Whether a file is a TIFF of several pages. Raises ImageError."""
+    """True where a file is a TIFF of several pages. Raises ImageError."""
     image = open_header(data)
     return image.format == "TIFF" and bool(getattr(image, "is_animated", False))
 

@@ -1,4 +1,4 @@
-"""What a scan already knows to be wrong, and whether a run may start in spite of it."""
+"""Faults found by the scan itself, and whether a run may start in spite of them."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def read_sample(path: Path, digest: str, config: DecodeConfig = _DEFAULT) -> byt
 
 
 def sniff(prefix: bytes) -> bool:
-    """Whether a file that starts with these (16 or more) bytes may be an image of one of :data:`FORMATS`."""
+    """True where a file that starts with these (16 or more) bytes may be an image of one of :data:`FORMATS`."""
     return any(_accepts(name, prefix[:16].ljust(16, b"\0")) for name in FORMATS)
 
 

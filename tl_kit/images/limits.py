@@ -1,4 +1,4 @@
-"""What one image may cost: no file that never ends, no picture that fills the memory, no thousand scans of one."""
+"""Limits on one image: bytes of its file, pixels of the picture, and scans of a progressive JPEG."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def tags_of(image: Image.Image) -> Mapping[int, Any]:
 
 
 def is_planar(image: Image.Image) -> bool:
-    """Whether it is a TIFF of several planes with 16 bits a sample."""
+    """True for a TIFF of several planes with 16 bits a sample."""
     tags = tags_of(image)
     bits = tags.get(_BITS, 1)
     return tags.get(_PLANAR) == 2 and isinstance(bits, tuple) and len(bits) > 1 and set(bits) == {16}

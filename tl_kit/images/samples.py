@@ -77,7 +77,7 @@ def file_of(image: Image.Image) -> bytes | None:
 
 
 def reads_high_byte(image: Image.Image) -> bool:
-    """Whether an opened image is a deep one of which Pillow itself reads the high byte, as RGB."""
+    """True where an opened image is a deep one of which Pillow itself reads the high byte, as RGB."""
     raw = raw_arguments(image)[0]
     return not is_planar(image) and (raw in BYTES or raw == GREY_ALPHA)
 

@@ -26,9 +26,9 @@ __all__ = ["Preprocessing", "normalize"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What timm's model card says of a model's input: size (c, h, w), interpolation, crop, mean and std.
+    """A model's input as timm's model card describes it: size (c, h, w), interpolation, crop, mean and std.
 
-    ``ranges``, which no card has: over which values images of more than 8 bits a sample are read.
+    ``ranges``, which no card has: the values over which images of more than 8 bits a sample are read.
     """
 
     input_size: tuple[int, int, int]
@@ -41,7 +41,7 @@ class Preprocessing:
 
     @classmethod
     def from_model(cls, model: nn.Module) -> Preprocessing:
-        """What timm resolves from the model's ``pretrained_cfg``."""
+        """Read the preprocessing that timm resolves from the model's ``pretrained_cfg``."""
         config: Mapping[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
         fields = {name: config[name] for name in _CARD}
         for name in ("input_size", "mean", "std"):
@@ -49,7 +49,7 @@ class Preprocessing:
         return cls(**fields)
 
     def card(self) -> dict[str, Any]:
-        """What a model card has of it, by timm's names."""
+        """The entries of a model card, by timm's names."""
         return {name: getattr(self, name) for name in _CARD}
 
     @cached_property

@@ -106,7 +106,7 @@ def _default_split(manifest: Manifest, predictor: Predictor) -> str:
 
 
 def _tell_seen(samples: list[Sample], uses: Uses, split: str, reporter: Reporter) -> dict[str, int]:
-    """How many of the images were trained on, and how many chose something; a warning for each of both."""
+    """Count the images that were trained on and those that chose something, and warn of either."""
     trained, selected = (len(uses.seen(samples, use)) for use in ("train", "selected on"))
     of = f"of the {len(samples)} images of {split}"
     if trained:

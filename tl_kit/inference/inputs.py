@@ -1,4 +1,4 @@
-"""What a caller hands to ``predict``, in any form that it takes, as sources that can be decoded."""
+"""Inputs of ``predict``: every accepted form, turned into sources that can be decoded."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _texts(item: NDArray[Any], place: str) -> Source | None:
 
 
 def _read(item: Any, place: str, limits: DecodeConfig) -> bytes:
-    """What is left of an open file, from where it stands."""
+    """The bytes of an open file from its current position."""
     name = f"{place or 'this is '}{_what(item)}"
     if isinstance(item, io.TextIOBase):
         raise _refusal(f"{name}, opened as text: open it with mode 'rb'")
@@ -168,7 +168,7 @@ def _read(item: Any, place: str, limits: DecodeConfig) -> bytes:
 
 
 def _stands_behind(item: Any) -> bool:
-    """Whether a file that gives nothing more has something before the place where it stands."""
+    """True where a file that has ended has bytes before its current position."""
     try:
         return bool(item.tell() > 0)
     except (AttributeError, OSError, ValueError):
@@ -191,7 +191,7 @@ def _what(item: object) -> str:
 
 
 def _advice(item: NDArray[Any] | Tensor) -> str:
-    """What makes an image of it, where that can be guessed."""
+    """Advice that turns the array into an image, where it can be guessed."""
     tensor, shape = isinstance(item, Tensor), tuple(item.shape)
     kind = str(item.dtype).removeprefix("torch.")
     if kind == "uint8" and len(shape) == 1:

@@ -1,4 +1,4 @@
-"""What members predict for labelled images, without those that cannot be decoded."""
+"""Members' predictions for labelled images, without those that cannot be decoded."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ __all__ = ["split_config"]
 
 
 def split_config(predictor: Predictor) -> DataConfig:
-    """How the first member's run made missing splits: the same data then falls into the same splits.
+    """Split settings of the first member's run, with which the same data falls into the same splits.
 
-    Those of checkpoints that do not say so were made before near copies were kept on one side.
+    Checkpoints without these settings were made before near copies were kept on one side.
     """
     stored = predictor.members[0].meta.get("config", {}).get("split", {})
     if not stored:

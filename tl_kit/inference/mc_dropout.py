@@ -53,7 +53,7 @@ class McDropout:
 
     @property
     def forward_passes(self) -> int:
-        """How often the body of the network runs."""
+        """Number of passes through the network's body."""
         return 1 if self.sites.late else self.passes
 
     def __call__(self, model: nn.Module, images: Tensor, keys: Sequence[bytes]) -> Tensor:
@@ -72,7 +72,7 @@ def image_keys(pixels: Tensor) -> list[bytes]:
 
 
 def find_dropout(model: nn.Module, input_size: Sequence[int]) -> DropoutSites:
-    """What dropout a model in eval mode has, found out by running it on noise of ``input_size`` (c, h, w).
+    """Find the dropout sites of a model in eval mode by running it on noise of ``input_size`` (c, h, w).
 
     A call counts if its rate is above 0 and its rows are those of the batch: noise on positions or weights that all
     images share is left out.
@@ -102,7 +102,7 @@ def _calls(model: nn.Module, images: Tensor) -> list[tuple[float, int]]:
 
 
 def _runs_late(model: nn.Module, images: Tensor, active: frozenset[int]) -> bool:
-    """Whether repeating the rows at the first dropout gives what repeated passes of the whole network give."""
+    """True where repeating rows at the first dropout gives the same outputs as repeating the whole network."""
     keys = [bytes([number]) for number in range(len(images))]
     whole = _stochastic(model, images, keys, range(2), DropoutSites(active, late=False), _PROOF_SEED)
     try:

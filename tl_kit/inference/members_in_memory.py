@@ -97,7 +97,7 @@ class Members:
 
 
 def weigh_too_much(sizes: Sequence[int], config: MembersConfig) -> bool:
-    """Whether members with so many bytes of weights cannot stay in memory together."""
+    """True where members with so many bytes of weights cannot stay in memory together."""
     return sum(sizes) - max(sizes) > config.keep_bytes
 
 
@@ -121,7 +121,7 @@ def arrange(
 def _layers(
     kinds: Sequence[Hashable], checkpoints: Sequence[Checkpoint], scorers: Sequence[Scorer], *, heavy: bool
 ) -> list[Layers]:
-    """What each member consists of; a kind's only member is not looked into."""
+    """Each member's layers; the only member of its kind counts as one layer."""
     counts = Counter(kinds)
     orders: dict[Hashable, tuple[str, ...]] = {}
     found = []

@@ -86,7 +86,7 @@ class _Seen:
         self._folders: dict[Path, str] = {}
 
     def first(self, path: Path) -> bool:
-        """Whether the file comes for the first time."""
+        """True where the file comes for the first time."""
         folder = self._folders.get(path.parent)
         if folder is None:
             folder = self._folders[path.parent] = os.path.realpath(path.parent)

@@ -79,12 +79,12 @@ class Predictor:
 
     @cached_property
     def uses(self) -> Uses:
-        """What its members have seen, and for what, and the images that its rule was fitted on."""
+        """Images that its members have seen, by use, and those that its rule was fitted on."""
         return uses_together([*map(uses_of, self.members), self.fitted_on])
 
     @property
     def arranged(self) -> Members:
-        """Who runs with whom, and who stays in memory; found out when it is first needed."""
+        """Arrangement of the members: groups that run together, and those kept in memory; made at the first use."""
         with unforked(), self._lock:
             return self._arranged
 
@@ -169,7 +169,7 @@ class Predictor:
 
 
 def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
-    """How many deep images were read over the range of their type, since a model knows none for them."""
+    """Warn of deep images that were read over their type's whole range, since a model knows no range for them."""
     known = [p.ranges for p in reader.preprocessings]
     lacking = [k for k in reader.deep.values() if any(ranges is None or ranges.get(k) is None for ranges in known)]
     if lacking:

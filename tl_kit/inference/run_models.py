@@ -53,7 +53,7 @@ Source = Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 class Reader(Protocol):
-    """Where batches come from: ``read(start, stop)`` gives uint8 batches (n * views, 3, h, w), one a preprocessing.
+    """Source of batches: ``read(start, stop)`` gives uint8 batches (n * views, 3, h, w), one a preprocessing.
 
     The views of an image stand side by side.
     """

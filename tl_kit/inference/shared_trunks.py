@@ -55,9 +55,9 @@ def entered(model: nn.Module, images: Tensor) -> tuple[str, ...]:
 
 
 def layers(model: nn.Module, names: Sequence[str]) -> Layers:
-    """What each of the modules ``names`` owns: parameters and buffers, without the count of batches in BatchNorm.
+    """Parameters and buffers of each of the modules ``names``, without BatchNorm's count of batches.
 
-    What modules own that no forward pass enters (a weight used by a function) counts for the module around them.
+    Tensors of modules that no forward pass enters (a weight used by a function) count for the module around them.
     """
     owned: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in names}
     for name, module in model.named_modules():
@@ -142,7 +142,7 @@ class SharedNetwork:
         return torch.stack([found[member] for member in range(self.members)], dim=1)
 
     def cuts(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Where members part: the module, and the members that share what lies before it; from the input up."""
+        """Cuts where members part: the module, and the members that share the layers before it; from the input up."""
         return list(_cuts(self.parts))
 
 
@@ -180,7 +180,7 @@ _Groups: TypeAlias = list[list[int]]
 
 @dataclass(frozen=True)
 class _Level:
-    """Where stretches begin: at the input, or behind the cut of ``tail``, with ``value`` as their input."""
+    """Start of stretches: the input, or the cut of ``tail``, with ``value`` as their input."""
 
     position: int
     value: Tensor

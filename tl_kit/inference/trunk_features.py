@@ -34,7 +34,7 @@ _PROOF_IMAGES = (8, 2)  # the second where memory runs out with the first
 
 @dataclass(frozen=True)
 class _Proof:
-    """How the tail must be called, and one row of the trunk's output: its shape and its bytes."""
+    """Proof of a cut: how the tail must be called, and the shape and bytes of one row of the trunk's output."""
 
     direct: bool
     image_shape: tuple[int, ...]
@@ -57,7 +57,7 @@ class TrunkFeatures:
 
     @property
     def flat(self) -> bool:
-        """Whether a row is a vector, and the module at the cut alone makes the model's output of it."""
+        """True where a row is a vector, and the module at the cut alone makes the model's output of it."""
         return self.tail.direct and len(self.row_shape) == 1
 
     def beside(self, *more: str) -> FeatureStore:
@@ -66,7 +66,7 @@ class TrunkFeatures:
 
 
 def cache_is_off(cache: CacheConfig, runtime: RuntimeConfig) -> bool:
-    """Whether the user has no rows kept for later runs."""
+    """True where the user's settings keep no rows for later runs."""
     return cache.size_gb <= 0 or runtime.mode == "plain"
 
 
@@ -111,7 +111,7 @@ def prove_features(
 
 
 def _known_proof(store: FeatureStore, input_size: tuple[int, ...]) -> _Proof | None:
-    """What an earlier run has proved under the same key; None too where the file says what it cannot."""
+    """The proof of an earlier run under the same key; None where it is missing or its values are impossible."""
     try:
         content = read_json(store.root / store.key / _PROOF, error=CheckpointError)
         shape, row = (tuple(int(side) for side in content[name]) for name in ("image_shape", "row_shape"))

@@ -82,7 +82,7 @@ def unforked() -> Iterator[None]:
 
 
 def is_forked() -> bool:
-    """Whether this process was forked from one that had imported tl_kit."""
+    """True where this process was forked from one that had imported tl_kit."""
     return _state.forked
 
 

@@ -1,4 +1,4 @@
-"""How much memory there is, and what can be done where it runs out."""
+"""Memory: how much the machine has, and the remedies where it runs out."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _left(folder: Path) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or on the CPU."""
+    """True where memory ran out, on a GPU or on the CPU."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
     )

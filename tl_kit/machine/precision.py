@@ -71,7 +71,7 @@ def recorded_precision(
 
 
 def precision_report(runtime: Runtime) -> str:
-    """What :func:`choose_precision` does on this machine, in a line."""
+    """The choice of :func:`choose_precision` on this machine, in a line."""
     if _has_bf16(runtime) and runtime.device.type == "cpu" and not processor().amx_bf16:
         return f"precision of inference: bf16 for networks of depthwise convolutions, else fp32 ({_reason(runtime)})"
     return f"precision of inference: {'bf16' if _has_bf16(runtime) else 'fp32'} ({_reason(runtime)})"
@@ -86,7 +86,7 @@ def _decide(model: nn.Module, runtime: Runtime) -> Decision:
 
 
 def _has_bf16(runtime: Runtime) -> bool:
-    """Whether the device multiplies in bf16 itself. On Apple's GPUs and on ARM it has not been tried."""
+    """True where the device multiplies in bf16 itself. Apple's GPUs and ARM are untested."""
     kind = runtime.device.type
     return gpu_has_bf16() if kind == "cuda" else kind == "cpu" and processor().bf16 is not None
 
@@ -99,7 +99,7 @@ def _reason(runtime: Runtime) -> str:
 
 
 def _waits_for_memory(model: nn.Module) -> bool:
-    """Whether a network is of depthwise convolutions and BatchNorm: little arithmetic for what it moves."""
+    """True for depthwise convolutions with BatchNorm: a network bound by memory traffic rather than arithmetic."""
     modules = list(model.modules())
     depthwise = any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in modules)
     return depthwise and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)

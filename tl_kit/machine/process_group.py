@@ -69,7 +69,7 @@ def group_of_environment() -> Group | None:
 
 
 def leads() -> bool:
-    """Whether this process reports and writes: always, but for the others of a group that has met."""
+    """True where this process reports and writes: alone, or as the first of a group that has met."""
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
 
 
@@ -84,7 +84,7 @@ def alone() -> Iterator[None]:
 
 
 def join(*, cpu: bool, reporter: Reporter) -> Accelerator:
-    """What trains: with the environment's group, once all of it has come, or else in this process alone.
+    """The accelerator that trains: with the environment's process group once it is complete, or else alone.
 
     Raises ConfigError where the others do not come within ``GroupConfig.wait`` seconds.
     """
@@ -161,7 +161,7 @@ def _reach(group: Group, *, until: float) -> None:
 
 
 def _half_said() -> str:
-    """What the environment has of a group of several, where it makes none; empty where nothing is meant."""
+    """Variables of an incompletely described process group, as text; empty where the environment means no group."""
     size = next((os.environ[name].strip() for name in _SIZE if os.environ.get(name, "").strip()), "")
     if size in ("", "0", "1"):
         return ""
@@ -170,7 +170,7 @@ def _half_said() -> str:
 
 
 def _number(names: tuple[str, ...], default: int | None = None) -> int | None:
-    """The first of these variables that is set and not empty, as a whole number; None if it is none."""
+    """The first of these variables that is set and not empty, as a whole number; None if it is not one."""
     for name in names:
         text = os.environ.get(name, "").strip()
         if text:

@@ -1,4 +1,4 @@
-"""What the processor or the GPU says that it is and has: the same answer every time, however busy the machine is."""
+"""Name and features that the processor or the GPU reports: constant, however busy the machine is."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def processor() -> Processor:
 
 
 def gpu_has_bf16() -> bool:
-    """Whether the CUDA device multiplies in bf16 itself: torch imitates it on older ones."""
+    """True where the CUDA device multiplies in bf16 itself: torch imitates it on older ones."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def device_name(device: torch.device) -> str:
-    """What decides which kernels torch takes: equal for equal machines, whatever else runs on them."""
+    """The device's name, which decides torch's kernels: equal for equal machines, whatever else runs on them."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()} {processor().name}"
@@ -73,7 +73,7 @@ def _described() -> list[str]:
 
 
 def _capabilities() -> dict[str, bool]:
-    """What torch says of the processor, by torch's names; what this version of it cannot say is left out."""
+    """The processor's features as torch reports them, by torch's names, without those this version cannot report."""
     whole: Any = getattr(torch.cpu, "get_capabilities", None)
     if whole is not None:
         return {str(name): bool(value) for name, value in whole().items()}

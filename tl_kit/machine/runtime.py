@@ -1,4 +1,4 @@
-"""What makes the hardware fast: memory that is kept, the memory format, precision, threads and the device.
+"""Runtime settings for speed: memory that is kept, memory format, precision, threads and device.
 
 ``prepare_process`` is called once before the first large allocation; ``Runtime`` travels through the library and
 says how tensors are laid out, where they live, and in which precision a model runs.
@@ -81,7 +81,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where and how a model runs. ``batch_size`` and ``precision`` are those of inference.
+    """A model's runtime: device, memory format and precision. ``batch_size`` and ``precision`` are for inference.
 
     ``train_precision`` is bf16 on GPUs that have it. On CPUs it stays fp32: measured on one with AVX512-BF16, bf16
     slowed down the training of all layers by a quarter; the last two groups of layers trained 1.3 times as fast, but to
@@ -96,7 +96,7 @@ class Runtime:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether work is queued on a CUDA device while the CPU goes on."""
+        """True where work is queued on a CUDA device while the CPU goes on."""
         return self.device.type == "cuda"
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -191,6 +191,6 @@ def _check_forked(device: torch.device) -> None:
 
 
 def _in_bad_fork() -> bool:
-    """Whether torch lets this process use no GPU, because its parent had asked for one, there or not."""
+    """True where torch refuses GPUs to this process, because its parent had asked for one before the fork."""
     found: Callable[[], bool] = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)
     return found()

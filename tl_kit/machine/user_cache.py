@@ -82,7 +82,7 @@ def _point(variable: str, place: Path | str, name: str) -> None:
 
 
 def _relative(variable: str) -> bool:
-    """Whether a variable is set, and to no absolute path."""
+    """True where a variable is set to a path that is not absolute."""
     given = os.environ.get(variable)
     return given is not None and not Path(given).is_absolute()
 
@@ -117,7 +117,7 @@ def _matplotlib() -> Path | str:
 
 
 def _fits(folder: Path, written: bool) -> bool:
-    """Whether a folder is there or can be made, and can be written; or is there at all where it need not be."""
+    """True where a folder exists or can be made, and can be written; without ``written``, existing is enough."""
     for place in (folder, *folder.parents):
         try:
             mode = place.stat().st_mode

@@ -1,4 +1,4 @@
-"""How all pictures are written: whole or not at all, and without a word about letters that the font lacks."""
+"""Writing of pictures as PNG: atomically, and without matplotlib's warnings about letters that the font lacks."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def verdict(receipt: Receipt) -> str:
 
 
 def findings(receipt: Receipt) -> list[str]:
-    """What else the receipt says, a sentence each: other gains, the temperature, the smallest subset, the cost."""
+    """The receipt's further findings, a sentence each: other gains, temperature, smallest subset, cost."""
     lines = []
     gain, over_mean = receipt["gain"], receipt["gain_over_mean_member"]
     if over_mean is not None:
@@ -39,7 +39,7 @@ def findings(receipt: Receipt) -> list[str]:
 
 
 def notes(receipt: Receipt) -> list[str]:
-    """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+    """Notes, a line each: scores that are too good as estimates, and the way to an honest score if it is missing."""
     return notes_on([*(member["kinds"] for member in receipt["members"]), receipt["kinds"]], receipt["chosen_by_val"])
 
 
@@ -59,7 +59,7 @@ def _outcome(lo: float, hi: float) -> str:
 
 
 def _derived(receipt: Receipt) -> str:
-    """What was made of the members, and what it scored among what was tried, on val: by what its record holds."""
+    """The derived model in words: its ingredients, and its score on val beside those of the other candidates."""
     made = receipt["derived"]
     if made is None:
         return ""
@@ -81,7 +81,7 @@ def _derived(receipt: Receipt) -> str:
 
 
 def _statistics(made: dict[str, Any]) -> str:
-    """What was taken, the best average with either kind of BatchNorm statistics, and the best member, in figures."""
+    """Scores of the model taken, of the best average with either kind of BatchNorm statistics, and the best member."""
     best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
     for line in made.get("tried", ()):
         average = 1.0 not in line["weights"]

@@ -44,7 +44,7 @@ class Fold(PartRun):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """What all folds say together.
+    """Result of a cross-validation over all folds.
 
     ``out_of_fold`` are scores over all images at once, each by a model in which it had no part (which ``kind`` says);
     ``mean`` and ``standard_error`` those over the folds' own scores (the sample's standard deviation over √folds).

@@ -52,12 +52,12 @@ class MemberRuns:
 
     @property
     def checkpoints(self) -> tuple[Path, ...]:
-        """What ``EnsembleConfig`` takes."""
+        """The members' folders, as ``EnsembleConfig`` takes them."""
         return tuple(Path(member.checkpoint) for member in self.members)
 
     @property
     def notes(self) -> list[str]:
-        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        """Notes, a line each: scores that are too good as estimates, and the way to an honest score if it is missing."""
         chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
         return notes_on([member.kinds for member in self.members], tuple(chose))
 

@@ -1,4 +1,4 @@
-"""What several runs into one folder note as they go, so that ``--resume`` keeps those that are finished."""
+"""Records of a series of runs in one folder, from which ``--resume`` keeps the finished runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SeriesRecords:
         self.file = self.states / f"{what}.json"
 
     def began(self) -> bool:
-        """Whether such a series was begun here and is not finished."""
+        """True where such a series was begun here and is not finished."""
         return self.file.is_file()
 
     def begin(self, config: FinetuneConfig, count: int, manifest: Manifest, **more: str) -> None:
@@ -133,7 +133,7 @@ class SeriesRecords:
                 self.folder.rmdir()
 
     def _left_over(self, finished: int, names: Sequence[str]) -> str:
-        """What an early end leaves behind; empty if it is nothing."""
+        """The runs that an early end leaves behind, in words; empty if there are none."""
         stopped = [self.folder / name for name in names[finished : finished + 1]]
         kept = any(map(is_checkpoint, stopped))
         if not finished and not kept:
@@ -146,7 +146,7 @@ class SeriesRecords:
 
 
 def read_config(content: object, file: Path) -> FinetuneConfig:
-    """A run's options. Raises CheckpointError for what is none."""
+    """A run's options. Raises CheckpointError where the content is not a run's options."""
     if isinstance(content, dict) and isinstance(content.get("split"), dict):
         # runs that do not say so began before near copies were kept on one side
         content = {**content, "split": {"near_images": 0, **content["split"]}}

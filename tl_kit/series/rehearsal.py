@@ -1,4 +1,4 @@
-"""What several runs would raise at their start, before the first of them is paid for."""
+"""Rehearsal: it raises every run's start-up errors before the first run costs any time."""
 
 from __future__ import annotations
 

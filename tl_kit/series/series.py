@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class PartRun:
-    """What came of one run: where it lies, how many images it had in each split (copies counted), and its scores.
+    """Outcome of one run: its folder, its number of images in each split (copies counted), and its scores.
 
     ``kinds`` and ``chosen_by_val`` as in FinetuneResult; ``seconds`` are those of all of it.
     """

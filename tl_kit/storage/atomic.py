@@ -39,7 +39,7 @@ _WHAT_TO_DO = {
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """What the system refuses inside, as a CheckpointError that names the folder and what to do."""
+    """Turn an OSError inside into a CheckpointError that names the folder and the remedy."""
     try:
         yield
     except OSError as error:
@@ -93,7 +93,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON object, atomically, in UTF-8; of names that are none, the odd bytes as ``\\udc..`` escapes."""
+    """Write a JSON object, atomically, in UTF-8; bytes of a file name that are no UTF-8 as ``\\udc..`` escapes."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     write_atomically(path, lambda temporary: _write_text(temporary, text))

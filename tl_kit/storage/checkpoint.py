@@ -93,12 +93,12 @@ def _version(package: str) -> str:
 
 
 def digest_prefix(sample: Sample) -> str:
-    """How ``tlkit.json`` names an image that the run trained on or selected with."""
+    """The name in ``tlkit.json`` of an image that the run trained on or selected with."""
     return sample.digest[:16]
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder holds a finished or interrupted run with weights."""
+    """True where a folder holds a finished or interrupted run with weights."""
     return all((folder / name).is_file() for name in (META, CONFIG, WEIGHTS))
 
 

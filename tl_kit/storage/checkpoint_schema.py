@@ -1,4 +1,4 @@
-"""What ``tlkit.json`` may hold: of the types and within the bounds that reading it relies on."""
+"""Schema of ``tlkit.json``: the types and bounds that reading it relies on."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _is_range(bounds: object) -> bool:
 
 
 def data_problems(data: Mapping[str, Any], name: str = "data") -> Iterator[str]:
-    """What is wrong with a record's entry of the images that were seen, and with that of a teacher in it."""
+    """Faults in a record's entry of the images that were seen, and in its teacher's."""
     for key, kind in (("train", "digests"), ("val", "digests"), ("selected", "names")):
         value = data.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -29,7 +29,7 @@ _READABLE = (1, FORMAT)  # 1: rules without parameters, and no temperature
 
 @dataclass(frozen=True)
 class EnsembleFolder:
-    """What ``ensemble.json`` says: members' folders, class order, rule, crops, passes; the receipt in ``content``.
+    """Content of ``ensemble.json``: members' folders, class order, rule, crops, passes; the receipt in ``content``.
 
     ``fitted_on``: the images that chose the rule, its parameters or its temperature.
     """
@@ -45,7 +45,7 @@ class EnsembleFolder:
 
 
 def is_ensemble(folder: Path) -> bool:
-    """Whether a folder is one that ``write_ensemble`` made."""
+    """True where ``write_ensemble`` made the folder."""
     return (folder / MANIFEST).is_file()
 
 
@@ -60,7 +60,7 @@ def write_ensemble(
     fitted_on: Uses = NO_USES,
     **content: object,
 ) -> None:
-    """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last, so a torn folder is none."""
+    """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last and marks a complete folder."""
     names = []
     for number, member in enumerate(members, 1):
         name = f"members/{number:02d}-{member.resolve().name}"

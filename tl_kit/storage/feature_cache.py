@@ -1,4 +1,4 @@
-"""What the feature cache holds, and clearing it."""
+"""The feature cache: a report of its content, and clearing it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CacheReport:
 
 @takes_plain_values
 def cache_report(directory: Path | None = None) -> CacheReport:
-    """What is in the cache; an absent folder is an empty cache."""
+    """Report of the cache's content; an absent folder is an empty cache."""
     root = cache_root(CacheConfig(directory=directory))
     found = sorted(shards(root), key=lambda shard: shard.index.parent.name)
     by_key = {key: list(group) for key, group in groupby(found, key=lambda shard: shard.index.parent.name)}

@@ -276,7 +276,7 @@ def _reserve(path: Path) -> None:
 
 
 def cache_root(config: CacheConfig) -> Path:
-    """Where the trunk's outputs are kept."""
+    """The folder of the trunk's outputs."""
     if config.directory is not None:
         return Path(config.directory)
     return user_cache() / "features"

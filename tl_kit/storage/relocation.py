@@ -17,7 +17,7 @@ __all__ = ["birthplace", "relocated"]
 
 
 def birthplace(folder: Path) -> dict[str, str]:
-    """What a run in ``folder`` notes when it begins: the folder that its paths are relative to, and its own."""
+    """The folders that a run in ``folder`` records at its start: the one its paths are relative to, and its own."""
     return {"from": str(Path.cwd()), "run": str(folder.absolute())}
 
 

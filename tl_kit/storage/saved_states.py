@@ -86,7 +86,7 @@ def _write(file: Path, tree: object) -> None:
 
 
 def read_state(folder: Path, name: str) -> Any:
-    """What was written. Raises CheckpointError, in one line, for a state that is missing, torn, damaged or foreign."""
+    """Read a state. Raises CheckpointError, in one line, for a state that is missing, torn, damaged or foreign."""
     file, check = folder / f"{name}{_TENSORS}", read_json(folder / f"{name}{_CHECK}", error=CheckpointError)
     if check.get("format") != FORMAT:
         raise CheckpointError(f"{folder / name}{_CHECK}: not in a format that this version of tl-kit reads")
@@ -108,7 +108,7 @@ class StateFolder:
         self.folder = folder / STATE
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """True where there is at least one state."""
         return bool(self._numbers())
 
     def save(self, tree: object) -> int:

@@ -22,11 +22,11 @@ Kind: TypeAlias = Literal["test", "selected on", "trained on", "mixed", "unknown
 
 @dataclass(frozen=True, kw_only=True)
 class Uses:
-    """What a model has seen, as digests (:func:`digest_prefix`).
+    """Images that a model has seen, as digests (:func:`digest_prefix`).
 
     ``trained``: images that it, or a teacher of it, was trained on. ``selected``: those that chose something of it, and
     ``chose`` what that was (empty where the record does not say). ``watched``: validation images that chose nothing.
-    ``unknown``: of what the record does not say whether it has seen anything, by name.
+    ``unknown``: names of the models whose records do not say which images they have seen.
     """
 
     trained: frozenset[str] = frozenset()
@@ -50,7 +50,7 @@ class Uses:
         return self.trained | self.selected | self.watched
 
     def of(self, sample: Sample) -> Use | None:
-        """What the image was used for; the first of both where it was used for both, None for nothing."""
+        """The image's use: ``train`` where it was trained on and selected with; None where it was not used."""
         digest = digest_prefix(sample)
         if digest in self.trained:
             return "train"
@@ -62,7 +62,7 @@ class Uses:
         return [sample for sample in samples if self.of(sample) in wanted]
 
     def beside(self, trained: Iterable[str]) -> Uses:
-        """What it has seen besides images that are known to be ``trained`` on already."""
+        """Uses without those of images that are already known to be ``trained`` on."""
         known = frozenset(trained)
         return replace(self, trained=self.trained - known, selected=self.selected - known)
 
@@ -78,7 +78,7 @@ NO_USES = Uses()
 
 
 def uses_in(data: Mapping[str, Any], name: str) -> Uses:
-    """What the entry ``data`` of a record says, its teacher's included; ``name`` is whose record it is.
+    """Uses in the entry ``data`` of a record, its teacher's included; ``name`` is that of the record's model.
 
     A record without ``selected`` was written before that was noted, or by a run that never ended: its validation
     images are taken to have chosen something.
@@ -97,7 +97,7 @@ def uses_in(data: Mapping[str, Any], name: str) -> Uses:
 
 
 def uses_of(checkpoint: Checkpoint) -> Uses:
-    """What a checkpoint's record says."""
+    """Uses in a checkpoint's record."""
     data, path = checkpoint.meta.get("data", {}), str(checkpoint.path)
     found = uses_in(data, path)
     taught = checkpoint.meta.get("config", {}).get("distill") and "derived" not in checkpoint.meta
@@ -107,12 +107,12 @@ def uses_of(checkpoint: Checkpoint) -> Uses:
 
 
 def uses_together(uses: Iterable[Uses]) -> Uses:
-    """What any of several has seen, and for what."""
+    """Union of the uses of several models."""
     return reduce(or_, uses, NO_USES)
 
 
 def kind_of(samples: Sequence[Sample], uses: Uses) -> Kind:
-    """What a score on these images is worth, to a model with these ``uses``.
+    """Kind of a score on these images, for a model with these ``uses``.
 
     ``test``: none of them was seen, or chose anything; ``selected on``, ``trained on``: all of them; ``mixed``: they
     differ; ``unknown``: none is known to have been seen, of a model whose record does not say what it has seen.

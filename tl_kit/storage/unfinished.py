@@ -60,7 +60,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def _no_run(folder: Path) -> str:
-    """Why nothing can be resumed in a folder without ``tlkit.json``, and what can be done."""
+    """The reason why a folder without ``tlkit.json`` cannot be resumed, and the remedy."""
     above = folder.parent
     if (folder.is_file() or folder.name == STATE) and (above / META).is_file():
         return f"is a part of a run; give its folder, {above}"
@@ -77,7 +77,7 @@ def _no_run(folder: Path) -> str:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a run has ended early there, so that ``--resume`` goes on."""
+    """True where the folder holds a run that ended early, which ``--resume`` can continue."""
     try:
         return any((folder / STATE).glob("*.json")) or read_run(folder).get("status") in UNFINISHED
     except CheckpointError:

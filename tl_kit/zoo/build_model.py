@@ -24,11 +24,11 @@ _STALE_WHEN_RESIZED = ("test_input_size", "test_pool_size", "pool_size")
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """Where a model's weights came from, and the names of the tensors that were loaded, re-initialised and skipped.
+    """Source of a model's weights, and the names of the tensors that were loaded, re-initialised and skipped.
 
     ``loaded`` and ``reinitialised`` are names in the model, ``skipped`` are in the file alone. ``sha256`` is that of
-    the file; None for random weights. ``unwrapped`` is what the tensors were found under in the file: its keys, and
-    what stood before their names.
+    the file; None for random weights. ``unwrapped``: the file's keys that lead to the tensors, and the prefix of
+    their names.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Where a timm model's classifier is, and writing weights into it."""
+"""A timm model's classifier: finding it, and writing weights into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["classifier_names", "in_modules", "linear_classifier", "set_linear"]
 
 
 def in_modules(tensor_name: str, modules: Iterable[str]) -> bool:
-    """Whether a parameter or buffer belongs to one of the named modules."""
+    """True where a parameter or buffer belongs to one of the named modules."""
     return any(tensor_name.startswith(f"{module}.") for module in modules)
 
 
@@ -82,5 +82,5 @@ def _has_tensors(module: nn.Module | None) -> bool:
 
 
 def _covered(name: str, names: list[str]) -> bool:
-    """Whether ``name`` is, contains or lies within a module that is named already."""
+    """True where ``name`` is, contains or lies within a module that is named already."""
     return any(f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.") for other in names)

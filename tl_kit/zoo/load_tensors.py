@@ -41,7 +41,7 @@ def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, 
     """Load the backbone's tensors in place; those of the classifier stay as they were drawn, whatever the file holds.
 
     ``label`` names the file in messages. Raises WeightsError where the file is of another architecture, where a tensor
-    has another shape or a type that is none of numbers like the model's, or where one holds a value that is not finite;
+    has another shape or a type of numbers unlike the model's, or where one holds a value that is not finite;
     the model is then as it was.
     """
     own = model.state_dict()

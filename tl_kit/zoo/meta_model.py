@@ -49,7 +49,7 @@ class Outline:
 
 
 def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Outline:
-    """What ``timm.create_model`` would build and, with ``forward``, that it takes images of the size in its card.
+    """Outline of the model that ``timm.create_model`` would build; ``forward`` tries images of its card's size too.
 
     Raises whatever timm raises where it cannot build the model, and ValueError for one of absurdly many layers.
     """

@@ -138,7 +138,7 @@ def _shown(value: object) -> str:
 
 
 def outputs(card: Mapping[str, Any]) -> int | None:
-    """How many outputs the model of a checked card has; None where the card does not say."""
+    """Number of outputs of a checked card's model; None where the card does not say."""
     arguments, preprocessing = card.get("model_args") or {}, card.get("pretrained_cfg", card)
     found: int | None = arguments.get("num_classes", card.get("num_classes", preprocessing.get("num_classes")))
     return found

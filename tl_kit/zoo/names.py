@@ -1,4 +1,4 @@
-"""What a model name stands for: a timm architecture and pretrained tag, a hub repository, or a folder."""
+"""Model names: a timm architecture and pretrained tag, a hub repository, or a folder."""
 
 from __future__ import annotations
 

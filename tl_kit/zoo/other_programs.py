@@ -33,7 +33,7 @@ _HEAD = 512
 
 
 def foreign_format(path: Path) -> str | None:
-    """What a file is instead of tensors, and what to do; None where it may hold some, or cannot be read."""
+    """The foreign format of a file and the remedy; None where it may hold tensors, or cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)

@@ -40,12 +40,12 @@ _QUOTES = " \t\r\n'\"`,;"
 
 
 def is_repository(text: str) -> bool:
-    """Whether this is ``OWNER/NAME`` or ``OWNER/NAME@REVISION``."""
+    """True for ``OWNER/NAME`` and ``OWNER/NAME@REVISION``."""
     return _REPOSITORY.fullmatch(text) is not None
 
 
 def is_page(name: str) -> bool:
-    """Whether this is the address of a page of the hub."""
+    """True for the address of a page of the hub."""
     return _PAGE.fullmatch(name.strip(_QUOTES)) is not None
 
 
@@ -88,7 +88,7 @@ def suggestions(name: str, count: int = 4) -> list[str]:
 
 
 def looks_like_a_file(name: str) -> bool:
-    """Whether a name is that of a file of weights, there or not."""
+    """True where a name is that of a file of weights, whether it exists or not."""
     return name.lower().endswith(_FILE_ENDINGS) or _is_file(name)
 
 

@@ -92,7 +92,7 @@ def _load_torch(path: Path) -> object:
 
 
 def _refusal(text: str) -> str:
-    """Why torch's restricted unpickler did not read a file; its own words end in how to switch it off."""
+    """The reason why torch's restricted unpickler refused a file, without torch's advice to switch it off."""
     found = re.search(r"GLOBAL ([\w.]+)", text)
     if found is not None:
         return (

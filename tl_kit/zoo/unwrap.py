@@ -29,7 +29,7 @@ _LONGEST_PREFIX = 8  # parts between dots
 
 
 def unwrap(content: object, path: Path) -> tuple[object, tuple[str, ...]]:
-    """What is under the keys that lead to the network's tensors, and these keys; anything else as it is.
+    """Unwrap nested mappings: the network's tensors, and the keys that led to them; other content as it is.
 
     Of several networks, averaged weights come first, then the names that training scripts use, in a fixed order; a
     single mapping with tensors under any other key is taken. Raises WeightsError, in one line that names the file, for
@@ -63,7 +63,7 @@ def _is_optimizer(value: object) -> bool:
 
 
 def _holds(key: str, value: object, without: set[int]) -> bool:
-    """Whether a mapping under this key has weights in it: tensors of two or more dimensions, by name.
+    """True where a mapping under this key has weights in it: tensors of two or more dimensions, by name.
 
     ``without``: the id() of mappings that have none, which are not looked into again.
     """
@@ -102,7 +102,7 @@ def unprefixed(content: Mapping[str, Any], own: Collection[str], path: str) -> I
 
 
 def _by_names(content: Mapping[str, Any], own: Collection[str], path: str) -> str:
-    """What stands before most names that are the model's; empty if that is nothing."""
+    """The prefix of most names that are the model's; empty if they have no prefix."""
     names, counts = frozenset(own), Counter[str]()
     for name in content:
         parts = name.split(".")
