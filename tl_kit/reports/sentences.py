@@ -39,7 +39,7 @@ def findings(receipt: Receipt) -> list[str]:
 
 
 def notes(receipt: Receipt) -> list[str]:
-    """Notes, a line each: scores that are too good as estimates, and the way to an honest score if it is missing."""
+    """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
     return notes_on([*(member["kinds"] for member in receipt["members"]), receipt["kinds"]], receipt["chosen_by_val"])
 
 

@@ -57,7 +57,7 @@ class MemberRuns:
 
     @property
     def notes(self) -> list[str]:
-        """Notes, a line each: scores that are too good as estimates, and the way to an honest score if it is missing."""
+        """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
         chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
         return notes_on([member.kinds for member in self.members], tuple(chose))
 
