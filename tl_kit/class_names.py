@@ -112,7 +112,7 @@ def _number(name: str) -> str:
 
 
 def _shown(names: Sequence[str], limit: int = 5) -> str:
-    """Names in quotes, with what is not seen in them written as its code."""
+    """Names in quotes, with invisible characters written as their codes."""
     shown = ", ".join(f"'{_spelled(name)}'" for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 

@@ -94,7 +94,7 @@ class AuditError(TlKitError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, to be put into one of ours; its class where there is none."""
+    """The first line of an error's text, for use in tl-kit's own message; the error's class where it has no text."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 

@@ -27,7 +27,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 
 class _OtherTypeError(Exception):
-    """A value is not what its hint allows; the text says what is."""
+    """A value is not of a type that its hint allows; the text names these types."""
 
 
 def takes_plain_values(function: Callable[P, R]) -> Callable[P, R]:

@@ -54,12 +54,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def note(text: str) -> None:
-    """A line for the user from where no Reporter is at hand; whoever has one passes it on with :func:`tell`."""
+    """Keep a line for the user from code without a Reporter; :func:`tell` passes it on later."""
     _NOTES.lines[text] = None
 
 
 def tell(reporter: Reporter) -> None:
-    """Pass on what was noted in this thread since the last time, each line once."""
+    """Pass on the lines noted in this thread since the last call, each once."""
     for line in _NOTES.lines:
         reporter.message(line)
     _NOTES.lines.clear()

@@ -29,7 +29,7 @@ _NOTES = {
 
 
 def what_chose(chose: Sequence[str]) -> str:
-    """In words what images have chosen: ``the best epoch and the rule``."""
+    """The choices made with images, in words: ``the best epoch and the rule``."""
     names = [_CHOSE.get(each, each) for each in chose] or ["something of the model"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 

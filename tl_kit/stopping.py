@@ -62,7 +62,7 @@ def waiting() -> BaseException | None:
 
 
 def answer() -> None:
-    """Raise what is waiting."""
+    """Raise the request that is waiting."""
     if _STATE.waiting is not None:
         error, _STATE.waiting = _STATE.waiting, None
         raise error

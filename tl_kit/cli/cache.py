@@ -11,7 +11,7 @@ __all__ = ["cache"]
 
 @command(CacheReportConfig, JsonConfig)
 def cache(given: Given, console: Console) -> None:
-    """Show what is kept of frozen networks' outputs, or clear it. Later runs compute again what is gone."""
+    """Show the cache of frozen networks' outputs, or clear it. Later runs compute missing outputs again."""
     asked, json = given.read(CacheReportConfig), given.read(JsonConfig).json
     from tl_kit import cache_report, clear_cache
 

@@ -1,4 +1,4 @@
-"""Text in terminal cells: how wide it is, and how it is made shorter or folded without breaking a figure."""
+"""Text in terminal cells: measured, padded, shortened and folded without breaking a figure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def wrap(text: str, width: int, *, long_words: bool = True) -> list[str]:
 
 
 def _words(text: str, width: int) -> list[str]:
-    """Between which a line may end."""
+    """Split a line into the pieces between which it may be broken."""
     text = _INNER_SPACE.sub(_GLUE, text)
     parts = text.split("  ")
     if len(parts) > 1:

@@ -30,7 +30,7 @@ class Given:
         self._usage = usage
 
     def read(self, kind: type[T]) -> T:
-        """The configuration: its own defaults, but for what was typed.
+        """The configuration: its defaults, replaced by the values that were typed.
 
         Raises ConfigError, naming the flag, for a text that is none of its values, a number out of range, and a needed
         option that is missing.
@@ -40,7 +40,7 @@ class Given:
         return config
 
     def refuse_others(self, option: str, reason: str) -> None:
-        """Raises ConfigError that gives the ``reason``, if more was typed than ``option`` and how to show results."""
+        """Raises ConfigError with the ``reason`` for options typed besides ``option``, --json and --debug."""
         for name in self._typed:
             if name not in (option, "--json", "--debug"):
                 raise ConfigError(f"{name}: {reason}")
@@ -100,7 +100,7 @@ def _flagged(*kinds: type[Any]) -> Iterator[Field]:
 
 
 def _parameter(entry: Field, *, optional: bool) -> inspect.Parameter:
-    """As typer takes it."""
+    """The field as a parameter of typer."""
     flag, needed, many = entry.flag, entry.default is MISSING, _many(entry.hint)
     assert flag is not None
     hint: Any = str if flag.parse is not None else GenericAlias(list, (many,)) if many else entry.hint

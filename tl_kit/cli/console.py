@@ -33,7 +33,7 @@ __all__ = ["Console", "OutputClosedError"]
 
 
 class OutputClosedError(Exception):
-    """Whoever read our standard output has gone (``tlkit predict ... | head``)."""
+    """The reader of standard output has closed it (``tlkit predict ... | head``)."""
 
 
 class Console:
@@ -133,7 +133,7 @@ class Console:
         self._write(json.dumps(content, allow_nan=False) + "\n")
 
     def raw(self, text: str) -> None:
-        """Text of a format for programs, as it is; on a terminal, with what that would obey made visible."""
+        """Text for programs, unchanged; on a terminal, control characters are made visible."""
         if self._stdout.isatty():
             text = "\n".join(map(visible, text.split("\n")))
         self._write(text)
@@ -184,7 +184,7 @@ class Console:
 
 
 class _Stage:
-    """A stage in work: its name, and how far it is."""
+    """The stage that is running: its name and its progress."""
 
     def __init__(self, name: str = "", total: int = 0) -> None:
         self.name, self.total, self.done = name, total, 0
@@ -195,7 +195,7 @@ class _Stage:
 
 
 def _progress(console: RichConsole) -> Progress:
-    """One line: how far the stage is, and of bar, time and figures what the terminal has room for."""
+    """Progress in one line: the share done, then bar, time and figures as far as the terminal has room."""
     name, done = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     figures = TextColumn("{task.fields[figures]}", markup=False)
     columns: tuple[ProgressColumn, ...] = (name, done)
@@ -209,7 +209,7 @@ def _progress(console: RichConsole) -> Progress:
 
 
 def _width(stream: TextIO) -> int | None:
-    """Cells in a line of the terminal, COLUMNS before what it says of itself; None where the stream is none."""
+    """The terminal's width in cells, from COLUMNS or else from the terminal; None where the stream is no terminal."""
     if not stream.isatty():
         return None
     try:

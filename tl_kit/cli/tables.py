@@ -35,12 +35,12 @@ class _Column:
 
     @property
     def most(self) -> int:
-        """With all in one line."""
+        """The width with every cell on one line."""
         return max(width_of(self.name), self.content)
 
     @property
     def least(self) -> int:
-        """Below this it would no longer tell what it is there to tell."""
+        """The least width at which the column can still be understood."""
         bound = {NAME: TableConfig.name, PROSE: TableConfig.prose}.get(self.kind, self.content)
         return max(self.word, min(self.content, bound))
 

@@ -76,6 +76,6 @@ def wise_ft(probe: int, alphas: Iterable[float], options: Options, score: Score)
 
 
 def _guarded(mixes: Iterable[Mix], best: Mix, score: Score) -> Mix:
-    """The mix of lowest NLL among those that are no worse than ``best``; that, where there are none."""
+    """The mix of lowest NLL among those that are no worse than ``best``; ``best`` where every mix is worse."""
     sound = [mix for mix in mixes if score(mix).no_worse_than(score(best))]
     return min(sound, key=lambda mix: score(mix).bounded, default=best)

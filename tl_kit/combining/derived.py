@@ -1,4 +1,4 @@
-"""Rules that make new members of the given ones: what they made, and how such a choice is scored out of fold."""
+"""Derived members: new models made from the given ones, and the out-of-fold score of the choice among them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
     nll: float
 
     def no_worse_than(self, other: Loss) -> bool:
-        """In neither of error and bounded NLL."""
+        """True where neither the error nor the bounded NLL is higher."""
         return self.error <= other.error and self.bounded <= other.bounded
 
 

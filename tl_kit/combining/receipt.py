@@ -1,4 +1,4 @@
-"""The receipt: what each member scores, what the ensemble scores, and whether the difference is more than noise."""
+"""The receipt: scores of each member and of the ensemble, and whether their difference is more than noise."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def build_receipt(
     made: FloatArray | None = None,
     worth: Worth = _UNSAID,
 ) -> Receipt:
-    """Scores of all members and of the ensemble, its gain on test, and what each member is worth.
+    """Scores of all members and of the ensemble, its gain on test, and each member's contribution.
 
     Args:
         checkpoints: the members' folders, in the order of the predictions' first axis.

@@ -56,7 +56,7 @@ class Candidate:
 
 
 class Compared(TypedDict):
-    """One rule's line in the comparison: accuracy and NLL out of fold, and why it is out of question, if it is.
+    """One rule's line in the comparison: accuracy and NLL out of fold, and the reason if the rule is ruled out.
 
     ``nll_over_mean`` is its NLL less that of ``mean``, with the paired standard error over images.
     """

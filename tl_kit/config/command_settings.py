@@ -141,7 +141,7 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamineConfig:
-    """A folder of images for the doctor to examine; from where on it warns, ``DoctorConfig`` says."""
+    """A folder of images for the doctor to examine; ``DoctorConfig`` has the thresholds of its warnings."""
 
     data: Annotated[Path, DATA]
     split: DataConfig = DataConfig()
@@ -178,7 +178,7 @@ class JsonConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DebugConfig:
-    """The traceback of an error, for every command."""
+    """Option of every command that shows an error's traceback."""
 
     debug: Annotated[bool, Flag(help="Show the traceback of an error.")] = False
 
@@ -229,7 +229,7 @@ class DemoMember:
 class DemoConfig:
     """The demonstration: scikit-learn's 1,797 handwritten digits (8x8), drawn ``side`` pixels wide.
 
-    Digits are not mirrored: a mirrored 2 is none. Sizes are small so that two cores need less than three minutes.
+    Digits are not mirrored: a mirrored 2 is not a 2. Sizes are small so that two cores need less than three minutes.
     """
 
     out: Annotated[Path, Flag(help="Where the new folder run-N goes.")] = Path("demo")

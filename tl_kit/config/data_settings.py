@@ -97,7 +97,7 @@ class ShortcutConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorConfig:
-    """From where on the doctor warns: images a class, largest over smallest class, pixels on the short side.
+    """The doctor's thresholds: images a class, largest over smallest class, pixels on the short side.
 
     An image is near-empty if 98 % of its thumbnail lies within ``empty_levels`` of the 256 levels, in every channel.
     """
@@ -125,7 +125,7 @@ class StoreConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BalanceConfig:
-    """From where on ``auto`` takes classes for uneven: training images of the largest, in those of the smallest."""
+    """Class imbalance: ``auto`` acts from this ratio on of the largest class's training images to the smallest's."""
 
     uneven_from: Annotated[float, AT_LEAST_ONE] = 3.0
 

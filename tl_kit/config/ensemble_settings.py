@@ -38,9 +38,9 @@ class RuleFitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TemperatureConfig:
-    """``prior_images``: so many images more, on which the predictions are right as often as they say, hold T near 1.
+    """Temperature scaling: ``prior_images`` perfectly calibrated images are added to the fit and hold T near 1.
 
-    Few validation images have too few mistakes to tell T. Chosen among 0 to 64, on photos apart from results'.
+    Few validation images have too few mistakes to fit T. Chosen among 0 to 64, on photos not used for results.
     """
 
     prior_images: float = 8.0

@@ -119,7 +119,7 @@ class RangeTestConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """The training loop, where ``FinetuneConfig`` says ``None``.
+    """Defaults of the training loop for options that ``FinetuneConfig`` leaves at ``None``.
 
     ``bare_optimizer`` trains networks without BatchNorm, and those where it follows less than half of what trains.
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer

@@ -1,4 +1,4 @@
-"""Files that hold images in a form that is not read: what to do with each."""
+"""Archives, tables and stores of arrays, whose images cannot be read directly: the advice for each."""
 
 from __future__ import annotations
 

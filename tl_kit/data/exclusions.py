@@ -27,7 +27,7 @@ def scan_images(
     trainable: bool = True,
     judged: bool = False,
 ) -> Manifest:
-    """:func:`scan`, and what it leaves out is told; with ``strict``, it must be nothing, and every image is decoded.
+    """:func:`scan`, with a report of excluded files; ``strict`` decodes every image, and refuses any exclusion.
 
     Hidden files, and what tl-kit wrote, never count. What is wrong with the layout is told too, unless it is to be
     ``judged``. Raises DataError that names the first file and their number.

@@ -1,4 +1,4 @@
-"""Paths of a CSV file that do not exist: of which form they are, and what would make them exist."""
+"""Missing paths of a CSV file: their form (web address, Windows path ...), and the remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def other_form(path: Path) -> Path:
 
 
 def explain(text: str, base: Path) -> str:
-    """Of which form a path is that does not exist below ``base``, and how it would have to be written."""
+    """The form of a path that does not exist below ``base``, and how it should be written."""
     what, parts = _form(text)
     if what.startswith("a web address"):
         return f"'{text}' is {what}: download the images, and write their paths"

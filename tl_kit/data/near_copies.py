@@ -56,7 +56,7 @@ def link_near_copies(
 
 @dataclass(frozen=True)
 class _Links:
-    """Sets of digests: of near copies that stay together, and of those that are too many for it."""
+    """Sets of digests: near copies that stay together, and near copies that are too many to stay together."""
 
     kept: list[frozenset[str]]
     left: list[frozenset[str]]

@@ -116,7 +116,7 @@ class PixelStore:
         return {crop: kinds.count(crop) for crop in (False, True)}
 
     def mean_bytes(self, *, crop: bool) -> float:
-        """Of the images that are kept so; 0 without any."""
+        """Mean bytes of an image that is kept in this form; 0 without any."""
         sizes = [pixels.nbytes for (_, kind), pixels in self._pixels.items() if kind == crop]
         return sum(sizes) / len(sizes) if sizes else 0.0
 

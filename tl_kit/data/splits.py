@@ -81,7 +81,7 @@ def keys_of(samples: Sequence[Sample], *, seed: int) -> list[str]:
 def unit_keys(
     digests: Sequence[str], groups: Sequence[str | None], near: Sequence[str | None] | None = None, *, seed: int
 ) -> list[str]:
-    """Per image, the key of what it must not be separated from: images of equal digest, of one group, or so linked.
+    """Each image's unit key, equal for images that must stay together: equal digests, one group, or linked by these.
 
     ``near`` counts as a second group. Two images have the same key if and only if they belong together. Keys are
     SHA-256(seed, smallest digest), in hex: they follow from contents and seed alone.

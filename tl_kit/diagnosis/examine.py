@@ -198,7 +198,7 @@ def _odd_images(samples: Sequence[Sample], looks: Sequence[_Look], limits: Docto
 
 
 def _likenesses(samples: Sequence[Sample], looks: Sequence[_Look], limits: DoctorConfig) -> list[Finding]:
-    """Of images that show something: blank ones are all alike."""
+    """Likenesses among images that are not blank: blank ones are all alike."""
     kept = [(s, look.grey) for s, look in zip(samples, looks, strict=True) if look.spread >= limits.empty_levels]
     return likenesses([sample for sample, _ in kept], [grey for _, grey in kept], config=limits.likeness)
 

@@ -1,7 +1,7 @@
-"""Classes that can be told without looking at what is shown: from the size, the file, the EXIF data or the border.
+"""Shortcuts: classes that an image's size, file, EXIF data or border give away, whatever the image shows.
 
 A network takes the easiest way (Geirhos et al. 2020, "Shortcut learning in deep neural networks"): where all photos of
-one class come from another camera, the camera is what it learns, and the accuracy says nothing about other photos.
+one class come from another camera, it learns the camera, and the accuracy says nothing about other photos.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Shortcut:
 
 
 def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Traits:
-    """Of a file's bytes. ``suffix`` is its ending; ``border`` from :func:`border_colour`. Raises ImageError."""
+    """Traits of a file's bytes. ``suffix`` is its ending; ``border`` from :func:`border_colour`. Raises ImageError."""
     image = open_header(data)
     exif = _exif(image)
     width, height = image.size if exif.get(ExifTags.Base.Orientation, 1) not in (5, 6, 7, 8) else image.size[::-1]

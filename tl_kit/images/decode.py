@@ -129,7 +129,7 @@ def decode_samples(path: Path, *, config: DecodeConfig = _DEFAULT) -> NDArray[An
 
 @contextmanager
 def _reasons(data: bytes = b"") -> Iterator[None]:
-    """Whatever goes wrong with an image, whose file has these bytes, as an ImageError."""
+    """Turn any error while decoding an image, whose file has these bytes, into an ImageError."""
     hush_pillow()
     try:
         yield

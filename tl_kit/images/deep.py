@@ -57,7 +57,7 @@ class SampleRanges:
 
     @classmethod
     def of(cls, ranges: Mapping[str, _Bounds]) -> SampleRanges:
-        """From ``(low, high)`` by kind."""
+        """Make it from ``(low, high)`` by kind."""
         return cls(tuple((kind, float(ranges[kind][0]), float(ranges[kind][1])) for kind in sorted(ranges)))
 
     def to_dict(self) -> dict[str, list[float]]:
@@ -65,7 +65,7 @@ class SampleRanges:
         return {kind: [_plain(low), _plain(high)] for kind, low, high in self.bounds}
 
     def get(self, kind: str) -> _Bounds | None:
-        """Of a kind; of integers of a type that was not there, that of another integer type: values mean the same."""
+        """The range of a kind; an unknown integer type gets that of another integer type: values mean the same."""
         found = {name: (low, high) for name, low, high in self.bounds}
         others = [name for name in _INTEGERS if name in found] if kind in _INTEGERS else []
         return found.get(kind) or (found[others[0]] if others else None)
@@ -85,7 +85,7 @@ def _plain(value: float) -> float:
 
 
 def reads_by_type(kind: str) -> str:
-    """Over which values a kind is read where no range is known."""
+    """The values over which a kind is read where no range is known."""
     return f"0..{WHITE}" if kind in ("uint16", "scaled") else "each image's own values"
 
 

@@ -1,4 +1,4 @@
-"""Sound files that cannot be used: what each of them is, and what to do about it, in one short line."""
+"""Undamaged files that cannot be used as images: the format of each and the remedy, in one short line."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def undecodable(data: bytes) -> str | None:
 
 
 def unsupported(name: str, data: bytes) -> str | None:
-    """The reason why a sound file of the format ``name`` (Pillow's) cannot be read; None where it may be damaged."""
+    """The reason why an undamaged file of Pillow's format ``name`` cannot be read; None where it may be damaged."""
     try:
         if name == "TIFF":
             return _tiff(data)
@@ -135,7 +135,7 @@ def unsupported(name: str, data: bytes) -> str | None:
 
 
 def _tiff_tags(data: bytes) -> Any:
-    """Those of the first page."""
+    """The tags of the first page."""
     tags: Any = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if b"\x2b" in data[2:4] else 8])
     stream = io.BytesIO(data)
     stream.seek(tags.next)

@@ -1,4 +1,4 @@
-"""Images that show the same although their files differ: re-encoded, resized, a little brighter, or mirrored.
+"""Perceptual hash: it finds images that show the same, though re-encoded, resized, brightened or mirrored.
 
 A perceptual hash (the signs of low-frequency DCT coefficients; Zauner 2010, "Implementation and Benchmarking of
 Perceptual Image Hash Functions", section 3.2) proposes pairs, and a correlation of finer detail decides.

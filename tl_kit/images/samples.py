@@ -1,4 +1,4 @@
-"""All bits of a deep image's samples, of which Pillow itself often keeps the high byte alone."""
+"""Samples of deep images with all of their bits: Pillow itself often keeps only the high byte."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Samples:
     inverted: bool = False
 
     def opaque(self) -> NDArray[Any]:
-        """All samples (n,) but those that cannot be seen."""
+        """All samples (n,) that are not transparent."""
         hidden = self.clear if self.alpha is None else self.alpha == 0
         return self.colour.ravel() if hidden is None or hidden.all() else self.colour[~hidden].ravel()
 

@@ -1,4 +1,4 @@
-"""Pillow and its libraries keep to themselves what they think of a file: what matters is an error of ours."""
+"""Silence Pillow and its libraries: tl-kit reports faults of a file as errors of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``evaluate``: what a checkpoint or an ensemble scores on labelled images."""
+"""``evaluate``: scores of a checkpoint or an ensemble on labelled images."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _pixels(item: NDArray[Any] | Tensor, place: str) -> Source | None:
 
 
 def _texts(item: NDArray[Any], place: str) -> Source | None:
-    """An array of paths; of objects, whatever they are."""
+    """An array of texts or objects: its one image where it has no dimensions, None where it is a row of several."""
     single = _source(item.item(), place, DecodeConfig()) if item.ndim == 0 else None
     if single is not None or (item.ndim == 1 and not place):
         return single

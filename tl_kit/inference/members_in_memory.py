@@ -1,4 +1,4 @@
-"""The members of an ensemble in memory: what is equal runs once and is held once, what is too much takes turns."""
+"""Members of an ensemble in memory: equal layers run and are held once; members too large together take turns."""
 
 from __future__ import annotations
 

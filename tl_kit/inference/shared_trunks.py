@@ -1,4 +1,4 @@
-"""Members that are equal from the input up: what they have in common runs once.
+"""Shared trunks: layers that members have in common, from the input up, run once.
 
 Models of one kind are compared tensor by tensor, by content, in the order in which a forward pass enters their modules.
 Where they first differ, they are cut; those that still agree behind that cut go on together to the next one. So three

@@ -1,7 +1,7 @@
-"""Forks of a process in which threads have been at work: what the child process finds is whole, and works.
+"""Safe forks of a process with threads: the child process finds consistent data, and can compute.
 
-A child has one thread, that which forked (fork(2)). A lock that another one held is held in it for ever, and what that
-thread was changing stays half changed; GNU's OpenMP, with which torch computes, waits for ever for its lost threads.
+A child has one thread, that which forked (fork(2)). A lock held by another thread stays held for ever in the child, and
+data which that thread was changing stays half changed; GNU's OpenMP, which torch uses, waits for ever for lost threads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ForkLock:
         return ForkLock, ()
 
     def renew(self) -> None:
-        """Open it, whoever held it."""
+        """Replace the lock by an open one, whoever held it."""
         self._lock = threading.Lock()
 
 
@@ -64,9 +64,9 @@ _state = _State()
 
 @contextmanager
 def unforked() -> Iterator[None]:
-    """A fork by another thread waits until the block is over: what changes in it is whole in the child.
+    """Let forks by other threads wait until the block is over, so that no child sees a half-made change.
 
-    For what takes seconds at most: a batch, not a data set.
+    For work that takes seconds at most: a batch, not a data set.
     """
     thread = threading.get_ident()
     with _state.changed:

@@ -59,7 +59,7 @@ def _divided(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def _widened(model: Callable[[Tensor], Tensor], images: Tensor, output: Tensor) -> Tensor:
-    """The same output where it is finite; what is not, in fp32."""
+    """The output, with rows that are not finite computed again in fp32."""
     kind = images.device.type
     if not torch.is_autocast_enabled(kind) or not isinstance(output, Tensor):
         return output

@@ -75,7 +75,7 @@ def leads() -> bool:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within the block this process is by itself, whatever the environment says; a group that has met stays one."""
+    """Within the block this process joins no group, whatever the environment says; an existing group stays."""
     token = _alone.set(True)
     try:
         yield

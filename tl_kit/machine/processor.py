@@ -34,13 +34,13 @@ class Processor:
 
     @property
     def bf16(self) -> str | None:
-        """The name of what multiplies numbers in bf16, the faster first; None without any."""
+        """The name of the fastest instruction set for bf16; None without one."""
         return "AMX-BF16" if self.amx_bf16 else "AVX512-BF16" if self.avx512_bf16 else None
 
 
 @lru_cache(maxsize=1)
 def processor() -> Processor:
-    """This machine's. What neither torch nor Linux knows of, it has not."""
+    """This machine's processor. Features that neither torch nor Linux reports count as missing."""
     lines = _described()
     flags = {flag for line in lines if line.startswith("flags") for flag in line.split()}
     known = _capabilities()

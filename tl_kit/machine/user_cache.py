@@ -106,7 +106,7 @@ def _place(name: str = _OWN, *, written: bool = True) -> Path | str:
 
 
 def _matplotlib() -> Path | str:
-    """Its settings and its cache are in two folders on Linux, in one elsewhere; both must be there or be made."""
+    """matplotlib's cache folder; on Linux its settings have a folder of their own, which must be usable too."""
     try:
         if not sys.platform.startswith(("linux", "freebsd")):
             return place if _fits(place := Path.home() / ".matplotlib", True) else "no home folder"

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions: every image scored by the one model that has not seen it; and which labels they doubt."""
+"""Out-of-fold predictions: every image scored by the one model that has not seen it; and suspect labels."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class SeriesRecords:
         except CheckpointError as error:
             reporter.message(f"{error}; {name} is trained again")
         except (ValueError, TypeError, KeyError) as error:
-            reporter.message(f"{self.states}: the record of {name} is none ({error}); it is trained again")
+            reporter.message(f"{self.states}: the record of {name} is not valid ({error}); it is trained again")
         return None
 
     def unfinished(self, name: str, reporter: Reporter) -> Unfinished | None:
@@ -101,14 +101,14 @@ class SeriesRecords:
         return open_unfinished(folder, FolderLock(folder), reporter)
 
     def remove(self) -> None:
-        """All is finished, or nothing is left that could go on."""
+        """Remove the records: every run is finished, or no run is left to resume."""
         StateFolder(self.folder).remove()
 
     @contextmanager
     def kept(
         self, done: Sequence[Trained], names: Sequence[str], cleanup: ExitStack, *, main: bool, reporter: Reporter
     ) -> Iterator[None]:
-        """Whatever ends the work early, what is left is said, and a folder that holds none of it goes."""
+        """Report the runs that an early end leaves behind, and remove the folder where it leaves none."""
         stopped = False
         try:
             yield

@@ -87,7 +87,7 @@ def _series(folder: Path, reporter: Reporter) -> tuple[SeriesRecords, FinetuneCo
 
 
 def _remove_records(folder: Path) -> None:
-    """Of a series that was killed when all was done but this."""
+    """Remove the records of a series that was killed after its last run had finished."""
     if not StateFolder(folder).folder.exists():
         return
     lock = FolderLock(folder)

@@ -1,4 +1,4 @@
-"""Several runs from one scan into one folder: folds, members. What is finished stays, and is said."""
+"""A series of runs (folds, members) from one scan into one folder. Finished runs stay and are reported."""
 
 from __future__ import annotations
 
@@ -119,10 +119,10 @@ def _train_parts(
     reporter: Reporter,
     content: str | None,
 ) -> None:
-    """Run those that ``records`` do not have; ``done`` takes what is finished.
+    """Train the parts that ``records`` lack; ``done`` takes each finished one.
 
-    What one could not decode, the others need not try. ``content`` as for ``finetune_on``. Raises KeyboardInterrupt
-    also where a part was interrupted and has a checkpoint.
+    Images that one part could not decode are left out of the others. ``content`` as for ``finetune_on``. Raises
+    KeyboardInterrupt also where a part was interrupted and has a checkpoint.
     """
     told = _Once(reporter)
     broken: tuple[Exclusion, ...] = ()
@@ -145,7 +145,7 @@ def _train_parts(
 
 
 class _Once:
-    """Passes on progress, and each message once: most of what a part has to say, the one before has said."""
+    """Reporter that passes on progress, and each message once: most messages repeat those of the part before."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.start, self.advance, self.epoch = reporter.start, reporter.advance, reporter.epoch

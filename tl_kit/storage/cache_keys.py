@@ -1,4 +1,4 @@
-"""The keys of everything that is kept in the user's cache: made here alone, of all that a kept value depends on."""
+"""Cache keys of the user's cache, made here alone from everything that a cached value depends on."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def derived_key(key: str, *more: object) -> str:
 
 
 def _versions() -> list[str]:
-    """Of what decodes images and of what computes."""
+    """Versions of the libraries that decode images and that compute."""
     packages = [torch.__version__, timm.__version__, torchvision.__version__, PIL.__version__, __version__]
     return [*map(str, packages), *(f"{name} {features.version(name)}" for name in _CODECS)]

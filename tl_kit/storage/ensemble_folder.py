@@ -107,7 +107,7 @@ def read_ensemble(folder: Path) -> EnsembleFolder:
 
 
 def _fitted_on(content: Mapping[str, Any], rule: FittedRule, path: Path) -> Uses:
-    """Folders written before this was noted do not say it; nothing chose an unfitted rule that was asked for."""
+    """Images that the rule was fitted on: unknown in older folders, unless the user named a rule without a fit."""
     data = content.get("data")
     if data is None:
         receipt = content.get("receipt")
@@ -121,7 +121,7 @@ def _fitted_on(content: Mapping[str, Any], rule: FittedRule, path: Path) -> Uses
 
 
 def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:
-    """Folders written before there were crops name none."""
+    """The crops; folders of versions without crops have the default."""
     scales = content.get("scales", CropConfig.scales)
     config = CropConfig(
         crops=content.get("crops", CropConfig.crops), scales=tuple(scales) if isinstance(scales, (list, tuple)) else ()

@@ -119,7 +119,7 @@ def _container(value: Any, depth: int) -> Any:
 
 
 def _function(value: Any, depth: int) -> Any:
-    """By name, and of code that is no library's, by what it does and what it has enclosed."""
+    """A function as its name; outside of libraries, also its code and the values that it encloses."""
     if isinstance(value, partial):
         return [_plain(part, depth) for part in (value.func, list(value.args), value.keywords)]
     plain = getattr(value, "__func__", value)
@@ -139,7 +139,7 @@ def _filled(cell: Any) -> bool:
 
 
 def _class(kind: type) -> Any:
-    """The name; of classes that are no library's, with the code of all that they define or inherit from such."""
+    """A class as its name; outside of libraries, also the code that it defines or inherits from such classes."""
     name = f"{kind.__module__}.{kind.__qualname__}"
     own = [base for base in kind.__mro__ if base is not object and not _of_library(base.__module__)]
     code = [

@@ -1,4 +1,4 @@
-"""A run that is taken up from another folder, or after it was moved: where its images and other files are now."""
+"""Relocation: the paths of a run that is resumed from another folder, or after it was moved."""
 
 from __future__ import annotations
 

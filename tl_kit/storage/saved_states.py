@@ -158,7 +158,7 @@ class StateFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _numbers(self) -> list[int]:
-        """Of all states that were written to their end, and may have been damaged since."""
+        """The numbers of all states that were written completely; they may have been damaged since."""
         names = [re.fullmatch(r"state-(\d{1,9})\.json", file.name) for file in self.folder.glob("*")]
         return sorted({int(name[1]) for name in names if name})
 

@@ -1,6 +1,6 @@
-"""Provenance of a model: the images that it was trained on, those that chose something of it, and what a score is then.
+"""Provenance of a model: the images that it was trained on or selected with, and the kind of a score on them.
 
-All of it is asked here: an image is told by its content, under whatever name, label or folder it comes.
+An image is recognised by its content, whatever its name, label or folder.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Uses:
 
     @property
     def known(self) -> frozenset[str]:
-        """All that it has seen, for whatever."""
+        """All images that the model has seen, for any use."""
         return self.trained | self.selected | self.watched
 
     def of(self, sample: Sample) -> Use | None:
-        """The image's use: ``train`` where it was trained on and selected with; None where it was not used."""
+        """The image's use, ``train`` before ``selected on`` where it had both; None where it was not used."""
         digest = digest_prefix(sample)
         if digest in self.trained:
             return "train"

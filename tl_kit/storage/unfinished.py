@@ -1,4 +1,4 @@
-"""Runs that ended early, and what they have settled."""
+"""Unfinished runs: opening a run that ended early, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNFINISHED = ("running", "interrupted")
 
 @dataclass(frozen=True)
 class Unfinished:
-    """``facts`` are those of :func:`facts`, empty where the run was killed before it noted them.
+    """A run that ended early. ``facts``: its settled choices, empty where it was killed before it recorded them.
 
     ``state`` is None where nothing was saved: the run then starts over, in the same folder. The lock is held.
     """

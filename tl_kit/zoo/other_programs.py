@@ -1,4 +1,4 @@
-"""Files of other programs that are taken for weights, told by how they begin, and what to do about each."""
+"""Files of other programs that users mistake for weights: recognised by their first bytes, with a remedy each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of models and of weights that are spelled otherwise than they are taken, and what to write instead."""
+"""Misspelled names of models and weights, and the right spelling."""
 
 from __future__ import annotations
 

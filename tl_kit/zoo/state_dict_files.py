@@ -42,7 +42,7 @@ def weights_file(path: Path) -> Path:
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """The tensors of :func:`read_weights`, without what was unwrapped."""
+    """The tensors of :func:`read_weights`, without the keys that were unwrapped."""
     return read_weights(path)[0]
 
 

@@ -1,4 +1,4 @@
-"""The network's tensors inside what training scripts save around them: nested under a key, behind a prefix."""
+"""Unwrapping: the network's tensors in files of training scripts, nested under a key or named with a prefix."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _holds(key: str, value: object, without: set[int]) -> bool:
 
 
 def unprefixed(content: Mapping[str, Any], own: Collection[str], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The tensors without what stands before the names of a model's, ``own``, and what that was; the likeliest first.
+    """The tensors without the prefix before the model's names ``own``, and that prefix; the likeliest first.
 
     Wrappers put it there: DataParallel, Lightning, a class of the user's. Raises WeightsError where the model is there
     more than once, and none of them is averaged or a teacher's.
