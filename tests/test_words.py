@@ -13,7 +13,7 @@ _QUESTION = re.compile(r"(What|How|Where|Which|Whether|Who|When|Why)\b")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Rooms whose docstrings are not rewritten yet.
-_LATER = {"ensembling", "finetuning", "freezing", "optimization", "planning", "training"}
+_LATER = {"finetuning", "training"}
 
 
 def _questions(path: Path) -> list[str]:

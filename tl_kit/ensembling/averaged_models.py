@@ -80,7 +80,7 @@ class Mixtures:
 
     @property
     def scored(self) -> int:
-        """How many averages have been run on the validation images."""
+        """Number of averages that have been run on the validation images."""
         return len(self._found)
 
     def load(self, mix: Mix) -> nn.Module:
@@ -94,7 +94,7 @@ class Mixtures:
 
     @cached_property
     def images(self) -> int:
-        """How many training images BatchNorm's statistics are estimated on."""
+        """Number of training images on which BatchNorm's statistics are estimated."""
         return min(len(self.evidence.train), self.evidence.config.soups.batchnorm_images)
 
     @cached_property
@@ -113,7 +113,7 @@ class Mixtures:
 
     @cached_property
     def has_statistics(self) -> bool:
-        """Whether BatchNorm sees other activations in an average than in its ingredients."""
+        """True where BatchNorm sees other activations in an average than in its ingredients."""
         return self.images > 1 and bool(statistics_layers(self._model)) and differ_below_the_head(self.members)
 
     @cached_property

@@ -149,7 +149,7 @@ def fit_blocks(
 
 
 def block_probabilities(blocks: Blocks, features: Sequence[Floats32], *, views: int) -> NDArray[np.float64]:
-    """What members with these classifiers predict, (m, n, k): features (n * views, f_j) each, averaged over views."""
+    """Members' probabilities (m, n, k) with these classifiers: features (n * views, f_j) each, averaged over views."""
     found = []
     for (weight, bias), part in zip(blocks, features, strict=True):
         logits = part.astype(np.float64) @ weight.T.astype(np.float64) + bias

@@ -53,12 +53,12 @@ class EnsembleResult:
 
     @property
     def findings(self) -> list[str]:
-        """What the receipt says besides the gain over the best member, a sentence each."""
+        """The receipt's findings besides the gain over the best member, a sentence each."""
         return findings(self.receipt)
 
     @property
     def notes(self) -> list[str]:
-        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
         return notes(self.receipt)
 
     def to_dict(self) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _fitted_on(evidence: Evidence) -> Uses:
 
 
 def _worth(evidence: Evidence, test: Sequence[Sample]) -> Worth:
-    """What the members' and the ensemble's scores are worth."""
+    """Kinds of the members' and the ensemble's scores, by split."""
     splits, predictor = {"val": evidence.val, "test": test}, evidence.predictor
     uses = predictor.uses | _fitted_on(evidence)
     return Worth(

@@ -1,4 +1,4 @@
-"""What rules that make new weights go by: the members, their validation predictions, and the images."""
+"""Input of the rules that make new weights: the members, their validation predictions, and the images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Evidence:
 
     @property
     def ingredients(self) -> list[dict[str, str]]:
-        """What a derived member's record says of each member, in the order given."""
+        """Entries for each member in a derived member's record, in the order given."""
         paths = [str(member.path) for member in self.predictor.members]
         return [{"checkpoint": p, "sha256": digest} for p, digest in zip(paths, self.digests, strict=True)]
 

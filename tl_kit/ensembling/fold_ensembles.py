@@ -27,10 +27,10 @@ __all__ = ["are_folds", "score_folds"]
 
 
 def are_folds(members: Sequence[Checkpoint]) -> bool:
-    """Whether each image that any of the members trained on or selected with is unknown to the same number of them.
+    """True where the members are folds: each image that one of them has seen is unknown to equally many of them.
 
-    So it is for all folds of one cross-validation, and for those of several with the same folds. Members that share
-    their splits know the same images; one that knows all of them, beside folds, is none of these.
+    This holds for all folds of one cross-validation, and of several with the same folds. Seen images are those that a
+    member trained on or selected with. Members with one split are no folds, nor is a member that has seen all images.
     """
     own = [uses_of(member).known for member in members]
     known = Counter(digest for digests in own for digest in digests)

@@ -72,5 +72,5 @@ def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter
 
 
 def tell_seen(count: int, split: str, reporter: Reporter) -> None:
-    """How many of a split's images score no member, because one has seen them."""
+    """Report the number of a split's images that are left out of scoring, because a member has seen them."""
     reporter.message(f"left out of {split}: {count} images that a member was trained or selected on")

@@ -110,7 +110,7 @@ def _origin(member: Checkpoint) -> str:
 
 
 def differ_below_the_head(members: Sequence[Checkpoint]) -> bool:
-    """Whether members of one architecture differ in anything but the classifier and BatchNorm's count of batches."""
+    """True where members of one architecture differ in more than the classifier and BatchNorm's count of batches."""
     heads = classifier_names(members[0].model)
     first = members[0].model.state_dict()
     names = [name for name in first if not in_modules(name, heads) and not name.endswith(_COUNTER)]

@@ -101,7 +101,7 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
 
 
 def _check_closed_form(config: FinetuneConfig) -> None:
-    """What a head that is fitted without a learning rate does not have."""
+    """Refuse options that a head fitted in closed form does not have."""
     given = gradient_options(config)
     if is_head_only(config.optimizer) and given:
         raise ConfigError(
@@ -172,7 +172,7 @@ def gradient_options(config: FinetuneConfig) -> list[str]:
 
 
 def is_head_only(name: str | None) -> bool:
-    """Whether an optimizer was named that fits a head in closed form, and nothing else."""
+    """True where the named optimizer only fits a head in closed form."""
     return name in HEAD_ONLY
 
 

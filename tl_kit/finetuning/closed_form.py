@@ -34,7 +34,7 @@ __all__ = [
 
 
 def wants_closed_form(run: Run, reuse: Reuse) -> bool:
-    """Whether the head is one linear layer on flat features, and the run asks for no gradient method.
+    """True where the head is one linear layer on flat features, and the run asks for no gradient method.
 
     An option that only gradient methods have (``--epochs``, ``--lr``, ``--dropout``, ...) asks for one.
     """
@@ -117,7 +117,7 @@ def head_run(run: Run) -> tuple[Run, Reuse | None]:
 
 
 def in_closed_form(run: Run) -> bool:
-    """Whether the run, at its start, is one whose head will be fitted in closed form."""
+    """True where the run, at its start, will fit its head in closed form."""
     if not run.policy.head_only or gradient_options(run.config):
         return False
     head, reuse = head_run(run)
@@ -125,13 +125,13 @@ def in_closed_form(run: Run) -> bool:
 
 
 def head_can_be_fitted(run: Run) -> bool:
-    """Whether the classifier is one linear layer on flat features."""
+    """True where the classifier is one linear layer on flat features."""
     head, reuse = head_run(run)
     return reuse is not None and _is_linear(head, reuse)
 
 
 def head_seconds(run: Run, reuse: Reuse) -> float:
-    """How long the fits take: on the training images, of which a fifth stand for those of validation.
+    """Seconds that the fits take, measured on the training images; a fifth of them stands for the validation images.
 
     The features of the training images must have been filled. Fits for cross-validation are counted, each as a fit to
     all but the images held out.

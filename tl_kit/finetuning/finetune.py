@@ -240,7 +240,7 @@ def _data(run: Run, chosen_by_val: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _worth(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What the scores are worth, and what validation images have chosen, of the run's teacher too."""
+    """Kinds of the scores by split, and the choices that validation images made, also for the run's teacher."""
     splits = {split: run.manifest.split(split) for split in ("val", "test")}
     uses = uses_in(data, str(run.folder))
     return {"kinds": kinds_of(splits, uses), "chosen_by_val": uses.chose}

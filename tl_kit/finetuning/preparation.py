@@ -228,7 +228,7 @@ def _check_empty(out: Path) -> None:
 def choose_balance(
     counts: Collection[int], *, balance: str = "auto", select: str = "auto", config: BalanceConfig = BalanceConfig()
 ) -> tuple[Balance, str | None]:
-    """What is done for so many training images a class, and the reason as a sentence where the images decide.
+    """Balance for these numbers of training images a class, and the reason as a sentence where the images decide.
 
     ``counts`` are positive. "auto" takes the loss and balanced accuracy where classes are uneven, and otherwise nothing
     and accuracy.

@@ -1,4 +1,4 @@
-"""What training hands back, whichever way the weights were found."""
+"""Result of a training run, by gradient or in closed form."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Snapshot:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneResult:
-    """What a run produced. ``val`` is None without validation images, ``test`` without test images.
+    """Result of a run. ``val`` is None without validation images, ``test`` without test images.
 
     ``kinds`` say what the scores on each split are worth (:func:`tl_kit.storage.seen_images.kind_of`): a ``test``, or
     ``selected on`` for images that have chosen something of the model, which is in ``chosen_by_val``.
@@ -106,7 +106,7 @@ class FinetuneResult:
 
     @property
     def notes(self) -> list[str]:
-        """Which of the scores are too good as estimates, and how to get one where there is none; a line each."""
+        """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
         return notes_on([self.kinds], self.chosen_by_val, cross_validated=self.cross_validated is not None)
 
     def to_dict(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Settings:
         return create_schedule(self.schedule, total_steps=total, warmup_steps=warmup, options=self.schedule_options)
 
     def cycle_ends(self, images: int) -> tuple[int, ...]:
-        """How many updates there have been when each cycle of the rate ends; the last ends with the run."""
+        """Number of updates at the end of each cycle of the rate; the last ends with the run."""
         total, warmup = self._lengths(images)
         ends = cycle_ends(total_steps=total, warmup_steps=warmup, options=self.schedule_options)
         return tuple(last + 1 for last in ends)
@@ -142,7 +142,7 @@ def resolve(run: Run) -> Settings:
 
 
 def _check(run: Run, settings: Settings) -> None:
-    """What would fail later fails before a pass over the images is paid for."""
+    """Raise errors of the settings before a pass over the images costs any time."""
     mixing = run.config.regularization
     if settings.batch_size == 1 and (mixing.mixup or mixing.cutmix):
         raise ConfigError("--mixup, --cutmix: a batch of one image has none to mix it with; give a larger --batch-size")

@@ -140,7 +140,7 @@ def _features(run: Run, cut: str, store: FeatureStore) -> TrunkFeatures | None:
 
 
 def _cuts(run: Run, order: list[str]) -> list[str]:
-    """Where the model may be cut, the best place first: under ``head`` at the classifier itself, behind its pooling."""
+    """Modules at which to cut the model, the best first: under ``head`` the classifier itself, behind its pooling."""
     largest = find_cut(run.model, order)
     found = linear_classifier(run.model) if run.policy.head_only else None
     cuts = [] if largest is None else [largest]
@@ -166,7 +166,7 @@ def view_of(
 
 
 def row_name(sample: Sample, view: str) -> str:
-    """What a stored row is called: the image's content and the view."""
+    """Name of a stored row: the image's digest and the view."""
     return f"{sample.digest}/{view}"
 
 

@@ -1,1 +1,1 @@
-"""Which layers train: policies, probes, train mode, audit and the frozen trunk."""
+"""Freezing of layers: policies, probes, train mode, audit and the frozen trunk."""

@@ -16,7 +16,7 @@ __all__ = ["Audit", "frozen_tensors", "run_audit", "tensor_digest"]
 
 @dataclass(frozen=True)
 class Audit:
-    """How many tensors the policy froze, and how many of them changed all the same."""
+    """Audit of frozen tensors: the number that the policy froze, and the number of these that changed all the same."""
 
     frozen_tensors: int
     changed_tensors: int

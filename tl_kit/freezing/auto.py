@@ -33,7 +33,7 @@ def choose_policy(facts: Facts, config: AutoPolicyConfig = AutoPolicyConfig()) -
 
 
 def _probes(facts: Facts) -> str:
-    """What the probes say, in a phrase."""
+    """The probes' result, in a phrase."""
     if facts.top is None or facts.best is None:
         return "no class has images enough for probes"
     figure = f"{facts.top.stage} {facts.top.accuracy:.0%}"

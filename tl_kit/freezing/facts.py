@@ -1,4 +1,4 @@
-"""What a policy is sized to: counts of images, and how well linear probes of the frozen network do."""
+"""Facts that a policy is sized to: counts of images, and the accuracy of linear probes of the frozen network."""
 
 from __future__ import annotations
 

@@ -187,12 +187,12 @@ def parse_policy(text: str) -> Policy:
 
 
 def is_auto(text: str) -> bool:
-    """Whether the images choose the policy, and no name does."""
+    """True for ``auto``, under which the images choose the policy."""
     return text == AUTO
 
 
 def trains_head_alone(text: object) -> bool:
-    """Whether a recorded policy is one that trains the classifier alone; False for what is no policy."""
+    """True where a recorded policy trains the classifier alone; False for text that names no policy."""
     try:
         return parse_policy(str(text)).head_only
     except PolicyError:

@@ -62,7 +62,7 @@ def set_train_mode(
 
 
 def _frozen_below(model: nn.Module, order: Sequence[str]) -> int:
-    """How many modules a forward pass enters until the last frozen layer before the first that trains."""
+    """Number of modules that a forward pass enters up to the last frozen layer before the first that trains."""
     last = 0
     for position, name in enumerate(order, start=1):
         own = list(model.get_submodule(name).parameters(recurse=False))

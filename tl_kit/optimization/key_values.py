@@ -29,7 +29,7 @@ class Option:
     choices: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """What a value must be, in words."""
+        """The values allowed, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}.get(self.kind)

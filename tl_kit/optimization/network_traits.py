@@ -31,7 +31,7 @@ class NetworkTraits:
 
     @property
     def normed(self) -> bool:
-        """Whether BatchNorm follows at least half of what is decayed; also where that is nothing, as under ``head``."""
+        """True where BatchNorm follows at least half of the decayed weights, or none is decayed, as under ``head``."""
         return 2 * self.bare <= self.decayed
 
 
@@ -78,7 +78,7 @@ def _followed(model: nn.Module) -> Iterator[str]:
 
 
 def _side_by_side(name: str, weight: str, modules: Mapping[str, nn.Module]) -> bool:
-    """Whether a module is in one list with that of a weight, and not in a sequence."""
+    """True where a module stands in the same ModuleList or ModuleDict as the module of a weight."""
     parent, _, _ = name.rpartition(".")
     other = weight.removesuffix(".weight").rpartition(".")[0]
     return parent == other and isinstance(modules[parent], nn.ModuleList | nn.ModuleDict)

@@ -33,7 +33,7 @@ def optimizer_names() -> tuple[str, ...]:
 
 
 def needs_second_order(name: str) -> bool:
-    """Whether gradients must be taken with ``create_graph=True``, so that ``step`` can differentiate them again."""
+    """True where gradients must be taken with ``create_graph=True``, so that ``step`` can differentiate them again."""
     return optimizer_spec(name).second_order
 
 

@@ -19,7 +19,7 @@ _ALL_ALIKE: Mapping[str, float] = MappingProxyType({})
 
 
 def decay_exempt(name: str, parameter: Tensor, *, patterns: Iterable[str] = ()) -> bool:
-    """Whether a parameter is kept out of weight decay and penalties.
+    """True where a parameter is kept out of weight decay and penalties.
 
     Exempt are biases, tensors of at most one dimension (the scales and shifts of norms), and names that match one of
     ``patterns`` (wildcards allowed), for which :func:`no_weight_decay` gives what the model asks for.

@@ -1,4 +1,4 @@
-"""What is known about every optimizer: its constructor, its options and what it needs.
+"""Registry of optimizers: each one's constructor, options and requirements.
 
 The lecture's eight go by the lecture's equations; every other name is timm's, with timm's own defaults. The
 conventions, where libraries differ (``g`` the gradient, ``s`` a mean or sum of ``g²``):
@@ -95,7 +95,7 @@ def known_names() -> tuple[str, ...]:
 
 @cache
 def optimizer_spec(name: str) -> OptimizerSpec:
-    """What is known about an optimizer. Raises :class:`ConfigError`, with the nearest name, for an unknown one."""
+    """The registry's entry of an optimizer. Raises :class:`ConfigError`, with the nearest name, for an unknown one."""
     if name in HEAD_ONLY:
         raise ConfigError(f"optimizer {name!r} only fits a head on cached features: use it with --policy head")
     require_known("optimizer", name, (*known_names(), *sorted(HEAD_ONLY)))
@@ -143,7 +143,7 @@ def _timm_spec(name: str) -> OptimizerSpec:
 
 
 def _missing(opt_class: Any) -> str:
-    """Why a class of timm's registry cannot be used here; classes of other packages stand there by name."""
+    """The reason why a class of timm's registry cannot be used, else empty; classes of other packages are names."""
     if not isinstance(opt_class, str):
         # Without opt_einsum torch contracts Kron's tensors in the order given: minutes and gigabytes for one step.
         needs = "opt_einsum" if opt_class.__module__ == "timm.optim.kron" else None

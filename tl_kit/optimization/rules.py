@@ -75,7 +75,7 @@ class Case:
 
     @property
     def scratch(self) -> bool:
-        """Whether the layers below the head train from random weights."""
+        """True where the layers below the head train from random weights."""
         return not self.pretrained and not self.policy.head_only
 
 
@@ -216,7 +216,7 @@ def rate_scale(
     clips: bool = True,
     defaults: OptimizerDefaults = OptimizerDefaults(),
 ) -> float:
-    """What share of the from-scratch rate suits the run; a head alone, or random weights, train from scratch."""
+    """Share of the from-scratch rate that suits the run; a head alone, or random weights, take the whole rate."""
     normed = case.network.normed
     if not case.pretrained or case.policy.head_only:
         return 1.0
@@ -294,7 +294,7 @@ def _lowest(*limits: Reasoned[float]) -> Reasoned[float]:
 
 
 def carried(optimizer: str, options: Mapping[str, object], defaults: OptimizerDefaults = OptimizerDefaults()) -> float:
-    """How far a gradient carries in all, in steps: 1 / (1 - momentum) where the decay goes with momentum, else 1."""
+    """Total reach of a gradient, in steps: 1 / (1 - momentum) where the decay goes with momentum, else 1."""
     if optimizer not in defaults.clipped or optimizer == "sgd":
         return 1.0
     momentum = options.get("momentum", defaults.timm_momentum)

@@ -1,4 +1,4 @@
-"""What a run will cost in time and memory: how often each kind of work is done, times what a trial of it takes."""
+"""Cost estimate of a run, in time and memory: the number of times each kind of work is done, times its trial's."""
 
 from __future__ import annotations
 

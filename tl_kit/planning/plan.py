@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What ``finetune`` would do with the same configuration. ``settings`` is empty for a head in closed form."""
+    """Plan of the run that ``finetune`` would make. ``settings`` is empty for a head in closed form."""
 
     model: str
     policy: str
