@@ -58,14 +58,14 @@ class Killer:
 @contextmanager
 def killing(killer: Killer) -> Iterator[None]:
     """Within the block the killer strikes, after the state has been saved where it was time for it."""
-    save: Callable[[saving.Saver, Any], None] = saving.Saver.__call__
+    save: Callable[[saving.StateSaver, Any], None] = saving.StateSaver.on_resumable
 
-    def saved(self: saving.Saver, result: Any) -> None:
+    def saved(self: saving.StateSaver, result: Any) -> None:
         save(self, result)
         killer()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saving.Saver, "__call__", saved)
+        patch.setattr(saving.StateSaver, "on_resumable", saved)
         try:
             yield
         except KilledError:

@@ -166,7 +166,7 @@ def _first_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, f
 
     def noting(task: Task, accelerator: object, inputs: Tensor, labels: Tensor, *, step: int) -> float:
         kept: list[Tensor] = []
-        objective = task.objective
+        objective = task.loss.objective
 
         def spying(logits: Tensor, targets: Tensor) -> Tensor:
             kept.append(logits.detach())
@@ -183,7 +183,7 @@ def _first_step(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, f
 def _replaced(task: Task, objective: Callable[[Tensor, Tensor], Tensor]) -> Task:
     from dataclasses import replace
 
-    return replace(task, objective=objective)
+    return replace(task, loss=replace(task.loss, objective=objective))
 
 
 def test_the_loss_of_a_run_is_torchs_weighted_mean(

@@ -22,7 +22,7 @@ from tests.series.test_resume import kill, train
 from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, LoopConfig, RegularizationConfig, distill
 from tl_kit.errors import CheckpointError, ConfigError, MemberError
 from tl_kit.finetuning.batch_sources import PlainSource, TaughtSource
-from tl_kit.finetuning.losses import objective
+from tl_kit.finetuning.losses import build_loss
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.teacher import teach
 from tl_kit.reporting import SILENT
@@ -133,7 +133,7 @@ def test_the_loss_on_labels_keeps_its_smoothing(data: Path, teacher: Path, tmp_p
     targets = torch.stack([functional.one_hot(labels, 3).float(), soft], dim=1)
     hard = functional.cross_entropy(logits, labels, label_smoothing=0.2)
     divergence = (soft * (soft.log() - (logits / 2).log_softmax(1))).sum(1).mean()
-    assert objective(run)(logits, targets).item() == pytest.approx(
+    assert build_loss(run).objective(logits, targets).item() == pytest.approx(
         (0.75 * hard + 0.25 * 4 * divergence).item(), abs=1e-5
     )
 

@@ -37,9 +37,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Clock:
     clock = Clock(**request.param)
-    call, save = saving.Saver.__call__, StateFolder.save
+    call, save = saving.StateSaver.on_resumable, StateFolder.save
 
-    def called(self: saving.Saver, result: Any) -> None:
+    def called(self: saving.StateSaver, result: Any) -> None:
         clock.now += clock.step
         clock.calls += 1
         call(self, result)
@@ -49,7 +49,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Cl
         clock.now += clock.cost
         return save(self, tree)
 
-    monkeypatch.setattr(saving.Saver, "__call__", called)
+    monkeypatch.setattr(saving.StateSaver, "on_resumable", called)
     monkeypatch.setattr(StateFolder, "save", saved)
     monkeypatch.setattr(saving, "time", clock)
     jumping = iter(range(10**9, 0, -(10**6)))

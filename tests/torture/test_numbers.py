@@ -50,8 +50,8 @@ def test_nan_at_every_step(kind: str, data: Path, tmp_path: Path, monkeypatch: p
             def spoiled(task: Task, *args: Any, step: int, at: int = step, counter: Any = counter) -> float:
                 hit = next(counter) == at
                 if hit and kind == "loss":
-                    raise_from = task.objective
-                    task = replace(task, objective=lambda a, b: raise_from(a, b) * torch.nan)
+                    raise_from = task.loss.objective
+                    task = replace(task, loss=replace(task.loss, objective=lambda a, b: raise_from(a, b) * torch.nan))
                 value = original(task, *args, step=step)
                 if hit and kind == "weight":  # after a finite loss: the step itself spoils them
                     with torch.no_grad():

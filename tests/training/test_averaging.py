@@ -25,7 +25,7 @@ def test_it_follows_its_recurrence(decay: float) -> None:
         weights = rng.normal(size=(4, 3))
         with torch.no_grad():
             net[0].weight.copy_(torch.from_numpy(weights))
-        average.update(step)
+        average.on_step(step)
         share = min(decay, 1 - step ** (-2 / 3))
         expected = share * expected + (1 - share) * weights
     with average.in_place():
@@ -38,7 +38,7 @@ def test_the_first_update_forgets_the_start() -> None:
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.fill_(7.0)
-    average.update(1)
+    average.on_step(1)
     with average.in_place():
         assert all((parameter == 7.0).all() for parameter in net.parameters())
 
@@ -48,7 +48,7 @@ def test_buffers_are_averaged_and_counters_copied() -> None:
     average = WeightAverage(net, decay=0.5)
     for step in range(1, 4):
         net(torch.randn(8, 3))
-        average.update(step)
+        average.on_step(step)
     with average.in_place():
         assert net[1].num_batches_tracked == 3
         assert net[1].num_batches_tracked.dtype == torch.int64
@@ -76,7 +76,7 @@ def test_what_never_changes_stays_the_same_bit_for_bit() -> None:
     frozen = net[0].weight.detach().clone()
     average = WeightAverage(net, decay=0.9)
     for step in range(1, 20):
-        average.update(step)
+        average.on_step(step)
     with average.in_place():
         assert torch.equal(net[0].weight, frozen)
 

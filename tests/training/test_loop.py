@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,34 +14,37 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tl_kit.optimization.schedules import set_lr
+from tl_kit import stopping
+from tl_kit.training.batch_order import even_batches
 from tl_kit.training.loop import fit
-from tl_kit.training.task import Task
+from tl_kit.training.task import Callback, FitResult, Loss, Task
 
 generator = torch.Generator().manual_seed(0)
 X = torch.randn(30, 4, generator=generator)
 Y = (X[:, 0] > 0).long()
 
 
-def a_task(**changes: object) -> Task:
+class Spy(Callback):
+    """Calls these functions at these events."""
+
+    def __init__(self, **events: Callable[..., object]) -> None:
+        vars(self).update(events)
+
+
+def a_task(*, batch_size: int = 8, **changes: object) -> Task:
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
     task = Task(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
-        images=30,
+        order=lambda epoch: even_batches(30, batch_size, seed=0, epoch=epoch),
         epochs=3,
-        batch_size=8,
-        seed=0,
         patience=3,
         clip_norm=0.0,
         batch=lambda indices, epoch: (X[torch.from_numpy(indices)], Y[torch.from_numpy(indices)]),
         evaluate=lambda: None,
-        multiplier=lambda step, history: 1.0,
-        set_rate=set_lr,
+        schedule=lambda step, history: 1.0,
         set_mode=lambda size: None,
-        on_best=lambda epoch, scores: None,
-        on_epoch=lambda row: None,
     )
     return replace(task, **changes)
 
@@ -54,8 +57,6 @@ def trained(task: Task) -> Tensor:
 
 
 def test_it_is_gradient_descent_written_out() -> None:
-    from tl_kit.training.batch_order import even_batches
-
     torch.manual_seed(0)
     expected = nn.Linear(4, 2)
     for epoch in range(3):
@@ -97,12 +98,9 @@ def test_an_error_in_the_thread_is_raised() -> None:
 
 
 def test_the_penalty_is_in_the_gradient_and_not_in_the_loss_that_is_shown() -> None:
-    plain, pulled = a_task(), a_task()
-    pulled = replace(pulled, penalty=lambda: 0.3 / 2 * pulled.model.weight.square().sum())
-    shown = [
-        fit(replace(task, epochs=1, batch_size=30), Accelerator(cpu=True)).history[0]["loss"]
-        for task in (plain, pulled)
-    ]
+    plain, pulled = a_task(epochs=1, batch_size=30), a_task(epochs=1, batch_size=30)
+    pulled.loss = Loss(penalty=lambda: 0.3 / 2 * pulled.model.weight.square().sum())
+    shown = [fit(task, Accelerator(cpu=True)).history[0]["loss"] for task in (plain, pulled)]
     assert shown[0] == shown[1], "the first loss comes before the first update"
     torch.manual_seed(0)
     start = nn.Linear(4, 2).weight.detach()
@@ -123,14 +121,77 @@ def test_averaged_weights_are_in_place_for_evaluation_and_for_keeping_alone() ->
     steps: list[int] = []
     task = a_task(
         averaged=averaged,
-        after_step=steps.append,
+        callbacks=[
+            Spy(
+                on_step=steps.append,
+                on_epoch=lambda result: seen.append(("epoch", state["inside"])),
+                on_resumable=lambda result: seen.append(("resumable", state["inside"])),
+            )
+        ],
         evaluate=lambda: seen.append(("evaluate", state["inside"])) or {"accuracy": float(len(seen)), "nll": 1.0},
-        on_best=lambda epoch, scores: seen.append(("best", state["inside"])),
-        on_epoch=lambda row: seen.append(("epoch", state["inside"])),
     )
     fit(task, Accelerator(cpu=True))
-    assert seen == [("evaluate", True), ("best", True), ("epoch", False)] * 3
+    steps_of_an_epoch, end = [("resumable", False)] * 4, [("evaluate", True), ("epoch", True), ("resumable", False)]
+    assert seen == [*steps_of_an_epoch, *end] * 3
     assert steps == list(range(1, 13)), "4 steps an epoch, counted from 1"
+
+
+def test_events_come_in_the_order_that_the_docstring_draws_and_one_callback_after_the_other() -> None:
+    seen: list[tuple[str, str, object]] = []
+
+    def spy(name: str) -> Spy:
+        return Spy(
+            on_phase=lambda task, epoch: seen.append((name, "phase", epoch)),
+            on_step=lambda step: seen.append((name, "step", step)),
+            on_epoch=lambda result: seen.append(
+                (name, "epoch", (result.epochs, result.best_epoch, result.progress.steps))
+            ),
+            on_resumable=lambda result: seen.append((name, "resumable", (result.epochs, result.progress.steps))),
+        )
+
+    scores = iter([0.5, 0.4])
+    task = a_task(
+        epochs=2,
+        batch_size=15,
+        evaluate=lambda: {"accuracy": next(scores), "nll": 1.0},
+        callbacks=[spy("first"), spy("second")],
+    )
+    fit(task, Accelerator(cpu=True))
+    expected = []
+    for epoch in (0, 1):
+        events: list[tuple[str, object]] = [("phase", epoch)]
+        for step in (1, 2):
+            events += [("step", 2 * epoch + step), ("resumable", (epoch, step))]
+        events += [("epoch", (epoch + 1, 1, 0)), ("resumable", (epoch + 1, 0))]
+        expected += [(name, *event) for event in events for name in ("first", "second")]
+    assert seen == expected
+
+
+def test_what_a_phase_changes_of_the_task_is_trained_from_there_on() -> None:
+    trained_on: list[int] = []
+
+    def on_phase(task: Task, epoch: int) -> None:
+        if epoch == 1:
+            batch = task.batch
+            task.batch = lambda indices, epoch: (trained_on.append(epoch), batch(indices, epoch))[1]
+
+    fit(a_task(callbacks=[Spy(on_phase=on_phase)]), Accelerator(cpu=True))
+    assert trained_on == [1] * 4 + [2] * 4
+
+
+def test_a_request_to_stop_in_validation_is_followed_by_a_resumable_event_at_the_last_step() -> None:
+    """Not within the averaged weights, and before the request ends the fit."""
+    seen: list[tuple[int, int]] = []
+
+    def stop() -> None:
+        stopping.request(stopping.StoppedError("now", code=stopping.TERMINATED))
+
+    def note(result: FitResult) -> None:
+        seen.append((result.epochs, result.progress.steps))
+
+    with pytest.raises(stopping.StoppedError, match="now"):
+        fit(a_task(evaluate=stop, callbacks=[Spy(on_resumable=note)]), Accelerator(cpu=True))
+    assert seen == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 4)]
 
 
 def test_the_forward_pass_runs_in_the_tasks_precision() -> None:

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
-from tl_kit.optimization.schedules import set_lr
+from tl_kit.training.batch_order import even_batches
 from tl_kit.training.lr_range_test import range_test, suggest
-from tl_kit.training.task import Task
+from tl_kit.training.task import Loss, Task
 
 CONFIG = RangeTestConfig(smoothing=0.0)
 RATES = np.geomspace(1e-6, 10, 100)
@@ -56,19 +56,14 @@ def a_task(optimizer: torch.optim.Optimizer, model: nn.Module, seen: list[float]
     return Task(
         model=model,
         optimizer=optimizer,
-        images=40,
+        order=lambda epoch: even_batches(40, 8, seed=0, epoch=epoch),
         epochs=1,
-        batch_size=8,
-        seed=0,
         patience=1,
         clip_norm=0.0,
         batch=batch,
         evaluate=lambda: None,
-        multiplier=lambda step, history: 1.0,
-        set_rate=set_lr,
+        schedule=lambda step, history: 1.0,
         set_mode=lambda size: None,
-        on_best=lambda epoch, scores: None,
-        on_epoch=lambda row: None,
     )
 
 
@@ -113,14 +108,16 @@ def test_a_batch_that_ends_between_its_parts_leaves_no_gradient() -> None:
     """The next step would add it to its own."""
     model = a_model()
     task = a_task(torch.optim.SGD(model.parameters(), lr=0.1), model, [])
-    task.parts.rows = 4
+    task.microbatch.rows = 4
     calls = []
 
     def objective(logits: Tensor, labels: Tensor) -> Tensor:
         calls.append(len(labels))
         return functional.cross_entropy(logits, labels) * (math.nan if len(calls) == 20 else 1.0)
 
-    found = range_test(replace(task, objective=objective), Accelerator(cpu=True), base=0.1, config=RangeTestConfig())
+    found = range_test(
+        replace(task, loss=Loss(objective=objective)), Accelerator(cpu=True), base=0.1, config=RangeTestConfig()
+    )
     assert len(calls) == 20
     assert len(found.losses) == 9
     assert all(parameter.grad is None for parameter in model.parameters())

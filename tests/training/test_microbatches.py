@@ -17,7 +17,7 @@ from tests.training.test_loop import X, a_task
 from tl_kit.errors import ResourceError
 from tl_kit.training.class_weights import total_weight, weighted_cross_entropy
 from tl_kit.training.loop import fit
-from tl_kit.training.task import Parts, Task
+from tl_kit.training.task import Loss, Microbatch, Task
 
 
 class Small(nn.Module):
@@ -65,7 +65,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 def task_of(model: nn.Module, *, batch_size: int = 13, **changes: Any) -> Task:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    return replace(a_task(), model=model, optimizer=optimizer, batch_size=batch_size, clip_norm=0.5, **changes)
+    return replace(a_task(batch_size=batch_size), model=model, optimizer=optimizer, clip_norm=0.5, **changes)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -80,12 +80,13 @@ def test_the_weights_are_those_of_the_undivided_run(
     mixtures = torch.softmax(torch.randn(30, 2, generator=torch.Generator().manual_seed(3)), dim=1)
     for limit in (10**9, most):
         model = Small(limit, error=error, backward=backward)
-        changes = dict(OBJECTIVES[objective])
+        changes: dict[str, Any] = {}
+        loss = Loss(**OBJECTIVES[objective])
         if mixed:
             changes["batch"] = lambda i, epoch: (X[torch.from_numpy(i)], mixtures[torch.from_numpy(i)])
         if penalised:
-            changes["penalty"] = lambda model=model: 0.1 * sum(p.square().sum() for p in model.parameters())
-        result = fit(task_of(model, **changes), Accelerator(cpu=True))
+            loss = replace(loss, penalty=lambda model=model: 0.1 * sum(p.square().sum() for p in model.parameters()))
+        result = fit(task_of(model, loss=loss, **changes), Accelerator(cpu=True))
         found.append(nn.utils.parameters_to_vector(model.parameters()).detach())
         losses.append([row["loss"] for row in result.history])
         sizes.append(model.seen)
@@ -144,7 +145,7 @@ def test_other_errors_pass_through() -> None:
 
 
 def test_phases_share_what_was_learned_about_memory() -> None:
-    task = task_of(Small(7, error=gpu), parts=Parts())
+    task = task_of(Small(7, error=gpu), microbatch=Microbatch())
     later = replace(task, model=task.model)
     fit(task, Accelerator(cpu=True))
-    assert later.parts.rows == 5
+    assert later.microbatch.rows == 5

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.helpers import Listener
-from tests.training.test_loop import X, Y, a_task
+from tests.training.test_loop import Spy, X, Y, a_task
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
 from tl_kit.storage.saved_states import read_state, write_state
@@ -24,7 +24,7 @@ from tl_kit.training.batch_order import even_batches
 from tl_kit.training.loop import fit
 from tl_kit.training.rollback import Rollback, fit_again
 from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
-from tl_kit.training.task import FitResult, Task
+from tl_kit.training.task import FitResult, Loss, Task
 
 
 def a_fit(
@@ -48,7 +48,8 @@ def a_fit(
         loss = functional.cross_entropy(logits, labels)
         return loss * math.nan if broken(len(rates) - 1) else loss
 
-    task = replace(task, optimizer=optimizer, objective=objective, set_rate=rollback.set_rate, on_step=rollback.on_step)
+    schedule, loss = rollback.scaled(task.schedule), Loss(objective=objective)
+    task = replace(task, optimizer=optimizer, loss=loss, schedule=schedule, parts=parts, callbacks=[rollback])
     return task, rollback, rates
 
 
@@ -111,7 +112,6 @@ def test_weights_spoilt_by_an_epochs_last_step_are_neither_kept_nor_scored() -> 
     kept: list[int] = []
     scored: list[int] = []
     task = a_task(
-        on_best=lambda epoch, scores: kept.append(epoch),
         evaluate=lambda: scored.append(1) or {"accuracy": float(len(scored)), "nll": 1.0},
     )
 
@@ -121,7 +121,10 @@ def test_weights_spoilt_by_an_epochs_last_step_are_neither_kept_nor_scored() -> 
                 task.model.weight[0, 0] = math.inf
 
     with pytest.raises(NonFiniteError, match="the weights weight are not finite at the end of an epoch"):
-        fit(replace(task, after_step=spoil), Accelerator(cpu=True))
+        fit(
+            replace(task, callbacks=[Spy(on_step=spoil, on_epoch=lambda r: kept.append(r.best_epoch))]),
+            Accelerator(cpu=True),
+        )
     assert (kept, len(scored)) == ([1], 1)
 
 
@@ -133,7 +136,7 @@ def test_a_buffer_that_is_not_finite_counts_as_well() -> None:
         model[1].running_var.fill_(math.nan)
 
     with pytest.raises(NonFiniteError, match=r"1\.running_var"):
-        fit(replace(task, after_step=spoil), Accelerator(cpu=True))
+        fit(replace(task, callbacks=[Spy(on_step=spoil)]), Accelerator(cpu=True))
 
 
 def test_low_precision_is_given_up_first_and_the_rate_stays() -> None:

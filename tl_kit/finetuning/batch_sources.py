@@ -91,6 +91,7 @@ class PlainSource:
             images = torch.stack(pixels)
         inputs = normalize(run.runtime.batch(images), run.preprocessing)
         labels = self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+        run.clock.start_training()
         config = run.config.regularization
         if not config.mixup and not config.cutmix:
             return inputs, labels
@@ -126,6 +127,7 @@ class ReusedSource:
             views = view_of(indices, epoch + turns, views=self.views, seed=run.config.seed, images=len(self.samples))
         rows = self.reuse.rows(tuple(self.samples[index] for index in indices), views)
         inputs = rows.to(run.runtime.device).float()
+        run.clock.start_training()
         return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)
 
     def logits(self, split: str) -> Tensor:

@@ -1,130 +1,60 @@
-"""A run as the training loop's task: the optimizer, the source of batches, the regularizers, validation."""
+"""A run as the training loop's task: the optimizer, the source of batches, the loss, validation; no callbacks yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
+from tl_kit.data.manifest import labels_of
 from tl_kit.finetuning.batch_sources import Source, agreed_scores
-from tl_kit.finetuning.compilation import compile_now
-from tl_kit.finetuning.kept_weights import BestKeeper
-from tl_kit.finetuning.losses import class_order, label_weight, objective, penalty, weight_average
+from tl_kit.finetuning.losses import build_loss
 from tl_kit.finetuning.run import Run
-from tl_kit.finetuning.saved_state import Saver, changing_names
 from tl_kit.finetuning.settings import Settings, bare_names
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.param_groups import param_groups
-from tl_kit.optimization.schedules import set_lr
-from tl_kit.storage.metrics_log import Journal
-from tl_kit.training.averaging import WeightAverage
-from tl_kit.training.rollback import Rollback
-from tl_kit.training.stateful import OptimizerState, RandomState, TensorState
-from tl_kit.training.task import FitResult, Indices, Parts, Task
+from tl_kit.training.batch_order import balanced_batches, even_batches
+from tl_kit.training.task import Indices, Task
 
-__all__ = ["build_task", "groups_of", "noted"]
+__all__ = ["build_task", "groups_of", "set_source"]
 
 
-def build_task(
-    run: Run, order: list[str], settings: Settings, source: Source, keeper: BestKeeper, *, prepare: bool = True
-) -> Task:
-    """What the loop needs. Without ``prepare`` it is a trial: nothing is distributed, compiled, averaged or noted."""
-    on_gpu, second_order = run.runtime.on_gpu, needs_second_order(settings.optimizer)
-    module: nn.Module = source.module
-    optimizer = _new_optimizer(run, settings)
-    average, parts = None, Parts()
-    if prepare:
-        average = weight_average(run)
-        module = compile_now(run, module, epochs=settings.epochs, optimizer=settings.optimizer)
-        module, optimizer = run.accelerator.prepare(module, optimizer)
-        _register(run, optimizer, average, keeper)
-        run.parts["images of a pass"] = parts
-        run.rollback = _rollback(run)
-    journal = Journal(run.folder if run.writes else None)
+def build_task(run: Run, order: list[str], settings: Settings, source: Source) -> Task:
+    """What the loop needs to train on this source. ``order`` is the forward order of the model's modules."""
+    images = len(run.manifest.split("train"))
     return Task(
-        model=module,
-        optimizer=optimizer,
-        images=len(run.manifest.split("train")),
+        model=source.module,
+        optimizer=_new_optimizer(run, settings),
+        order=_image_order(run, settings.batch_size),
+        batch=source.batch,
+        evaluate=partial(agreed_scores, run, source),
+        schedule=settings.schedule_over(images),
+        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size, batchnorm=settings.batchnorm),
         epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        seed=run.config.seed,
         patience=settings.patience,
         clip_norm=settings.clip_norm,
-        order=class_order(run, settings.batch_size),
+        loss=build_loss(run),
         select=settings.select,
-        objective=objective(run),
-        weigh=label_weight(run),
-        parts=parts,
-        penalty=penalty(run),
-        after_step=average.update if average else None,
-        averaged=average.in_place if average else nullcontext,
-        second_order=second_order,
+        second_order=needs_second_order(settings.optimizer),
         precision=lambda: run.runtime.training(),
-        prefetch=on_gpu,
-        batch=noted(run, source),
-        evaluate=lambda: agreed_scores(run, source),
-        multiplier=settings.schedule_over(len(run.manifest.split("train"))),
-        set_rate=run.rollback.set_rate if run.rollback is not None and prepare else set_lr,
-        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size, batchnorm=settings.batchnorm),
-        on_best=keeper,
-        on_epoch=lambda row: journal.write(**row),
-        on_step=_on_step(run, Saver(run, settings)) if prepare else None,
+        prefetch=run.runtime.on_gpu,
     )
 
 
-def _register(run: Run, optimizer: torch.optim.Optimizer, average: WeightAverage | None, keeper: BestKeeper) -> None:
-    """Name what changes as the run trains: a saved state holds it."""
-    names = changing_names(run)
-    run.parts["model"] = TensorState(run.model, names)
-    run.parts["optimizer"] = OptimizerState(optimizer)
-    run.parts["best"] = keeper
-    run.parts["random"] = RandomState(run.runtime.device)
-    if average is not None:
-        run.parts["average"] = TensorState(average.module, names)
+def set_source(task: Task, run: Run, source: Source) -> None:
+    """Let the task train on another source; its model is the caller's to set."""
+    task.batch, task.evaluate = source.batch, partial(agreed_scores, run, source)
 
 
-def _rollback(run: Run) -> Rollback | None:
-    """Where the run may go back to a good state: it asks for that, or trains in a precision that may be too low."""
-    low = run.runtime.train_precision == "bf16"
-    if run.config.on_nan != "rollback" and not low:
-        return None
-
-    def widen() -> bool:
-        before, run.runtime = run.runtime, replace(run.runtime, train_precision="fp32")
-        return before.train_precision != "fp32"
-
-    found = Rollback(run.parts, halve=run.config.on_nan == "rollback", widen=widen, config=run.config.rollback)
-    run.parts["rollback"] = found
-    return found
-
-
-def _on_step(run: Run, save: Saver) -> Callable[[FitResult], None]:
-    """Keep a good state first: a saved one holds it."""
-    rollback = run.rollback
-    if rollback is None:
-        return save
-
-    def on_step(result: FitResult) -> None:
-        rollback.on_step(result)
-        save(result)
-
-    return on_step
-
-
-def noted(run: Run, source: Source) -> Callable[[Indices, int], tuple[Tensor, Tensor]]:
-    """The source's batches; the run's clock notes when the first of them is there."""
-
-    def batch(indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
-        found = source.batch(indices, epoch)
-        run.clock.start_training()
-        return found
-
-    return batch
+def _image_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]]:
+    """The batches of each epoch: every image once or, under the balanced sampler, every class equally often."""
+    labels = labels_of(run.manifest.split("train"))
+    if run.balance.method == "sampler":
+        return lambda epoch: balanced_batches(labels, batch_size, seed=run.config.seed, epoch=epoch)
+    return lambda epoch: even_batches(len(labels), batch_size, seed=run.config.seed, epoch=epoch)
 
 
 def _new_optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:

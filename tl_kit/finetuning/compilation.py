@@ -34,7 +34,6 @@ def compile_now(run: Run, module: nn.Module, *, epochs: int, optimizer: str) -> 
     """
     config = run.config.runtime
     if config.compile == "on" or (config.compile == "auto" and _auto(run, module, epochs, optimizer)):
-        run.compiled = True
         return _compile(module, config)
     return module
 

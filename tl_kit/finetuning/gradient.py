@@ -10,10 +10,9 @@ from accelerate.utils import broadcast_object_list
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
 from tl_kit.finetuning.build_task import build_task
+from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
 from tl_kit.finetuning.compilation import compile_errors
-from tl_kit.finetuning.kept_weights import Along, BestKeeper
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
-from tl_kit.finetuning.phases import Unfreezing
 from tl_kit.finetuning.result import Outcome
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import saved_settings, take_up
@@ -22,7 +21,7 @@ from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.training.lr_range_test import range_test
 from tl_kit.training.rollback import fit_again
-from tl_kit.training.task import FitResult, Task
+from tl_kit.training.task import FitResult
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["fit_by_gradient"]
@@ -37,27 +36,26 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     _start_head_at_zero(run)
     settings = replace(resolve(run), **saved_settings(run))
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
-    phases = Unfreezing(run, order)
     if run.config.select == "auto" and settings.select != "accuracy":
         run.reporter.message(f"the best epoch is that of the highest {settings.select.replace('_', ' ')} in validation")
     check_drop_path(run, order)
     drop_connect(run, order)
-    source, views = open_source(run, reuse, epochs=phases.length(0, settings.epochs))
-    keeper = BestKeeper(run)
+    source, views = open_source(run, reuse, epochs=phase_length(run, 0, settings.epochs))
     with run.clock("train"), torch.random.fork_rng(), compile_errors():
         torch.manual_seed(run.config.seed)
         if run.config.lr == "auto" and not saved_settings(run):
-            settings = _choose_rate(run, order, settings, source, keeper)
-        along = Along(run, settings)
-        task = phases.follow(along.attach(build_task(run, order, settings, source, keeper)), settings, source)
-        start = take_up(run, task) or _first_state(run, source, keeper)
-        result, error = _fit(run, task, keeper, start)
-        swa = along.judge(task, phases.source, result, keeper) if error is None and not result.interrupted else None
-    if not keeper.best:
+            settings = _choose_rate(run, order, settings, source)
+        phases = Phases(run, order, settings, source)
+        fit = follow(run, build_task(run, order, settings, source), settings, phases)
+        start = take_up(run, fit.task) or _first_state(run, source, fit)
+        result, error = _fit(run, fit, start)
+        whole = error is None and not result.interrupted
+        swa = fit.extra.judge(fit.task, phases.source, result, fit.best) if whole else None
+    if not fit.best.best:
         raise KeyboardInterrupt
     with run.clock("evaluate"):
-        waypoints = along.score(phases.source)
-    keeper.restore()
+        waypoints = fit.extra.score(phases.source)
+    fit.best.restore()
     audit = phases.audit()
     with run.clock("evaluate"):
         logits = {split: phases.source.logits(split) for split in ("val", "test")}
@@ -71,22 +69,21 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         chosen_by_val=_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
         phases=phases.ended,
         status=status,
-        settings={**settings.to_dict(), "views": views, "compiled": run.compiled, **_rollbacks(run)},
+        settings={**settings.to_dict(), "views": views, "compiled": fit.compiled, **_rollbacks(fit)},
         error=error,
         waypoints=waypoints,
         swa=swa,
     )
 
 
-def _fit(run: Run, task: Task, keeper: BestKeeper, start: FitResult) -> tuple[FitResult, str | None]:
+def _fit(run: Run, fit: Followed, start: FitResult) -> tuple[FitResult, str | None]:
     """What the loop did; an error after the first state that was kept ends the run, and is told at its end."""
     try:
-        rollback = run.rollback
-        return fit_again(task, run.accelerator, rollback=rollback, start=start, reporter=run.reporter), None
+        return fit_again(fit.task, run.accelerator, rollback=fit.rollback, start=start, reporter=run.reporter), None
     except TrainingError as failure:
-        if not keeper.best:
+        if not fit.best.best:
             raise
-        return keeper.result(), str(failure)
+        return fit.best.result(), str(failure)
 
 
 def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared: bool, failed: bool) -> tuple[str, ...]:
@@ -104,17 +101,17 @@ def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared:
     return tuple(name for name, chosen in found.items() if chosen)
 
 
-def _rollbacks(run: Run) -> dict[str, object]:
+def _rollbacks(fit: Followed) -> dict[str, object]:
     """What the run's record says of the times that it went back to a good state."""
-    return {"rollbacks": run.rollback.events} if run.rollback is not None and run.rollback.events else {}
+    return {"rollbacks": fit.rollback.events} if fit.rollback is not None and fit.rollback.events else {}
 
 
-def _first_state(run: Run, source: Source, keeper: BestKeeper) -> FitResult:
+def _first_state(run: Run, source: Source, fit: Followed) -> FitResult:
     """Where the head has been fitted, the state before the first epoch is one to keep."""
     if not run.policy.fits_head_first:
         return FitResult()
     scores = agreed_scores(run, source)
-    keeper(0, scores)
+    fit.best.keep(0)
     return FitResult(best=scores)
 
 
@@ -133,11 +130,11 @@ def _start_head_at_zero(run: Run) -> None:
                 parameter.zero_()
 
 
-def _choose_rate(run: Run, order: list[str], settings: Settings, source: Source, keeper: BestKeeper) -> Settings:
+def _choose_rate(run: Run, order: list[str], settings: Settings, source: Source) -> Settings:
     """The settings at the rate of a range test, the first process's in all of them. Nothing else is changed by it."""
     config = run.config.range_test
     run.reporter.start("range test", config.steps)
-    trial = build_task(run, order, settings, source, keeper, prepare=False)
+    trial = build_task(run, order, settings, source)
     found = range_test(trial, run.accelerator, base=settings.lr, config=config, on_step=run.reporter.advance)
     answer = [found.suggestion]
     broadcast_object_list(answer)

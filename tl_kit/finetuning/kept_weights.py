@@ -1,14 +1,14 @@
-"""What is kept on a run's way besides its best epoch: snapshots of its cycles, its last epochs, a uniform average.
+"""Kept weights: the best epoch's; and extra checkpoints (snapshots of cycles, the last epochs) and the SWA average.
 
-All of it follows from the number of updates, not from validation, unless that lowers the rate or ends the run.
+The extra ones follow from the number of updates, not from validation, unless that lowers the rate or ends the run.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +26,45 @@ from tl_kit.finetuning.settings import Settings
 from tl_kit.storage.checkpoint import WEIGHTS, save_config, save_weights
 from tl_kit.training.averaging import UniformAverage
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
-from tl_kit.training.loop import better, epoch_batches, share_of
+from tl_kit.training.loop import better, share_of
 from tl_kit.training.stateful import check_tensors
-from tl_kit.training.task import FitResult, Task
+from tl_kit.training.task import Callback, FitResult, Task
 
-__all__ = ["Along", "BestKeeper"]
+__all__ = ["BestWeights", "ExtraCheckpoints"]
 
 
-class Along:
-    """Made when the training images are known. ``written`` names the folders that are there, and after which update.
+class ExtraCheckpoints(Callback):
+    """Folders beside the best checkpoint, and the SWA average. Made when the training images are known.
 
-    ``snapshot-1`` ... hold the weights at the end of each cycle of the rate (Huang et al. 2017), ``epoch-n`` those of
-    the last epochs (Chen et al. 2017): exactly as validation would see them, which under an EMA is the average.
+    ``written`` names the folders that are there, and after which update. ``snapshot-1`` ... hold the weights at the end
+    of each cycle of the rate (Huang et al. 2017), ``epoch-n`` those of the last epochs (Chen et al. 2017): exactly as
+    validation would see them, which under an EMA is the average.
     """
 
-    def __init__(self, run: Run, settings: Settings) -> None:
+    def __init__(self, run: Run, settings: Settings, averaged: Callable[[], AbstractContextManager[None]]) -> None:
         images = len(run.manifest.split("train"))
         self.run = run
         self.settings = settings
+        self.averaged = averaged
         self.per_epoch = math.ceil(images / settings.batch_size)
         self.cycles = settings.cycle_ends(images) if settings.snapshots else ()
         self.swa_steps = settings.swa_steps(images)
         self.average = UniformAverage(run.model) if self.swa_steps else None
         self.written: dict[str, int] = {}
 
-    def attach(self, task: Task) -> Task:
-        """The same task, which also keeps what is to be kept."""
-        update = task.after_step
+    @property
+    def wanted(self) -> bool:
+        """Whether the run keeps any."""
+        return self.average is not None or bool(self.cycles) or bool(self.settings.late)
 
-        def after_step(step: int) -> None:
-            if update is not None:
-                update(step)
-            if self.average is not None and step in self.swa_steps:
-                self.average.update()
-            if names := self._names(step):
-                with task.averaged():
-                    for name in names:
-                        self._write(name, step)
-                self._drop_early()
-
-        if self.average is None and not self.cycles and not self.settings.late:
-            return task
-        self.run.parts["along"] = self
-        return replace(task, after_step=after_step)
+    def on_step(self, step: int) -> None:
+        if self.average is not None and step in self.swa_steps:
+            self.average.update()
+        if names := self._names(step):
+            with self.averaged():
+                for name in names:
+                    self._write(name, step)
+            self._drop_early()
 
     def _names(self, step: int) -> list[str]:
         """The folders for the weights after this update."""
@@ -95,8 +91,8 @@ class Along:
         if self.run.writes:
             shutil.rmtree(self.run.folder / name, ignore_errors=True)
 
-    def judge(self, task: Task, source: Source, result: FitResult, keeper: BestKeeper) -> SwaVerdict | None:
-        """Whether validation finds the uniform average no worse than the best epoch; if so, the keeper takes it.
+    def judge(self, task: Task, source: Source, result: FitResult, best_weights: BestWeights) -> SwaVerdict | None:
+        """Whether validation finds the uniform average no worse than the best epoch; if so, it is kept as the best.
 
         BatchNorm layers that trained get statistics anew, from one pass over the training images.
         """
@@ -104,7 +100,7 @@ class Along:
             return None
         run, best = self.run, result.best
         self.average.load()
-        batches = epoch_batches(task, result.epochs)
+        batches = task.order(result.epochs)
         task.set_mode(min(len(share_of(indices, run.accelerator)) for indices in batches))
         trained = [layer for layer in statistics_layers(source.module).values() if layer.training]
         images = (source.batch(indices, result.epochs)[0] for indices in batches)
@@ -116,7 +112,7 @@ class Along:
             scores = None
         kept = scores is not None and (best is None or not better(best, scores, task.select))
         if kept:
-            keeper(result.best_epoch, scores)
+            best_weights.keep(result.best_epoch)
         run.reporter.message(_said(self.average.count, scores, best, kept=kept))
         return SwaVerdict(count=self.average.count, val=scores, best_epoch_val=best, kept=kept)
 
@@ -172,7 +168,7 @@ def _said(count: int, scores: Mapping[str, float] | None, best: Mapping[str, flo
     return f"swa: the average of {count} ({average}) is {verdict} the best epoch ({epoch})"
 
 
-class BestKeeper:
+class BestWeights(Callback):
     """Keeps the best epoch's weights, in memory and in the run's folder."""
 
     def __init__(self, run: Run) -> None:
@@ -180,7 +176,12 @@ class BestKeeper:
         self.best: dict[str, Tensor] = {}
         self.epoch = 0
 
-    def __call__(self, epoch: int, scores: Mapping[str, float] | None) -> None:
+    def on_epoch(self, result: FitResult) -> None:
+        if result.best_epoch == result.epochs:
+            self.keep(result.epochs)
+
+    def keep(self, epoch: int) -> None:
+        """Take the model's weights as they are now for the best so far."""
         self.epoch = epoch
         self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.run.model.state_dict().items()}
         if self.run.writes:

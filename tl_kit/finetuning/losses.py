@@ -1,4 +1,4 @@
-"""What the loop takes for each regularizer: the loss, the order of images, penalty, dropped weights, averages."""
+"""A run's loss and its regularizers: class weights, distillation, penalties, dropped paths and weights."""
 
 from __future__ import annotations
 
@@ -17,49 +17,31 @@ from tl_kit.finetuning.run import Run
 from tl_kit.optimization.dropconnect import apply_dropconnect
 from tl_kit.optimization.param_groups import no_weight_decay
 from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
-from tl_kit.training.averaging import WeightAverage
-from tl_kit.training.batch_order import balanced_batches
 from tl_kit.training.class_weights import class_weights, total_weight, weighted_cross_entropy
 from tl_kit.training.distillation_loss import distillation_loss
-from tl_kit.training.task import Indices
+from tl_kit.training.task import Loss
 from tl_kit.zoo.heads import classifier_names
 
-__all__ = [
-    "Objective",
-    "check_drop_path",
-    "class_order",
-    "drop_connect",
-    "label_weight",
-    "objective",
-    "penalty",
-    "weight_average",
-]
-
-Objective = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["build_loss", "check_drop_path", "drop_connect"]
 
 
-def objective(run: Run) -> Objective:
-    """The loss on labels and, where the run has a teacher, on its probabilities."""
-    found, distill = _on_labels(run), run.config.distill
-    if distill is None:
-        return found
-    return partial(distillation_loss, on_labels=found, temperature=distill.temperature, weight=distill.weight)
+def build_loss(run: Run) -> Loss:
+    """Cross-entropy and, where the run asks for them, class weights, label smoothing, a teacher's loss and penalties.
 
-
-def _on_labels(run: Run) -> Objective:
-    """Cross-entropy, with label smoothing (Szegedy et al. 2016) and balanced weights where the run has them."""
-    smoothing, weights = run.config.regularization.label_smoothing, _balancing(run)
+    Label smoothing is that of Szegedy et al. (2016). With class weights, a teacher's loss is another mean than that on
+    the labels, and batches cannot be divided.
+    """
+    smoothing, weights, distill = run.config.regularization.label_smoothing, _balancing(run), run.config.distill
+    objective: Callable[[Tensor, Tensor], Tensor] = partial(functional.cross_entropy, label_smoothing=smoothing)
+    weigh: Callable[[Tensor], float] | None = len
     if weights is not None:
-        return partial(weighted_cross_entropy, weights=weights, label_smoothing=smoothing)
-    return partial(functional.cross_entropy, label_smoothing=smoothing)
-
-
-def label_weight(run: Run) -> Callable[[Tensor], float] | None:
-    """How much labels count in the mean that the run's objective is; None where it is of two means that differ."""
-    weights = _balancing(run)
-    if weights is None:
-        return len
-    return None if run.config.distill is not None else partial(total_weight, weights=weights)
+        objective = partial(weighted_cross_entropy, weights=weights, label_smoothing=smoothing)
+        weigh = None if distill is not None else partial(total_weight, weights=weights)
+    if distill is not None:
+        objective = partial(
+            distillation_loss, on_labels=objective, temperature=distill.temperature, weight=distill.weight
+        )
+    return Loss(objective=objective, penalty=_penalty(run), weigh=weigh)
 
 
 def _balancing(run: Run) -> Tensor | None:
@@ -72,15 +54,7 @@ def _balancing(run: Run) -> Tensor | None:
     return torch.from_numpy(found).float().to(run.runtime.device)
 
 
-def class_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]] | None:
-    """The batches of each epoch where the run draws every class equally often."""
-    if run.balance.method != "sampler":
-        return None
-    labels = labels_of(run.manifest.split("train"))
-    return lambda epoch: balanced_batches(labels, batch_size, seed=run.config.seed, epoch=epoch)
-
-
-def penalty(run: Run) -> Callable[[], Tensor] | None:
+def _penalty(run: Run) -> Callable[[], Tensor] | None:
     """The sum of the run's penalties on the weights that train; None without any."""
     config, model = run.config.regularization, run.model
     exempt = tuple(no_weight_decay(model))
@@ -148,9 +122,3 @@ def drop_connect(run: Run, order: Sequence[str]) -> None:
     if not names:
         raise ConfigError("--drop-connect: no linear layer of this model trains under this policy")
     run.cleanup.callback(apply_dropconnect(run.model, names, p=p).remove)
-
-
-def weight_average(run: Run) -> WeightAverage | None:
-    """The moving average of the weights, where the run has one."""
-    decay = run.config.regularization.ema
-    return None if decay is None else WeightAverage(run.model, decay=decay)

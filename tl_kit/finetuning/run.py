@@ -23,8 +23,6 @@ from tl_kit.machine.runtime import Runtime
 from tl_kit.reporting import Reporter, tell
 from tl_kit.storage.seen_images import Uses
 from tl_kit.storage.unfinished import Unfinished
-from tl_kit.training.rollback import Rollback
-from tl_kit.training.stateful import Stateful
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
@@ -68,10 +66,8 @@ class Clock:
 class Run:
     """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
 
-    ``parts`` are what changes as it trains, by name: all of them are in a saved state, and are loaded from one. They
-    must be here before the first step. ``unfinished``: the run that this one takes up again. ``content`` is the content
-    hash of the whole data set, where the training images are a sample of it.
-    ``compiled``: whether torch.compile is used in training.
+    ``unfinished``: the run that this one takes up again. ``content`` is the content hash of the whole data set, where
+    the training images are a sample of it.
     ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
     """
 
@@ -90,14 +86,11 @@ class Run:
     augment: AugmentConfig
     augment_name: str
     balance: Balance
-    compiled: bool = False
     dry: bool = False
-    rollback: Rollback | None = None
     content: str | None = None
     unfinished: Unfinished | None = None
     soft_targets: Mapping[str, Tensor] | None = None
     taught_by: Uses | None = None
-    parts: dict[str, Stateful] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Saving a run's state as it trains, and taking up a fit from it."""
+"""Saved states: a callback that saves a run's state as it trains, and a fit that goes on from one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ from tl_kit.storage.fingerprint import digest_of, network_settings, plain_fields
 from tl_kit.storage.metrics_log import Journal
 from tl_kit.storage.relocation import birthplace
 from tl_kit.storage.saved_states import StateFolder
-from tl_kit.training.task import FitResult, Progress, Task
+from tl_kit.training.loop import begin_phase
+from tl_kit.training.stateful import Stateful
+from tl_kit.training.task import Callback, FitResult, Task
 from tl_kit.untrusted import sha256
 from tl_kit.zoo.model_card import CONFIG
 
-__all__ = ["Saver", "changing_names", "check_unchanged", "facts", "saved_settings", "take_up"]
+__all__ = ["StateSaver", "changing_names", "check_unchanged", "facts", "saved_settings", "take_up"]
 
 _SETTINGS = ("epochs", "batch_size", "patience", "lr")
 
@@ -37,22 +39,23 @@ def changing_names(run: Run) -> frozenset[str]:
     return run.trainable(sys.maxsize) | {name for name, _ in run.model.named_buffers()}
 
 
-class Saver:
-    """Saves the run's parts and the fit's result, called wherever the fit can be taken up again.
+class StateSaver(Callback):
+    """Saves the task's parts and the fit's result.
 
     It does so when it is time, and when a request to stop is waiting. Of a disk that is full it warns once, and
     training goes on; the next time it tries again. Time is the monotonic clock's.
     """
 
-    def __init__(self, run: Run, settings: Settings) -> None:
+    def __init__(self, run: Run, settings: Settings, parts: Mapping[str, Stateful]) -> None:
         self.run = run
+        self.parts = parts
         self.states = StateFolder(run.folder)
         self.settings = {name: getattr(settings, name) for name in _SETTINGS}
         self._active = run.writes and run.config.save.every > 0 and run.accelerator.num_processes == 1
         self._due = time.monotonic() + run.config.save.every
         self._warned = False
 
-    def __call__(self, result: FitResult) -> None:
+    def on_resumable(self, result: FitResult) -> None:
         if self._active and (time.monotonic() >= self._due or self._asked()):
             self._save(result)
 
@@ -69,7 +72,7 @@ class Saver:
             "content": run.manifest.content_hash(),
             "settings": self.settings,
             "result": asdict(result),
-            "parts": {name: part.state() for name, part in run.parts.items()},
+            "parts": {name: part.state() for name, part in self.parts.items()},
         }
         try:
             self.states.save(tree)
@@ -101,13 +104,12 @@ def take_up(run: Run, task: Task) -> FitResult | None:
     if run.unfinished.state.get("content") != run.manifest.content_hash():
         raise DataError(f"{run.config.data}: other images can be decoded now than when the run began; start a new run")
     with _fitting(run):
-        result = _result(_saved(run, "result"))
-    if task.phase is not None:
-        over = result.epochs >= task.epochs or result.epochs - result.best_epoch >= task.patience
-        for epoch in range(result.epochs if over else result.epochs + 1):
-            task.phase(epoch)
+        result = FitResult.from_dict(_saved(run, "result"))
+    over = result.epochs >= task.epochs or result.epochs - result.best_epoch >= task.patience
+    for epoch in range(result.epochs if over else result.epochs + 1):
+        begin_phase(task, epoch)
     with _fitting(run):
-        _load_parts(run, _saved(run, "parts"))
+        _load_parts(task.parts, _saved(run, "parts"))
     journal = Journal(run.folder if run.writes else None)
     for row in result.history:
         journal.write(**row)
@@ -134,14 +136,10 @@ def _fitting(run: Run) -> Iterator[None]:
         ) from error
 
 
-def _result(saved: Mapping[str, Any]) -> FitResult:
-    return FitResult(**{**saved, "progress": Progress(**saved["progress"])})
-
-
-def _load_parts(run: Run, saved: Mapping[str, Any]) -> None:
-    if saved.keys() != run.parts.keys():
-        raise ValueError(f"it has {', '.join(sorted(saved))}, not {', '.join(sorted(run.parts))}")
-    for name, part in run.parts.items():
+def _load_parts(parts: Mapping[str, Stateful], saved: Mapping[str, Any]) -> None:
+    if saved.keys() != parts.keys():
+        raise ValueError(f"it has {', '.join(sorted(saved))}, not {', '.join(sorted(parts))}")
+    for name, part in parts.items():
         part.load_state(saved[name])
 
 

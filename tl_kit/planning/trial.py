@@ -18,14 +18,13 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import build_task
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.kept_weights import BestKeeper
 from tl_kit.finetuning.run import Clock, Run, apply_trainable
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.train_mode import set_train_mode
+from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT
 from tl_kit.storage.checkpoint import save_weights
-from tl_kit.training.batch_order import even_batches
 from tl_kit.training.loop import train_step
 from tl_kit.training.task import Indices
 
@@ -114,14 +113,13 @@ def _rates(run: Run, *, rows: int, step: float = 0.0, score: float = 0.0, save: 
 
 def _step_seconds(run: Run, order: list[str], settings: Settings, source: Source) -> float:
     """The median of a few steps; the first, which chooses kernels, is not counted."""
-    images = len(run.manifest.split("train"))
-    task = build_task(run, order, settings, source, BestKeeper(run), prepare=False)
+    task = build_task(run, order, settings, source)
     task.set_mode(2)
-    batches = even_batches(images, min(settings.batch_size, images), seed=run.config.seed, epoch=0)
+    batches = task.order(0)
     seconds = []
     for step in range(1 + EstimateConfig.steps):
         indices = batches[step % len(batches)]
-        task.set_rate(task.optimizer, 0.0)
+        set_lr(task.optimizer, 0.0)
 
         def one(indices: Indices = indices, step: int = step) -> None:
             inputs, labels = task.batch(indices, step)

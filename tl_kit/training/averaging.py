@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from tl_kit.training.stateful import TensorState
+from tl_kit.training.task import Callback
+
 __all__ = ["UniformAverage", "WeightAverage"]
 
 
-class WeightAverage:
+class WeightAverage(Callback):
     """``a = d a + (1 - d) w`` after each step, over all floating tensors of a model; integers are copied.
 
     In step t (from 1) ``d = min(decay, 1 - t^(-2/3))``: in a short run, the first weights would outlive a decay close
-    to 1. The average itself is timm's.
+    to 1. The average itself is timm's. Its state has the tensors of ``names``; None: all.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float) -> None:
+    def __init__(self, model: nn.Module, *, decay: float, names: Collection[str] | None = None) -> None:
         self.model = model
         self._average = ModelEmaV3(model, decay=decay, use_warmup=True)
+        self._state = TensorState(self.module, model.state_dict() if names is None else names)
 
     @property
     def module(self) -> nn.Module:
@@ -30,9 +35,14 @@ class WeightAverage:
         held: nn.Module = self._average.module
         return held
 
-    def update(self, step: int) -> None:
-        """Take in the weights after step ``step``, from 1."""
+    def on_step(self, step: int) -> None:
         self._average.update(self.model, step=step)
+
+    def state(self) -> dict[str, Tensor]:
+        return self._state.state()
+
+    def load_state(self, state: Any) -> None:
+        self._state.load_state(state)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

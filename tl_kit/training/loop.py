@@ -1,4 +1,21 @@
-"""The training loop: fit -> run_epoch -> train_step. Files, names and policies reach it as callables."""
+"""The training loop, and where in it the callbacks of a task hear each event.
+
+    fit
+        for each epoch:
+            on_phase(task, epoch)            more may train from here on
+            run_epoch
+                for each batch:
+                    train_step               rate, forward pass, loss, backward pass, update
+                    on_step(step)
+                    on_resumable(result)
+            validation                       of the averaged weights, where the task has them
+            on_epoch(result)                 they are still in the model
+            on_resumable(result)
+
+Requests to stop (``tl_kit.stopping``) wait for ``on_resumable`` and are raised after it. One that comes during
+``on_phase`` or validation is raised there, and ``on_resumable`` follows at once: nothing has changed since the last
+step.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +31,12 @@ from torch import Tensor
 from tl_kit import stopping
 from tl_kit.errors import NonFiniteError
 from tl_kit.machine.forks import unforked
+from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter, tell
-from tl_kit.training.batch_order import even_batches
 from tl_kit.training.microbatches import ADVICE, step_gradient
 from tl_kit.training.task import FitResult, Indices, Progress, Task
 
-__all__ = ["better", "epoch_batches", "fit", "run_epoch", "share_of", "train_step"]
+__all__ = ["begin_phase", "better", "fit", "run_epoch", "share_of", "train_step"]
 
 
 def fit(
@@ -28,32 +45,37 @@ def fit(
     """Train until the epochs are over, validation has not improved for ``patience`` epochs, or Ctrl-C.
 
     ``start`` is where a fit stood that is taken up again; or it says how good the weights are before the first epoch,
-    where they are worth keeping. Requests to stop (``tl_kit.stopping``) wait for the end of a step.
+    where they are worth keeping.
     Raises NonFiniteError at the first loss that is not finite, and at the end of an epoch for weights that are not.
-    Whatever ends the fit, the best state so far has been handed to ``on_best``.
+    Whatever ends the fit, callbacks have seen the best epoch so far.
     """
     result = start or FitResult()
-    phase = task.phase
     try:
         with stopping.postponed():
             for epoch in range(result.epochs, task.epochs):
                 if epoch - result.best_epoch >= task.patience:
                     break
-                with _saved_if_stopped(task, result), stopping.allowed():
-                    task = phase(epoch) if phase is not None else task
+                with _resumable_if_stopped(task, result), stopping.allowed():
+                    begin_phase(task, epoch)
                 row = run_epoch(task, accelerator, result, reporter=reporter)
                 _end_epoch(task, accelerator, result, row)
                 reporter.epoch(result.history[-1])
-                _step_done(task, result)
+                _resumable(task, result)
     except KeyboardInterrupt:
         result.interrupted = True
     return result
 
 
+def begin_phase(task: Task, epoch: int) -> None:
+    """Tell the callbacks that an epoch begins."""
+    for callback in task.callbacks:
+        callback.on_phase(task, epoch)
+
+
 def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dict[str, float]) -> None:
-    """Validate, keep the weights if they are the best so far, and note the row."""
+    """Validate, and note the row; callbacks come before anything is shown: what the user has seen is kept."""
     _check_weights(task, accelerator)
-    with _saved_if_stopped(task, result), task.averaged():
+    with _resumable_if_stopped(task, result), task.averaged():
         with stopping.allowed():
             scores = task.evaluate()
         epoch = result.epochs = result.epochs + 1
@@ -61,25 +83,25 @@ def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dic
         row |= {f"val_{name}": value for name, value in (scores or {}).items()}
         result.history.append({"epoch": float(epoch), **row})
         if scores is None or result.best is None or better(scores, result.best, task.select):
-            task.on_best(epoch, scores)  # before anything is shown: what the user has seen is kept
             result.best_epoch, result.best = epoch, scores
-    task.on_epoch(result.history[-1])
+        for callback in task.callbacks:
+            callback.on_epoch(result)
 
 
 @contextmanager
-def _saved_if_stopped(task: Task, result: FitResult) -> Iterator[None]:
-    """A request that is raised inside, where nothing has changed since the last step, finds the fit saved."""
+def _resumable_if_stopped(task: Task, result: FitResult) -> Iterator[None]:
+    """Tell the callbacks of a request that is raised inside, where nothing has changed since the last step."""
     try:
         yield
     except BaseException as error:
         if stopping.put_off(error):
-            _step_done(task, result)
+            _resumable(task, result)
         raise
 
 
-def _step_done(task: Task, result: FitResult) -> None:
-    if task.on_step is not None:
-        task.on_step(result)
+def _resumable(task: Task, result: FitResult) -> None:
+    for callback in task.callbacks:
+        callback.on_resumable(result)
     stopping.answer()
 
 
@@ -92,10 +114,11 @@ def run_epoch(
     """
     epoch, done = result.epochs, result.progress
     history = [row["val_nll"] for row in result.history if "val_nll" in row]
-    batches = epoch_batches(task, epoch)
+    batches = task.order(epoch)
+    images = sum(map(len, batches))
     shares = [share_of(indices, accelerator) for indices in batches]
     task.set_mode(min(map(len, shares)))
-    reporter.start(f"epoch {epoch + 1}/{task.epochs}", task.images)
+    reporter.start(f"epoch {epoch + 1}/{task.epochs}", images)
     if done.steps:
         reporter.advance(sum(map(len, batches[: done.steps])))
     prepared = _prepared(task, shares[done.steps :], epoch)
@@ -104,29 +127,22 @@ def run_epoch(
         inputs, labels = next(prepared)
         done.waited += time.perf_counter() - started
         step = epoch * len(batches) + done.steps
-        task.set_rate(task.optimizer, task.multiplier(step, history))
+        set_lr(task.optimizer, task.schedule(step, history))
         loss = train_step(task, accelerator, inputs, labels, step=step)
         tell(reporter)
-        if task.after_step is not None:
-            task.after_step(step + 1)
+        for callback in task.callbacks:
+            callback.on_step(step + 1)
         done.steps += 1
         done.loss += loss * len(indices)
         done.seconds += time.perf_counter() - started
         reporter.advance(len(indices), loss=loss, data_wait=done.waited / done.seconds)
-        _step_done(task, result)
+        _resumable(task, result)
     return {
-        "loss": done.loss / task.images,
+        "loss": done.loss / images,
         "lr": max(group["lr"] for group in task.optimizer.param_groups),
-        "images_per_second": task.images / done.seconds,
+        "images_per_second": images / done.seconds,
         "data_wait": done.waited / done.seconds,
     }
-
-
-def epoch_batches(task: Task, epoch: int) -> list[Indices]:
-    """The indices of each batch of an epoch."""
-    if task.order is not None:
-        return task.order(epoch)
-    return even_batches(task.images, task.batch_size, seed=task.seed, epoch=epoch)
 
 
 def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

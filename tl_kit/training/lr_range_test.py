@@ -12,8 +12,9 @@ from accelerate import Accelerator
 
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
-from tl_kit.training.loop import epoch_batches, share_of, train_step
-from tl_kit.training.task import Indices, Task
+from tl_kit.optimization.schedules import set_lr
+from tl_kit.training.loop import share_of, train_step
+from tl_kit.training.task import Task
 
 __all__ = ["RangeTest", "range_test", "suggest"]
 
@@ -44,13 +45,15 @@ def range_test(
     state = {name: tensor.detach().clone() for name, tensor in task.model.state_dict().items()}
     rates: list[float] = []
     losses: list[float] = []
-    steps = math.ceil(task.images / task.batch_size)
-    task.set_mode(min(len(share_of(_indices(task, step), accelerator)) for step in range(steps)))
+    per_epoch = len(task.order(0))
+    batches = [batch for epoch in range(math.ceil(config.steps / per_epoch)) for batch in task.order(epoch)]
+    shares = [share_of(batch, accelerator) for batch in batches[: max(config.steps, per_epoch)]]
+    task.set_mode(min(map(len, shares[:per_epoch])))
     with torch.random.fork_rng():
         try:
             for step, ratio in enumerate(np.geomspace(config.lowest, config.highest, config.steps)):
-                task.set_rate(task.optimizer, float(ratio))
-                inputs, labels = task.batch(share_of(_indices(task, step), accelerator), 0)
+                set_lr(task.optimizer, float(ratio))
+                inputs, labels = task.batch(shares[step], 0)
                 losses.append(train_step(task, accelerator, inputs, labels, step=step))
                 rates.append(base * float(ratio))
                 on_step()
@@ -83,9 +86,3 @@ def suggest(rates: Sequence[float], losses: Sequence[float], *, config: RangeTes
     logs = np.log([rate for rate, _ in kept])
     slopes = np.gradient(smooth[: lowest + 1], logs[: lowest + 1])
     return float(kept[int(np.argmin(slopes))][0])
-
-
-def _indices(task: Task, step: int) -> Indices:
-    """The batch of a step: epochs follow each other in the orders that training has."""
-    per_epoch = math.ceil(task.images / task.batch_size)
-    return epoch_batches(task, step // per_epoch)[step % per_epoch]

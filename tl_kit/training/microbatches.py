@@ -43,29 +43,29 @@ def step_gradient(task: Task, accelerator: Accelerator, inputs: Tensor, labels: 
 
 
 def _accumulate(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    parts = _parts(len(inputs), task.parts.rows)
+    parts = _parts(len(inputs), task.microbatch.rows)
     if parts == 1:
         loss = _loss(task, inputs, labels)
         value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
         _check(value, step)
-        _backward(task, accelerator, loss if task.penalty is None else loss + task.penalty())
+        _backward(task, accelerator, loss if task.loss.penalty is None else loss + task.loss.penalty())
         return value
-    assert task.weigh is not None
-    whole, value = task.weigh(labels), 0.0
+    assert task.loss.weigh is not None
+    whole, value = task.loss.weigh(labels), 0.0
     for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        loss = _loss(task, some, their_labels) * (task.weigh(their_labels) / whole)
+        loss = _loss(task, some, their_labels) * (task.loss.weigh(their_labels) / whole)
         value += float(loss.detach())
         _check(value, step)
         accelerator.backward(loss)
-    if task.penalty is not None:
-        accelerator.backward(task.penalty())
+    if task.loss.penalty is not None:
+        accelerator.backward(task.loss.penalty())
     return value
 
 
 def _loss(task: Task, inputs: Tensor, labels: Tensor) -> Tensor:
     with task.precision(), _attention(task.second_order):
         logits = task.model(inputs)
-    return task.objective(logits.float(), labels)
+    return task.loss.objective(logits.float(), labels)
 
 
 def _check(value: float, step: int) -> None:
@@ -96,16 +96,16 @@ def _parts(images: int, rows: int | None) -> int:
 
 
 def _halve(task: Task, accelerator: Accelerator, images: int, error: BaseException) -> None:
-    rows = min(images, task.parts.rows or images)
-    whole = task.second_order or task.weigh is None or accelerator.num_processes > 1
+    rows = min(images, task.microbatch.rows or images)
+    whole = task.second_order or task.loss.weigh is None or accelerator.num_processes > 1
     if whole or rows <= _least(task.model):
         raise ResourceError(
             f"memory ran out with {rows} images in one pass: choose a smaller --batch-size, --img-size or model"
         ) from error
     task.optimizer.zero_grad(set_to_none=True)
-    task.parts.rows = math.ceil(rows / 2)
+    task.microbatch.rows = math.ceil(rows / 2)
     note(
-        f"memory ran out with {rows} images in one pass: batches are trained on in parts of {task.parts.rows}, "
+        f"memory ran out with {rows} images in one pass: batches are trained on in parts of {task.microbatch.rows}, "
         "and one step is still taken for all of a batch"
     )
 

@@ -7,22 +7,20 @@ counts as good. In a run that trains in bf16, the first answer is fp32 at the sa
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from tl_kit.config import RollbackConfig
 from tl_kit.errors import NonFiniteError
 from tl_kit.optimization.optimizers import forget
-from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.training.loop import fit
 from tl_kit.training.stateful import OptimizerState, Stateful
-from tl_kit.training.task import FitResult, Progress, Task
+from tl_kit.training.task import Callback, FitResult, Rate, Task
 
 __all__ = ["Rollback", "fit_again"]
 
@@ -30,10 +28,10 @@ __all__ = ["Rollback", "fit_again"]
 _LEFT = ("best", "rollback", "images of a pass")
 
 
-class Rollback:
+class Rollback(Callback):
     """The last good state of a fit, in memory, and how often the fit went back to it.
 
-    ``parts`` are those that a saved state has (``training.stateful``). ``widen()`` makes the training fp32, and is
+    ``parts`` are the task's, which may still be completed. ``widen()`` makes the training fp32, and is
     False where it is. With ``halve`` False, that is the only answer.
     """
 
@@ -50,11 +48,15 @@ class Rollback:
         self.events: list[dict[str, object]] = []
         self.good: dict[str, Any] = {}
 
-    def set_rate(self, optimizer: torch.optim.Optimizer, multiplier: float) -> None:
-        """The schedule's rate, times ``factor`` for every time that the fit went back for it."""
-        set_lr(optimizer, multiplier * self.scale)
+    def scaled(self, schedule: Rate) -> Rate:
+        """The schedule's factor, times ``factor`` for every time that the fit went back for it."""
 
-    def on_step(self, result: FitResult) -> None:
+        def scaled(step: int, history: Sequence[float]) -> float:
+            return schedule(step, history) * self.scale
+
+        return scaled
+
+    def on_resumable(self, result: FitResult) -> None:
         """Keep the state at the end of an epoch."""
         if not result.progress.steps:
             self.keep(result)
@@ -101,8 +103,7 @@ class Rollback:
                 forget(part.optimizer)  # what had no state then has one now, and none of it is finite
                 part.optimizer.zero_grad(set_to_none=True)
             part.load_state(state)
-        result = copy.deepcopy(self.good["result"])
-        return FitResult(**{**result, "progress": Progress(**result["progress"])})
+        return FitResult.from_dict(copy.deepcopy(self.good["result"]))
 
     def state(self) -> dict[str, object]:
         """Taken up again, a run goes back to the same state as if it had not been interrupted."""
@@ -125,8 +126,8 @@ def fit_again(
 ) -> FitResult:
     """:func:`tl_kit.training.loop.fit`, which goes on from the last good state where a number was not finite.
 
-    ``rollback.on_step`` must be part of the task's. Raises NonFiniteError without ``rollback``, and where going back
-    has not helped.
+    ``rollback`` is among the task's callbacks, and scales its schedule. Raises NonFiniteError without it, and where
+    going back has not helped.
     """
     if rollback is not None and not rollback.good:
         rollback.keep(start)

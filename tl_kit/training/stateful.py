@@ -1,7 +1,7 @@
 """The parts of a fit that change as it goes: each hands out its state, and takes it back exactly.
 
-A state is a tree of mappings, lists, tuples, numbers, strings and tensors (``training.tree``). Whatever has the two
-methods of :class:`Stateful` can be saved with a run, under a name of its own.
+A state is a tree of mappings, lists, tuples, numbers, strings and tensors. Whatever has the two methods of
+:class:`Stateful` can be saved with a run, under a name of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a fit is given, and what it notes as it goes: no step is taken here."""
+"""A fit's task, its result, and the callbacks that follow it; no step is taken here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,42 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["FitResult", "Indices", "Parts", "Progress", "Task"]
+from tl_kit.training.stateful import Stateful
+
+__all__ = ["Callback", "FitResult", "Indices", "Loss", "Microbatch", "Progress", "Rate", "Task"]
 
 Indices = NDArray[np.int64]
+Rate = Callable[[int, Sequence[float]], float]
+
+
+class Callback:
+    """Follows a fit; ``training.loop`` draws when each event comes. A callback overrides the methods that it needs.
+
+    One that carries something from step to step has ``state`` and ``load_state`` too (``training.stateful``), and
+    stands in ``Task.parts``.
+    """
+
+    def on_phase(self, task: Task, epoch: int) -> None:
+        """Before each epoch, from 0. More may train from here on: ``task`` may be changed, but not its optimizer."""
+
+    def on_step(self, step: int) -> None:
+        """After each update; the first is step 1."""
+
+    def on_epoch(self, result: FitResult) -> None:
+        """After each epoch's validation. The model holds the weights that were validated."""
+
+    def on_resumable(self, result: FitResult) -> None:
+        """Wherever the fit can be taken up again from the state it has now. The model holds the weights that train."""
+
+    def state(self) -> Any:
+        """What ``load_state`` needs to make an equal callback of a new one."""
+
+    def load_state(self, state: Any) -> None:
+        """Go on from a state. Raises ValueError, TypeError or KeyError for one that is none of its own."""
 
 
 @dataclass
-class Parts:
+class Microbatch:
     """The most images of one forward and backward pass; None: all of a batch."""
 
     rows: int | None = None
@@ -35,63 +64,57 @@ class Parts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loss:
+    """``objective(logits, labels)`` is the loss that is shown; ``penalty()`` is added before the gradient is taken.
+
+    Labels are class indices (n,) or, where images are mixed, probabilities (n, classes). ``weigh(labels)`` is the
+    weight of these labels in the mean that ``objective`` takes, which is their number unless it weights them; None
+    where a batch's loss is no mean over its images, so that batches cannot be divided.
+    """
+
+    objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
+    penalty: Callable[[], Tensor] | None = None
+    weigh: Callable[[Tensor], float] | None = len
+
+
+@dataclass(kw_only=True)
 class Task:
-    """All that one fit needs.
+    """What is trained: model, optimizer, batches, loss, schedule, validation, and when training ends.
 
-    ``batch(indices, epoch)`` gives (inputs, labels) on the device; ``evaluate()`` the validation metrics, or None
-    without validation images; ``multiplier(step, history)`` the learning rate's factor, given
-    the validation NLL of each epoch so far; ``set_mode(size)`` puts the model in
-    the policy's train mode, for batches of at least so many images; ``on_epoch(row)`` is called after each epoch,
-    and ``on_best(epoch, metrics)`` after each that is the best so far.
+    ``order(epoch)`` gives the epoch's batches of indices, the same number in every epoch, and ``batch(indices, epoch)``
+    the (inputs, labels) of one on the device. With ``prefetch``, a thread prepares the next batch while this one is
+    trained on: right where the device is not the CPU that prepares it.
 
-    Labels are class indices (n,) or, where images are mixed, probabilities (n, classes); ``objective(logits, labels)``
-    is the loss that is shown, to which ``penalty()`` is added before the gradient is taken. ``after_step(step)`` comes
-    after each update, steps counted from 1; within ``averaged()`` the model holds the weights to evaluate and to keep.
+    ``schedule(step, history)`` is the learning rate's factor, given the validation NLL of each epoch so far.
+    ``set_mode(size)`` puts the model in its train mode, for batches of at least so many images. ``precision()`` is the
+    context of the forward pass.
 
-    ``order(epoch)`` gives the epoch's batches of indices, as many as there are without it, which is every image once;
-    an index of ``images`` t + i is one more use of image i. ``select`` names the validation metric that decides which
-    epoch is the best.
+    ``evaluate()`` gives the validation metrics, or None without validation images; ``select`` names the one that
+    decides which epoch is the best. Within ``averaged()`` the model holds the weights to evaluate and to keep.
 
-    ``phase(epoch)``, asked before every epoch, gives the task from there on: what trains may change, not the optimizer.
-
-    ``on_step(result)`` is called wherever a fit can be taken up again: after every step, and after every epoch.
-
-    ``weigh(labels)`` is how much these labels count in the mean that ``objective`` is, their number unless it weights
-    them; None where batches cannot be divided. ``parts`` bounds the images of one forward pass; where memory runs out
-    it shrinks, for good.
-
-    ``precision()`` is the context of the forward pass. With ``prefetch``, a thread prepares the next batch while this
-    one is trained on: right where the device is not the CPU that prepares it.
+    ``callbacks`` hear each event in this order. ``parts`` are by name all that changes as the fit goes: together with
+    the result, their states are all that is needed to take it up again.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    images: int
-    epochs: int
-    batch_size: int
-    seed: int
-    patience: int
-    clip_norm: float
+    order: Callable[[int], list[Indices]]
     batch: Callable[[Indices, int], tuple[Tensor, Tensor]]
     evaluate: Callable[[], Mapping[str, float] | None]
-    multiplier: Callable[[int, Sequence[float]], float]
-    set_rate: Callable[[torch.optim.Optimizer, float], None]
+    schedule: Rate
     set_mode: Callable[[int], None]
-    on_best: Callable[[int, Mapping[str, float] | None], None]
-    on_epoch: Callable[[Mapping[str, float]], None]
-    order: Callable[[int], list[Indices]] | None = None
+    epochs: int
+    patience: int
+    clip_norm: float
+    loss: Loss = Loss()
     select: str = "accuracy"
-    objective: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
-    penalty: Callable[[], Tensor] | None = None
-    weigh: Callable[[Tensor], float] | None = len
-    parts: Parts = field(default_factory=Parts)
-    after_step: Callable[[int], None] | None = None
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
-    phase: Callable[[int], Task] | None = None
-    on_step: Callable[[FitResult], None] | None = None
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
+    microbatch: Microbatch = field(default_factory=Microbatch)
+    callbacks: Sequence[Callback] = ()
+    parts: Mapping[str, Stateful] = field(default_factory=dict)
 
 
 @dataclass
@@ -114,3 +137,8 @@ class FitResult:
     interrupted: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> FitResult:
+        """The result of which ``dataclasses.asdict`` made ``saved``. Raises TypeError or KeyError for another tree."""
+        return cls(**{**saved, "progress": Progress(**saved["progress"])})

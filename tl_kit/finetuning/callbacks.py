@@ -1,0 +1,145 @@
+"""A run's callbacks: averaged weights, phases, best weights, extra checkpoints, metrics log, rollback, saved states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from tl_kit.finetuning.batch_sources import Source, open_source
+from tl_kit.finetuning.build_task import groups_of, set_source
+from tl_kit.finetuning.compilation import compile_now
+from tl_kit.finetuning.kept_weights import BestWeights, ExtraCheckpoints
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.saved_state import StateSaver, changing_names
+from tl_kit.finetuning.settings import Settings
+from tl_kit.finetuning.trunk_reuse import open_reuse
+from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
+from tl_kit.freezing.train_mode import apply_policy, set_train_mode
+from tl_kit.optimization.optimizers import add_groups
+from tl_kit.storage.metrics_log import Journal
+from tl_kit.training.averaging import WeightAverage
+from tl_kit.training.rollback import Rollback
+from tl_kit.training.stateful import OptimizerState, RandomState, Stateful, TensorState
+from tl_kit.training.task import Callback, FitResult, Task
+
+__all__ = ["Followed", "Phases", "follow", "phase_length"]
+
+
+def phase_length(run: Run, epoch: int, epochs: int) -> int:
+    """Epochs of the phase that begins in ``epoch``, of a run of so many epochs."""
+    if not run.policy.grows:
+        return epochs - epoch
+    names = run.trainable(epoch)
+    return len(list(takewhile(lambda later: run.trainable(later) == names, range(epoch, epochs))))
+
+
+class Phases(Callback):
+    """What trains in each epoch; under gradual unfreezing more and more, with one optimizer and an audit a phase.
+
+    Made when the first phase's policy is applied and its train mode set.
+
+    ``source`` is that of the phase under way; ``ended`` holds the audits of the phases before it.
+    """
+
+    def __init__(self, run: Run, order: list[str], settings: Settings, source: Source) -> None:
+        self.run, self.order, self.settings, self.source = run, order, settings, source
+        self.names = run.trainable(0)
+        self.before = frozen_tensors(run.model)
+        self.ended: tuple[tuple[str, Audit], ...] = ()
+        self.began = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one."""
+        return phase_length(self.run, 0, self.settings.epochs) < self.settings.epochs
+
+    def audit(self) -> Audit:
+        """That of the phase under way. Raises AuditError if anything frozen has changed."""
+        return run_audit(self.run.model, self.before)
+
+    def on_phase(self, task: Task, epoch: int) -> None:
+        if self.run.trainable(epoch) != self.names:
+            self._begin(task, epoch)
+
+    def _begin(self, task: Task, epoch: int) -> None:
+        """Put the task into the phase that begins here; the optimizer keeps its state of what trained before."""
+        run, settings = self.run, self.settings
+        self.ended += ((f"epochs {self.began + 1} to {epoch}", self.audit()),)
+        new = run.trainable(epoch) - self.names
+        self.names, self.began = run.trainable(epoch), epoch
+        apply_policy(run.model, self.names)
+        length = phase_length(run, epoch, settings.epochs)
+        self.source, _ = open_source(run, open_reuse(run, self.order), epochs=length)
+        set_train_mode(run.model, self.order, batchnorm=settings.batchnorm)
+        self.before = frozen_tensors(run.model)
+        add_groups(task.optimizer, groups_of(run, settings, new))
+        run.reporter.message(f"epoch {epoch + 1}: {len(new)} more tensors train, {len(self.before)} stay frozen")
+        module = compile_now(run, self.source.module, epochs=length, optimizer=settings.optimizer)
+        task.model = run.accelerator.prepare(module)
+        set_source(task, run, self.source)
+
+
+class MetricsLog(Callback):
+    """Appends each epoch's row to ``metrics.jsonl``."""
+
+    def __init__(self, run: Run) -> None:
+        self.journal = Journal(run.folder if run.writes else None)
+
+    def on_epoch(self, result: FitResult) -> None:
+        self.journal.write(**result.history[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """A task with its callbacks, and those of them that are asked afterwards. ``compiled``: by torch.compile."""
+
+    task: Task
+    best: BestWeights
+    extra: ExtraCheckpoints
+    rollback: Rollback | None
+    compiled: bool
+
+
+def follow(run: Run, task: Task, settings: Settings, phases: Phases) -> Followed:
+    """Give the task its callbacks, and make model and optimizer ready: compiled, and distributed over processes.
+
+    The names of the parts are those that saved states have.
+    """
+    names, module = changing_names(run), task.model
+    decay = run.config.regularization.ema
+    average = None if decay is None else WeightAverage(run.model, decay=decay, names=names)
+    if average is not None:
+        task.averaged = average.in_place
+    compiled = compile_now(run, module, epochs=settings.epochs, optimizer=settings.optimizer)
+    task.model, task.optimizer = run.accelerator.prepare(compiled, task.optimizer)
+    best, extra = BestWeights(run), ExtraCheckpoints(run, settings, task.averaged)
+    parts: dict[str, Stateful] = {
+        "model": TensorState(run.model, names),
+        "optimizer": OptimizerState(task.optimizer),
+        "best": best,
+        "random": RandomState(run.runtime.device),
+        "images of a pass": task.microbatch,
+    }
+    rollback = _rollback(run, parts)
+    if rollback is not None:
+        task.schedule = rollback.scaled(task.schedule)
+    optional = {"average": average, "along": extra if extra.wanted else None, "rollback": rollback}
+    parts |= {name: callback for name, callback in optional.items() if callback is not None}
+    last = (MetricsLog(run), rollback, StateSaver(run, settings, parts))  # a state that is saved holds the good one
+    wanted = (phases if phases.several else None, average, extra, best, *last)
+    task.parts, task.callbacks = parts, tuple(callback for callback in wanted if callback is not None)
+    return Followed(task=task, best=best, extra=extra, rollback=rollback, compiled=compiled is not module)
+
+
+def _rollback(run: Run, parts: Mapping[str, Stateful]) -> Rollback | None:
+    """Where the run may go back to a good state: it asks for that, or trains in a precision that may be too low."""
+    low = run.runtime.train_precision == "bf16"
+    if run.config.on_nan != "rollback" and not low:
+        return None
+
+    def widen() -> bool:
+        before, run.runtime = run.runtime, replace(run.runtime, train_precision="fp32")
+        return before.train_precision != "fp32"
+
+    return Rollback(parts, halve=run.config.on_nan == "rollback", widen=widen, config=run.config.rollback)
