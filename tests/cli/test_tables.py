@@ -67,7 +67,9 @@ def test_shortened_names_fit_and_differ(names: list[str], width: int) -> None:
         start, end = shown.split("…")
         assert name.startswith(start)
         assert name.endswith(end)
-        assert start + end
+        assert start + end or len(fold(name, 1)) == 1, (
+            "one sign of joined emoji, which older versions of rich take as wide"
+        )
 
 
 @given(NAMES, st.integers(2, 60))

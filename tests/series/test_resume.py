@@ -33,7 +33,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "full, plateau and patience": PLATEAU,
     "full, layer decay, Kron": {"optimizer": "kron", "loop": LoopConfig(warmup_epochs=0.0, layer_decay=0.7)},
     "full, second order": {"optimizer": "adahessian", "lr": 0.01},
-    "full, batches of one": {"batch_size": 1, "epochs": 1},
+    "full, batches of one": {"batch_size": 1, "epochs": 1, "img_size": 64},
     "head by gradient": {"policy": "head", "regularization": RegularizationConfig(dropout=0.4)},
     "last:2, cached views": {"policy": "last:2", "epochs": 3},
     "last:2, no cache": {"policy": "last:2", "cache": CacheConfig(size_gb=0)},
