@@ -12,9 +12,6 @@ _ROOT = Path(__file__).parents[1]
 _QUESTION = re.compile(r"(What|How|Where|Which|Whether|Who|When|Why)\b")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
-# Rooms whose docstrings are not rewritten yet.
-_LATER = {"finetuning", "training"}
-
 
 def _questions(path: Path) -> list[str]:
     name = path.relative_to(_ROOT)
@@ -27,8 +24,7 @@ def _questions(path: Path) -> list[str]:
 def test_no_docstring_begins_with_a_question_word() -> None:
     files = [*(_ROOT / "tl_kit").rglob("*.py"), *(_ROOT / "recipes").rglob("*.py")]
     assert len(files) > 100
-    checked = [path for path in files if path.relative_to(_ROOT).parts[1] not in _LATER]
-    assert [line for path in sorted(checked) for line in _questions(path)] == []
+    assert [line for path in sorted(files) for line in _questions(path)] == []
 
 
 def test_a_question_word_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

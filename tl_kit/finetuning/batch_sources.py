@@ -1,4 +1,4 @@
-"""Where a gradient method's batches come from: images for the whole model, or the trunk's outputs for its tail."""
+"""Batch sources of the gradient methods: images for the whole model, or the trunk's outputs for its tail."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 def copy_keys(samples: Sequence[Sample]) -> list[str]:
-    """What the draws of each sample's augmentation are named by: copies of an image are varied each in its own way."""
+    """Names of the samples' random draws: each copy of an image has its own, and so its own augmentation."""
     seen: Counter[str] = Counter()
     keys = []
     for sample in samples:
@@ -135,7 +135,7 @@ class ReusedSource:
 
 
 def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, int | None]:
-    """Where batches come from, and how many views of an image it has; None where every epoch has its own."""
+    """The source of batches, and its number of views of an image; None where every epoch has views of its own."""
     if run.config.cache.views is not None and (reuse is None or not run.augment.active):
         run.reporter.message("--views changes nothing here: the frozen part runs every time, or images are not varied")
     if reuse is None:

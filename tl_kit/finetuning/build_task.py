@@ -23,7 +23,7 @@ __all__ = ["build_task", "groups_of", "set_source"]
 
 
 def build_task(run: Run, order: list[str], settings: Settings, source: Source) -> Task:
-    """What the loop needs to train on this source. ``order`` is the forward order of the model's modules."""
+    """The loop's task for this source. ``order`` is the forward order of the model's modules."""
     images = len(run.manifest.split("train"))
     return Task(
         model=source.module,

@@ -35,7 +35,7 @@ def phase_length(run: Run, epoch: int, epochs: int) -> int:
 
 
 class Phases(Callback):
-    """What trains in each epoch; under gradual unfreezing more and more, with one optimizer and an audit a phase.
+    """Phases: the layers that train in each epoch; gradual unfreezing adds some, with one optimizer, an audit a phase.
 
     Made when the first phase's policy is applied and its train mode set.
 
@@ -51,11 +51,11 @@ class Phases(Callback):
 
     @property
     def several(self) -> bool:
-        """Whether there is more than one."""
+        """True where there is more than one."""
         return phase_length(self.run, 0, self.settings.epochs) < self.settings.epochs
 
     def audit(self) -> Audit:
-        """That of the phase under way. Raises AuditError if anything frozen has changed."""
+        """The audit of the current phase. Raises AuditError if a frozen tensor has changed."""
         return run_audit(self.run.model, self.before)
 
     def on_phase(self, task: Task, epoch: int) -> None:
@@ -133,7 +133,7 @@ def follow(run: Run, task: Task, settings: Settings, phases: Phases) -> Followed
 
 
 def _rollback(run: Run, parts: Mapping[str, Stateful]) -> Rollback | None:
-    """Where the run may go back to a good state: it asks for that, or trains in a precision that may be too low."""
+    """The rollback to a good state, for a run that asks for it, or trains in a precision that may be too low."""
     low = run.runtime.train_precision == "bf16"
     if run.config.on_nan != "rollback" and not low:
         return None

@@ -19,7 +19,7 @@ __all__ = ["compile_errors", "compile_now", "pays_back"]
 
 
 def pays_back(images: int, pixels: int, *, config: RuntimeConfig = RuntimeConfig()) -> bool:
-    """Whether compilation gains more time than it takes over ``images`` training images, epochs counted, of ``pixels``.
+    """True where compilation gains more time than it takes over ``images`` training images of ``pixels``, all epochs.
 
     Cost and gain both grow with the network, so that images and their size are left: figures that any machine has.
     """
@@ -56,7 +56,7 @@ def _compile(module: nn.Module, config: RuntimeConfig) -> nn.Module:
 
 @contextmanager
 def compile_errors() -> Iterator[None]:
-    """A model that torch cannot compile, or a machine without a compiler, as a ConfigError."""
+    """Turn the errors of a model that torch cannot compile, or of a missing compiler, into a ConfigError."""
     try:
         yield
     except RuntimeError as error:

@@ -77,7 +77,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
 
 
 def _fit(run: Run, fit: Followed, start: FitResult) -> tuple[FitResult, str | None]:
-    """What the loop did; an error after the first state that was kept ends the run, and is told at its end."""
+    """The loop's result; an error after the first kept state ends the run, and is reported at its end."""
     try:
         return fit_again(fit.task, run.accelerator, rollback=fit.rollback, start=start, reporter=run.reporter), None
     except TrainingError as failure:
@@ -102,12 +102,12 @@ def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared:
 
 
 def _rollbacks(fit: Followed) -> dict[str, object]:
-    """What the run's record says of the times that it went back to a good state."""
+    """The record's entry of the run's rollbacks to a good state."""
     return {"rollbacks": fit.rollback.events} if fit.rollback is not None and fit.rollback.events else {}
 
 
 def _first_state(run: Run, source: Source, fit: Followed) -> FitResult:
-    """Where the head has been fitted, the state before the first epoch is one to keep."""
+    """Keep the state before the first epoch where the head has been fitted."""
     if not run.policy.fits_head_first:
         return FitResult()
     scores = agreed_scores(run, source)

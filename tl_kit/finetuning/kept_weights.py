@@ -54,7 +54,7 @@ class ExtraCheckpoints(Callback):
 
     @property
     def wanted(self) -> bool:
-        """Whether the run keeps any."""
+        """True where the run keeps extra checkpoints or an average."""
         return self.average is not None or bool(self.cycles) or bool(self.settings.late)
 
     def on_step(self, step: int) -> None:
@@ -92,7 +92,7 @@ class ExtraCheckpoints(Callback):
             shutil.rmtree(self.run.folder / name, ignore_errors=True)
 
     def judge(self, task: Task, source: Source, result: FitResult, best_weights: BestWeights) -> SwaVerdict | None:
-        """Whether validation finds the uniform average no worse than the best epoch; if so, it is kept as the best.
+        """Compare the uniform average with the best epoch on validation; if it is no worse, it is kept as the best.
 
         BatchNorm layers that trained get statistics anew, from one pass over the training images.
         """
@@ -117,7 +117,7 @@ class ExtraCheckpoints(Callback):
         return SwaVerdict(count=self.average.count, val=scores, best_epoch_val=best, kept=kept)
 
     def score(self, source: Source) -> tuple[Waypoint, ...]:
-        """What the kept weights make of val and test. The model is left with the last of them.
+        """Outputs of the kept weights on val and test. The model is left with the last of them.
 
         Those whose outputs are not finite, before a failure, are removed.
         """
@@ -133,7 +133,7 @@ class ExtraCheckpoints(Callback):
         return tuple(found)
 
     def _chosen(self, name: str, step: int) -> tuple[str, ...]:
-        """What validation has chosen of these weights: a rate that it lowers, and which epochs are the last ones."""
+        """Validation's choices in these weights: a rate that it lowers, and which epochs are the last ones."""
         rate = self.settings.schedule == "plateau" and step > self.per_epoch
         length = name.startswith("epoch-") and self.settings.patience < self.settings.epochs
         return tuple(what for what, chosen in (("rate", rate), ("length", length)) if chosen)
@@ -147,7 +147,7 @@ class ExtraCheckpoints(Callback):
         self.run.model.load_state_dict(answer[0])
 
     def state(self) -> dict[str, Any]:
-        """How far it is: ``written`` (plain JSON) and ``average`` (tensors), for :meth:`load_state`."""
+        """The state for :meth:`load_state`: ``written`` (plain JSON) and ``average`` (tensors)."""
         average = {} if self.average is None else self.average.state()
         return {"written": dict(self.written), "average": average}
 
@@ -159,7 +159,7 @@ class ExtraCheckpoints(Callback):
 
 
 def _said(count: int, scores: Mapping[str, float] | None, best: Mapping[str, float] | None, *, kept: bool) -> str:
-    """What became of the uniform average, in a sentence."""
+    """The outcome of the uniform average, in a sentence."""
     verdict = "kept: no worse than" if kept else "not kept: worse than"
     average, epoch = (
         "no finite outputs" if row is None else f"val accuracy {row['accuracy']:.1%}, nll {row['nll']:.3f}"
@@ -193,7 +193,7 @@ class BestWeights(Callback):
         self.run.model.load_state_dict(answer[0])
 
     def state(self) -> dict[str, object]:
-        """The tensors that the run may have changed; those that it freezes are the model's."""
+        """The tensors that the run may have changed; frozen ones are in the model already."""
         names = changing_names(self.run)
         return {"epoch": self.epoch, "tensors": {n: tensor for n, tensor in self.best.items() if n in names}}
 

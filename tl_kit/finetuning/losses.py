@@ -93,7 +93,7 @@ def check_drop_path(run: Run, order: Sequence[str]) -> None:
 
 
 def _first_trainable(run: Run, order: Sequence[str]) -> int:
-    """Where in the forward order the first module stands that trains, now or in a later epoch."""
+    """Position in the forward order of the first module that trains, now or in a later epoch."""
     trainable = run.trainable(sys.maxsize)
     for position, name in enumerate(order):
         own = [key for key, _ in run.model.get_submodule(name).named_parameters(recurse=False)]

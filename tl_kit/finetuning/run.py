@@ -64,7 +64,7 @@ class Clock:
 
 @dataclass
 class Run:
-    """What every step of a run reads. Images that turn out to be undecodable leave ``manifest`` as that is found.
+    """A fine-tuning run's parts, which all of its steps read. Undecodable images leave ``manifest`` once found.
 
     ``unfinished``: the run that this one takes up again. ``content`` is the content hash of the whole data set, where
     the training images are a sample of it.
@@ -116,7 +116,7 @@ class Run:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes files; with one process it is, unless the run is a dry one."""
+        """True where this process writes the run's files: the main process, unless the run is a dry one."""
         return bool(self.accelerator.is_main_process) and not self.dry
 
     def trainable(self, epoch: int = 0) -> frozenset[str]:

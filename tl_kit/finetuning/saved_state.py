@@ -87,7 +87,7 @@ class StateSaver(Callback):
 
 
 def saved_settings(run: Run) -> dict[str, Any]:
-    """What the settings were resolved to when the run began; empty where it begins now."""
+    """The settings as they were resolved when the run began; empty where it begins now."""
     return dict(_saved(run, "settings"))
 
 
@@ -127,7 +127,7 @@ def _saved(run: Run, name: str) -> Mapping[str, Any]:
 
 @contextmanager
 def _fitting(run: Run) -> Iterator[None]:
-    """Whatever does not fit, in one line: a state is a file, and may be anything."""
+    """Turn errors of a state that does not fit into one line: a state is a file, and may hold anything."""
     try:
         yield
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
@@ -144,7 +144,7 @@ def _load_parts(parts: Mapping[str, Stateful], saved: Mapping[str, Any]) -> None
 
 
 def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
-    """What a run notes when it begins: what ``--resume`` must not find out anew, or find to be something else.
+    """The facts that a run records at its start: ``--resume`` takes them over, or checks that they are unchanged.
 
     ``content``: of the images as they were scanned; ``policy``: once it is settled.
     """
@@ -161,12 +161,12 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
 
 
 def _network(run: Run) -> str:
-    """Of the network's settings and those of its images: a folder's config.json may be another one by now."""
+    """Digest of the settings of network and images: a folder's config.json may have changed by now."""
     return digest_of([network_settings(run.model), plain_fields(run.preprocessing)])
 
 
 def _teacher(run: Run) -> str | None:
-    """Of the files of the teacher's folder; None without a teacher."""
+    """Digest of the files of the teacher's folder; None without a teacher."""
     folder = _teacher_folder(run)
     if folder is None:
         return None

@@ -54,7 +54,7 @@ def apply(run: Run, names: Collection[str], settings: Settings) -> list[str]:
 
 
 def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, views: int, epochs: int) -> Rates:
-    """Of the epochs in which these parameters train on so many views of an image; 0: as evaluation sees it."""
+    """Rates of the epochs in which these parameters train on so many views of an image; 0: as evaluation sees it."""
     with _miniature(run, views=views) as small, torch.random.fork_rng():
         order = apply(small, names, settings)
         source, _ = open_source(small, open_reuse(small, order), epochs=epochs)
@@ -66,7 +66,7 @@ def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, view
 
 
 def closed_form_rates(run: Run) -> Rates:
-    """Of a pass over images as evaluation sees them."""
+    """Rates of a pass over images as evaluation sees them."""
     with _miniature(run, views=0) as small:
         head, reuse = head_run(small)
         assert reuse is not None

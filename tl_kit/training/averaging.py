@@ -73,7 +73,7 @@ class UniformAverage:
 
     @property
     def count(self) -> int:
-        """How many moments have been taken in."""
+        """Number of moments in the average."""
         return int(self._average.n_averaged)
 
     def update(self) -> None:

@@ -108,7 +108,7 @@ def _resumable(task: Task, result: FitResult) -> None:
 def run_epoch(
     task: Task, accelerator: Accelerator, result: FitResult, *, reporter: Reporter = SILENT
 ) -> dict[str, float]:
-    """What is left of one pass over the training images, noted in ``result.progress`` step by step.
+    """Train the rest of one pass over the training images; ``result.progress`` follows step by step.
 
     Returns the pass's mean loss, last rate, images a second and the data-wait share.
     """

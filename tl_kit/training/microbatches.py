@@ -84,7 +84,7 @@ def _backward(task: Task, accelerator: Accelerator, loss: Tensor) -> None:
 
 
 def _attention(second_order: bool) -> AbstractContextManager[None]:
-    """Fused attention has no second derivative; written out, it has."""
+    """Use attention that is not fused where second derivatives are needed: fused attention has none."""
     return sdpa_kernel(SDPBackend.MATH) if second_order else nullcontext()
 
 
@@ -111,6 +111,6 @@ def _halve(task: Task, accelerator: Accelerator, images: int, error: BaseExcepti
 
 
 def _least(model: nn.Module) -> int:
-    """BatchNorm has no statistics of a single image's features."""
+    """The fewest images of a part: BatchNorm has no statistics of a single image's features."""
     normalises = any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
     return 2 if normalises else 1

@@ -41,10 +41,10 @@ class Callback:
         """Wherever the fit can be taken up again from the state it has now. The model holds the weights that train."""
 
     def state(self) -> Any:
-        """What ``load_state`` needs to make an equal callback of a new one."""
+        """The state from which ``load_state`` makes a new callback equal to this one."""
 
     def load_state(self, state: Any) -> None:
-        """Go on from a state. Raises ValueError, TypeError or KeyError for one that is none of its own."""
+        """Go on from a state. Raises ValueError, TypeError or KeyError for a state of another kind."""
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Loss:
 
 @dataclass(kw_only=True)
 class Task:
-    """What is trained: model, optimizer, batches, loss, schedule, validation, and when training ends.
+    """A fit's task: model, optimizer, batches, loss, schedule, validation, and when training ends.
 
     ``order(epoch)`` gives the epoch's batches of indices, the same number in every epoch, and ``batch(indices, epoch)``
     the (inputs, labels) of one on the device. With ``prefetch``, a thread prepares the next batch while this one is
@@ -129,7 +129,7 @@ class Progress:
 
 @dataclass
 class FitResult:
-    """What a fit did. ``epochs`` counts finished ones; ``best_epoch`` is from 1, 0 if no epoch was finished."""
+    """Result of a fit. ``epochs`` counts finished ones; ``best_epoch`` is from 1, 0 if no epoch was finished."""
 
     epochs: int = 0
     best_epoch: int = 0
