@@ -97,9 +97,7 @@ def fit_head_first(run: Run) -> Audit:
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
             "flat features; use --policy full or last:K"
         )
-    outcome = fit_closed_form(head, reuse)
-    run.manifest = head.manifest  # without the images that turned out to be undecodable
-    return outcome.audit
+    return fit_closed_form(head, reuse).audit
 
 
 def head_run(run: Run) -> tuple[Run, Reuse | None]:

@@ -74,12 +74,10 @@ def run_probes(run: Run) -> list[StageProbe]:
     Empty where the model has no cut before its head, or a class has fewer than two training images.
     """
     head, reuse = head_run(run)
-    run.manifest = head.manifest
     if reuse is None:
         return []
     names = stage_names(run.model, most=run.config.probe.stages)
     stages = _stages(head, reuse, names)
-    run.manifest = head.manifest
     samples = run.manifest.split("train")
     flat = reuse.rows(samples).float().flatten(1).numpy()
     features: dict[str, NDArray[np.float32]] = {**stages, HEAD_INPUT: flat}

@@ -22,7 +22,7 @@ from tl_kit.data.ranges import measure_ranges, range_note
 from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
-from tl_kit.finetuning.run import Balance, Clock, Run
+from tl_kit.finetuning.run import Balance, Clock, Images, Run
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
@@ -102,8 +102,7 @@ def _assemble(
         reporter=reporter,
         runtime=runtime,
         clock=clock,
-        manifest=manifest,
-        store=PixelStore(preprocessing, config.store, limits=config.decode),
+        images=Images(manifest, PixelStore(preprocessing, config.store, limits=config.decode)),
         model=model,
         weights=weights,
         preprocessing=preprocessing,

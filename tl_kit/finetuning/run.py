@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from tl_kit.storage.unfinished import Unfinished
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["STAGES", "Balance", "Clock", "Run", "apply_trainable"]
+__all__ = ["STAGES", "Balance", "Clock", "Images", "Run", "apply_trainable"]
 
 STAGES = ("scan", "data", "features", "train", "evaluate")
 
@@ -63,8 +63,32 @@ class Clock:
 
 
 @dataclass
+class Images:
+    """A run's images: their list, and their pixels once decoded. One owner for a run and for what is made from it.
+
+    An image that cannot be decoded leaves ``manifest`` for everybody, and is found once.
+    """
+
+    manifest: Manifest
+    store: PixelStore
+
+    def decode(
+        self, samples: Sequence[Sample], *, crop: bool, on_image: Callable[[], object] | None = None
+    ) -> tuple[frozenset[str], list[Exclusion]]:
+        """Decode samples into the store; returns digests and files, copies too, of those that cannot be decoded."""
+        failures = self.store.fill(samples, crop=crop, on_image=on_image)
+        paths = {exclusion.path: exclusion.reason for exclusion in failures}
+        reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
+        found = {s.path: reasons[s.digest] for s in self.manifest.samples if s.digest in reasons}
+        broken = [Exclusion(path, reason) for path, reason in found.items()]
+        if broken:
+            self.manifest = self.manifest.without(broken)
+        return frozenset(reasons), broken
+
+
+@dataclass
 class Run:
-    """A fine-tuning run's parts, which all of its steps read. Undecodable images leave ``manifest`` once found.
+    """A fine-tuning run's parts, which all of its steps read.
 
     ``unfinished``: the run that this one takes up again. ``content`` is the content hash of the whole data set, where
     the training images are a sample of it.
@@ -75,8 +99,7 @@ class Run:
     reporter: Reporter
     runtime: Runtime
     clock: Clock
-    manifest: Manifest
-    store: PixelStore
+    images: Images
     model: nn.Module
     weights: WeightsReport
     preprocessing: Preprocessing
@@ -102,17 +125,22 @@ class Run:
         if show:
             self.reporter.start("decode", len(samples))
         with self.clock("data"):
-            failures = self.store.fill(samples, crop=crop, on_image=self.reporter.advance if show else None)
+            gone, broken = self.images.decode(samples, crop=crop, on_image=self.reporter.advance if show else None)
         tell(self.reporter)
-        paths = {exclusion.path: exclusion.reason for exclusion in failures}
-        reasons = {s.digest: paths[s.path] for s in samples if s.path in paths}
-        found = {s.path: reasons[s.digest] for s in self.manifest.samples if s.digest in reasons}
-        broken = [Exclusion(path, reason) for path, reason in found.items()]
         if broken:
-            self.manifest = self.manifest.without(broken)
             tell_left_out(broken, self.config.data, self.reporter)
             check_trainable(self.manifest)
-        return frozenset(reasons)
+        return gone
+
+    @property
+    def manifest(self) -> Manifest:
+        """The images that are left."""
+        return self.images.manifest
+
+    @property
+    def store(self) -> PixelStore:
+        """Their pixels."""
+        return self.images.store
 
     @property
     def writes(self) -> bool:

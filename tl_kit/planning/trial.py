@@ -18,7 +18,7 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import build_task
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.run import Clock, Run, apply_trainable
+from tl_kit.finetuning.run import Clock, Images, Run, apply_trainable
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.train_mode import set_train_mode
@@ -85,8 +85,10 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
         yield replace(
             run,
             config=replace(run.config, cache=cache if run.config.cache.size_gb > 0 else run.config.cache),
-            manifest=replace(run.manifest, samples=tuple(kept)),
-            store=PixelStore(run.preprocessing, run.config.store, limits=run.config.decode),
+            images=Images(
+                replace(run.manifest, samples=tuple(kept)),
+                PixelStore(run.preprocessing, run.config.store, limits=run.config.decode),
+            ),
             clock=Clock(),
             reporter=SILENT,
             folder=Path(folder),
