@@ -84,6 +84,8 @@ def _statistics(made: dict[str, Any]) -> str:
     """Scores of the model taken, of the best average with either kind of BatchNorm statistics, and the best member."""
     best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
     for line in made.get("tried", ()):
+        if "weights" not in line:  # no average of the members' weights
+            continue
         average = 1.0 not in line["weights"]
         kind = (line["batchnorm"] or "average") if average else "alone"
         rank = (line["nll"],) if average else (-line["accuracy"], line["nll"])
