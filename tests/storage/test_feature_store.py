@@ -157,3 +157,5 @@ def test_a_folder_that_another_run_removes_just_then(
     assert len(shards(tmp_path)) == 2
     assert evict(tmp_path, 0) > 0
     assert clear(tmp_path) == 0
+    other.note("proof", {"direct": True})
+    assert (tmp_path / KEY / "proof").is_file()

@@ -131,8 +131,7 @@ def build_receipt(
         validation: the predictions that the rule was fitted to: they alone choose the member to compare with. ``None``
             without validation images; the rule must then be one that is not fitted.
         test: predictions on the test split, ``None`` if there is none.
-        samples: resamples of :func:`paired_gain`.
-        seed: of these.
+        samples: resamples of :func:`paired_gain`, drawn from ``seed``.
         comparison: of all rules, if the rule was chosen among them.
         cost: as measured.
         made: what the members that the rule made, if it did, predict for the test images.

@@ -66,8 +66,8 @@ class Phases(Callback):
         """Put the task into the phase that begins here; the optimizer keeps its state of what trained before."""
         run, settings = self.run, self.settings
         self.ended += ((f"epochs {self.began + 1} to {epoch}", self.audit()),)
-        new = run.trainable(epoch) - self.names
-        self.names, self.began = run.trainable(epoch), epoch
+        names = run.trainable(epoch)
+        new, self.names, self.began = names - self.names, names, epoch
         apply_policy(run.model, self.names)
         length = phase_length(run, epoch, settings.epochs)
         self.source, _ = open_source(run, open_reuse(run, self.order), epochs=length)

@@ -21,7 +21,6 @@ from tl_kit.inference.run_models import model_context
 from tl_kit.machine.memory import is_out_of_memory, release_memory
 from tl_kit.machine.runtime import Runtime
 from tl_kit.reporting import Reporter
-from tl_kit.storage.atomic import write_json
 from tl_kit.storage.cache_keys import derived_key
 from tl_kit.storage.feature_store import FeatureStore, cache_root
 from tl_kit.untrusted import read_json
@@ -144,11 +143,5 @@ def _prove_on(model: nn.Module, cut: str, store: FeatureStore, runtime: Runtime,
             return None
         row = Trunk(model, cut)(batch)[0]
     proof = _Proof(tail.direct, tail.image_shape, tuple(row.shape), row.nbytes)
-    folder = store.root / store.key
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        write_json(folder / _PROOF, asdict(proof))
-    except CheckpointError as error:  # where the cache was cleared meanwhile, it is proved again the next time
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
+    store.note(_PROOF, asdict(proof))
     return proof

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,11 @@ class FeatureStore:
             self._take_in(index, own, names, dtype)
         evict(self.root, self.limit, keep={index.with_suffix(".npy") for index in self._opened})
 
+    def note(self, name: str, content: Mapping[str, object]) -> None:
+        """Write a JSON file beside the rows; nothing is written where another run clears the cache just then."""
+        _made(self.root / self.key)
+        _note(self.root / self.key / name, content)
+
     @staticmethod
     def _write(path: Path, rows: int, batches: Iterator[Tensor]) -> tuple[NDArray[Any], torch.dtype]:
         array: Any = None
@@ -227,14 +232,26 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray
     """A new file's array; tried again where another run clears the cache just then."""
     for attempt in range(_ATTEMPTS):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _made(path.parent)
             array: NDArray[Any] = np.lib.format.open_memmap(str(path), mode="w+", dtype=dtype, shape=shape)
             _reserve(path)
             return array
-        except (FileNotFoundError, FileExistsError):  # mkdir says "exists" of a folder that is gone a moment later
+        except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError
+
+
+def _made(folder: Path) -> None:
+    """Make a folder of the cache, where it is missing."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, FileExistsError):  # "exists" is said of a folder that is gone a moment later
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 def _publish(temporary: Path, index: Path, names: Sequence[str], dtype: torch.dtype) -> None:
@@ -245,8 +262,13 @@ def _publish(temporary: Path, index: Path, names: Sequence[str], dtype: torch.dt
         temporary.replace(index.with_suffix(".npy"))
     except FileNotFoundError:
         return
+    _note(index, {"dtype": str(dtype).removeprefix("torch."), "rows": list(names)})
+
+
+def _note(path: Path, content: Mapping[str, object]) -> None:
+    """Write a JSON file, but for where the cache was cleared meanwhile: its values are computed again the next time."""
     try:
-        write_json(index, {"dtype": str(dtype).removeprefix("torch."), "rows": list(names)})
+        write_json(path, content)
     except CheckpointError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise

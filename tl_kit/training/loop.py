@@ -164,7 +164,7 @@ def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tup
 def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
     """Forward, loss, backward, update; returns the loss. Raises NonFiniteError if it is not finite.
 
-    Raises ResourceError where memory runs out, in however many parts the batch is taken (``training.parts``).
+    Raises ResourceError where memory runs out, however few images are taken at once (``training.microbatches``).
     """
     value = step_gradient(task, accelerator, inputs, labels, step=step)
     if task.clip_norm > 0:
