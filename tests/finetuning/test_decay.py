@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.helpers import quick, quick_config, settings_of, weights, write_images
 from tl_kit import plan
@@ -103,15 +101,6 @@ def test_plan_says_which_and_why(data: Path, vit: Path) -> None:
     assert "BatchNorm follows 0 of " in choices["optimizer"].reason
     assert choices["weight decay"].value == "0.05"
     assert choices["weight decay"].reason == "the usual one of adamw"
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Of tensors so small, a busy machine hands out each operation more slowly than it does it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.errors import ConfigError
 from tl_kit.images.transforms import Preprocessing
-from tl_kit.machine.forks import unforked
+from tl_kit.machine.random_state import own_random_state, seed_cpu
 from tl_kit.optimization.rules import augmentation
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "ShortSideCrop",
     "TrainTransform",
     "augment",
-    "own_random_state",
     "resolve_augment",
     "seeded_draws",
 ]
@@ -151,23 +149,10 @@ def _crop(size: tuple[int, int], config: AugmentConfig) -> nn.Module:
     return crop
 
 
-@contextmanager
-def own_random_state() -> Iterator[None]:
-    """Draws within the block leave the CPU's global random state as it was.
-
-    A fork waits until the block is over: torch locks its generator for each draw, and a child would find it locked.
-    """
-    with unforked(), torch.random.fork_rng(devices=[]):
-        yield
-
-
 def seeded_draws(*parts: object) -> None:
-    """Let the CPU's global generator start from a seed made of ``parts``; call it inside :func:`own_random_state`.
-
-    ``torch.manual_seed`` would also seed the GPU's generator, which that block does not restore.
-    """
+    """Seed the CPU's global generator from ``parts``; call it inside ``own_random_state``."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    torch.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    seed_cpu(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def augment(images: list[Tensor], transform: nn.Module, *, seed: int, epoch: int, keys: list[str]) -> Tensor:

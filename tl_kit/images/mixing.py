@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from tl_kit.images.augmentation import own_random_state, seeded_draws
+from tl_kit.images.augmentation import seeded_draws
+from tl_kit.machine.random_state import own_random_state
 
 __all__ = ["mix"]
 

@@ -15,6 +15,7 @@ from torch import nn
 from tl_kit.errors import ConfigError, first_line
 from tl_kit.machine.forks import ForkLock, unforked
 from tl_kit.machine.memory import free_memory
+from tl_kit.machine.random_state import own_random_state, seed_cpu
 from tl_kit.zoo.heads import classifier_names
 from tl_kit.zoo.meta_model import outline
 from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
@@ -46,7 +47,8 @@ def construct(
         arguments["img_size"] = img_size
     dropping = {"drop_rate": ("--dropout", dropout), "drop_path_rate": ("--drop-path", drop_path)}
     arguments |= {name: value for name, (_, value) in dropping.items() if value is not None}
-    with unforked(), _LOCK, quiet(), seeded(seed), _recorded_filter() as filters:
+    with unforked(), _LOCK, quiet(), own_random_state(), _recorded_filter() as filters:
+        seed_cpu(seed)
         try:
             if source.factory_name.startswith(FOLDER_PREFIX):
                 _check_extent(source.factory_name, forward=img_size is None, **arguments)
@@ -73,17 +75,6 @@ def _check_extent(factory_name: str, *, forward: bool, **arguments: Any) -> None
     needed, free = outline(factory_name, forward=forward, **arguments).size, free_memory()
     if needed > free:
         raise ValueError(f"its weights take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from ``seed`` on the CPU within the block, without a trace in the global random state.
-
-    ``torch.manual_seed`` would seed every GPU's generator too.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _try_size(model: nn.Module, img_size: int) -> None:

@@ -1,0 +1,30 @@
+"""torch's own random numbers on the CPU: drawn within a block, without a trace in the global random state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tl_kit.machine.forks import unforked
+
+__all__ = ["own_random_state", "seed_cpu"]
+
+
+@contextmanager
+def own_random_state() -> Iterator[None]:
+    """Draws within the block leave the CPU's global random state as it was.
+
+    A fork waits until the block is over: torch locks its generator for each draw, and a child would find it locked.
+    """
+    with unforked(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def seed_cpu(seed: int) -> None:
+    """Let the CPU's global generator start from ``seed``; call it inside :func:`own_random_state`.
+
+    ``torch.manual_seed`` would also seed the GPU's generator, which that block does not restore.
+    """
+    torch.default_generator.manual_seed(seed)
