@@ -90,7 +90,7 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
 
 
 def _flagged(*kinds: type[Any]) -> Iterator[Field]:
-    """The fields with a flag, those of the configurations within a configuration in their place."""
+    """The fields that have a flag, in order; a field that holds a configuration is replaced by that one's fields."""
     for kind in kinds:
         for entry in fields_of(kind):
             if entry.nested is not None:

@@ -34,9 +34,10 @@ class Contribution(TypedDict):
 
 
 class Subset(TypedDict):
-    """Members, from 1, of a subset; its accuracy and NLL on validation; its NLL less that of the whole, with [lo, hi].
+    """A subset of an ensemble's members, numbered from 1, with its accuracy and NLL on validation.
 
-    ``ci95`` is the paired-bootstrap interval of ``nll_over_whole``; ``test``: accuracy and NLL there, if there is one.
+    ``nll_over_whole`` is its NLL minus that of the whole ensemble, ``ci95`` its paired-bootstrap interval [lo, hi];
+    ``test``: accuracy and NLL there, if there is one.
     """
 
     members: list[int]
@@ -105,7 +106,7 @@ def leave_one_out(
 
 
 def smallest_subset(subsets: Subsets, *, test: SplitPredictions | None, samples: int) -> Subset:
-    """The fewest members whose NLL on validation is not distinguishably above that of all.
+    """The smallest subset of members that validation cannot tell to be worse than the whole ensemble, by NLL.
 
     That is, the lower end of the 95 % paired-bootstrap interval of the difference is at most 0. Subsets are those met
     by adding members one by one, each time the one with the lowest NLL, and by taking them away likewise; of each size

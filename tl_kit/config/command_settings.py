@@ -123,7 +123,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Predictions for ``images``: files, folders or wildcards, of which one that cannot be read gets its row.
+    """Predictions for ``images``: files, folders or wildcards. An unreadable one has a row that says so.
 
     ``top`` classes an image are shown. ``crops`` and ``mc_dropout`` as for ``EvaluateConfig``.
     """

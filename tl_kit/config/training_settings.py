@@ -107,7 +107,7 @@ class ProbeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTestConfig:
-    """``--lr auto``: so many steps, the rate rising from ``lowest`` to ``highest`` times the optimizer's usual one."""
+    """Learning rate range test: in ``steps`` the rate rises from ``lowest`` to ``highest`` times the usual one."""
 
     steps: Annotated[int, AT_LEAST_ONE] = 100
     lowest: Annotated[float, POSITIVE] = 1e-4
@@ -161,7 +161,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoPolicyConfig:
-    """``--policy auto``: from so many training images on the last groups are enough, below it all layers train."""
+    """``--policy auto``: the last groups train from ``last_groups_from`` images on; with fewer, all layers do."""
 
     last_groups_from: int = 300
     last_groups: Annotated[int, AT_LEAST_ONE] = 3

@@ -116,7 +116,7 @@ def _is_sound(row: _Row, problems: list[str]) -> bool:
 
 
 def _rows(file: Path, problems: list[str]) -> Iterator[_Row]:
-    """Rows with the known columns, stripped of surrounding blanks; those of the wrong length go to ``problems``."""
+    """The rows' known columns, without blanks around them; ``problems`` takes a line for each row of another length."""
     line = 1
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:

@@ -58,7 +58,7 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
 
 
 def _first(finding: Finding, root: Path) -> str:
-    """Two of the first set, from the folder, or that of the CSV, on."""
+    """The first two files of a finding in brackets, as paths below the data folder or the CSV file's folder."""
     folder = root if root.is_dir() else root.parent
     paths = finding.sets[0][:2] if finding.sets else ()
     shown = ", ".join(str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths)

@@ -53,7 +53,7 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
         return _POOL(block_probabilities(blocks_of(strength), val, views=views))
 
     def choose(loss: Callable[[float], Loss]) -> float:
-        """That of the lowest bounded NLL."""
+        """The penalty's strength with the lowest bounded NLL."""
         return choose_strength(evidence.config.head.strengths, lambda strength: loss(strength).bounded)
 
     options: dict[str, Any] = {"folds": evidence.folds, "calibrate": evidence.config.calibrate}
