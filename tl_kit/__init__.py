@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from tl_kit.diagnosis.examine import doctor
     from tl_kit.diagnosis.examine import report_dict as report_dict
     from tl_kit.ensembling.ensemble import EnsembleResult, ensemble
-    from tl_kit.finetuning.distill import Distillation, distill
-    from tl_kit.finetuning.distill import check_student as check_student
-    from tl_kit.finetuning.distill import student_config as student_config
     from tl_kit.finetuning.finetune import finetune
     from tl_kit.finetuning.result import FinetuneResult
     from tl_kit.inference.evaluate import Evaluation, evaluate
@@ -58,6 +55,9 @@ if TYPE_CHECKING:
     from tl_kit.machine.user_cache import cache_line as cache_line
     from tl_kit.planning.plan import Plan, plan
     from tl_kit.series.cross_validate import CrossValidation, cross_validate
+    from tl_kit.series.distill import Distillation, distill
+    from tl_kit.series.distill import check_student as check_student
+    from tl_kit.series.distill import student_config as student_config
     from tl_kit.series.finetune_members import MemberRuns, finetune_members
     from tl_kit.series.finetune_members import member_configs as member_configs
     from tl_kit.series.resume import began_with as began_with
@@ -115,7 +115,7 @@ __all__ = [
 _MODULES = {
     "CrossValidation": "tl_kit.series.cross_validate",
     "DemoResult": "tl_kit.demonstration",
-    "Distillation": "tl_kit.finetuning.distill",
+    "Distillation": "tl_kit.series.distill",
     "EnsembleResult": "tl_kit.ensembling.ensemble",
     "Evaluation": "tl_kit.inference.evaluate",
     "FinetuneResult": "tl_kit.finetuning.result",
@@ -128,12 +128,12 @@ _MODULES = {
     "began_with": "tl_kit.series.resume",
     "cache_line": "tl_kit.machine.user_cache",
     "cache_report": "tl_kit.storage.feature_cache",
-    "check_student": "tl_kit.finetuning.distill",
+    "check_student": "tl_kit.series.distill",
     "clear_cache": "tl_kit.storage.feature_cache",
     "cross_validate": "tl_kit.series.cross_validate",
     "csv_text": "tl_kit.inference.predict",
     "demo": "tl_kit.demonstration",
-    "distill": "tl_kit.finetuning.distill",
+    "distill": "tl_kit.series.distill",
     "doctor": "tl_kit.diagnosis.examine",
     "ensemble": "tl_kit.ensembling.ensemble",
     "evaluate": "tl_kit.inference.evaluate",
@@ -148,7 +148,7 @@ _MODULES = {
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",
     "runtime_report": "tl_kit.machine.machine_report",
-    "student_config": "tl_kit.finetuning.distill",
+    "student_config": "tl_kit.series.distill",
 }
 
 

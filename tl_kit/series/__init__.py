@@ -1,1 +1,1 @@
-"""Several runs into one folder: cross-validation, members of an ensemble, and resuming."""
+"""Several runs: cross-validation, members of an ensemble, a student of one; and resuming."""
