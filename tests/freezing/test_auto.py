@@ -12,7 +12,12 @@ LIMIT = AutoPolicyConfig.last_groups_from
 
 
 def facts(
-    images: int, *, pretrained: bool = True, groups: int = 9, linear_head: bool = True, top: float = 0.8
+    images: int,
+    *,
+    pretrained: bool = True,
+    shares: tuple[float, ...] = (0.0, 0.3, 0.79, 0.92, 1.0),
+    linear_head: bool = True,
+    top: float = 0.8,
 ) -> Facts:
     probes = (StageProbe("early", 8, 0.7, 0.01, 1.0), StageProbe("head input", 8, top, 0.01, 1.0))
     return Facts(
@@ -21,7 +26,7 @@ def facts(
         smallest=images // 10,
         largest=images // 10,
         pretrained=pretrained,
-        groups=groups,
+        shares=shares,
         linear_head=linear_head,
         probes=probes if pretrained else (),
     )
@@ -36,9 +41,11 @@ def facts(
         (facts(100_000), "lp-ft:3"),
         (facts(50, linear_head=False), "full"),
         (facts(1000, linear_head=False), "last:3"),
-        (facts(1000, groups=0), "lp-ft"),
-        (facts(1000, groups=3), "lp-ft"),
-        (facts(1000, groups=0, linear_head=False), "full"),
+        (facts(1000, shares=()), "lp-ft"),
+        (facts(1000, shares=(0.0, 0.1, 1.0)), "lp-ft"),
+        (facts(1000, shares=(0.0, 0.75, 0.94, 1.0)), "lp-ft:2"),
+        (facts(1000, shares=(0.0, *(step / 12 for step in range(1, 13)), 1.0)), "lp-ft:7"),
+        (facts(1000, shares=(), linear_head=False), "full"),
         (facts(50, pretrained=False), "full"),
         (facts(100_000, pretrained=False), "full"),
     ],

@@ -15,7 +15,7 @@ def facts(*accuracies: float, smallest: int = 10, largest: int = 10) -> Facts:
         smallest=smallest,
         largest=largest,
         pretrained=bool(probes),
-        groups=5,
+        shares=(0.2, 0.4, 0.6, 0.8, 1.0),
         linear_head=True,
         probes=probes,
     )

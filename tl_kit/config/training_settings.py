@@ -161,10 +161,14 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoPolicyConfig:
-    """``--policy auto``: the last groups train from ``last_groups_from`` images on; with fewer, all layers do."""
+    """``--policy auto``: from ``last_groups_from`` images on, the last groups train; with fewer, all layers do.
+
+    The last groups are the fewest that hold ``last_share`` of the network's parameters, the classifier not counted: the
+    last three of an EfficientNet-Lite0, two of a ResNet or ConvNeXt, eight of a ViT.
+    """
 
     last_groups_from: int = 300
-    last_groups: Annotated[int, AT_LEAST_ONE] = 3
+    last_share: Annotated[float, FRACTION] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

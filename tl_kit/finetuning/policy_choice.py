@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from tl_kit.freezing.probes import probe_stages, stage_features, stage_names
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
 from tl_kit.machine.forward import forward_rows
+from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["HEAD_INPUT", "facts_of", "run_probes", "settle_policy"]
 
@@ -39,7 +41,7 @@ def facts_of(run: Run) -> Facts:
             smallest=int(counts.min()),
             largest=int(counts.max()),
             pretrained=bool(run.weights.loaded),
-            groups=_groups(run),
+            shares=_shares(run),
             linear_head=head_can_be_fitted(run),
             probes=tuple(probes),
         )
@@ -58,11 +60,16 @@ def settle_policy(run: Run, facts: Facts) -> str:
     return reason
 
 
-def _groups(run: Run) -> int:
+def _shares(run: Run) -> tuple[float, ...]:
+    """The share of the parameters that the last groups hold, by their number; empty where timm has no groups."""
     try:
-        return len(parameter_groups(run.model))
-    except PolicyError:  # a model that timm has no groups of can only be trained as a whole, or its head
-        return 0
+        groups = parameter_groups(run.model)
+    except PolicyError:  # such a model can only be trained as a whole, or its head
+        return ()
+    heads = classifier_names(run.model)
+    sizes = {name: p.numel() for name, p in run.model.named_parameters() if not in_modules(name, heads)}
+    held = accumulate(sum(sizes.get(name, 0) for name in group) for group in reversed(groups))
+    return tuple(count / max(1, sum(sizes.values())) for count in held)
 
 
 HEAD_INPUT = "head input"

@@ -22,12 +22,13 @@ def choose_policy(facts: Facts, config: AutoPolicyConfig = AutoPolicyConfig()) -
     seen = f"{size}; {_probes(facts)}"
     whole = POLICIES["lp-ft" if facts.linear_head else "full"]
     start = "from a fitted head" if facts.linear_head else "from a head at zero (its kind cannot be fitted)"
-    enough = facts.images >= config.last_groups_from
-    if enough and facts.groups > config.last_groups:
+    depth = facts.last_groups(config.last_share)
+    if facts.images >= config.last_groups_from and facts.groups > depth:
         part = whole if facts.linear_head else POLICIES["last"]
         return (
-            part.to_depth(config.last_groups),
-            f"{seen}: from {config.last_groups_from} images on the last {config.last_groups} groups are enough",
+            part.to_depth(depth),
+            f"{seen}: from {config.last_groups_from} images on the last {depth} of {facts.groups} groups are enough "
+            f"({facts.shares[depth - 1]:.0%} of the parameters)",
         )
     return whole, f"{seen}: all layers train, {start}"
 

@@ -30,7 +30,8 @@ class StageProbe:
 class Facts:
     """Training images in all, classes, images of the rarest and of the most frequent class, and the network.
 
-    ``groups`` of layers as timm has them, 0 where it has none; ``linear_head``: its classifier is one linear layer on
+    ``shares``: of the network's parameters, the part that the last 1, 2, ... groups of layers hold, the classifier not
+    counted; empty where timm has no groups of this network. ``linear_head``: its classifier is one linear layer on
     flat features, which can be fitted.
     ``probes`` are from the input up, the last of them at the input of the head; none where the network is not
     pretrained, or where a class has too few images to validate on.
@@ -41,7 +42,7 @@ class Facts:
     smallest: int
     largest: int
     pretrained: bool
-    groups: int
+    shares: tuple[float, ...]
     linear_head: bool
     probes: tuple[StageProbe, ...] = ()
 
@@ -49,6 +50,15 @@ class Facts:
     def per_class(self) -> float:
         """Mean training images a class."""
         return self.images / self.classes
+
+    @property
+    def groups(self) -> int:
+        """Groups of layers as timm has them; 0 where it has none."""
+        return len(self.shares)
+
+    def last_groups(self, share: float) -> int:
+        """The fewest last groups that hold this share of the parameters; all of them, and 0, where none do."""
+        return next((count for count, held in enumerate(self.shares, 1) if held >= share), self.groups)
 
     @property
     def imbalance(self) -> float:
@@ -79,5 +89,5 @@ class Facts:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, with what follows from the counts."""
-        derived = {"per_class": self.per_class, "imbalance": self.imbalance, "domain": self.domain}
+        derived = {name: getattr(self, name) for name in ("per_class", "imbalance", "domain", "groups")}
         return {**asdict(self), "probes": [probe.to_dict() for probe in self.probes], **derived}
