@@ -67,7 +67,7 @@ def test_checkpoints_that_match(story: Story, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("nothing")
     done = tlkit("ensemble", f"{folder}/*", "--data", story.data, "--out", tmp_path / "a", "--no-calibrate", "--json")
     assert [Path(member["checkpoint"]).name for member in done.json["members"]] == ["one", "two"]
-    assert "2 that match hold no checkpoint, the first is" in done.err
+    assert "2 matches hold no checkpoint, the first is" in done.err
     done = tlkit(
         "ensemble", f"{folder}/**/both", f"{folder}/one", "--data", story.data, "--out", tmp_path / "b", "--json"
     )

@@ -1,8 +1,8 @@
 """Choice of a weight average by validation scores: uniform, greedy, or interpolated between two members.
 
-Members are numbers 0..m-1. An average is scored only when its score is needed, since that may cost passes over the
-images. An average is taken only where it is no worse than the best member, in accuracy and in NLL. This module does
-not deal with networks.
+Members are numbers 0..m-1. An average is scored only when its score is needed, since scoring may cost passes over the
+images. An average is chosen only if it is worse than the best member in neither accuracy nor NLL. This module does not
+deal with networks.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ __all__ = ["Mix", "Options", "Score", "alone", "greedy_soup", "uniform_soup", "w
 
 @dataclass(frozen=True)
 class Mix:
-    """Weights of the members in an average, which sum to 1, and whether BatchNorm's statistics are estimated anew."""
+    """A weight average: the members' weights, which sum to 1, and whether BatchNorm's statistics are re-estimated."""
 
     weights: tuple[float, ...]
     reestimated: bool = False
 
     @property
     def member(self) -> int | None:
-        """The member whose weight is 1; None in a true average."""
+        """The member whose weight is 1; None if several members have a weight."""
         return self.weights.index(1.0) if 1.0 in self.weights else None
 
 
@@ -33,24 +33,24 @@ Score: TypeAlias = Callable[[Mix], Loss]
 """A loss on validation images."""
 
 Options: TypeAlias = Callable[[Sequence[float]], Sequence[Mix]]
-"""From weights, in any scale, to the mixes to choose among: statistics as averaged and, if any, as re-estimated."""
+"""Returns the mixes of given weights (of any scale): with averaged and, if there are any, re-estimated statistics."""
 
 
 def alone(member: int, members: int) -> Mix:
-    """One of the members as it is."""
+    """The mix that is one unchanged member."""
     return Mix(tuple(float(index == member) for index in range(members)))
 
 
 def uniform_soup(members: int, options: Options, score: Score) -> Mix:
-    """The average of all; or the best member alone, where that average is less accurate or of higher NLL."""
+    """The average of all members, or the best member alone if that average is less accurate or has a higher NLL."""
     best = min((alone(member, members) for member in range(members)), key=score)
     return _guarded(options([1.0] * members), best, score)
 
 
 def greedy_soup(members: int, options: Options, score: Score) -> Mix:
-    """Members join in order of their own loss, if the average gets no worse by it (Wortsman et al. 2022).
+    """Greedy soup: members join in order of their own loss, if the average does not get worse (Wortsman et al. 2022).
 
-    It starts with the best member alone, so it is worse than that in neither accuracy nor NLL.
+    It starts with the best member, so the result is worse than that member in neither accuracy nor NLL.
     """
     order = sorted(range(members), key=lambda member: score(alone(member, members)))
     kept, best = {order[0]}, alone(order[0], members)
@@ -63,9 +63,9 @@ def greedy_soup(members: int, options: Options, score: Score) -> Mix:
 
 
 def wise_ft(probe: int, alphas: Iterable[float], options: Options, score: Score) -> Mix:
-    """(1 - α) θ_probe + α θ_other of two members, α of lowest NLL (Wortsman et al. 2022, "Robust fine-tuning").
+    """(1 - α) θ_probe + α θ_other, with the α of lowest NLL (Wortsman et al. 2022, "Robust fine-tuning").
 
-    Among those that are worse than neither end in accuracy or NLL; the smallest α of equally good ones.
+    Only mixes that are worse than neither member in accuracy or NLL are candidates. Ties go to the smallest α.
     """
 
     def weights(alpha: float) -> tuple[float, float]:

@@ -15,14 +15,14 @@ __all__ = ["Gain", "paired_bootstrap", "paired_gain", "paired_interval"]
 
 # The exact sign test needs six images, all to one side, for p < 0.05: 2 · 0.5⁶ = 0.031, 2 · 0.5⁵ = 0.063.
 _FEWEST_DISAGREEMENTS = 6
-_ROUNDING = 1e-9  # equal predictions that were added up in another order
+_ROUNDING = 1e-9  # differences between equal predictions that were summed in another order
 _DRAWN_AT_ONCE = 2**22
 
 
 class Gain(TypedDict):
-    """Test accuracy and NLL of one predictor less those that it is compared with, with 95 % intervals [lo, hi].
+    """Difference in test accuracy and NLL between a predictor and its reference, with 95 % intervals [lo, hi].
 
-    A good one has a positive gain in accuracy and a negative one in NLL.
+    A better predictor has a positive difference in accuracy and a negative one in NLL.
     """
 
     accuracy: float
@@ -59,11 +59,11 @@ def paired_bootstrap(
     """Gain in accuracy from a to b on the same n images, with its 95 % percentile interval: ``(gain, lo, hi)``.
 
     Images are resampled with replacement, both classifiers' results together (Efron & Tibshirani 1993, chapter 13).
-    Of a resample only the numbers of images that b wins and loses matter, and these are multinomial: they are drawn
+    Only the numbers of images that b wins and loses in a resample matter. They are multinomial, so they are drawn
     directly, in memory that does not depend on n.
 
-    Where the two differ on fewer than six images the bootstrap is too sure of itself (one image would give an interval
-    of width 0), and no two-sided sign test at 5 % could tell them apart: the interval is then widened to hold 0.
+    If the two differ on fewer than six images, the bootstrap interval is too narrow (one image would give width 0), and
+    no two-sided sign test at 5 % could distinguish them. The interval is then widened to contain 0.
 
     Args:
         correct_a: shape (n,), bool: whether a is right.
@@ -92,9 +92,9 @@ def paired_bootstrap(
 def paired_interval(differences: ArrayLike, *, samples: int, seed: int) -> tuple[float, float, float]:
     """Mean of a difference per image, such as of two losses, with its 95 % percentile interval: ``(mean, lo, hi)``.
 
-    As :func:`paired_bootstrap`, for differences of any size: images are resampled with replacement. Where fewer than
-    six images differ from 0, the interval is widened to hold 0, for the same reason. A difference below 1e-9 is one of
-    rounding, and counts as 0: it may have the same sign on every image.
+    Like :func:`paired_bootstrap`, for differences of any size: images are resampled with replacement. If fewer than six
+    images differ from 0, the interval is widened to contain 0, for the same reason. A difference below 1e-9 is a
+    rounding error, which may have the same sign on every image, so it counts as 0.
 
     Args:
         differences: shape (n,), finite, n > 0.

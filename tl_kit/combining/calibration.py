@@ -13,13 +13,13 @@ __all__ = ["TEMPERATURES", "fit_temperature", "tempered"]
 FloatArray = NDArray[np.float64]
 
 TEMPERATURES = (0.05, 20.0)
-"""The range in which a temperature is looked for."""
+"""The range of temperatures that is searched."""
 
 _EPS = np.finfo(np.float64).eps
 
 
 def tempered(probabilities: FloatArray, temperature: float) -> FloatArray:
-    """softmax(log p / T), (n, k): T > 1 is less sure, T < 1 surer; the order of the classes stays.
+    """softmax(log p / T), (n, k): T > 1 is less confident, T < 1 more; the order of the classes does not change.
 
     Logs are clipped at 2.2e-16. T = 1 returns the probabilities as they are.
     """
@@ -31,16 +31,16 @@ def tempered(probabilities: FloatArray, temperature: float) -> FloatArray:
 def fit_temperature(
     probabilities: FloatArray, labels: NDArray[np.int64], config: TemperatureConfig = TemperatureConfig()
 ) -> float:
-    """The T, within ``TEMPERATURES``, of lowest NLL of :func:`tempered` on labelled images (n, k), (n,) and a prior's.
+    """The T in ``TEMPERATURES`` with the lowest NLL of :func:`tempered` on labelled images (n, k), (n,) and a prior.
 
-    The prior's are m = ``config.prior_images`` images whose labels are distributed as p says, so that T = 1 is best for
+    The prior is m = ``config.prior_images`` pseudo-images whose labels are distributed as p says; T = 1 is the best for
     them. In β = 1/T the sum
 
         Σ_i -log q_i,label - m/n Σ_i Σ_c p_ic log q_ic,    q ∝ p^β,
 
     is convex, with derivative Σ_i (e_i - log p_i,label) + m/n Σ_i (e_i - Σ_c p_ic log p_ic), e_i = Σ_c q_ic log p_ic:
-    its root is the optimum. Predictions that are worse than chance may take the highest T. Predictions so right that
-    without the prior every T is too high take 1: images without a mistake say nothing of the next one's.
+    its root is the optimum. Predictions that are worse than chance may take the highest T. If the NLL without the prior
+    falls all the way to the lowest T, 1 is returned: images without a mistake say nothing about future mistakes.
     """
     from scipy.optimize import brentq
 
@@ -57,7 +57,7 @@ def fit_temperature(
         return float(e - at_label + share * (e - as_said))
 
     coldest, hottest = TEMPERATURES
-    if expected(1 / coldest) <= at_label or slope(1.0) == 0:  # flat, where all rows are uniform
+    if expected(1 / coldest) <= at_label or slope(1.0) == 0:  # the slope is 0 if all rows are uniform
         return 1.0
     if slope(1 / hottest) >= 0:
         return hottest

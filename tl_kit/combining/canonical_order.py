@@ -1,4 +1,4 @@
-"""Orders that do not depend on how members or classes happen to be listed, so that no result does."""
+"""Canonical orders of members and classes, so that results do not depend on how these are listed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def label_probabilities(stack: NDArray[np.float64], labels: NDArray[np.int64]) -
 
 
 def canonical_members(stack: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The members' numbers (m,) in an order that follows from their probabilities of the labels alone.
+    """The members' numbers (m,) in an order that depends only on their probabilities of the labels.
 
-    What is fitted in this order breaks its ties alike however the members were given, and however classes are ordered.
+    A fit in this order breaks ties in the same way for every order of members and classes.
     """
     found = label_probabilities(stack, labels)
     return np.array(sorted(range(len(stack)), key=lambda member: found[member].tobytes()), dtype=np.int64)
@@ -26,8 +26,8 @@ def canonical_members(stack: NDArray[np.float64], labels: NDArray[np.int64]) -> 
 def stratified_folds(labels: NDArray[np.int64], folds: int, *, seed: int) -> NDArray[np.int64]:
     """The fold 0..folds-1 of each image (n,): sizes differ by at most one, also within each class.
 
-    There are at most as many folds as images. Classes count in the order in which they occur, so that the order of
-    their numbers has no influence.
+    There are at most as many folds as images. Classes are processed in the order in which they occur, so their
+    numbering has no influence.
     """
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first))[inverse]

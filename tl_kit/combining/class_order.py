@@ -1,4 +1,4 @@
-"""Class names of ensemble members: brought into one order by name, or refused."""
+"""Class order of ensemble members: classes are matched by name, and members with other classes are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def align_classes(
 ) -> tuple[tuple[str, ...], list[list[int]]]:
     """Bring the members' classes into the order of the first one. Names are compared in composed Unicode.
 
-    The data set whose labels are to be scored may stand first, as if it were a member: then its order is the reference.
+    A data set may be given first, like a member: then its class order is the reference.
 
     Args:
         member_classes: of each member, the class names in the order of its outputs.

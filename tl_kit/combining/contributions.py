@@ -1,4 +1,4 @@
-"""Members' contributions: the ensemble without each one, and the smallest subset within the whole's noise."""
+"""Members' contributions: the ensemble without each one, and the smallest subset within the noise of the ensemble."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ IntArray = NDArray[np.int64]
 
 
 class Contribution(TypedDict):
-    """A member's contribution on one split: the ensemble's loss without it, positive where the member helps.
+    """A member's contribution on one split: what the ensemble loses without it, positive if the member helps.
 
-    ``accuracy``: the ensemble's minus that without the member; ``nll``: that without the member minus the ensemble's.
+    ``accuracy``: the ensemble's accuracy minus that without the member; ``nll``: the NLL without the member minus the
+    ensemble's.
     """
 
     accuracy: float
@@ -36,8 +37,8 @@ class Contribution(TypedDict):
 class Subset(TypedDict):
     """A subset of an ensemble's members, numbered from 1, with its accuracy and NLL on validation.
 
-    ``nll_over_whole`` is its NLL minus that of the whole ensemble, ``ci95`` its paired-bootstrap interval [lo, hi];
-    ``test``: accuracy and NLL there, if there is one.
+    ``nll_over_whole`` is its NLL minus that of the whole ensemble, ``ci95`` the paired-bootstrap interval [lo, hi] of
+    this difference. ``test``: accuracy and NLL on the test split, if there is one.
     """
 
     members: list[int]
@@ -50,7 +51,7 @@ class Subset(TypedDict):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Subsets:
-    """The chosen rule, fitted anew to any of the members: probabilities on validation (m, n, k) and labels (n,)."""
+    """The chosen rule, fitted again to subsets of the members on validation probabilities (m, n, k) and labels (n,)."""
 
     whole: Candidate
     stack: FloatArray
@@ -59,7 +60,7 @@ class Subsets:
     seed: int
 
     def fit(self, members: Sequence[int]) -> Candidate:
-        """The rule on these members alone; a temperature only where the whole has one, a penalty as the whole's."""
+        """The rule fitted to these members, with the ensemble's penalty, and a temperature if the ensemble has one."""
         if len(members) == len(self.stack):
             return self.whole
         fitted = self.whole.fitted
@@ -81,13 +82,13 @@ class Subsets:
 def leave_one_out(
     rule: FittedRule, members: int, *, validation: Subsets | None, test: SplitPredictions | None
 ) -> list[dict[str, Contribution | None] | None]:
-    """Of each member, its :class:`Contribution` on ``val`` (out of fold) and on ``test``, ``None`` without one.
+    """Each member's :class:`Contribution` on ``val`` (out of fold) and on ``test`` (``None`` without a test split).
 
     Args:
         rule: fitted to all members.
-        members: how many there are, at least two.
-        validation: to which the rule is fitted anew; without it, the rule must be one that is not fitted.
-        test: predictions on the test split. They choose nothing.
+        members: their number, at least two.
+        validation: the predictions to which the rule is fitted again; None only for a rule that is not fitted.
+        test: predictions on the test split, which select nothing.
     """
     if validation is None and test is None:
         return [None] * members
@@ -106,11 +107,11 @@ def leave_one_out(
 
 
 def smallest_subset(subsets: Subsets, *, test: SplitPredictions | None, samples: int) -> Subset:
-    """The smallest subset of members that validation cannot tell to be worse than the whole ensemble, by NLL.
+    """The smallest subset of members whose validation NLL is not distinguishably worse than the whole ensemble's.
 
-    That is, the lower end of the 95 % paired-bootstrap interval of the difference is at most 0. Subsets are those met
-    by adding members one by one, each time the one with the lowest NLL, and by taking them away likewise; of each size
-    the one of lower NLL counts.
+    That is, the lower end of the 95 % paired-bootstrap interval of the difference is at most 0. The candidates come
+    from adding members one by one, each time the one that gives the lowest NLL, and from removing them in the same way.
+    For each size, the subset of lower NLL counts.
     """
     whole = subsets.losses(range(len(subsets.stack)))
     best = _paths(subsets)
@@ -135,7 +136,7 @@ def smallest_subset(subsets: Subsets, *, test: SplitPredictions | None, samples:
 
 
 def _paths(subsets: Subsets) -> dict[int, tuple[tuple[int, ...], FloatArray]]:
-    """Of each size, the better of the subsets that adding and taking away members come by, and its losses."""
+    """For each size, the better of the subsets found by adding and by removing members, and its losses."""
     everyone = tuple(range(len(subsets.stack)))
     best: dict[int, tuple[tuple[int, ...], FloatArray]] = {}
     added: tuple[int, ...] = ()
@@ -150,7 +151,7 @@ def _paths(subsets: Subsets) -> dict[int, tuple[tuple[int, ...], FloatArray]]:
 def _step(
     subsets: Subsets, options: Sequence[tuple[int, ...]], best: dict[int, tuple[tuple[int, ...], FloatArray]]
 ) -> tuple[int, ...]:
-    """The option of lowest NLL, noted if it is the best of its size."""
+    """The option of lowest NLL; it is recorded if it is the best of its size."""
     losses = [subsets.losses(option) for option in options]
     index = int(np.argmin([loss.mean() for loss in losses]))
     size = len(options[index])

@@ -26,8 +26,8 @@ Key = TypeVar("Key")
 class Derived:
     """New members that ``rule`` made.
 
-    ``write`` puts them below a folder as checkpoints of their own, and returns where; ``record`` says, in plain JSON,
-    how they were made; ``fallback``: why the best member is returned instead, if it is.
+    ``write`` saves them as checkpoints below a folder and returns their paths. ``record`` says, in plain JSON, how they
+    were made. ``fallback``: the reason why the best member is returned instead, if it is.
     """
 
     rule: str
@@ -37,9 +37,9 @@ class Derived:
 
 
 class Loss(NamedTuple):
-    """The share of images that are predicted wrong, and the bounded NLL: ordered by the first, ties by the second.
+    """The error rate and the bounded NLL: losses are ordered by the error rate, ties by the bounded NLL.
 
-    ``bounded`` is :func:`tl_kit.metrics.bounded_nll`, which no single image decides; ``nll`` is for the record.
+    ``bounded`` is :func:`tl_kit.metrics.bounded_nll`, which no single image can dominate; ``nll`` is only recorded.
     """
 
     error: float
@@ -52,9 +52,9 @@ class Loss(NamedTuple):
 
 
 def loss_on(probabilities: FloatArray, labels: IntArray, *, calibrate: bool) -> Loss:
-    """The loss of (n, k) on labels (n,); with ``calibrate``, its NLL is that at the temperature which fits best.
+    """The loss of probabilities (n, k) on labels (n,); with ``calibrate``, the NLL at the best-fitting temperature.
 
-    What is compared will be given a temperature: that averaged weights are less sure is then no reason against them,
+    Candidates get a temperature afterwards. So the lower confidence of averaged weights must count neither against them
     nor for them (Ashukha et al. 2020).
     """
     error = 1 - metrics.accuracy(probabilities, labels)
@@ -72,13 +72,13 @@ def choose_out_of_fold(
     folds: IntArray,
     calibrate: bool,
 ) -> tuple[Key, FloatArray]:
-    """The option that ``choose`` takes on all images, and out-of-fold predictions (n, k) of the same choice.
+    """The option that ``choose`` takes on all images, and out-of-fold predictions (n, k) of this way of choosing.
 
     An image is predicted by the option that ``choose`` takes on the other folds.
 
     Args:
-        choose: from the loss of each option to the option taken.
-        probabilities: of an option, for all validation images (n, k). Should remember what it has computed.
+        choose: returns an option, given the function that computes the loss of an option.
+        probabilities: returns an option's probabilities for all validation images (n, k); should cache its results.
         labels: (n,).
         folds: the fold of each image (n,).
         calibrate: whether losses are those at the best temperature.

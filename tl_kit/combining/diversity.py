@@ -11,8 +11,8 @@ __all__ = ["disagreement"]
 def disagreement(member_probabilities: ArrayLike) -> list[list[float]]:
     """Share of images for which two members predict different classes: m rows of m, symmetric, 0 on the diagonal.
 
-    The disagreement measure of Skalak (1996) and Ho (1998), for classes predicted rather than for hits: two members
-    that are wrong in different ways disagree.
+    The disagreement measure of Skalak (1996) and Ho (1998), but on predicted classes instead of on correctness: two
+    members that predict different wrong classes disagree.
 
     Args:
         member_probabilities: (m, n, k) with n > 0.

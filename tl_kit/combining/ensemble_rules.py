@@ -1,8 +1,8 @@
-"""Rules that turn the members' probabilities into the ensemble's.
+"""Ensemble rules: functions that combine the members' probabilities.
 
-A rule takes a stack of shape (m members, n images, k classes), whose columns already mean the same class in every
-member, and returns (n, k). A rule with parameters also says how they are fitted, to predictions on images that no
-member was trained on. A new rule is a function here and a line in :data:`RULES`, the simpler ones first.
+A rule takes a stack of shape (m members, n images, k classes), whose columns are in the same class order for every
+member, and returns (n, k). A rule with parameters also has a function that fits them to predictions on images that no
+member was trained on. A new rule is a function here and a line in :data:`RULES`, sorted from simple to complex.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 AUTO = "auto"
-"""In place of a rule's name: the rule that validation supports."""
+"""The name that stands for the rule that validation supports."""
 
 ONE_PASS = ("soup", "greedy-soup", "wise-ft")
 """Rules that make one model of all members: a prediction takes one forward pass."""
 
 WEIGHT_RULES = (*ONE_PASS, "concat")
-"""Rules that make new members of the given ones. They are no functions of predictions alone: ``api.weight_rules``."""
+"""Rules that make new members of the given ones. They need more than predictions: ``ensembling.weight_rules``."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -75,9 +75,9 @@ def logit_mean(member_probabilities: ArrayLike) -> FloatArray:
 def vote(member_probabilities: ArrayLike) -> FloatArray:
     """Plurality vote: p_c = (v_c + p̄_c) / (m + 1), with v_c members of m for class c, and p̄ their mean probabilities.
 
-    The class of most votes has the highest p, and among classes of equally many that of the higher p̄: a member that
-    votes for a rather than b has p_a ≥ p_b, so p̄_b - p̄_a < 1, less than one vote. A member that gives several classes
-    the same highest probability votes for that of highest p̄ among them. Raises as :func:`mean`.
+    The class with the most votes has the highest p, and ties go to the higher p̄: a member that votes for a rather than
+    b has p_a ≥ p_b, so p̄_b - p̄_a < 1, less than one vote. A member that gives several classes the same highest
+    probability votes for the one with the highest p̄. Raises as :func:`mean`.
     """
     stack = _validated(member_probabilities)
     pooled = mean(stack)
@@ -96,7 +96,7 @@ def weighted_mean(member_probabilities: ArrayLike, *, weights: ArrayLike) -> Flo
 
 @dataclass(frozen=True)
 class Rule:
-    """An ensemble rule: ``pool`` combines probabilities, ``fit`` finds its parameters (plain JSON; None: it has none).
+    """An ensemble rule: ``pool`` combines probabilities, ``fit`` finds the parameters (plain JSON; None without any).
 
     ``shapes(members, classes)`` gives each parameter's shape, () for a number.
     """
@@ -158,7 +158,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 
 SIMPLEST_FIRST = (*ONE_PASS, *RULES, "concat")
-"""The order in which ``auto`` prefers rules that it cannot tell apart."""
+"""The order of preference of ``auto`` among rules that validation cannot distinguish."""
 
 
 def check_rule(name: str, *, known: Collection[str] = (*RULES, *WEIGHT_RULES, AUTO)) -> None:
@@ -181,7 +181,7 @@ def combine(name: str, member_probabilities: ArrayLike, **parameters: Any) -> Fl
 
 
 def _sum(terms: FloatArray) -> FloatArray:
-    """Sum over members (axis 0), from the smallest term up: the order of the members changes not even the rounding."""
+    """Sum over members (axis 0), smallest term first: the order of the members does not change even the rounding."""
     result: FloatArray = np.sort(terms, axis=0).sum(axis=0)
     return result
 

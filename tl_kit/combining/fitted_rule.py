@@ -1,4 +1,4 @@
-"""A rule with its parameters and its temperature: what an ensemble's folder stores, and what predicts."""
+"""A fitted rule: a rule with its parameters and temperature, as an ensemble's folder stores it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class FittedRule:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any], *, members: int, classes: int) -> FittedRule:
-        """Read a rule written by ``to_dict``, for so many members and classes; missing entries get their defaults.
+        """Read a rule from ``to_dict`` for given numbers of members and classes; missing entries get their defaults.
 
         Raises:
-            ValueError: there is no such rule, or its parameters are not those of so many members and classes.
+            ValueError: there is no such rule, or its parameters do not fit the numbers of members and classes.
         """
         name, parameters = content.get("rule"), content.get("parameters", {})
         temperature = content.get("temperature", 1.0)

@@ -1,4 +1,4 @@
-"""The receipt of an ensemble of folds: no image is left for validation, since each was seen by all members but one."""
+"""The receipt of an ensemble of folds: it has no validation images, since all members but one have seen each image."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["FoldReceipt", "HeldOut", "OutOfFoldScores", "build_fold_receipt", "c
 
 FloatArray = NDArray[np.float64]
 HeldOut = tuple[FloatArray, NDArray[np.int64]]
-"""One member's probabilities (n, k) of the images that it has not seen, and their labels (n,)."""
+"""One member's probabilities (n, k) for the images that it has not seen, and their labels (n,)."""
 
 
 class OutOfFoldScores(TypedDict):
-    """Scores of single members, each on the images that it alone has not seen: of all images at once, and by member.
+    """Scores of single members, each on the images that it alone has not seen: over all images, and by member.
 
-    They are no scores of the ensemble.
+    They are not scores of the ensemble.
     """
 
     images: int
@@ -36,13 +36,13 @@ class OutOfFoldScores(TypedDict):
 
 
 class FoldReceipt(Receipt):
-    """A receipt without anything on validation. ``out_of_fold`` is None where the folds' images are not there."""
+    """A receipt without validation scores. ``out_of_fold`` is None if the folds' images are missing."""
 
     out_of_fold: OutOfFoldScores | None
 
 
 def check_fold_rule(rule: str) -> None:
-    """Raises ConfigError for a rule that is fitted: there is nothing to fit it to."""
+    """Raises ConfigError for a rule that is fitted, since there are no images to fit it to."""
     free = [name for name, known in RULES.items() if known.fit is None]
     if rule not in free:
         raise ConfigError(
@@ -62,17 +62,17 @@ def build_fold_receipt(
     kinds: Mapping[str, str],
     cost: Cost | None = None,
 ) -> FoldReceipt:
-    """Receipt of an ensemble of folds: members' scores out of fold, and all scores on separate test images.
+    """The receipt of an ensemble of folds: the members' out-of-fold scores, and all scores on separate test images.
 
     Args:
         checkpoints: the members' folders.
         rule: one without fitted parameters.
-        held_out: a member's predictions of what it has not seen, in the order of ``checkpoints``.
+        held_out: each member's predictions of the images that it has not seen, in the order of ``checkpoints``.
         test: predictions of images that no member has seen, ``None`` without any.
         samples: resamples of the bootstrap.
-        seed: of these.
+        seed: of the resamples.
         kinds: the kind of the scores on ``test``.
-        cost: as measured.
+        cost: the measured cost of a prediction.
 
     Raises:
         ConfigError: the rule is fitted, or ``samples`` is below 1.

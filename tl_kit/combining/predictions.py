@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SplitPredictions:
-    """Probabilities of the members on one split, (m, n, k), in one class order; ``labels`` are integers (n,).
+    """The members' probabilities on one split, (m, n, k), in one class order; ``labels`` are integers (n,).
 
     Raises:
         ValueError: the shapes do not fit each other.

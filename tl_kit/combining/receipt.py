@@ -1,4 +1,4 @@
-"""The receipt: scores of each member and of the ensemble, and whether their difference is more than noise."""
+"""The receipt: scores of the members and of the ensemble, and whether their difference is more than noise."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class SplitScores(TypedDict):
 
 
 class MemberScores(SplitScores):
-    """One member's scores, where it lies, and what the ensemble loses without it (``None`` for a single member).
+    """One member's scores, its folder, and what the ensemble loses without it (``None`` for a single member).
 
-    ``kinds``: what its scores on each split are worth (:func:`tl_kit.storage.seen_images.kind_of`).
+    ``kinds``: the kind of its scores on each split (:func:`tl_kit.storage.seen_images.kind_of`).
     """
 
     checkpoint: str
@@ -74,11 +74,11 @@ class Cost(TypedDict):
 class Receipt(TypedDict):
     """Plain numbers, strings, lists and dicts, ready for JSON; the gains are ``None`` without a test split.
 
-    ``kinds`` say what the ensemble's scores on each split are worth: ``val`` is ``selected on`` where it chose
-    anything of the members or of the ensemble (``chosen_by_val``). Where anything was fitted, or the rule was chosen,
-    its ``val`` scores are out of fold: then only what chose the members makes them too good. ``cost`` is ``None`` if
-    not measured. ``derived`` says how a rule made new members, to which ``parameters`` then apply; ``members`` are
-    always the given ones. What a given member is worth is then not told (``None``).
+    ``kinds`` are the kinds of the ensemble's scores: ``val`` is ``selected on`` if it selected anything for the members
+    or the ensemble (``chosen_by_val``). If anything was fitted, or the rule was chosen, the ``val`` scores are out of
+    fold; they are then too optimistic only because validation selected the members. ``cost`` is ``None`` if not
+    measured. ``derived`` says how a rule made new members, to which ``parameters`` then apply; ``members`` are always
+    the given ones, whose contributions are then ``None``.
     """
 
     rule: str
@@ -127,15 +127,15 @@ def build_receipt(
 
     Args:
         checkpoints: the members' folders, in the order of the predictions' first axis.
-        rule: as fitted to all members, or to those that it made.
-        validation: the predictions that the rule was fitted to: they alone choose the member to compare with. ``None``
+        rule: fitted to all members, or to those that it made.
+        validation: the predictions to which the rule was fitted; they alone choose the member to compare with. ``None``
             without validation images; the rule must then be one that is not fitted.
         test: predictions on the test split, ``None`` if there is none.
         samples: resamples of :func:`paired_gain`, drawn from ``seed``.
-        comparison: of all rules, if the rule was chosen among them.
-        cost: as measured.
-        made: what the members that the rule made, if it did, predict for the test images.
-        worth: what the scores are worth.
+        comparison: the table of all rules, if the rule was chosen among them.
+        cost: the measured cost of a prediction.
+        made: the test predictions of the members that the rule made, if it made any.
+        worth: the kinds of the scores.
 
     Raises:
         ConfigError: ``samples`` is below 1.
@@ -146,7 +146,7 @@ def build_receipt(
     _check(checkpoints, splits.values())
     whole = None if validation is None else validation.whole
     derived = None if whole is None else whole.derived
-    alone = len(checkpoints) > 1 and derived is None  # a member can be taken away
+    alone = len(checkpoints) > 1 and derived is None  # a member can be left out
     contributions = leave_one_out(rule, len(checkpoints), validation=validation, test=test) if alone else None
     subset = smallest_subset(validation, test=test, samples=samples) if alone and validation is not None else None
     members = _members(checkpoints, val, test, contributions, worth)
@@ -220,10 +220,10 @@ def _gains(
     samples: int,
     seed: int,
 ) -> tuple[Gain | None, Gain | None]:
-    """Over the best member by validation, and over the mean member: the mean of the members' hits and losses.
+    """Gains over the best member by validation, and over the mean of the members' hits and losses.
 
-    Where the ensemble has a temperature, each member gets one, fitted alike: otherwise it would lose to its own copies
-    (Ashukha et al. 2020).
+    If the ensemble has a temperature, each member gets one, fitted in the same way; otherwise an ensemble of copies
+    would win against the member itself (Ashukha et al. 2020).
     """
     if test is None or pooled is None:
         return None, None

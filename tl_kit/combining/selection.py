@@ -1,4 +1,4 @@
-"""The rule that validation supports: every rule scored on images that it was not fitted to."""
+"""Selection of an ensemble rule: every rule is scored on validation images to which it was not fitted."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["Candidate", "Compared", "choose_rule", "fit_candidate", "with_temper
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_ROUNDING = 1e-9  # nats: equal predictions that were added up in another order
+_ROUNDING = 1e-9  # nats: differences between equal predictions that were summed in another order
 _NO_OTHERS: Mapping[str, Callable[[], Candidate]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Candidate:
-    """A rule fitted to all validation images, and what it predicts for them out of fold, (n, k).
+    """A rule fitted to all validation images, and its out-of-fold predictions of them, (n, k).
 
-    ``pooled`` is before the temperature, ``scored`` after it: equal where the rule's temperature is 1. With
-    ``derived``, ``fitted`` applies to the members that were made. ``crossed``, of a rule that was chosen among several:
-    as ``scored``, but each fold predicted by the rule that the other folds would have chosen.
+    ``pooled`` is before the temperature, ``scored`` after it; they are equal if the temperature is 1. With ``derived``,
+    ``fitted`` applies to the new members. ``crossed`` exists if the rule was chosen among several: like ``scored``, but
+    each fold is predicted by the rule that the other folds would have chosen.
     """
 
     fitted: FittedRule
@@ -46,19 +46,19 @@ class Candidate:
 
     @property
     def estimate(self) -> FloatArray:
-        """Predictions (n, k) from whose making each image's fold was left out: by the rule, and by its choice."""
+        """Predictions (n, k) in which each image's fold neither fitted nor chose the rule."""
         return self.scored if self.crossed is None else self.crossed
 
     @property
     def rule(self) -> str:
-        """The name by which the rule was asked for."""
+        """The name of the rule on the command line."""
         return self.fitted.rule if self.derived is None else self.derived.rule
 
 
 class Compared(TypedDict):
     """One rule's line in the comparison: accuracy and NLL out of fold, and the reason if the rule is ruled out.
 
-    ``nll_over_mean`` is its NLL less that of ``mean``, with the paired standard error over images.
+    ``nll_over_mean`` is its NLL minus that of ``mean``, with the paired standard error over images.
     """
 
     rule: str
@@ -74,11 +74,11 @@ class Compared(TypedDict):
 def fit_candidate(
     name: str, stack: FloatArray, labels: IntArray, *, config: RuleFitConfig, calibrate: bool, seed: int
 ) -> Candidate:
-    """Fit a rule, and its temperature, to validation predictions (m, n, k), and predict these out of fold.
+    """Fit a rule and its temperature to validation predictions (m, n, k), and predict these images out of fold.
 
-    A rule with parameters is fitted once to all images, for use, and once a fold to the others, for its score: folds
-    are stratified. The temperature is fitted to the predictions out of fold, which for a rule without parameters are
-    simply its own; its score, too, is out of fold. Unless that lowers the NLL, the temperature is 1.
+    A rule with parameters is fitted to all images for use, and for its score once per stratified fold to the images
+    outside the fold. The temperature is fitted to these out-of-fold predictions (for a rule without parameters, to its
+    predictions), and is itself scored out of fold. If it does not lower the NLL, it is 1.
 
     Raises:
         ConfigError: there is no such rule, or there are too few images for it.
@@ -107,7 +107,7 @@ def with_temperature(
     calibrate: bool,
     derived: Derived | None = None,
 ) -> Candidate:
-    """A rule and the temperature fitted to its predictions out of fold (n, k), if that lowers their NLL out of fold."""
+    """A rule with a temperature fitted to its out-of-fold predictions (n, k), if that lowers the out-of-fold NLL."""
     plain = Candidate(fitted=fitted, pooled=pooled, scored=pooled, derived=derived)
     if not calibrate or len(labels) < 2:
         return plain
@@ -130,25 +130,25 @@ def choose_rule(
     seed: int,
     others: Mapping[str, Callable[[], Candidate]] = _NO_OTHERS,
 ) -> tuple[Candidate, list[Compared]]:
-    """The rule ``name``, fitted; or for ``auto`` the one that validation supports, and the comparison behind it.
+    """The fitted rule ``name``; for ``auto``, the rule that validation supports, and the comparison of all rules.
 
-    In the running are ``mean``; each rule whose NLL out of fold is lower than that of ``mean`` by more than the paired
+    The candidates are ``mean``; each rule whose out-of-fold NLL is lower than that of ``mean`` by more than the paired
     standard error of the difference; and each rule that makes one model of all members, unless its NLL is higher by
-    more than that. Of these the simplest, in the order of ``SIMPLEST_FIRST``, is taken whose NLL is within one standard
-    error of the lowest (the one-standard-error rule of Breiman et al. 1984, paired).
+    more than that. The simplest candidate, in the order of ``SIMPLEST_FIRST``, within one standard error of the lowest
+    NLL is chosen (the one-standard-error rule of Breiman et al. 1984, paired).
 
     Args:
         name: a rule, or ``auto``.
         stack: the members' probabilities of the validation images, (m, n, k).
         labels: (n,).
-        config: how rules are fitted.
+        config: settings of the fits.
         calibrate: whether a temperature may follow.
-        seed: of the folds.
-        others: rules that need more than the predictions, and how each is fitted.
+        seed: draws the folds.
+        others: rules that need more than the predictions, each with the function that fits it.
 
     Raises:
         ConfigError: there is no such rule, or there are too few images for it.
-        MemberError: the members do not suit the rule.
+        MemberError: the members do not fit the rule.
     """
     check_rule(name, known=(*RULES, *others, AUTO))
 
@@ -177,7 +177,7 @@ def choose_rule(
 
 
 def _crossed(fitted: Mapping[str, Candidate], losses: Mapping[str, FloatArray], folds: IntArray) -> FloatArray:
-    """Predictions (n, k) of each fold by the rule that is chosen without it: the best of several looks too good."""
+    """Predictions (n, k) of each fold by the rule chosen without it, since the best of several rules looks too good."""
     found = np.empty_like(fitted["mean"].scored)
     for fold in np.unique(folds):
         out = folds == fold

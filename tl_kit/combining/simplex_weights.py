@@ -1,4 +1,4 @@
-"""Weights of a weighted mean, fitted to labelled predictions: the best on the simplex, and by forward selection."""
+"""Weights of a weighted mean, fitted to labelled predictions: optimal on the simplex, or by forward selection."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NEGLIGIBLE = 1e-9
 def simplex_weights(likelihoods: FloatArray) -> FloatArray:
     """Weights w ≥ 0, Σ w = 1 that minimise the mean over images of -log Σ_j w_j p_j: a convex problem.
 
-    Solved by SciPy's SLSQP; where :func:`optimality_gap` finds that not exact enough, by expectation maximisation
-    (w_j ← w_j · mean_i p_ij / Σ_l w_l p_il), which finds the same optimum more slowly.
+    SciPy's SLSQP solves it. If :func:`optimality_gap` shows that the result is not exact enough, expectation
+    maximisation (w_j ← w_j · mean_i p_ij / Σ_l w_l p_il) finds the same optimum more slowly.
 
     Args:
         likelihoods: (m, n), the probability of each image's label under each member, clipped at 2.2e-16.
@@ -48,7 +48,7 @@ def simplex_weights(likelihoods: FloatArray) -> FloatArray:
 
 
 def optimality_gap(likelihoods: FloatArray, weights: FloatArray) -> float:
-    """Optimality gap: bound, in nats, on the weights' mean negative log-likelihood above the optimum, max_j g_j - 1.
+    """Optimality gap max_j g_j - 1: an upper bound, in nats, on the distance of the weights' mean NLL from the optimum.
 
     g_j = mean_i p_ij / Σ_l w_l p_il is the negative gradient. At the optimum all g_j ≤ 1, and g_j = 1 where w_j > 0
     (the Karush-Kuhn-Tucker conditions); by convexity, no other weights are better by more than this gap.
@@ -59,11 +59,11 @@ def optimality_gap(likelihoods: FloatArray, weights: FloatArray) -> float:
 def greedy_weights(
     likelihoods: FloatArray, *, rounds: int, bags: int = 1, share: float = 0.5, seed: int = 0
 ) -> FloatArray:
-    """Forward selection of members with replacement, by the mean's NLL (Caruana et al. 2004); weights (m,) are counts.
+    """Forward selection of members with replacement, by NLL (Caruana et al. 2004); the weights (m,) are the counts.
 
-    Starts with the best members: as many of them, in order of their own NLL, as give the lowest NLL together. Then
-    ``rounds`` times the member is added that lowers the NLL most; the best of all these sets is returned, the smallest
-    if several are. With ``bags`` > 1 that is done on so many random subsets of ``share`` of the members, and averaged.
+    It starts with the n best members by their own NLL, for the n of lowest joint NLL. Then it adds, ``rounds`` times,
+    the member that lowers the NLL most. It returns the best of all these sets, and the smallest of equally good ones.
+    With ``bags`` > 1, the result is the average over that many random subsets of ``share`` of the members.
 
     Args:
         likelihoods: (m, n), the probability of each image's label under each member.

@@ -38,12 +38,12 @@ def fit_stack(
 ) -> tuple[FloatArray, FloatArray, float]:
     """Coefficients (k, m, k) and intercepts (k,) of :func:`stacked`, and the penalty's inverse strength C.
 
-    C is that of ``config.stack_c`` with the lowest cross-validated NLL (:func:`tl_kit.metrics.bounded_nll`: no single
-    image decides), the strongest penalty where several are equal.
+    C is the value of ``config.stack_c`` with the lowest cross-validated NLL (:func:`tl_kit.metrics.bounded_nll`, which
+    no single image can dominate). Ties go to the strongest penalty.
 
     Raises:
-        ConfigError: a class has fewer than two images, so that a fold would fit without it. (To be scored out of fold,
-            that is, fitted to a part of the images, it wants three.)
+        ConfigError: a class has fewer than two images, so that a fold would fit without it. (An out-of-fold score,
+            which fits to a part of the images, needs three.)
     """
     members, _, classes = stack.shape
     if np.bincount(labels, minlength=classes).min() < 2:
@@ -79,13 +79,13 @@ def _fit(features: FloatArray, labels: IntArray, strength: float, classes: int) 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    centre = features.mean(axis=0)  # the intercept is not penalised: this moves nothing, and speeds up the solver
+    centre = features.mean(axis=0)  # the intercept is not penalised, so this changes nothing and speeds up the solver
     model = LogisticRegression(C=strength, max_iter=_STEPS, tol=1e-6)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # close enough: it is scored on images it did not see
+        warnings.simplefilter("ignore", ConvergenceWarning)  # accurate enough: it is scored on other images
         model.fit(features - centre, labels)
     weights, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if classes == 2:  # one row, of the second class's log-odds
+    if classes == 2:  # one row: the log-odds of the second class
         weights, intercepts = np.vstack([0 * weights, weights]), np.concatenate([[0.0], intercepts])
     return weights, intercepts - weights @ centre
 

@@ -33,10 +33,10 @@ _POOL = FittedRule("logit-mean")
 
 
 def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
-    """Fit the head to the training images' features, its penalty chosen by validation, out of fold for the score.
+    """Fit the head to the training images' features; validation chooses the penalty, and the score is out of fold.
 
     Raises MemberError for a member without a linear classifier; ConfigError for too few images or, under ``auto``, for
-    so many that the fit would take too long.
+    a fit that would take too long.
     """
     features = MemberFeatures(evidence, scratch)
     work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
@@ -76,14 +76,14 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
 
 
 def _fits(evidence: Evidence, features: MemberFeatures) -> tuple[Callable[[float], Blocks], list[str]]:
-    """The members' new classifiers for a strength C, rows in the predictor's class order; the digests trained on."""
+    """The fit of the new classifiers as a function of C (rows in the predictor's class order), and the digests used."""
     predictor = evidence.predictor
     train, kept = features(evidence.train)
     samples = [evidence.train[index] for index in kept]
     labels = labels_for(samples, evidence.manifest, predictor, evidence.manifest.root)
     if len(np.unique(labels)) < 2:
         raise ConfigError(f"rule {_NAME}: {evidence.manifest.root} has no training images of two classes")
-    by_name = np.argsort(predictor.classes)  # the fit goes by names, not by how the first member has them
+    by_name = np.argsort(predictor.classes)  # the fit uses the order of names, not that of the first member
     rank = np.argsort(by_name)
 
     @cache
@@ -97,7 +97,7 @@ def _fits(evidence: Evidence, features: MemberFeatures) -> tuple[Callable[[float
 def _writer(
     evidence: Evidence, blocks: Blocks, record: Mapping[str, Any], trained: Sequence[str]
 ) -> Callable[[Path], list[Path]]:
-    """Writes each member, in the order given, with its new classifier."""
+    """A function that writes each member, in the order given, with its new classifier."""
     members = evidence.predictor.members
 
     def write(folder: Path) -> list[Path]:
@@ -123,14 +123,14 @@ Blocks = list[tuple[Floats32, Floats32]]
 def fit_blocks(
     features: Sequence[Floats32], labels: NDArray[np.int64], classes: int, *, strength: float, config: HeadConfig
 ) -> Blocks:
-    """The penalised logistic regression on all members' features, taken apart.
+    """The penalised logistic regression on all members' features, divided into one block for each member.
 
     Args:
-        features: of each member, (n, f_j).
+        features: one array (n, f_j) for each member.
         labels: (n,), at least two classes.
         classes: k.
         strength: C, on standardised features.
-        config: how it is fitted.
+        config: settings of the fit.
     """
     joint = np.concatenate(features, axis=1)
     none = np.empty((0, joint.shape[1]), dtype=np.float32)
@@ -149,7 +149,7 @@ def fit_blocks(
 
 
 def block_probabilities(blocks: Blocks, features: Sequence[Floats32], *, views: int) -> NDArray[np.float64]:
-    """Members' probabilities (m, n, k) with these classifiers: features (n * views, f_j) each, averaged over views."""
+    """Members' probabilities (m, n, k) from features (n * views, f_j), averaged over views, with these classifiers."""
     found = []
     for (weight, bias), part in zip(blocks, features, strict=True):
         logits = part.astype(np.float64) @ weight.T.astype(np.float64) + bias

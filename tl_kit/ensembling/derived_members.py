@@ -1,4 +1,4 @@
-"""Members that a rule made, as checkpoints of their own."""
+"""Derived members: writes the members that a rule made as checkpoints."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def write_member(
     record: Mapping[str, Any],
     trained: Iterable[str] = (),
 ) -> Path:
-    """Write a model, its outputs in the predictor's class order, as a checkpoint that says what it was made of.
+    """Write a model, with outputs in the predictor's class order, as a checkpoint that records its ingredients.
 
-    ``tlkit.json`` holds what all ``sources`` (members' numbers) agree on, the precision in which it was scored, the
+    ``tlkit.json`` holds the entries that are equal in all ``sources`` (members' numbers), the precision of scoring, the
     union of the images that they were trained and selected on, with those that the rule was ``trained`` (digests) and
     selected on, and ``record``.
     """
@@ -53,7 +53,7 @@ def write_member(
 
 
 def _precision(evidence: Evidence, sources: Sequence[int]) -> str:
-    """That in which it was scored: the members', fp32 where they differ."""
+    """The precision of scoring: that of the members, or fp32 if they differ."""
     found = {evidence.predictor.scorers[index].runtime.precision for index in sources}
     return found.pop() if len(found) == 1 else "fp32"
 
@@ -64,7 +64,7 @@ def _mapping(member: Checkpoint, key: str) -> Mapping[str, Any]:
 
 
 def _common(contents: Sequence[Mapping[str, Any]], *, only: Sequence[str] | None = None) -> dict[str, Any]:
-    """The entries that all have, and have alike."""
+    """The entries that are equal in all."""
     first, *others = contents
     return {
         key: value

@@ -1,4 +1,4 @@
-"""``ensemble``: from several checkpoints to one folder that predicts, with the receipt of what was gained."""
+"""``ensemble``: combines several checkpoints into one folder that predicts, with a receipt of the gain."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EnsembleResult:
 
     @property
     def picture(self) -> str:
-        """The receipt as a picture, a PNG file in the ensemble's folder; there is none without scores."""
+        """The receipt's picture, a PNG file in the ensemble's folder; it does not exist without scores."""
         return str(Path(self.checkpoint) / PICTURE)
 
     @property
@@ -58,7 +58,8 @@ class EnsembleResult:
 
     @property
     def notes(self) -> list[str]:
-        """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
+        """Notes, one line each: scores that are too good as estimates, and how to get an honest one if it is
+        missing."""
         return notes(self.receipt)
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,11 +72,11 @@ class EnsembleResult:
 def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> EnsembleResult:
     """Combine finished checkpoints and score them on the validation and test images of their data.
 
-    The ensemble predicts with the crops and the dropout of ``config``, whatever an ensemble among its members was made
-    with. Raises MemberError when the members' class names differ, or one was trained on many of the images to score on;
-    ConfigError for a rule that is none, or has too few validation images, and for dropout in a member without any. The
-    rule, its parameters and the temperature follow from the validation images; test images are predicted once, after
-    that. The folds of a cross-validation leave no validation images: for them see :func:`score_folds`.
+    The ensemble predicts with the crops and the dropout of ``config``, not with those of an ensemble among its members.
+    Raises MemberError if the members' class names differ, or if one was trained on many of the images to score on;
+    ConfigError for an unknown rule, too few validation images, or dropout in a member that has none. The rule, its
+    parameters and the temperature depend on the validation images; test images are predicted once, after that. For the
+    folds of a cross-validation, which leave no validation images, see :func:`score_folds`.
     """
     _check(config)
     members = _load(config.checkpoints, reporter)
@@ -102,7 +103,7 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
 
 
 def _check(config: EnsembleConfig) -> None:
-    """The options, before anything is read."""
+    """Check the options before anything is read."""
     check_rule(config.rule)
     check_out(config.out)
     check_crops(config.crops)
@@ -120,7 +121,7 @@ def _made(
     receipt: Receipt,
     reporter: Reporter,
 ) -> EnsembleResult:
-    """The verdict is told, the folder written."""
+    """Report the findings and write the folder."""
     reporter.message(verdict(receipt))
     folder = write_output(config, predictor, rule=rule, fitted_on=fitted_on, receipt=receipt)
     return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
@@ -162,7 +163,7 @@ def _finish(
     seconds: float,
     scratch: Path,
 ) -> tuple[Receipt, Predictor]:
-    """The receipt, and the predictor whose members the ensemble has: the given ones, or those that the rule made."""
+    """The receipt, and the predictor of the ensemble, whose members are the given ones or those that the rule made."""
     config, final = evidence.config, evidence.predictor
     manifest, reporter = evidence.manifest, evidence.reporter
     test = _predict(final, manifest, splits["test"], reporter) if splits["test"] else None
@@ -211,7 +212,7 @@ def _worth(evidence: Evidence, test: Sequence[Sample]) -> Worth:
 
 
 def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
-    """Members in the order given; an ensemble among them stands for its own members, without its rule."""
+    """Load the members in the order given; an ensemble among them is replaced by its members, without its rule."""
     members: list[Checkpoint] = []
     for path in _folders(paths, reporter):
         if not is_ensemble(path):
@@ -230,7 +231,7 @@ def _load(paths: Sequence[Path], reporter: Reporter) -> list[Checkpoint]:
 
 
 def _folders(paths: Sequence[Path], reporter: Reporter) -> Iterator[Path]:
-    """Those given, and for a pattern, which no shell has expanded, the checkpoints that match it."""
+    """The folders given; a pattern that no shell has expanded is replaced by the checkpoints that match it."""
     for given in paths:
         matches = expand(given)
         if matches == [Path(given)]:
@@ -241,12 +242,12 @@ def _folders(paths: Sequence[Path], reporter: Reporter) -> Iterator[Path]:
         if not found:
             raise MemberError(f"{given}: none of the {len(matches)} files and folders that match holds a checkpoint")
         if others := [match for match in matches if match not in found and ensembles.isdisjoint(match.parents)]:
-            reporter.message(f"{given}: {len(others)} that match hold no checkpoint, the first is {others[0]}")
+            reporter.message(f"{given}: {len(others)} matches hold no checkpoint, the first is {others[0]}")
         yield from found
 
 
 def _predict(predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], reporter: Reporter) -> Predicted:
-    """Of one image or more. Raises DataError where none can be decoded."""
+    """Predict one image or more. Raises DataError if none can be decoded."""
     found = predict_labelled(predictor, manifest, samples, data=manifest.root, reporter=reporter)
     if found is None:
         raise DataError(f"{manifest.root}: none of the {len(samples)} images of {samples[0].split} can be decoded")
@@ -254,7 +255,7 @@ def _predict(predictor: Predictor, manifest: Manifest, samples: Sequence[Sample]
 
 
 def _cost(predictor: Predictor, seconds: float) -> Cost:
-    """Of one image; ``seconds`` are those that it took here, decoding included."""
+    """The cost of predicting one image; ``seconds`` is the time measured here, decoding included."""
     members, dropout = predictor.members, [scorer.dropout for scorer in predictor.scorers]
     passes = sum(1 if each is None else each.forward_passes for each in dropout)
     return {

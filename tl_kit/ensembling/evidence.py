@@ -1,4 +1,4 @@
-"""Input of the rules that make new weights: the members, their validation predictions, and the images."""
+"""Evidence: the input of the rules that make new weights (members, their validation predictions, images)."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Evidence:
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The members' numbers in an order that does not depend on how they were given."""
+        """The members' numbers in an order that does not depend on the order on the command line."""
         return tuple(sorted(range(len(self.digests)), key=self.digests.__getitem__))
 
     @property
     def ingredients(self) -> list[dict[str, str]]:
-        """Entries for each member in a derived member's record, in the order given."""
+        """The members' entries in the record of a derived member, in the order given."""
         paths = [str(member.path) for member in self.predictor.members]
         return [{"checkpoint": p, "sha256": digest} for p, digest in zip(paths, self.digests, strict=True)]
 
@@ -60,14 +60,14 @@ class Evidence:
 
     @cached_property
     def train(self) -> tuple[Sample, ...]:
-        """Training images, once each and none that is scored on, in an order that knows no classes: by content."""
+        """Training images without duplicates and images to score on, sorted by content, so that classes are mixed."""
         scored = {sample.digest for split in ("val", "test") for sample in self.manifest.split(split)}
         unique = {sample.digest: sample for sample in self.manifest.split("train") if sample.digest not in scored}
         return tuple(unique[digest] for digest in sorted(unique))
 
 
 class KeptReader:
-    """Reads as a FileReader does, and keeps what it has read while that takes no more than a share of free memory."""
+    """Reads like a FileReader, and caches what it has read up to a share of free memory."""
 
     def __init__(self, reader: FileReader, config: StoreConfig) -> None:
         self.reader = reader
@@ -79,11 +79,11 @@ class KeptReader:
 
     @property
     def views(self) -> int:
-        """Crops an image."""
+        """The number of crops per image."""
         return self.reader.views
 
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
-        """uint8 batches (n * views, 3, h, w), one a preprocessing."""
+        """uint8 batches (n * views, 3, h, w), one for each preprocessing."""
         if (start, stop) in self._kept:
             return self._kept[start, stop]
         found = self.reader.read(start, stop)

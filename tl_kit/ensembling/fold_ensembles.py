@@ -27,10 +27,11 @@ __all__ = ["are_folds", "score_folds"]
 
 
 def are_folds(members: Sequence[Checkpoint]) -> bool:
-    """True where the members are folds: each image that one of them has seen is unknown to equally many of them.
+    """True if the members are folds: each image that some member has seen is unknown to the same number of members.
 
     This holds for all folds of one cross-validation, and of several with the same folds. Seen images are those that a
-    member trained on or selected with. Members with one split are no folds, nor is a member that has seen all images.
+    member trained on or selected with. Members with the same split are not folds, nor is a member that has seen all
+    images.
     """
     own = [uses_of(member).known for member in members]
     known = Counter(digest for digests in own for digest in digests)
@@ -41,11 +42,11 @@ def are_folds(members: Sequence[Checkpoint]) -> bool:
 def score_folds(
     config: EnsembleConfig, predictor: Predictor, *, cost: Callable[[Predictor, float], Cost], reporter: Reporter
 ) -> FoldReceipt:
-    """The receipt of all folds together under a rule without parameters.
+    """The receipt of an ensemble of all folds, under a rule without parameters.
 
-    Each member is scored on the images that it has not seen; the ensemble on a test split that was set aside or, with
-    ``config.data``, on images that no member has seen, and where there are none, on nothing. Raises ConfigError for a
-    rule that is fitted, DataError where the members' data is gone and no other is named.
+    Each member is scored on the images that it has not seen. The ensemble is scored on a test split that was set aside
+    or, with ``config.data``, on images that no member has seen; without such images it has no scores. Raises
+    ConfigError for a rule that is fitted, and DataError if the members' data is gone and no other data is named.
     """
     check_fold_rule(config.rule)
     members = predictor.members
@@ -53,7 +54,7 @@ def score_folds(
     if config.data is None and not root.exists():
         raise DataError(f"{root}: the members' data is no longer there; name a folder of other images with --data")
     data = Path(config.data or root)
-    reporter.message(f"{len(members)} folds: a member is scored out of fold, the ensemble on images apart")
+    reporter.message(f"{len(members)} folds: each member is scored out of fold, the ensemble on separate images")
     started, images = time.perf_counter(), 0
     held_out = manifest = None
     if root.exists():
@@ -65,7 +66,7 @@ def score_folds(
         manifest = _scan(config, predictor, data, reporter)
     apart = _apart(predictor, manifest, data, reporter)
     if apart is None:
-        reporter.message("the ensemble's scores: none, every image was seen by a member; --data names other images")
+        reporter.message("the ensemble's scores: none, every image was seen by a member; name other images with --data")
     return build_fold_receipt(
         [str(member.path) for member in members],
         config.rule,
@@ -84,7 +85,7 @@ def _scan(config: EnsembleConfig, predictor: Predictor, data: Path, reporter: Re
 
 
 def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Reporter) -> list[HeldOut]:
-    """Of each member, its predictions of the images that other members have seen and it has not."""
+    """Each member's predictions of the images that it has not seen and other members have."""
     known = [sample for sample in pool_of(manifest) if digest_prefix(sample) in predictor.uses.known]
     found = []
     for index, member in enumerate(predictor.members):
@@ -102,7 +103,7 @@ def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Re
 
 
 def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Reporter) -> Predicted | None:
-    """All members on the test split that came with the data, or on all of it; without what a member has seen."""
+    """All members' predictions of the given test split, or of all images, without those that a member has seen."""
     given = () if "test" in manifest.made_splits else manifest.split("test")
     samples = given or manifest.samples
     known = predictor.uses.known

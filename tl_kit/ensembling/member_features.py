@@ -1,4 +1,4 @@
-"""The members' pooled features, the input of their linear classifiers: computed once per trunk, and kept on disk."""
+"""Features of the members: the input of their linear classifiers, computed once per trunk and kept on disk."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NOT_LINEAR = "its classifier is not one linear layer with a bias on pooled feat
 
 @dataclass(frozen=True)
 class _TrunkPass:
-    """A member up to its classifier, as one way of a batch through a network."""
+    """A pass of a batch through a member up to its classifier."""
 
     checkpoint: Checkpoint
     scorer: Scorer
@@ -84,9 +84,9 @@ class _TrunkPass:
 
 
 class MemberFeatures:
-    """Features of each member, in ``evidence.order``: those of members with one trunk are computed once.
+    """Features of each member, in ``evidence.order``; members with a common trunk share one computation.
 
-    They are kept in the cache of features or, where that is off, in ``scratch``. Raises MemberError for a member whose
+    They are stored in the feature cache or, if it is off, in ``scratch``. Raises MemberError for a member whose
     classifier is not one linear layer on flat features.
     """
 
@@ -109,7 +109,7 @@ class MemberFeatures:
     def __call__(
         self, samples: Sequence[Sample], crops: CropConfig = CropConfig()
     ) -> tuple[list[NDArray[np.float32]], list[int]]:
-        """Of each member (n * views, f), and the positions of those n of the samples that can be decoded."""
+        """Each member's features (n * views, f), and the positions of the n samples that can be decoded."""
         names = [f"{crops!r}/{view}" for view in range(crops.views)]
         rows = [[f"{sample.digest}/{name}" for name in names] for sample in samples]
         lacking = [i for i, names in enumerate(rows) if any(s.missing(names) for s in self._stores.values())]
@@ -121,7 +121,7 @@ class MemberFeatures:
         return [self._stores[key].get(names).float().numpy() for key in self._keys], kept
 
     def _compute(self, samples: Sequence[Sample], rows: Sequence[Sequence[str]], crops: CropConfig) -> set[str]:
-        """Fill the stores, decoding each image once; returns the digests of those that cannot be decoded."""
+        """Fill the stores, decoding each image once; returns the digests of the images that cannot be decoded."""
         names = [name for each in rows for name in each]
         todo = {
             key: each for key, each in zip(self._keys, self._passes, strict=True) if self._stores[key].missing(names)

@@ -1,4 +1,4 @@
-"""The folder that ``ensemble`` writes: checked before the work, made whole after it or not at all."""
+"""The output folder of ``ensemble``: checked before the work, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["check_out", "write_output"]
 
 
 def check_out(out: Path | None) -> None:
-    """Before any scoring. Raises CheckpointError for a folder with something in it, which is not written into."""
+    """Check the output folder before any scoring. Raises CheckpointError if it is not empty."""
     if out is not None:
         check_name(Path(out))
     if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
@@ -29,7 +29,7 @@ def check_out(out: Path | None) -> None:
 def write_output(
     config: EnsembleConfig, predictor: Predictor, *, rule: FittedRule, fitted_on: Uses, receipt: Receipt
 ) -> Path:
-    """The folder, with copies of the predictor's members. Raises CheckpointError if it cannot be written."""
+    """Write the folder with copies of the predictor's members. Raises CheckpointError if it cannot be written."""
     folder = Path(config.out) if config.out is not None else new_numbered_folder(Path(config.default_out), "ensemble")
     try:
         folder.mkdir(parents=True, exist_ok=True)

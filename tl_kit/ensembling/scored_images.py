@@ -1,4 +1,4 @@
-"""The images on which an ensemble's members are scored: those of their data set that they have not seen."""
+"""Images on which an ensemble's members are scored: those of their data set that they have not seen."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["scoring_images", "tell_seen"]
 def scoring_images(
     config: EnsembleConfig, predictor: Predictor, reporter: Reporter
 ) -> tuple[Manifest, dict[str, list[Sample]]]:
-    """The data that ``config`` names, or else the members' own; of its ``val`` and ``test``, what may score them.
+    """The ``val`` and ``test`` images that may score the members, from the data in ``config`` or else the members' own.
 
-    Raises MemberError where the members do not share their data or their splits, DataError without validation images.
+    Raises MemberError if the members do not share their data or their splits, and DataError without validation images.
     """
     data = config.data or _common_data(predictor.members)
     made = split_config(predictor)
@@ -36,7 +36,7 @@ def scoring_images(
 
 
 def _common_data(members: Sequence[Checkpoint]) -> Path:
-    """The data set that every member was trained on, by content; refused if they differ."""
+    """The data set on which every member was trained, by content. Raises MemberError if they differ."""
     contents = {member.meta.get("data", {}).get("content") for member in members}
     root = members[0].meta.get("data", {}).get("root")
     if len(contents) != 1 or not root:
@@ -49,10 +49,10 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
 
 
 def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter: Reporter) -> list[Sample]:
-    """The images that may score the members: none that one was trained on and, for test, none that one was selected by.
+    """The images that may score the members: no member was trained on them, and no test image selected a member.
 
-    A few copies across given splits are left out and counted. Where a tenth or more were seen, the members do not
-    share their splits, and are refused.
+    A few copies across given splits are left out and counted. If a tenth or more were seen, the members do not share
+    their splits, and MemberError is raised.
     """
     uses: tuple[Use, ...] = ("train",) if split == "val" else ("train", "selected on")
     kept = list(samples)

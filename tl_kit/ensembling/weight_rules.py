@@ -1,8 +1,8 @@
 """The ensemble rules that make new weights: soups, interpolation, and one head on all members' features.
 
-Each gives new members, a :class:`FittedRule` for them, and predictions of the validation images out of fold. A new one
-is a function here, a line in :func:`weight_rules` and its name in ``combining.ensemble_rules.WEIGHT_RULES``; its
-record names the members as ``ingredients``.
+Each rule returns new members, a :class:`FittedRule` for them, and out-of-fold predictions of the validation images. A
+new rule is a function here, a line in :func:`weight_rules` and its name in ``combining.ensemble_rules.WEIGHT_RULES``;
+its record lists the members as ``ingredients``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ Choose = Callable[[Options, Score], Mix]
 
 
 def weight_rules(evidence: Evidence, scratch: Path, *, auto: bool) -> dict[str, Callable[[], Candidate]]:
-    """Each rule's name, and how it is fitted. What several need is computed once.
+    """Each rule's name with the function that fits it. Intermediate results that several rules need are computed once.
 
-    Under ``auto``, rules that would take too long raise ConfigError. ``scratch`` is a folder for files of no further
-    use.
+    Under ``auto``, rules that would take too long raise ConfigError. ``scratch`` is a folder for temporary files.
     """
     mixtures = cache(partial(Mixtures, evidence))
     count = len(evidence.predictor.members)
@@ -68,7 +67,8 @@ def _wise_ft(evidence: Evidence, mixtures: Callable[[], Mixtures]) -> Candidate:
 
 
 def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *, tuned: int | None = None) -> Candidate:
-    """A rule that ends in one average of weights, which may be a single member; α is the weight of ``tuned``."""
+    """The candidate of a rule that chooses one weight average, perhaps a single member; α is the weight of
+    ``tuned``."""
     labels, calibrate = evidence.labels, evidence.config.calibrate
     by_score = partial(choose, mixtures.options)
     chosen, pooled = choose_out_of_fold(
@@ -78,8 +78,8 @@ def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *,
     fallback = None
     if chosen.member is not None:
         best = mixtures.members[chosen.member].path
-        fallback = f"no average keeps up on validation with {best} alone, in accuracy and NLL"
-        if evidence.config.rule != AUTO:  # which takes another rule then
+        fallback = f"no average is as good on validation as {best} alone, in accuracy and NLL"
+        if evidence.config.rule != AUTO:  # which then chooses another rule
             evidence.reporter.message(f"{rule}: {fallback}, which is taken")
     record = {
         "rule": rule,
@@ -100,7 +100,7 @@ def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *,
 
 
 def _record(evidence: Evidence, mixtures: Mixtures, chosen: Mix, scores: Mapping[Mix, Loss]) -> dict[str, Any]:
-    """The ingredients with their weights, and every average that was in question, weights in the order given."""
+    """The ingredients with their weights, and every average that was tried; weights are in the order given."""
 
     def weights(mix: Mix) -> list[float]:
         return [mix.weights[evidence.order.index(number)] for number in range(len(evidence.order))]

@@ -27,9 +27,9 @@ __all__ = ["Evaluation", "evaluate"]
 class Evaluation:
     """Scores on one split. ``confusion[i][j]``: images of class i predicted as j, in the order of ``per_class``.
 
-    ``kind``: what the scores are worth (:func:`kind_of`): ``test``, ``selected on``, ``trained on``, ``mixed`` or
-    ``unknown``. ``seen``: how many of the images the model was trained on (``train``), and how many chose something of
-    it (``selected_on``). ``left_out``: path and reason of each file that could not be used, of whatever split.
+    ``kind``: the kind of the scores (:func:`kind_of`): ``test``, ``selected on``, ``trained on``, ``mixed`` or
+    ``unknown``. ``seen``: the number of images on which the model was trained (``train``), and the number that selected
+    something for it (``selected_on``). ``left_out``: path and reason of each unusable file of any split.
     """
 
     split: str
@@ -65,11 +65,11 @@ def evaluate(
 ) -> Evaluation:
     """Score ``split`` (train, val, test, all) of ``data``.
 
-    By default ``test``, or ``val`` where there is no test split; and all images of a folder without splits of its own
-    of which the model, its teacher and its rule have seen none. Images that were trained on, or that chose something of
-    the model, are scored and counted, and that is said. Splits that the run made are made again, equal. ``crops``,
-    ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when the folder has classes that the model does not
-    know or no image that can be decoded; with ``strict``, for any file that cannot be used.
+    The default is ``test``, or ``val`` if there is no test split. If the folder has no splits and the model, its
+    teacher and its rule have seen none of its images, all images are scored. Images that trained the model, or selected
+    something for it, are scored too; they are counted and a warning is reported. Splits that the run made are made
+    again, equal. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError if the folder has classes
+    that the model does not know, or no image that can be decoded; with ``strict``, for any unusable file.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
@@ -106,7 +106,7 @@ def _default_split(manifest: Manifest, predictor: Predictor) -> str:
 
 
 def _tell_seen(samples: list[Sample], uses: Uses, split: str, reporter: Reporter) -> dict[str, int]:
-    """Count the images that were trained on and those that chose something, and warn of either."""
+    """Count the images that the model was trained on and those that selected something, and warn about both."""
     trained, selected = (len(uses.seen(samples, use)) for use in ("train", "selected on"))
     of = f"of the {len(samples)} images of {split}"
     if trained:

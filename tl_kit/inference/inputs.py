@@ -35,15 +35,15 @@ TAKEN = (
 )
 
 _CHANNELS = (1, 3, 4)
-_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]+:/|data:)", re.IGNORECASE)  # pathlib makes one slash of two
+_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]+:/|data:)", re.IGNORECASE)  # pathlib turns two slashes into one
 _PIECE = 2**20
 _LONGEST = 100
 
 
 def sources(given: Given | Iterable[Given], limits: DecodeConfig = DecodeConfig()) -> tuple[list[Source], list[str]]:
-    """Every image that was given, and a name for each: its path, or its number from 0 and its type.
+    """Every given image, and its name: the path, or the number from 0 and the type.
 
-    Raises InputError, which names what is taken and what was given, for anything else; nothing is decoded.
+    Raises InputError for anything else; the message says what is accepted and what was given. Nothing is decoded.
     """
     single = _source(given, "", limits)
     if single is not None:
@@ -75,7 +75,7 @@ def paths(given: Any) -> list[str | os.PathLike[str]]:
 
 
 def _source(item: object, place: str, limits: DecodeConfig) -> Source | None:
-    """One image; None for what may be several of them. ``place`` begins a refusal."""
+    """The source of one image; None if the item may hold several. ``place`` is the beginning of an error message."""
     if isinstance(item, (str, os.PathLike)):
         return _path(item, place)
     if isinstance(item, (bytes, bytearray, memoryview)):
@@ -93,7 +93,7 @@ def _items(given: Any) -> Iterator[Any]:
         return iter(given.detach())
     if isinstance(given, np.ndarray):
         return iter(given)
-    keyed = hasattr(given, "keys") and getattr(given, "ndim", 0) != 1  # a Series has them, and is a column
+    keyed = hasattr(given, "keys") and getattr(given, "ndim", 0) != 1  # a Series has keys too, but is a column
     if isinstance(given, Mapping) or keyed or not isinstance(given, Iterable):
         raise _refusal(f"this is {_what(given)}")
     return iter(given)
@@ -109,7 +109,7 @@ def _path(item: str | os.PathLike[Any], place: str) -> Path:
 
 
 def _pixels(item: NDArray[Any] | Tensor, place: str) -> Source | None:
-    """An array or tensor of one image as (h, w, c) or (h, w) on the CPU; a batch, or a row of paths, is None."""
+    """An array or tensor of one image as (h, w, c) or (h, w) on the CPU; None for a batch or an array of paths."""
     values: NDArray[Any]
     if isinstance(item, Tensor):
         if item.dtype != torch.uint8 or item.layout != torch.strided or item.is_meta:
@@ -134,7 +134,7 @@ def _pixels(item: NDArray[Any] | Tensor, place: str) -> Source | None:
 
 
 def _texts(item: NDArray[Any], place: str) -> Source | None:
-    """An array of texts or objects: its one image where it has no dimensions, None where it is a row of several."""
+    """The one image in an array of texts or objects without dimensions; None if the array holds several."""
     single = _source(item.item(), place, DecodeConfig()) if item.ndim == 0 else None
     if single is not None or (item.ndim == 1 and not place):
         return single
@@ -152,7 +152,7 @@ def _read(item: Any, place: str, limits: DecodeConfig) -> bytes:
             piece = item.read(_PIECE)
             if not isinstance(piece, (bytes, bytearray, memoryview)):
                 with suppress(AttributeError):
-                    piece.close()  # of an asynchronous file: a coroutine that nobody waits for
+                    piece.close()  # of an asynchronous file: a coroutine that nothing awaits
                 raise _refusal(f"{name}, whose read() gives {type(piece).__name__} instead of bytes")
             if not piece:
                 break
@@ -168,7 +168,7 @@ def _read(item: Any, place: str, limits: DecodeConfig) -> bytes:
 
 
 def _stands_behind(item: Any) -> bool:
-    """True where a file that has ended has bytes before its current position."""
+    """True if an open file at its end has bytes before its current position."""
     try:
         return bool(item.tell() > 0)
     except (AttributeError, OSError, ValueError):
@@ -180,7 +180,7 @@ def _name(item: object, source: Source, index: int) -> str:
 
 
 def _what(item: object) -> str:
-    """A value in words: type, and of arrays the numbers' type and the shape."""
+    """A description of a value: its type and, for arrays, the dtype and the shape."""
     if item is None:
         return "None"
     kind = type(item).__name__
@@ -191,7 +191,7 @@ def _what(item: object) -> str:
 
 
 def _advice(item: NDArray[Any] | Tensor) -> str:
-    """Advice that turns the array into an image, where it can be guessed."""
+    """Advice on how to turn the array into an image, if it can be guessed."""
     tensor, shape = isinstance(item, Tensor), tuple(item.shape)
     kind = str(item.dtype).removeprefix("torch.")
     if kind == "uint8" and len(shape) == 1:

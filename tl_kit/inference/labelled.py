@@ -1,4 +1,4 @@
-"""Members' predictions for labelled images, without those that cannot be decoded."""
+"""Predictions of an ensemble's members for labelled images, without images that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["Predicted", "labels_for", "predict_labelled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """``samples`` that can be decoded, what members predict for them, and the seconds that one of them took.
+    """The decodable ``samples``, the members' predictions for them, and the seconds that one sample took.
 
-    ``left_out`` are the others.
+    ``left_out`` are the samples that cannot be decoded.
     """
 
     samples: list[Sample]
@@ -36,9 +36,9 @@ class Predicted:
 def predict_labelled(
     predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], *, data: Path | str, reporter: Reporter
 ) -> Predicted | None:
-    """Each member's predictions of the manifest's ``samples``; what cannot be decoded is told, as of ``data``.
+    """Each member's predictions of the manifest's ``samples``; images of ``data`` that cannot be decoded are reported.
 
-    None without an image that can be decoded. Raises DataError for classes that the predictor does not know.
+    Returns None if no image can be decoded. Raises DataError for classes that the predictor does not know.
     """
     if not samples:
         return None

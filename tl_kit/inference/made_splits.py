@@ -1,4 +1,4 @@
-"""Splits that a run made, made again for the same data."""
+"""Split settings of a run, with which ``evaluate`` makes the same splits again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["split_config"]
 
 
 def split_config(predictor: Predictor) -> DataConfig:
-    """Split settings of the first member's run, with which the same data falls into the same splits.
+    """The split settings of the first member's run, which give the same splits for the same data.
 
-    Checkpoints without these settings were made before near copies were kept on one side.
+    Checkpoints without these settings come from versions that did not yet keep near copies in one split.
     """
     stored = predictor.members[0].meta.get("config", {}).get("split", {})
     if not stored:

@@ -1,9 +1,9 @@
-"""Monte Carlo dropout (Gal & Ghahramani 2016): a model's dropout at work in evaluation, everything else as ever.
+"""Monte Carlo dropout (Gal & Ghahramani 2016): dropout stays active in evaluation, everything else is unchanged.
 
-timm drops activations by modules (ViT, ConvNeXt) or by calls in its forward passes (ResNet, EfficientNet); all of them
-end in ``torch.nn.functional.dropout``, which is where the noise is put in. No module changes its mode: BatchNorm, and
-what else differs in training (stochastic depth, DropBlock), stays as in evaluation. An image's noise follows from the
-seed, the image's content, the number of the pass and the place in the network, not from the batch that it came in.
+timm applies dropout in modules (ViT, ConvNeXt) or by calls in its forward passes (ResNet, EfficientNet); all of these
+call ``torch.nn.functional.dropout``, where the noise is inserted. No module changes its mode: BatchNorm, stochastic
+depth and DropBlock stay in evaluation mode. An image's noise depends on the seed, the image's content, the number of
+the pass and the place in the network, not on the batch.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _UNLIKE = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, Asse
 
 @dataclass(frozen=True)
 class DropoutSites:
-    """The calls of dropout that act, by their number in a forward pass.
+    """The active calls of dropout, by their number in a forward pass.
 
-    ``late``: the network before them need run only once for any number of passes.
+    ``late``: the network before them needs to run only once for any number of passes.
     """
 
     active: frozenset[int]
@@ -41,10 +41,10 @@ class DropoutSites:
 
 @dataclass(frozen=True)
 class McDropout:
-    """``passes`` forward passes of a model with dropout: images (n, c, h, w) -> probabilities' mean, as logarithms.
+    """``passes`` forward passes of a model with dropout: images (n, c, h, w) -> logarithms of the mean probabilities.
 
-    The result (n, classes), float64 on the CPU, is the logarithm of the mean of the passes' softmax, so that its own
-    softmax is that mean. ``keys`` name the images' contents. The surrounding precision applies.
+    The result (n, classes), float64 on the CPU, is the logarithm of the mean softmax of the passes, so its softmax is
+    that mean. ``keys`` are digests of the images. The precision of the surrounding context applies.
     """
 
     passes: int
@@ -74,8 +74,8 @@ def image_keys(pixels: Tensor) -> list[bytes]:
 def find_dropout(model: nn.Module, input_size: Sequence[int]) -> DropoutSites:
     """Find the dropout sites of a model in eval mode by running it on noise of ``input_size`` (c, h, w).
 
-    A call counts if its rate is above 0 and its rows are those of the batch: noise on positions or weights that all
-    images share is left out.
+    A call counts if its rate is above 0 and it has one row per image. Noise on positions or weights that all images
+    share does not count.
     """
     generator = torch.Generator().manual_seed(_PROOF_SEED)
     device = next(model.parameters()).device
@@ -89,7 +89,7 @@ def find_dropout(model: nn.Module, input_size: Sequence[int]) -> DropoutSites:
 
 
 def _calls(model: nn.Module, images: Tensor) -> list[tuple[float, int]]:
-    """Rate and rows of every call of dropout in a forward pass."""
+    """Rate and number of rows of every call of dropout in a forward pass."""
     found: list[tuple[float, int]] = []
 
     def note(_number: int, rows: Tensor, p: float, _shape: Sequence[int]) -> Tensor:
@@ -102,12 +102,12 @@ def _calls(model: nn.Module, images: Tensor) -> list[tuple[float, int]]:
 
 
 def _runs_late(model: nn.Module, images: Tensor, active: frozenset[int]) -> bool:
-    """True where repeating rows at the first dropout gives the same outputs as repeating the whole network."""
+    """True if repeating rows at the first dropout gives the same outputs as repeating the whole network."""
     keys = [bytes([number]) for number in range(len(images))]
     whole = _stochastic(model, images, keys, range(2), DropoutSites(active, late=False), _PROOF_SEED)
     try:
         found = _stochastic(model, images, keys, range(2), DropoutSites(active, late=True), _PROOF_SEED)
-    except _UNLIKE:  # rows that were repeated met rows that were not
+    except _UNLIKE:  # repeated rows met rows that were not repeated
         return False
     allowed = 1e-4 * max(1.0, float(whole.abs().max()))
     return found.shape == whole.shape and torch.allclose(found, whole, rtol=0, atol=allowed)
@@ -116,7 +116,7 @@ def _runs_late(model: nn.Module, images: Tensor, active: frozenset[int]) -> bool
 def _stochastic(
     model: nn.Module, images: Tensor, keys: Sequence[bytes], numbers: range, sites: DropoutSites, seed: int
 ) -> Tensor:
-    """Outputs (passes, n, classes) of the passes ``numbers``; a single image runs as two, as in all inference."""
+    """Outputs (passes, n, classes) of the passes ``numbers``; a single image runs as two rows, as in all inference."""
     count = len(keys)
     if count == 1:
         images, keys = torch.cat([images, images]), [*keys, *keys]
@@ -133,7 +133,7 @@ def _stochastic(
 
 @dataclass(frozen=True)
 class _Noise:
-    """Dropout of rows that belong to ``keys``, once for each of the passes ``numbers``, pass by pass."""
+    """Applies dropout to the rows of the images ``keys``, for each of the passes ``numbers`` in turn."""
 
     keys: Sequence[bytes]
     numbers: range
@@ -141,11 +141,11 @@ class _Noise:
     seed: int
 
     def __call__(self, number: int, rows: Tensor, p: float, shape: Sequence[int]) -> Tensor:
-        """``shape``: that of the noise of ``rows``."""
+        """``shape``: the shape of the noise for ``rows``."""
         if number not in self.active:
             return rows
         images, passes = len(self.keys), len(self.numbers)
-        if passes > 1 and len(rows) == images:  # here the passes part
+        if passes > 1 and len(rows) == images:  # here the rows are repeated for each pass
             rows = rows.repeat(passes, *(1 for _ in rows.shape[1:]))
         each, rest = divmod(len(rows), images * passes)
         if rest:
@@ -164,7 +164,7 @@ class _Noise:
 
 
 class _Dropouts(TorchFunctionMode):
-    """While entered, every call of dropout goes to ``act(number, rows, p, shape of the noise)``."""
+    """A mode in which every call of dropout goes to ``act(number, rows, p, shape of the noise)``."""
 
     def __init__(self, act: Callable[[int, Tensor, float, Sequence[int]], Tensor]) -> None:
         super().__init__()
@@ -185,5 +185,5 @@ class _Dropouts(TorchFunctionMode):
 
 
 def _arguments(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> tuple[Tensor, float]:
-    """As torch's functions have them; what they say of training and in place does not count."""
+    """Input and rate from the arguments of torch's dropout functions; ``training`` and ``inplace`` are ignored."""
     return input, float(p)

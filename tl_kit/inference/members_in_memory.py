@@ -1,4 +1,4 @@
-"""Members of an ensemble in memory: equal layers run and are held once; members too large together take turns."""
+"""Members of an ensemble in memory: equal layers are stored and run once; members that are too large take turns."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PROOF_SEED = 0
 
 
 class MemberPass:
-    """Members of one kind with a common beginning, or one member alone: uint8 (n, 3, h, w) -> (n, members, classes).
+    """A pass through one member, or several with equal first layers: uint8 (n, 3, h, w) -> (n, members, classes).
 
-    The network that they share is made and proved when they are first prepared; without one, each runs on its own.
-    With ``stays`` false, ``release`` gives their memory back, and ``prepare`` reads the weights again.
+    The shared network is made and verified when the members are first prepared; without one, each member runs
+    separately. If ``stays`` is false, ``release`` frees their memory, and ``prepare`` reads the weights again.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], scorers: Sequence[Scorer], owned: Sequence[Layers]) -> None:
@@ -50,12 +50,12 @@ class MemberPass:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weights, of which those that equal the first member's count once."""
+        """Bytes of the weights; weights that equal the first member's count once."""
         first, *others = self.layers
         return sum(first.sizes) + sum(other.beyond(first) for other in others)
 
     def prepare(self) -> None:
-        """Bring the weights into memory, each equal one once, and onto the device. Raises CheckpointError."""
+        """Load the weights into memory, equal ones once, and move them to the device. Raises CheckpointError."""
         if self._ready:
             return
         models = [scorer.model for scorer in self.scorers]
@@ -70,7 +70,7 @@ class MemberPass:
         self._ready = True
 
     def release(self) -> None:
-        """Give the weights' memory back, unless they stay."""
+        """Free the memory of the weights, unless they stay."""
         if not self.stays:
             for checkpoint in self.checkpoints:
                 map_weights(checkpoint)
@@ -86,9 +86,9 @@ class MemberPass:
 
 @dataclass(frozen=True)
 class Members:
-    """Passes, and the members that each stands for.
+    """Passes, and the members that each pass computes.
 
-    One prediction at a time (``lock``): the passes stop and enter networks in their midst.
+    Only one prediction runs at a time (``lock``), because the passes leave and enter networks in the middle.
     """
 
     passes: tuple[MemberPass, ...]
@@ -97,14 +97,14 @@ class Members:
 
 
 def weigh_too_much(sizes: Sequence[int], config: MembersConfig) -> bool:
-    """True where members with so many bytes of weights cannot stay in memory together."""
+    """True if members with these sizes of weights, in bytes, cannot stay in memory together."""
     return sum(sizes) - max(sizes) > config.keep_bytes
 
 
 def arrange(
     checkpoints: Sequence[Checkpoint], scorers: Sequence[Scorer], *, sharing: bool, config: MembersConfig
 ) -> Members:
-    """Put members with a common beginning together; without ``sharing``, each stands alone."""
+    """Group members with equal first layers; without ``sharing``, each member is a group."""
     heavy = weigh_too_much([_nbytes(checkpoint.model) for checkpoint in checkpoints], config)
     kinds: list[Hashable] = list(range(len(scorers)))
     if sharing and len(scorers) > 1:
@@ -121,7 +121,7 @@ def arrange(
 def _layers(
     kinds: Sequence[Hashable], checkpoints: Sequence[Checkpoint], scorers: Sequence[Scorer], *, heavy: bool
 ) -> list[Layers]:
-    """Each member's layers; the only member of its kind counts as one layer."""
+    """Each member's layers; a member whose structure no other has counts as one layer."""
     counts = Counter(kinds)
     orders: dict[Hashable, tuple[str, ...]] = {}
     found = []
@@ -144,7 +144,7 @@ def _nbytes(model: nn.Module) -> int:
 
 
 def _place_own(scorer: Scorer) -> None:
-    """Place a model, and copy what is then still mapped from its file: at any address, kernels may round otherwise."""
+    """Place a model, and copy tensors still mapped from its file: kernels may round differently at other addresses."""
     tensors = [*scorer.model.parameters(), *scorer.model.buffers()]
     mapped = {tensor.data_ptr() for tensor in tensors}
     scorer.prepare()
@@ -154,7 +154,7 @@ def _place_own(scorer: Scorer) -> None:
 
 
 def _adopt(model: nn.Module, first: nn.Module) -> None:
-    """Let tensors that equal those of another model of this kind, on the same device, share their memory."""
+    """Let tensors share memory with equal tensors of another model of this kind on the same device."""
     theirs = {**dict(first.named_parameters()), **dict(first.named_buffers())}
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         other = theirs[name]

@@ -1,4 +1,4 @@
-"""``predict``: names and probabilities for files and folders of images."""
+"""``predict``: class names and probabilities for files and folders of images."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def predict(
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> list[Prediction]:
-    """Predict each file, and each file below each folder, in order; hidden files in folders are passed over.
+    """Predict each file, and each file below each folder, in order; hidden files in folders are skipped.
 
-    What does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that match it,
-    as ``expand`` has it. A file that was named is predicted as often as it was; one that a folder or a pattern leads
-    to, once. Whatever cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without
-    files. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError when there is nothing to do, and
-    for a pattern that nothing matches; InputError for what is no path: pixels are for the ``predict`` of what ``load``
-    returns.
+    A path that does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that
+    match it (:func:`expand`). A file that is named several times is predicted as often; a file found through folders or
+    patterns is predicted once. A file that cannot be read or decoded gives a Prediction with its ``error``, and so does
+    a folder without files. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError without any
+    input, and for a pattern without a match; InputError for anything but paths (the predictor that ``load`` returns
+    accepts pixels).
     """
     given = [item if isinstance(item, str) else Path(item) for item in paths(images)]
     rows = list(_rows(given))
@@ -59,7 +59,7 @@ _EMPTY = "folder without files"
 
 
 def _rows(given: Sequence[Path | str]) -> Iterator[Path | Prediction]:
-    """The files that the inputs stand for, and a row for each part of them that cannot be read."""
+    """The files that the inputs stand for, and a Prediction with an error for each input that cannot be read."""
     seen = _Seen()
     for item in given:
         for path in expand(item):
@@ -79,14 +79,14 @@ def _files(folder: Path) -> Iterator[Path | Prediction]:
 
 
 class _Seen:
-    """Files by their real folder and their name: links to folders lead to the same files, a linked file is another."""
+    """Files seen so far, by real folder and name: a linked folder holds the same files, a linked file is another."""
 
     def __init__(self) -> None:
         self._files: set[tuple[str, str]] = set()
         self._folders: dict[Path, str] = {}
 
     def first(self, path: Path) -> bool:
-        """True where the file comes for the first time."""
+        """True if the file comes for the first time."""
         folder = self._folders.get(path.parent)
         if folder is None:
             folder = self._folders[path.parent] = os.path.realpath(path.parent)

@@ -1,4 +1,4 @@
-"""``load``: a checkpoint or an ensemble, ready to predict."""
+"""``load``: opens a checkpoint or an ensemble for prediction."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One or more models with one class order. ``columns[m]`` brings member m's outputs into it.
+    """One or more models with one class order. ``columns[m]`` reorders member m's outputs into it.
 
-    Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, layers that members
-    have in common run once, and are in memory once: change no member's weights in place. ``memory`` says how much of
-    the members stays there. ``mc_dropout``: forward passes with dropout that are averaged, 0 for one without.
-    ``decode``: which images are too large. ``fitted_on``: the images that the rule was chosen or fitted by.
+    Every member sees the same ``crops`` of an image, each at its own input size. With ``sharing``, common layers of
+    members run once and are in memory once, so do not change a member's weights in place. ``memory``: how much of the
+    members stays in memory. ``mc_dropout``: the number of forward passes with dropout that are averaged, 0 for one
+    without. ``decode``: limits on images. ``fitted_on``: the images that chose or fitted the rule.
 
-    It may be used by several threads, which take turns, and in forked processes; a pickle or a deep copy of it, also of
-    one that has worked, predicts the same numbers.
+    It may be used by several threads, which take turns, and in forked processes. A pickle or a deep copy, even of a
+    used predictor, gives the same predictions.
     """
 
     path: Path
@@ -79,12 +79,12 @@ class Predictor:
 
     @cached_property
     def uses(self) -> Uses:
-        """Images that its members have seen, by use, and those that its rule was fitted on."""
+        """Images that its members have seen, by use, and images that its rule was fitted on."""
         return uses_together([*map(uses_of, self.members), self.fitted_on])
 
     @property
     def arranged(self) -> Members:
-        """Arrangement of the members: groups that run together, and those kept in memory; made at the first use."""
+        """Arrangement of the members in groups that run together, and in memory; made at the first use."""
         with unforked(), self._lock:
             return self._arranged
 
@@ -93,7 +93,7 @@ class Predictor:
         return arrange(self.members, self.scorers, sharing=self.sharing, config=self.memory)
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy of the models, as they are between two predictions; how they are arranged is found out anew."""
+        """The state between two predictions, with a copy of the models; the copy arranges its members again."""
         with ExitStack() as stack:
             if "_arranged" in vars(self):
                 stack.enter_context(self.arranged.lock)
@@ -116,8 +116,8 @@ class Predictor:
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
 
-        ``digests``, of images that were scanned: a file that has changed since is one of those. Raises CheckpointError
-        if weights that are read in turns are gone, and where a member's outputs are not finite.
+        ``digests`` are those of scanned images: a file that has changed since then counts as undecodable. Raises
+        CheckpointError if weights that are read in turns are gone, or if a member's outputs are not finite.
         """
         preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
         reader = FileReader(sources, preprocessings, self.crops, self.decode, digests)
@@ -146,13 +146,13 @@ class Predictor:
     def predict(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> list[Prediction]:
         """One Prediction for each image, in order; from one image, a list of one.
 
-        An image is a path; an image file's bytes; a file opened in binary mode, read from where it stands; a Pillow
-        image; a uint8 array (h, w), (h, w, 3) or (h, w, 4), RGB; or a uint8 tensor (h, w), (1, h, w), (3, h, w) or
-        (4, h, w), as torchvision reads them. Several are an iterable of these, also mixed, an array (n, h, w, c) or a
-        tensor (n, c, h, w). What is no path has its number and type as ``source``.
+        An image is a path; an image file's bytes; a file opened in binary mode, read from its current position; a
+        Pillow image; a uint8 array (h, w), (h, w, 3) or (h, w, 4), RGB; or a uint8 tensor (h, w), (1, h, w), (3, h, w)
+        or (4, h, w), as torchvision reads them. Several images are an iterable of these, also of mixed types, an array
+        (n, h, w, c) or a tensor (n, c, h, w). The ``source`` of an image without a path is its number and type.
 
         An image that cannot be decoded gives a Prediction with its ``error``. Raises InputError, a TypeError, before
-        any model runs, for whatever else is given: None, addresses, floats, uint16, other shapes, dictionaries.
+        any model runs, for any other input: None, addresses, floats, uint16, other shapes, dictionaries.
         """
         found, names = sources(images, self.decode)
         stack, failures = self.member_probabilities(found, reporter=reporter)
@@ -169,7 +169,7 @@ class Predictor:
 
 
 def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
-    """Warn of deep images that were read over their type's whole range, since a model knows no range for them."""
+    """Warn about deep images that were read over their type's whole range, because a model has no range for them."""
     known = [p.ranges for p in reader.preprocessings]
     lacking = [k for k in reader.deep.values() if any(ranges is None or ranges.get(k) is None for ranges in known)]
     if lacking:
@@ -194,10 +194,10 @@ def load(
 ) -> Predictor:
     """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
 
-    ``crops`` ``None``: those that the ensemble was made with; one crop for a checkpoint. ``mc_dropout``: so many
-    forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0: one without; None: as the
-    ensemble was made. Raises ConfigError for crops that are none, or that are larger than the resized image, and where
-    dropout is asked of a model that has none.
+    ``crops``: None means the crops with which the ensemble was made, or one crop for a checkpoint. ``mc_dropout``: the
+    number of forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0 means one pass
+    without dropout, None the number with which the ensemble was made. Raises ConfigError for invalid crops, for crops
+    larger than the resized image, and for dropout in a model that has none.
     """
     folder = Path(path)
     if is_ensemble(folder):
@@ -244,10 +244,10 @@ def load_members(
     runtime: RuntimeConfig,
     fitted_on: Uses = NO_USES,
 ) -> Predictor:
-    """Put loaded members together, in the class order ``classes``.
+    """Combine loaded members into a predictor with the class order ``classes``.
 
-    Raises MemberError if their names differ, ConfigError for ``crops`` that a member cannot take, or if one has no
-    dropout that ``mc_dropout`` could let act.
+    Raises MemberError if their class names differ, ConfigError for ``crops`` that do not fit a member, or for
+    ``mc_dropout`` with a member that has no dropout.
     """
     check_crops(crops)
     check_passes(mc_dropout)
@@ -271,13 +271,13 @@ def load_members(
 
 
 def check_passes(mc_dropout: int) -> None:
-    """Raises ConfigError, naming ``--mc-dropout``, for a number of passes that cannot be."""
+    """Raises ConfigError, naming ``--mc-dropout``, for an impossible number of passes."""
     if type(mc_dropout) is not int or mc_dropout < 0:
         raise ConfigError(f"--mc-dropout {mc_dropout}: must be a number of forward passes, or 0 for none with dropout")
 
 
 def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig, mc_dropout: int) -> tuple[Scorer, ...]:
-    """One a member; looking for dropout brings weights into memory, which they leave again where they are many."""
+    """One scorer for each member; weights that the search for dropout loads are released if they are too large."""
     scorers = [_scorer(member, config) for member in members]
     if not mc_dropout:
         return tuple(scorers)
@@ -292,7 +292,7 @@ def _scorers(members: Sequence[Checkpoint], config: RuntimeConfig, mc_dropout: i
 
 
 def _scorer(member: Checkpoint, config: RuntimeConfig) -> Scorer:
-    """In the precision in which the run scored it; where this device cannot, that is noted for the user."""
+    """A scorer in the precision in which the run scored the member; if this device lacks it, the user is told."""
     recorded = str(member.meta.get("precision", "fp32"))
     runtime, line = recorded_precision(recorded, member.model, detect(config), config)
     if line is not None:

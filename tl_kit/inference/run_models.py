@@ -1,7 +1,7 @@
-"""The only inference loop: images in batches, decoded once, through any number of models.
+"""The inference loop: images are decoded once and run in batches through any number of models.
 
-A model's output for one image does not depend on who asks: training, ``evaluate``, ``ensemble`` and ``predict`` all
-come through here, with the same decoder, the same evaluation transform and the same batch size.
+Training, ``evaluate``, ``ensemble`` and ``predict`` all use this loop, with the same decoder, the same evaluation
+transform and the same batch size. So a model's output for an image is the same in all of them.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ __all__ = [
 ]
 
 Source = Path | bytes | Image.Image | NDArray[np.uint8]
-"""What can be decoded: a path, a file's bytes, a Pillow image, or pixels (h, w), (h, w, 3) or (h, w, 4)."""
+"""Sources that can be decoded: a path, a file's bytes, a Pillow image, or pixels (h, w), (h, w, 3) or (h, w, 4)."""
 
 
 class Reader(Protocol):
-    """Source of batches: ``read(start, stop)`` gives uint8 batches (n * views, 3, h, w), one a preprocessing.
+    """Source of batches: ``read(start, stop)`` gives uint8 (n * views, 3, h, w), one batch for each preprocessing.
 
-    The views of an image stand side by side.
+    The views of an image are adjacent rows.
     """
 
     @property
@@ -68,7 +68,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class StoreReader:
-    """Reads samples from a run's pixel store, as the evaluation transform leaves them."""
+    """Reads samples from a run's pixel store, after the evaluation transform."""
 
     store: PixelStore
     samples: Sequence[Sample]
@@ -84,12 +84,11 @@ class StoreReader:
 
 @dataclass(frozen=True)
 class FileReader:
-    """Decodes each source once for all preprocessings that read it alike, and takes the crops of it.
+    """Decodes each source once for all preprocessings that decode it in the same way, and crops it.
 
-    ``digests``: none, or the SHA-256 that the scan noted of each source, which is a path; a file that has changed since
-    cannot be decoded. ``deep`` notes the kind of those with more than 8 bits a sample (index -> kind). A source that
-    cannot be decoded is noted in ``failures`` (index -> reason); its pixels are zero, and whoever reads the result must
-    drop that row.
+    ``digests``: empty, or each path's SHA-256 from the scan; a file that has changed since then counts as undecodable.
+    ``deep`` records the kind of sources with more than 8 bits a sample (index -> kind). ``failures`` records sources
+    that cannot be decoded (index -> reason); their pixels are zero, and the caller must drop these rows.
     """
 
     sources: Sequence[Source]
@@ -115,7 +114,7 @@ class FileReader:
         return {p: torch.cat([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
 
     def _views(self, index: int) -> dict[Preprocessing, Tensor] | ImageError:
-        # by the side that the decoder may draft to, and the ranges: pixels equal those of one model alone
+        # the key is the side that the decoder may draft to, and the ranges: pixels equal those for a single model
         decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
         views, shallow = {}, False
         try:
@@ -146,9 +145,9 @@ class FileReader:
 
 
 class Pass(Protocol):
-    """One way of a batch through a network: for one model, or for several that share it.
+    """A pass of a batch through a network, for one model or for several that share it.
 
-    ``prepare`` comes before the first batch, and may be called again; ``release`` may give memory back.
+    ``prepare`` is called before the first batch, and may be called again; ``release`` may free memory.
     """
 
     @property
@@ -167,7 +166,7 @@ class Pass(Protocol):
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model, how its images are prepared, where and in which precision it runs, and whether dropout acts in it."""
+    """A model with its preprocessing, its runtime (device and precision) and, if asked for, active dropout."""
 
     model: nn.Module
     preprocessing: Preprocessing
@@ -179,10 +178,10 @@ class Scorer:
         self.runtime.place(self.model).eval()
 
     def release(self) -> None:
-        """Nothing: the model stays where it is."""
+        """Do nothing: the model stays in memory."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 (n, 3, h, w) -> the model's output on the CPU: float32, or of several passes with dropout float64."""
+        """uint8 (n, 3, h, w) -> the model's output on the CPU: float32, or float64 for several passes with dropout."""
         with model_context([self.model], self.runtime):
             images = normalize(self.runtime.batch(pixels), self.preprocessing)
             if self.dropout is not None:
@@ -208,7 +207,7 @@ def run_probabilities(
 ) -> list[NDArray[np.float64]]:
     """Probabilities (n, ..., classes) of every pass: each view's softmax in float64, averaged over an image's views.
 
-    Several passes take turns, each on so many decoded images as ``pixel_bytes`` hold, but at least one batch.
+    Several passes take turns, each on as many decoded images as fit into ``pixel_bytes``, but at least one batch.
     Raises NonFiniteError for outputs that are not finite.
     """
     found: list[list[NDArray[np.float64]]] = [[] for _ in passes]
@@ -221,9 +220,9 @@ def run_probabilities(
 
 
 def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes: int) -> Iterator[tuple[int, Tensor]]:
-    """A pass's index and its outputs for the views of a few images at a time; of each pass, in the images' order.
+    """The index of a pass and its outputs for the views of a few images at a time; for each pass in the images' order.
 
-    No batch has more rows than with one view each, and all passes see the same batches, decoded once.
+    No batch has more rows than it would have with one view per image. All passes see the same batches, decoded once.
     """
     size = min(each.runtime.batch_size for each in passes)
     several = len(passes) > 1
@@ -231,13 +230,13 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
         with unforked():
             passes[0].prepare()
     per_batch = max(1, size // reader.views)
-    # On a CPU another pass's blocks have other sizes. For a few images it would take longer than it is worth.
+    # On a CPU the blocks of another pass have other sizes. For a few images trimming would not pay.
     compact = several and len(reader) > per_batch and not passes[0].runtime.on_gpu
     for chunk, images in _chunks(reader, per_batch, pixel_bytes if several else 0):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
             if compact:
-                trim_memory()  # first: weights that come to lie amid free blocks would keep them apart
+                trim_memory()  # before weights are loaded: weights between free blocks would fragment them
             if several:
                 with unforked():
                     each.prepare()
@@ -256,7 +255,7 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
 def _chunks(
     reader: Reader, images: int, pixel_bytes: int
 ) -> Iterator[tuple[list[Mapping[Preprocessing, Tensor]], int]]:
-    """Batches of so many images: as many at once as ``pixel_bytes`` hold, but at least one; and their images."""
+    """Chunks of batches of a given size, as many as fit into ``pixel_bytes`` but at least one, with their images."""
     chunk: list[Mapping[Preprocessing, Tensor]] = []
     held = first = 0
     for start in range(0, len(reader), images):
@@ -266,7 +265,7 @@ def _chunks(
         held += sum(pixels.nbytes for pixels in chunk[-1].values())
         if held >= pixel_bytes or stop == len(reader):
             yield chunk, stop - first
-            chunk.clear()  # in place: whoever was given the list would hold its pixels beside the next ones
+            chunk.clear()  # in place: otherwise the caller's list would keep its pixels in memory beside the next ones
             held, first = 0, stop
 
 

@@ -1,9 +1,9 @@
-"""Shared trunks: layers that members have in common, from the input up, run once.
+"""Shared trunks: the first layers, which members have in common, run once.
 
 Models of one kind are compared tensor by tensor, by content, in the order in which a forward pass enters their modules.
-Where they first differ, they are cut; those that still agree behind that cut go on together to the next one. So three
-members with a common trunk, two of which share more, make a tree. Every cut is proved (``training.trunk``), and the
-whole tree is compared with the members run alone: where it gives other figures, there is none.
+They are cut at the first difference; members that still agree behind that cut continue together to the next difference.
+So three members with a common trunk, two of which share more, make a tree. Every cut is verified (``freezing.trunk``),
+and the whole tree is compared with the members run separately. If the outputs differ, nothing is shared.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from tl_kit.zoo.heads import linear_classifier
 
 __all__ = ["Layers", "SharedNetwork", "entered", "groups", "layers", "share", "structure"]
 
-_TOLERANCE = 1e-5  # of the largest output, or of 1: a stacked product may be rounded otherwise than its parts
+_TOLERANCE = 1e-5  # relative to the largest output, or to 1: a stacked product may round differently than its parts
 _UNLIKE = (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError)
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A model's modules as a forward pass enters them: names, and digest and bytes of the tensors that each owns."""
+    """A model's modules in forward order: names, and for each the digest and bytes of the tensors that it owns."""
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
     sizes: tuple[int, ...]
 
     def beyond(self, other: Layers) -> int:
-        """Bytes of what ``other`` does not have in the same place."""
+        """Bytes of the tensors that ``other`` does not have in the same place."""
         rows = zip(self.digests, other.digests, self.sizes, strict=True)
         return sum(size for mine, theirs, size in rows if mine != theirs)
 
 
 def structure(model: nn.Module) -> Hashable:
-    """Modules with names, types and settings, and parameters with shapes; without what only acts in training."""
+    """Modules with names, types and settings, and parameters with shapes, except what only acts in training."""
     return network_settings(model), tuple((name, tuple(p.shape)) for name, p in model.named_parameters())
 
 
@@ -57,7 +57,7 @@ def entered(model: nn.Module, images: Tensor) -> tuple[str, ...]:
 def layers(model: nn.Module, names: Sequence[str]) -> Layers:
     """Parameters and buffers of each of the modules ``names``, without BatchNorm's count of batches.
 
-    Tensors of modules that no forward pass enters (a weight used by a function) count for the module around them.
+    Tensors of modules that no forward pass enters (a weight used by a function) count for the enclosing module.
     """
     owned: dict[str, list[tuple[str, Tensor]]] = {name: [] for name in names}
     for name, module in model.named_modules():
@@ -71,13 +71,13 @@ def layers(model: nn.Module, names: Sequence[str]) -> Layers:
 
 
 def _digest(tensors: Sequence[tuple[str, Tensor]]) -> str:
-    """Empty where there are no tensors."""
+    """Digest of the tensors; empty if there are none."""
     text = "\n".join(f"{name} {tensor_digest(tensor)}" for name, tensor in tensors)
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
 def groups(kinds: Sequence[Hashable], members: Sequence[Layers]) -> list[list[int]]:
-    """Indices of members that are of one kind and equal in the first tensors that an image meets, in order."""
+    """Groups of the indices, in order, of members that have one structure and equal tensors in the first layers."""
     found: dict[Hashable, list[int]] = {}
     for index, (kind, member) in enumerate(zip(kinds, members, strict=True)):
         found.setdefault((kind, next(filter(None, member.digests), "")), []).append(index)
@@ -85,7 +85,7 @@ def groups(kinds: Sequence[Hashable], members: Sequence[Layers]) -> list[list[in
 
 
 class Part(Protocol):
-    """A stretch of network: puts members' outputs (n, classes) in ``found``."""
+    """A section of the network: it puts the members' outputs (n, classes) into ``found``."""
 
     @property
     def members(self) -> Sequence[int]: ...
@@ -95,7 +95,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A stretch that ``members`` share: up to where its ``parts`` begin, or without any to the output."""
+    """A section that ``members`` share: up to the beginning of its ``parts`` or, without parts, to the output."""
 
     network: nn.Module
     members: tuple[int, ...]
@@ -142,7 +142,7 @@ class SharedNetwork:
         return torch.stack([found[member] for member in range(self.members)], dim=1)
 
     def cuts(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Cuts where members part: the module, and the members that share the layers before it; from the input up."""
+        """Cuts at which members separate, from the input up: the module, and the members that share its input."""
         return list(_cuts(self.parts))
 
 
@@ -155,10 +155,11 @@ def _cuts(parts: Sequence[Part]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def share(models: Sequence[nn.Module], members: Sequence[Layers], images: Tensor) -> SharedNetwork | None:
-    """One network for models of one kind, in eval mode; None where nothing is shared, or the outputs are not equal.
+    """One network for models of one structure, in eval mode; None if nothing is shared or the outputs differ.
 
-    ``members`` are the models' layers by the same names; ``images`` (n, c, h, w), n > 1, is the batch of the proof. The
-    surrounding precision applies. Outputs equal those of the models alone, but for the rounding of stacked classifiers.
+    ``members`` are the models' layers by the same names; ``images`` (n, c, h, w), n > 1, is the batch of the
+    verification. The precision of the surrounding context applies. Outputs equal those of the separate models, except
+    for the rounding of stacked classifiers.
     """
     with torch.inference_mode():
         try:
@@ -168,7 +169,7 @@ def share(models: Sequence[nn.Module], members: Sequence[Layers], images: Tensor
                 return None
             found = network(images)
             expected = torch.stack([model(images) for model in models], dim=1)
-        except _UNLIKE:  # outputs that are no tensors, or have other shapes
+        except _UNLIKE:  # outputs that are not tensors, or have other shapes
             return None
     allowed = _TOLERANCE * max(1.0, float(expected.abs().max()))
     equal = found.shape == expected.shape and torch.allclose(found, expected, rtol=0, atol=allowed)
@@ -180,7 +181,7 @@ _Groups: TypeAlias = list[list[int]]
 
 @dataclass(frozen=True)
 class _Level:
-    """Start of stretches: the input, or the cut of ``tail``, with ``value`` as their input."""
+    """Start of sections: the input, or the cut of ``tail``, with ``value`` as their input."""
 
     position: int
     value: Tensor
@@ -205,7 +206,7 @@ class _Grower:
     images: Tensor
 
     def grow(self, members: Sequence[int], level: _Level) -> list[Part]:
-        """The stretches that begin at ``level``: one for all members where there is a cut, else one a group."""
+        """The sections that begin at ``level``: one for all members if there is a cut, otherwise one for each group."""
         model = self.models[members[0]]
         apart, parts = self._part(members)
         if apart is None:
@@ -228,7 +229,7 @@ class _Grower:
         return (heads,) if heads is not None else tuple(part for group in parts for part in self.grow(group, level))
 
     def _part(self, members: Sequence[int]) -> tuple[int | None, _Groups]:
-        """Position of the first module in which the members differ, and who agrees there."""
+        """Position of the first module in which the members differ, and the groups of members that agree there."""
         for position, column in enumerate(zip(*(self.layers[m].digests for m in members), strict=True)):
             if len(set(column)) > 1:
                 agreeing: dict[str, list[int]] = {}
@@ -238,9 +239,9 @@ class _Grower:
         return None, [list(members)]
 
     def _candidates(self, apart: int, level: _Level) -> list[int]:
-        """Positions to cut at: the module that differs, then those around it, where anything is shared before them.
+        """Candidate cuts: the module that differs, then its enclosing modules, if anything is shared before them.
 
-        A module within a residual branch is no cut, and the block around it is.
+        A module within a residual branch cannot be a cut, but the enclosing block can.
         """
         names = self.layers[0].names
         steps = names[apart].split(".")

@@ -1,7 +1,7 @@
-"""Trunk features: what enters a module of a network, computed once for each image and kept on disk.
+"""Trunk features: the input of a module of a network, computed once for each image and stored on disk.
 
-The network is cut at that module (``freezing.trunk``). A cut is proved on images before it is used, and the proof is
-kept beside the rows: under one key, network, images and machine are the same.
+The network is cut at that module (``freezing.trunk``). A cut is verified on images before it is used. The proof is
+stored beside the rows, since network, images and machine are the same under one key.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tl_kit.untrusted import read_json
 __all__ = ["TrunkFeatures", "cache_is_off", "feature_place", "prove_features"]
 
 _PROOF = "proof"
-_PROOF_IMAGES = (8, 2)  # the second where memory runs out with the first
+_PROOF_IMAGES = (8, 2)  # the second if memory runs out with the first
 
 
 @dataclass(frozen=True)
 class _Proof:
-    """Proof of a cut: how the tail must be called, and the shape and bytes of one row of the trunk's output."""
+    """Proof of a cut: the way to call the tail, and the shape and bytes of one row of the trunk's output."""
 
     direct: bool
     image_shape: tuple[int, ...]
@@ -43,9 +43,9 @@ class _Proof:
 
 @dataclass(frozen=True)
 class TrunkFeatures:
-    """Outputs of a model's trunk (n, ...) as rows of a store, and the tail that makes the model's outputs of them.
+    """Outputs of a model's trunk (n, ...) as rows of a store, and the tail that computes the model's outputs from them.
 
-    ``row_shape`` and ``row_bytes`` are those of one row.
+    ``row_shape`` and ``row_bytes`` are the shape and the bytes of one row.
     """
 
     trunk: Trunk
@@ -56,7 +56,7 @@ class TrunkFeatures:
 
     @property
     def flat(self) -> bool:
-        """True where a row is a vector, and the module at the cut alone makes the model's output of it."""
+        """True if a row is a vector, and the module at the cut alone computes the model's output from it."""
         return self.tail.direct and len(self.row_shape) == 1
 
     def beside(self, *more: str) -> FeatureStore:
@@ -65,14 +65,14 @@ class TrunkFeatures:
 
 
 def cache_is_off(cache: CacheConfig, runtime: RuntimeConfig) -> bool:
-    """True where the user's settings keep no rows for later runs."""
+    """True if the user's settings store no rows for later runs."""
     return cache.size_gb <= 0 or runtime.mode == "plain"
 
 
 def feature_place(
     cache: CacheConfig, runtime: RuntimeConfig, scratch: Callable[[], Path], reporter: Reporter
 ) -> tuple[Path, int]:
-    """The folder of the cache and its bound in bytes; ``scratch``, without a bound, where nothing can be kept."""
+    """The cache's folder and its limit in bytes; ``scratch``, without a limit, if the cache is off or not writable."""
     root = cache_root(cache)
     if cache_is_off(cache, runtime) or not _writable(root, reporter):
         return scratch(), sys.maxsize
@@ -97,10 +97,10 @@ def prove_features(
     input_size: Sequence[int],
     images: Callable[[int], Tensor | None],
 ) -> TrunkFeatures | None:
-    """The features of a model in eval mode; None where they do not suffice to make the model's own output.
+    """The trunk features of a model in eval mode; None if they do not determine the model's output.
 
-    ``input_size`` of an image (c, h, w); ``images``: from a number to about as many of them, as the model takes them,
-    two at least, or None where none can be had. They are asked for where no run has proved the same before.
+    ``input_size`` is that of an image (c, h, w). ``images(count)`` returns about that many images as model input, at
+    least two, or None if there are none. It is called only if no earlier run has stored the same proof.
     """
     proof = _known_proof(store, tuple(input_size)) or _prove(model, cut, store, runtime, images)
     if proof is None:
