@@ -58,8 +58,7 @@ class EnsembleResult:
 
     @property
     def notes(self) -> list[str]:
-        """Notes, one line each: scores that are too good as estimates, and how to get an honest one if it is
-        missing."""
+        """Notes, one line each: scores that are too good as estimates, and how to get an honest one."""
         return notes(self.receipt)
 
     def to_dict(self) -> dict[str, Any]:

@@ -67,8 +67,7 @@ def _wise_ft(evidence: Evidence, mixtures: Callable[[], Mixtures]) -> Candidate:
 
 
 def _mixed(evidence: Evidence, mixtures: Mixtures, rule: str, choose: Choose, *, tuned: int | None = None) -> Candidate:
-    """The candidate of a rule that chooses one weight average, perhaps a single member; α is the weight of
-    ``tuned``."""
+    """The candidate of a rule that chooses one average (it may be one member); α is the weight of ``tuned``."""
     labels, calibrate = evidence.labels, evidence.config.calibrate
     by_score = partial(choose, mixtures.options)
     chosen, pooled = choose_out_of_fold(
