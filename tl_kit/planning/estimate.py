@@ -1,4 +1,4 @@
-"""Cost estimate of a run, in time and memory: the number of times each kind of work is done, times its trial's."""
+"""Cost estimate of a run, in time and memory: the amount of each kind of work times its cost in a trial."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["Estimate", "estimate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Seconds in all and by stage, as a run reports them, and the largest memory of the process in bytes.
+    """Seconds in total and by stage, as a run reports them, and the peak memory of the process in bytes.
 
-    What the cache holds already is not counted, since the run will find it there. ``gpu_bytes`` is None on a CPU.
+    Values that are already in the cache are not counted, since the run will find them. ``gpu_bytes`` is None on a CPU.
     """
 
     seconds: float
@@ -40,10 +40,10 @@ class Estimate:
 
 
 def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate:
-    """The cost of a run whose policy is settled; ``settings`` None: a head in closed form.
+    """The cost of a run whose policy is settled; ``settings`` is None for a head in closed form.
 
-    ``started``: seconds until the run's parts were put together. A few steps are taken on a few images, in a temporary
-    cache; the run's model is not fit for anything else afterwards. Memory is that of a process of its own.
+    ``started``: seconds that the preparation of the run took. A few steps are run on a few images, in a temporary
+    cache; afterwards the run's model must not be used for anything else. Memory is that of a separate process.
     """
     cost = _Cost()
     if settings is None or run.policy.fits_head_first:
@@ -51,7 +51,7 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
     if settings is not None:
         phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
         for names, epochs in phases:
-            cost.stages["evaluate"] = 0.0  # that of the last phase counts
+            cost.stages["evaluate"] = 0.0  # only the last phase's evaluation counts
             _phase(run, settings, names, epochs, cost)
     return Estimate(
         seconds=started + sum(cost.stages.values()),
@@ -70,14 +70,14 @@ class _Cost:
     rows: int = 0
 
     def decode(self, samples: Sequence[Sample], rates: Rates, *, crop: bool) -> None:
-        """Each image is decoded once a run."""
+        """Add the cost of decoding; each image is decoded once per run."""
         new = {(sample.digest, crop) for sample in samples} - self.pixels.keys()
         self.stages["data"] += len(new) * rates.decode
         self.pixels |= dict.fromkeys(new, rates.pixel_bytes[crop])
 
 
 def _closed_form(run: Run, cost: _Cost) -> None:
-    """One pass over what the cache lacks, the fits, and the head's outputs."""
+    """Add the cost of a pass over the images missing from the cache, of the fits, and of the head's outputs."""
     head, reuse = head_run(run)
     if reuse is None:
         return
@@ -87,12 +87,12 @@ def _closed_form(run: Run, cost: _Cost) -> None:
         cost.decode(lacking, rates, crop=True)
         cost.stages["features"] += len(lacking) * rates.row
     cost.rows += reuse.features.row_bytes * len(run.manifest.samples)
-    reuse.fill("train")  # without probes, or a cache that keeps theirs, nothing is there yet
+    reuse.fill("train")  # nothing is cached yet unless probes ran with a cache
     cost.stages["train"] += head_seconds(head, reuse)
 
 
 def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, cost: _Cost) -> None:
-    """The epochs in which these parameters train."""
+    """Add the cost of the epochs in which these parameters train."""
     reuse = open_reuse(run, apply(run, names, settings))
     views = 0 if reuse is None else choose_views(run, reuse, epochs=epochs)
     rates = gradient_rates(run, names, settings, views=views, epochs=epochs)

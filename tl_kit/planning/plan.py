@@ -1,4 +1,4 @@
-"""``plan``: what a run would do, the figures behind each choice, and what it would cost."""
+"""``plan``: the choices a run would make, the figures behind them, and the cost of the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Choice", "Plan", "plan"]
 
 @dataclass(frozen=True)
 class Choice:
-    """One thing that is decided, and the figures behind it."""
+    """One choice, and the figures behind it."""
 
     name: str
     value: str
@@ -55,9 +55,9 @@ class Plan:
 @alone()
 @takes_plain_values
 def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
-    """Size a run to the data without running it: nothing is written but the cache, which the run then finds.
+    """Plan a run for the data without running it. Only the cache is written, which the run then uses.
 
-    Raises what ``finetune`` raises for the same configuration.
+    Raises the errors of ``finetune`` for the same configuration.
     """
     run = prepare(config, reporter, dry=True)
     try:
@@ -129,11 +129,11 @@ def _decay(settings: Settings, rules: Hyperparameters) -> Choice:
 
 
 def _augmentation(run: Run, rules: Hyperparameters) -> str:
-    """The reason for the level."""
+    """The reason for the level of augmentation."""
     given = run.config.augment != "auto" or run.config.augment_options
     return AS_GIVEN if given else rules.augmentation.reason
 
 
 def _steps(run: Run, settings: Settings) -> int:
-    """An epoch's."""
+    """The number of steps in an epoch."""
     return math.ceil(len(run.manifest.split("train")) / settings.batch_size)

@@ -1,4 +1,4 @@
-"""A run in miniature: a few of its images, its own code, and how long each kind of work takes."""
+"""A trial: runs a run's own code on a few of its images, and measures the time of each kind of work."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ __all__ = ["Rates", "apply", "closed_form_rates", "gradient_rates"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """Seconds to decode an image, to compute a row of features, to train a step, to score an image, to save.
+    """Seconds to decode an image, compute a row of features, train a step, score an image, and save.
 
-    ``pixel_bytes`` are those of a decoded image, by whether it is cropped as for evaluation.
+    ``pixel_bytes``: bytes of a decoded image, by whether it is cropped as for evaluation.
     """
 
     decode: float
@@ -47,14 +47,14 @@ class Rates:
 
 
 def apply(run: Run, names: Collection[str], settings: Settings) -> list[str]:
-    """Let these parameters train; the model's forward order."""
+    """Let these parameters train; returns the model's forward order."""
     order = apply_trainable(run, names)
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
     return order
 
 
 def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, views: int, epochs: int) -> Rates:
-    """Rates of the epochs in which these parameters train on so many views of an image; 0: as evaluation sees it."""
+    """Rates of epochs in which these parameters train on ``views`` augmented views of an image (0: not augmented)."""
     with _miniature(run, views=views) as small, torch.random.fork_rng():
         order = apply(small, names, settings)
         source, _ = open_source(small, open_reuse(small, order), epochs=epochs)
@@ -66,7 +66,7 @@ def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, view
 
 
 def closed_form_rates(run: Run) -> Rates:
-    """Rates of a pass over images as evaluation sees them."""
+    """Rates of a pass over images under the evaluation transform."""
     with _miniature(run, views=0) as small:
         head, reuse = head_run(small)
         assert reuse is not None
@@ -76,7 +76,7 @@ def closed_form_rates(run: Run) -> Rates:
 
 @contextmanager
 def _miniature(run: Run, *, views: int) -> Iterator[Run]:
-    """The run on a few images, with nothing decoded or cached yet, and writing nothing that stays."""
+    """The run on a few images, with nothing decoded or cached yet; it writes no permanent files."""
     limits = EstimateConfig()
     wanted = {"train": limits.train_images, "val": limits.val_images}
     kept = [s for split, most in wanted.items() for s in _spread(run.manifest.split(split), most)]
@@ -96,7 +96,7 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
 
 
 def _spread(samples: tuple[Sample, ...], most: int) -> list[Sample]:
-    """At most so many, evenly spread over the classes, which stand one after the other."""
+    """At most ``most`` samples, spread evenly over the classes; samples are sorted by class."""
     step = max(1.0, len(samples) / most)
     return [samples[int(index * step)] for index in range(min(most, len(samples)))]
 
@@ -114,7 +114,7 @@ def _rates(run: Run, *, rows: int, step: float = 0.0, score: float = 0.0, save: 
 
 
 def _step_seconds(run: Run, order: list[str], settings: Settings, source: Source) -> float:
-    """The median of a few steps; the first, which chooses kernels, is not counted."""
+    """The median time of a few steps; the first, which chooses kernels, is not counted."""
     task = build_task(run, order, settings, source)
     task.set_mode(2)
     batches = task.order(0)

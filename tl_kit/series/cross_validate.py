@@ -1,4 +1,4 @@
-"""``cross_validate``: one run a fold, so that every image is scored by a model that has not seen it."""
+"""``cross_validate``: one run per fold, so that every image is scored by a model that has not seen it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ PREDICTIONS, SUSPECTS = "out_of_fold.csv", "suspects.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Fold(PartRun):
-    """One run: ``test`` are its scores on the images of the fold, which choose nothing.
+    """One run of a cross-validation. ``test``: its scores on the images of the fold, which select nothing.
 
-    They are None where none of the fold's images could be decoded.
+    ``test`` is None if none of the fold's images could be decoded.
     """
 
     fold: int
@@ -46,10 +46,10 @@ class Fold(PartRun):
 class CrossValidation:
     """Result of a cross-validation over all folds.
 
-    ``out_of_fold`` are scores over all images at once, each by a model in which it had no part (which ``kind`` says);
-    ``mean`` and ``standard_error`` those over the folds' own scores (the sample's standard deviation over √folds).
-    Folds share training images, so that the standard error is too small rather than too large (Bengio & Grandvalet
-    2004). ``predictions`` holds the probabilities themselves; of the JSON form only the file is part.
+    ``out_of_fold``: scores over all images together, each predicted by a model in which it had no part (``kind`` says
+    so). ``mean`` and ``standard_error`` are over the scores of the folds (sample standard deviation / √folds). Folds
+    share training images, so the standard error tends to be too small (Bengio & Grandvalet 2004). ``predictions`` holds
+    the probabilities; the JSON form only names their file.
     """
 
     folder: str
@@ -67,7 +67,7 @@ class CrossValidation:
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON; ``suspects`` is their number, the file lists them."""
+        """Plain JSON; ``suspects`` is the number of suspects, which the file lists."""
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "predictions"}
         folds = [to_json(fold) for fold in self.folds]
         return {**kept, "classes": list(self.classes), "folds": folds, "suspects": len(self.suspects)}
@@ -82,18 +82,18 @@ def cross_validate(
     reporter: Reporter = SILENT,
     unfinished: SeriesRecords | None = None,
 ) -> CrossValidation:
-    """Fine-tune once a fold, on the images outside of it; ``out/fold-1`` ... are checkpoints like any other.
+    """Fine-tune once per fold, on the images outside of it; ``out/fold-1`` ... are ordinary checkpoints.
 
-    Training and validation images are pooled and cut into stratified folds that separate neither groups nor copies
-    (:func:`fold_manifests`). A fold is its run's test split; validation images are taken from the others, so that no
-    image has a part in choosing what it is scored by. A test split that the data came with is set aside; where splits
-    would have been made, all images take part. ``out`` then gets ``out_of_fold.csv`` (every image's probabilities, from
-    the model that has not seen it), ``suspects.csv`` (labels that are probably wrong, by :func:`suspect_labels`), and
+    Training and validation images are pooled and divided into stratified folds; groups and copies stay together
+    (:func:`fold_manifests`). A fold is its run's test split. Validation images come from the other folds, so no image
+    helps to select the model that scores it. A test split that came with the data is set aside; if splits would have
+    been made, all images take part. ``out`` then gets ``out_of_fold.csv`` (every image's probabilities, from the model
+    that has not seen it), ``suspects.csv`` (labels that are probably wrong, by :func:`suspect_labels`), and
     ``folds.json``.
 
-    Raises what :func:`finetune` raises, and ConfigError for a number of folds that the images do not allow. Ctrl-C and
-    errors leave the folds that were finished; without any, no folder is left behind. ``unfinished``: the same
-    cross-validation, which ended early and is taken up again.
+    Raises the errors of :func:`finetune`, and ConfigError for a number of folds that the images do not allow. Ctrl-C
+    and errors leave the finished folds; without any, no folder is left. ``unfinished``: the records of this
+    cross-validation if it ended early and is resumed.
     """
     check(config)
     if config.distill is not None:
@@ -156,7 +156,7 @@ def _over_folds(scores: Sequence[Mapping[str, float]]) -> tuple[dict[str, float]
 
 
 def _write(config: FinetuneConfig, folder: Path, result: CrossValidation) -> None:
-    """The summary last: where it is, the other files are whole."""
+    """Write the files, the summary last: if it exists, the other files are complete."""
     write_predictions(folder / PREDICTIONS, result.predictions)
     write_suspects(folder / SUSPECTS, result.suspects)
     write_json(folder / FOLDS, {**result.to_dict(), "config": to_json(config)})

@@ -1,4 +1,4 @@
-"""``distill``: one model that has learned from an ensemble, and what it scores beside it."""
+"""``distill``: trains one model on an ensemble's probabilities, and compares the two."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tl_kit.zoo.names import resolve
 __all__ = ["STUDENT", "Comparison", "Distillation", "check_student", "distill", "student_config"]
 
 STUDENT = "student"
-"""Where in an ensemble's folder its student lies."""
+"""The folder of the student in an ensemble's folder."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -37,8 +37,8 @@ IntArray = NDArray[np.int64]
 class Comparison(TypedDict):
     """Scores on the same test images, which no model was trained on or selected with; gains are the student's.
 
-    ``best_member``: of the teacher's, by validation accuracy; its gain, scores and path are None where the teacher is
-    one model. ``disagreement``: the share of images for which student and teacher predict different classes.
+    ``best_member``: the teacher's best member by validation accuracy; its gain, scores and path are None if the teacher
+    is a single model. ``disagreement``: the share of images for which student and teacher predict different classes.
     """
 
     images: int
@@ -68,18 +68,18 @@ class Distillation:
 
     @property
     def status(self) -> str:
-        """``finished`` or ``interrupted``, as that of the run."""
+        """The status of the run: ``finished`` or ``interrupted``."""
         return self.run.status
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: what the run's own has, and more."""
+        """Plain JSON: that of the run, with the comparison."""
         own = {name: getattr(self, name) for name in ("teacher", "temperature", "weight", "comparison")}
         return {**self.run.to_dict(), **own}
 
 
 @takes_plain_values
 def check_student(model: str) -> None:
-    """Raises ConfigError or WeightsError for a name that no model has: before an ensemble is made for it."""
+    """Raises ConfigError or WeightsError for an unknown model, before the ensemble is made."""
     resolve(model)
 
 
@@ -93,10 +93,10 @@ def student_config(
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> FinetuneConfig:
-    """A student of an ensemble, below its folder: on its members' images and splits, and at their size if it is one.
+    """Configuration of an ensemble's student: the members' images and splits, and their image size if it is the same.
 
-    ``data``: where the members' own images are no longer there. Raises CheckpointError for what is no ensemble or
-    checkpoint, and DataError where no images are left.
+    ``data``: the folder to use if the members' own images are missing. Raises CheckpointError for a folder that is
+    neither an ensemble nor a checkpoint, and DataError if there are no images.
     """
     predictor = load(teacher, mc_dropout=0, runtime=runtime)
     root = predictor.members[0].meta.get("data", {}).get("root")
@@ -122,9 +122,9 @@ def student_config(
 def distill(config: FinetuneConfig, *, samples: int = 2000, reporter: Reporter = SILENT) -> Distillation:
     """Fine-tune ``config.model`` on the labels and on the probabilities of ``config.distill.teacher``.
 
-    The teacher is asked once for each training image, as evaluation sees it; the loss is :func:`distillation_loss`.
-    Everything else is as in :func:`finetune`, its exceptions and what Ctrl-C does included, except that the ``head``
-    policy trains the head by gradient descent. ``samples``: of the bootstrap behind the intervals.
+    The teacher predicts each training image once, under the evaluation transform; the loss is
+    :func:`distillation_loss`. Everything else, including exceptions and Ctrl-C, is as in :func:`finetune`, except that
+    the ``head`` policy trains the head by gradient descent. ``samples``: resamples of the bootstrap for the intervals.
     """
     if config.distill is None:
         raise ConfigError("distill: names no teacher; give FinetuneConfig(distill=DistillConfig(teacher=...))")
@@ -173,7 +173,7 @@ def _compare(
 def _predictions(
     teacher: Predictor, images: Sequence[Sample], trained: Trained, reporter: Reporter
 ) -> tuple[FloatArray, FloatArray]:
-    """Of the members (m, n, k) and of all (n, k), columns in the student's order. All images could be decoded."""
+    """Predictions of the members (m, n, k) and of the ensemble (n, k), columns in the student's order."""
     manifest = trained.manifest
     _, (_, columns) = align_classes([manifest.classes, teacher.classes], [str(manifest.root), str(teacher.path)])
     stack, failures = teacher.member_probabilities(
@@ -185,7 +185,7 @@ def _predictions(
 
 
 def _best_member(teacher: Predictor, trained: Trained, reporter: Reporter) -> int:
-    """Of the highest accuracy on the validation images, ties by the lower NLL."""
+    """The member of highest validation accuracy; ties go to the lower NLL."""
     images = trained.manifest.split("val")
     labels = labels_of(images)
     members, _ = _predictions(teacher, images, trained, reporter)

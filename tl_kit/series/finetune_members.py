@@ -1,4 +1,4 @@
-"""``finetune_members``: members of an ensemble by one command, from one scan and one split."""
+"""``finetune_members``: trains the members of an ensemble with one command, on one scan and one split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LISTS = ("model", "policy")
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRun(PartRun):
-    """One member: ``varied`` says in what it differs."""
+    """One member; ``varied`` says how it differs."""
 
     member: int
     varied: str
@@ -42,7 +42,7 @@ class MemberRun(PartRun):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRuns:
-    """All members, in ``folder``; validation and test images are the same for each."""
+    """All members, in ``folder``; validation and test images are the same for all."""
 
     folder: str
     vary: str
@@ -57,7 +57,7 @@ class MemberRuns:
 
     @property
     def notes(self) -> list[str]:
-        """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
+        """Notes, one line each: scores that are too good as estimates, and how to get an honest one."""
         chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
         return notes_on([member.kinds for member in self.members], tuple(chose))
 
@@ -84,9 +84,9 @@ def finetune_members(
     reporter: Reporter = SILENT,
     unfinished: SeriesRecords | None = None,
 ) -> MemberRuns:
-    """Fine-tune several members of an ensemble, ``out/member-1`` ..., each a checkpoint like any other.
+    """Fine-tune several members of an ensemble as ordinary checkpoints ``out/member-1`` ...
 
-    ``vary``: what they differ in, all else being equal.
+    ``vary``: the property in which they differ; everything else is equal.
 
     - ``seed``: member i has the seed ``config.seed + i - 1``; the split has a seed of its own.
     - ``folds``: member i trains without the i-th stratified fold of the training images (Krogh & Vedelsby 1995).
@@ -94,9 +94,9 @@ def finetune_members(
     - ``model``, ``policy``: ``config.model`` or ``config.policy`` names several, with commas between; one member each.
 
     Images are scanned and split once. Names and options of all members are checked before the first run starts. Raises
-    what :func:`finetune` raises, and ConfigError for members that would be copies. Ctrl-C and errors leave the
-    members that were finished; without any, no folder is left behind. ``unfinished``: the same members, which ended
-    early and are taken up again.
+    the errors of :func:`finetune`, and ConfigError for members that would be copies. Ctrl-C and errors leave the
+    finished members; without any, no folder is left. ``unfinished``: the records of these members if they ended early
+    and are resumed.
     """
     variants = member_configs(config, members, vary)
     for _, variant in variants:
@@ -120,7 +120,7 @@ def finetune_members(
 
 @takes_plain_values
 def member_configs(config: FinetuneConfig, members: int | None, vary: Vary) -> list[tuple[str, FinetuneConfig]]:
-    """In what each member differs, in words, and its configuration. Raises ConfigError for members that are copies."""
+    """Each member's difference in words, and its configuration. Raises ConfigError for members that are copies."""
     if vary not in get_args(Vary):
         raise ConfigError(f"--vary {vary}: known are {', '.join(get_args(Vary))}")
     several = next((name for name in _LISTS if name != vary and "," in getattr(config, name)), None)

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions: every image scored by the one model that has not seen it; and suspect labels."""
+"""Out-of-fold predictions, each from the one model that has not seen the image; and suspect labels."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class OutOfFold:
 
 @dataclass(frozen=True, kw_only=True)
 class Suspect:
-    """An image whose label is probably wrong: its label, the class suggested instead, and the probability of each.
+    """An image whose label is probably wrong: its label, the suggested class, and the probability of each.
 
-    ``margin`` is the label's probability less the highest of the others: the lower, the worse.
+    ``margin`` is the label's probability minus the highest other probability: the lower, the more suspect.
     """
 
     path: str
@@ -50,7 +50,7 @@ class Suspect:
 def gather(root: Path, classes: Sequence[str], held_out: Iterable[tuple[tuple[Sample, ...], Tensor]]) -> OutOfFold:
     """One table of the folds' held-out samples and their logits (n, k), in the order of the folds.
 
-    Paths are relative to ``root``, or to its folder where it is a CSV file; those outside of it stay as they are.
+    Paths are relative to ``root``, or to its folder if it is a CSV file; paths outside of it are not changed.
     """
     base = root if root.is_dir() else root.parent
     paths: list[str] = []
@@ -77,7 +77,7 @@ def _relative(path: Path, base: Path) -> str:
 
 
 def suspects_of(table: OutOfFold) -> tuple[Suspect, ...]:
-    """The labels that confident learning doubts (:func:`suspect_labels`), the worst first."""
+    """The labels that confident learning finds suspect (:func:`suspect_labels`), the most suspect first."""
     found = suspect_labels(table.probabilities, table.labels)
     return tuple(
         Suspect(
@@ -93,7 +93,7 @@ def suspects_of(table: OutOfFold) -> tuple[Suspect, ...]:
 
 
 def write_predictions(path: Path, table: OutOfFold) -> None:
-    """``path,label,predicted,fold`` and one column ``p_CLASS`` a class; a row an image."""
+    """Write ``path,label,predicted,fold`` and a column ``p_CLASS`` for each class; one row per image."""
     header = ["path", "label", "predicted", "fold", *(f"p_{name}" for name in table.classes)]
     columns = zip(table.paths, table.labels, table.folds, table.probabilities, strict=True)
     rows = (
@@ -104,6 +104,6 @@ def write_predictions(path: Path, table: OutOfFold) -> None:
 
 
 def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
-    """One row a suspect, the worst first."""
+    """Write one row per suspect, the most suspect first."""
     header = list(Suspect.__dataclass_fields__)
     write_csv(path, header, ([getattr(suspect, name) for name in header] for suspect in suspects))

@@ -28,9 +28,9 @@ __all__ = ["SeriesRecords", "read_config"]
 
 
 class SeriesRecords:
-    """``folder/state``: the options, and for each finished run its result, its outputs and what it left out.
+    """``folder/state``: the options, and the result, outputs and exclusions of each finished run.
 
-    ``what`` they are: "folds", "members". The runs go by the names of their folders.
+    ``what`` names the runs: "folds", "members". A run is identified by the name of its folder.
     """
 
     def __init__(self, folder: Path, what: str) -> None:
@@ -40,11 +40,11 @@ class SeriesRecords:
         self.file = self.states / f"{what}.json"
 
     def began(self) -> bool:
-        """True where such a series was begun here and is not finished."""
+        """True if such a series was begun in this folder and is not finished."""
         return self.file.is_file()
 
     def begin(self, config: FinetuneConfig, count: int, manifest: Manifest, **more: str) -> None:
-        """Note what ``--resume`` needs to begin the same again."""
+        """Record what ``--resume`` needs to begin the same series again."""
         with writing(self.folder):
             self.states.mkdir(exist_ok=True)
         content = {self.what: count, "content": manifest.content_hash(), "config": to_json(config), **more}
@@ -52,14 +52,14 @@ class SeriesRecords:
         write_json(self.file, content)
 
     def read(self) -> tuple[FinetuneConfig, int, dict[str, Any]]:
-        """The options, the number of runs, and all there is. Raises CheckpointError, in one line, if it is damaged."""
+        """The options, the number of runs, and the record. Raises CheckpointError, in one line, if it is damaged."""
         content = self._content()
         if not isinstance(content.get(self.what), int):
             raise CheckpointError(f"{self.file}: has no number of {self.what}; start anew")
         return read_config(content.get("config"), self.file), content[self.what], content
 
     def take_up(self, config: FinetuneConfig, manifest: Manifest, cleanup: ExitStack) -> None:
-        """Lock the folder until the ``cleanup``. Raises DataError for other images than those it began with."""
+        """Lock the folder until the ``cleanup``. Raises DataError if the images are not those of the series."""
         cleanup.callback(FolderLock(self.folder).release)
         if self._content().get("content") != manifest.content_hash():
             raise DataError(
@@ -69,7 +69,7 @@ class SeriesRecords:
         remove_leftovers(self.states)
 
     def save(self, name: str, trained: Trained, known: int) -> None:
-        """A run is finished; of its exclusions, the first ``known`` were there before it."""
+        """Save a finished run; the first ``known`` of its exclusions were there before it."""
         tree = {
             "result": trained.result.to_dict(),
             "exclusions": [(str(e.path), e.reason) for e in trained.manifest.exclusions[known:]],
@@ -78,7 +78,7 @@ class SeriesRecords:
         write_state(self.states, name, tree)
 
     def finished(self, name: str, manifest: Manifest, reporter: Reporter) -> Trained | None:
-        """A run's outcome, where it is finished; ``manifest`` is that which it was given."""
+        """The outcome of a run, if it is finished; ``manifest`` is the one that the run was given."""
         if not (self.states / f"{name}.json").is_file():
             return None
         try:
@@ -94,21 +94,21 @@ class SeriesRecords:
         return None
 
     def unfinished(self, name: str, reporter: Reporter) -> Unfinished | None:
-        """The run that was under way, where its folder is there."""
+        """The run that was under way, if its folder exists."""
         folder = self.folder / name
         if not folder.is_dir():
             return None
         return open_unfinished(folder, FolderLock(folder), reporter)
 
     def remove(self) -> None:
-        """Remove the records: every run is finished, or no run is left to resume."""
+        """Remove the records, once every run is finished or no run is left to resume."""
         StateFolder(self.folder).remove()
 
     @contextmanager
     def kept(
         self, done: Sequence[Trained], names: Sequence[str], cleanup: ExitStack, *, main: bool, reporter: Reporter
     ) -> Iterator[None]:
-        """Report the runs that an early end leaves behind, and remove the folder where it leaves none."""
+        """Report the runs that remain after an early end, and remove the folder if there are none."""
         stopped = False
         try:
             yield
@@ -133,7 +133,7 @@ class SeriesRecords:
                 self.folder.rmdir()
 
     def _left_over(self, finished: int, names: Sequence[str]) -> str:
-        """The runs that an early end leaves behind, in words; empty if there are none."""
+        """The runs that remain after an early end, in words; empty if there are none."""
         stopped = [self.folder / name for name in names[finished : finished + 1]]
         kept = any(map(is_checkpoint, stopped))
         if not finished and not kept:
@@ -146,9 +146,9 @@ class SeriesRecords:
 
 
 def read_config(content: object, file: Path) -> FinetuneConfig:
-    """A run's options. Raises CheckpointError where the content is not a run's options."""
+    """A run's options. Raises CheckpointError if the content is not valid."""
     if isinstance(content, dict) and isinstance(content.get("split"), dict):
-        # runs that do not say so began before near copies were kept on one side
+        # runs without this entry began before near copies were kept in one split
         content = {**content, "split": {"near_images": 0, **content["split"]}}
     try:
         return from_json(FinetuneConfig, content)

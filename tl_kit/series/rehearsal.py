@@ -1,4 +1,4 @@
-"""Rehearsal: it raises every run's start-up errors before the first run costs any time."""
+"""Rehearsal: raises the start-up errors of all runs before the first run costs any time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["rehearse"]
 def rehearse(configs: Sequence[FinetuneConfig], manifest: Manifest, vary: str) -> None:
     """Build each model, apply each policy and resolve each option once; nothing is written, nothing trained.
 
-    Raises what the runs would raise, and ConfigError where they would differ in a seed that nothing depends on.
+    Raises the errors of the runs, and ConfigError if they would differ only in a seed on which nothing depends.
     """
     distinct = {(config.model, config.policy): config for config in reversed(configs)}
     for config in distinct.values():
         run = prepare(config, SILENT, manifest=manifest, dry=True)
         try:
-            if is_auto(config.policy):  # settled by the images, in the run
+            if is_auto(config.policy):  # the run decides it from the images
                 continue
             run.trainable()
             if not in_closed_form(run):

@@ -1,4 +1,4 @@
-"""``resume``: a run that ended early goes on from its last saved state, with the options that it began with."""
+"""``resume``: continues a run that ended early from its last saved state, with its original options."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = ["began_with", "resume"]
 @undisturbed()
 @takes_plain_values
 def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult | CrossValidation | MemberRuns | None:
-    """Go on with the run, the cross-validation or the members in ``folder``.
+    """Continue the run, the cross-validation or the members in ``folder``.
 
     The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
-    same number of threads. A run that had saved nothing yet starts over. None for one that is finished. It may be
-    called from another folder than the run was, and run and images may have been moved together. Raises
-    CheckpointError for a folder without a run, one that another process works on, or one whose states are damaged;
-    DataError where the images are others now, or gone.
+    same number of threads. A run that had saved nothing yet starts over. Returns None for a finished run. It may be
+    called from any folder, and run and images may have been moved together. Raises CheckpointError for a folder without
+    a run, with a run on which another process works, or with damaged states; DataError if the images have changed or
+    are missing.
     """
     folder = Path(folder)
     if (group := group_of_environment()) is not None:
@@ -62,9 +62,9 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
 
 @takes_plain_values
 def began_with(folder: Path | str, *, reporter: Reporter = SILENT) -> tuple[FinetuneConfig, RunsConfig]:
-    """The options of the run, the cross-validation or the members in ``folder``, as ``resume`` would take them up.
+    """The options of the run, the cross-validation or the members in ``folder``, as ``resume`` would use them.
 
-    Raises what ``resume`` raises for a folder without a run; a single run may be finished.
+    Raises the errors of ``resume`` for a folder without a run; a single run may be finished.
     """
     folder = Path(folder)
     if (series := _series(folder, reporter)) is not None:
@@ -76,7 +76,7 @@ def began_with(folder: Path | str, *, reporter: Reporter = SILENT) -> tuple[Fine
 
 
 def _series(folder: Path, reporter: Reporter) -> tuple[SeriesRecords, FinetuneConfig, RunsConfig] | None:
-    """The records and the options of the folds or the members that began in a folder and are not finished."""
+    """The records and options of the unfinished folds or members in a folder."""
     for what in ("folds", "members"):
         records = SeriesRecords(folder, what)
         if records.began():
@@ -104,7 +104,7 @@ def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:
         return None
     lock = FolderLock(folder)
     try:
-        if _is_over(folder):  # killed when all was done but this; or since we looked
+        if _is_over(folder):  # killed just before its end, or finished since we looked
             StateFolder(folder).remove()
             remove_leftovers(folder)
             reporter.message(f"{folder}: the run is finished; there is nothing to resume")

@@ -1,4 +1,4 @@
-"""A series of runs (folds, members) from one scan into one folder. Finished runs stay and are reported."""
+"""A series of runs (folds, members) on one scan, in one folder. Finished runs are kept and reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Part", "PartRun", "Series", "run_fields"]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One run: the name of its folder, what the user reads of it, its configuration and its images."""
+    """One run of a series: the name of its folder, its title for the user, its configuration and its images."""
 
     folder: str
     title: str
@@ -36,7 +36,7 @@ class Part:
 class PartRun:
     """Outcome of one run: its folder, its number of images in each split (copies counted), and its scores.
 
-    ``kinds`` and ``chosen_by_val`` as in FinetuneResult; ``seconds`` are those of all of it.
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult; ``seconds`` is the time of the whole run.
     """
 
     checkpoint: str
@@ -51,9 +51,9 @@ class PartRun:
 
 
 class Series:
-    """The runs of one command: their images, scanned and judged when it begins, and the folder that they share.
+    """The runs of one command: their images, scanned and checked at the start, and their common folder.
 
-    ``what`` they are: "folds", "members". ``main``: whether this process is the one that writes and reports.
+    ``what`` names the runs: "folds", "members". ``main``: True in the process that writes and reports.
     """
 
     def __init__(self, config: FinetuneConfig, what: str, *, reporter: Reporter, pooled: bool = False) -> None:
@@ -66,17 +66,17 @@ class Series:
         self._scanned = time.perf_counter() - self._started
 
     def seconds(self) -> dict[str, float]:
-        """So far."""
+        """The seconds so far."""
         return {"total": time.perf_counter() - self._started, "scan": self._scanned}
 
     @contextmanager
     def trained(
         self, parts: Sequence[Part], *, unfinished: SeriesRecords | None, content: str | None = None, **more: str
     ) -> Iterator[tuple[Path, list[Trained]]]:
-        """Run all parts; gives their folder, and what came of each. When the block has ended, so has the series.
+        """Run all parts; yields their folder and their outcomes. The series ends with the block.
 
-        ``unfinished``: of the same series, which is taken up again. ``content`` as for ``finetune_on``; ``more`` is
-        what ``--resume`` needs besides. However it ends early, the parts that are finished stay, and are said.
+        ``unfinished``: the records of this series if it is resumed. ``content`` as for ``finetune_on``; ``more``:
+        further values for ``--resume``. If the series ends early, the finished parts are kept and reported.
         """
         done: list[Trained] = []
         with ExitStack() as cleanup:
@@ -119,10 +119,10 @@ def _train_parts(
     reporter: Reporter,
     content: str | None,
 ) -> None:
-    """Train the parts that ``records`` lack; ``done`` takes each finished one.
+    """Train the parts that are missing from ``records``; ``done`` is called with each finished one.
 
-    Images that one part could not decode are left out of the others. ``content`` as for ``finetune_on``. Raises
-    KeyboardInterrupt also where a part was interrupted and has a checkpoint.
+    Images that one part cannot decode are left out of the others. ``content`` as for ``finetune_on``. Raises
+    KeyboardInterrupt also if a part was interrupted and has a checkpoint.
     """
     told = _Once(reporter)
     broken: tuple[Exclusion, ...] = ()
@@ -145,7 +145,7 @@ def _train_parts(
 
 
 class _Once:
-    """Reporter that passes on progress, and each message once: most messages repeat those of the part before."""
+    """A reporter that passes on progress, and each message once, since most messages are the same for every part."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.start, self.advance, self.epoch = reporter.start, reporter.advance, reporter.epoch

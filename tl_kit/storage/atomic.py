@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, synced, renamed."""
+"""Atomic writing: a file is written under a temporary name, synced and renamed, so it is complete or absent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def writing(folder: Path) -> Iterator[None]:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make the file under a temporary name beside ``path``, then sync and rename it.
 
-    Raises CheckpointError where the system refuses; ``path`` is then what it was, and the temporary file gone.
+    Raises CheckpointError if the system refuses; ``path`` is then unchanged, and the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -70,12 +70,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, atomically, of tensors on the CPU, contiguous and apart in memory."""
+    """Write a safetensors file, atomically. The tensors are on the CPU, contiguous, and share no memory."""
 
     def write(temporary: Path) -> None:
         try:
             safetensors.torch.save_file(dict(tensors), str(temporary), metadata=dict(metadata))
-        except SafetensorError as error:  # it has the system's error number in its text alone
+        except SafetensorError as error:  # only its text contains the system's error number
             number = re.search(r"os error (\d+)|code: (\d+)", str(error))  # the second: up to safetensors 0.5
             if number is None:
                 raise
@@ -86,14 +86,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mappin
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed; nobody else may be writing in ``folder``."""
+    """Remove the temporary files of a killed process; no other process may be writing in ``folder``."""
     for file in folder.glob(".*.tmp"):
         with suppress(OSError):
             file.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON object, atomically, in UTF-8; bytes of a file name that are no UTF-8 as ``\\udc..`` escapes."""
+    """Write a JSON object, atomically, in UTF-8; bytes of file names that are not UTF-8 become ``\\udc..`` escapes."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     write_atomically(path, lambda temporary: _write_text(temporary, text))
@@ -111,9 +111,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """CSV rows, each ended by a newline, that any reader gives back as they are.
+    """CSV rows, each ended by a newline, that every reader reads back unchanged.
 
-    Python before 3.13 leaves a carriage return without quotes, which it cannot read again.
+    Python before 3.13 does not quote carriage returns, and then cannot read them back.
     """
     for row in rows:
         line = io.StringIO()
@@ -127,7 +127,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def check_name(folder: Path) -> None:
-    """Raises CheckpointError for a folder whose name is not Unicode: safetensors writes there, and cannot read it."""
+    """Raises CheckpointError for a folder whose name is not Unicode: safetensors could write there, but not read."""
     try:
         str(folder).encode()
     except UnicodeEncodeError as error:
@@ -135,7 +135,7 @@ def check_name(folder: Path) -> None:
 
 
 def new_numbered_folder(parent: Path, stem: str) -> Path:
-    """Make and return ``parent/stem-n`` with the first free n from 1; safe when two runs ask at once."""
+    """Make and return ``parent/stem-n`` with the first free n from 1; safe if two runs call it at the same time."""
     for number in range(1, 1_000_000):
         folder = parent / f"{stem}-{number}"
         try:

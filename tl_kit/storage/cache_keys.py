@@ -1,4 +1,4 @@
-"""Cache keys of the user's cache, made here alone from everything that a cached value depends on."""
+"""Cache keys of the user's cache: only this module makes them, from everything that a cached value depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tl_kit.storage.fingerprint import digest_of, network_settings, network_tens
 
 __all__ = ["cache_key", "derived_key"]
 
-_FORMAT = 2  # raised when the code that computes rows changes what it computes
+_FORMAT = 2  # increased when the code that computes rows changes its results
 _LENGTH = 32
 _CODECS = ("jpg", "libjpeg_turbo", "jpg_2000", "zlib", "libtiff", "webp")
 
@@ -35,10 +35,10 @@ def cache_key(
     decode: DecodeConfig,
     more: Mapping[str, object],
 ) -> str:
-    """The key of what enters the module ``cut`` of a model: 32 hex digits.
+    """The key of the inputs of a model's module ``cut``: 32 hex digits.
 
-    ``order`` is the forward order of the modules: what is entered from the cut on has no part in the value, nor in the
-    key. ``more``: what else the caller's rows depend on, as plain JSON values. The image itself is in a row's name.
+    ``order`` is the forward order of the modules: modules from the cut on influence neither the value nor the key.
+    ``more``: everything else that the caller's rows depend on, as plain JSON values. A row's name identifies the image.
     """
     position = order.index(cut) if cut in order else None
     above = {cut} if position is None else set(order[position:]) - set(order[:position])
@@ -59,11 +59,11 @@ def cache_key(
 
 
 def derived_key(key: str, *more: object) -> str:
-    """The key of other values of the same network, images and machine as those of ``key``."""
+    """The key of other values for the same network, images and machine as ``key``."""
     return digest_of([key, *more])[:_LENGTH]
 
 
 def _versions() -> list[str]:
-    """Versions of the libraries that decode images and that compute."""
+    """Versions of the libraries that decode images and compute rows."""
     packages = [torch.__version__, timm.__version__, torchvision.__version__, PIL.__version__, __version__]
     return [*map(str, packages), *(f"{name} {features.version(name)}" for name in _CODECS)]

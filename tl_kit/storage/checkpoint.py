@@ -51,7 +51,7 @@ _KEPT = 16
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing, meta."""
+    """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing and metadata."""
 
     path: Path
     model: nn.Module
@@ -61,9 +61,9 @@ class Checkpoint:
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write ``config.json``: what timm needs to build the model, its rate of dropout included, and the class names."""
+    """Write ``config.json``: everything timm needs to build the model, with its dropout rate, and the class names."""
     data = preprocessing.card()
-    recorded = getattr(model, "_model_args", {})  # timm writes all of it but drop rates
+    recorded = getattr(model, "_model_args", {})  # timm writes all of these except drop rates
     config = {
         "label_names": list(classes),
         "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
@@ -93,12 +93,12 @@ def _version(package: str) -> str:
 
 
 def digest_prefix(sample: Sample) -> str:
-    """The name in ``tlkit.json`` of an image that the run trained on or selected with."""
+    """The digest that names an image in ``tlkit.json``'s lists of seen images."""
     return sample.digest[:16]
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """True where a folder holds a finished or interrupted run with weights."""
+    """True if a folder contains a finished or interrupted run with weights."""
     return all((folder / name).is_file() for name in (META, CONFIG, WEIGHTS))
 
 
@@ -124,9 +124,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 @unforked()
 def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
-    """Open a checkpoint folder. Raises CheckpointError, in one line, whatever is wrong with it.
+    """Open a checkpoint folder. Raises CheckpointError, in one line, for every fault in it.
 
-    ``mapped``: as ``map_weights`` leaves them, the weights take no memory until they are used.
+    ``mapped``: the weights are memory-mapped (:func:`map_weights`), so they take no memory until they are used.
     """
     meta = read_meta(folder)
     classes = check_classes(meta["classes"], folder / META)
@@ -145,7 +145,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
 
 
 def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
-    """That the three files describe one network, before a byte is taken for it, and that its numbers are finite."""
+    """Check, before memory is allocated, that the three files describe one network and its numbers are finite."""
     card = read_card(folder / CONFIG, error=CheckpointError, folder=folder)
     found = outputs(card)
     if found is not None and found != len(classes):
@@ -164,7 +164,7 @@ def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
     check_finite(folder / WEIGHTS, entries, error=CheckpointError)
 
 
-# Of the last few cards: members of an ensemble are often of one architecture.
+# Cached for the last few cards, since members of an ensemble often have one architecture.
 _OUTLINES: OrderedDict[str, Outline] = OrderedDict()
 
 
@@ -185,9 +185,9 @@ def _card_digest(folder: Path) -> str:
 
 
 def map_weights(checkpoint: Checkpoint) -> None:
-    """Replace the model's weights by those of its file, mapped into memory: what is not used takes none.
+    """Replace the model's weights by those of its file, memory-mapped: unused weights take no memory.
 
-    Raises CheckpointError if the file is gone, or no longer fits.
+    Raises CheckpointError if the file is missing, or no longer fits the model.
     """
     try:
         _assign(checkpoint.model, _read_weights(checkpoint.path))
@@ -198,7 +198,7 @@ def map_weights(checkpoint: Checkpoint) -> None:
 
 
 def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """The tensors themselves in place of the model's; those of another type than the model's are converted."""
+    """Put the tensors themselves into the model; tensors of another dtype are converted to the model's."""
     types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     model.load_state_dict({name: t.to(types.get(name, t.dtype)) for name, t in tensors.items()}, assign=True)
 

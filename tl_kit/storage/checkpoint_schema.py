@@ -1,4 +1,4 @@
-"""Schema of ``tlkit.json``: the types and bounds that reading it relies on."""
+"""Schema of ``tlkit.json``: types and bounds, checked before the content is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tl_kit.untrusted import plain_number
 
 __all__ = ["check_classes", "check_format", "check_meta", "data_problems", "ranges_of"]
 
-_LARGEST_SAMPLE = 3.5e38  # float32 goes so far
+_LARGEST_SAMPLE = 3.5e38  # about the largest float32
 
 
 def check_format(content: Mapping[str, Any], path: Path, *, readable: tuple[int, ...]) -> None:
@@ -32,9 +32,9 @@ def check_format(content: Mapping[str, Any], path: Path, *, readable: tuple[int,
 
 
 def check_classes(value: object, path: Path) -> tuple[str, ...]:
-    """The class names in the order of the outputs, in composed Unicode where that keeps them apart.
+    """The class names in the order of the outputs, in composed Unicode if they stay distinct.
 
-    Raises CheckpointError where they are none, or not told apart.
+    Raises CheckpointError if they are not class names, or not distinct.
     """
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise CheckpointError(f"{path}: has no class names")
@@ -49,9 +49,9 @@ def check_classes(value: object, path: Path) -> tuple[str, ...]:
 
 
 def check_meta(meta: Mapping[str, Any], path: Path) -> None:
-    """Raises CheckpointError, naming the entry, where one that is read later has another type than it was written in.
+    """Raises CheckpointError, naming the entry, if an entry that is read later has a wrong type.
 
-    Entries may lack: earlier versions wrote fewer.
+    Entries may be missing: earlier versions wrote fewer.
     """
     check_classes(meta.get("classes"), path)
     problem = next(_problems(meta), None)
@@ -78,7 +78,7 @@ def _problems(meta: Mapping[str, Any]) -> Iterator[str]:
 
 
 def ranges_of(meta: Mapping[str, Any]) -> SampleRanges | None:
-    """Over which values deep images are read, by a checked file; None where no training image was deep."""
+    """The sample ranges of deep images in a checked file; None if no training image was deep."""
     found = meta.get("ranges")
     return SampleRanges.of({kind: (low, high) for kind, (low, high) in found.items()}) if found else None
 
@@ -98,7 +98,7 @@ def _is_range(bounds: object) -> bool:
 
 
 def data_problems(data: Mapping[str, Any], name: str = "data") -> Iterator[str]:
-    """Faults in a record's entry of the images that were seen, and in its teacher's."""
+    """Faults in a record's entry on seen images, and in that of its teacher."""
     for key, kind in (("train", "digests"), ("val", "digests"), ("selected", "names")):
         value = data.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):

@@ -1,4 +1,4 @@
-"""A run's configuration as JSON, as ``tlkit.json`` holds it, and back from there, with every type as it was."""
+"""A run's configuration as JSON in ``tlkit.json``, and its conversion back with all types restored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["from_json", "to_json"]
 
 T = TypeVar("T")
 
-# Fields of earlier versions that decide nothing any more.
+# Fields of earlier versions that have no effect any more.
 _RETIRED = {"RuntimeConfig": frozenset({"bf16_from"}), "LoopConfig": frozenset({"keeps_statistics"})}
 
 
@@ -32,7 +32,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], content: object) -> T:
-    """The dataclass ``kind`` from what :func:`to_json` made of it; a field that is missing takes its default.
+    """The dataclass ``kind`` from the output of :func:`to_json`; missing fields get their defaults.
 
     Raises ValueError, naming the field, for a field that ``kind`` does not have and for a value of another type.
     """
@@ -47,7 +47,7 @@ def from_json(kind: type[T], content: object) -> T:
 
 
 def _value(hint: Any, item: Any, name: str) -> Any:
-    """``item`` as the first of the types that ``hint`` allows and it can be."""
+    """``item`` converted to the first type allowed by ``hint`` that fits."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         for choice in arguments:
@@ -80,7 +80,7 @@ def _tuple(arguments: tuple[Any, ...], items: list[Any], name: str) -> tuple[Any
 
 
 def _as_given(value: Any) -> Any:
-    """The options of an optimizer or a schedule: what is a list in JSON was a tuple."""
+    """The options of an optimizer or a schedule; lists in JSON become tuples again."""
     return tuple(_as_given(item) for item in value) if isinstance(value, list) else value
 
 

@@ -1,4 +1,4 @@
-"""An ensemble on disk: a folder with copies of its members, which predicts on its own wherever it is moved."""
+"""An ensemble's folder on disk: it contains copies of its members, so it still predicts after it is moved."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["PICTURE", "EnsembleFolder", "is_ensemble", "read_ensemble", "write_e
 MANIFEST = "ensemble.json"
 PICTURE = "receipt.png"
 FORMAT = 2
-_READABLE = (1, FORMAT)  # 1: rules without parameters, and no temperature
+_READABLE = (1, FORMAT)  # format 1: rules without parameters, no temperature
 
 
 @dataclass(frozen=True)
 class EnsembleFolder:
-    """Content of ``ensemble.json``: members' folders, class order, rule, crops, passes; the receipt in ``content``.
+    """Content of ``ensemble.json``: members' folders, class order, rule, crops, passes; ``content`` has the receipt.
 
     ``fitted_on``: the images that chose the rule, its parameters or its temperature.
     """
@@ -45,7 +45,7 @@ class EnsembleFolder:
 
 
 def is_ensemble(folder: Path) -> bool:
-    """True where ``write_ensemble`` made the folder."""
+    """True if ``write_ensemble`` made the folder."""
     return (folder / MANIFEST).is_file()
 
 
@@ -84,7 +84,7 @@ def write_ensemble(
 
 
 def read_ensemble(folder: Path) -> EnsembleFolder:
-    """Raises CheckpointError if ``ensemble.json`` is broken, of another format, or points outside the folder."""
+    """Read ``ensemble.json``. Raises CheckpointError if it is broken, of another format, or leaves the folder."""
     path = folder / MANIFEST
     content = read_json(path, error=CheckpointError, folder=folder)
     check_format(content, path, readable=_READABLE)
@@ -107,7 +107,7 @@ def read_ensemble(folder: Path) -> EnsembleFolder:
 
 
 def _fitted_on(content: Mapping[str, Any], rule: FittedRule, path: Path) -> Uses:
-    """Images that the rule was fitted on: unknown in older folders, unless the user named a rule without a fit."""
+    """Images that the rule was fitted on: unknown in older folders, unless the user named a rule that is not fitted."""
     data = content.get("data")
     if data is None:
         receipt = content.get("receipt")
@@ -121,7 +121,7 @@ def _fitted_on(content: Mapping[str, Any], rule: FittedRule, path: Path) -> Uses
 
 
 def _crops(content: Mapping[str, Any], path: Path) -> CropConfig:
-    """The crops; folders of versions without crops have the default."""
+    """The crops; folders from versions without crops get the default."""
     scales = content.get("scales", CropConfig.scales)
     config = CropConfig(
         crops=content.get("crops", CropConfig.crops), scales=tuple(scales) if isinstance(scales, (list, tuple)) else ()

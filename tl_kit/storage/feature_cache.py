@@ -1,4 +1,4 @@
-"""The feature cache: a report of its content, and clearing it."""
+"""The feature cache: reports its content, and clears it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CacheEntry:
 
 @dataclass(frozen=True)
 class CacheReport:
-    """The cache's folder, its bound and size in bytes, its entries, those used last first."""
+    """The cache's folder, its limit and size in bytes, and its entries, most recently used first."""
 
     directory: str
     limit: int
@@ -54,7 +54,7 @@ def cache_report(directory: Path | None = None) -> CacheReport:
 
 @takes_plain_values
 def clear_cache(directory: Path | None = None) -> int:
-    """Drop everything; returns the bytes freed."""
+    """Delete everything; returns the bytes freed."""
     return clear(cache_root(CacheConfig(directory=directory)))
 
 

@@ -1,8 +1,8 @@
-"""The trunk's outputs on disk: computed once per image and view, shared between runs, bounded in size.
+"""The feature store: the trunk's outputs on disk, computed once per image and view, shared by runs, limited in size.
 
-A key names everything that the numbers depend on (frozen weights, cut, preprocessing, precision, versions). Below it,
-each run adds what it computed as a shard that never changes: a memory-mapped array and the list of its rows. Shards
-appear by renaming, so that two runs at once at worst compute a row twice. Those used longest ago are dropped first.
+A key identifies everything that the numbers depend on (frozen weights, cut, preprocessing, precision, versions). Under
+this key, each run adds its rows as an immutable shard: a memory-mapped array and the list of its rows. Shards appear by
+renaming, so two simultaneous runs at worst compute a row twice. The least recently used shards are evicted first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _PLAIN}
 
 @dataclass(frozen=True)
 class Shard:
-    """A list of rows (``.json``), their array (``.npy``), the size of both in bytes, and when they were last used."""
+    """A shard: a list of rows (``.json``), their array (``.npy``), the size of both in bytes, the time of last use."""
 
     index: Path
     size: int
@@ -54,27 +54,27 @@ class Shard:
         return self.index.with_suffix(".npy")
 
     def remove(self) -> None:
-        """Readers that have the array mapped keep it until they are done."""
+        """Delete the shard. Readers that have mapped the array keep it until they are done."""
         self.index.unlink(missing_ok=True)
         self.array.unlink(missing_ok=True)
 
 
 def shards(root: Path) -> list[Shard]:
-    """All shards below ``root``, those used longest ago first."""
+    """All shards below ``root``, least recently used first."""
     found = []
     for index in _listed(root, "*/*.json"):
         try:
             status = index.stat()
             found.append(Shard(index, status.st_size + index.with_suffix(".npy").stat().st_size, status.st_mtime))
-        except OSError:  # dropped by another run
+        except OSError:  # deleted by another run
             continue
     return sorted(found, key=lambda shard: (shard.used, str(shard.index)))
 
 
 def evict(root: Path, limit: int, *, keep: Collection[Path] = ()) -> int:
-    """Drop shards, oldest use first, until ``limit`` bytes are kept; none of the arrays ``keep``. Returns bytes freed.
+    """Delete the least recently used shards down to ``limit`` bytes, but no array in ``keep``; returns bytes freed.
 
-    What runs that were killed have left behind goes first.
+    Leftovers of killed runs are deleted first.
     """
     freed = _sweep(root)
     found = shards(root)
@@ -89,7 +89,7 @@ def evict(root: Path, limit: int, *, keep: Collection[Path] = ()) -> int:
 
 
 def _sweep(root: Path) -> int:
-    """Remove temporary files, and arrays without a list, that nobody has touched for an hour."""
+    """Remove temporary files, and arrays without a list, that have not changed for an hour."""
     freed, before = 0, time.time() - _ABANDONED_AFTER
     unlisted = [array for array in _listed(root, "*/*.npy") if not array.with_suffix(".json").exists()]
     for file in [*_listed(root, "*/.*.tmp"), *unlisted]:
@@ -104,7 +104,7 @@ def _sweep(root: Path) -> int:
 
 
 def clear(root: Path) -> int:
-    """Drop everything, and nothing that is not the cache's own; returns the bytes freed."""
+    """Delete everything that belongs to the cache, and nothing else; returns the bytes freed."""
     freed = 0
     for folder in _listed(root, "*"):
         if re.fullmatch(KEY_PATTERN, folder.name) and folder.is_dir():
@@ -114,7 +114,7 @@ def clear(root: Path) -> int:
 
 
 def _listed(root: Path, pattern: str) -> list[Path]:
-    """The paths that match, sorted; listed again where another run removes a folder just then."""
+    """The paths that match, sorted; listed again if another run removes a folder meanwhile."""
     for _ in range(_ATTEMPTS):
         try:
             return sorted(root.glob(pattern))
@@ -124,7 +124,7 @@ def _listed(root: Path, pattern: str) -> list[Path]:
 
 
 def _size(file: Path) -> int:
-    """0 for a file that another run has just renamed or dropped."""
+    """The file's size; 0 if another run has just renamed or deleted it."""
     try:
         return file.stat().st_size
     except OSError:
@@ -147,13 +147,13 @@ class FeatureStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the shards that other runs have added since."""
+        """Open the shards that other runs have added since the last call."""
         for index in _listed(self.root / self.key, "*.json"):
             if index not in self._opened:
                 self._open(index)
 
     def missing(self, names: Sequence[str]) -> list[int]:
-        """Positions of the names that have no row, the first of each name."""
+        """Positions of the names that have no row; each name counts once."""
         first = {name: position for position, name in reversed(list(enumerate(names)))}
         return sorted(position for name, position in first.items() if name not in self._rows)
 
@@ -166,7 +166,7 @@ class FeatureStore:
     def add(self, names: Sequence[str], batches: Iterator[Tensor]) -> None:
         """Write one shard whose rows, in the order of ``names``, arrive in batches (n, ...) of one type and shape.
 
-        This store has them from here on, even if another run drops the shard or clears the cache meanwhile.
+        This store keeps the rows from now on, even if another run deletes the shard or clears the cache.
         """
         if not names:
             return
@@ -175,7 +175,7 @@ class FeatureStore:
         temporary, index = folder / f".{stem}.npy.tmp", folder / f"{stem}.json"
         try:
             array, dtype = self._write(temporary, len(names), batches)
-            own = array if os.name == "posix" else None  # elsewhere a file that is mapped cannot be renamed
+            own = array if os.name == "posix" else None  # on other systems a mapped file cannot be renamed
             del array
             _publish(temporary, index, names, dtype)
         except OSError as error:
@@ -192,7 +192,7 @@ class FeatureStore:
         evict(self.root, self.limit, keep={index.with_suffix(".npy") for index in self._opened})
 
     def note(self, name: str, content: Mapping[str, object]) -> None:
-        """Write a JSON file beside the rows; nothing is written where another run clears the cache just then."""
+        """Write a JSON file beside the rows; nothing is written if another run clears the cache meanwhile."""
         _made(self.root / self.key)
         _note(self.root / self.key / name, content)
 
@@ -215,7 +215,7 @@ class FeatureStore:
 
     def _open(self, index: Path) -> None:
         found = _read_shard(index)
-        if found is None:  # dropped, torn or foreign: its rows are computed again
+        if found is None:  # deleted, torn or foreign: its rows are computed again
             return
         array, rows, dtype = found
         known = next(iter(self._rows.values()), None)
@@ -229,7 +229,7 @@ class FeatureStore:
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A new file's array; tried again where another run clears the cache just then."""
+    """The array of a new file; tried again if another run clears the cache meanwhile."""
     for attempt in range(_ATTEMPTS):
         try:
             _made(path.parent)
@@ -243,11 +243,11 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray
 
 
 def _made(folder: Path) -> None:
-    """Make a folder of the cache, where it is missing."""
+    """Make a folder of the cache if it is missing."""
     for attempt in range(_ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except (FileNotFoundError, FileExistsError):  # "exists" is said of a folder that is gone a moment later
+        except (FileNotFoundError, FileExistsError):  # it may have existed, and been removed a moment later
             if attempt == _ATTEMPTS - 1:
                 raise
         else:
@@ -255,7 +255,7 @@ def _made(folder: Path) -> None:
 
 
 def _publish(temporary: Path, index: Path, names: Sequence[str], dtype: torch.dtype) -> None:
-    """Let other runs find a shard: its array first, then its list. Nothing is published once the cache was cleared."""
+    """Publish a shard to other runs: its array first, then its list. Nothing is published if the cache was cleared."""
     try:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -266,7 +266,7 @@ def _publish(temporary: Path, index: Path, names: Sequence[str], dtype: torch.dt
 
 
 def _note(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON file, but for where the cache was cleared meanwhile: its values are computed again the next time."""
+    """Write a JSON file, unless the cache was cleared meanwhile; its values are then computed again next time."""
     try:
         write_json(path, content)
     except CheckpointError as error:
@@ -275,7 +275,7 @@ def _note(path: Path, content: Mapping[str, object]) -> None:
 
 
 def _read_shard(index: Path) -> tuple[NDArray[Any], list[str], torch.dtype] | None:
-    """The array, the names of its rows and their type; None unless both files are what ``add`` writes."""
+    """The array, the names of its rows and their dtype; None unless both files have the form that ``add`` writes."""
     try:
         content = read_json(index, error=CheckpointError)
         rows, dtype = content["rows"], _BY_NAME[content["dtype"]]
@@ -291,14 +291,14 @@ def _read_shard(index: Path) -> tuple[NDArray[Any], list[str], torch.dtype] | No
 
 
 def _reserve(path: Path) -> None:
-    """Claim the file's blocks on the disk: writing into a map that has none kills the process when the disk is full."""
+    """Allocate the file's blocks on disk: with a full disk, writing to unallocated mapped blocks kills the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def cache_root(config: CacheConfig) -> Path:
-    """The folder of the trunk's outputs."""
+    """The cache folder of the trunk's outputs."""
     if config.directory is not None:
         return Path(config.directory)
     return user_cache() / "features"

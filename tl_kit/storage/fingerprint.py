@@ -1,7 +1,7 @@
-"""A network's fingerprint: all that decides its outputs besides its inputs, as text that is equal for equal networks.
+"""A network's fingerprint: everything besides inputs that determines its outputs, as text, equal for equal networks.
 
-That is how its modules are named, what they are, every setting that they hold, and the tensors that they own. Modules
-and settings that act in training alone (dropout and its rates) are left out, and so is the number of classes.
+It covers the modules' names, classes and settings, and the tensors that they own. Modules and settings that only act in
+training (dropout and its rates) are left out, and so is the number of classes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tl_kit.zoo.heads import in_modules
 __all__ = ["digest_of", "network_settings", "network_tensors", "plain_fields"]
 
 _TRAINING_ONLY = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.AlphaDropout, DropPath)
-# What torch itself keeps in a module: tensors and submodules are looked at apart, hooks and the mode decide nothing.
+# torch's own attributes of a module: tensors and submodules are handled separately, hooks and the mode have no effect.
 _OF_TORCH = frozenset(vars(nn.Module()))
-# Where a network came from and what it is called, what has no say in evaluation, and what a forward pass leaves behind.
+# Origin and name of a network, settings without effect in evaluation, and attributes that a forward pass sets.
 _NO_SETTING = ("pretrained_cfg", "default_cfg", "num_classes", "label_names", "grad_checkpointing")
 _NO_SETTING_PARTS = ("drop", "cache", "pretrained", "checkpoint")
 _COUNTER = "num_batches_tracked"
@@ -37,9 +37,9 @@ _DEEPEST = 8
 
 
 def network_settings(model: nn.Module, *, without: Collection[str] = ()) -> str:
-    """SHA-256 of the modules, in order: name, class and every setting; ``without`` some modules and all within them.
+    """SHA-256 of the modules, in order: name, class and every setting; ``without`` these modules and all inside them.
 
-    Of classes that are neither torch's, torchvision's nor timm's, the code counts too: no version says which it is.
+    For classes that are not from torch, torchvision or timm, the code counts too, because no version identifies it.
     """
     rows = [
         [name, _class(type(module)), module.extra_repr(), _settings(vars(module), 0)]
@@ -50,9 +50,9 @@ def network_settings(model: nn.Module, *, without: Collection[str] = ()) -> str:
 
 
 def network_tensors(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, str]:
-    """Digests, by name, of all parameters and buffers, those that are not saved among them; ``without`` some modules'.
+    """Digests, by name, of all parameters and buffers, saved or not, ``without`` those of some modules.
 
-    BatchNorm's count of batches decides nothing in evaluation, and is left out.
+    BatchNorm's count of batches has no effect in evaluation, and is left out.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {
@@ -63,7 +63,7 @@ def network_tensors(model: nn.Module, *, without: Collection[str] = ()) -> dict[
 
 
 def plain_fields(config: Any) -> dict[str, Any]:
-    """Every field of a dataclass by name, whatever fields it has, for :func:`digest_of`."""
+    """All fields of a dataclass by name, for :func:`digest_of`."""
     return {entry.name: _plain(getattr(config, entry.name), 0) for entry in fields(config)}
 
 
@@ -83,7 +83,7 @@ def _counts(name: object) -> bool:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """A value as JSON: equal for equal values in any process, so without addresses; numbers with all their digits."""
+    """A value as JSON that is equal for equal values in every process: no addresses, numbers with all their digits."""
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float | complex | np.generic):
@@ -119,7 +119,7 @@ def _container(value: Any, depth: int) -> Any:
 
 
 def _function(value: Any, depth: int) -> Any:
-    """A function as its name; outside of libraries, also its code and the values that it encloses."""
+    """A function as its name; outside libraries, also its code and its closure."""
     if isinstance(value, partial):
         return [_plain(part, depth) for part in (value.func, list(value.args), value.keywords)]
     plain = getattr(value, "__func__", value)
@@ -139,7 +139,7 @@ def _filled(cell: Any) -> bool:
 
 
 def _class(kind: type) -> Any:
-    """A class as its name; outside of libraries, also the code that it defines or inherits from such classes."""
+    """A class as its name; outside libraries, also the code that it defines or inherits from such classes."""
     name = f"{kind.__module__}.{kind.__qualname__}"
     own = [base for base in kind.__mro__ if base is not object and not _of_library(base.__module__)]
     code = [

@@ -1,4 +1,4 @@
-"""One process a folder: a file lock that the system takes back when its process ends, however it ends."""
+"""Folder lock: a file lock for one process per folder, which the system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tl_kit.storage.atomic import writing
 __all__ = ["LOCK", "FolderLock"]
 
 LOCK = ".lock"
-_PATIENCE, _PAUSE = 0.1, 0.01  # seconds: whoever removes the file at this moment is not at work
+_PATIENCE, _PAUSE = 0.1, 0.01  # seconds: a process that is just removing the file is not at work
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class FolderLock:
     """An exclusive lock on ``folder/.lock``, held from the constructor to :meth:`release` or the process's end.
 
-    A file that a killed process has left behind locks nothing. Where a file system has no locks (some network file
-    systems), nothing is locked, and two runs are not kept apart. Raises CheckpointError where another process holds it.
+    A file that a killed process left behind locks nothing. On a file system without locks (some network file systems),
+    nothing is locked, and a second run is not stopped. Raises CheckpointError if another process holds the lock.
     """
 
     def __init__(self, folder: Path) -> None:
-        # A lock that is a file's mere existence would outlive a process that is killed.
+        # If the existence of the file were the lock, it would outlive a killed process.
         self._lock = FileLock(folder / LOCK, timeout=_PATIENCE, thread_local=False, fallback_to_soft=False)
         with writing(folder):
-            folder.stat()  # the library would make it
+            folder.stat()  # raises if it is missing; the library would make it
             try:
                 self._lock.acquire(poll_interval=_PAUSE)
             except Timeout as error:
@@ -39,8 +39,8 @@ class FolderLock:
                     raise
 
     def release(self) -> None:
-        """Remove the file and give the lock back; later calls do nothing."""
+        """Remove the file and release the lock; later calls do nothing."""
         if self._lock.is_locked:
-            with suppress(OSError):  # while it is held: who has opened it finds that it is not the file any more
+            with suppress(OSError):  # while the lock is held: others that opened the file notice that it was replaced
                 Path(self._lock.lock_file).unlink()
             self._lock.release()

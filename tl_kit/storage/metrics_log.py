@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one JSON object a line, appended as the run goes."""
+"""``metrics.jsonl``: one JSON object per line, appended during the run."""
 
 from __future__ import annotations
 

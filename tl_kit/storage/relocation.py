@@ -1,4 +1,4 @@
-"""Relocation: the paths of a run that is resumed from another folder, or after it was moved."""
+"""Relocation: finds the paths of a run that is resumed from another folder, or after it was moved."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["birthplace", "relocated"]
 
 
 def birthplace(folder: Path) -> dict[str, str]:
-    """The folders that a run in ``folder`` records at its start: the one its paths are relative to, and its own."""
+    """The folders that a run in ``folder`` records at its start: the folder of its relative paths, and its own."""
     return {"from": str(Path.cwd()), "run": str(folder.absolute())}
 
 
 def relocated(config: FinetuneConfig, born: object, folder: Path, reporter: Reporter) -> FinetuneConfig:
-    """The options of the run in ``folder``, with the paths that hold from here; ``born``: its :func:`birthplace`.
+    """The options of the run in ``folder``, with paths valid from the current folder; ``born``: its :func:`birthplace`.
 
-    A relative path is looked for beside the run, as it was when the run began; then in the folder where it began; then
-    here. Raises DataError, naming the places, where the images are in none of them.
+    A relative path is searched first where it was relative to the run, then in the folder where the run began, then in
+    the current folder. Raises DataError, naming the places, if the images are in none of them.
     """
     noted = born if isinstance(born, Mapping) else {}
     data = _found(config.data, noted, folder)
@@ -39,7 +39,7 @@ def relocated(config: FinetuneConfig, born: object, folder: Path, reporter: Repo
 
 
 def _other_paths(config: FinetuneConfig, born: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Pretrained weights, a model's folder, a teacher and a cache; what is not found stays as it was written."""
+    """Paths of pretrained weights, model folder, teacher and cache; a path that is not found stays unchanged."""
     changes: dict[str, Any] = {}
     if config.weights not in ("auto", "none") and not config.weights.startswith(HUB_PREFIX):
         changes["weights"] = str(_found(config.weights, born, folder) or config.weights)
@@ -56,7 +56,7 @@ def _other_paths(config: FinetuneConfig, born: Mapping[str, Any], folder: Path) 
 
 
 def _found(written: Path | str, born: Mapping[str, Any], folder: Path) -> Path | None:
-    """The first place where a path of the run's is; as it was written where that leads there too."""
+    """The first place where a path of the run exists; the unchanged path if it leads to the same place."""
     path = Path(written)
     place = next((each for each in _places(path, born, folder) if _is_there(each)), None)
     return path if place is not None and _is_there(path) and place.samefile(path) else place
@@ -80,5 +80,5 @@ def _places(path: Path, born: Mapping[str, Any], folder: Path) -> Iterator[Path]
         yield moved
         yield Path(begun) / path
     yield path.absolute()
-    if moved is None:  # a run of an earlier version: the folder that it began in may be one of those above it
+    if moved is None:  # a run of an earlier version: it may have begun in one of its parent folders
         yield from (parent / path for parent in folder.absolute().parents)

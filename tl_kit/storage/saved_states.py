@@ -1,7 +1,7 @@
-"""Saved states on disk: the last two, each with a checksum, so that one that is torn or damaged is passed over.
+"""Saved states on disk: the last two are kept, each with a checksum, so that a torn or damaged one is skipped.
 
-A state is ``NAME.pt``, in torch's format, and, written after it, ``NAME.json`` with the SHA-256 of that file. Both
-appear by renaming. It is read with ``weights_only``: nothing of a state is ever executed.
+A state is ``NAME.pt``, in torch's format, and then ``NAME.json`` with the SHA-256 of that file. Both appear by
+renaming. States are read with ``weights_only``: nothing in them is ever executed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _KEEP = 2
 
 
 def write_state(folder: Path, name: str, tree: object) -> int:
-    """Write a state; returns its bytes. Raises CheckpointError where the system refuses, and leaves nothing then.
+    """Write a state; returns its bytes. If the system refuses, raises CheckpointError and leaves no files.
 
-    It may hold mappings with keys that are strings or integers, lists, tuples, tensors, strings, numbers, booleans and
-    None; TypeError is raised for all else.
+    It may contain mappings with keys that are strings or integers, lists, tuples, tensors, strings, numbers, booleans
+    and None. Raises TypeError for anything else.
     """
     plain, file = _plain(tree, ""), folder / f"{name}{_TENSORS}"
     try:
@@ -50,9 +50,9 @@ def write_state(folder: Path, name: str, tree: object) -> int:
 
 
 def _plain(value: object, name: str) -> object:
-    """The same in the types that are read back, with tensors on the CPU that lie in memory as they do.
+    """A copy in the types that are read back, with tensors on the CPU in the same memory layout.
 
-    A tensor that is a part of another is copied: torch would save that other with it.
+    A tensor that is a view of a larger one is copied, because torch would save the larger one with it.
     """
     if isinstance(value, Tensor):
         tensor = value.detach().cpu()
@@ -75,7 +75,7 @@ def _key(key: object) -> object:
 
 
 def _write(file: Path, tree: object) -> None:
-    """Raises OSError where the system refuses: torch may put an error of its own in that one's place."""
+    """Raises OSError if the system refuses, even where torch would raise an error of its own."""
     try:
         with file.open("wb") as stream:
             torch.save(tree, stream)
@@ -123,10 +123,10 @@ class StateFolder:
         return size
 
     def load(self, *, drop: bool = False) -> tuple[Mapping[str, Any] | None, list[str]]:
-        """The newest state that is whole, None without any; and a line for each newer one that is not.
+        """The newest intact state (None without any), and a line for each newer state that is damaged.
 
-        With ``drop``, those are removed: they must not stand among the last two. Raises CheckpointError where there are
-        states and none can be read.
+        With ``drop``, damaged ones are removed, so that they do not count among the last two. Raises CheckpointError if
+        there are states and none can be read.
         """
         notes: list[str] = []
         numbers = sorted(self._numbers(), reverse=True)
@@ -147,14 +147,14 @@ class StateFolder:
         )
 
     def clean(self) -> None:
-        """Remove what a process that was killed has left half done: temporary files, states without their check."""
+        """Remove the leftovers of a killed process: temporary files, and states without their checksum."""
         remove_leftovers(self.folder)
         for file in self.folder.glob(f"state-*{_TENSORS}"):
             if not file.with_suffix(_CHECK).exists():
                 file.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove all states, and whatever else is in their folder."""
+        """Remove all states, and everything else in their folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _numbers(self) -> list[int]:

@@ -1,6 +1,6 @@
-"""Provenance of a model: the images that it was trained on or selected with, and the kind of a score on them.
+"""Provenance of a model: the images that trained or selected it, and the kind of a score on given images.
 
-An image is recognised by its content, whatever its name, label or folder.
+An image is identified by its content, whatever its name, label or folder.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Kind: TypeAlias = Literal["test", "selected on", "trained on", "mixed", "unknown
 class Uses:
     """Images that a model has seen, as digests (:func:`digest_prefix`).
 
-    ``trained``: images that it, or a teacher of it, was trained on. ``selected``: those that chose something of it, and
-    ``chose`` what that was (empty where the record does not say). ``watched``: validation images that chose nothing.
-    ``unknown``: names of the models whose records do not say which images they have seen.
+    ``trained``: images on which it or its teacher was trained. ``selected``: images that selected something for it, and
+    ``chose`` names what they selected (empty if the record does not say). ``watched``: validation images that selected
+    nothing. ``unknown``: names of the models whose records do not say which images they have seen.
     """
 
     trained: frozenset[str] = frozenset()
@@ -50,24 +50,24 @@ class Uses:
         return self.trained | self.selected | self.watched
 
     def of(self, sample: Sample) -> Use | None:
-        """The image's use, ``train`` before ``selected on`` where it had both; None where it was not used."""
+        """The image's use; ``train`` if it was used for both; None if it was not used."""
         digest = digest_prefix(sample)
         if digest in self.trained:
             return "train"
         return "selected on" if digest in self.selected else None
 
     def seen(self, samples: Iterable[Sample], *uses: Use) -> list[Sample]:
-        """Those of the samples that were used for one of ``uses``; for any, where none is given."""
+        """The samples that were used for one of ``uses``, or for any use if none is given."""
         wanted = uses or ("train", "selected on")
         return [sample for sample in samples if self.of(sample) in wanted]
 
     def beside(self, trained: Iterable[str]) -> Uses:
-        """Uses without those of images that are already known to be ``trained`` on."""
+        """These uses without the images that are already known to be ``trained`` on."""
         known = frozenset(trained)
         return replace(self, trained=self.trained - known, selected=self.selected - known)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, as a record holds it: what :func:`uses_in` reads."""
+        """Plain JSON for a record; :func:`uses_in` reads it."""
         content: dict[str, Any] = {"train": sorted(self.trained), "val": sorted(self.selected)}
         if self.chose or not self.selected:
             content["selected"] = list(self.chose)
@@ -78,10 +78,10 @@ NO_USES = Uses()
 
 
 def uses_in(data: Mapping[str, Any], name: str) -> Uses:
-    """Uses in the entry ``data`` of a record, its teacher's included; ``name`` is that of the record's model.
+    """Uses in the entry ``data`` of a record, with those of its teacher; ``name`` is the name of the record's model.
 
-    A record without ``selected`` was written before that was noted, or by a run that never ended: its validation
-    images are taken to have chosen something.
+    A record without ``selected`` comes from an earlier version, or from a run that never ended: its validation images
+    are assumed to have selected something.
     """
     val, noted = frozenset(data.get("val", ())), data.get("selected")
     chosen = noted is None or bool(noted)
@@ -114,8 +114,8 @@ def uses_together(uses: Iterable[Uses]) -> Uses:
 def kind_of(samples: Sequence[Sample], uses: Uses) -> Kind:
     """Kind of a score on these images, for a model with these ``uses``.
 
-    ``test``: none of them was seen, or chose anything; ``selected on``, ``trained on``: all of them; ``mixed``: they
-    differ; ``unknown``: none is known to have been seen, of a model whose record does not say what it has seen.
+    ``test``: none of them trained the model or selected anything; ``selected on``, ``trained on``: all of them did;
+    ``mixed``: they differ; ``unknown``: none is known to be used, but a model's record does not list its images.
     """
     names: dict[Use | None, Kind] = {"train": "trained on", "selected on": "selected on"}
     rest: Kind = "unknown" if uses.unknown else "test"

@@ -25,9 +25,9 @@ UNFINISHED = ("running", "interrupted")
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A run that ended early. ``facts``: its settled choices, empty where it was killed before it recorded them.
+    """A run that ended early. ``facts``: its settled choices, empty if it was killed before it recorded them.
 
-    ``state`` is None where nothing was saved: the run then starts over, in the same folder. The lock is held.
+    ``state`` is None if nothing was saved; the run then starts over, in the same folder. The lock is held.
     """
 
     folder: Path
@@ -37,9 +37,9 @@ class Unfinished:
 
 
 def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfinished:
-    """Drop what was half written, and read the last state that is whole; ``lock`` is that of the folder.
+    """Remove half-written files, and read the last intact state; ``lock`` is the lock of the folder.
 
-    Raises CheckpointError where states were saved and none can be read.
+    Raises CheckpointError if states were saved and none can be read.
     """
     states = StateFolder(folder)
     remove_leftovers(folder)
@@ -47,20 +47,20 @@ def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfin
     state, notes = states.load(drop=True)
     for note in notes:
         reporter.message(f"{note}; the state before it is taken")
-    (folder / JOURNAL).unlink(missing_ok=True)  # written again, up to where the state stands
+    (folder / JOURNAL).unlink(missing_ok=True)  # written again, up to the position of the state
     found = read_run(folder).get("resume") if (folder / META).is_file() else None
     return Unfinished(folder, lock, found if isinstance(found, dict) else {}, state)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The content of a run's ``tlkit.json``. Raises CheckpointError where there is none, or it is no JSON object."""
+    """The content of a run's ``tlkit.json``. Raises CheckpointError if it is missing, or not a JSON object."""
     if not (folder / META).is_file():
         raise CheckpointError(f"--resume {folder}: {_no_run(folder)}")
     return read_json(folder / META, error=CheckpointError)
 
 
 def _no_run(folder: Path) -> str:
-    """The reason why a folder without ``tlkit.json`` cannot be resumed, and the remedy."""
+    """The reason why a folder without ``tlkit.json`` cannot be resumed, with the remedy."""
     above = folder.parent
     if (folder.is_file() or folder.name == STATE) and (above / META).is_file():
         return f"is a part of a run; give its folder, {above}"
@@ -77,7 +77,7 @@ def _no_run(folder: Path) -> str:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """True where the folder holds a run that ended early, which ``--resume`` can continue."""
+    """True if the folder contains a run that ended early, which ``--resume`` can continue."""
     try:
         return any((folder / STATE).glob("*.json")) or read_run(folder).get("status") in UNFINISHED
     except CheckpointError:
