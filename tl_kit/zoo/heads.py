@@ -1,4 +1,4 @@
-"""A timm model's classifier: finding it, and writing weights into it."""
+"""The classifier of a timm model: finds it, and writes weights into it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["classifier_names", "in_modules", "linear_classifier", "set_linear"]
 
 
 def in_modules(tensor_name: str, modules: Iterable[str]) -> bool:
-    """True where a parameter or buffer belongs to one of the named modules."""
+    """True if a parameter or buffer belongs to one of the named modules."""
     return any(tensor_name.startswith(f"{module}.") for module in modules)
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
     """Module names of the classifier or, in distilled and multi-exit models, of all classifiers; empty without one.
 
-    The names of timm's model card come first, being the most exact (``head.fc`` and not ``head``). What
-    ``get_classifier()`` returns beyond them is added: some cards leave the distillation head out.
+    The names in timm's model card come first, because they are the most exact (``head.fc`` instead of ``head``).
+    Further classifiers from ``get_classifier()`` are added, since some cards omit the distillation head.
     """
     modules = dict(model.named_modules())
     names = [name for name in _card_names(model) if _has_tensors(modules.get(name))]
@@ -34,7 +34,7 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def linear_classifier(model: nn.Module) -> tuple[str, nn.Linear] | None:
-    """Name and module of the classifier where it is one single ``nn.Linear``; None for any other kind."""
+    """Name and module of the classifier if it is a single ``nn.Linear``; None for any other kind."""
     names = classifier_names(model)
     if len(names) != 1:
         return None
@@ -45,9 +45,9 @@ def linear_classifier(model: nn.Module) -> tuple[str, nn.Linear] | None:
 def set_linear(
     layer: nn.Linear, weight: Tensor | NDArray[np.floating], bias: Tensor | NDArray[np.floating] | None
 ) -> None:
-    """Copy ``weight`` (classes, features) and ``bias`` (classes,) into a layer, in place; device and dtype stay.
+    """Copy ``weight`` (classes, features) and ``bias`` (classes,) into a layer, in place; device and dtype are kept.
 
-    Raises ValueError where a shape differs, and where only one of the layer and the arguments has a bias.
+    Raises ValueError if a shape differs, or if only one of the layer and the arguments has a bias.
     """
     if (layer.bias is None) != (bias is None):
         raise ValueError("the layer has no bias" if layer.bias is None else "the layer needs a bias")
@@ -71,7 +71,7 @@ def _returned_classifiers(model: nn.Module) -> tuple[nn.Module, ...]:
     get_classifier = getattr(model, "get_classifier", None)
     try:
         found = get_classifier() if callable(get_classifier) else None
-    except AttributeError:  # timm's pure encoders have the method, and nothing to return
+    except AttributeError:  # timm's pure encoders have the method, but no classifier
         return ()
     modules = found if isinstance(found, (tuple, list)) else (found,)
     return tuple(module for module in modules if isinstance(module, nn.Module))
@@ -82,5 +82,5 @@ def _has_tensors(module: nn.Module | None) -> bool:
 
 
 def _covered(name: str, names: list[str]) -> bool:
-    """True where ``name`` is, contains or lies within a module that is named already."""
+    """True if ``name`` is, contains or is inside a module that is named already."""
     return any(f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.") for other in names)

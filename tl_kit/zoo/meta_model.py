@@ -1,6 +1,6 @@
-"""A model without memory: built on torch's ``meta`` device, whose tensors have a shape and no numbers.
+"""Meta models: models without memory, built on torch's ``meta`` device, whose tensors have shapes but no values.
 
-A file from elsewhere may describe a model of any size. Its outline shows what it would take before it takes it.
+An untrusted file may describe a model of any size. The outline gives its size before memory is allocated.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Outline", "outline"]
 
 @dataclass(frozen=True)
 class Outline:
-    """The names, shapes and types of a model's saved tensors, how many bytes all of its tensors take, its outputs."""
+    """Names, shapes and dtypes of a model's saved tensors, the bytes of all its tensors, and its number of outputs."""
 
     tensors: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
     size: int
     outputs: int
 
     def mismatch(self, entries: Mapping[str, Entry]) -> str | None:
-        """In words, the first thing in which a file's tensors are not the model's; None where they are."""
+        """The first difference between a file's tensors and the model's, in words; None if there is none."""
         missing = [name for name in self.tensors if name not in entries]
         extra = [name for name in entries if name not in self.tensors]
         if missing or extra:
@@ -49,9 +49,9 @@ class Outline:
 
 
 def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Outline:
-    """Outline of the model that ``timm.create_model`` would build; ``forward`` tries images of its card's size too.
+    """Outline of the model that ``timm.create_model`` would build; ``forward`` also runs images of its card's size.
 
-    Raises whatever timm raises where it cannot build the model, and ValueError for one of absurdly many layers.
+    Raises timm's error if timm cannot build the model, and ValueError for a model with absurdly many layers.
     """
     with quiet(), torch.device("meta"), _limited():
         model = timm.create_model(factory_name, **arguments).eval()
@@ -64,20 +64,20 @@ def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Out
 
 
 def _try_forward(model: nn.Module) -> None:
-    """Raise where the model cannot take such images. Recurrent ones are left out: their steps run in Python here."""
+    """Raise if the model cannot process such images. Recurrent models are skipped: their steps run in Python here."""
     if any(isinstance(module, nn.RNNBase) for module in model.modules()):
         return
     size = resolve_model_data_config(model)["input_size"]  # type: ignore[no-untyped-call]
     try:
         with torch.inference_mode():
             model(torch.zeros(2, *size))
-    except NotImplementedError:  # an operation that this device lacks says nothing of the model
+    except NotImplementedError:  # an operation missing on this device says nothing about the model
         return
 
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Raise ValueError as soon as more layers and tensors are registered than any model has."""
+    """Raise ValueError as soon as more layers and tensors are registered than any real model has."""
     left = TrustConfig.modules
 
     def count(*_: object) -> None:

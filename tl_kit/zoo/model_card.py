@@ -1,7 +1,7 @@
-"""A model folder's ``config.json``, in timm's form: checked before timm builds anything from it.
+"""Model cards: a model folder's ``config.json``, in timm's form, checked before timm builds anything from it.
 
-Whoever wrote it chooses the architecture, its arguments and the preprocessing, and nothing else: no other file and no
-address that it names is opened, and no size in it takes memory before it has been compared with what is there.
+A card determines the architecture, its arguments and the preprocessing, and nothing else: no other file and no address
+in it is opened, and no size in it allocates memory before it is compared with the actual files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tl_kit.untrusted import is_plain_relative, plain_number, read_json
 __all__ = ["CONFIG", "outputs", "read_card"]
 
 CONFIG = "config.json"
-# What timm's factory takes beside a model's own arguments. From a file, each could open another one, or an address.
+# Arguments of timm's factory besides the model's own. In a card, each of them could open another file or an address.
 _RESERVED = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_filter_fn"}
     | {"pretrained_strict", "model_name", "checkpoint_path", "cache_dir", "model_cls", "model_cfg", "variant"}
@@ -38,8 +38,8 @@ _CROP_PCT = (0.05, 10.0)
 def read_card(path: Path, *, error: type[TlKitError], folder: Path | None = None) -> dict[str, Any]:
     """The content of a ``config.json`` from which timm may build a model.
 
-    Raises ``error``, in one line that names the file, for an architecture that timm does not have, arguments that are
-    no model's, and sizes or a preprocessing that no model has. ``folder``: links must not lead out of it.
+    Raises ``error``, in one line that names the file, for an architecture that timm does not have, unknown model
+    arguments, and impossible sizes or preprocessing. ``folder``: links must not lead out of it.
     """
     content = read_json(path, error=error, folder=folder)
     architecture = content.get("architecture")
@@ -138,7 +138,7 @@ def _shown(value: object) -> str:
 
 
 def outputs(card: Mapping[str, Any]) -> int | None:
-    """Number of outputs of a checked card's model; None where the card does not say."""
+    """Number of outputs of a checked card's model; None if the card does not say."""
     arguments, preprocessing = card.get("model_args") or {}, card.get("pretrained_cfg", card)
     found: int | None = arguments.get("num_classes", card.get("num_classes", preprocessing.get("num_classes")))
     return found

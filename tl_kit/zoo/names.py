@@ -24,9 +24,9 @@ _FORMS = f"give a timm name such as resnet18, {HUB_PREFIX}OWNER/NAME or {FOLDER_
 
 @dataclass(frozen=True)
 class ModelSource:
-    """``name`` as the user wrote it; ``factory_name`` as ``timm.create_model`` takes it without any network.
+    """``name`` as the user wrote it; ``factory_name`` for ``timm.create_model``, which then needs no network.
 
-    ``repository`` (``owner/name[@revision]``), ``folder`` and ``url`` are where its weights are, as far as known.
+    ``repository`` (``owner/name[@revision]``), ``folder`` and ``url``: locations of its weights, as far as known.
     ``sized``: the model is built for one image size. ``side`` is its own image size, in pixels.
     """
 
@@ -41,10 +41,10 @@ class ModelSource:
 
 
 def resolve(name: str) -> ModelSource:
-    """Find out what a model name stands for; for ``hf-hub:`` names the repository's config.json is fetched.
+    """Resolve a model name; for ``hf-hub:`` names the repository's config.json is downloaded.
 
-    Raises ConfigError, naming the nearest names, for one that timm does not know, and for a folder or repository that
-    is not a timm model; WeightsError where a config.json cannot be had.
+    Raises ConfigError, with the nearest names, for a name that timm does not know, and for a folder or repository that
+    is not a timm model; WeightsError if a config.json is not available.
     """
     check_name(name)
     if name.startswith(HUB_PREFIX):
@@ -57,7 +57,7 @@ def resolve(name: str) -> ModelSource:
 
 
 def check_name(name: str) -> None:
-    """Raises ConfigError, which says what to write, for a model's name that cannot be; asks no network."""
+    """Raises ConfigError, which says what to write, for an impossible model name. Uses no network."""
     if not isinstance(name, str):
         raise ConfigError(f"the model is given as {type(name).__name__}, not as a text: {_FORMS}")
     if not name.strip():
@@ -85,7 +85,7 @@ def check_name(name: str) -> None:
 
 def _folder(name: str) -> Path:
     folder = Path(name.removeprefix(FOLDER_PREFIX))
-    with suppress(RuntimeError):  # nobody's home
+    with suppress(RuntimeError):  # ~ of an unknown user
         return folder.expanduser()
     return folder
 
@@ -146,7 +146,7 @@ def _unknown(name: str) -> str:
 
 
 def _from_config(name: str, config: Path, *, repository: str | None = None, folder: Path | None = None) -> ModelSource:
-    """``timm.create_model`` reads the same file through its ``local-dir:`` form, whichever the source."""
+    """The model source of a config.json; ``timm.create_model`` reads this file through its ``local-dir:`` form."""
     content = read_card(config, error=ConfigError)
     card: dict[str, Any] = content.get("pretrained_cfg") or content
     size = card.get("input_size") or (3, 224, 224)

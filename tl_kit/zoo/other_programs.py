@@ -1,4 +1,4 @@
-"""Files of other programs that users mistake for weights: recognised by their first bytes, with a remedy each."""
+"""Foreign file formats that users mistake for weights: recognised by their first bytes, each with a remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _HEAD = 512
 
 
 def foreign_format(path: Path) -> str | None:
-    """The foreign format of a file and the remedy; None where it may hold tensors, or cannot be read."""
+    """The foreign format of a file and the remedy; None if it may contain tensors, or cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
@@ -41,7 +41,7 @@ def foreign_format(path: Path) -> str | None:
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return None
     if head[4:9] == b"\0\0\0\0{":
-        return None  # safetensors: the length of the header, whose first bytes may be any, and the header
+        return None  # safetensors: the length of the header, which may be any bytes, then the header
     if (holder := _HOLDERS.get(kind_of(head) or "")) is not None:
         return holder
     for at, magic, what, remedy in _BEGINNINGS:

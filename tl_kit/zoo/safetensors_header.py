@@ -1,7 +1,7 @@
-"""Header of a safetensors file, checked by the library before a tensor is read; and whether its numbers are finite.
+"""Header of a safetensors file, checked by the library before a tensor is read; and a check for finite numbers.
 
 The format (https://github.com/huggingface/safetensors): eight bytes, the length of the header, little-endian; the
-header in JSON, a type, a shape and a place for every name; the tensors' bytes, without gaps.
+header in JSON, with a type, a shape and a position for every name; the tensors' bytes, without gaps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tl_kit.errors import TlKitError, first_line
 
 __all__ = ["Entry", "check_finite", "read_header"]
 
-_LONGEST_REASON = 200  # of what the library says, which may quote the file
+_LONGEST_REASON = 200  # characters of the library's message, which may quote the file
 _CHUNK = 1 << 24
 _TYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -41,7 +41,7 @@ _TYPES: Mapping[str, torch.dtype] = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-# Unsigned integers as wide as the number, and the bits of the exponent: all set means NaN or infinity.
+# Unsigned integers of the number's width, and the exponent bits: if all are set, the number is NaN or infinity.
 _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger[Any]], int]] = {
     "F64": (np.uint64, 0x7FF << 52),
     "F32": (np.uint32, 0xFF << 23),
@@ -52,7 +52,7 @@ _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger[Any]], int]] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: its type, shape, and its bytes' place in the file."""
+    """One tensor: its type, its shape, and the position of its bytes in the file."""
 
     kind: str
     shape: tuple[int, ...]
@@ -65,14 +65,14 @@ class Entry:
 
 
 def read_header(path: Path, *, error: type[TlKitError]) -> dict[str, Entry]:
-    """Every tensor of a safetensors file by name, without reading one.
+    """The entries of a safetensors file's tensors by name, without reading any tensor.
 
-    Raises ``error``, in one line that names the file, unless the library finds that the entries cover the file
-    exactly; and for what it lets pass: a name that stands twice, of which it takes the last, and a type that a
-    network's weights do not have.
+    Raises ``error``, in one line that names the file, unless the library finds that the entries cover the file exactly.
+    Also raises it for two faults that the library accepts: a duplicate name, and a type that a network's weights do not
+    have.
     """
     try:
-        with safe_open(str(path), framework="numpy"):  # reads the header, and no tensor
+        with safe_open(str(path), framework="numpy"):  # reads only the header
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -104,9 +104,9 @@ def _entry(name: str, value: Mapping[str, Any], first: int) -> Entry:
 
 
 def check_finite(path: Path, entries: Mapping[str, Entry], *, error: type[TlKitError]) -> None:
-    """Raises ``error``, naming the tensors, where the file holds NaN or infinity.
+    """Raises ``error``, naming a tensor, if the file contains NaN or infinity.
 
-    The file is read in pieces of 16 MB: tensors that are mapped into memory stay out of it.
+    The file is read in pieces of 16 MB, so that memory-mapped tensors stay out of memory.
     """
     broken = []
     try:

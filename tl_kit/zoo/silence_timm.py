@@ -1,4 +1,4 @@
-"""Keep timm's and the hub client's log lines and warnings off the user's terminal, for the length of a block."""
+"""Silencing of timm and the hub client: their log lines and warnings stay off the terminal within a block."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOGGERS = ("timm", "huggingface_hub")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block neither library logs or warns; levels and filters are put back afterwards.
+    """Within the block neither library logs or warns; levels and filters are restored afterwards.
 
-    What matters in their messages (a tensor that is missing, a file that cannot be had) is checked by the caller and
-    raised as an error instead.
+    The caller checks what their important messages would report (a missing tensor, an unavailable file), and raises an
+    error instead.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]

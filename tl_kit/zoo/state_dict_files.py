@@ -1,4 +1,4 @@
-"""Reading tensors from a weights file. A file is data: nothing in it is ever executed."""
+"""Tensors of a weights file, read without executing anything in the file."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tl_kit.zoo.unwrap import unwrap
 
 __all__ = ["HUB_FILES", "WEIGHT_FILES", "check_archive", "read_state_dict", "read_weights", "weights_file"]
 
-# In the order of preference, as timm and the hub write them.
+# The file names that timm and the hub write, in order of preference.
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_FILES = (*HUB_FILES, "pytorch_model.pth", "model.pth")
 
 
 def weights_file(path: Path) -> Path:
-    """The file itself, or the weights file in a checkpoint folder. Raises WeightsError where there is none."""
+    """The file itself, or the weights file in a checkpoint folder. Raises WeightsError if there is none."""
     if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         return path
     if not os.path.isdir(path):  # noqa: PTH112
@@ -47,12 +47,12 @@ def read_state_dict(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The tensors in a safetensors file, or in a PyTorch file that holds tensors only, by name, on the CPU.
+    """The tensors in a safetensors file, or in a PyTorch file that contains tensors only, by name, on the CPU.
 
-    With them, the keys under which they were (``zoo.unwrap``). The prefixes ``module.`` and ``_orig_mod.`` that
-    DistributedDataParallel and torch.compile add are stripped. Entries that are no tensors stay, for timm's filters to
-    look into. Raises WeightsError, in one line that names the file, for one that is damaged, that holds no tensors,
-    that is another program's, or that would have to be unpickled with its code.
+    Also returns the keys under which they were found (``zoo.unwrap``). The prefixes ``module.`` and ``_orig_mod.`` of
+    DistributedDataParallel and torch.compile are removed. Entries that are not tensors are kept for timm's filters.
+    Raises WeightsError, in one line that names the file, if it is damaged, contains no tensors, comes from another
+    program, or could only be unpickled by running its code.
     """
     foreign = foreign_format(path)
     if foreign is not None:
@@ -92,7 +92,7 @@ def _load_torch(path: Path) -> object:
 
 
 def _refusal(text: str) -> str:
-    """The reason why torch's restricted unpickler refused a file, without torch's advice to switch it off."""
+    """The reason why torch's restricted unpickler refused a file, without torch's advice to lift the restriction."""
     found = re.search(r"GLOBAL ([\w.]+)", text)
     if found is not None:
         return (
@@ -108,7 +108,7 @@ def _refusal(text: str) -> str:
 
 
 def check_archive(path: Path, *, error: type[TlKitError]) -> None:
-    """Raises ``error`` for an archive that would unpack to more than itself, which torch never writes."""
+    """Raises ``error`` for an archive that would unpack to more than its own size, which torch never writes."""
     try:
         size = path.stat().st_size
         if not zipfile.is_zipfile(path):
@@ -122,7 +122,7 @@ def check_archive(path: Path, *, error: type[TlKitError]) -> None:
 
 
 def _check_extent(path: Path, leaves: Iterable[object]) -> None:
-    """A tensor whose elements repeat one another in memory may be larger than all of the file."""
+    """Raise WeightsError if a tensor is larger than the file, which is possible if its elements overlap in memory."""
     size = path.stat().st_size
     for leaf in leaves:
         if isinstance(leaf, torch.Tensor) and leaf.numel() * leaf.element_size() > size:

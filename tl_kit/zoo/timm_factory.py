@@ -1,4 +1,4 @@
-"""Build a timm model under a seed of its own, and learn how timm converts checkpoints for it."""
+"""Construction of a timm model from a seed, and of timm's function that converts checkpoints for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tl_kit.zoo.silence_timm import quiet
 __all__ = ["CheckpointFilter", "construct"]
 
 CheckpointFilter = Callable[[dict[str, Any], nn.Module], dict[str, Any]]
-# The random state of the CPU, log levels and the hook into timm are the process's: threads take turns.
+# The CPU's random state, the log levels and the hook into timm belong to the process, so threads take turns.
 _LOCK = ForkLock()
 
 
@@ -37,10 +37,10 @@ def construct(
     drop_path: float | None = None,
     seed: int,
 ) -> tuple[nn.Module, CheckpointFilter]:
-    """A model with all weights drawn from ``seed``, and timm's checkpoint filter for it. No file of weights is read.
+    """A model with all weights drawn from ``seed``, and timm's checkpoint filter for it. No weights file is read.
 
-    The global random state is left as it was. Raises ConfigError where timm cannot build the model as a classifier, or
-    not at ``img_size``.
+    The global random state is not changed. Raises ConfigError if timm cannot build the model as a classifier, or not at
+    ``img_size``.
     """
     arguments: dict[str, Any] = {"num_classes": num_classes}
     if img_size is not None and source.sized:
@@ -71,14 +71,14 @@ def construct(
 
 
 def _check_extent(factory_name: str, *, forward: bool, **arguments: Any) -> None:
-    """Raises ValueError where a model that a file describes would take more than the memory that is free."""
+    """Raises ValueError if a model that a file describes would need more than the free memory."""
     needed, free = outline(factory_name, forward=forward, **arguments).size, free_memory()
     if needed > free:
         raise ValueError(f"its weights take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free")
 
 
 def _try_size(model: nn.Module, img_size: int) -> None:
-    """Sizes that are too small, or no multiple of a stride, show in the forward pass alone."""
+    """Run a forward pass, the only way to detect sizes that are too small or not a multiple of a stride."""
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -88,10 +88,10 @@ def _try_size(model: nn.Module, img_size: int) -> None:
 
 @contextmanager
 def _recorded_filter() -> Iterator[list[CheckpointFilter]]:
-    """Record the filter that an entry point hands to timm's ``load_pretrained``, instead of loading.
+    """Record the filter that an entry point passes to timm's ``load_pretrained``, instead of loading weights.
 
-    The filter (renaming, resampling of position embeddings) differs by entry point, some are closures, and timm keeps
-    it nowhere. Loading stays ours, since timm's downloads without a limit in time and logs what is missing.
+    The filter (renaming, resampling of position embeddings) differs between entry points, may be a closure, and is not
+    stored by timm. tl-kit loads weights itself, because timm downloads without a timeout and only logs missing tensors.
     """
     filters: list[CheckpointFilter] = []
 
@@ -108,7 +108,7 @@ def _recorded_filter() -> Iterator[list[CheckpointFilter]]:
 
 
 def _with_two_arguments(function: Callable[..., dict[str, Any]]) -> CheckpointFilter:
-    """Some of timm's older filters take the tensors alone."""
+    """Adapt a filter to two arguments; some of timm's older filters take only the tensors."""
     if len(inspect.signature(function).parameters) == 1:
         return lambda tensors, model: function(tensors)
     return function

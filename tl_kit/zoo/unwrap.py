@@ -1,4 +1,4 @@
-"""Unwrapping: the network's tensors in files of training scripts, nested under a key or named with a prefix."""
+"""Unwrapping of files from training scripts: finds the network's tensors under nested keys or name prefixes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tl_kit.errors import WeightsError
 
 __all__ = ["unprefixed", "unwrap"]
 
-# In this order. A training checkpoint's averaged weights are those that its author evaluated.
+# In order of preference: the author of a training checkpoint evaluated its averaged weights.
 _AVERAGED = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model_state_dict", "model_ema_state_dict", "ema_model"),
     *("ema", "shadow", "averaged_model", "swa_state_dict", "swa_model", "teacher"),
@@ -29,11 +29,11 @@ _LONGEST_PREFIX = 8  # parts between dots
 
 
 def unwrap(content: object, path: Path) -> tuple[object, tuple[str, ...]]:
-    """Unwrap nested mappings: the network's tensors, and the keys that led to them; other content as it is.
+    """Unwrap nested mappings: returns the network's tensors and the keys that lead to them, or the content unchanged.
 
-    Of several networks, averaged weights come first, then the names that training scripts use, in a fixed order; a
-    single mapping with tensors under any other key is taken. Raises WeightsError, in one line that names the file, for
-    several networks under other keys, and for an optimizer's state.
+    If there are several networks, averaged weights are preferred, then the names that training scripts use, in a fixed
+    order. A single mapping with tensors under any other key is accepted. Raises WeightsError, in one line that names
+    the file, for several networks under other keys, and for an optimizer's state.
     """
     way: tuple[str, ...] = ()
     while isinstance(content, Mapping) and len(way) < _DEEPEST:
@@ -63,9 +63,9 @@ def _is_optimizer(value: object) -> bool:
 
 
 def _holds(key: str, value: object, without: set[int]) -> bool:
-    """True where a mapping under this key has weights in it: tensors of two or more dimensions, by name.
+    """True if a mapping under this key contains weights: tensors of two or more dimensions, by name.
 
-    ``without``: the id() of mappings that have none, which are not looked into again.
+    ``without``: the id() of mappings without weights, which are not searched again.
     """
     seen, left = set(), [(value, 0)]
     if any(word in key.lower() for word in _OTHERS):
@@ -84,10 +84,10 @@ def _holds(key: str, value: object, without: set[int]) -> bool:
 
 
 def unprefixed(content: Mapping[str, Any], own: Collection[str], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The tensors without the prefix before the model's names ``own``, and that prefix; the likeliest first.
+    """Each likely prefix before the model's names ``own``, and the tensors without it; the likeliest first.
 
-    Wrappers put it there: DataParallel, Lightning, a class of the user's. Raises WeightsError where the model is there
-    more than once, and none of them is averaged or a teacher's.
+    Wrappers add such prefixes: DataParallel, Lightning, a class of the user's. Raises WeightsError if the file contains
+    the model more than once, and none of the copies is averaged or a teacher's.
     """
     found = _by_names(content, own, path)
     if found:
@@ -102,7 +102,7 @@ def unprefixed(content: Mapping[str, Any], own: Collection[str], path: str) -> I
 
 
 def _by_names(content: Mapping[str, Any], own: Collection[str], path: str) -> str:
-    """The prefix of most names that are the model's; empty if they have no prefix."""
+    """The prefix that most of the model's names have; empty if they have none."""
     names, counts = frozenset(own), Counter[str]()
     for name in content:
         parts = name.split(".")
