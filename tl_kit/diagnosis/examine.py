@@ -1,4 +1,4 @@
-"""Data doctor: it finds the faults of a data set before any compute is spent on it."""
+"""Data doctor: it finds the faults of a data set before training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _DEFAULT_DECODE = DecodeConfig()
 
 @dataclass(frozen=True)
 class Report:
-    """All findings, errors first. ``manifest`` is what can be trained on, or ``None`` if the scan failed."""
+    """All findings, errors first. ``manifest`` contains the usable images, or is ``None`` if the scan failed."""
 
     root: Path
     manifest: Manifest | None
@@ -46,16 +46,15 @@ class Report:
 
     @property
     def blocks(self) -> bool:
-        """True where training would stop on this data."""
+        """True if training would stop on this data."""
         return any(finding.severity == "error" for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Measurements of one image: short side, spread of its levels, thumbnail (32, 32), traits, and whether it has
-    more than one page.
+    """Measurements of one image: short side, spread of levels, thumbnail (32, 32), traits, and if it has several pages.
 
-    A JPEG's short side is exact below the limit, and above it elsewhere.
+    A JPEG's short side is exact if it is below the limit; otherwise it is some value above the limit.
     """
 
     side: int
@@ -73,9 +72,9 @@ def examine(
     decoding: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Scan ``path``, decode every image wholly, and look for what spoils training or its measurement.
+    """Scan ``path``, decode every image completely, and search for faults that spoil training or its scores.
 
-    Raises nothing on bad data: that is what the findings are for. ``progress(done, total)`` counts decoded images.
+    Bad data raises no error; the findings report it. ``progress(done, total)`` counts decoded images.
     """
     root = Path(path).absolute()
     try:
@@ -109,7 +108,7 @@ def _look_at_all(
     decoding: DecodeConfig,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[Path, _Look], list[Exclusion]]:
-    """A look at each image by its path, and the images that cannot be decoded."""
+    """The measurements of each image by path, and the images that cannot be decoded."""
 
     def look(sample: Sample) -> _Look | ImageError:
         try:
@@ -129,9 +128,9 @@ def _look_at_all(
 
 
 def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig, ranges: SampleRanges | None) -> _Look:
-    """Raises ImageError."""
+    """Measure one file. Raises ImageError if it cannot be decoded."""
     data = read_file(path, decoding)
-    # a JPEG scaled so is above the limit anyway
+    # a JPEG decoded at this scale is above the limit anyway
     image = decode(data, min_side=limits.min_side, config=decoding, ranges=ranges)
     pixels = thumbnail(image)
     low, high = np.percentile(pixels, [1, 99], axis=(0, 1))
@@ -198,7 +197,7 @@ def _odd_images(samples: Sequence[Sample], looks: Sequence[_Look], limits: Docto
 
 
 def _likenesses(samples: Sequence[Sample], looks: Sequence[_Look], limits: DoctorConfig) -> list[Finding]:
-    """Likenesses among images that are not blank: blank ones are all alike."""
+    """Near duplicates among images that are not blank; blank images would all be duplicates."""
     kept = [(s, look.grey) for s, look in zip(samples, looks, strict=True) if look.spread >= limits.empty_levels]
     return likenesses([sample for sample, _ in kept], [grey for _, grey in kept], config=limits.likeness)
 
@@ -230,9 +229,9 @@ def doctor(
     decode: DecodeConfig = _DEFAULT_DECODE,
     reporter: Reporter = SILENT,
 ) -> Report:
-    """Examine a folder or a CSV file: scan it, decode every image, look for leaks, conflicts and imbalance.
+    """Examine a folder or a CSV file: scan it, decode every image, and search for leaks, conflicts and imbalance.
 
-    Raises nothing on bad data: that is what the findings are for, and ``blocks`` says whether training would stop.
+    Bad data raises no error; the findings report it, and ``blocks`` says whether training would stop.
     """
 
     def progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, from out-of-fold probabilities: confident learning.
+"""Confident learning: labels that are probably wrong, found from out-of-fold probabilities.
 
 Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", equations 1 and 2.
 """
@@ -15,9 +15,9 @@ __all__ = ["Suspicion", "class_thresholds", "suspect_labels"]
 
 @dataclass(frozen=True)
 class Suspicion:
-    """Of each image (n,): whether its label is suspect, the class that it is confidently counted in, its margin.
+    """For each image (n,): whether its label is suspect, the class to which it is confidently assigned, its margin.
 
-    ``confident`` is -1 where no class reaches its threshold. ``margin`` is p_label - max of the others, in -1..1.
+    ``confident`` is -1 if no class reaches its threshold. ``margin`` is p_label - max of the others, in -1..1.
     """
 
     suspect: NDArray[np.bool_]
@@ -42,10 +42,10 @@ def class_thresholds(probabilities: ArrayLike, labels: ArrayLike) -> NDArray[np.
 
 
 def suspect_labels(probabilities: ArrayLike, labels: ArrayLike) -> Suspicion:
-    """Suspect labels: those off the diagonal of the confident joint.
+    """Suspect labels: the off-diagonal entries of the confident joint.
 
-    With thresholds t_j (:func:`class_thresholds`), image x is counted in class j = argmax of p_l(x) over the classes l
-    with p_l(x) >= t_l, if there is one; its label i is suspect if j differs from i.
+    With thresholds t_j (:func:`class_thresholds`), image x is assigned to class j = argmax of p_l(x) over the classes l
+    with p_l(x) >= t_l, if there are any. Its label i is suspect if j differs from i.
 
     Args:
         probabilities: (n images, k >= 2 classes), each row from a model that did not see that image.

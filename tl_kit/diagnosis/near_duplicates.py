@@ -1,4 +1,4 @@
-"""Findings about images that are alike though their files differ: across splits, across classes, or neither."""
+"""Near duplicates: images that look alike although their files differ, across splits, across classes, or neither."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _DUPLICATE = f"{{}} images look like another of the same class and split {_HOW}"
 def likenesses(
     samples: Sequence[Sample], thumbnails: Sequence[NDArray[Any]], *, config: LikenessConfig
 ) -> list[Finding]:
-    """Samples (n) whose grey thumbnails (n of (32, 32)) are alike; those of equal content count once.
+    """Findings on samples (n) whose grey thumbnails (n of (32, 32)) are alike; samples of equal content count once.
 
-    What is alike in a pair that spans splits, or classes, is a warning; other pairs are worth knowing. A finding's sets
-    are what such pairs link: images that belong together.
+    Pairs that span splits or classes give a warning, other pairs a note. A finding's sets are the images that such
+    pairs link.
     """
     distinct = {sample.digest: index for index, sample in enumerate(samples)}
     rows = np.array(list(distinct.values()), dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Shortcuts: classes that an image's size, file, EXIF data or border give away, whatever the image shows.
+"""Shortcuts: classes that can be predicted from an image's size, file, EXIF data or border alone.
 
-A network takes the easiest way (Geirhos et al. 2020, "Shortcut learning in deep neural networks"): where all photos of
-one class come from another camera, it learns the camera, and the accuracy says nothing about other photos.
+A network learns the easiest solution (Geirhos et al. 2020, "Shortcut learning in deep neural networks"). If all photos
+of one class come from another camera, it learns the camera, and the accuracy says nothing about other photos.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Value = float | str | None
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Traits of an image apart from its content: for each of :data:`KINDS` a few numbers or names."""
+    """Traits of an image that do not depend on its content: for each of :data:`KINDS` a few numbers or names."""
 
     size: tuple[_Value, ...]
     file: tuple[_Value, ...]
@@ -41,10 +41,10 @@ class Traits:
 
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
-    """The class that a tree tells best from one of :data:`KINDS`, on held-out images.
+    """The class that a tree predicts best from one of :data:`KINDS`, on held-out images.
 
-    ``recall`` is the share of its images that are taken for it, ``others`` that of the other classes' images;
-    ``balanced`` the accuracy over all classes, ``chance`` what guessing gives.
+    ``recall`` is the share of its images that the tree assigns to it, ``others`` the share of the other classes'
+    images; ``balanced`` is the balanced accuracy over all classes, ``chance`` that of guessing.
     """
 
     kind: str
@@ -56,7 +56,8 @@ class Shortcut:
 
 
 def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Traits:
-    """Traits of a file's bytes. ``suffix`` is its ending; ``border`` from :func:`border_colour`. Raises ImageError."""
+    """Traits of a file's bytes. ``suffix``: the file's extension; ``border``: from :func:`border_colour`. Raises
+    ImageError."""
     image = open_header(data)
     exif = _exif(image)
     width, height = image.size if exif.get(ExifTags.Base.Orientation, 1) not in (5, 6, 7, 8) else image.size[::-1]
@@ -71,7 +72,7 @@ def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Trait
 
 
 def has_pages(data: bytes) -> bool:
-    """True where a file is a TIFF of several pages. Raises ImageError."""
+    """True if a file is a TIFF of several pages. Raises ImageError."""
     image = open_header(data)
     return image.format == "TIFF" and bool(getattr(image, "is_animated", False))
 
@@ -86,14 +87,14 @@ def border_colour(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
 def find_shortcuts(
     traits: Sequence[Traits], labels: Sequence[int], groups: Sequence[str], *, config: ShortcutConfig
 ) -> Iterator[Shortcut]:
-    """For each of :data:`KINDS` the class that it gives away, if there is one.
+    """For each of :data:`KINDS`, the class that it reveals, if there is one.
 
-    A decision tree (depth 2 + log2 of the number of classes, classes weighted alike) is cross-validated over folds that
-    do not separate images of one of the ``groups``, whose names are in no order that has to do with classes
-    (:func:`unit_keys`). A class is given away if its recall exceeds its false-positive rate by ``config.excess``
-    (Youden's J), and if chance would hit so many of its images in fewer than ``config.false_alarms`` of data sets: the
-    tail of the hypergeometric distribution, times the number of classes and kinds (Bonferroni). Of a group one image
-    counts. Classes of fewer than ``config.folds`` images or groups are left out.
+    A decision tree (depth 2 + log2 of the number of classes, balanced class weights) is cross-validated. Its folds do
+    not divide the ``groups``, whose names must not be sorted by class (:func:`unit_keys`). A class is revealed if its
+    recall exceeds its false-positive rate by ``config.excess`` (Youden's J), and if chance would give that many hits in
+    fewer than ``config.false_alarms`` of data sets: the tail of the hypergeometric distribution, times the number of
+    classes and kinds (Bonferroni). A group counts as one image. Classes of fewer than ``config.folds`` images or groups
+    are left out.
     """
     y = np.asarray(labels, dtype=np.int64)
     _, units = np.unique(groups, return_inverse=True)
@@ -107,7 +108,7 @@ def find_shortcuts(
         if (values == values[0]).all():
             continue
         predicted = _held_out(values, y[kept], units[kept], config)
-        _, one = np.unique(units[kept], return_index=True)  # images of a group are no independent evidence
+        _, one = np.unique(units[kept], return_index=True)  # images of a group are not independent
         best = _best(kind, y[kept][one], predicted[one], config)
         if best is not None:
             yield best
@@ -121,7 +122,7 @@ def _exif(image: Image.Image) -> dict[int, object]:
 
 
 def _numbers(column: Sequence[_Value]) -> NDArray[np.float64]:
-    """Numbers as they are; names by how frequent they are, so that a tree can split off the rare or the usual ones."""
+    """A column as numbers; names become their frequency, so that a tree can split off rare or common ones."""
     if all(isinstance(value, float) for value in column):
         return np.array(column, dtype=np.float64)
     ranks = {value: float(rank) for rank, (value, _) in enumerate(Counter(sorted(column, key=str)).most_common())}
@@ -131,7 +132,7 @@ def _numbers(column: Sequence[_Value]) -> NDArray[np.float64]:
 def _held_out(
     values: NDArray[np.float64], y: NDArray[np.int64], units: NDArray[np.int64], config: ShortcutConfig
 ) -> NDArray[np.int64]:
-    """The class (n,) that a tree predicts for each image from the images of the other folds."""
+    """The class (n,) that a tree, fitted to the other folds, predicts for each image."""
     from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
@@ -144,9 +145,9 @@ def _held_out(
 
 
 def _folds(y: NDArray[np.int64], units: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """The fold (n,) of each image. Units of one class are dealt to the folds in turn; the first image gives the class.
+    """The fold (n,) of each image. Units of one class go to the folds in turn; a unit has the class of its first image.
 
-    scikit-learn's StratifiedGroupKFold balances better, and takes 10 s for 50,000 units.
+    scikit-learn's StratifiedGroupKFold balances better, but takes 10 s for 50,000 units.
     """
     names, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
     fold = np.empty(len(names), dtype=np.int64)

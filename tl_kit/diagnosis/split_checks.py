@@ -1,4 +1,4 @@
-"""Faults found by the scan itself, and whether a run may start in spite of them."""
+"""Split checks: faults that the scan finds, and whether a run may start in spite of them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _DOUBTS = ("alike-names", "missing-paths", "nested-classes", "odd-name")
 
 
 def known_faults(manifest: Manifest) -> list[Finding]:
-    """Layouts that are traps, class names, classes missing from a split, groups and copies across splits or labels.
+    """Faults of layout and class names, classes missing from a split, groups and copies across splits or labels.
 
-    By names, counts, groups and digests: no file is opened. Splits that were made here never separate copies or groups,
-    and what they lack of a class of one or two images is a warning: nobody claimed that it is there.
+    They are found from names, counts, groups and digests; no file is opened. Splits made by tl-kit never divide copies
+    or groups. If such a split lacks a class of one or two images, this is only a warning.
     """
     samples = manifest.samples
     return [*manifest.faults, *_names(manifest), *_missing(manifest), *_groups(samples), *_copies(samples)]
 
 
 def doubts(manifest: Manifest) -> list[str]:
-    """Of :func:`known_faults`, the warnings that whoever trains should read: about the layout and the class names."""
+    """The warnings of :func:`known_faults` that matter for training: about the layout and the class names."""
     found = (*manifest.faults, *_names(manifest))
     return [finding.message for finding in found if finding.code in _DOUBTS and finding.severity == "warning"]
 
@@ -42,8 +42,8 @@ def _names(manifest: Manifest) -> list[Finding]:
 def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled: bool = False) -> list[str]:
     """Raise DataError, in one line, for the errors of :func:`known_faults` whose names are not in ``allow``.
 
-    ``pooled``: splits will be made anew, with copies and groups kept together, so that only labels and layout matter.
-    Returns a line for each error that is allowed.
+    ``pooled``: splits will be made again with copies and groups kept together, so only labels and layout matter.
+    Returns a line for each allowed error.
     """
     if pooled:
         manifest = replace(manifest, samples=tuple(replace(s, split="train") for s in manifest.samples))
@@ -58,7 +58,7 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
 
 
 def _first(finding: Finding, root: Path) -> str:
-    """The first two files of a finding in brackets, as paths below the data folder or the CSV file's folder."""
+    """The first two files of a finding in brackets, as paths relative to the data folder or the CSV file's folder."""
     folder = root if root.is_dir() else root.parent
     paths = finding.sets[0][:2] if finding.sets else ()
     shown = ", ".join(str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths)
@@ -103,7 +103,7 @@ def _together(samples: Iterable[Sample], key: Callable[[Sample], str | None]) ->
 
 
 def of_sets(severity: Severity, code: str, text: str, sets: Iterable[Iterable[Sample]]) -> list[Finding]:
-    """No finding without sets; else one, whose ``{}`` in ``text`` is the number of images in all of them."""
+    """A finding on these sets, or none without sets; ``{}`` in ``text`` becomes the number of their images."""
     paths = tuple(tuple(sample.path for sample in members) for members in sets)
     flat = tuple(path for members in paths for path in members)
     return [Finding(severity, code, text.format(f"{len(flat):,}"), flat, paths)] if flat else []

@@ -1,4 +1,4 @@
-"""torch's global switches as a caller has set them, put aside while tl-kit works and put back afterwards."""
+"""torch's global switches: reset while tl-kit works, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ __all__ = ["undisturbed"]
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """With gradients, without inference mode or autocast, new tensors float32 and on the CPU, as torch starts.
+    """Reset torch to its initial state: gradients on, no inference mode or autocast, new tensors float32 on the CPU.
 
-    Also a decorator. Under torch.no_grad() nothing would train, and what torch.inference_mode() makes never can;
-    torch.set_default_dtype and set_default_device would change every new tensor, and numpy.seterr(all="raise") ends in
-    the first softmax that underflows. Switches that change no value (deterministic algorithms) stay.
+    Also a decorator. Under torch.no_grad() nothing would train, and tensors made in torch.inference_mode() can never
+    train. torch.set_default_dtype and set_default_device would change every new tensor, and with
+    numpy.seterr(all="raise") the first softmax that underflows raises. Switches that change no value (deterministic
+    algorithms) are kept.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as stack:
@@ -36,8 +37,8 @@ def undisturbed() -> Iterator[None]:
 
 
 def _default_device() -> str:
-    """The kind of the device on which new tensors are made."""
+    """The type of the device on which new tensors are made."""
     try:
         return torch.get_default_device().type
-    except AttributeError:  # torch 2.6, once set_default_device(None) has been called
+    except AttributeError:  # torch 2.6, after set_default_device(None) has been called
         return "cpu"

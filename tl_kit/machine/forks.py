@@ -1,7 +1,8 @@
-"""Safe forks of a process with threads: the child process finds consistent data, and can compute.
+"""Fork safety: after a fork of a process with threads, the child has consistent data and can compute.
 
-A child has one thread, that which forked (fork(2)). A lock held by another thread stays held for ever in the child, and
-data which that thread was changing stays half changed; GNU's OpenMP, which torch uses, waits for ever for lost threads.
+A child has one thread, the one that forked (fork(2)). A lock held by another thread stays locked forever in the child,
+and data that this thread was changing stays half changed. GNU's OpenMP, which torch uses, waits forever for lost
+threads.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["ForkLock", "is_forked", "survive_forks", "unforked"]
 
 
 class ForkLock:
-    """A lock among threads that a forked process, a copy or a pickle finds open."""
+    """A lock for threads that is free in a forked process, a copy or a pickle."""
 
     def __init__(self) -> None:
         self._lock = self._held = threading.Lock()
@@ -32,13 +33,13 @@ class ForkLock:
         self._held = lock
 
     def __exit__(self, *_: object) -> None:
-        self._held.release()  # in a child, of the thread that forked inside the block: not the new one
+        self._held.release()  # in a child that was forked inside the block: the old lock, not the new one
 
     def __reduce__(self) -> tuple[type[ForkLock], tuple[()]]:
         return ForkLock, ()
 
     def renew(self) -> None:
-        """Replace the lock by an open one, whoever held it."""
+        """Replace the lock by a free one, whoever held it."""
         self._lock = threading.Lock()
 
 
@@ -46,9 +47,9 @@ _LOCKS: WeakSet[ForkLock] = WeakSet()
 
 
 class _State:
-    """Threads inside :func:`unforked`, by how often, and forks that wait for them.
+    """Threads inside :func:`unforked`, with their nesting depth, and forks that wait for them.
 
-    ``rested``: OpenMP's threads were ended before this fork. ``forked``: this process is the child of one.
+    ``rested``: OpenMP's threads were ended before this fork. ``forked``: this process is the child of a fork.
     """
 
     def __init__(self, *, forked: bool = False) -> None:
@@ -64,9 +65,9 @@ _state = _State()
 
 @contextmanager
 def unforked() -> Iterator[None]:
-    """Let forks by other threads wait until the block is over, so that no child sees a half-made change.
+    """Let forks by other threads wait until the block ends, so that no child sees a half-made change.
 
-    For work that takes seconds at most: a batch, not a data set.
+    Use it for work of at most seconds: a batch, not a data set.
     """
     thread = threading.get_ident()
     with _state.changed:
@@ -77,23 +78,23 @@ def unforked() -> Iterator[None]:
     finally:
         with _state.changed:
             _state.inside[thread] -= 1
-            _state.inside += Counter()  # without the zeros
+            _state.inside += Counter()  # removes the zeros
             _state.changed.notify_all()
 
 
 def is_forked() -> bool:
-    """True where this process was forked from one that had imported tl_kit."""
+    """True if this process was forked from one that had imported tl_kit."""
     return _state.forked
 
 
 def survive_forks() -> None:
-    """From now on, a process that is forked from this one can predict and train like it. Called once, by tl_kit."""
+    """Make processes forked from this one able to predict and train. tl_kit calls it once."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 def _before() -> None:
-    _state.changed.acquire()  # until the fork is done, nobody enters
+    _state.changed.acquire()  # no thread enters until the fork is done
     me = threading.get_ident()
     _state.waiting += 1
     _state.changed.wait_for(lambda: not _state.inside.keys() - {me}, timeout=ProcessConfig.fork_seconds)
@@ -117,13 +118,13 @@ def _in_child() -> None:
 
 
 def _rest_openmp() -> bool:
-    """End the threads that GNU's OpenMP keeps for this one, which starts others when it next computes.
+    """End the threads that GNU's OpenMP keeps for this thread; its next computation starts new ones.
 
-    omp_pause_resource_all of OpenMP 5.0; 1 is omp_pause_soft. Those of other makers know about forks. False where that
-    cannot be had.
+    It calls omp_pause_resource_all of OpenMP 5.0; 1 is omp_pause_soft. Other OpenMP libraries handle forks themselves.
+    Returns False if this function is not available.
     """
     if not {"torch", "sklearn"} & sys.modules.keys():
-        return True  # nothing has brought an OpenMP
+        return True  # no OpenMP is loaded
     from threadpoolctl import ThreadpoolController
 
     found = [lib for lib in ThreadpoolController().lib_controllers if lib.prefix == "libgomp"]

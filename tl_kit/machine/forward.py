@@ -1,4 +1,4 @@
-"""One forward pass in inference: in smaller pieces where memory runs out, in fp32 where bf16 is too narrow."""
+"""A forward pass in inference: in smaller batches if memory runs out, in fp32 if bf16 overflows."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tl_kit.reporting import note
 __all__ = ["forward_rows"]
 
 _ADVICE = "choose a smaller model, or close other programs"
-# The most rows of one pass, for each network for which memory ran out.
+# The maximal number of rows in a pass, for each network for which memory ran out.
 _MOST: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def forward_rows(model: Callable[[Tensor], Tensor], images: Tensor, *, whole: bool = False) -> Tensor:
     """The model's output for a batch (n, ...), n > 0; a batch of one is run as two.
 
-    On a CPU, torch multiplies a single row by other kernels than several rows, with other rounding: an image on its own
-    would get other digits than the same image among others.
+    On a CPU, torch multiplies a single row with other kernels than several rows, with other rounding: a single image
+    would get other digits than the same image in a batch.
 
-    Where memory runs out, this model's batches are halved from there on. Rows that are not finite under an autocast are
-    computed again without it. ``whole``: neither is done, for a caller that looks on as the model runs. Raises
-    ResourceError where memory is too little for two rows.
+    If memory runs out, this model's batches are halved from then on. Rows that are not finite under an autocast are
+    computed again without it. ``whole``: neither is done, for a caller that observes the pass. Raises ResourceError if
+    memory is too small for two rows.
     """
     if whole:
         return _two_at_least(model, images)

@@ -14,7 +14,7 @@ __all__ = ["runtime_report"]
 
 
 def runtime_report() -> list[str]:
-    """The decisions that follow from this machine, in sentences: device, cores, memory, threads, precision."""
+    """The decisions that depend on this machine, in sentences: device, cores, memory, threads, precision."""
     config = RuntimeConfig()
     runtime = detect(config)
     device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"

@@ -1,8 +1,8 @@
-"""The precision of inference: decided by what the processor has, and the classifier in fp32 whatever it is.
+"""The precision of inference: chosen by the processor's features; the classifier always runs in fp32.
 
-bf16 halves the memory traffic, and has eight bits of mantissa: enough for features, too few for probabilities. Which
-precision a run takes follows from the processor and the network alone, never from how long anything takes: the same
-command gives the same numbers on a busy machine.
+bf16 halves the memory traffic, and has eight bits of mantissa: enough for features, too few for probabilities. The
+choice depends on the processor and the network alone, never on measured times, so the same command gives the same
+numbers on a busy machine.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["Decision", "choose_precision", "full_precision", "precision_report",
 
 @dataclass(frozen=True)
 class Decision:
-    """The precision of inference, and why."""
+    """The precision of inference, with the reason."""
 
     precision: str
     reason: str
 
     def summary(self) -> str:
-        """One line for people."""
+        """A line for the user."""
         return f"precision of inference: {self.precision} ({self.reason})"
 
 
 def choose_precision(model: nn.Module, runtime: Runtime, config: RuntimeConfig) -> tuple[Runtime, Decision | None]:
-    """The runtime with its precision settled for one model, and the reason; None where the configuration names one.
+    """The runtime with the precision for one model, and the decision; None if the configuration names a precision.
 
-    bf16 on a GPU that has it and on a CPU with AMX-BF16. With AVX512-BF16 alone it is for networks of depthwise
-    convolutions with BatchNorm, which wait for memory: docs/reproducibility.md has the figures.
+    bf16 is used on a GPU that has it and on a CPU with AMX-BF16. With AVX512-BF16 alone it is used for networks of
+    depthwise convolutions with BatchNorm, which are bound by memory: docs/reproducibility.md has the figures.
     """
     if config.precision != "auto" or config.mode == "plain":
         return runtime, None
@@ -49,11 +49,11 @@ def choose_precision(model: nn.Module, runtime: Runtime, config: RuntimeConfig) 
 def recorded_precision(
     recorded: str, model: nn.Module, runtime: Runtime, config: RuntimeConfig
 ) -> tuple[Runtime, str | None]:
-    """The runtime in the precision in which a model was scored, and a line where this device does otherwise.
+    """The runtime in the precision in which a model was scored, and a line if this device must deviate from it.
 
-    A precision that the configuration names is taken. A CPU with AVX-512 imitates bf16, with its rounding, at up to
-    four times the time; one without takes ten times as long for numbers of its own, and runs in fp32, as a GPU without
-    bf16 does. ``recorded`` "auto": as a new run.
+    A precision that the configuration names is used. A CPU with AVX-512 emulates bf16, with the same rounding, in up to
+    four times the time. Without AVX-512, emulation takes ten times as long and rounds differently, so fp32 is used, as
+    on a GPU without bf16. ``recorded`` "auto": as in a new run.
     """
     if config.precision != "auto" or config.mode == "plain":
         return runtime, None
@@ -63,7 +63,7 @@ def recorded_precision(
     if recorded == "fp32" or _has_bf16(runtime):
         return found, None
     if runtime.device.type == "cpu" and processor().avx512:
-        return found, "recorded in bf16, which this processor imitates: the same rounding, at up to 4 times the time"
+        return found, "recorded in bf16, which this processor emulates: the same rounding, at up to 4 times the time"
     here = "this processor" if runtime.device.type == "cpu" else f"this device ({runtime.device.type})"
     return replace(runtime, precision="fp32"), (
         f"recorded in bf16, which {here} has not: computed in fp32, and probabilities may differ by some thousandths"
@@ -86,7 +86,7 @@ def _decide(model: nn.Module, runtime: Runtime) -> Decision:
 
 
 def _has_bf16(runtime: Runtime) -> bool:
-    """True where the device multiplies in bf16 itself. Apple's GPUs and ARM are untested."""
+    """True if the device multiplies in bf16 in hardware. Apple's GPUs and ARM are untested."""
     kind = runtime.device.type
     return gpu_has_bf16() if kind == "cuda" else kind == "cpu" and processor().bf16 is not None
 
@@ -107,7 +107,7 @@ def _waits_for_memory(model: nn.Module) -> bool:
 
 @contextmanager
 def full_precision(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """While the context lasts, these modules run in fp32 under any autocast: inputs are widened, autocast is off.
+    """Within the context, these modules run in fp32 under any autocast: inputs are converted, autocast is off.
 
     Outside an autocast, nothing changes.
     """

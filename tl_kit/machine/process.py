@@ -1,4 +1,4 @@
-"""The one setting that must be made before torch is imported."""
+"""Process settings that must be made before torch is imported: OpenMP's spin count."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["share_the_cores"]
 
 
 def share_the_cores() -> None:
-    """Let waiting OpenMP threads sleep soon: else another process on the machine slows this one many times over.
+    """Let waiting OpenMP threads sleep soon; otherwise another busy process slows this one down many times.
 
-    GNU's OpenMP reads the environment once, when torch loads it. A setting of the user's own is kept.
+    GNU's OpenMP reads the environment once, when torch loads it. The user's own setting is kept.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(ProcessConfig.spin_count)

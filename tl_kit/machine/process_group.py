@@ -1,8 +1,8 @@
-"""Distributed training: which process this one is among those that train one model together.
+"""Distributed training: the group of processes that train one model, and this process's place in it.
 
-A scheduler or a launcher puts RANK, WORLD_SIZE and their like into the environment of every program of a job, also of
-one that trains nothing. Only a whole and sound set of them, of more than one process, makes a group, and only for
-training; whatever else is there is hidden from accelerate, which takes each variable for itself.
+A scheduler or a launcher sets RANK, WORLD_SIZE and similar variables for every program of a job, even if it trains
+nothing. Only a complete and valid set, for more than one process, makes a group, and only for training. Other values
+are hidden from accelerate, which reads each variable separately.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tl_kit.reporting import Reporter
 
 __all__ = ["alone", "group_of_environment", "join", "leads"]
 
-# Each by the names that accelerate knows, PyTorch's own first.
+# The names that accelerate knows for each variable, PyTorch's own first.
 _RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _LOCAL_RANK = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
@@ -41,7 +41,7 @@ _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 @dataclass(frozen=True)
 class Group:
-    """A place among ``size`` processes that meet at ``address``, ``port``; ``local_rank`` on this machine."""
+    """A place in a group of ``size`` processes that meet at ``address``, ``port``; ``local_rank`` on this machine."""
 
     rank: int
     size: int
@@ -55,7 +55,7 @@ class Group:
 
 
 def group_of_environment() -> Group | None:
-    """The group that the environment describes; None without one of several processes."""
+    """The group that the environment describes; None unless it has several processes."""
     rank, size = _number(_RANK), _number(_SIZE)
     address, port = os.environ.get("MASTER_ADDR", "").strip(), _number(("MASTER_PORT",), GroupConfig.port)
     if rank is None or size is None or not address or port is None:
@@ -69,7 +69,7 @@ def group_of_environment() -> Group | None:
 
 
 def leads() -> bool:
-    """True where this process reports and writes: alone, or as the first of a group that has met."""
+    """True if this process reports and writes: it is alone, or the first of its group."""
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
 
 
@@ -84,9 +84,9 @@ def alone() -> Iterator[None]:
 
 
 def join(*, cpu: bool, reporter: Reporter) -> Accelerator:
-    """The accelerator that trains: with the environment's process group once it is complete, or else alone.
+    """The accelerator for training: with the environment's process group once it is complete, or else alone.
 
-    Raises ConfigError where the others do not come within ``GroupConfig.wait`` seconds.
+    Raises ConfigError if the other processes do not join within ``GroupConfig.wait`` seconds.
     """
     if not distributed.is_available():
         return _by_itself(cpu)
@@ -97,7 +97,7 @@ def join(*, cpu: bool, reporter: Reporter) -> Accelerator:
         if not _alone.get() and (said := _half_said()):
             reporter.message(f"{said}: no group of processes can be made of that, so this process trains alone")
         return _by_itself(cpu)
-    if AcceleratorState._shared_state or PartialState._shared_state:  # of a run alone, before
+    if AcceleratorState._shared_state or PartialState._shared_state:  # left by an earlier run in this process alone
         AcceleratorState._reset_state(reset_partial_state=True)
     _meet(group, cpu=cpu, reporter=reporter)
     return Accelerator(cpu=cpu, mixed_precision="no")
@@ -113,7 +113,7 @@ def _by_itself(cpu: bool) -> Accelerator:
 
 
 def _meet(group: Group, *, cpu: bool, reporter: Reporter) -> None:
-    """Let torch.distributed begin, when every process has come to the group's address."""
+    """Start torch.distributed once every process has reached the group's address."""
     os.environ.update(
         RANK=str(group.rank),
         WORLD_SIZE=str(group.size),
@@ -134,7 +134,7 @@ def _meet(group: Group, *, cpu: bool, reporter: Reporter) -> None:
         store.wait([f"tlkit/{other}" for other in range(size)], wait)
         backend = "gloo" if cpu or not torch.cuda.is_available() else "nccl"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
-    except (RuntimeError, ValueError, OSError) as error:  # torch.distributed's own are RuntimeErrors
+    except (RuntimeError, ValueError, OSError) as error:  # torch.distributed's own errors are RuntimeErrors
         reason = first_line(error).rstrip(".")
         raise ConfigError(
             f"{group}: the other processes did not come ({reason}); start all of them within {GroupConfig.wait:g} s of "
@@ -145,9 +145,9 @@ def _meet(group: Group, *, cpu: bool, reporter: Reporter) -> None:
 
 
 def _reach(group: Group, *, until: float) -> None:
-    """Wait until something answers at the address: torch would try twice as long, and let no other thread run.
+    """Wait until something answers at the address: torch would try twice as long, and block all other threads.
 
-    Raises OSError when the time is up. The first process has nobody to wait for: it is the one that answers.
+    Raises OSError when the time is up. The first process does not wait: it is the one that answers.
     """
     while group.rank > 0:
         try:
@@ -170,7 +170,7 @@ def _half_said() -> str:
 
 
 def _number(names: tuple[str, ...], default: int | None = None) -> int | None:
-    """The first of these variables that is set and not empty, as a whole number; None if it is not one."""
+    """The first of these variables that is set and not empty, as an integer; None if it is not an integer."""
     for name in names:
         text = os.environ.get(name, "").strip()
         if text:

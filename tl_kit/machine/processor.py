@@ -1,4 +1,4 @@
-"""Name and features that the processor or the GPU reports: constant, however busy the machine is."""
+"""Processor and GPU: name and features as reported, which do not depend on how busy the machine is."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Processor", "device_name", "gpu_has_bf16", "processor"]
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _LINES = ("model name", "flags", "CPU part", "Features")
-# Instruction sets by torch's and Linux's names for them, and the questions that older versions of torch answer.
+# Instruction sets by their names in torch and Linux, with the functions of older torch versions that report them.
 _AVX512, _AVX512_BF16, _AMX_BF16 = ("avx512_f", "avx512f"), ("avx512_bf16",), ("amx_bf16",)
 _QUESTIONS = {
     "avx512_f": "_is_avx512_supported",
     "avx512_bf16": "_is_avx512_bf16_supported",
-    "amx_bf16": "_is_amx_tile_supported",  # every processor with AMX has its bf16
+    "amx_bf16": "_is_amx_tile_supported",  # every processor with AMX has AMX-BF16
 }
 
 
 @dataclass(frozen=True)
 class Processor:
-    """``name`` with all flags that Linux lists; AVX-512, and which of the two instruction sets for bf16 it has."""
+    """``name`` with all flags that Linux lists; AVX-512; and the two instruction sets for bf16."""
 
     name: str
     avx512: bool
@@ -52,19 +52,19 @@ def processor() -> Processor:
 
 
 def gpu_has_bf16() -> bool:
-    """True where the CUDA device multiplies in bf16 itself: torch imitates it on older ones."""
+    """True if the CUDA device multiplies in bf16 in hardware; torch emulates it on older devices."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def device_name(device: torch.device) -> str:
-    """The device's name, which decides torch's kernels: equal for equal machines, whatever else runs on them."""
+    """The device's name, which determines torch's kernels; it is equal for equal machines."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {torch.backends.cpu.get_cpu_capability()} {processor().name}"
 
 
 def _described() -> list[str]:
-    """The lines of ``/proc/cpuinfo`` that name the processor and list what it has, each once."""
+    """The lines of ``/proc/cpuinfo`` with the processor's name and features, each once."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -73,7 +73,7 @@ def _described() -> list[str]:
 
 
 def _capabilities() -> dict[str, bool]:
-    """The processor's features as torch reports them, by torch's names, without those this version cannot report."""
+    """The processor's features by torch's names, without those that this torch version cannot report."""
     whole: Any = getattr(torch.cpu, "get_capabilities", None)
     if whole is not None:
         return {str(name): bool(value) for name, value in whole().items()}

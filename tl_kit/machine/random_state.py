@@ -1,4 +1,4 @@
-"""torch's own random numbers on the CPU: drawn within a block, without a trace in the global random state."""
+"""Random numbers of torch on the CPU, drawn within a block that restores the global random state."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["own_random_state", "seed_cpu"]
 
 @contextmanager
 def own_random_state() -> Iterator[None]:
-    """Draws within the block leave the CPU's global random state as it was.
+    """Restore the CPU's global random state after the block.
 
-    A fork waits until the block is over: torch locks its generator for each draw, and a child would find it locked.
+    A fork waits until the block ends: torch locks its generator for each draw, and a child would find it locked.
     """
     with unforked(), torch.random.fork_rng(devices=[]):
         yield
 
 
 def seed_cpu(seed: int) -> None:
-    """Let the CPU's global generator start from ``seed``; call it inside :func:`own_random_state`.
+    """Seed the CPU's global generator; call it inside :func:`own_random_state`.
 
     ``torch.manual_seed`` would also seed the GPU's generator, which that block does not restore.
     """

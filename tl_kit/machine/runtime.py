@@ -1,7 +1,7 @@
-"""Runtime settings for speed: memory that is kept, memory format, precision, threads and device.
+"""Runtime settings for speed: kept memory, memory format, precision, threads and device.
 
-``prepare_process`` is called once before the first large allocation; ``Runtime`` travels through the library and
-says how tensors are laid out, where they live, and in which precision a model runs.
+``prepare_process`` is called once before the first large allocation. A ``Runtime`` is passed through the library; it
+holds the memory format and device of tensors, and the precision in which a model runs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _M_MMAP_MAX = -4
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory instead of returning it to the kernel; True where that was possible.
+    """Tell glibc to keep freed memory instead of returning it to the kernel; True if that was possible.
 
     A convolution's output is several megabytes: by default each one is mapped, zeroed page by page and unmapped again,
     which takes longer than the arithmetic on a CPU.
@@ -54,16 +54,16 @@ def keep_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # musl has none
+    if mallopt is None:  # musl has no mallopt
         return False
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
 @lru_cache(maxsize=1)
 def prepare_process() -> None:
-    """Settings that hold for the whole process; safe to call more than once.
+    """Apply settings to the whole process; safe to call more than once.
 
-    torch counts the machine's cores: in a container that may use two of 64, 64 threads would wait for one another.
+    torch counts the machine's cores: in a container with two of 64 cores, 64 threads would wait for each other.
     """
     keep_memory()
     torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
@@ -96,7 +96,7 @@ class Runtime:
 
     @property
     def on_gpu(self) -> bool:
-        """True where work is queued on a CUDA device while the CPU goes on."""
+        """True if work is queued on a CUDA device while the CPU continues."""
         return self.device.type == "cuda"
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -123,30 +123,30 @@ class Runtime:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """No gradients, and this runtime's precision."""
+        """A context without gradients, in this runtime's precision."""
         low = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             yield
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """This runtime's precision for a forward pass in training; its gradients need no scaling."""
+        """A context with this runtime's precision for a forward pass in training; gradients need no scaling."""
         low = self.train_precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             yield
 
 
 def compile_from(config: RuntimeConfig) -> float:
-    """From how many training images of ``config.compile_side`` pixels on, over all epochs, compilation pays back."""
+    """The number of training images of ``config.compile_side`` px, over all epochs, at which compilation pays off."""
     return config.compile_seconds / config.compile_gain * config.compile_rate
 
 
 def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     """The runtime of this machine: a GPU if there is one, else all cores of the CPU.
 
-    With ``precision`` "auto" it says fp32; ``precision.choose_precision`` may change that for a model.
-    Raises ConfigError for a precision that is not known. In a process that cannot use the GPU because it was forked
-    from one that had, this is no CPU: ResourceError.
+    With ``precision`` "auto" the runtime has fp32; ``precision.choose_precision`` may change that for a model. Raises
+    ConfigError for an unknown precision. Raises ResourceError, instead of falling back to the CPU, in a process that
+    cannot use the GPU because it was forked from one that had used it.
     """
     if config.precision not in ("auto", *PRECISIONS):
         raise ConfigError(f"precision {config.precision!r}: known are auto, {', '.join(PRECISIONS)}")
@@ -172,7 +172,7 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
 
 
 def check_gradients() -> None:
-    """Raises ResourceError in a process that was forked from one whose threads for gradients it lacks."""
+    """Raises ResourceError in a forked process that lacks its parent's threads for gradients."""
     if not is_forked():
         return
     try:
@@ -191,6 +191,6 @@ def _check_forked(device: torch.device) -> None:
 
 
 def _in_bad_fork() -> bool:
-    """True where torch refuses GPUs to this process, because its parent had asked for one before the fork."""
+    """True if torch refuses GPUs to this process, because its parent had used one before the fork."""
     found: Callable[[], bool] = getattr(torch.cuda, "_is_in_bad_fork", lambda: False)
     return found()

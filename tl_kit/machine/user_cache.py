@@ -1,4 +1,4 @@
-"""The user's cache folder, and a temporary one for a process whose home folder is missing or cannot be written."""
+"""The user's cache folder, and a temporary one if the home folder is missing or cannot be written."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = ["cache_line", "prepare_libraries", "user_cache"]
 
 _OWN = "tl-kit"
 _XDG = "XDG_CACHE_HOME"
-# The variable that moves a library's files, others that do so too, and their folder below the user's cache.
+# For each library: the variable that moves its files, other such variables, and its folder in the user's cache.
 _LIBRARIES = (("HF_HOME", ("HF_HUB_CACHE",), "huggingface"), ("TORCH_HOME", (), "torch"))
 _MATPLOTLIB = "MPLCONFIGDIR"
 _SAID: set[str] = set()
 
 
 def user_cache() -> Path:
-    """``$XDG_CACHE_HOME/tl-kit`` or ``~/.cache/tl-kit``; a temporary folder of this process where neither can be had.
+    """``$XDG_CACHE_HOME/tl-kit`` or ``~/.cache/tl-kit``; a temporary folder of this process if neither is usable.
 
-    That is noted for the user, once a process. Raises ResourceError where no temporary folder can be made either.
+    The user is told about a temporary folder, once per process. Raises ResourceError if it cannot be made either.
     """
     line = _line()
     if line is not None and line not in _SAID:
@@ -41,9 +41,9 @@ def user_cache() -> Path:
 
 
 def cache_line() -> str | None:
-    """One line for the user: what is wrong with the cache's place, and where it is instead; None if nothing is.
+    """A line for the user if the cache cannot be in its usual place, with the reason and the other place; else None.
 
-    Whoever asks says it: :func:`user_cache` does not note the same again. Raises as :func:`user_cache` does.
+    The caller reports the line; :func:`user_cache` does not repeat it. Raises as :func:`user_cache` does.
     """
     line = _line()
     if line is not None:
@@ -60,12 +60,13 @@ def _line() -> str | None:
 
 
 def prepare_libraries() -> None:
-    """Point libraries to a folder that can be used where their own lies in a home folder that cannot be.
+    """Point libraries to a usable cache folder if their own is in an unusable home folder.
 
-    huggingface_hub, torch and matplotlib look at their variables when they are imported, so this comes first. Without
-    a home the first two would write into a folder named ``~`` below the working directory. What a user has set stays.
+    huggingface_hub, torch and matplotlib read their variables when they are imported, so this is called first. Without
+    a home folder, the first two would write into a folder named ``~`` in the working directory. The user's settings are
+    kept.
     """
-    with suppress(ResourceError):  # it is told where a cache is needed
+    with suppress(ResourceError):  # reported when a cache is needed
         for variable, others, name in _LIBRARIES:
             if not any(os.environ.get(each) for each in (variable, *others)):
                 _point(variable, _place(name, written=False), name)
@@ -74,7 +75,7 @@ def prepare_libraries() -> None:
 
 
 def _point(variable: str, place: Path | str, name: str) -> None:
-    """Set the variable where the library would not find the place by itself."""
+    """Set the variable if the library would not find the place by itself."""
     if not isinstance(place, Path):
         os.environ[variable] = str(_temporary() / name)
     elif _relative(_XDG) or _relative("HOME"):
@@ -82,15 +83,15 @@ def _point(variable: str, place: Path | str, name: str) -> None:
 
 
 def _relative(variable: str) -> bool:
-    """True where a variable is set to a path that is not absolute."""
+    """True if a variable is set to a path that is not absolute."""
     given = os.environ.get(variable)
     return given is not None and not Path(given).is_absolute()
 
 
 def _place(name: str = _OWN, *, written: bool = True) -> Path | str:
-    """The cache folder of ``name`` by the XDG rules, on every system; or in words, why it cannot be there.
+    """The cache folder of ``name`` by the XDG rules, on every system; or the reason, in words, why it is not usable.
 
-    With ``written`` False, a folder that is there may be one that can only be read.
+    With ``written`` False, an existing folder may be read-only.
     """
     try:
         place = Path(Unix(name).user_cache_dir)
@@ -106,7 +107,7 @@ def _place(name: str = _OWN, *, written: bool = True) -> Path | str:
 
 
 def _matplotlib() -> Path | str:
-    """matplotlib's cache folder; on Linux its settings have a folder of their own, which must be usable too."""
+    """matplotlib's cache folder; on Linux its settings have a separate folder, which must be usable too."""
     try:
         if not sys.platform.startswith(("linux", "freebsd")):
             return place if _fits(place := Path.home() / ".matplotlib", True) else "no home folder"
@@ -117,11 +118,11 @@ def _matplotlib() -> Path | str:
 
 
 def _fits(folder: Path, written: bool) -> bool:
-    """True where a folder exists or can be made, and can be written; without ``written``, existing is enough."""
+    """True if a folder exists or can be made, and can be written; without ``written``, existence is enough."""
     for place in (folder, *folder.parents):
         try:
             mode = place.stat().st_mode
-        except OSError:  # not there, or not to be seen
+        except OSError:  # missing, or not accessible
             continue
         return stat.S_ISDIR(mode) and (os.access(place, os.W_OK | os.X_OK) or (place == folder and not written))
     return False
@@ -129,7 +130,7 @@ def _fits(folder: Path, written: bool) -> bool:
 
 @lru_cache(maxsize=1)
 def _temporary() -> Path:
-    """A folder that only this user can enter, under a name that nobody can foresee; it goes with the process."""
+    """A folder with an unpredictable name that only this user can enter; it is removed when the process ends."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="tlkit-cache-"))
     except OSError as error:
@@ -142,6 +143,6 @@ def _temporary() -> Path:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    """Only in the process that made it: a forked one ends too."""
+    """Remove the folder, but only in the process that made it: forked processes end too."""
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)

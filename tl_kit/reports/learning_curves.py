@@ -1,4 +1,4 @@
-"""A run's learning curves, drawn from the ``metrics.jsonl`` in its folder."""
+"""Learning curves of a run, drawn from ``metrics.jsonl`` in its folder."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _METRICS = "metrics.jsonl"
 _DPI = 120
 _LEGEND: Mapping[str, Any] = {"fontsize": 10, "facecolor": "white", "framealpha": 1, "edgecolor": "none"}
 _MARKERS_UP_TO = 40
-_LOG_FROM = 20  # losses that differ by more are drawn on a logarithmic scale
+_LOG_FROM = 20  # losses that differ by a larger factor are drawn on a logarithmic scale
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """One value an epoch: mean training loss (nats), rate of the epoch's last step, and the validation metrics.
+    """One value per epoch: mean training loss (nats), learning rate of the last step, and the validation metrics.
 
-    ``val_nll`` (nats) and ``val_accuracy`` (0 to 1) are None for a run without validation images. ``best_epoch`` is
-    the epoch whose weights were kept: highest accuracy, then lowest NLL, then the first; without validation images
-    the last; 0 where the state before the first epoch was better than all.
+    ``val_nll`` (nats) and ``val_accuracy`` (0 to 1) are None for a run without validation images. ``best_epoch`` is the
+    epoch whose weights were kept: highest accuracy, then lowest NLL, then the first; without validation images the
+    last; 0 if the state before the first epoch was the best.
     """
 
     epochs: tuple[int, ...]
@@ -54,7 +54,7 @@ class Curves:
 
 
 def draw_curves(folder: Path, *, best_epoch: int | None = None) -> Path:
-    """Draw ``folder/metrics.jsonl`` into ``folder/curves.png``, which is replaced; returns its path.
+    """Draw ``folder/metrics.jsonl`` into ``folder/curves.png``, replacing it; returns its path.
 
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
     form trains without any), or if the picture cannot be written.
@@ -72,7 +72,7 @@ def draw_curves(folder: Path, *, best_epoch: int | None = None) -> Path:
 
 
 def _rows(journal: Path) -> list[dict[str, Any]]:
-    """The journal's rows. Raises CheckpointError if it cannot be read, ValueError for a line that is no object."""
+    """The journal's rows. Raises CheckpointError if it cannot be read, ValueError for a line that is not an object."""
     try:
         lines = journal.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -94,7 +94,7 @@ def _rows(journal: Path) -> list[dict[str, Any]]:
 def curve_data(rows: Sequence[Mapping[str, Any]], *, best_epoch: int | None = None) -> Curves:
     """The curves in the rows of a journal; rows without an ``epoch`` are not part of them.
 
-    Raises ``ValueError`` if no row has one, or one of them lacks a finite ``loss`` or ``lr``.
+    Raises ``ValueError`` if no row has an epoch, or if an epoch's row lacks a finite ``loss`` or ``lr``.
     """
     found = [row for row in rows if "epoch" in row]
     if not found:
@@ -127,7 +127,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:
 def curves_figure(curves: Curves, *, title: str = "") -> Figure:
     """Loss, accuracy (with validation images) and learning rate against the epoch, one panel each.
 
-    The figure belongs to no window and to none of pyplot's global state.
+    The figure has no window and is not part of pyplot's global state.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -173,7 +173,7 @@ def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> 
     panel.plot(curves.epochs, accuracy, color=OKABE_ITO["green"], **_style(curves, "^"))
     panel.set_ylabel("validation accuracy")
     panel.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    if curves.best_epoch not in curves.epochs:  # what was kept came before the first epoch
+    if curves.best_epoch not in curves.epochs:  # the weights from before the first epoch were kept
         return
     best = accuracy[curves.epochs.index(curves.best_epoch)]
     chosen = " (selected on)" if len(accuracy) > 1 else ""  # the best of several looks better than it is
@@ -184,5 +184,5 @@ def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> 
 
 
 def _style(curves: Curves, marker: str) -> dict[str, Any]:
-    """A marker an epoch, as long as they do not run into one another; a single epoch is nothing but its marker."""
+    """Style of a curve: a marker per epoch while markers do not overlap; a single epoch is only a marker."""
     return {"linewidth": 1.8, "marker": marker if len(curves.epochs) <= _MARKERS_UP_TO else None, "markersize": 5}

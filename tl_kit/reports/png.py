@@ -1,4 +1,4 @@
-"""Writing of pictures as PNG: atomically, and without matplotlib's warnings about letters that the font lacks."""
+"""PNG writing: atomic, and without matplotlib's warnings about characters that the font lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["save_png"]
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a PNG file, atomically, in which such letters are boxes. Raises CheckpointError if it cannot be written."""
+    """Write a PNG file, atomically; missing characters become boxes. Raises CheckpointError if it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""An ensemble's receipt as a picture: accuracies with their intervals, and how often members disagree."""
+"""The picture of an ensemble's receipt: accuracies with intervals, and how often members disagree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["draw_receipt", "receipt_figure", "wilson"]
 Split: TypeAlias = Literal["val", "test"]
 
 _LONGEST = 28
-_NUMBERS_UP_TO = 10  # members: from more, the cells are too small for numbers
+_NUMBERS_UP_TO = 10  # with more members, the cells are too small for numbers
 
 
 def draw_receipt(receipt: Receipt, path: Path) -> None:
@@ -32,7 +32,7 @@ def draw_receipt(receipt: Receipt, path: Path) -> None:
 def receipt_figure(receipt: Receipt) -> Figure:
     """Left: accuracy of members and ensemble with 95 % intervals (Wilson 1927); right: pairwise disagreement.
 
-    On test images, or validation images where there are none.
+    Both use test images, or validation images if there is no test split.
     """
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def receipt_figure(receipt: Receipt) -> Figure:
 
 
 def wilson(share: float, images: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of ``images`` (Wilson 1927): within 0..1 also at the ends."""
+    """The 95 % score interval of a share of ``images`` (Wilson 1927), which stays within 0..1."""
     from scipy.stats import binomtest
 
     interval = binomtest(round(share * images), images).proportion_ci(method="wilson")
@@ -72,7 +72,7 @@ def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence
     labels = [f"{number}  {name}" for number, name in enumerate(names, 1)]
     axes.set_yticks(rows, [*labels, f"ensemble ({receipt['rule']})"])
     axes.set_ylim(len(names) + 0.6, -0.7)
-    axes.margins(x=0.2)  # room for the figures above the outermost marks
+    axes.margins(x=0.2)  # space for the figures above the outermost marks
     axes.set_xlabel("accuracy (%), 95 % interval of each")
     kinds = [*(member["kinds"] for member in receipt["members"]), receipt["kinds"]]
     kind = receipt["kinds"].get(split, "") if is_marked(split, kinds) else ""
@@ -97,7 +97,7 @@ def _draw_disagreement(figure: Figure, axes: Axes, receipt: Receipt, split: Spli
 
 
 def _short(checkpoints: Sequence[str]) -> list[str]:
-    """Folder names without their common parent; long ones lose their middle."""
+    """Folder names without their common parent; long names are shortened in the middle."""
     names = [visible(Path(checkpoint).name or checkpoint) for checkpoint in checkpoints]
     half = (_LONGEST - 1) // 2
     return [drawable(name if len(name) <= _LONGEST else f"{name[:half]}…{name[-half:]}") for name in names]

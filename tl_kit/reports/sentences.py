@@ -1,4 +1,4 @@
-"""The receipt in sentences."""
+"""Sentences that summarise an ensemble's receipt."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def verdict(receipt: Receipt) -> str:
 
 
 def findings(receipt: Receipt) -> list[str]:
-    """The receipt's further findings, a sentence each: other gains, temperature, smallest subset, cost."""
+    """The receipt's further findings, one sentence each: other gains, temperature, smallest subset, cost."""
     lines = []
     gain, over_mean = receipt["gain"], receipt["gain_over_mean_member"]
     if over_mean is not None:
@@ -39,7 +39,7 @@ def findings(receipt: Receipt) -> list[str]:
 
 
 def notes(receipt: Receipt) -> list[str]:
-    """Notes, a line each: scores too good as estimates, and the way to an honest score if it is missing."""
+    """Notes, one line each: scores that are too good as estimates, and how to get an honest one."""
     return notes_on([*(member["kinds"] for member in receipt["members"]), receipt["kinds"]], receipt["chosen_by_val"])
 
 
@@ -59,7 +59,7 @@ def _outcome(lo: float, hi: float) -> str:
 
 
 def _derived(receipt: Receipt) -> str:
-    """The derived model in words: its ingredients, and its score on val beside those of the other candidates."""
+    """The derived model in words: its ingredients, and its val score compared with the other candidates."""
     made = receipt["derived"]
     if made is None:
         return ""
@@ -81,10 +81,10 @@ def _derived(receipt: Receipt) -> str:
 
 
 def _statistics(made: dict[str, Any]) -> str:
-    """Scores of the model taken, of the best average with either kind of BatchNorm statistics, and the best member."""
+    """Scores of the chosen model, the best average with each kind of BatchNorm statistics, and the best member."""
     best: dict[str, tuple[tuple[float, ...], dict[str, Any]]] = {}
     for line in made.get("tried", ()):
-        if "weights" not in line:  # no average of the members' weights
+        if "weights" not in line:  # not an average of the members' weights
             continue
         average = 1.0 not in line["weights"]
         kind = (line["batchnorm"] or "average") if average else "alone"
