@@ -1,4 +1,4 @@
-"""``tlkit``: the commands put together, and the program's entry point."""
+"""``tlkit``: the application with all commands, and the program's entry point."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def root(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``tlkit`` with these arguments (default: those of the process), and exit with its code."""
+    """Run ``tlkit`` with these arguments (default: those of the process), and exit with its exit code."""
     sys.exit(_run(arguments))
 
 
@@ -61,7 +61,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         Console().error("interrupted")
         return INTERRUPTED
     except Exception as error:
-        if not hasattr(error, "format_message"):  # the parser's own errors have it
+        if not hasattr(error, "format_message"):  # the parser's errors have this method
             raise
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "tlkit"

@@ -14,27 +14,27 @@ __all__ = ["EPOCH_FIGURES", "figure", "figures", "fold", "pad", "shorten", "view
 
 _ZERO_WIDTH_JOINER = "\u200d"
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
-# The spaces inside of "93.1 %", "12.0 s" and "0.412 ± 0.003", at which no line ends.
+# The spaces inside "93.1 %", "12.0 s" and "0.412 ± 0.003", at which no line may break.
 _INNER_SPACE = re.compile(r"(?<=\d) (?=(?:[%±]|m?s\b|[kMGT]?i?B\b|M\b|million\b|points?\b|px\b))|(?<=±) (?=\d)")
-_GLUE = "\0"  # shown text holds none
+_GLUE = "\0"  # displayed text never contains it
 
 
 def width_of(text: str) -> int:
-    """Cells that the text takes in a terminal: two for a wide character, none for a combining one."""
+    """The text's width in terminal cells: two for a wide character, none for a combining one."""
     return cell_len(text)
 
 
 def pad(text: str, width: int, *, right: bool) -> str:
-    """``text`` in ``width`` cells, at their right or left end."""
+    """``text`` padded to ``width`` cells, aligned right or left."""
     spaces = " " * (width - width_of(text))
     return spaces + text if right else text + spaces
 
 
 def wrap(text: str, width: int, *, long_words: bool = True) -> list[str]:
-    """Lines of at most ``width`` cells, that end between words; a figure stays with its unit and its error.
+    """Wrap text at words into lines of at most ``width`` cells; a figure stays with its unit and its error.
 
-    So do words between two spaces and the next two, ``val accuracy 87.1 %  lr 3.0e-02``. A word that is longer by
-    itself is folded, or with ``long_words`` False left as it is. Nothing is lost but the spaces at which lines end.
+    Words between double spaces stay together too: ``val accuracy 87.1 %  lr 3.0e-02``. A word longer than ``width`` is
+    folded or, with ``long_words`` False, left as it is. Nothing is lost except the spaces at line ends.
     """
     if width_of(text) <= width:
         return [text]
@@ -52,7 +52,7 @@ def wrap(text: str, width: int, *, long_words: bool = True) -> list[str]:
 
 
 def _words(text: str, width: int) -> list[str]:
-    """Split a line into the pieces between which it may be broken."""
+    """Split a line into pieces between which it may be broken."""
     text = _INNER_SPACE.sub(_GLUE, text)
     parts = text.split("  ")
     if len(parts) > 1:
@@ -61,7 +61,7 @@ def _words(text: str, width: int) -> list[str]:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` cells, full ones; a character stays with what combines with it."""
+    """Fold text into full lines of at most ``width`` cells; a character stays with its combining characters."""
     lines, line, used = list[str](), "", 0
     for cluster in _clusters(text):
         needed = width_of(cluster)
@@ -73,10 +73,10 @@ def fold(text: str, width: int) -> list[str]:
 
 
 def shorten(names: Sequence[str], width: int, ellipsis: str = "…") -> list[str] | None:
-    """Each name in ``width`` cells, with an ellipsis where it is too long; None where two could not be told apart.
+    """Each name in ``width`` cells, with an ellipsis if it is too long; None if two names would become equal.
 
-    The ellipsis is one cell wide. Of a path the last parts stay, ``…/resnet18-1``; of another name the start and,
-    longer, the end; or the other way round, where that tells the names apart.
+    The ellipsis is one cell wide. A path keeps its last parts, ``…/resnet18-1``. Another name keeps a short start and a
+    longer end, or the other way round if that keeps the names distinct.
     """
     for short in (_end_of_path, _mostly_end, _mostly_start):
         found = [name if width_of(name) <= width else short(name, width, ellipsis) for name in names]
@@ -103,7 +103,7 @@ def _mostly_start(name: str, width: int, ellipsis: str) -> str:
 
 
 def _middle(name: str, head: int, width: int, ellipsis: str) -> str:
-    """The first ``head`` cells of a name, and of its end what ``width`` leaves."""
+    """The first ``head`` cells of a name, and as much of its end as ``width`` allows."""
     clusters = _clusters(name)
     start = _take(clusters, head)
     end = _take(clusters[::-1], width - 1 - sum(map(width_of, start)))
@@ -121,7 +121,7 @@ def _take(clusters: Sequence[str], width: int) -> list[str]:
 
 
 def _clusters(text: str) -> list[str]:
-    """Characters, each with the accents, joiners and colours that follow it and are drawn with it."""
+    """The characters of a text, each with the accents, joiners and colours that are drawn with it."""
     found = list[str]()
     for character in text:
         if found and (_joins(character) or found[-1].endswith(_ZERO_WIDTH_JOINER)):
@@ -144,7 +144,7 @@ _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "precision", "rec
 
 
 def figure(name: str, value: float) -> str:
-    """One figure by its name: shares in percent, rates in powers of ten, counts whole, the rest to 3 decimals."""
+    """A figure as text by its name: shares in percent, rates in powers of ten, counts whole, others to 3 decimals."""
     short = name.removeprefix("val_").removeprefix("test_")
     if short in _SHARES:
         return f"{100 * value:.1f} %"
@@ -161,5 +161,5 @@ def figures(row: Mapping[str, float]) -> str:
 
 
 def views_text(crops: CropConfig, mc_dropout: int) -> str:
-    """The views averaged for each image, in words."""
+    """The views that are averaged for each image, in words."""
     return f"{crops}, {mc_dropout} passes with dropout" if mc_dropout else str(crops)

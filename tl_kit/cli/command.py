@@ -1,4 +1,4 @@
-"""Commands from configurations: every field with a flag is an option, and what was typed becomes the configuration."""
+"""Commands from configurations: every field with a flag is an option, and the typed values become the configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Given:
-    """The options of one call of a command; ``usage`` is what to type where a needed one is missing."""
+    """The options of one call of a command; ``usage`` is shown if a required one is missing."""
 
     def __init__(self, typed: Mapping[str, Any], usage: str) -> None:
         self._typed = typed
@@ -32,15 +32,14 @@ class Given:
     def read(self, kind: type[T]) -> T:
         """The configuration: its defaults, replaced by the values that were typed.
 
-        Raises ConfigError, naming the flag, for a text that is none of its values, a number out of range, and a needed
-        option that is missing.
+        Raises ConfigError, naming the flag, for an invalid value, a number out of range, and a missing required option.
         """
         config: T = kind(**self._values(kind))
         check_numbers(config)
         return config
 
     def refuse_others(self, option: str, reason: str) -> None:
-        """Raises ConfigError with the ``reason`` for options typed besides ``option``, --json and --debug."""
+        """Raises ConfigError with the ``reason`` if options other than ``option``, --json and --debug were typed."""
         for name in self._typed:
             if name not in (option, "--json", "--debug"):
                 raise ConfigError(f"{name}: {reason}")
@@ -62,8 +61,8 @@ class Given:
 def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Console], None]], Callable[..., None]]:
     """Make a function the typer command whose options are the flags of these configurations, in order, and --debug.
 
-    The function runs in a session, and reads its configurations from the first argument. ``usage``: it may need none
-    of them, and this says what to type if it does.
+    The function runs in a session, and reads its configurations from the first argument. With ``usage``, no option is
+    required by the parser; the text is shown if the function needs a missing one.
     """
 
     def decorate(function: Callable[[Given, Console], None]) -> Callable[..., None]:
@@ -82,7 +81,7 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         parameters = [context, *options.values()]
-        run.__dict__["__signature__"] = inspect.Signature(parameters)  # typer reads both
+        run.__dict__["__signature__"] = inspect.Signature(parameters)  # typer reads the signature and the annotations
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
@@ -90,7 +89,7 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
 
 
 def _flagged(*kinds: type[Any]) -> Iterator[Field]:
-    """The fields that have a flag, in order; a field that holds a configuration is replaced by that one's fields."""
+    """The fields with a flag, in order; a field that holds a configuration is replaced by the fields in it."""
     for kind in kinds:
         for entry in fields_of(kind):
             if entry.nested is not None:
@@ -100,7 +99,7 @@ def _flagged(*kinds: type[Any]) -> Iterator[Field]:
 
 
 def _parameter(entry: Field, *, optional: bool) -> inspect.Parameter:
-    """The field as a parameter of typer."""
+    """The field as a parameter for typer."""
     flag, needed, many = entry.flag, entry.default is MISSING, _many(entry.hint)
     assert flag is not None
     hint: Any = str if flag.parse is not None else GenericAlias(list, (many,)) if many else entry.hint

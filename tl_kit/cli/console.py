@@ -1,4 +1,4 @@
-"""The only module that prints: results to stdout, everything else (messages, progress, errors) to stderr."""
+"""The console: the only module that prints; results go to stdout, messages, progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class OutputClosedError(Exception):
 
 
 class Console:
-    """The terminal as a Reporter, and as the place for results.
+    """The console: a Reporter, and the output of results.
 
-    While it is entered, what libraries print goes to stderr: stdout holds results alone. Progress is animated only
-    where stderr is a terminal; elsewhere a stage or an epoch is one line, written when it ends. All text is shown as it
-    is, without markup, with control characters made visible. On a terminal lines end between words, and tables fit its
-    width; in a file or a pipe each line and each row is one, so that grep finds whole paths.
+    While it is entered, output of libraries goes to stderr, so stdout contains results only. Progress is animated only
+    if stderr is a terminal; otherwise a stage or an epoch is one line, written when it ends. Text is shown without
+    markup, and control characters are made visible. On a terminal, lines break between words, and tables fit its width.
+    In a file or a pipe, each line and each row stays on one line, so that grep finds whole paths.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Console:
     def __enter__(self) -> Console:
         for stream in (self._stdout, self._stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # a terminal in Latin-1 is no reason to fail
+                stream.reconfigure(errors="backslashreplace")  # a terminal in Latin-1 must not cause an error
         self._restore.enter_context(contextlib.redirect_stdout(self._stderr))
         return self
 
@@ -70,7 +70,7 @@ class Console:
         self._end_stage(finished=kind is None)
         self._restore.close()
 
-    # The Reporter.
+    # The methods of a Reporter.
 
     def message(self, text: str) -> None:
         """One line for the user."""
@@ -79,7 +79,7 @@ class Console:
         self._say(Text(visible(text)))
 
     def start(self, stage: str, total: int) -> None:
-        """A stage begins. From one named ``epoch ...`` on, stages are part of an epoch until its row comes."""
+        """A stage begins. After one named ``epoch ...``, stages belong to this epoch until its row is reported."""
         self._end_stage()
         self._in_epoch = self._in_epoch or stage.startswith("epoch ")
         self._stage = _Stage(stage, total)
@@ -89,7 +89,7 @@ class Console:
             self._progress.start()
 
     def advance(self, steps: int = 1, **shown: float) -> None:
-        """Some images of the stage are done."""
+        """Some images of the stage are finished."""
         self._stage.done += steps
         if self._progress is not None:
             extra: dict[str, Any] = {"figures": figures(shown)} if shown else {}
@@ -109,19 +109,19 @@ class Console:
             self.message(text) if json else self.line(text)
 
     def line(self, text: str = "") -> None:
-        """One line of the result, of sentences and figures."""
+        """One line of the result, with sentences and figures."""
         width = _width(self._stdout)
         text = visible(text)
         self._write("\n".join([text] if width is None else wrap(text, width, long_words=False)) + "\n")
 
     def entry(self, name: str, value: str) -> None:
-        """One line of the result with a path or a command, which stays whole, so that it can be copied."""
+        """One line of the result with a path or a command, which is never broken, so that it can be copied."""
         name, value, width = visible(name), visible(value), _width(self._stdout)
         fits = width is None or width_of(f"{name}: {value}") <= width
         self._write(f"{name}: {value}\n" if fits else f"{name}:\n{value}\n")
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[str]], *, align: str) -> None:
-        """A table of the result; ``align`` has a letter for each column, as ``tables.layout`` takes it."""
+        """A table of the result; ``align`` has a letter for each column, as in ``tables.layout``."""
         shown = [[visible(cell) for cell in row] for row in rows]
         lines = layout(
             [visible(name) for name in header], shown, align, _width(self._stdout), plain=_plain(self._stdout)
@@ -129,7 +129,7 @@ class Console:
         self._write("".join(f"{line}\n" for line in lines))
 
     def json(self, content: Mapping[str, Any]) -> None:
-        """One JSON object on one line, in ASCII: whatever is in a path or a class name, any program can read it."""
+        """One JSON object on one line, in ASCII: any program can read it, whatever a path or class name contains."""
         self._write(json.dumps(content, allow_nan=False) + "\n")
 
     def raw(self, text: str) -> None:
@@ -139,7 +139,7 @@ class Console:
         self._write(text)
 
     def error(self, text: str) -> None:
-        """One line that says why the command ends."""
+        """One line with the reason why the command ends."""
         self._end_stage(finished=False)
         line = Text(visible(text))
         label, colon, _ = text.partition(":")
@@ -167,7 +167,7 @@ class Console:
         try:
             self._stderr.write(text.plain + "\n")
             self._stderr.flush()
-        except BrokenPipeError:  # nobody reads the messages any more; the work goes on
+        except BrokenPipeError:  # nothing reads the messages any more; the work continues
             _discard(self._stderr)
 
     def _write(self, text: str) -> None:
@@ -195,7 +195,7 @@ class _Stage:
 
 
 def _progress(console: RichConsole) -> Progress:
-    """Progress in one line: the share done, then bar, time and figures as far as the terminal has room."""
+    """Progress in one line: the share done, then bar, time and figures as far as they fit the terminal."""
     name, done = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     figures = TextColumn("{task.fields[figures]}", markup=False)
     columns: tuple[ProgressColumn, ...] = (name, done)
@@ -209,7 +209,7 @@ def _progress(console: RichConsole) -> Progress:
 
 
 def _width(stream: TextIO) -> int | None:
-    """The terminal's width in cells, from COLUMNS or else from the terminal; None where the stream is no terminal."""
+    """The terminal's width in cells, from COLUMNS or else from the terminal; None if the stream is not a terminal."""
     if not stream.isatty():
         return None
     try:
@@ -220,18 +220,18 @@ def _width(stream: TextIO) -> int | None:
 
 
 def _fixed_width(stream: TextIO) -> int | None:
-    """The width that COLUMNS sets (the terminal's if it is no number); None if unset: the window may be resized."""
+    """The width in COLUMNS (the terminal's if it is not a number); None if unset, since the window may be resized."""
     return _width(stream) if "COLUMNS" in os.environ else None
 
 
 def _columns_of_environment() -> int | None:
-    """COLUMNS, where it is a number of columns."""
+    """COLUMNS, if it is a valid number of columns."""
     text = os.environ.get("COLUMNS", "").strip()
     return (int(text) or None) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
 def _wrapped(text: Text, width: int) -> Text:
-    """The same with line ends between words; commands and paths stay whole."""
+    """The text with line breaks between words; commands and paths are not broken."""
     lines = wrap(text.plain, width, long_words=False)
     if len(lines) == 1:
         return text
@@ -242,7 +242,7 @@ def _wrapped(text: Text, width: int) -> Text:
 
 
 def _plain(stream: TextIO) -> bool:
-    """True where the stream's encoding lacks the marks that a table is drawn with."""
+    """True if the stream's encoding lacks the characters with which tables are drawn."""
     try:
         MARKS.encode(stream.encoding or "utf-8")
     except (UnicodeError, LookupError):
@@ -251,7 +251,7 @@ def _plain(stream: TextIO) -> bool:
 
 
 def _discard(stream: TextIO) -> None:
-    """Let later writes, and the one at the interpreter's exit, go nowhere."""
+    """Discard later writes, including the flush at the interpreter's exit."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -76,7 +76,7 @@ def _show_scores(result: EnsembleResult, console: Console) -> None:
 
 
 def _show_comparison(result: EnsembleResult, console: Console) -> None:
-    """Every rule's validation scores, out of fold; the best of them is too good for having been chosen."""
+    """Show every rule's out-of-fold validation scores; the best of them is too optimistic, because it was chosen."""
     rows, val = [], marked("val", [result.receipt["kinds"]])
     for line in result.receipt["comparison"]:
         name = line["rule"] + (" (chosen)" if line["chosen"] else "")
@@ -90,7 +90,7 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
 
 
 def _show_members(result: EnsembleResult, console: Console) -> None:
-    """Table of members: each one's contribution, where known, and the share of images on which each pair disagrees."""
+    """Table of members: each one's contribution, if known, and the share of images on which each pair disagrees."""
     receipt = result.receipt
     split = "val" if receipt["ensemble"]["test"] is None else "test"
     matrix = receipt["disagreement"][split]

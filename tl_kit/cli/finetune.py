@@ -41,7 +41,7 @@ def finetune(given: Given, console: Console) -> None:
 
 
 def read_runs(given: Given) -> RunsConfig:
-    """Raises ConfigError for options that exclude each other."""
+    """Read the options for several runs. Raises ConfigError for options that exclude each other."""
     runs = given.read(RunsConfig)
     if runs.resume is not None:
         given.refuse_others("--resume", "--resume goes on with the options that the run began with; leave it out")
@@ -51,7 +51,7 @@ def read_runs(given: Given) -> RunsConfig:
 
 
 def _train(config: FinetuneConfig, runs: RunsConfig, console: Console) -> FinetuneResult | CrossValidation | MemberRuns:
-    """One run, one a fold, or one a member."""
+    """Train one run, one run per fold, or one run per member."""
     import tl_kit
 
     if runs.folds is not None:
@@ -65,7 +65,7 @@ def _train(config: FinetuneConfig, runs: RunsConfig, console: Console) -> Finetu
 def _report(
     result: FinetuneResult | CrossValidation | MemberRuns | None, folder: Path | None, console: Console, *, json: bool
 ) -> None:
-    """Show the result; ``result`` is None where the run in ``folder`` had been finished before."""
+    """Show the result; ``result`` is None if the run in ``folder`` was finished before."""
     if result is None:
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
@@ -73,7 +73,7 @@ def _report(
     import tl_kit
     from tl_kit import leads
 
-    if leads():  # of several processes that trained together one says what came out
+    if leads():  # of several processes that trained together, only one shows the result
         if isinstance(result, tl_kit.MemberRuns):
             show_members(result, console, json=json)
         elif isinstance(result, tl_kit.CrossValidation):

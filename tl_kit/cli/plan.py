@@ -47,7 +47,7 @@ def plan(given: Given, console: Console) -> None:
 
 
 def _kinds_of_runs(config: FinetuneConfig, runs: RunsConfig) -> tuple[dict[str, FinetuneConfig], int]:
-    """A configuration for each kind of run that is to be planned, by its name, and how many runs there are of each."""
+    """A configuration for each kind of run to plan, by name, and the number of runs of each kind."""
     import tl_kit
 
     if runs.folds is not None:

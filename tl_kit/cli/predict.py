@@ -44,7 +44,7 @@ def predict(given: Given, console: Console) -> None:
 
 
 def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
-    """One row an image; the reasons in a column of their own, where there are any."""
+    """Show one row per image; reasons for missing predictions, if any, have a separate column."""
     widest = max(len(_best(prediction, top)) for prediction in found)
     errors = ["error"] if any(prediction.error is not None for prediction in found) else []
     rows = []
@@ -57,7 +57,7 @@ def _table(found: Sequence[Prediction], top: int, console: Console) -> None:
 
 
 def _csv(found: Sequence[Prediction], top: int) -> str:
-    """One row an image; always ``top`` pairs of columns, empty where there are fewer classes."""
+    """One CSV row per image; always ``top`` pairs of columns, empty if there are fewer classes."""
     from tl_kit import csv_text
 
     rows: list[list[object]] = [["path", *_names(top, "_"), "error"]]
@@ -68,7 +68,7 @@ def _csv(found: Sequence[Prediction], top: int) -> str:
 
 
 def _jsonl(found: Sequence[Prediction], top: int) -> str:
-    """One object an image: path, label, probability, top (label and probability each), error."""
+    """One JSON object per image: path, label, probability, top (a list of label and probability), error."""
     lines = []
     for prediction in found:
         best = _best(prediction, top)

@@ -1,4 +1,4 @@
-"""A command's session: its console, and the one place where errors become a line and an exit code."""
+"""A command's session: its console, and the conversion of errors into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ OUTPUT_CLOSED = 141  # 128 + SIGPIPE
 def session(*, debug: bool = False, command: bool = True) -> Iterator[Console]:
     """A console for one command; an error inside ends the command with one line and its exit code.
 
-    ``debug`` shows the traceback first. A ``command`` says where its cache is, if that is not where it should be.
-    Raises typer.Exit for every error, and passes the command's own typer.Exit on.
+    ``debug`` shows the traceback first. A ``command`` reports its cache if it is not in the usual place. Raises
+    typer.Exit for every error; a typer.Exit of the command is passed on.
     """
     console = Console()
     try:
@@ -61,11 +61,13 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, TlKitError):
         return f"error: {error}", USER_ERROR
     if isinstance(error, KeyboardInterrupt):
-        # What was stopped says what is left of it.
+        # The interrupted work says what remains of it.
         return f"interrupted: {error}" if error.args else "interrupted", INTERRUPTED
     if isinstance(error, StoppedError):
         return "terminated" if error.code == TERMINATED else "interrupted", error.code
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+    if (
+        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    ):  # torch's error, without importing torch
         return "error: memory ran out: choose a smaller --batch-size, --img-size or model", USER_ERROR
     if isinstance(error, OSError) and error.strerror:  # a full disk, a missing permission
         where = f"{error.filename}: " if error.filename is not None else ""
@@ -77,10 +79,10 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 @contextmanager
 def answering_signals() -> Iterator[None]:
-    """Within the block signals are requests to stop, answered when a training step is whole.
+    """Within the block signals are requests to stop, answered when a training step is complete.
 
-    The first Ctrl-C is KeyboardInterrupt; a second, during whatever tidying follows, ends the command at once. Outside
-    the main thread nothing is changed.
+    The first Ctrl-C raises KeyboardInterrupt; a second, during the cleanup that follows, ends the command at once.
+    Outside the main thread nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

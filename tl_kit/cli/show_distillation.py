@@ -22,9 +22,9 @@ SHOWN = ("accuracy", "nll", "ece")
 def distill_and_show(
     ensemble: EnsembleResult, student: str, given: EnsembleConfig, console: Console, *, json: bool
 ) -> None:
-    """Train the student on the images ``given``; the ensemble, which is written already, stays whatever happens.
+    """Train the student on the images ``given``; the ensemble is already written, and stays whatever happens.
 
-    Raises typer.Exit where Ctrl-C ended the training, and what ``distill`` raises.
+    Raises typer.Exit if Ctrl-C ended the training, and the errors of ``distill``.
     """
     import tl_kit
     from tl_kit import alone

@@ -17,12 +17,12 @@ SHOWN = ("accuracy", "nll", "ece")
 
 
 def is_of_folds(result: EnsembleResult) -> bool:
-    """True where the members are the folds of a cross-validation."""
+    """True if the members are the folds of a cross-validation."""
     return "out_of_fold" in result.receipt
 
 
 def show_fold_scores(result: EnsembleResult, console: Console) -> None:
-    """Table of scores: each member's out of fold, and those of members and ensemble on separate test images."""
+    """Table of scores: each member's out-of-fold scores, and those of members and ensemble on separate test images."""
     receipt = result.to_dict()
     outside, tested = receipt["out_of_fold"], receipt["ensemble"]["test"] is not None
     header = ["", *(["images", *(f"out of fold {name}" for name in SHOWN)] if outside else [])]

@@ -17,7 +17,7 @@ SHOWN = ("accuracy", "macro_f1", "nll")
 
 
 def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None:
-    """One JSON object; or a table of the folds, the scores over all of them, the first suspects and the files."""
+    """Show one JSON object, or a table of the folds, the scores over all of them, the first suspects and the files."""
     if json:
         console.json(result.to_dict())
         return
@@ -39,7 +39,7 @@ def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None
 
 
 def _spread(result: CrossValidation, name: str) -> str:
-    """Mean ± standard error, the unit once."""
+    """Mean ± standard error, with the unit only once."""
     mean, error = (figure(name, values[name]) for values in (result.mean, result.standard_error))
     return f"{mean.removesuffix(' %')} ± {error}"
 

@@ -1,4 +1,4 @@
-"""Output of ``tlkit finetune`` for an ensemble's members: those of ``--members``, and those saved by one run."""
+"""Output of ``tlkit finetune`` for an ensemble's members, from ``--members`` or saved by one run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = ("accuracy", "nll")
 
 
 def show_members(runs: MemberRuns, console: Console, *, json: bool) -> None:
-    """One JSON object; or a table of the members, and the command that combines them."""
+    """Show one JSON object, or a table of the members and the command that combines them."""
     if json:
         console.notes(runs.notes, json=True)
         console.json(runs.to_dict())
@@ -40,7 +40,7 @@ def show_members(runs: MemberRuns, console: Console, *, json: bool) -> None:
 
 
 def show_snapshots(result: FinetuneResult, console: Console) -> None:
-    """The checkpoints on the run's way, and the commands that combine them; nothing without any."""
+    """Show the checkpoints saved during the run, and the commands that combine them; nothing if there are none."""
     if not result.snapshots:
         return
     rows = [[Path(s.checkpoint).name, f"{s.step:,}", *_scores(s.val, s.test)] for s in result.snapshots]

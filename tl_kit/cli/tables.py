@@ -1,4 +1,4 @@
-"""Table layout: columns side by side where they fit the terminal, else one record a row; no figure is ever broken."""
+"""Table layout: columns side by side if they fit the terminal, else one record per row; no figure is ever broken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tl_kit.config import TableConfig
 __all__ = ["MARKS", "layout"]
 
 GAP = "  "
-RULE, ELLIPSIS = "─", "…"  # below headings, and for the part of a name that is left out
+RULE, ELLIPSIS = "─", "…"  # the line below headings, and the mark for the omitted part of a name
 PLAIN_RULE, PLAIN_ELLIPSIS = "-", "~"
 MARKS = RULE + ELLIPSIS
 NAME, WHOLE, FIGURE, PROSE = "l", "n", "r", "w"
@@ -26,7 +26,7 @@ class _Column:
 
     @property
     def word(self) -> int:
-        """The widest word of the heading, which may have several lines."""
+        """The width of the heading's widest word; a heading may have several lines."""
         return max(map(width_of, self.name.split(" ")))
 
     @property
@@ -40,7 +40,7 @@ class _Column:
 
     @property
     def least(self) -> int:
-        """The least width at which the column can still be understood."""
+        """The smallest width at which the column is still readable."""
         bound = {NAME: TableConfig.name, PROSE: TableConfig.prose}.get(self.kind, self.content)
         return max(self.word, min(self.content, bound))
 
@@ -48,14 +48,14 @@ class _Column:
 def layout(
     header: Sequence[str], rows: Sequence[Sequence[str]], align: str, width: int | None, *, plain: bool = False
 ) -> list[str]:
-    """Lines of a table, at most ``width`` cells wide (None: any) from 40 on, and without spaces at their ends.
+    """Lines of a table, at most ``width`` cells wide (None: any; at least 40), without spaces at their ends.
 
-    ``align`` has a letter for each column: ``l`` for names, which are shortened in the middle where they must; ``n``
-    for names that somebody may type, and ``r`` for figures, at the right, which both stay as they are; ``w`` for
-    sentences, which are wrapped at words. Where names would be shorter than ``TableConfig.name`` cells, or could not be
-    told apart, or sentences narrower than ``TableConfig.prose``, each row is a record: a line for its first cell, and
-    one for each other that is not empty, headed by its column's name. Records shorten nothing. ``plain``: marks of
-    ASCII only.
+    ``align`` has a letter for each column: ``l`` for names, which may be shortened in the middle; ``n`` for names that
+    users may type, which are never shortened; ``r`` for figures, aligned right and never shortened; ``w`` for
+    sentences, which are wrapped at words. If names would be shorter than ``TableConfig.name`` cells, or would become
+    equal, or if sentences would be narrower than ``TableConfig.prose``, each row becomes a record: a line for its first
+    cell, and a line for each other non-empty cell, with its column's name. Records shorten nothing. ``plain``: ASCII
+    characters only.
     """
     cells = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in header]
     columns = [_Column(*parts) for parts in zip(header, align, cells, strict=True)]
@@ -72,9 +72,9 @@ def layout(
 
 
 def _widths(columns: Sequence[_Column], room: int) -> list[int] | None:
-    """A width for each column, ``room`` in all; None where they do not fit.
+    """A width for each column, ``room`` in total; None if they do not fit.
 
-    What is left beyond the least goes to text evenly, as far as it has use for it, and then to headings.
+    Space beyond the smallest widths is divided evenly among text columns that need it, and then among headings.
     """
     widths = [column.least for column in columns]
     left = room - sum(widths)
@@ -90,7 +90,7 @@ def _widths(columns: Sequence[_Column], room: int) -> list[int] | None:
 
 
 def _shortened(column: _Column, width: int, ellipsis: str) -> _Column | None:
-    """The column in its width; None where its names could not be told apart."""
+    """The column shortened to its width; None if its names would become equal."""
     if column.kind != NAME:
         return column
     cells = shorten(column.cells, width, ellipsis)
@@ -112,7 +112,7 @@ def _side_by_side(columns: Sequence[_Column], widths: Sequence[int], rule: str) 
 
 
 def _lines(columns: Sequence[_Column], widths: Sequence[int], parts: Sequence[list[str]]) -> list[str]:
-    """Cells of some lines each, beside each other."""
+    """The lines of cells side by side; each cell may have several lines."""
     lines = []
     for row in zip_longest(*parts, fillvalue=""):
         cells = zip(row, columns, widths, strict=True)
@@ -121,7 +121,7 @@ def _lines(columns: Sequence[_Column], widths: Sequence[int], parts: Sequence[li
 
 
 def _records(columns: Sequence[_Column], width: int) -> list[str]:
-    heads = 1  # columns that make the first line: those without a name, or the first
+    heads = 1  # columns on the first line: those without a name, or the first column
     while not columns[0].name and heads < len(columns) and not columns[heads].name:
         heads += 1
     titles, others = columns[:heads], columns[heads:]
@@ -144,7 +144,7 @@ def _title(columns: Sequence[_Column], number: int, width: int) -> list[str]:
 
 
 def _field(column: _Column, cell: str, labels: int, width: int) -> list[str]:
-    """One cell of a record: beside its column's name where that leaves room enough, or below it."""
+    """One cell of a record: beside its column's name if there is enough space, otherwise below it."""
     indent = len(GAP) + (labels + len(GAP) if column.name else 0)
     room = width - indent
     if width_of(cell) <= room or (column.kind != FIGURE and room >= TableConfig.prose):

@@ -1,4 +1,4 @@
-"""Archives, tables and stores of arrays, whose images cannot be read directly: the advice for each."""
+"""Archives, spreadsheets and array stores: their images cannot be read directly; each has a remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STORES = (
 
 
 def unpacking(file: Path) -> str:
-    """For an archive, a table or a store of arrays, what it is and what to do first; empty for any other file."""
+    """The format and the remedy for an archive, a spreadsheet or an array store; empty for any other file."""
     ending = file.suffix.lower()
     if ending in _TABLES:
         return f"{file.name} is a spreadsheet: save it as CSV UTF-8"
@@ -30,7 +30,7 @@ def unpacking(file: Path) -> str:
 
 def _is_archive(file: Path) -> bool:
     try:
-        if not file.is_file():  # a pipe would wait for ever
+        if not file.is_file():  # reading a pipe would wait forever
             return False
         with file.open("rb") as stream:
             return kind_of(stream.read(HEAD)) in ARCHIVES

@@ -33,10 +33,10 @@ class _Row:
 def list_csv(file: Path) -> Listing:
     """Candidates of a CSV file in UTF-8, with a header; paths are relative to the file's folder.
 
-    Commas, semicolons and tabs may separate. Other columns are passed over. ``split`` takes the usual names
-    (:func:`split_of`); it is filled in every row or in none. Rows of an empty ``group`` belong to no group.
-    Files that are missing, or listed twice alike, become exclusions with their line number. Labels and groups are in
-    Unicode's composed form; a path is also found where the disk has it in the other form.
+    The separator may be a comma, a semicolon or a tab. Other columns are ignored. ``split`` takes the usual names
+    (:func:`split_of`); it is filled in every row or in none. Rows with an empty ``group`` belong to no group. Missing
+    files and identical rows become exclusions with their line number. Labels and groups are in Unicode's composed form;
+    a path is also found if the disk has it in the other form.
 
     Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
     label, an unknown or missing split, a path listed twice with different labels or splits,
@@ -68,7 +68,7 @@ def list_csv(file: Path) -> Listing:
 
 
 def _check_paths(file: Path, rows: Sequence[_Row], listing: Listing) -> None:
-    """Raises DataError where no path exists; where most do not, it is a fault."""
+    """Raises DataError if no path exists; if most paths do not exist, it records a fault."""
     missing = {exclusion.path for exclusion in listing.exclusions if exclusion.reason.endswith(_GONE)}
     if not missing or 2 * len(missing) <= len(rows):
         return
@@ -116,7 +116,7 @@ def _is_sound(row: _Row, problems: list[str]) -> bool:
 
 
 def _rows(file: Path, problems: list[str]) -> Iterator[_Row]:
-    """The rows' known columns, without blanks around them; ``problems`` takes a line for each row of another length."""
+    """The rows' known columns, stripped of blanks; each row of wrong length adds a line to ``problems``."""
     line = 1
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:

@@ -1,4 +1,4 @@
-"""Excluded files: a command reports them, a line each, or stops where no file may be excluded."""
+"""Excluded files: reported one per line, or an error with ``--strict``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def scan_images(
     trainable: bool = True,
     judged: bool = False,
 ) -> Manifest:
-    """:func:`scan`, with a report of excluded files; ``strict`` decodes every image, and refuses any exclusion.
+    """Run :func:`scan` and report excluded files; ``strict`` decodes every image, and refuses any exclusion.
 
-    Hidden files, and what tl-kit wrote, never count. What is wrong with the layout is told too, unless it is to be
-    ``judged``. Raises DataError that names the first file and their number.
+    Hidden files, and files that tl-kit wrote, never count. Layout faults are reported too, unless the caller checks
+    them (``judged``). The DataError names the first file and the number of files.
     """
     manifest = scan(Path(data), split, decode=decode, trainable=trainable)
     if strict:
@@ -44,7 +44,7 @@ def scan_images(
 
 
 def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: Reporter) -> None:
-    """A line each for the first few, hidden files in one line, our own in another, and where the others are listed."""
+    """Report the first few, one per line; hidden files and tl-kit's own in one line each; and the list of all."""
     listed = list(exclusions)
     named = missed(listed)
     for exclusion in named[: LeftOutConfig.shown]:
@@ -60,12 +60,12 @@ def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: R
 
 
 def left_out_dict(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:
-    """Paths and reasons as plain JSON, hidden files and our own not counted."""
+    """Paths and reasons as plain JSON, without hidden files and tl-kit's own."""
     return [{"path": str(exclusion.path), "reason": exclusion.reason} for exclusion in missed(exclusions)]
 
 
 def missed(exclusions: Iterable[Exclusion]) -> list[Exclusion]:
-    """All but hidden files and folders, and those that tl-kit wrote."""
+    """The exclusions without hidden files and folders, and without those that tl-kit wrote."""
     return [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
 
 

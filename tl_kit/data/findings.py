@@ -12,7 +12,7 @@ Severity: TypeAlias = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 BLOCKING = ("class-above-split", "class-missing", "group-leak", "label-conflict", "split-leak", "split-or-class")
-"""Names of the errors that ``--allow`` lifts. The one other error is ``unusable``: there is nothing to train on."""
+"""Names of the errors that ``--allow`` can lift. The only other error is ``unusable``: there is nothing to train on."""
 
 _ALIKE = "prepare the images of all classes alike (one size, one format, one place), or do not trust the accuracy"
 _REMOVE = "remove one of each, or keep them on one side: --group-pattern, or a group column in a CSV"
@@ -49,9 +49,9 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong ("error" stops training), suspicious ("warning") or worth knowing ("info").
+    """A fault ("error", which stops training), a suspicion ("warning") or a remark ("info").
 
-    ``code`` is its name, a key of :data:`REMEDIES`; ``sets`` says which of the ``paths`` belong together.
+    ``code`` is its name, a key of :data:`REMEDIES`; ``sets`` groups the ``paths`` that belong together.
     """
 
     severity: Severity

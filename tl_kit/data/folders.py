@@ -20,13 +20,13 @@ from tl_kit.images.decode import sniff
 
 __all__ = ["list_files", "list_folder"]
 
-# Written by operating systems, editors and NAS boxes into other people's folders; lower case.
+# Names, in lower case, of files that operating systems, editors and NAS boxes write into folders.
 _LITTER = {"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "lost+found"}
 _LITTER |= {"system volume information"}
 _ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
 _NO_TARGET = {errno.ENOENT: "dangling symbolic link", errno.ELOOP: "symbolic link in a loop"}
-_DEEPEST = 8  # folders that hold nothing but one folder, one in another
-_LOOKED_AT = 100  # files, to see whether a folder holds images
+_DEEPEST = 8  # nested folders that each contain nothing but one folder
+_LOOKED_AT = 100  # files that are checked to see whether a folder contains images
 _STRAY = "stray folder next to the split folders"
 _STRAY_FILE = "stray file not inside a class folder"
 _PERHAPS = ("eval", "evaluation", "evaluate")
@@ -35,13 +35,13 @@ _PERHAPS = ("eval", "evaluation", "evaluate")
 def list_folder(root: Path) -> Listing:
     """Candidates of a folder, with every file and folder that belongs to no class as an exclusion.
 
-    Split folders count as such if they are named so (:func:`split_of`) and either all folders are, or one of them is
-    "train" and holds folders. Folders inside a class folder belong to that class. A folder that holds one folder and no
-    image is stepped into, where that one holds folders (unpacking leaves such behind); folders that tl-kit wrote are
-    passed over, at any depth. Class names are in Unicode's composed form.
+    Folders named as splits (:func:`split_of`) are split folders if all folders are named so, or if one is "train" and
+    contains folders. Folders inside a class folder belong to that class. If a folder contains only one folder and no
+    image (as after unpacking), and that folder contains folders, it is read instead. Folders that tl-kit wrote are
+    skipped, at any depth. Class names are in Unicode's composed form.
 
-    Raises :class:`DataError` if the folder cannot be read, holds nothing, or has split folders without one for
-    training or two for one split.
+    Raises :class:`DataError` if the folder cannot be read, is empty, has split folders without a training split, or has
+    two folders for one split.
     """
     listing = Listing()
     passed_over: list[Exclusion] = []
@@ -64,13 +64,13 @@ def list_folder(root: Path) -> Listing:
 
 
 def list_files(root: Path) -> tuple[list[Path], list[Exclusion]]:
-    """Every file below a folder whose labels do not matter, in order of name, and what was passed over."""
+    """Every file below a folder, ignoring labels, sorted by name, and the exclusions."""
     exclusions: list[Exclusion] = []
     return list(_walk(root, exclusions)), exclusions
 
 
 def _unwrapped(root: Path, listing: Listing, passed_over: list[Exclusion]) -> tuple[Path, list[Path], list[Path]]:
-    """The folder that holds the classes or splits, its folders and its files."""
+    """The folder that contains the classes or splits, with its folders and its files."""
     top = root
     folders, files = _entries(top, passed_over)
     for _ in range(_DEEPEST):
@@ -109,7 +109,7 @@ def _stray(folder: Path) -> str:
 
 
 def _split_or_class(train: Path, beside: list[Path]) -> list[Finding]:
-    """The one split folder, among folders that hold images too: these may be the classes, or it may be one of them."""
+    """The fault of a single split folder beside folders with images: these may be classes, or it may be one itself."""
     if not beside:
         return []
     names = name_some([folder.name for folder in beside])
@@ -121,7 +121,7 @@ def _split_or_class(train: Path, beside: list[Path]) -> list[Finding]:
 
 
 def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
-    """The folder of each split; empty if these are class folders."""
+    """The folder of each split; empty if the folders are class folders."""
     named = [(split, folder) for folder in folders if (split := split_of(folder.name)) is not None]
     training = [folder for split, folder in named if split == "train"]
     if len(named) < len(folders) and not any(_entries(folder, [])[0] for folder in training):
@@ -159,7 +159,7 @@ def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
 
 
 def _holds_image(folder: Path) -> bool:
-    """True where one of the folder's first files, at any depth, begins like an image."""
+    """True if one of the folder's first files, at any depth, begins like an image."""
     return _any_image(_walk(folder, []))
 
 
@@ -178,12 +178,12 @@ def _begins_like_image(file: Path) -> bool:
 
 
 def _walk(top: Path, exclusions: list[Exclusion]) -> Iterator[Path]:
-    """Files below ``top``, of each folder once: with links from each of n folders to all, there are n! paths.
+    """Files below ``top``, each folder visited once: with links from each of n folders to all, there are n! paths.
 
-    Folders come before links to folders; a link to what ``top`` lies in is not followed.
+    Folders come before links to folders; a link to a parent of ``top`` is not followed.
     """
     seen = {identity for parent in top.absolute().parents if (identity := _identity(parent)) is not None}
-    folders, links = [top], list[Path]()  # what is next stands last
+    folders, links = [top], list[Path]()  # used as stacks: the next one is last
     while folders or links:
         folder = (folders or links).pop()
         identity = _identity(folder)
@@ -201,7 +201,7 @@ def _walk(top: Path, exclusions: list[Exclusion]) -> Iterator[Path]:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Device and inode, the same by every name of a folder; None where the system refuses to tell."""
+    """Device and inode, which are equal for every name of a folder; None if the system refuses access."""
     try:
         status = folder.stat()
     except OSError:
@@ -210,7 +210,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def _entries(folder: Path, exclusions: list[Exclusion]) -> tuple[list[Path], list[Path]]:
-    """Folders and files in it, each sorted by name; the others go to the exclusions."""
+    """The folders and files in a folder, each sorted by name; other entries are added to the exclusions."""
     folders: list[Path] = []
     files: list[Path] = []
     try:

@@ -1,4 +1,4 @@
-"""Folds for cross-validation: stratified, blind to names and order, and what belongs together stays together."""
+"""Folds for cross-validation: stratified, independent of names and order; groups and copies stay together."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def check_folds(folds: int) -> None:
 
 
 def pool_of(manifest: Manifest) -> tuple[Sample, ...]:
-    """The images that take part in cross-validation: all but those of a test split that the data came with."""
+    """The images that take part in cross-validation: all except a test split that came with the data."""
     return tuple(s for s in manifest.samples if s.split != "test" or "test" in manifest.made_splits)
 
 
 def fold_manifests(manifest: Manifest, folds: int, config: DataConfig) -> tuple[Manifest, ...]:
-    """One manifest a fold: ``test`` is the fold, ``val`` a share of the other images, ``train`` the rest.
+    """One manifest per fold: ``test`` is the fold, ``val`` a share of the other images, ``train`` the rest.
 
     Each image of :func:`pool_of` is in exactly one ``test``. Folds are stratified by class; images of equal content or
-    of one group are never separated, neither by the folds nor by ``val`` (:func:`assign_splits`). All of it follows
-    from the images' contents and ``config.split_seed``.
+    of one group always stay together, in the folds and in ``val`` (:func:`assign_splits`). The result depends only on
+    the images' contents and ``config.split_seed``.
 
     Raises ConfigError, with the largest smaller number of folds that works, if ``folds`` is below 2, if there are more
-    folds than images that can be separated, or than images of any class, or if some fold would train without one of the
-    classes or without ``val``.
+    folds than separable images, if every class has fewer images than there are folds, or if some fold would train
+    without one of the classes or without ``val``.
     """
     check_folds(folds)
     pool = pool_of(manifest)
@@ -61,7 +61,7 @@ def _with_splits(manifest: Manifest, pool: Sequence[Sample], splits: Sequence[st
 def _splits(
     pool: Sequence[Sample], keys: Sequence[str], folds: int, config: DataConfig, classes: Sequence[str]
 ) -> tuple[list[list[str]], str]:
-    """For each fold the split of each image; and what is wrong with them, if anything is."""
+    """The split of each image for each fold, and the problem with them; empty if there is none."""
     units = len(set(keys))
     if folds > units:
         return [], f"there are only {units} images or groups that can be separated"
@@ -94,23 +94,25 @@ def _val_and_train(rest: Sequence[Sample], config: DataConfig) -> list[str]:
 
 
 def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed: int) -> NDArray[np.int64]:
-    """The fold 0..folds-1 of each image (n,); images of equal key share theirs.
+    """The fold 0..folds-1 of each image (n,); images of equal key are in the same fold.
 
-    Some class must have as many images as there are folds, and so many keys there must be; a fold may be empty.
+    At least one class must have as many images as there are folds, and there must be as many keys; a fold may be empty.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     _, groups = np.unique(keys, return_inverse=True)
-    # Up to 1.7 scikit-learn's own shuffling mixes the groups up with each other's classes.
+    # Up to version 1.7, scikit-learn's own shuffling confuses the classes of groups.
     order = np.argsort(np.random.RandomState(seed).permutation(int(groups.max()) + 1))
-    # Classes are numbered as they first occur in the order of the keys: their names have no influence.
+    # Classes are numbered by first occurrence in the order of the keys, so their names have no influence.
     ranks: dict[int, int] = {}
     for index in sorted(range(len(labels)), key=lambda i: (keys[i], labels[i])):
         ranks.setdefault(labels[index], len(ranks))
     numbered = np.array([ranks[label] for label in labels])
     drawn = np.zeros(len(labels), dtype=np.int64)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class of fewer images than folds; what matters is checked here
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # about a class of fewer images than folds; the caller checks what matters
         splitter = StratifiedGroupKFold(folds)
         for number, (_, held_out) in enumerate(splitter.split(numbered, numbered, order[groups])):
             drawn[held_out] = number
@@ -120,7 +122,7 @@ def assign_folds(labels: Sequence[int], keys: Sequence[str], folds: int, *, seed
 def _problem(
     pool: Sequence[Sample], keys: Sequence[str], splits: Sequence[str], number: int, classes: Sequence[str]
 ) -> str:
-    """The reason why a fold's run could not start; empty if it can."""
+    """The reason why a fold's run could not start; empty if it could."""
     if "test" not in splits:
         return f"fold {number + 1} would hold out no image, since the groups are too large"
     trained = {sample.label for sample, split in zip(pool, splits, strict=True) if split == "train"}

@@ -1,4 +1,4 @@
-"""Groups of images by their file names: all photos of one patient, one product, one day."""
+"""Groups of images by file name: all photos of one patient, one product, or one day."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from tl_kit.errors import ConfigError
 
 __all__ = ["check_group_pattern", "group_by_name"]
 
-# A checkpoint's pattern is somebody else's. Python's expressions backtrack: a few more of these, or one around another,
-# and a file name of 40 characters takes years.
+# The pattern in a checkpoint may come from anyone. Python's regular expressions backtrack: with a few more repetitions,
+# or nested ones, a file name of 40 characters takes years.
 _LONGEST, _REPETITIONS, _CHOICES = 100, 2, 5
 
 
 def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[Sample], list[str]]:
-    """The samples, with a group where they had none and ``pattern`` is found in the file name; and a note on it.
+    """The samples, with a group if they had none and ``pattern`` matches the file name; and a note about it.
 
-    The group is the text of the pattern's first bracketed part, or all that was found; names and pattern are compared
-    in Unicode's composed form. Without a pattern nothing
-    changes. Raises ConfigError as :func:`check_group_pattern` does.
+    The group is the text of the pattern's first bracketed part, or the whole match. Names and pattern are compared in
+    Unicode's composed form. Without a pattern nothing changes. Raises ConfigError as :func:`check_group_pattern` does.
     """
     if pattern is None:
         return list(samples), []
@@ -39,9 +38,9 @@ def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[
 
 
 def check_group_pattern(pattern: str) -> None:
-    """Raises ConfigError for an invalid regular expression, or one that a file name could keep busy for ever.
+    """Raises ConfigError for an invalid regular expression, or one whose search could take forever.
 
-    At most two of ``* + ? {`` may stand in it, none of them after a bracket, and five ``|``, in 100 characters.
+    It may contain at most two of ``* + ? {``, none of them after a bracket, five ``|``, and 100 characters.
     """
     repetitions = len(re.findall(r"[*+?{]", pattern))
     if (

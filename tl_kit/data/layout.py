@@ -1,4 +1,4 @@
-"""Layouts that can be read in two ways: splits inside of classes, splits among classes, classes inside of classes."""
+"""Ambiguous layouts: splits inside classes, splits beside classes, classes inside classes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["layout_faults"]
 
 
 def layout_faults(candidates: Sequence[Candidate], *, table: bool) -> list[Finding]:
-    """Layout faults seen from the images' folders; ``table``: the folders are those of a CSV file's paths.
+    """Layout faults found from the images' folders; ``table``: the folders come from the paths in a CSV file.
 
-    ``class-above-split`` (error): folders named as splits lie inside of the classes, or in the paths of a table without
-    a split column, and images of several splits would be mixed. ``split-or-class`` (error): a class is named as a split
-    and holds folders. ``nested-classes``: folders inside of a class that may be the classes meant.
+    ``class-above-split`` (error): folders named as splits are inside classes, or in the paths of a table without a
+    split column, so that images of several splits would be mixed. ``split-or-class`` (error): a class is named as a
+    split and contains folders. ``nested-classes``: folders inside a class may be the intended classes.
     """
     if table:
         return list(_splits_in_paths(candidates))

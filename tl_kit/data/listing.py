@@ -1,4 +1,4 @@
-"""Listing: the images and labels that a folder or a CSV file names, before any image is opened."""
+"""Listing: the images and labels in a folder or a CSV file, before any image is opened."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?:[ _-]?(?:set|data|images|imgs
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that should be an image of class ``label``; ``split`` is ``None`` where none is given.
+    """A file that should be an image of class ``label``; ``split`` is ``None`` if none is given.
 
-    ``inside`` are the folders in which it lies: below the class folder, or all of a CSV file's path.
+    ``inside``: the folders of the file, below the class folder, or in a CSV file all folders of the path.
     """
 
     path: Path
@@ -41,9 +41,9 @@ class Candidate:
 
 @dataclass
 class Listing:
-    """Candidates in no particular order, what was left out already, and the split and class of each class folder.
+    """Candidates in no particular order, exclusions so far, and the split and class of each class folder.
 
-    ``notes`` are sentences on how it was read, ``faults`` what is wrong with its layout.
+    ``notes`` are sentences on how the data was read, ``faults`` are faults of its layout.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Listing:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a word or a folder's name means, whatever its case and the blanks around it; None for none."""
+    """The split that a word or a folder's name means, ignoring case and surrounding blanks; None for other words."""
     found = _SPLIT.fullmatch(visible(name).strip())
     return SPLIT_NAMES[found[1].lower()] if found else None
 
@@ -63,7 +63,7 @@ def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:
     """Sort key under which "class 2" comes before "class 10"; capitals matter only between otherwise equal names."""
     parts = [(i % 2, part) for i, part in enumerate(re.split(r"([0-9]+)", name)) if part]
     plain = [(number, part.lstrip("0") if number else part.casefold()) for number, part in parts]
-    # By length, then by digits: the order of the numbers, of which Python parses no more than 4,300 digits.
+    # Length, then digits: the order of the numbers, without parsing, which Python limits to 4,300 digits.
     return [(False, len(part), part) if number else (True, 0, part) for number, part in plain], name
 
 

@@ -1,4 +1,4 @@
-"""Missing paths of a CSV file: their form (web address, Windows path ...), and the remedy."""
+"""Missing paths of a CSV file: their form (web address, Windows path ...) and the remedy."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 __all__ = ["explain", "other_form"]
 
-_SEARCHED = 50_000  # entries below the CSV file's folder
+_SEARCHED = 50_000  # entries below the CSV file's folder that are searched
 _ENDINGS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def other_form(path: Path) -> Path:
-    """The path, or where nothing is there the same in composed or decomposed Unicode, if that exists."""
+    """The path; if it does not exist, its composed or decomposed Unicode form, if that exists."""
     text = str(path)
     if text.isascii():
         return path
@@ -29,7 +29,7 @@ def other_form(path: Path) -> Path:
 
 
 def explain(text: str, base: Path) -> str:
-    """The form of a path that does not exist below ``base``, and how it should be written."""
+    """The form of a path that does not exist below ``base``, and the correct way to write it."""
     what, parts = _form(text)
     if what.startswith("a web address"):
         return f"'{text}' is {what}: download the images, and write their paths"
@@ -38,7 +38,7 @@ def explain(text: str, base: Path) -> str:
 
 
 def _form(text: str) -> tuple[str, tuple[str, ...]]:
-    """The path's kind in words, and its parts without drive and root."""
+    """The kind of a path in words, and its parts without drive and root."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", text)
     if scheme is not None and scheme[1].lower() != "file":
         return f"a web address ({scheme[1]}://)", ()
@@ -58,7 +58,7 @@ def _form(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _elsewhere(text: str, parts: tuple[str, ...], base: Path) -> str:
-    """Advice, where the file is found nearby."""
+    """Advice based on where the file is found nearby."""
     if not parts or "\0" in text:
         return ""
     here = Path.cwd().joinpath(*parts)
@@ -83,7 +83,7 @@ def _elsewhere(text: str, parts: tuple[str, ...], base: Path) -> str:
 
 
 def _nearest(parts: tuple[str, ...], base: Path) -> Path | None:
-    """The file whose last parts are most like these, capitals aside; the same whatever the order of a listing."""
+    """The file whose last parts match these best, ignoring case; the result does not depend on the listing's order."""
     wanted = [_plain(part) for part in reversed(parts)]
     best: tuple[int, int, str] | None = None
     for file in _files(base):
@@ -102,7 +102,7 @@ def _plain(name: str) -> str:
 
 
 def _files(base: Path) -> Iterator[Path]:
-    """Files below a folder, in order of name; links to folders are not followed, and there is an end to it."""
+    """Files below a folder, sorted by name; links to folders are not followed, and the number of entries is limited."""
     count = 0
     for folder, inner, names in os.walk(base):
         inner[:] = sorted(name for name in inner if not name.startswith("."))

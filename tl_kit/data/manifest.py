@@ -1,4 +1,4 @@
-"""The Manifest: which images there are, what they show, which split they are in, and what was left out."""
+"""The Manifest: a data set's images with their labels and splits, and the exclusions."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ __all__ = [
 SPLITS = ("train", "val", "test")
 HIDDEN, OWN = "hidden", "written by tl-kit itself"
 UNMISSED = (HIDDEN, OWN)
-"""Reasons of exclusions that nobody misses: files of operating systems and editors, and folders of earlier runs."""
+"""Reasons of harmless exclusions: files of operating systems and editors, and folders of earlier runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled image.
 
-    ``digest`` is the SHA-256 of the file's bytes, in hex: it identifies the image whatever its name. ``deep``: the kind
-    of its samples where they have more than 8 bits. ``near`` is equal for images that were found to be near copies of
-    one another (:func:`link_near_copies`).
+    ``digest`` is the SHA-256 of the file's bytes, in hex, which identifies the image whatever its name. ``deep``: the
+    type of its samples if they have more than 8 bits. ``near`` is equal for images that are near copies of each other
+    (:func:`link_near_copies`).
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A file or folder that the scan left out, and why."""
+    """A file or folder that the scan left out, with the reason."""
 
     path: Path
     reason: str
@@ -68,10 +68,10 @@ class Exclusion:
 class Manifest:
     """The result of a scan.
 
-    ``samples`` are ordered by split, label and digest: file names, and the order in which a file system lists
-    them, have no influence on training. ``notes`` are sentences on what was decided (splits made, labels merged);
-    ``made_splits`` names the splits that the data did not come with; ``faults`` are what is wrong with its layout.
-    ``ranges``, once they are measured, are those over which deep images are read.
+    ``samples`` are sorted by split, label and digest, so file names and the file system's order have no influence on
+    training. ``notes`` are sentences on decisions (splits made, labels merged). ``made_splits`` names the splits that
+    the data did not come with. ``faults`` are faults of the layout. ``ranges``, once measured, are the value ranges of
+    deep images.
     """
 
     root: Path
@@ -97,19 +97,19 @@ class Manifest:
         return table
 
     def content_hash(self) -> str:
-        """SHA-256 over (digest, class name, split) of all images: equal for equal content, whatever the names."""
+        """SHA-256 over (digest, class name, split) of all images: equal for equal content, whatever the file names."""
         return self._content_hash
 
     @cached_property
     def _content_hash(self) -> str:
-        """Computed once: every file that a run writes of itself holds it."""
+        """The cached hash; a run writes it into several files."""
         rows = sorted(f"{s.digest}\t{self.classes[s.label]}\t{s.split}" for s in self.samples)
         return hashlib.sha256("\n".join(rows).encode(errors="surrogatepass")).hexdigest()
 
     def without(self, exclusions: Iterable[Exclusion]) -> Manifest:
-        """The same without the images of these paths, which join ``exclusions``. Classes and splits stay as they are.
+        """A copy without the images of these paths, which join ``exclusions``. Classes and splits do not change.
 
-        Follow it with :func:`check_trainable`: a class may have lost its last image.
+        Call :func:`check_trainable` afterwards: a class may have lost its last image.
         """
         added = tuple(exclusions)
         gone = {exclusion.path for exclusion in added}
@@ -118,12 +118,12 @@ class Manifest:
 
 
 def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
-    """Samples as a manifest has them: by split, label and digest."""
+    """Samples in a manifest's order: by split, label and digest."""
     return tuple(sorted(samples, key=lambda s: (SPLITS.index(s.split), s.label, s.digest, str(s.path))))
 
 
 def check_trainable(manifest: Manifest) -> None:
-    """Raise :class:`DataError` unless every class has a training image, of two classes or more, and val has images."""
+    """Raise :class:`DataError` unless there are two classes, each has a training image, and val has images."""
     trained = {sample.label for sample in manifest.split("train")}
     if len(trained) < 2:
         raise DataError(f"{manifest.root}: {len(trained)} of its classes have training images; at least 2 are needed")

@@ -1,4 +1,4 @@
-"""Near copies (re-encoded, resized, mirrored images) found before splits are made, so that none has two sides."""
+"""Near copies (re-encoded, resized, mirrored images), linked before splits are made so that they share a split."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ _UNCHECKED = "near copies (re-encoded, resized, mirrored) were not looked for am
 def link_near_copies(
     samples: Sequence[Sample], *, config: DataConfig, decode: DecodeConfig, limits: CopiesConfig = CopiesConfig()
 ) -> tuple[list[Sample], list[str]]:
-    """The samples, with equal ``near`` where they are near copies of one another, linked by chains; and notes on it.
+    """The samples, with equal ``near`` for near copies, linked transitively; and notes about them.
 
-    Every image is decoded to a thumbnail and compared as the doctor does (:func:`few_pairs`), up to
-    ``config.near_images`` different files; beyond, none is, nor where the hashes propose too many pairs. The result
-    follows from the images' contents alone. What would put more than ``limits.share`` of a class onto one side, beside
-    its largest group, stays apart, and is counted in a note. Raises ConfigError for a negative ``near_images``.
+    Every image is decoded to a thumbnail and compared as in the doctor (:func:`few_pairs`). No image is compared if
+    there are more than ``config.near_images`` different files, or if the hashes propose too many pairs. The result
+    depends on the images' contents alone. Sets that would put more than ``limits.share`` of a class, besides its
+    largest group, into one split are not kept together; a note counts them. Raises ConfigError for a negative
+    ``near_images``.
     """
     digests = sorted({sample.digest for sample in samples})
     if config.near_images < 0:
@@ -56,7 +57,7 @@ def link_near_copies(
 
 @dataclass(frozen=True)
 class _Links:
-    """Sets of digests: near copies that stay together, and near copies that are too many to stay together."""
+    """Sets of digests of near copies: those that stay together, and those that are too large to stay together."""
 
     kept: list[frozenset[str]]
     left: list[frozenset[str]]
@@ -82,9 +83,9 @@ class _Links:
 def _alike(
     samples: Iterable[Sample], digests: Sequence[str], decode: DecodeConfig, limits: CopiesConfig
 ) -> list[list[str]] | None:
-    """Sets of digests of images that look alike, linked by chains; None where too many have to be compared.
+    """Sets of digests of images that look alike, linked transitively; None if too many would have to be compared.
 
-    An image that cannot be decoded, or shows nothing, is like no other.
+    An image that cannot be decoded, or is blank, is not like any other.
     """
     paths = {sample.digest: sample.path for sample in samples}
     ranges = measure_ranges(list(samples), decode=decode)
@@ -99,7 +100,7 @@ def _alike(
 
 
 def _grey(path: Path, decode: DecodeConfig, ranges: SampleRanges | None) -> NDArray[np.uint8] | None:
-    """A thumbnail (32, 32), or None."""
+    """The thumbnail (32, 32) of a file, or None if it cannot be decoded."""
     try:
         pixels = thumbnail(decode_image(path, min_side=DoctorConfig.min_side, config=decode, ranges=ranges))
     except ImageError:
@@ -113,7 +114,7 @@ def _grey(path: Path, decode: DecodeConfig, ranges: SampleRanges | None) -> NDAr
 
 
 def _bounded(samples: Sequence[Sample], sets: Sequence[Sequence[str]], limits: CopiesConfig) -> _Links:
-    """Links: the sets that stay together, each joined with all copies and groups that it touches."""
+    """Links between samples: the sets that stay together, each merged with all copies and groups that it touches."""
     keys = unit_keys([s.digest for s in samples], [s.group for s in samples], seed=0)
     unit = dict(zip([s.digest for s in samples], keys, strict=True))
     counts: dict[str, Counter[int]] = defaultdict(Counter)
@@ -133,7 +134,7 @@ def _bounded(samples: Sequence[Sample], sets: Sequence[Sequence[str]], limits: C
 
 
 def _fits(parts: Sequence[Counter[int]], total: Counter[int], limits: CopiesConfig) -> bool:
-    """True where groups with these numbers of images a class, put together, leave enough of every class."""
+    """True if groups with these numbers of images per class, put together, leave enough images of every class."""
     return all(
         sum(part[label] for part in parts) - max(part[label] for part in parts)
         <= max(limits.few, limits.share * total[label])

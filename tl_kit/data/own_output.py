@@ -1,4 +1,4 @@
-"""Folders that tl-kit wrote: runs, folds, members, ensembles, demonstrations, its cache. Their pictures are no data."""
+"""Own output: folders written by tl-kit (runs, members, ensembles, demonstrations, cache), which are not data."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ __all__ = ["DEMO", "MARKS", "is_own_output"]
 
 DEMO = "tlkit-demo.json"
 MARKS = ("tlkit.json", "ensemble.json", DEMO)
-"""Files by which a folder is known, whatever else lies in it."""
+"""Files that identify a folder, whatever else it contains."""
 
-# What may lie beside the runs in a folder of several, and any .json. Users may have such files too, but no runs beside.
+# Files that may be beside the runs in a folder of several; any .json too. Users may have such files, but without runs.
 _BESIDE = {"out_of_fold.csv", "suspects.csv", "receipt.png"}
 _SHARD = re.compile(r"[0-9]+-[0-9a-f]{12}\.npy")  # of the cache of features
-_DEEPEST = 8  # folders in one another, of which only the last holds what we wrote
+_DEEPEST = 8  # nested folders, of which only the last contains tl-kit's output
 _STATE = "state"
 _STATE_ENDINGS = (".json", ".pt")
 
 
 def is_own_output(folder: Path) -> bool:
-    """True where tl-kit wrote this folder, or it holds nothing but folders that tl-kit wrote.
+    """True if tl-kit wrote this folder, or if it contains nothing but folders that tl-kit wrote.
 
-    Hidden files do not count, nor do empty folders beside such folders. A folder that holds any other file is a user's,
-    whatever its name.
+    Hidden files do not count, nor do empty folders beside such folders. A folder that contains any other file is the
+    user's, whatever its name.
     """
     return _kind(folder) == "own"
 
@@ -54,7 +54,7 @@ def _kind(folder: Path, *, deepest: int = _DEEPEST) -> str:
 
 
 def _is_state(folder: Path) -> bool:
-    """The saved states of an unfinished run, or the records of several."""
+    """True for the saved states of an unfinished run, or the records of several runs."""
     try:
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError:

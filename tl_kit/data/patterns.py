@@ -1,4 +1,4 @@
-"""Glob patterns: the files and folders that a path with wildcards stands for, where a shell has not expanded it."""
+"""Glob patterns: the files and folders that match a path with wildcards, if no shell has expanded it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _ANY_FOLDERS = "**"
 def expand(path: Path | str) -> list[Path]:
     """Expand a path: the existing file or folder; else, if it has wildcards, its matches; else the path itself.
 
-    ``*`` and ``?`` stand for characters of a name, ``[a-z]`` for one of a set, ``**`` for any number of folders, none
-    included; a folder that is linked to from several places is looked into once, and names that start with a dot match
-    only patterns that do. Each part that exists as it is written is no pattern, and brackets that match nothing are
-    brackets: ``g [old]/*.jpg``. ``~`` is the user's folder. The order is that of the names, folder by folder. Raises
-    DataError for an empty path, and for a pattern that nothing matches.
+    ``*`` and ``?`` stand for characters of a name, ``[a-z]`` for one of a set, ``**`` for any number of folders,
+    including none. A folder with several links is searched once. Names that start with a dot match only patterns that
+    start with a dot. A part that exists as it is written is not a pattern, and brackets without a match are plain
+    brackets: ``g [old]/*.jpg``. ``~`` is the user's folder. Results are sorted by name, folder by folder. Raises
+    DataError for an empty path, and for a pattern without a match.
     """
     text = os.fspath(path)
     if not text:
         raise DataError("one of the paths is empty: name a file, a folder or a pattern")
     if text.startswith("~") and not os.path.lexists(text):
-        with suppress(RuntimeError):  # a user who is unknown here
+        with suppress(RuntimeError):  # ~ of an unknown user
             text = str(Path(text).expanduser()) + text[len(text.rstrip(_SEPARATORS)) :]
     if os.path.lexists(text) or not glob.has_magic(text):
         return [Path(text)]
@@ -67,7 +67,7 @@ def _step(base: Path, part: str, *, ignore_case: bool) -> Iterator[Path]:
 
 
 def _folders_below(top: Path) -> Iterator[Path]:
-    """``top`` and each folder below it, once, links after folders; hidden ones are passed over."""
+    """``top`` and each folder below it, once, links after folders; hidden ones are skipped."""
     seen: set[tuple[int, int]] = set()
     folders, links = [top], list[Path]()
     while folders or links:
@@ -83,7 +83,7 @@ def _folders_below(top: Path) -> Iterator[Path]:
 
 
 def _folder(path: Path) -> tuple[int, int] | None:
-    """Device and inode, the same by every name of a folder; None for other files, or where the system refuses."""
+    """Device and inode, which are equal for every name of a folder; None for other files, or if the system refuses."""
     try:
         status = path.stat()
     except OSError:
@@ -92,7 +92,7 @@ def _folder(path: Path) -> tuple[int, int] | None:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """In order of name; none where they may not be listed."""
+    """The entries of a folder, sorted by name; empty if they cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)

@@ -1,7 +1,7 @@
-"""Dynamic range of deep images (more than 8 bits a sample): found by one look at a data set, and used ever after.
+"""Dynamic range of deep images (more than 8 bits a sample): measured once over a data set, then always used.
 
-A 12-bit camera writes 12 of 16 bits; read over all 16, its images are black. Read over each image's own range, images
-that differ in brightness look the same. So one range is found for all images of a kind, and kept with the model.
+A 12-bit camera uses 12 of 16 bits; scaled by all 16, its images are black. Scaled by each image's own range, images of
+different brightness look the same. So one range is measured for all images of a type, and stored with the model.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tl_kit.images.deep import SampleRanges, as_text, reads_by_type
 __all__ = ["measure_ranges", "range_in_use", "range_note"]
 
 _DEFAULT = RangeConfig()
-_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly whatever their number
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are evenly spread for any number of them
 _MOST_FILLS = 3
-_LOOK = 4096  # values among which different ones are counted
+_LOOK = 4096  # values among which distinct ones are counted
 
 
 def measure_ranges(
@@ -35,10 +35,10 @@ def measure_ranges(
     config: RangeConfig = _DEFAULT,
     progress: Callable[[int, int], None] | None = None,
 ) -> SampleRanges | None:
-    """The range in use of each kind of deep images among these; None where there are none.
+    """The range in use of each type of deep images among these; None if there are no deep images.
 
-    Every image has the same weight, whatever its size and its name. Images that cannot be decoded are passed over.
-    ``progress(done, total)`` counts those that are looked at.
+    Every image has the same weight, whatever its size and name. Images that cannot be decoded are skipped.
+    ``progress(done, total)`` counts the images read.
     """
     by_kind: dict[str, dict[str, Sample]] = {}
     for sample in samples:
@@ -59,12 +59,12 @@ def measure_ranges(
 
 
 def range_in_use(values: NDArray[Any], *, whole: bool, config: RangeConfig = _DEFAULT) -> tuple[float, float]:
-    """``(low, high)`` of finite samples (n,), with all but a share ``config.tail`` at either end between them.
+    """``(low, high)`` of finite samples (n,), between which all samples lie except a share ``config.tail`` at each end.
 
-    The smallest of 0..2^k - 1, k from 8 on, that holds them; of floats also 0..1, and with a little overshoot. Where
-    they fill less than ``config.least_used`` of it, or none holds them, their own range. Of numbers that are ``whole``
-    0..255 is not narrowed: they are the levels of 8-bit images. One value far from all others (a hot pixel, the fill of
-    an empty margin) does not count.
+    It is the smallest of the ranges 0..2^k - 1, k >= 8, that contains them; for floats 0..1 is tried too, with a small
+    overshoot. If they fill less than ``config.least_used`` of it, or no range contains them, their own range is used.
+    For ``whole`` numbers, 0..255 is not narrowed, because these are the levels of 8-bit images. Single values far from
+    all others (a hot pixel, the fill of an empty margin) do not count.
     """
     ordered = _without_fills(np.sort(values.astype(np.float64)), config)
     low, high = _bounds(ordered, config.tail)
@@ -81,7 +81,7 @@ def range_in_use(values: NDArray[Any], *, whole: bool, config: RangeConfig = _DE
 
 
 def range_note(manifest: Manifest) -> str | None:
-    """Note on the ranges over which a data set's deep images are read; None where it has no deep images."""
+    """A note on the ranges over which a data set's deep images are read; None if it has no deep images."""
     kinds = Counter(sample.deep for sample in manifest.samples if sample.deep is not None)
     if not kinds:
         return None
@@ -101,7 +101,7 @@ def _over(kind: str, bounds: tuple[float, float] | None) -> str:
 
 
 def _looks(samples: Sequence[Sample], decode: DecodeConfig, config: RangeConfig) -> Iterator[NDArray[np.float64]]:
-    """So many values of each image, none of one that cannot be decoded."""
+    """A fixed number of values from each image; none from one that cannot be decoded."""
     count = int(np.clip(config.values // len(samples), config.least_values, config.most_values))
 
     def some(sample: Sample) -> NDArray[np.float64]:
@@ -114,11 +114,11 @@ def _looks(samples: Sequence[Sample], decode: DecodeConfig, config: RangeConfig)
 
 
 def _spread(values: NDArray[Any], count: int) -> NDArray[np.float64]:
-    """So many of the values (n,), from all over the image, without those that are not finite."""
+    """``count`` of the values (n,), spread over the image, without non-finite ones."""
     if not len(values):
         return np.empty(0)
     places = (np.arange(1, count + 1) * _GOLDEN % 1 * len(values)).astype(np.int64)
-    with np.errstate(invalid="ignore"):  # a signalling NaN
+    with np.errstate(invalid="ignore"):  # for signalling NaNs
         found = values[places].astype(np.float64)
     return found[np.isfinite(found)]
 
@@ -129,9 +129,9 @@ def _bounds(ordered: NDArray[np.float64], tail: float) -> tuple[float, float]:
 
 
 def _without_fills(ordered: NDArray[np.float64], config: RangeConfig) -> NDArray[np.float64]:
-    """Sorted values, less those at either end that are farther from the others than these are from each other.
+    """Sorted values without outliers: values at an end that are farther from the others than these are from each other.
 
-    Those are a few values of any number (fills), or a few numbers of any value (hot pixels).
+    Outliers are a few distinct values of any frequency (fills), or a few samples of any value (hot pixels).
     """
     for at_end in (True, False):
         ordered = _without_odd(ordered, config, at_end=at_end)
@@ -147,7 +147,7 @@ def _without_fills(ordered: NDArray[np.float64], config: RangeConfig) -> NDArray
 
 
 def _without_odd(ordered: NDArray[np.float64], config: RangeConfig, *, at_end: bool) -> NDArray[np.float64]:
-    """Less a share of at most ``config.most_odd`` that the widest gap separates."""
+    """The values without a share of at most ``config.most_odd`` that the widest gap separates."""
     most = int(config.most_odd * len(ordered))
     if most < 1:
         return ordered

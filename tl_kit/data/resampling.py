@@ -1,4 +1,4 @@
-"""Other training images for each member of an ensemble, the same validation and test images for all."""
+"""Resampling: different training images for each member of an ensemble, with common validation and test images."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["bootstrap_sample", "leave_folds_out"]
 
 
 def bootstrap_sample(manifest: Manifest, *, seed: int, draw: int) -> Manifest:
-    """As many training images as there are, drawn with replacement (Breiman 1996), within each class.
+    """A bootstrap sample of the training images, of the same size, drawn within each class (Breiman 1996).
 
-    So every class keeps its number of images. An image drawn k times is in the manifest k times. The sample follows
-    from the images' contents, ``seed`` and the number of the ``draw``.
+    Every class keeps its number of images. An image drawn k times is in the manifest k times. The sample depends on the
+    images' contents, ``seed`` and the number of the ``draw``.
     """
     drawn: list[Sample] = []
     for samples in _by_class(manifest).values():
-        first = int(samples[0].digest[:15], 16)  # names, and the order of classes, have no influence
+        first = int(samples[0].digest[:15], 16)  # so names and the order of classes have no influence
         chosen = np.random.default_rng([seed, draw, first]).integers(len(samples), size=len(samples))
         drawn += [samples[index] for index in chosen]
     return _with_train(manifest, drawn)
 
 
 def leave_folds_out(manifest: Manifest, folds: int, *, seed: int) -> tuple[Manifest, ...]:
-    """One manifest a fold, each without that stratified fold of the training images (Krogh & Vedelsby 1995).
+    """One manifest per fold, each without that stratified fold of the training images (Krogh & Vedelsby 1995).
 
-    Each training image is left out once. Images of one group, and copies, are left out together. The folds follow from
-    the images' contents and ``seed``. Raises ConfigError where there are more folds than images of any class, or some
-    member would train without one of the classes.
+    Each training image is left out once. Images of one group, and copies, are left out together. The folds depend on
+    the images' contents and ``seed``. Raises ConfigError if every class has fewer images than there are folds, or if
+    some member would train without one of the classes.
     """
     train = manifest.split("train")
     keys = keys_of(train, seed=seed)
@@ -57,7 +57,7 @@ def leave_folds_out(manifest: Manifest, folds: int, *, seed: int) -> tuple[Manif
 
 
 def _by_class(manifest: Manifest) -> dict[int, list[Sample]]:
-    """The training images of each class, in order of content."""
+    """The training images of each class, sorted by content."""
     found: dict[int, list[Sample]] = defaultdict(list)
     for sample in sorted(manifest.split("train"), key=lambda s: (s.digest, str(s.path))):
         found[sample.label].append(sample)

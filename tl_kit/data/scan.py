@@ -1,4 +1,4 @@
-"""One look at all files: a folder or a CSV file becomes a Manifest, and nothing is left out without a reason."""
+"""The scan: turns a folder or a CSV file into a Manifest; every file that is left out has a reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["scan"]
 _DEFAULT = DataConfig()
 _DEFAULT_DECODE = DecodeConfig()
 _NO_IMAGES = "class folder without images"
-_CHUNK = 16  # files a task: handing over single files costs as much as reading them
+_CHUNK = 16  # files per task: passing single files costs as much as reading them
 _Found = tuple[Candidate, str, str | None]  # a file that begins like an image, its digest, and its kind if it is deep
 
 
@@ -41,17 +41,17 @@ def scan(
     progress: Callable[[int, int], None] | None = None,
     trainable: bool = True,
 ) -> Manifest:
-    """Read every file below ``path`` once, and say what is there.
+    """Read every file below ``path`` once, and return the manifest.
 
-    ``path`` is a folder of class folders, a folder of split folders, or a CSV file. Classes are ordered naturally
-    ("2" before "10"). Splits that are missing are made (:func:`assign_splits`) and noted; with train and val
-    given, no test split is made. Headers are checked here, pixels when they are decoded: hand what fails then to
-    :meth:`Manifest.without`. ``progress(done, total)`` is called in the calling thread, in files.
+    ``path`` is a folder of class folders, a folder of split folders, or a CSV file. Classes are in natural order ("2"
+    before "10"). Missing splits are made (:func:`assign_splits`) and noted; if train and val are given, no test split
+    is made. Headers are checked here, pixels when they are decoded; pass images that fail then to
+    :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread.
 
     Raises :class:`DataError` if the layout is none of the three, if a given train split lacks a class of another one,
-    or if there is nothing to train on (:func:`check_trainable`); the last is not asked for with ``trainable`` False,
-    for scoring. Raises ConfigError for a ``group_pattern`` that is no regular expression. What else is wrong with the
-    data is for :func:`check_discipline` to say.
+    or if there is nothing to train on (:func:`check_trainable`; not checked with ``trainable`` False, for scoring).
+    Raises ConfigError for a ``group_pattern`` that is not a regular expression. :func:`check_discipline` reports other
+    faults of the data.
     """
     root = Path(path).absolute()
     listing = _list(root)
@@ -111,7 +111,7 @@ def _read_all(
 
 
 def _read(candidate: Candidate, config: DecodeConfig) -> _Found | Exclusion:
-    """Digest and header of one file. What does not begin like an image is not read to its end."""
+    """Digest and header of one file. A file that does not begin like an image is not read further."""
     try:
         data = read_file(candidate.path, config)
         deep = deep_kind(open_header(data, config=config))
@@ -141,7 +141,7 @@ def _too_few_classes(
 
 
 def _left_out(exclusions: Iterable[Exclusion]) -> str:
-    """The reason why images may be missing, in brackets; hidden files do not count."""
+    """The likely reason for missing images, in brackets; hidden files do not count."""
     missed = [exclusion for exclusion in exclusions if exclusion.reason not in UNMISSED]
     if not missed:
         return ""
@@ -150,7 +150,7 @@ def _left_out(exclusions: Iterable[Exclusion]) -> str:
 
 
 def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[Exclusion]) -> None:
-    """A given train split must have the classes of the others."""
+    """Raise DataError unless a given train split has the classes of the other splits."""
     classes: dict[str, set[str]] = defaultdict(set)
     for candidate, *_ in found:
         if candidate.split is not None:
@@ -171,7 +171,7 @@ def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[E
 
 
 def _alike(names: Iterable[str]) -> str:
-    """A hint at two names that look alike, where there are such."""
+    """A hint at names that look alike, if there are any."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names, key=natural_key):
         groups[looks_like(name)].append(name)
@@ -180,7 +180,7 @@ def _alike(names: Iterable[str]) -> str:
 
 
 def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
-    """Those whose split is not given have the split ""."""
+    """The samples; if no split is given, it is ""."""
     index = {name: label for label, name in enumerate(classes)}
     return [
         Sample(candidate.path, index[candidate.label], candidate.split or "", digest, candidate.group, deep)

@@ -1,4 +1,4 @@
-"""Making the splits that a data set comes without: stratified, group-aware, and blind to names and order."""
+"""Splits for a data set without them: stratified, group-aware, and independent of names and order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["assign_splits", "keys_of", "unit_keys"]
 
 @dataclass
 class _Unit:
-    """Images that must stay together: of one group, of equal content, near copies, or linked by a chain of these."""
+    """Images that must stay together: one group, equal content or near copies, linked transitively."""
 
     key: str
     members: list[int]
@@ -37,13 +37,13 @@ def assign_splits(
     test_fraction: float,
     seed: int,
 ) -> list[str]:
-    """The split ("train", "val" or "test") of each image; the sequences have one entry an image.
+    """The split ("train", "val" or "test") of each image; the sequences have one entry per image.
 
-    Fractions are shares of each class. Images of equal digest, images of one group, and images of equal ``near`` are
-    never separated. Within that, every class keeps at least one training image; a class of two has one in val; a class
-    of three or more has at least one in each split whose fraction is above zero. Units are drawn in the order of
-    SHA-256(seed, smallest digest), so that the result follows from the images' contents and the seed alone: permuting
-    the input permutes the result.
+    Fractions are shares of each class. Images of equal digest, of one group, or of equal ``near`` stay together.
+    Subject to that, every class keeps at least one training image; a class of two has one in val; a class of three or
+    more has at least one in each split whose fraction is above zero. Units are drawn in the order of SHA-256(seed,
+    smallest digest), so the result depends only on the images' contents and the seed: permuting the input permutes the
+    result.
 
     Raises :class:`ConfigError` unless both fractions are at least 0 and their sum is below 1.
     """
@@ -58,7 +58,7 @@ def assign_splits(
         for label in unit.counts:
             by_class[label].append(unit)
 
-    def rank(label: int) -> tuple[int, list[tuple[str, int]]]:  # fewest units first; then by contents, not by name
+    def rank(label: int) -> tuple[int, list[tuple[str, int]]]:  # fewest units first, then by content, not by name
         return len(by_class[label]), [(unit.key, unit.counts[label]) for unit in by_class[label]]
 
     queue = sorted(by_class, key=rank)
@@ -81,10 +81,10 @@ def keys_of(samples: Sequence[Sample], *, seed: int) -> list[str]:
 def unit_keys(
     digests: Sequence[str], groups: Sequence[str | None], near: Sequence[str | None] | None = None, *, seed: int
 ) -> list[str]:
-    """Each image's unit key, equal for images that must stay together: equal digests, one group, or linked by these.
+    """Each image's unit key, equal for images that must stay together: equal digests or one group, linked transitively.
 
     ``near`` counts as a second group. Two images have the same key if and only if they belong together. Keys are
-    SHA-256(seed, smallest digest), in hex: they follow from contents and seed alone.
+    SHA-256(seed, smallest digest), in hex, so they depend on contents and seed alone.
     """
     keys = [""] * len(digests)
     for unit in _units([0] * len(digests), digests, groups, near or [None] * len(digests), seed=seed):
@@ -101,7 +101,7 @@ def _units(
     *,
     seed: int,
 ) -> list[_Unit]:
-    """Connected components of "same digest, same group or near copies", in drawing order."""
+    """Connected components of "same digest, same group or near copies", in the order of drawing."""
     parent = list(range(len(labels)))
 
     def root(index: int) -> int:
@@ -127,7 +127,7 @@ def _units(
 
 
 class _Plan:
-    """Moves units out of train, one at a time, and never the last one of a class."""
+    """A plan of splits: moves units out of train one at a time, but never the last one of a class."""
 
     def __init__(self, units: Sequence[_Unit], *, fractions: dict[str, float]) -> None:
         total: Counter[int] = Counter()
@@ -142,7 +142,7 @@ class _Plan:
         }
 
     def give_one_unit(self, label: int, units: Sequence[_Unit]) -> None:
-        """One unit for each split that has none of this class: the first that does not overshoot, or the smallest."""
+        """Give a unit to each split that has none of this class: the first that does not overshoot, or the smallest."""
         for split, targets in self.targets.items():
             free = [unit for unit in units if self._is_free(unit)]
             if self.placed[split][label] or not free:
@@ -151,7 +151,7 @@ class _Plan:
             self._place(next(fitting, min(free, key=lambda unit: unit.size)), split)
 
     def fill(self, label: int, units: Sequence[_Unit]) -> None:
-        """Units to whichever split lacks most of this class, while that brings it nearer to its target."""
+        """Give units to the split that lacks most of this class, while that brings it closer to its target."""
         for unit in units:
             lacks = {split: targets[label] - self.placed[split][label] for split, targets in self.targets.items()}
             split = max(lacks, key=lambda name: lacks[name], default=None)

@@ -56,8 +56,7 @@ class Shortcut:
 
 
 def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Traits:
-    """Traits of a file's bytes. ``suffix``: the file's extension; ``border``: from :func:`border_colour`. Raises
-    ImageError."""
+    """Traits of a file's bytes and extension ``suffix``; ``border``: from :func:`border_colour`. Raises ImageError."""
     image = open_header(data)
     exif = _exif(image)
     width, height = image.size if exif.get(ExifTags.Base.Orientation, 1) not in (5, 6, 7, 8) else image.size[::-1]
