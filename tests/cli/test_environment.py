@@ -131,7 +131,7 @@ def test_a_plan_from_python_needs_no_group(tmp_path: Path, monkeypatch: pytest.M
     config = quick_config(write_images(tmp_path / "images", images=5), tmp_path / "run")
     assert plan(config).policy == "full"
     monkeypatch.setattr(GroupConfig, "wait", 0.5)
-    with pytest.raises(TlKitError, match="did not come"):  # after a plan alone, training still looks for its group
+    with pytest.raises(TlKitError, match="did not join"):  # after a plan alone, training still looks for its group
         finetune(config)
 
 

@@ -80,7 +80,10 @@ def test_several_runs_are_planned_once_for_each_kind(folder: Path) -> None:
         (("--members", 1), "--members 1: must be at least 2"),
         (("--vary", "model"), "--vary model: give two names or more"),
         (("--save-every", "often"), "--save-every often: must be a number of seconds, or none"),
-        (("--resume", "run"), "MODEL: --resume goes on with the options that the run began with; leave it out"),
+        (
+            ("--resume", "run"),
+            "MODEL: --resume continues with the options that the run began with; leave this option out",
+        ),
     ],
 )
 def test_what_finetune_would_refuse_plan_refuses(folder: Path, flags: tuple[object, ...], message: str) -> None:

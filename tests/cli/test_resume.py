@@ -199,7 +199,10 @@ def test_no_other_option_is_taken_beside_it(tmp_path: Path) -> None:
     ):
         done = tlkit("finetune", "--resume", tmp_path, *given)
         assert (done.code, done.out) == (2, "")
-        assert done.err == f"error: {name}: --resume goes on with the options that the run began with; leave it out\n"
+        assert (
+            done.err
+            == f"error: {name}: --resume continues with the options that the run began with; leave this option out\n"
+        )
 
 
 def test_a_finished_run_is_no_error(data: Path, tmp_path: Path) -> None:

@@ -104,8 +104,8 @@ def test_the_user_s_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "hint"),
     [
-        ("cats\\*.jpg", "between folders stands /"),
-        ("cats/*.JPG", r"other letters, capital or small, it would match 2, the first cats/1\.jpg"),
+        ("cats\\*.jpg", "write / between folders"),
+        ("cats/*.JPG", r"ignoring upper and lower case it would match 2, the first cats/1\.jpg"),
         ("", "empty"),
     ],
 )

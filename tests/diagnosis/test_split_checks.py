@@ -185,7 +185,7 @@ def test_given_splits_that_tear_a_group_apart_are_found_by_name(tmp_path):
 
 
 def test_no_regular_expression(tmp_path):
-    with pytest.raises(ConfigError, match=r"--group-pattern \(: no regular expression"):
+    with pytest.raises(ConfigError, match=r"--group-pattern \(: not a regular expression"):
         scan(clean(tmp_path), DataConfig(group_pattern="("))
 
 

@@ -174,5 +174,5 @@ def test_older_records_keep_working_and_what_they_do_not_say_is_said(
 def test_a_damaged_record_of_an_ensemble_is_named(data: Path, fitted: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(fitted, tmp_path / "broken"))
     change(broken, "ensemble.json", val="everything")
-    with pytest.raises(CheckpointError, match=r"ensemble\.json: data\.val is no list of digests"):
+    with pytest.raises(CheckpointError, match=r"ensemble\.json: data\.val is not a list of digests"):
         tl_kit.load(broken)

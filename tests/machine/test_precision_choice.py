@@ -31,7 +31,7 @@ AUTO = RuntimeConfig()
 CPU = Runtime(device=torch.device("cpu"), channels_last=True, batch_size=8)
 CUDA, MPS = replace(CPU, device=torch.device("cuda")), replace(CPU, device=torch.device("mps"))
 DEPTHWISE, DENSE = "test_efficientnet", "test_vit"
-IMITATED, WITHOUT = "emulates: the same rounding, at up to 4 times", "has not: computed in fp32"
+IMITATED, WITHOUT = "emulates: the same rounding, at up to 4 times", "lacks: computed in fp32"
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_a_relative_place_is_ignored_and_that_is_said(monkeypatch: pytest.Monkey
     usual(monkeypatch, tmp_path / "home")
     monkeypatch.setenv("XDG_CACHE_HOME", "caches")
     assert user_cache() == tmp_path / "home" / ".cache" / "tl-kit"
-    assert told() == ["XDG_CACHE_HOME=caches is no absolute path, and is ignored"]
+    assert told() == ["XDG_CACHE_HOME=caches is not an absolute path, and is ignored"]
 
 
 def unusable(case: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:

@@ -154,7 +154,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(torn: bool, data: Path, who
         damage(newest)
     listener = Listener()
     resume(out, reporter=listener)
-    assert [m for m in listener.messages if str(newest) in m and "the state before it is taken" in m]
+    assert [m for m in listener.messages if str(newest) in m and "the state before it is used" in m]
     assert not any(str(older) in message for message in listener.messages)
     assert_the_same(out, whole)
 

@@ -104,14 +104,14 @@ def test_what_is_written_is_what_is_read(uses: Uses) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"train": "abc"}, "data.train is no list of digests"),
-        ({"val": [1]}, "data.val is no list of digests"),
-        ({"selected": "epoch"}, "data.selected is no list of names"),
-        ({"selected": [None]}, "data.selected is no list of names"),
+        ({"train": "abc"}, "data.train is not a list of digests"),
+        ({"val": [1]}, "data.val is not a list of digests"),
+        ({"selected": "epoch"}, "data.selected is not a list of names"),
+        ({"selected": [None]}, "data.selected is not a list of names"),
         ({"unknown": "yes"}, "data.unknown is neither true nor false"),
-        ({"teacher": []}, "data.teacher is no JSON object"),
-        ({"teacher": None}, "data.teacher is no JSON object"),
-        ({"teacher": {"train": {}}}, "data.teacher.train is no list of digests"),
+        ({"teacher": []}, "data.teacher is not a JSON object"),
+        ({"teacher": None}, "data.teacher is not a JSON object"),
+        ({"teacher": {"train": {}}}, "data.teacher.train is not a list of digests"),
     ],
 )
 def test_a_damaged_record_is_named(content: dict[str, Any], says: str) -> None:

@@ -112,7 +112,7 @@ def test_files_and_folders_as_a_model(tmp_path: Path) -> None:
 WEIGHTS: dict[Any, str] = {
     "": "--weights is empty",
     " ": "--weights is empty",
-    None: "None: is no text",
+    None: "None: is not a text",
     "None": "write none for random weights",
     "random": "write none for random weights",
     "AUTO": "write auto",

@@ -44,7 +44,9 @@ def read_runs(given: Given) -> RunsConfig:
     """Read the options for several runs. Raises ConfigError for options that exclude each other."""
     runs = given.read(RunsConfig)
     if runs.resume is not None:
-        given.refuse_others("--resume", "--resume goes on with the options that the run began with; leave it out")
+        given.refuse_others(
+            "--resume", "--resume continues with the options that the run began with; leave this option out"
+        )
     if runs.folds is not None and (runs.members is not None or runs.vary is not None):
         raise ConfigError("--folds: scores one model on every image, and --members trains several; leave one out")
     return runs

@@ -41,7 +41,9 @@ def show_fold_scores(result: EnsembleResult, console: Console) -> None:
     console.line()
     if outside:
         shown = figures({name: outside["scores"][name] for name in SHOWN})
-        console.line(f"One member, out of fold, over {outside['images']:,} images: {shown}; no score of the mean.")
+        console.line(
+            f"One member, out of fold, over {outside['images']:,} images: {shown}; not scores of the ensemble."
+        )
     if not tested:
         console.line(
             "The ensemble on val and test: none, every image was seen by a member; name other images with --data."

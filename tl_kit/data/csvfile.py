@@ -59,7 +59,9 @@ def list_csv(file: Path) -> Listing:
         elif (twin.label, twin.split, twin.group) == (candidate.label, candidate.split, candidate.group):
             listing.exclusions.append(Exclusion(candidate.path, f"line {row.line}: listed in line {seen.line} already"))
         else:
-            problems.append(f"line {row.line}: {row.values['path']} is listed otherwise in line {seen.line}")
+            problems.append(
+                f"line {row.line}: {row.values['path']} is listed with another label or split in line {seen.line}"
+            )
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise DataError(f"{file}: {'; '.join(problems[:3])}{more}")
@@ -156,7 +158,7 @@ def _header(file: Path, cells: list[str]) -> list[str]:
         close = nearest(column, [name for name in _COLUMNS if name not in columns], cutoff=0.7)
         if close is not None:
             raise DataError(
-                f"{file}: line 1 names a column '{column}'; rename it to '{close}' if it is meant so, "
+                f"{file}: line 1 names a column '{column}'; rename it to '{close}' if that is meant, "
                 "or to something else"
             )
     return columns

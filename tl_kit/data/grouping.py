@@ -56,4 +56,4 @@ def check_group_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ConfigError(f"--group-pattern {pattern}: no regular expression ({error})") from error
+        raise ConfigError(f"--group-pattern {pattern}: not a regular expression ({error})") from error

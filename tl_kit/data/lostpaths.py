@@ -79,7 +79,7 @@ def _elsewhere(text: str, parts: tuple[str, ...], base: Path) -> str:
     if wanted.endswith(f"/{written}"):
         slashes = ", and write / for \\" if "\\" in text else ""
         return f"it is at {written}: take {text[: -len(written)]} from each path{slashes}"
-    return f"there is {written}: write the paths so"
+    return f"it exists as {written}: write the paths like that"
 
 
 def _nearest(parts: tuple[str, ...], base: Path) -> Path | None:

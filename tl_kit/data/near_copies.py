@@ -70,12 +70,12 @@ class _Links:
             notes.append(
                 f"near copies (re-encoded, resized, mirrored): {kept:,} images in {len(self.kept):,} "
                 f"{'set, which stays' if len(self.kept) == 1 else 'sets, each of which stays'} "
-                "on one side of the splits"
+                "in one split"
             )
         if left:
             notes.append(
-                f"{left:,} images look so much alike that one side would take most of a class: they are spread over "
-                "the splits, and scores may be too good; --group-pattern or a group column says what belongs together"
+                f"{left:,} images look so much alike that one split would get most of a class: they are spread over "
+                "the splits, and scores may be too good; --group-pattern or a group column keeps images together"
             )
         return notes
 

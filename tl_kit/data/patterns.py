@@ -102,7 +102,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _hint(pattern: str) -> str:
     if "\\" in pattern and "\\" not in _SEPARATORS:
-        return "; between folders stands /"
+        return "; write / between folders"
     if others := _matches(pattern, ignore_case=True):
-        return f"; in other letters, capital or small, it would match {len(others):,}, the first {others[0]}"
+        return f"; ignoring upper and lower case it would match {len(others):,}, the first {others[0]}"
     return ""

@@ -205,7 +205,10 @@ def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeCo
     linked, near_notes = link_near_copies(pool, config=config, decode=decode)
     splits = _assigned(linked, config, test_fraction)
     if "val" not in splits and linked != pool:
-        linked, near_notes = pool, ["near copies are spread over the splits: there would be nothing to validate on"]
+        linked, near_notes = (
+            pool,
+            ["near copies may be in different splits: otherwise there would be no validation images"],
+        )
         splits = _assigned(linked, config, test_fraction)
     pool = linked
     made = [replace(sample, split=split) for sample, split in zip(pool, splits, strict=True)]

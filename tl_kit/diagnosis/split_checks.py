@@ -53,7 +53,7 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
         found = "; ".join(f"{finding.code}: {finding.message}{_first(finding, manifest.root)}" for finding in stopping)
         flags = " ".join(f"--allow {finding.code}" for finding in stopping)
         command = f"tlkit doctor --data {shlex.quote(str(manifest.root))}"
-        raise DataError(f"{manifest.root}: {found}; mend it ({command} lists all), or add {flags}")
+        raise DataError(f"{manifest.root}: {found}; correct it ({command} lists all), or add {flags}")
     return [f"allowed: {finding.code}: {finding.message}" for finding in errors]
 
 

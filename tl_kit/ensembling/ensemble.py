@@ -108,7 +108,9 @@ def _check(config: EnsembleConfig) -> None:
     check_crops(config.crops)
     check_passes(config.mc_dropout)
     if config.mc_dropout and config.rule in WEIGHT_RULES:
-        raise ConfigError(f"--rule {config.rule}: makes new weights, without dropout; leave --mc-dropout out")
+        raise ConfigError(
+            f"--rule {config.rule}: makes new weights, which exclude dropout at test time; leave --mc-dropout out"
+        )
 
 
 def _made(

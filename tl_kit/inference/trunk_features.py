@@ -83,7 +83,9 @@ def _writable(root: Path, reporter: Reporter) -> bool:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reporter.message(f"{root}: no cache can be kept there ({error.strerror}); nothing is kept after this run")
+        reporter.message(
+            f"{root}: the cache cannot be written there ({error.strerror}); nothing is kept after this run"
+        )
         return False
     return os.access(root, os.W_OK)
 

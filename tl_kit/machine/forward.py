@@ -54,7 +54,7 @@ def _divided(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
             if rows <= 2:
                 raise ResourceError(f"memory ran out with {rows} images in one pass: {_ADVICE}") from error
             _MOST[model] = math.ceil(rows / 2)
-        note(f"memory ran out with {rows} images in one pass: {math.ceil(rows / 2)} from here on")
+        note(f"memory ran out with {rows} images in one pass: {math.ceil(rows / 2)} images per pass from now on")
         release_memory()
 
 

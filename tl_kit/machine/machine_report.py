@@ -24,7 +24,7 @@ def runtime_report() -> list[str]:
         f"device: {device}, {available_cores()} cores, {torch.get_num_threads()} threads a model, spin count {spin}",
         f"memory: {kept}; layout: {'channels last' if runtime.channels_last else 'channels first'}",
         f"images a forward pass in inference: {runtime.batch_size}; precision of training: {runtime.train_precision}",
-        f"torch.compile: {config.compile_seconds:.0f} s to gain {config.compile_gain:.0%} of the training time, "
-        f"so used from {compile_from(config):,.0f} training images of {config.compile_side} px on, epochs counted",
+        f"torch.compile: takes {config.compile_seconds:.0f} s and saves {config.compile_gain:.0%} of training time, "
+        f"so used from {compile_from(config):,.0f} training images of {config.compile_side} px on, over all epochs",
         precision_report(runtime),
     ]

@@ -66,7 +66,7 @@ def recorded_precision(
         return found, "recorded in bf16, which this processor emulates: the same rounding, at up to 4 times the time"
     here = "this processor" if runtime.device.type == "cpu" else f"this device ({runtime.device.type})"
     return replace(runtime, precision="fp32"), (
-        f"recorded in bf16, which {here} has not: computed in fp32, and probabilities may differ by some thousandths"
+        f"recorded in bf16, which {here} lacks: computed in fp32; probabilities may differ by some thousandths"
     )
 
 

@@ -137,7 +137,7 @@ def _meet(group: Group, *, cpu: bool, reporter: Reporter) -> None:
     except (RuntimeError, ValueError, OSError) as error:  # torch.distributed's own errors are RuntimeErrors
         reason = first_line(error).rstrip(".")
         raise ConfigError(
-            f"{group}: the other processes did not come ({reason}); start all of them within {GroupConfig.wait:g} s of "
+            f"{group}: the other processes did not join ({reason}); start all of them within {GroupConfig.wait:g} s of "
             "each other, or take RANK and WORLD_SIZE out of the environment to train in this process alone"
         ) from error
     finally:

@@ -53,9 +53,11 @@ def cache_line() -> str | None:
 
 def _line() -> str | None:
     place, given = _place(), os.environ.get(_XDG)
-    parts = [f"{_XDG}={given} is no absolute path, and is ignored"] if given and _relative(_XDG) else []
+    parts = [f"{_XDG}={given} is not an absolute path, and is ignored"] if given and _relative(_XDG) else []
     if not isinstance(place, Path):
-        parts.append(f"{place}: the cache is {_temporary()}, and goes when this command ends; set {_XDG} to keep one")
+        parts.append(
+            f"{place}: the cache is {_temporary()}, and is removed when this command ends; set {_XDG} to keep it"
+        )
     return "; ".join(parts) or None
 
 

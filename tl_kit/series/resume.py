@@ -39,7 +39,7 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     folder = Path(folder)
     if (group := group_of_environment()) is not None:
         raise ConfigError(
-            f"--resume: goes on in one process alone, and this one is one of {group.size} ({group}); start it without "
+            f"--resume: works in a single process, and this process is one of {group.size} ({group}); start it without "
             "accelerate or torchrun"
         )
     for what, file in (("folds", FOLDS), ("members", MEMBERS)):

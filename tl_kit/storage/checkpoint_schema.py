@@ -62,11 +62,11 @@ def check_meta(meta: Mapping[str, Any], path: Path) -> None:
 def _problems(meta: Mapping[str, Any]) -> Iterator[str]:
     config, data = meta.get("config", {}), meta.get("data", {})
     if not isinstance(config, dict) or not isinstance(data, dict):
-        yield "config or data is no JSON object"
+        yield "config or data is not a JSON object"
         return
     for name, value in (("config.model", config.get("model", "")), ("precision", meta.get("precision", ""))):
         if not isinstance(value, str) or len(value) > TrustConfig.text:
-            yield f"{name} is no name"
+            yield f"{name} is not a name"
     for name in ("root", "content"):
         value = data.get(name, "")
         if not isinstance(value, str) or "\0" in value:
@@ -102,19 +102,19 @@ def data_problems(data: Mapping[str, Any], name: str = "data") -> Iterator[str]:
     for key, kind in (("train", "digests"), ("val", "digests"), ("selected", "names")):
         value = data.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            yield f"{name}.{key} is no list of {kind}"
+            yield f"{name}.{key} is not a list of {kind}"
     if not isinstance(data.get("unknown", False), bool):
         yield f"{name}.unknown is neither true nor false"
     if "teacher" in data and name == "data":
         if isinstance(data["teacher"], dict):
             yield from data_problems(data["teacher"], "data.teacher")
         else:
-            yield "data.teacher is no JSON object"
+            yield "data.teacher is not a JSON object"
 
 
 def _wrong_split(split: object) -> Iterator[str]:
     if not isinstance(split, dict):
-        yield "config.split is no JSON object"
+        yield "config.split is not a JSON object"
         return
     for name, default in ((name, getattr(DataConfig, name)) for name in DataConfig.__dataclass_fields__):
         value = split.get(name, default)

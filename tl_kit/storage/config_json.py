@@ -37,7 +37,7 @@ def from_json(kind: type[T], content: object) -> T:
     Raises ValueError, naming the field, for a field that ``kind`` does not have and for a value of another type.
     """
     if not isinstance(content, dict):
-        raise ValueError(f"{kind.__name__} is no object")
+        raise ValueError(f"{kind.__name__} is not an object")
     hints = get_type_hints(kind)
     retired = _RETIRED.get(kind.__name__, frozenset())
     if unknown := sorted(content.keys() - hints.keys() - retired):

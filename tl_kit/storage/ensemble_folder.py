@@ -114,7 +114,7 @@ def _fitted_on(content: Mapping[str, Any], rule: FittedRule, path: Path) -> Uses
         compared = isinstance(receipt, dict) and bool(receipt.get("comparison") or receipt.get("derived"))
         unfitted = not rule.parameters and rule.temperature == 1 and not compared
         return NO_USES if unfitted else Uses(unknown=(f"the rule of {path.parent}",))
-    problem = "data is no JSON object" if not isinstance(data, dict) else next(data_problems(data), None)
+    problem = "data is not a JSON object" if not isinstance(data, dict) else next(data_problems(data), None)
     if problem is not None:
         raise CheckpointError(f"{path}: {problem}; the file is damaged or was changed")
     return uses_in({**data, "teacher": None}, f"the rule of {path.parent}")

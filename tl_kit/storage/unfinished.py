@@ -46,7 +46,7 @@ def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfin
     states.clean()
     state, notes = states.load(drop=True)
     for note in notes:
-        reporter.message(f"{note}; the state before it is taken")
+        reporter.message(f"{note}; the state before it is used")
     (folder / JOURNAL).unlink(missing_ok=True)  # written again, up to the position of the state
     found = read_run(folder).get("resume") if (folder / META).is_file() else None
     return Unfinished(folder, lock, found if isinstance(found, dict) else {}, state)

@@ -58,7 +58,7 @@ def locate(source: ModelSource, weights: str) -> Located | None:
 def check_weights(weights: str) -> None:
     """Raises WeightsError, which says what to write, for an impossible choice of weights. Uses no network."""
     if not isinstance(weights, str) or not weights.strip():
-        given = "is empty" if isinstance(weights, str) else f"{weights!r}: is no text"
+        given = "is empty" if isinstance(weights, str) else f"{weights!r}: is not a text"
         raise WeightsError(f"--weights {given}; {_FORMS}")
     if weights in ("auto", "none"):
         return

@@ -54,7 +54,7 @@ def read_card(path: Path, *, error: type[TlKitError], folder: Path | None = None
 def _problems(content: Mapping[str, Any]) -> Iterator[str]:
     card, arguments = content.get("pretrained_cfg", content), content.get("model_args", {})
     if not isinstance(card, dict) or not isinstance(arguments, dict):
-        yield "pretrained_cfg or model_args is no JSON object"
+        yield "pretrained_cfg or model_args is not a JSON object"
         return
     for classes in (content.get("num_classes"), card.get("num_classes"), arguments.get("num_classes")):
         if classes is not None and (type(classes) is not int or not 0 <= classes <= TrustConfig.number):
@@ -66,13 +66,13 @@ def _problems(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is {_shown(card[key])}, not names"
     file = card.get("hf_hub_filename")
     if file is not None and not (isinstance(file, str) and is_plain_relative(file)):
-        yield f"hf_hub_filename {_shown(file)} is no file name"
+        yield f"hf_hub_filename {_shown(file)} is not a file name"
 
 
 def _wrong_arguments(arguments: Mapping[str, Any]) -> Iterator[str]:
     for name in arguments:
         if name in _RESERVED or not name.isidentifier():
-            yield f"model_args holds {_shown(name)}, which is no argument of a model"
+            yield f"model_args holds {_shown(name)}, which is not an argument of a model"
     if arguments.get("in_chans") not in (None, _CHANNELS):
         yield f"in_chans is {_shown(arguments['in_chans'])}; tl-kit feeds images of {_CHANNELS} channels"
     if arguments.get("img_size") is not None and not _is_side(arguments["img_size"]):
