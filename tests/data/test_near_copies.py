@@ -162,7 +162,7 @@ def test_where_nothing_would_be_left_to_validate_on_they_are_spread(tmp_path, co
             file.write_bytes(copied(photo(label), "resized", size=(90 + 10 * version, 70)))
     manifest = scan(tmp_path)
     assert manifest.split("val")
-    assert "nothing to validate on" in manifest.notes[-1]
+    assert "no validation images" in manifest.notes[-1]
 
 
 def test_beyond_the_limit_none_is_compared_and_that_is_said(tmp_path, monkeypatch):

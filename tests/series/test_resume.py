@@ -247,7 +247,7 @@ def test_an_interrupted_run_goes_on_where_a_state_was_saved(data: Path, whole: P
 def test_a_run_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(TlKitError, match="in one process alone"):
+    with pytest.raises(TlKitError, match="in a single process"):
         resume(tmp_path)
 
 

@@ -77,10 +77,10 @@ CARDS: dict[str, tuple[Change, str]] = {
     "interpolation": (card(interpolation="__class__"), "interpolation is '__class__'"),
     "crop mode": (card(crop_mode=["center"]), "crop_mode is"),
     "classifier": (card(classifier=5), "classifier is 5"),
-    "card is a list": (top(pretrained_cfg=[1]), "no JSON object"),
+    "card is a list": (top(pretrained_cfg=[1]), "not a JSON object"),
     "unknown entry": (card(evil=1), "cannot build"),
-    "hub file outside": (card(hf_hub_filename="../../../etc/passwd"), "no file name"),
-    "hub file, absolute": (card(hf_hub_filename="C:\\evil"), "no file name"),
+    "hub file outside": (card(hf_hub_filename="../../../etc/passwd"), "not a file name"),
+    "hub file, absolute": (card(hf_hub_filename="C:\\evil"), "not a file name"),
 }
 
 
