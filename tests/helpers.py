@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tl_kit import FinetuneConfig, FinetuneResult, finetune
-from tl_kit.config import LoopConfig, RuntimeConfig
+from tl_kit.config import GuardConfig, LoopConfig, RuntimeConfig
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.storage.checkpoint import WEIGHTS
 from tl_kit.training import loop
 
 MODEL = "test_resnet"
+# Of images so plain the fitted head is hard to beat: a test of what training does keeps that, whatever it is worth.
+UNGUARDED = GuardConfig(head_guard=False)
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200), "grey": (120, 120, 120)}
 
 

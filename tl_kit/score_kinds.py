@@ -15,6 +15,7 @@ _CHOSE = {
     "C": "the penalty C",
     "epoch": "the best epoch",
     "average": "whether averaged weights are kept",
+    "head": "how much of the trained network is kept",
     "rate": "when the rate drops",
     "length": "when the run ends",
     "rule": "the rule",

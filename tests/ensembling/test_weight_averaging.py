@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from tl_kit.combining.average_choice import Mix, alone, greedy_soup, uniform_soup, wise_ft
 from tl_kit.combining.derived import Loss
-from tl_kit.ensembling.weight_averaging import aligned_state, average_weights, check_ingredients, differ_below_the_head
+from tl_kit.ensembling.weight_averaging import aligned_state, check_ingredients, differ_below_the_head
 from tl_kit.errors import MemberError
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.storage.checkpoint import Checkpoint
+from tl_kit.training.averaging import average_weights
 
 ORIGIN = {"weights": {"source": "file", "sha256": "aa"}}
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import tl_kit
-from tests.helpers import MODEL, Listener, interrupt, quick, same, weights, write_images
+from tests.helpers import MODEL, UNGUARDED, Listener, interrupt, quick, same, weights, write_images
 from tl_kit import AugmentConfig, CacheConfig, DataConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -71,7 +71,8 @@ def test_the_audit_counts_what_is_frozen_and_frozen_tensors_equal_the_pretrained
     data: Path, tmp_path: Path
 ) -> None:
     start = quick(data, tmp_path / "start")
-    run = quick(data, tmp_path / "run", policy="last:2", weights=f"{start.checkpoint}/model.safetensors")
+    begun = f"{start.checkpoint}/model.safetensors"
+    run = quick(data, tmp_path / "run", policy="last:2", weights=begun, guard=UNGUARDED)
     before, after = weights(start.checkpoint), weights(run.checkpoint)
     unchanged = [name for name in before if torch.equal(before[name], after[name])]
     assert run.audit["ok"] is True

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import tl_kit
-from tests.helpers import Listener, interrupt, quick, same, weights, write_images
+from tests.helpers import UNGUARDED, Listener, interrupt, quick, same, weights, write_images
 from tl_kit import EnsembleConfig, SwaConfig
 from tl_kit.config import LoopConfig, RegularizationConfig, RuntimeConfig
 from tl_kit.errors import ConfigError
@@ -127,7 +127,9 @@ def test_under_an_ema_a_snapshot_is_the_average_at_that_step(data: Path, tmp_pat
 
 
 def averaging(data: Path, out: Path, **options: Any) -> tl_kit.FinetuneResult:
+    """Without the guard, which would average the average with the head."""
     settings = {"epochs": 4, "schedule": "constant", "regularization": RegularizationConfig(swa=True)}
+    settings |= {"guard": UNGUARDED}
     return quick(data, out, **(settings | pretrained(data) | options))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers import MODEL, quick, quick_config, settings_of, weights, write_images
+from tests.helpers import MODEL, UNGUARDED, quick, quick_config, settings_of, weights, write_images
 from tl_kit import EnsembleConfig, ensemble, plan
 from tl_kit.config import HeadConfig, LoopConfig
 from tl_kit.errors import ConfigError
@@ -65,7 +65,7 @@ def pretrained(data: Path) -> Path:
 
 
 def test_only_the_normalization_layers_train(data: Path, pretrained: Path, tmp_path: Path) -> None:
-    options = {"policy": "norms", "weights": str(pretrained), "loop": LOOP, "epochs": None}
+    options = {"policy": "norms", "weights": str(pretrained), "loop": LOOP, "epochs": None, "guard": UNGUARDED}
     planned = plan(quick_config(data, tmp_path / "none", **options))
     run = quick(data, tmp_path / "run", **options)
     before, after = weights(pretrained), weights(tmp_path / "run")

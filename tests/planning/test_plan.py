@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import MODEL, Listener, quick, settings_of, write_images
+from tests.helpers import MODEL, UNGUARDED, Listener, quick, settings_of, write_images
 from tl_kit import FinetuneConfig, FinetuneResult, finetune, plan
-from tl_kit.config import CacheConfig, LoopConfig, RuntimeConfig
+from tl_kit.config import CacheConfig, GuardConfig, LoopConfig, RuntimeConfig
 from tl_kit.errors import PolicyError
 from tl_kit.planning.trial import Rates
 
@@ -106,7 +106,8 @@ def test_all_layers_cost_steps_and_validation_every_epoch(
     data: Path, pretrained: Path, tmp_path: Path, epochs: int
 ) -> None:
     """27 images to train on, 9 to validate on, 9 to test on; batches of 8."""
-    stages = plan(config_for(data, pretrained, tmp_path / "cache", policy="full", epochs=epochs)).estimate.stages
+    config = config_for(data, pretrained, tmp_path / "cache", policy="full", epochs=epochs, guard=UNGUARDED)
+    stages = plan(config).estimate.stages
     assert stages["data"] == 27 + 9 + 9
     assert stages["features"] == 0
     assert stages["train"] == epochs * (4 * 100 + 9 * 1000)
@@ -115,7 +116,7 @@ def test_all_layers_cost_steps_and_validation_every_epoch(
 
 @pytest.mark.usefixtures("unit_rates")
 def test_a_frozen_part_costs_one_pass_over_each_view(data: Path, pretrained: Path, tmp_path: Path) -> None:
-    config = config_for(data, pretrained, tmp_path / "cache", policy="last:2", epochs=6)
+    config = config_for(data, pretrained, tmp_path / "cache", policy="last:2", epochs=6, guard=UNGUARDED)
     config = replace(config, cache=replace(config.cache, views=2))
     stages = plan(config).estimate.stages
     assert stages["data"] == 27 + 9 + 9
@@ -125,12 +126,25 @@ def test_a_frozen_part_costs_one_pass_over_each_view(data: Path, pretrained: Pat
 
 @pytest.mark.usefixtures("unit_rates")
 def test_phases_add_up_and_the_last_one_is_evaluated(data: Path, pretrained: Path, tmp_path: Path) -> None:
-    config = config_for(data, pretrained, tmp_path / "cache", policy="gradual:2", epochs=6)
+    config = config_for(data, pretrained, tmp_path / "cache", policy="gradual:2", epochs=6, guard=UNGUARDED)
     stages = plan(config).estimate.stages
     assert stages["train"] >= 6 * (4 * 100 + 9 * 1000)  # and the head, which is fitted first
     assert stages["train"] < 7 * (4 * 100 + 9 * 1000)
     assert stages["evaluate"] == (9 + 9) * 1000
     assert stages["features"] >= 3 * 27 * 10, "three cuts, of each its own rows"
+
+
+@pytest.mark.usefixtures("unit_rates")
+def test_a_guarded_run_costs_a_head_and_four_more_networks_to_validate(
+    data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    guarded, alone = (
+        plan(config_for(data, pretrained, tmp_path / f"{n}", policy="full", epochs=2, guard=guard)).estimate.stages
+        for n, guard in enumerate((GuardConfig(), UNGUARDED))
+    )
+    assert guarded["features"] - alone["features"] == (9 + 9) * 10, "the probes have those of the training images"
+    assert guarded["evaluate"] - alone["evaluate"] == 4 * 9 * 1000
+    assert 0 < guarded["train"] - alone["train"] < 100, "the fits"
 
 
 def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Path) -> None:

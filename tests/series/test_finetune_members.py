@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tl_kit
-from tests.helpers import MODEL, Listener, interrupt, quick, quick_config, same, weights, write_images
+from tests.helpers import MODEL, UNGUARDED, Listener, interrupt, quick, quick_config, same, weights, write_images
 from tl_kit import EnsembleConfig, FinetuneConfig, MemberRuns, finetune_members
 from tl_kit.config import LoopConfig
 from tl_kit.data.scan import scan
@@ -35,7 +35,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data: Path, out: Path, **options: Any) -> FinetuneConfig:
     """A short run of the last two groups of a tiny network with weights to start from."""
-    return quick_config(data, out, **({"weights": str(data.parent / "pretrained"), "policy": "last:2"} | options))
+    own = {"weights": str(data.parent / "pretrained"), "policy": "last:2", "guard": UNGUARDED}
+    return quick_config(data, out, **(own | options))
 
 
 HEAD: dict[str, Any] = {"policy": "head", "epochs": None, "batch_size": None, "loop": LoopConfig()}

@@ -97,6 +97,16 @@ def _cross_validated(found: Mapping[str, Any]) -> str:
     )
 
 
+def _kept(guard: Mapping[str, Any]) -> str:
+    """The network that validation kept, with its figures, and those of head and trained network."""
+    names = {name: name for name in dict.fromkeys((guard["kept"], "trained", "head")) if name in guard["compared"]}
+    rows = [
+        f"{name} (val {figure('accuracy', row['accuracy'])}, NLL {figure('nll', row['nll'])})"
+        for name, row in ((name, guard["compared"][name]) for name in names)
+    ]
+    return " over ".join([rows[0], " and ".join(rows[1:])] if rows[1:] else rows)
+
+
 def _show(result: FinetuneResult, console: Console) -> None:
     scores = {name: values for name, values in (("val", result.val), ("test", result.test)) if values is not None}
     names = list(next(iter(scores.values()), {}))
@@ -113,7 +123,11 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.line()
     how = f"{result.epochs} epochs" if result.epochs else "in closed form"
     console.line(f"policy {result.policy}: {result.trainable_parameters:,} parameters trained, {how}")
+    if result.guard is not None:
+        console.line(f"kept: {_kept(result.guard)}")
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
     console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
     console.entry("checkpoint", str(result.checkpoint))
     show_snapshots(result, console)
+    if result.guard is not None and result.guard["beside"] is not None:
+        console.entry("better together", result.guard["together"]["command"])

@@ -44,6 +44,7 @@ from tl_kit.config.machine_settings import (
 from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.training_settings import (
     AutoPolicyConfig,
+    GuardConfig,
     HeadConfig,
     LoopConfig,
     NanAnswer,
@@ -79,6 +80,7 @@ __all__ = [
     "FinetuneConfig",
     "FoldsConfig",
     "GroupConfig",
+    "GuardConfig",
     "HeadConfig",
     "JsonConfig",
     "LeftOutConfig",

@@ -13,6 +13,7 @@ from tl_kit.config.optimization_settings import OptimizerDefaults, Options, Sche
 from tl_kit.config.shared_flags import DATA, OUT, STRICT
 from tl_kit.config.training_settings import (
     AutoPolicyConfig,
+    GuardConfig,
     HeadConfig,
     LoopConfig,
     NanAnswer,
@@ -115,6 +116,7 @@ class FinetuneConfig:
     loop: LoopConfig = LoopConfig()
     regularization: RegularizationConfig = RegularizationConfig()
     swa: SwaConfig = SwaConfig()
+    guard: GuardConfig = GuardConfig()
     snapshots: Annotated[
         int | None,
         AT_LEAST_ONE,

@@ -10,6 +10,7 @@ from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION
 
 __all__ = [
     "AutoPolicyConfig",
+    "GuardConfig",
     "HeadConfig",
     "LoopConfig",
     "NanAnswer",
@@ -92,6 +93,28 @@ class SwaConfig:
 
     start: Annotated[float, BELOW_ONE] = 0.75
     schedule: str = "constant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig:
+    """The fitted head that is compared, at the end, with what trained below it, and averages of the two's weights.
+
+    ``alphas`` are the trained network's shares in the averages that are tried (Wortsman et al. 2022, "Robust
+    fine-tuning of zero-shot models", find 0.5 near the best on most sets). ``noise``: of two networks, one is worse in
+    accuracy where it is so by more than so many standard errors of the paired difference. ``beside``: a second network
+    is kept where the mean of the two's probabilities lowers the NLL by more than so many.
+    """
+
+    head_guard: Annotated[
+        bool,
+        Flag(
+            name="--head-guard/--no-head-guard",
+            help="Keep the best by val of fitted head, trained network and averages of their weights.",
+        ),
+    ] = True
+    alphas: Annotated[tuple[float, ...], FRACTION] = (0.25, 0.5, 0.75)
+    noise: Annotated[float, POSITIVE] = 1.0
+    beside: Annotated[float, POSITIVE] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,14 @@ from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.ensembling.evidence import Evidence, KeptReader
-from tl_kit.ensembling.weight_averaging import aligned_state, average_weights, check_ingredients, differ_below_the_head
+from tl_kit.ensembling.weight_averaging import aligned_state, check_ingredients, differ_below_the_head
 from tl_kit.errors import DataError
 from tl_kit.images.augmentation import TrainTransform, augment
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import FileReader, Scorer, run_probabilities
 from tl_kit.machine.runtime import Runtime
 from tl_kit.storage.checkpoint import load_checkpoint
+from tl_kit.training.averaging import average_weights
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 
 __all__ = ["Mixtures"]

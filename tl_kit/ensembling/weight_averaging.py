@@ -1,4 +1,4 @@
-"""Averages of weights: which checkpoints may be averaged, and the average (Wortsman et al. 2022, "Model soups").
+"""Checkpoints that may be averaged (Wortsman et al. 2022, "Model soups").
 
 Fine-tuned from the same pretrained weights, models often lie in one basin of the loss, and so does their average. From
 different ones they do not: a neuron of one means nothing in the other.
@@ -6,7 +6,7 @@ different ones they do not: a neuron of one means nothing in the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,37 +16,10 @@ from tl_kit.inference.shared_trunks import structure
 from tl_kit.storage.checkpoint import Checkpoint
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["aligned_state", "average_weights", "check_ingredients", "differ_below_the_head"]
+__all__ = ["aligned_state", "check_ingredients", "differ_below_the_head"]
 
 _COUNTER = "num_batches_tracked"
 _SAME_START = "only runs from the same pretrained file can be averaged"
-
-
-def average_weights(states: Iterable[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Σ_j w_j θ_j / Σ_j w_j for every tensor name, summed in float64 and cast back to the first state's types.
-
-    Tensors of integers (BatchNorm's count of batches) keep their type: the largest values are taken. States are read
-    one after the other, and none is changed; beside the sum no more than one need be in memory. The result is on the
-    CPU.
-
-    Args:
-        states: of equal names and shapes.
-        weights: one a state, not negative, not all 0.
-    """
-    total: dict[str, Tensor] = {}
-    types: dict[str, torch.dtype] = {}
-    for state, weight in zip(states, weights, strict=True):
-        for name, tensor in state.items():
-            value = tensor.detach().cpu()
-            types.setdefault(name, value.dtype)
-            if not value.is_floating_point():
-                total[name] = torch.maximum(total[name], value) if name in total else value.clone()
-            elif name in total:
-                total[name].add_(value.double(), alpha=weight)
-            else:
-                total[name] = value.double() * weight
-    scale = sum(weights)
-    return {n: (t / scale).to(types[n]) if t.is_floating_point() else t for n, t in total.items()}
 
 
 def aligned_state(checkpoint: Checkpoint, columns: Sequence[int]) -> dict[str, Tensor]:

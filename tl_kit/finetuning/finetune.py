@@ -18,6 +18,7 @@ from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.closed_form import fit_closed_form, fit_head_first, wants_closed_form
 from tl_kit.finetuning.gradient import fit_by_gradient
+from tl_kit.finetuning.head_guard import FittedHead, fit_guard, is_guarded
 from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.result import FinetuneResult, Outcome, Snapshot, Trained, Waypoint
@@ -120,21 +121,23 @@ def _leaving(run: Run, *, alone: bool) -> Iterator[None]:
 
 
 def _train(run: Run, *, alone: bool) -> Outcome:
-    if run.policy.fits_head_first:
+    if run.policy.fits_head_first or is_guarded(run):
         run.trainable()
         resolve(run)  # a mistake is told before a pass over the images is paid for
+    head = fit_guard(run)
+    if run.policy.fits_head_first:
         first = fit_head_first(run)
-        outcome = _train_policy(run, alone=alone)
+        outcome = _train_policy(run, head, alone=alone)
         return replace(outcome, phases=(("head", first), *outcome.phases))
-    return _train_policy(run, alone=alone)
+    return _train_policy(run, head, alone=alone)
 
 
-def _train_policy(run: Run, *, alone: bool) -> Outcome:
+def _train_policy(run: Run, head: FittedHead | None, *, alone: bool) -> Outcome:
     order = apply_trainable(run, run.trainable())
     reuse = open_reuse(run, order)
     if reuse is not None and wants_closed_form(run, reuse):
         return fit_closed_form(run, reuse, alone=alone)
-    return fit_by_gradient(run, order, reuse)
+    return fit_by_gradient(run, order, reuse, head=head)
 
 
 def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
@@ -159,6 +162,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         status=outcome.status,
         snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
         swa=None if outcome.swa is None else asdict(outcome.swa),
+        guard=_guard(run, outcome),
         left_out=left_out_dict(run.manifest.exclusions),
         **_worth(run, data),
         cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
@@ -177,6 +181,20 @@ def _audit(outcome: Outcome) -> dict[str, Any]:
     """The last phase's audit, and those of the phases before where there were any."""
     phases = [{"phase": name, **audit.to_dict()} for name, audit in outcome.phases]
     return {**outcome.audit.to_dict(), **({"phases": phases} if phases else {})}
+
+
+def _guard(run: Run, outcome: Outcome) -> dict[str, Any] | None:
+    """The comparison with the head; the network kept beside the run's own becomes a checkpoint."""
+    if outcome.guard is None:
+        return None
+    beside = outcome.guard.beside
+    found = outcome.guard.to_dict(None if beside is None else _finish_snapshot(run, outcome, beside), str(run.folder))
+    if beside is not None:
+        run.reporter.message(
+            f"the mean of two networks' probabilities is better by more than noise (val nll "
+            f"{found['together']['nll']:.3f}): {found['together']['command']}"
+        )
+    return found
 
 
 def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot:

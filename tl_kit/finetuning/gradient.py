@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,7 @@ from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
 from tl_kit.finetuning.build_task import build_task
 from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
 from tl_kit.finetuning.compilation import compile_errors
+from tl_kit.finetuning.head_guard import FittedHead, compare_with_head
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
 from tl_kit.finetuning.result import Outcome
 from tl_kit.finetuning.run import Run
@@ -27,11 +29,12 @@ from tl_kit.zoo.heads import classifier_names, in_modules
 __all__ = ["fit_by_gradient"]
 
 
-def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
+def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: FittedHead | None = None) -> Outcome:
     """Train under the run's policy; the model ends with the weights of its best epoch, which are those saved.
 
     ``order`` is the forward order of the model's modules. The policy has been applied, the model placed. Where the head
-    was fitted first, that state is epoch 0, and is kept if no epoch is better.
+    was fitted first, that state is epoch 0, and is kept if no epoch is better. ``head`` is compared with what training
+    ended with; the model then ends with the weights that are kept of them.
     """
     _start_head_at_zero(run)
     settings = replace(resolve(run), **saved_settings(run))
@@ -56,6 +59,13 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
     with run.clock("evaluate"):
         waypoints = fit.extra.score(phases.source)
     fit.best.restore()
+    guard = None
+    if head is not None:
+        step = result.best_epoch * math.ceil(len(run.manifest.split("train")) / settings.batch_size)
+        with run.clock("evaluate"):
+            guard = compare_with_head(
+                run, head, phases.source, select=settings.select, epoch=result.best_epoch, step=step
+            )
     audit = phases.audit()
     with run.clock("evaluate"):
         logits = {split: phases.source.logits(split) for split in ("val", "test")}
@@ -66,13 +76,17 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None) -> Outcome:
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=audit,
-        chosen_by_val=_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
+        chosen_by_val=(
+            *_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
+            *(() if guard is None else ("C", "head", "temperature")),
+        ),
         phases=phases.ended,
         status=status,
         settings={**settings.to_dict(), "views": views, "compiled": fit.compiled, **_rollbacks(fit)},
         error=error,
         waypoints=waypoints,
         swa=swa,
+        guard=guard,
     )
 
 

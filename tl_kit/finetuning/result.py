@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from tl_kit.freezing.audit import Audit
 from tl_kit.score_kinds import notes_on
 from tl_kit.storage.config_json import to_json
 
-__all__ = ["FinetuneResult", "Outcome", "Snapshot", "SwaVerdict", "Trained", "Waypoint"]
+__all__ = ["FinetuneResult", "Guarded", "Outcome", "Snapshot", "SwaVerdict", "Trained", "Waypoint"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,41 @@ class SwaVerdict:
     val: Mapping[str, float] | None
     best_epoch_val: Mapping[str, float] | None
     kept: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """Verdict of the guard: the one kept of fitted head, trained network, and averages of their weights.
+
+    ``kept`` is a name in ``compared``, whose rows are validation figures; ``alpha`` is the trained network's share of
+    the kept weights, ``temperature`` what their classifier was divided by, ``strength`` the head's C. ``together`` has
+    the figures of the mean of two networks' probabilities: the kept one's, and the head's (the trained one's, where the
+    head is kept); None where there is one network only. ``beside`` is the second of them, where the two together are
+    better by more than noise.
+    """
+
+    kept: str
+    alpha: float
+    temperature: float
+    strength: float
+    compared: Mapping[str, Mapping[str, float]]
+    together: Mapping[str, float] | None = None
+    beside: Waypoint | None = None
+
+    @property
+    def phrase(self) -> str:
+        """The kept network, in words."""
+        if 0 < self.alpha < 1:
+            return f"the average of their weights, {self.alpha:.0%} trained and {1 - self.alpha:.0%} head,"
+        return "the trained network" if self.alpha else "the head"
+
+    def to_dict(self, beside: Snapshot | None, run: str) -> dict[str, Any]:
+        """Plain JSON; ``beside`` is that checkpoint once it is scored, and ``run`` the run's own folder."""
+        found = {"kept": self.kept, "alpha": self.alpha, "temperature": self.temperature, "C": self.strength}
+        command = None if beside is None else f"tlkit ensemble {shlex.quote(run)} {shlex.quote(beside.checkpoint)}"
+        together = None if self.together is None else {**self.together, "command": command}
+        plain: dict[str, Any] = to_json({**found, "compared": self.compared, "together": together, "beside": beside})
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +95,7 @@ class Outcome:
     error: str | None = None
     waypoints: tuple[Waypoint, ...] = ()
     swa: SwaVerdict | None = None
+    guard: Guarded | None = None
     cross_validated: Mapping[str, Any] | None = None
 
 
@@ -82,6 +119,9 @@ class FinetuneResult:
     ``selected on`` for images that have chosen something of the model, which is in ``chosen_by_val``.
     ``snapshots`` are those of ``--snapshots``, and of ``--late``; ``swa``, of ``--swa``, says how many moments were
     averaged (``count``), the average's scores and the best epoch's on validation, and whether the average was ``kept``.
+    ``guard``: which of the fitted head, the trained network and averages of their weights was ``kept`` (``alpha``: the
+    trained one's share), the validation figures of those ``compared``, those of the head and the network ``together``,
+    and the checkpoint ``beside`` the run's own where that pair is better.
     ``left_out``: path and reason of each file that could not be used. ``cross_validated``: of a head in closed form,
     ``folds``, ``images`` (those of train and val), and scores on each image by a head fitted without it.
     """
@@ -99,6 +139,7 @@ class FinetuneResult:
     status: str = "finished"
     snapshots: tuple[Snapshot, ...] = ()
     swa: dict[str, Any] | None = None
+    guard: dict[str, Any] | None = None
     left_out: list[dict[str, str]] = field(default_factory=list)
     kinds: dict[str, str] = field(default_factory=dict)
     chosen_by_val: tuple[str, ...] = ()

@@ -12,7 +12,8 @@ import torch
 
 from tl_kit.data.manifest import Sample
 from tl_kit.finetuning.batch_sources import choose_views
-from tl_kit.finetuning.closed_form import head_run, head_seconds
+from tl_kit.finetuning.closed_form import head_can_be_fitted, head_run, head_seconds
+from tl_kit.finetuning.head_guard import is_guarded, networks_compared
 from tl_kit.finetuning.run import STAGES, Run
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, open_reuse, row_name, view_names
@@ -46,13 +47,14 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
     cache; afterwards the run's model must not be used for anything else. Memory is that of a separate process.
     """
     cost = _Cost()
-    if settings is None or run.policy.fits_head_first:
+    guarded = settings is not None and is_guarded(run) and head_can_be_fitted(run)
+    if settings is None or run.policy.fits_head_first or guarded:
         _closed_form(run, cost)
     if settings is not None:
         phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
         for names, epochs in phases:
             cost.stages["evaluate"] = 0.0  # only the last phase's evaluation counts
-            _phase(run, settings, names, epochs, cost)
+            _phase(run, settings, names, epochs, cost, compared=networks_compared(run) if guarded else 1)
     return Estimate(
         seconds=started + sum(cost.stages.values()),
         stages={"prepare": started, **cost.stages},
@@ -91,8 +93,8 @@ def _closed_form(run: Run, cost: _Cost) -> None:
     cost.stages["train"] += head_seconds(head, reuse)
 
 
-def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, cost: _Cost) -> None:
-    """Add the cost of the epochs in which these parameters train."""
+def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, cost: _Cost, *, compared: int) -> None:
+    """Add the cost of the epochs that train these parameters; validation scores ``compared`` networks at the end."""
     reuse = open_reuse(run, apply(run, names, settings))
     views = 0 if reuse is None else choose_views(run, reuse, epochs=epochs)
     rates = gradient_rates(run, names, settings, views=views, epochs=epochs)
@@ -112,7 +114,8 @@ def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, co
         len(run.manifest.split("val")) * rates.score + rates.save / 2
     )  # about every other one is the best so far
     cost.stages["train"] += epochs * an_epoch
-    cost.stages["evaluate"] += len(scored) * rates.score
+    more = (compared - 1) * len(run.manifest.split("val"))
+    cost.stages["evaluate"] += (len(scored) + more) * rates.score
 
 
 def _lacking(reuse: Reuse, samples: Sequence[Sample], view: str) -> list[Sample]:

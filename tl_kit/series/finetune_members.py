@@ -29,6 +29,7 @@ from tl_kit.storage.config_json import to_json
 __all__ = ["MemberRun", "MemberRuns", "finetune_members", "member_configs"]
 
 _LISTS = ("model", "policy")
+_SAME_HEAD = ("seed", "policy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,19 @@ class MemberRuns:
 
     @property
     def notes(self) -> list[str]:
-        """Notes, one line each: scores that are too good as estimates, and how to get an honest one."""
+        """Notes, one line each: scores too good as estimates, how to get an honest one, and members that are copies."""
         chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
-        return notes_on([member.kinds for member in self.members], tuple(chose))
+        return [*notes_on([member.kinds for member in self.members], tuple(chose)), *self._copies()]
+
+    def _copies(self) -> list[str]:
+        """A line where members of equal images all kept their fitted head, which no seed and no policy changes."""
+        heads = [f"member-{member.member}" for member in self.members if member.kept == "head"]
+        if self.vary not in _SAME_HEAD or len(heads) < 2:
+            return []
+        return [
+            f"{', '.join(heads)}: are one network, the fitted head, which validation found better than what trained; "
+            "--no-head-guard keeps what each was trained to, --vary bootstrap makes heads that differ"
+        ]
 
     @property
     def command(self) -> str:

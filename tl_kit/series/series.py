@@ -36,7 +36,8 @@ class Part:
 class PartRun:
     """Outcome of one run: its folder, its number of images in each split (copies counted), and its scores.
 
-    ``kinds`` and ``chosen_by_val`` as in FinetuneResult; ``seconds`` is the time of the whole run.
+    ``kinds`` and ``chosen_by_val`` as in FinetuneResult; ``kept`` as in its ``guard``, None without one; ``seconds`` is
+    the time of the whole run.
     """
 
     checkpoint: str
@@ -47,6 +48,7 @@ class PartRun:
     test: dict[str, float] | None
     kinds: dict[str, str]
     chosen_by_val: tuple[str, ...]
+    kept: str | None
     seconds: float
 
 
@@ -107,6 +109,7 @@ def run_fields(trained: Trained) -> dict[str, Any]:
         "test": result.test,
         "kinds": result.kinds,
         "chosen_by_val": result.chosen_by_val,
+        "kept": None if result.guard is None else result.guard["kept"],
         "seconds": result.seconds["total"],
     }
 

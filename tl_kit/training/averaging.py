@@ -1,8 +1,8 @@
-"""Averaged weights: exponential (Polyak & Juditsky 1992) and uniform averages of a run's parameters."""
+"""Averaged weights: exponential (Polyak & Juditsky 1992) and uniform averages of a run's parameters, and of states."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from tl_kit.training.stateful import TensorState
 from tl_kit.training.task import Callback
 
-__all__ = ["UniformAverage", "WeightAverage"]
+__all__ = ["UniformAverage", "WeightAverage", "average_weights"]
 
 
 class WeightAverage(Callback):
@@ -91,3 +91,30 @@ class UniformAverage:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state. Raises RuntimeError if it is that of another model."""
         self._average.load_state_dict(dict(state))
+
+
+def average_weights(states: Iterable[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Σ_j w_j θ_j / Σ_j w_j for every tensor name, summed in float64 and cast back to the first state's types.
+
+    Tensors of integers (BatchNorm's count of batches) keep their type: the largest values are taken. States are read
+    one after the other, and none is changed; beside the sum no more than one need be in memory. The result is on the
+    CPU.
+
+    Args:
+        states: of equal names and shapes.
+        weights: one a state, not negative, not all 0.
+    """
+    total: dict[str, Tensor] = {}
+    types: dict[str, torch.dtype] = {}
+    for state, weight in zip(states, weights, strict=True):
+        for name, tensor in state.items():
+            value = tensor.detach().cpu()
+            types.setdefault(name, value.dtype)
+            if not value.is_floating_point():
+                total[name] = torch.maximum(total[name], value) if name in total else value.clone()
+            elif name in total:
+                total[name].add_(value.double(), alpha=weight)
+            else:
+                total[name] = value.double() * weight
+    scale = sum(weights)
+    return {n: (t / scale).to(types[n]) if t.is_floating_point() else t for n, t in total.items()}

@@ -1,0 +1,223 @@
+"""Guard of a run that trains below its head: it ends no worse than the head fitted to the pretrained features.
+
+The head is fitted in closed form before anything trains. After training, the validation images compare it with the
+network that training ended with and with averages of their weights (Wortsman et al. 2022, "Robust fine-tuning of
+zero-shot models"); the run keeps one of them. Trained on few images, a network is too sure of itself: each of these
+takes the temperature that fits validation (Guo et al. 2017), which its classifier's weights are divided by, so that it
+is compared, and kept, as sure as it may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tl_kit import metrics
+from tl_kit.combining.calibration import fit_temperature, tempered
+from tl_kit.combining.head_choice import choose_network, clearly_better
+from tl_kit.data.manifest import labels_of
+from tl_kit.errors import NonFiniteError
+from tl_kit.finetuning.batch_sources import Source
+from tl_kit.finetuning.closed_form import fit_closed_form, head_can_be_fitted, head_run
+from tl_kit.finetuning.result import Guarded, Waypoint
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.saved_state import changing_names
+from tl_kit.storage.checkpoint import save_config, save_weights
+from tl_kit.training.averaging import average_weights
+from tl_kit.zoo.heads import in_modules, linear_classifier
+
+__all__ = ["FittedHead", "compare_with_head", "fit_guard", "is_guarded", "networks_compared"]
+
+HEAD, TRAINED = "head", "trained"
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C."""
+
+    state: State
+    strength: float
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A network to choose, its share of what was trained, and its probabilities (n, k) of the validation images.
+
+    ``temperature`` is the one that its classifier has been divided by.
+    """
+
+    name: str
+    alpha: float
+    temperature: float
+    state: State
+    probabilities: NDArray[np.float64]
+
+
+def is_guarded(run: Run) -> bool:
+    """True where something below the head trains, from pretrained weights, and validation images can compare."""
+    return (
+        run.config.guard.head_guard
+        and bool(run.weights.loaded)
+        and not run.policy.head_only
+        and bool(run.manifest.split("val"))
+    )
+
+
+def networks_compared(run: Run) -> int:
+    """The number of networks that a guarded run compares: the head's, the trained one, and the averages."""
+    return 2 + len(run.config.guard.alphas)
+
+
+def fit_guard(run: Run) -> FittedHead | None:
+    """Fit the head to the pretrained features; the model is left as it was. None, with a word, where it has none."""
+    if not is_guarded(run):
+        return None
+    if not head_can_be_fitted(run):
+        run.reporter.message(
+            f"no fitted head to compare with: that of {run.config.model} is no single linear layer on flat features"
+        )
+        return None
+    head, reuse = head_run(run)
+    assert reuse is not None
+    own = _state(run)
+    outcome = fit_closed_form(replace(head, dry=True), reuse)  # dry: the fit has no place in the run's log
+    state = _state(run)
+    _load(run, own)
+    strength = outcome.settings["C"]
+    assert isinstance(strength, float)
+    return FittedHead(state, strength)
+
+
+def compare_with_head(run: Run, head: FittedHead, source: Source, *, select: str, epoch: int, step: int) -> Guarded:
+    """Compare, on validation, what training ended with and the head; the model is left with what is kept.
+
+    ``epoch`` is the best one. 0 is the state before the first: it is the head's own network, whose fitted head is kept
+    as it is. ``step``: the updates up to then.
+    """
+    labels = labels_of(run.manifest.split("val"))
+    found = list(_candidates(run, head, source, labels)) if epoch else []
+    under_head = _outputs(run, head.state, source)
+    if under_head is None:
+        raise NonFiniteError("the outputs of the pretrained network under its fitted head are not finite")
+    found.append(_Candidate(HEAD, 0.0, 1.0, head.state, under_head))
+    stack = [each.probabilities for each in found]
+    config = run.config.guard
+    position = choose_network(stack, labels, head=len(found) - 1, select=select, errors=config.noise)
+    kept = found[_agreed(position)]
+    beside = None
+    other = found[0] if kept.name == HEAD else found[-1]
+    both = (kept.probabilities + other.probabilities) / 2
+    if other is not kept and _agreed(clearly_better(both, kept.probabilities, labels, errors=config.beside)):
+        beside = _written(run, other, source, step=step if other.name == TRAINED else 0)
+    _load(run, kept.state)
+    result = Guarded(
+        kept=kept.name,
+        alpha=kept.alpha,
+        temperature=kept.temperature,
+        strength=head.strength,
+        compared={each.name: _figures(each.probabilities, labels) for each in found},
+        together=_figures(both, labels) if other is not kept else None,
+        beside=beside,
+    )
+    run.reporter.message(_said(result, len(labels), select))
+    return result
+
+
+def _candidates(run: Run, head: FittedHead, source: Source, labels: NDArray[np.int64]) -> Iterator[_Candidate]:
+    """The trained network, and the averages, the most of it first; each at the temperature that fits best."""
+    trained = _state(run)
+    for alpha in (1.0, *sorted(run.config.guard.alphas, reverse=True)):
+        state = trained if alpha == 1 else _average(head.state, trained, alpha)
+        probabilities = _outputs(run, state, source)
+        if probabilities is None:  # what lies between two networks may leave the range of both
+            continue
+        temperature = fit_temperature(probabilities, labels)
+        yield _Candidate(
+            name=TRAINED if alpha == 1 else f"average {alpha:g}",
+            alpha=alpha,
+            temperature=temperature,
+            state=_softened(run, state, temperature),
+            probabilities=tempered(probabilities, temperature),
+        )
+
+
+def _average(head: State, trained: State, alpha: float) -> dict[str, Tensor]:
+    """(1 - α) head + α trained. What is equal in both stays so to the last bit."""
+    differ = [name for name, tensor in trained.items() if not torch.equal(tensor, head[name])]
+    mixed = average_weights([{name: state[name] for name in differ} for state in (head, trained)], [1 - alpha, alpha])
+    return {**trained, **mixed}
+
+
+def _softened(run: Run, state: State, temperature: float) -> State:
+    """The same with logits divided by a temperature: the classifier's weights and biases are."""
+    found = linear_classifier(run.model)
+    assert found is not None
+    return {n: tensor / temperature if in_modules(n, (found[0],)) else tensor for n, tensor in state.items()}
+
+
+def _outputs(run: Run, state: State, source: Source) -> NDArray[np.float64] | None:
+    """Probabilities (n, k) of the validation images under these tensors; None if an output is not finite."""
+    _load(run, state)
+    logits = source.logits("val").numpy().astype(np.float64)
+    return metrics.softmax(logits) if np.isfinite(logits).all() else None
+
+
+def _written(run: Run, candidate: _Candidate, source: Source, *, step: int) -> Waypoint:
+    """Another network of the run's as a checkpoint folder beside its own."""
+    _load(run, candidate.state)
+    folder = run.folder / candidate.name
+    if run.writes:
+        folder.mkdir(exist_ok=True)
+        save_config(folder, run.model, run.manifest.classes, run.preprocessing)
+        save_weights(folder, run.model)
+    logits = {split: source.logits(split) for split in ("val", "test")}
+    chosen = ("C",) if candidate.name == HEAD else ("epoch", "temperature")
+    return Waypoint(folder=folder, step=step, logits=logits, chosen_by_val=chosen)
+
+
+def _state(run: Run) -> dict[str, Tensor]:
+    """A copy, on the CPU, of the tensors that the run may change."""
+    names = changing_names(run)
+    return {n: t.detach().cpu().clone() for n, t in run.model.state_dict().items() if n in names}
+
+
+@torch.no_grad()
+def _load(run: Run, state: State) -> None:
+    for name, tensor in run.model.state_dict().items():
+        if name in state:
+            tensor.copy_(state[name])
+
+
+def _agreed(answer: Any) -> Any:
+    """The first process's answer, in all processes."""
+    held = [answer]
+    broadcast_object_list(held)
+    return held[0]
+
+
+def _figures(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:
+    return {
+        "accuracy": metrics.accuracy(probabilities, labels),
+        "balanced_accuracy": metrics.balanced_accuracy(probabilities, labels),
+        "nll": metrics.nll(probabilities, labels),
+        "bounded_nll": metrics.bounded_nll(probabilities, labels),
+    }
+
+
+def _said(guarded: Guarded, images: int, select: str) -> str:
+    """The comparison and its outcome, in a sentence."""
+    if len(guarded.compared) == 1:
+        return f"no epoch was better than the start: the head is kept, fitted with C = {guarded.strength:g}"
+    figure = "balanced_accuracy" if select == "balanced_accuracy" else "accuracy"
+    rows = [f"{name} {row[figure]:.1%}, {row['bounded_nll']:.3f}" for name, row in guarded.compared.items()]
+    name = figure.replace("_", " ")
+    kept = f"{guarded.phrase} is kept" + (f", at temperature {guarded.temperature:.2f}" if guarded.alpha else "")
+    return f"compared on {images} images of val ({name}, bounded nll): {'; '.join(rows)}: {kept}"
