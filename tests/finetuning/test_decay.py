@@ -43,6 +43,23 @@ def test_a_network_without_batchnorm_takes_adamw(data: Path, vit: Path, policy: 
     assert found["optimizer"] == "adamw"
     assert found["lr"] == pytest.approx(1e-4)
     assert found["weight_decay"] == 0.05
+    assert found["layer_decay"] == 0.9
+    assert settings(data, model="test_vit", weights=str(vit), policy=policy, epochs=30)["warmup_epochs"] == 3
+
+
+def test_no_weight_under_frozen_statistics_is_decayed_away(data: Path) -> None:
+    """Rate times decay times steps, ten times with momentum: whatever rate the user gives."""
+    folder = data.parent / "resnet"
+    quick(data, folder, model="test_resnet", epochs=1)
+    found = settings(data, weights=str(folder), batchnorm="frozen", lr=0.3, epochs=400, model="test_resnet")
+    assert 0.3 * 10 * found["weight_decay"] * 400 * 3 == pytest.approx(DEFAULTS.most_shrinking)
+    by_batch = settings(data, weights=str(folder), batchnorm="train", lr=0.3, epochs=400, model="test_resnet")
+    assert by_batch["weight_decay"] == 0.05
+
+
+def test_onecycle_has_its_own_warmup(data: Path, vit: Path) -> None:
+    found = settings(data, model="test_vit", weights=str(vit), schedule="onecycle", epochs=20)
+    assert found["warmup_epochs"] == LoopConfig.warmup_epochs
 
 
 def test_random_weights_and_heads_too(data: Path, vit: Path) -> None:
@@ -90,8 +107,10 @@ def test_squeeze_and_excite_gets_a_decay_of_its_own(data: Path) -> None:
         run.cleanup.close()
     by_decay = {group["weight_decay"]: group["param_names"] for group in groups}
     assert set(by_decay) == {0.0, found.weight_decay, found.bare_decay}
+    classifier = {name for name in by_decay[found.weight_decay] if name.startswith("classifier")}
     assert all(".se." in name for name in by_decay[found.bare_decay])
     assert not any(".se." in name for name in by_decay[found.weight_decay])
+    assert classifier
 
 
 def test_plan_says_which_and_why(data: Path, vit: Path) -> None:
@@ -101,6 +120,7 @@ def test_plan_says_which_and_why(data: Path, vit: Path) -> None:
     assert "BatchNorm follows 0 of " in choices["optimizer"].reason
     assert choices["weight decay"].value == "0.05"
     assert choices["weight decay"].reason == "the usual one of adamw"
+    assert "0.9 for each layer below the head" in choices["learning rate"].reason
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -41,7 +41,7 @@ from tl_kit.config.machine_settings import (
     SaveConfig,
     TrustConfig,
 )
-from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
+from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.training_settings import (
     AutoPolicyConfig,
     GuardConfig,
@@ -77,6 +77,7 @@ __all__ = [
     "EstimateConfig",
     "EvaluateConfig",
     "ExamineConfig",
+    "FamilyDefaults",
     "FinetuneConfig",
     "FoldsConfig",
     "GroupConfig",

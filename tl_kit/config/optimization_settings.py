@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["OptimizerDefaults", "Options", "ScheduleDefaults"]
+__all__ = ["FamilyDefaults", "OptimizerDefaults", "Options", "ScheduleDefaults"]
 
 Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 
@@ -69,7 +69,43 @@ class OptimizerDefaults:
             "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False},
         }
     )
+    batchnorm_scales: Mapping[str, float] = field(default_factory=lambda: {})
     timm_momentum: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyDefaults:
+    """Fine-tuning of pretrained networks that BatchNorm does not follow: AdamW's rate, layer decay and warm-up.
+
+    ``rate``, ``layer_decay`` and ``warmup`` (a share of the run) are AutoGluon's for CaFormer, Swin and ViT
+    (MultiModalPredictor's ``optim.lr``, ``optim.lr_decay``, ``optim.warmup_steps``). ``families`` are patterns of
+    timm's name with its tag, each with the rate and the layer decay in place of these; the first that fits counts:
+
+    - DINOv2 and v3: of 1e-5, 1e-6 and 1e-7 larger networks wanted the lower ones (facebookresearch/dinov2, #252).
+    - CLIP, SigLIP and their like: 3e-5 at 512 images a batch (Wortsman et al. 2022, "Robust fine-tuning of zero-shot
+      models"), times the root of 32 / 512.
+    - masked image modelling (MAE, BEiT, EVA, Hiera, I-JEPA): the last layers know no classes yet, so the layer decay
+      is 0.65 for a base network and 0.75 for a large one (MAE's FINETUNE.md); the rate is below that recipe's, 2e-3 at
+      1,024 images, times the root of 32 / 1024.
+
+    ConvNeXt's authors take 5e-5 at 512 images and 0.8 (TRAINING.md), within a factor of four of the usual one.
+    ``sizes``: from so many parameters on the rate is multiplied so, as larger networks want lower ones.
+    """
+
+    rate: float = 1e-4
+    layer_decay: float = 0.9
+    warmup: float = 0.1
+    families: tuple[tuple[str, float, float], ...] = (
+        ("*dinov[23]*", 1e-5, 0.9),
+        ("*clip*", 1e-5, 0.9),
+        ("*siglip*", 1e-5, 0.9),
+        ("*.mae*", 1e-4, 0.75),
+        ("*beit*", 1e-4, 0.75),
+        ("eva*", 5e-5, 0.75),
+        ("*hiera*", 1e-4, 0.75),
+        ("*ijepa*", 1e-4, 0.75),
+    )
+    sizes: tuple[tuple[int, float], ...] = ((150_000_000, 0.5), (500_000_000, 0.2))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,5 +78,5 @@ def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict
         layer_decay=settings.layer_decay,
         trainable=names,
         lr=settings.lr,
-        decays={} if settings.bare_decay is None else dict.fromkeys(bare_names(run), settings.bare_decay),
+        decays={} if settings.bare_decay is None else dict.fromkeys(bare_names(run, settings), settings.bare_decay),
     )

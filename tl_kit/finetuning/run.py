@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.runtime import Runtime
+from tl_kit.optimization.network_traits import ScaleFree, find_scale_free
 from tl_kit.reporting import Reporter, tell
 from tl_kit.storage.seen_images import Uses
 from tl_kit.storage.unfinished import Unfinished
@@ -146,6 +148,11 @@ class Run:
     def writes(self) -> bool:
         """True where this process writes the run's files: the main process, unless the run is a dry one."""
         return bool(self.accelerator.is_main_process) and not self.dry
+
+    @cached_property
+    def scale_free(self) -> ScaleFree:
+        """The network's scale-free weights, as it was when they were first asked for."""
+        return find_scale_free(self.model, self.preprocessing.input_size)
 
     def trainable(self, epoch: int = 0) -> frozenset[str]:
         """Names of the parameters that train in ``epoch``."""

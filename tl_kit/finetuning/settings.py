@@ -13,7 +13,7 @@ import torch
 from tl_kit.config import FinetuneConfig, LoopConfig, RegularizationConfig, SwaConfig
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.run import Run
-from tl_kit.optimization.network_traits import bare_weights, network_traits
+from tl_kit.optimization.network_traits import ScaleFree, network_traits, shrinking_weights
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.rules import Case, Hyperparameters, hyperparameters
 from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
@@ -28,8 +28,8 @@ _SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 class Settings:
     """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one.
 
-    ``snapshots``, ``late`` and ``swa`` are None if off. ``bare_decay`` is that of weights which no BatchNorm follows,
-    None where they have ``weight_decay`` too.
+    ``snapshots``, ``late`` and ``swa`` are None if off. ``bare_decay`` is that of weights which nothing makes
+    scale-free, None where they have ``weight_decay`` too.
     """
 
     optimizer: str
@@ -101,7 +101,7 @@ def rules_for(run: Run) -> Hyperparameters:
         images=len(run.manifest.split("train")),
         classes=len(run.manifest.classes),
         pretrained=bool(run.weights.loaded),
-        network=network_traits(run.model, run.trainable(sys.maxsize), _classifier(run)),
+        network=network_traits(run.model, run.trainable(sys.maxsize), _classifier(run), _scale_free(run)),
         policy=run.policy,
     )
     return hyperparameters(case, run.config)
@@ -120,14 +120,14 @@ def resolve(run: Run) -> Settings:
         lr=rules.rate.value,
         schedule=schedule,
         schedule_options=_schedule_options(config, schedule),
-        warmup_epochs=loop.warmup_epochs,
+        warmup_epochs=loop.warmup_epochs if schedule == "onecycle" else rules.warmup.value,  # onecycle has its own
         epochs=epochs,
         patience=config.patience or (epochs if swa else _patience(schedule, epochs, loop)),
         batch_size=rules.batch_size.value,
         weight_decay=rules.decay.value,
         bare_decay=None if rules.bare_decay is None else rules.bare_decay.value,
         clip_norm=loop.clip_norm,
-        layer_decay=loop.layer_decay,
+        layer_decay=rules.layer_decay.value,
         regularization=config.regularization,
         balance=run.balance.method,
         select=run.balance.select,
@@ -192,9 +192,17 @@ def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
     return max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs))
 
 
-def bare_names(run: Run) -> list[str]:
-    """The weights that no BatchNorm follows and that a decay applies to, of all that the run trains; no classifier."""
-    return bare_weights(run.model, run.trainable(sys.maxsize), _classifier(run))[0]
+def bare_names(run: Run, settings: Settings) -> list[str]:
+    """The weights that nothing makes scale-free and that a decay applies to, of all that trains; no classifier."""
+    free = _scale_free(run).under(settings.batchnorm)
+    return shrinking_weights(run.model, run.trainable(sys.maxsize), _classifier(run), free)
+
+
+def _scale_free(run: Run) -> ScaleFree:
+    """Of the run's network; where the classifier alone trains, there is nothing to look for."""
+    if run.trainable(sys.maxsize) <= _classifier(run):
+        return ScaleFree(always=frozenset(), batch=frozenset())
+    return run.scale_free
 
 
 def _classifier(run: Run) -> frozenset[str]:

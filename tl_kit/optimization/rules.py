@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig, OptimizerDefaults
+from tl_kit.config import AugmentLevels, FamilyDefaults, FinetuneConfig, LoopConfig, OptimizerDefaults
+from tl_kit.optimization.family_rates import family_layer_decay, family_rate
 from tl_kit.optimization.network_traits import NetworkTraits
 from tl_kit.optimization.optimizers import default_lr, default_weight_decay, parse_options
 
@@ -29,10 +30,12 @@ __all__ = [
     "decay",
     "epochs",
     "hyperparameters",
+    "layer_decay",
     "optimizer",
     "rate",
     "rate_scale",
     "statistics",
+    "warmup",
 ]
 
 AS_GIVEN = "as you said"
@@ -83,7 +86,8 @@ class Case:
 class Hyperparameters:
     """Every hyperparameter of a gradient run that a rule decides, and the network's traits behind them.
 
-    ``bare_decay`` is the decay of weights that no BatchNorm follows; None where they have the same as all others.
+    ``bare_decay`` is the decay of weights that nothing makes scale-free; None where they have the same as all others.
+    ``layer_decay``: the factor on the rate for each layer below the head, None for one rate; ``warmup`` in epochs.
     ``options`` are those of the optimizer that the user gave.
     """
 
@@ -97,6 +101,8 @@ class Hyperparameters:
     rate: Reasoned[float]
     decay: Reasoned[float]
     bare_decay: Reasoned[float] | None
+    layer_decay: Reasoned[float | None]
+    warmup: Reasoned[float]
 
 
 def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
@@ -117,7 +123,7 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
     travel = highest * carried(name.value, options) * (length.value * math.ceil(case.images / size.value))
     shrunk = decay(case, name.value, loop.weight_decay, statistics=kept.value, travel=travel)
     bare = bare_decay(case, name.value, usual=shrunk, travel=travel)
-    differs = loop.weight_decay is None and case.network.bare > 0 and bare.value < shrunk.value
+    differs = loop.weight_decay is None and case.network.bare(kept.value) > 0 and bare.value < shrunk.value
     return Hyperparameters(
         network=case.network,
         batch_size=size,
@@ -129,6 +135,8 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
         rate=lr,
         decay=shrunk,
         bare_decay=bare if differs else None,
+        layer_decay=layer_decay(case, loop.layer_decay),
+        warmup=warmup(case, length.value, loop),
     )
 
 
@@ -188,7 +196,7 @@ def optimizer(case: Case, given: str | None, loop: LoopConfig) -> Reasoned[str]:
     network = case.network
     if case.policy.head_only:
         return Reasoned(given, AS_GIVEN) if given else Reasoned(loop.gradient_head_optimizer, "for a head alone")
-    count = f"BatchNorm follows {network.decayed - network.bare} of {network.decayed} trained weight tensors"
+    count = f"BatchNorm follows {network.batch_free} of {network.decayed} trained weight tensors"
     if given or loop.optimizer != LoopConfig.optimizer:
         return Reasoned(given or loop.optimizer, f"{AS_GIVEN}; {count}")
     if network.normed:
@@ -204,8 +212,28 @@ def rate(case: Case, optimizer: str, given: float | str | None, *, statistics: s
     if given is not None and given != "auto":
         return Reasoned(float(given), AS_GIVEN)
     usual = default_lr(optimizer, pretrained=False)
-    found = usual * rate_scale(case, optimizer, statistics=statistics, clips=clips)
-    return Reasoned(found, AS_GIVEN if given else f"{usual:g} from scratch, times {found / usual:g} for this policy")
+    scale, why = rate_scale(case, optimizer, statistics=statistics, clips=clips)
+    found = usual * scale
+    return Reasoned(found, AS_GIVEN if given else f"{usual:g} from scratch, times {scale:.3g} {why}")
+
+
+def layer_decay(case: Case, given: float | None) -> Reasoned[float | None]:
+    """The factor on the rate for each layer below the head: of pretrained networks that BatchNorm does not follow."""
+    if given is not None:
+        return Reasoned(given, AS_GIVEN)
+    if not case.pretrained or case.policy.head_only or case.network.normed:
+        return Reasoned(None, "the same rate for all layers")
+    return Reasoned(family_layer_decay(case.network), "pretrained layers far from the head change least")
+
+
+def warmup(case: Case, epochs: int, loop: LoopConfig) -> Reasoned[float]:
+    """Epochs in which the rate rises: a share of the run where BatchNorm does not follow the weights."""
+    if loop.warmup_epochs != LoopConfig.warmup_epochs:
+        return Reasoned(loop.warmup_epochs, AS_GIVEN)
+    if case.policy.head_only or case.network.normed:
+        return Reasoned(loop.warmup_epochs, "the usual one")
+    share = FamilyDefaults.warmup
+    return Reasoned(max(share * epochs, loop.warmup_epochs), f"{share:.0%} of the run")
 
 
 def rate_scale(
@@ -215,15 +243,22 @@ def rate_scale(
     statistics: str,
     clips: bool = True,
     defaults: OptimizerDefaults = OptimizerDefaults(),
-) -> float:
-    """Share of the from-scratch rate that suits the run; a head alone, or random weights, take the whole rate."""
+) -> tuple[float, str]:
+    """Share of the from-scratch rate that suits the run, and why; a head alone, or random weights, take all of it."""
     normed = case.network.normed
     if not case.pretrained or case.policy.head_only:
-        return 1.0
-    if optimizer in defaults.clipped and clips:
-        return defaults.frozen_norm_scale if statistics == "frozen" or not normed else defaults.clipped_scale
-    whole = case.policy.mostly_new and normed and optimizer not in defaults.clipped
-    return 1.0 if whole else defaults.finetune_scale
+        return 1.0, "for this policy"
+    if optimizer in defaults.clipped:
+        if not clips:
+            return defaults.finetune_scale, "for this policy"
+        kept = statistics == "frozen" or not normed
+        return defaults.frozen_norm_scale if kept else defaults.clipped_scale, "for this policy"
+    if not normed:
+        found, kin = family_rate(case.network)
+        return found / defaults.learning_rates["adamw"], kin
+    if case.policy.mostly_new:
+        return 1.0, "for this policy"
+    return defaults.batchnorm_scales.get(optimizer, defaults.finetune_scale), "for this policy"
 
 
 def decay(
@@ -235,21 +270,19 @@ def decay(
     travel: float,
     defaults: OptimizerDefaults = OptimizerDefaults(),
 ) -> Reasoned[float]:
-    """The weight decay: that of the optimizer, or the lowest of the limits that the case sets. ``travel``: see there.
+    """The weight decay of scale-free weights and of the head; :func:`bare_decay` where most weights are not scale-free.
 
-    Less of a coupled decay with frozen statistics: no norm then makes up for weights that shrink. Less of it from
-    random weights too, at whose rate the usual one shrinks faster than the gradient can build.
+    With frozen statistics no weight of a network of BatchNorm is: no norm then makes up for what shrinks. Less of a
+    coupled decay from random weights, at whose rate the usual one shrinks faster than the gradient can build.
     """
     if given is not None:
         return Reasoned(given, AS_GIVEN)
     usual = Reasoned(default_weight_decay(optimizer), f"the usual one of {optimizer}")
-    if not case.network.normed:
+    if 2 * case.network.bare(statistics) > case.network.decayed:
         return bare_decay(case, optimizer, usual=usual, travel=travel, defaults=defaults)
-    if optimizer not in defaults.clipped:
-        return usual
-    if case.scratch:
+    if optimizer in defaults.clipped and case.scratch:
         return _lowest(usual, _scratch(defaults))
-    return _lowest(usual, _frozen(defaults)) if statistics == "frozen" else usual
+    return usual
 
 
 def bare_decay(
@@ -260,7 +293,7 @@ def bare_decay(
     travel: float,
     defaults: OptimizerDefaults = OptimizerDefaults(),
 ) -> Reasoned[float]:
-    """The decay of weights that no BatchNorm follows: over the whole run, it takes little of them.
+    """The decay of weights that nothing makes scale-free: over the whole run, it takes little of them.
 
     ``travel`` is how far a gradient of one carries a weight in the run: rate times steps, times :func:`carried`. Times
     the decay, it is at most ``defaults.most_shrinking``.
@@ -268,7 +301,7 @@ def bare_decay(
     left = math.exp(-defaults.most_shrinking)
     slow = Reasoned(
         defaults.most_shrinking / max(travel, 1e-12),
-        f"so that the run leaves {left:.0%} or more of weights that no BatchNorm follows",
+        f"so that the run leaves {left:.0%} or more of weights that no norm follows",
     )
     if optimizer not in defaults.clipped:
         return _lowest(usual, slow)
@@ -279,14 +312,9 @@ def _scratch(defaults: OptimizerDefaults) -> Reasoned[float]:
     return Reasoned(defaults.scratch_decay, f"at most {defaults.scratch_decay:g} from random weights")
 
 
-def _frozen(defaults: OptimizerDefaults) -> Reasoned[float]:
-    limit = defaults.frozen_norm_decay
-    return Reasoned(limit, f"at most {limit:g} where BatchNorm keeps its statistics")
-
-
 def _unnormed(defaults: OptimizerDefaults) -> Reasoned[float]:
     limit = defaults.frozen_norm_decay
-    return Reasoned(limit, f"at most {limit:g} of weights that no BatchNorm follows")
+    return Reasoned(limit, f"at most {limit:g} of weights that no norm follows")
 
 
 def _lowest(*limits: Reasoned[float]) -> Reasoned[float]:

@@ -123,8 +123,8 @@ def _rate(run: Run, settings: Settings, rules: Hyperparameters) -> Choice:
 def _decay(settings: Settings, rules: Hyperparameters) -> Choice:
     value, reason = f"{settings.weight_decay:.2g}", rules.decay.reason
     if rules.bare_decay is not None:
-        value += f" ({rules.bare_decay.value:.2g} without BatchNorm)"
-        reason += f"; without BatchNorm {rules.bare_decay.reason}"
+        value += f" ({rules.bare_decay.value:.2g} where no norm follows)"
+        reason += f"; where no norm follows, {rules.bare_decay.reason}"
     return Choice("weight decay", value, reason)
 
 
