@@ -1,4 +1,4 @@
-"""Methods as short, readable functions; each file names its paper, its command and what to expect."""
+"""Methods as short, readable functions; each file names its paper, its command and the expected result."""
 
 from recipes.average_ensemble import average_ensemble
 from recipes.deep_ensemble import deep_ensemble

@@ -16,7 +16,7 @@ __all__ = ["average_ensemble"]
 
 
 def average_ensemble(models: Sequence[str], data: Path | str, *, policy: str = "auto", seed: int = 0) -> EnsembleResult:
-    """Fine-tune each of ``models`` on the same splits, and average them; the receipt says what it gained."""
+    """Fine-tune each of ``models`` on the same splits, and average them; the receipt reports the gain."""
     runs = [
         finetune(FinetuneConfig(model=model, data=Path(data), policy=policy, seed=seed + number))
         for number, model in enumerate(models)

@@ -28,7 +28,7 @@ def deep_ensemble(
     seed: int = 0,
     out: Path | None = None,
 ) -> EnsembleResult:
-    """Seeds ``seed``, ``seed + 1`` ...: other heads to start from, other orders of images, other augmentation."""
+    """Members with seeds ``seed``, ``seed + 1`` ...: they differ in initial head, order of images and augmentation."""
     config = FinetuneConfig(model=model, data=Path(data), policy=policy, epochs=epochs, seed=seed, out=out)
     runs = finetune_members(config, members=members, vary="seed")
     return ensemble(EnsembleConfig(checkpoints=runs.checkpoints))

@@ -1,4 +1,4 @@
-"""Distillation: one model trained on the averaged probabilities of several, beside the labels.
+"""Distillation: one model trained on the labels and on the averaged probabilities of several models.
 
 Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network"; Bucila, Caruana & Niculescu-Mizil 2006,
 "Model Compression".

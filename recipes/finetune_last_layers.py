@@ -1,4 +1,4 @@
-"""Fine-tune the last layers: the early ones are frozen, their BatchNorm statistics too.
+"""Fine-tuning of the last layers: the early layers are frozen, with their BatchNorm statistics.
 
 Yosinski et al. 2014, "How transferable are features in deep neural networks?".
 

@@ -25,6 +25,6 @@ def gradual_unfreezing(
     seed: int = 0,
     out: Path | None = None,
 ) -> FinetuneResult:
-    """Free one group more every ``rhythm`` epochs; the optimizer keeps its state of what trains already."""
+    """Unfreeze one more group every ``rhythm`` epochs; the optimizer keeps its state for layers that train already."""
     config = FinetuneConfig(model=model, data=Path(data), policy=f"gradual:{rhythm}", epochs=epochs, seed=seed, out=out)
     return finetune(config)

@@ -1,4 +1,4 @@
-"""Greedy soup: fine-tune from the same start several times, average the weights of those runs that help.
+"""Greedy soup: fine-tune several times from the same start, and average the weights of the runs that help.
 
 Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
 inference time".
@@ -30,9 +30,9 @@ def greedy_soup(
     img_size: int | None = None,
     seed: int = 0,
 ) -> EnsembleResult:
-    """One model: the average of the seeds' weights that validation keeps, or the best of them where none helps.
+    """One model: the average of the runs that validation keeps, or the best run if no average helps.
 
-    Under ``full`` all seeds start with the same weights, a head of zeros: only the order of images differs.
+    Under ``full`` all seeds start with the same weights and a head of zeros; only the order of images differs.
     """
     start = FinetuneConfig(model=model, data=Path(data), policy="full", epochs=epochs, img_size=img_size)
     found = [finetune(replace(start, seed=seed + number)) for number in range(runs)]

@@ -29,7 +29,7 @@ def kfold_ensemble(
     seed: int = 0,
     out: Path | None = None,
 ) -> EnsembleResult:
-    """Member i trains without the i-th fold; all are selected, and combined, on the same validation images."""
+    """Member i trains without the i-th fold; all members are selected and combined on the same validation images."""
     config = FinetuneConfig(model=model, data=Path(data), policy=policy, epochs=epochs, seed=seed, out=out)
     runs = finetune_members(config, members=folds, vary="folds")
     return ensemble(EnsembleConfig(checkpoints=runs.checkpoints))

@@ -15,5 +15,5 @@ __all__ = ["linear_probe"]
 
 
 def linear_probe(model: str, data: Path | str, *, seed: int = 0, out: Path | None = None) -> FinetuneResult:
-    """One pass of the network over the images, then a convex fit whose penalty validation chooses."""
+    """One pass of the network over the images, then a convex fit; validation chooses the penalty."""
     return finetune(FinetuneConfig(model=model, data=Path(data), policy="head", seed=seed, out=out))

@@ -1,4 +1,4 @@
-"""Polyak averaging: the weights that are evaluated and kept are a moving average of those on the way.
+"""Polyak averaging: evaluates and keeps a moving average of the weights.
 
 Polyak & Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging".
 
@@ -27,7 +27,7 @@ def polyak_average(
     seed: int = 0,
     out: Path | None = None,
 ) -> FinetuneResult:
-    """One model at the price of one: a = d a + (1 - d) w after each step, d rising to ``decay`` at first."""
+    """One model with averaged weights: a = d a + (1 - d) w after each step; d rises to ``decay`` at first."""
     config = FinetuneConfig(
         model=model,
         data=Path(data),

@@ -1,4 +1,4 @@
-"""Snapshot ensemble: one run under a cyclic rate, a member at the end of each cycle.
+"""Snapshot ensemble: one run with a cyclic learning rate, and a member at the end of each cycle.
 
 Huang et al. 2017, "Snapshot Ensembles: Train 1, Get M for Free".
 
@@ -28,7 +28,7 @@ def snapshot_ensemble(
     seed: int = 0,
     out: Path | None = None,
 ) -> EnsembleResult:
-    """The rate falls to zero ``snapshots`` times, and starts again; the weights are kept where it is lowest."""
+    """The learning rate falls to zero ``snapshots`` times; the weights are kept each time it is lowest."""
     run = finetune(
         FinetuneConfig(
             model=model,

@@ -1,4 +1,4 @@
-"""Class names: one Unicode form for each (NFC), and which of them a reader cannot tell apart."""
+"""Class names: their Unicode form (NFC), and names that a reader cannot distinguish."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 __all__ = ["is_missing", "looks_like", "name_problems", "nfc", "nfc_names", "visible"]
 
 _MISSING = {"", "nan", "none", "null", "nil", "n/a", "na", "<na>", "#n/a", "nat", "undefined", "unnamed", "missing"}
-# "train" and "valid" are classes of some data sets: vehicles, checks.
+# Some data sets have the classes "train" and "valid": vehicles, checks.
 _SPLITS = {"training", "val", "validation", "test", "testing", "holdout"}
-# Persian, Indian scripts and emoji are written with joiners between two signs that are not ASCII.
+# Persian, Indian scripts and emoji use joiners between two non-ASCII characters.
 _JOINED = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
-# Letters of other scripts that are drawn as a Latin one; those that NFKC and casefolding leave.
+# Letters of other scripts that look like a Latin one and that NFKC and casefolding do not change.
 _DRAWN_ALIKE = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u0432\u043a\u043c\u043d\u0442"
     "\u03bf\u03b1\u03bd\u03c1\u03c4\u03c7\u03ba\u03b9\u03b2\u03b5\u03b7\u03bc\u03b6\u03c5",
@@ -23,12 +23,12 @@ _DRAWN_ALIKE = str.maketrans(
 
 
 def nfc(name: str) -> str:
-    """A name in Unicode's composed form: what a Mac's file system and other systems write differently is then equal."""
+    """A name in Unicode's composed form, so that names from a Mac's file system equal those from other systems."""
     return unicodedata.normalize("NFC", name)
 
 
 def nfc_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Names in composed form, or as they are where two of them would become one."""
+    """Names in composed form, or unchanged if two of them would become equal."""
     found = tuple(map(nfc, names))
     return found if len(set(found)) == len(set(names)) else tuple(names)
 
@@ -41,8 +41,8 @@ def visible(name: str) -> str:
 def looks_like(name: str) -> str:
     """Normal form of a name, equal for names that look alike: one case, width and form, no invisible blanks.
 
-    Hyphens and underscores count as blanks, "7.0" and "007" as "7", and letters of other scripts as the Latin ones
-    that they are drawn like.
+    Hyphens and underscores count as blanks, "7.0" and "007" as "7", and letters of other scripts as the Latin letters
+    that they look like.
     """
     plain = unicodedata.normalize("NFKC", visible(unicodedata.normalize("NFKC", name)).casefold()).strip()
     number = re.fullmatch(r"([+-]?)0*([0-9]+)(?:[.,]0*)?", plain)
@@ -53,15 +53,15 @@ def looks_like(name: str) -> str:
 
 
 def is_missing(name: str) -> bool:
-    """True where a name is one that programs write for an empty cell."""
+    """True if programs write this name for an empty cell."""
     return visible(name).strip().casefold() in _MISSING
 
 
 def name_problems(classes: Sequence[str]) -> list[tuple[str, str]]:
     """Odd class names of one data set: pairs of a finding's name and its text.
 
-    ``alike-names``: two that look alike; ``odd-name``: blanks or invisible characters around or inside, one that stands
-    for an empty cell or a split, or decimal fractions, which are measurements.
+    ``alike-names``: names that look alike. ``odd-name``: blanks or invisible characters around or inside a name, a name
+    that stands for an empty cell or a split, or decimal fractions, which are measurements.
     """
     found = []
     groups: dict[str, list[str]] = defaultdict(list)

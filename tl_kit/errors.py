@@ -4,14 +4,14 @@
 
     TlKitError                  one clear line, exit code 2
     ├── ConfigError             an option's value is wrong
-    │   ├── InputError          what is to be predicted is no image (also a TypeError)
+    │   ├── InputError          an input of predict is not an image (also a TypeError)
     │   └── PolicyError         a freezing policy does not fit the model
     ├── DataError               a folder, a CSV file or a split is wrong
     │   └── ImageError          one image cannot be decoded
-    ├── WeightsError            pretrained weights cannot be had, or do not fit
+    ├── WeightsError            pretrained weights are not available, or do not fit
     ├── CheckpointError         a checkpoint or ensemble folder is missing, foreign or broken
     │   └── MemberError         members of an ensemble do not belong together
-    ├── TrainingError           training cannot go on, or there is nothing to train
+    ├── TrainingError           training cannot continue, or there is nothing to train
     │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
     ├── ResourceError           the machine's memory is not enough
     └── AuditError              a tensor that the policy freezes changed (a defect of ours)
@@ -42,15 +42,15 @@ __all__ = [
 
 
 class TlKitError(Exception):
-    """Base of all errors raised on purpose; its text is one line that names the file or option and what to do."""
+    """Base of all errors raised on purpose; its text is one line that names the file or option and says what to do."""
 
 
 class ConfigError(TlKitError):
-    """An option has a value that it cannot have."""
+    """An option has an invalid value."""
 
 
 class InputError(ConfigError, TypeError):
-    """Something was given to predict that is no image, or of a form that is not taken."""
+    """An input of ``predict`` is not an image, or has a form that is not accepted."""
 
 
 class PolicyError(ConfigError):
@@ -94,14 +94,14 @@ class AuditError(TlKitError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for use in tl-kit's own message; the error's class where it has no text."""
+    """The first line of an error's text, for use in tl-kit's own message; the error's class if it has no text."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The known name that is most like a mistyped one, in any case of letters; None where none is.
+    """The known name that is most similar to a mistyped one, ignoring case; None if none is similar.
 
-    ``cutoff`` from 0 to 1: how much alike they must be (:func:`difflib.get_close_matches`).
+    ``cutoff`` from 0 to 1: the required similarity (:func:`difflib.get_close_matches`).
     """
     by_lower = {each.lower(): each for each in sorted(known)}
     matches = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)

@@ -1,11 +1,11 @@
-"""File signatures of archives and of stores of arrays: neither images nor weights as they are."""
+"""File signatures of archives and array stores, which are neither images nor weights."""
 
 from __future__ import annotations
 
 __all__ = ["ARCHIVES", "HEAD", "kind_of"]
 
 HEAD = 264
-"""So many bytes of a file are enough."""
+"""The number of bytes at a file's beginning that are needed."""
 
 ARCHIVES = frozenset({"zip", "gzip", "bzip2", "xz", "zstd", "7z", "rar", "tar"})
 _SIGNATURES = (
@@ -24,5 +24,5 @@ _SIGNATURES = (
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind of a file that begins so: one of ``ARCHIVES``, ``numpy``, ``hdf5``, or ``git-lfs`` for a pointer."""
+    """A file's kind by its first bytes: one of ``ARCHIVES``, ``numpy``, ``hdf5``, or ``git-lfs`` for a pointer."""
     return next((kind for place, magic, kind in _SIGNATURES if head.startswith(magic, place)), None)

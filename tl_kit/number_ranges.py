@@ -1,4 +1,4 @@
-"""The ranges of numbers: a configuration's fields say theirs, and one function checks all of them."""
+"""Number ranges: each field of a configuration declares its range, and one function checks all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Range:
-    """The values that a number may have: ``text`` says it, ``holds`` tests it."""
+    """The values that a number may have: ``text`` describes them, ``holds`` tests a value."""
 
     text: str
     holds: Callable[[float], bool]
@@ -42,16 +42,16 @@ NOT_NEGATIVE = Range("at least 0", lambda value: value >= 0)
 POSITIVE = Range("above 0", lambda value: value > 0)
 SHARE = Range("from 0 to 1", lambda value: 0 <= value <= 1)
 OWN_CHECK = Range("what its own check allows", lambda value: True)
-"""For fields whose own function checks them, before any work, and says more."""
+"""For fields with their own check, which runs before any work and gives a better message."""
 
 _LARGEST = 2**63
 
 
 def check_numbers(config: object) -> None:
-    """Raises ConfigError, naming the flag or the field, for a number out of range, also in what a configuration holds.
+    """Raises ConfigError, naming the flag or the field, for a number out of range, also in nested configurations.
 
-    No number may be NaN, infinite or, where its field has no range of its own, negative; no whole one above 2^63 - 1;
-    no tuple of numbers empty. The values are plain ones.
+    No number may be NaN, infinite or, if its field declares no range, negative. No integer may be above 2^63 - 1. No
+    tuple of numbers may be empty. The values must be plain Python values.
     """
     for entry, value in _numbers(config):
         limits = _range(entry)
@@ -68,7 +68,7 @@ def _range(entry: Field) -> Range:
 
 
 def _numbers(config: object) -> Iterator[tuple[Field, int | float]]:
-    """Every number with its field; those of a mapping are checked by whoever reads it."""
+    """Every number with its field; numbers in a mapping are checked by the code that reads it."""
     for entry in fields_of(type(config)):
         value: Any = getattr(config, entry.name)
         if value == () and get_args(entry.hint)[:1] in ((int,), (float,)) and _range(entry) is not OWN_CHECK:

@@ -1,4 +1,4 @@
-"""Plain Python values where NumPy's, torch's or near ones are given: by the type hints, before any work is done."""
+"""Plain Python values: converts values of NumPy, torch and similar types by the type hints, before any work."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 
 class _OtherTypeError(Exception):
-    """A value is not of a type that its hint allows; the text names these types."""
+    """A value has a type that its hint does not allow; the text names the allowed types."""
 
 
 def takes_plain_values(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, called with the plain values of its arguments, the numbers of its configurations checked.
+    """A decorator that converts arguments to plain values, and checks the numbers in configurations.
 
     Raises ConfigError, naming the argument or the field, for a value that its type hint does not allow, and for a
     number of a configuration that is out of range. Arguments of other kinds (a Reporter) are passed on as they are.
@@ -53,10 +53,10 @@ def takes_plain_values(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def plain(config: T) -> T:
-    """The dataclass with plain values in all fields, also in those of the dataclasses in it.
+    """The dataclass with plain values in all fields, also in nested dataclasses.
 
-    Numbers of NumPy and torch become Python's, paths given as text paths, lists tuples. Raises ConfigError, naming the
-    field, for what a field cannot hold: a text where a number is meant, 2.5 epochs, a boolean in place of a number.
+    Numbers of NumPy and torch become Python numbers, texts for paths become paths, lists become tuples. Raises
+    ConfigError, naming the field, for an impossible value: a text for a number, 2.5 epochs, a boolean for a number.
     """
     kind: Any = type(config)
     values = {
@@ -114,11 +114,11 @@ def _as(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return _if(isinstance(value, hint), value) and plain(value)
     convert = _CONVERSIONS.get(hint)
-    return value if convert is None else convert(_scalar(value))  # None: a kind that is passed on as it is
+    return value if convert is None else convert(_scalar(value))  # None: a type that is passed on unchanged
 
 
 def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
-    """As the choice whose type the value has; or else as the first that it can be."""
+    """Convert to the type among ``choices`` that the value has, or else to the first that fits."""
     exact = [choice for choice in choices if choice is type(value)]
     for choice in (*exact, *(choice for choice in choices if choice not in exact)):
         try:
@@ -151,7 +151,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 
 
 def _as_given(value: Any, where: str) -> Any:
-    """A value of a mapping, whose kind its reader knows: plain, and otherwise as it is."""
+    """A plain value of a mapping, otherwise unchanged; the code that reads it knows its type."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(value)
     if isinstance(value, Mapping):

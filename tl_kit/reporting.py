@@ -50,7 +50,7 @@ class _Notes(threading.local):
 
 _NOTES = _Notes()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _NOTES.lines.clear())  # the parent tells its own
+    os.register_at_fork(after_in_child=lambda: _NOTES.lines.clear())  # the parent reports its own lines
 
 
 def note(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Scores in words: which of them estimate what new images would give, and which are too good for that."""
+"""Kinds of scores in words: estimates for new images, and scores that are too good as an estimate."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def what_chose(chose: Sequence[str]) -> str:
 
 
 def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str], *, cross_validated: bool = False) -> list[str]:
-    """Notes that explain a table's mark ``*``, a line for each split that has it, and the way to an honest figure.
+    """Notes that explain a table's mark ``*``, a line for each marked split, and how to get an honest figure.
 
-    ``kinds``: each row's kinds of scores, by split. ``chose``: the choices made by images that are ``selected on``.
-    ``cross_validated``: True where an honest figure exists already.
+    ``kinds``: each row's kinds of scores, by split. ``chose``: the choices made with images that are ``selected on``.
+    ``cross_validated``: True if there is an honest figure already.
     """
     rows = list(kinds)
     lines = []

@@ -1,7 +1,7 @@
-"""Requests to stop: where they may be answered at once, and where they wait until a step is whole.
+"""Requests to stop a run: answered at once, or postponed until a training step is complete.
 
 A signal handler calls :func:`request`. Within :func:`postponed`, the error is raised at the next :func:`answer`, or at
-the block's end; within :func:`allowed` in turn, at once again. Without a handler that calls it, nothing here acts.
+the block's end; within a nested :func:`allowed`, at once again. Without such a handler, this module does nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ INTERRUPTED, TERMINATED = 130, 143
 
 
 class StoppedError(BaseException):
-    """The process was asked to end: by a scheduler (SIGTERM), or by a second Ctrl-C. Its text says what is left.
+    """The process was asked to end, by a scheduler (SIGTERM) or by a second Ctrl-C. The text says what remains.
 
-    ``code`` is the exit code. No Exception: nothing may take it for a failure and go on.
+    ``code`` is the exit code. It does not derive from Exception, so that no handler of failures continues the work.
     """
 
     def __init__(self, text: str = "", *, code: int) -> None:
@@ -48,7 +48,7 @@ _STATE = _Requests()
 
 
 def request(error: BaseException, *, at_once: bool = False) -> None:
-    """Raise ``error`` now, or note it where it is postponed; ``at_once`` does not wait."""
+    """Raise ``error`` now, or keep it while requests are postponed; with ``at_once`` it is never postponed."""
     if _STATE.held and not at_once:
         _STATE.waiting = error
         return
@@ -57,19 +57,19 @@ def request(error: BaseException, *, at_once: bool = False) -> None:
 
 
 def waiting() -> BaseException | None:
-    """The request that the next :func:`answer` raises."""
+    """The postponed request that the next :func:`answer` raises; None without one."""
     return _STATE.waiting
 
 
 def answer() -> None:
-    """Raise the request that is waiting."""
+    """Raise the postponed request, if there is one."""
     if _STATE.waiting is not None:
         error, _STATE.waiting = _STATE.waiting, None
         raise error
 
 
 def put_off(error: BaseException) -> bool:
-    """Let a request that was raised at once wait after all; False for any other error."""
+    """Postpone a request that was already raised; returns False for any other error."""
     if error is not _STATE.raised:
         return False
     _STATE.waiting, _STATE.raised = error, None
@@ -78,7 +78,7 @@ def put_off(error: BaseException) -> bool:
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Requests wait until :func:`answer`, or for the end of the block, however it ends."""
+    """A context in which requests wait until :func:`answer` or the end of the block, however it ends."""
     try:
         with _holding(True):
             yield
@@ -88,7 +88,7 @@ def postponed() -> Iterator[None]:
 
 @contextmanager
 def allowed() -> Iterator[None]:
-    """Requests are raised at once; one that is waiting, before the block."""
+    """A context in which requests are raised at once; a postponed one is raised before the block."""
     answer()
     with _holding(False):
         yield
@@ -104,5 +104,5 @@ def _holding(held: bool) -> Iterator[None]:
 
 
 def reset() -> None:
-    """Forget all requests: a command begins."""
+    """Forget all requests, at the start of a command."""
     _STATE.held, _STATE.waiting, _STATE.raised = False, None, None

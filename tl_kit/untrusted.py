@@ -1,4 +1,4 @@
-"""Files that somebody else wrote: read within bounds, never executed, never followed out of their folder."""
+"""Untrusted files: read within limits, never executed, and never followed out of their folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read_json(
 ) -> dict[str, Any]:
     """The JSON object in a file of at most ``limit`` bytes, in UTF-8.
 
-    Raises ``error``, in one line that names the file, for anything else: JSON of absurd depth, numbers that are none
-    (NaN, Infinity), a key that stands twice; and where ``folder`` is given, a link that leads out of it.
+    Raises ``error``, in one line that names the file, for anything else: JSON of absurd depth, NaN or Infinity, a
+    duplicate key; and, if ``folder`` is given, a link that leads out of it.
     """
     if folder is not None:
         check_inside(path, folder, error=error)
@@ -42,7 +42,7 @@ def read_json(
 
 
 def sha256(path: Path, *, error: type[TlKitError]) -> str:
-    """SHA-256 of a file's bytes, in hex. Raises ``error`` where it cannot be read."""
+    """SHA-256 of a file's bytes, in hex. Raises ``error`` if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
@@ -54,9 +54,9 @@ def sha256(path: Path, *, error: type[TlKitError]) -> str:
 
 
 def check_inside(path: Path, folder: Path, *, error: type[TlKitError]) -> None:
-    """Raises ``error`` where links lead from ``path`` out of ``folder``.
+    """Raises ``error`` if links lead from ``path`` out of ``folder``.
 
-    The links of the Hugging Face cache, from ``snapshots/REVISION`` to ``blobs`` of the same repository, are none.
+    Links of the Hugging Face cache, from ``snapshots/REVISION`` to ``blobs`` of the same repository, are allowed.
     """
     try:
         root, real = folder.resolve(), path.resolve()
@@ -70,7 +70,7 @@ def check_inside(path: Path, folder: Path, *, error: type[TlKitError]) -> None:
 
 
 def is_plain_relative(name: str) -> bool:
-    """True where a name from a file stays below the folder to which it is relative, on every system."""
+    """True if a name from a file stays below the folder to which it is relative, on every system."""
     if not name or "\0" in name:
         return False
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
@@ -78,7 +78,7 @@ def is_plain_relative(name: str) -> bool:
 
 
 def plain_number(value: object, low: float, high: float) -> bool:
-    """True where a value from JSON is a number within bounds; ``true`` and ``false`` are not numbers."""
+    """True if a value from JSON is a number within bounds; ``true`` and ``false`` are not numbers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
