@@ -21,6 +21,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.finetuning.batch_sources import PlainSource, ReusedSource
 from tl_kit.finetuning.preparation import choose_balance
 from tl_kit.finetuning.run import Balance
+from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.training import loop
 from tl_kit.training.batch_order import balanced_batches
 from tl_kit.training.loop import share_of
@@ -144,17 +145,15 @@ def test_a_balanced_head_is_scikit_learns(uneven: Path, tmp_path: Path, monkeypa
         return fit(features, labels, *rest, **options)
 
     monkeypatch.setattr(closed_form, "fit_head", noting)
-    head = HeadConfig(strengths=(0.5,), max_iter=5000, solver="newton")
+    head = HeadConfig(c=0.5, fine=1e-7, solver="newton")
     quick(uneven, tmp_path / "run", policy="head", epochs=None, balance="loss", head=head)
     (features, labels), found = seen[0], weights(tmp_path / "run")
     balanced = np.array([17 / (3 * count) for count in np.bincount(labels)])[labels]
-    mean = np.average(features, axis=0, weights=balanced)
-    scale = np.sqrt(np.average((features - mean) ** 2, axis=0, weights=balanced))
-    scale = np.maximum(scale, 0.1 * np.quantile(scale, 0.9))
+    scaling = fit_scaling(features, weights=balanced)
     reference = LogisticRegression(C=0.5, class_weight="balanced", tol=1e-8, max_iter=5000)
-    reference.fit((features - mean) / scale, labels)
+    reference.fit(scaling(features), labels)
     ours = (features @ found["fc.weight"].numpy().T + found["fc.bias"].numpy()).astype(np.float64)
-    theirs = reference.decision_function((features - mean) / scale)
+    theirs = reference.decision_function(scaling(features))
     centred = [logits - logits.mean(axis=1, keepdims=True) for logits in (ours, theirs)]
     np.testing.assert_allclose(*centred, atol=0.02)
 

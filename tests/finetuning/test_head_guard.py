@@ -192,7 +192,7 @@ def test_what_was_compared_is_said_in_a_line_and_recorded(data: Path, tmp_path: 
     assert "trained" in line
     assert "head" in line
     assert " is kept" in line
-    assert {"C", "head", "temperature"} <= set(run.chosen_by_val)
+    assert {"head", "temperature"} <= set(run.chosen_by_val)
     assert any("how much of the trained network is kept" in note for note in run.notes)
     record = read_meta(tmp_path / "run")
     assert record["guard"] == json.loads(json.dumps(run.guard))

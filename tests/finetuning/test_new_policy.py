@@ -101,7 +101,7 @@ def test_a_new_policy_that_trains_the_head_alone_is_fitted_in_closed_form(
         "probe",
         Policy(name="probe", trains=lambda layers, **_: layers.classifier, head_only=True),
     )
-    head = HeadConfig(strengths=(0.1,))
+    head = HeadConfig(c=0.1)
     options = {"policy": "probe", "weights": str(pretrained), "epochs": None, "head": head, "loop": LoopConfig()}
     with pytest.raises(ConfigError, match="the head is fitted to images as evaluation sees them"):
         quick(data, tmp_path / "none", augment="strong", **options)

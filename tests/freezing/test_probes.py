@@ -7,11 +7,11 @@ import pytest
 import timm
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 
 from tl_kit.config import ProbeConfig
 from tl_kit.freezing.probes import probe_stages, stage_features, stage_names
+from tl_kit.optimization.feature_scaling import fit_scaling
+from tl_kit.optimization.penalty_choice import drawn_folds
 
 
 def built(name: str, side: int) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -67,16 +67,22 @@ def blobs(classes: int, each: int, *, apart: float, seed: int) -> tuple[np.ndarr
 
 def test_a_probe_is_a_logistic_regression_cross_validated_by_hand() -> None:
     values, labels = blobs(3, 20, apart=1.0, seed=0)
-    config = ProbeConfig(strengths=(0.1,), folds=4)
+    config = ProbeConfig(strengths=(6.0,), folds=4, rough=1e-6)
     (found,) = probe_stages({"stage": values}, labels, config=config, seed=7)
-    scores = []
-    for train, test in StratifiedKFold(4, shuffle=True, random_state=7).split(labels, labels):
-        scaler = StandardScaler().fit(values[train])
-        model = LogisticRegression(C=0.1, max_iter=100).fit(scaler.transform(values[train]), labels[train])
-        scores.append(model.score(scaler.transform(values[test]), labels[test]))
+    numbers = drawn_folds(labels, 4, units=np.random.default_rng(7).permutation(60)).numbers
+    scaled, scores = fit_scaling(values)(values), []
+    for number in range(4):
+        train, held_out = numbers != number, numbers == number
+        model = LogisticRegression(C=6.0 / 45, tol=1e-8, max_iter=1000).fit(scaled[train], labels[train])
+        scores.append(model.score(scaled[held_out], labels[held_out]))
     assert found.accuracy == pytest.approx(np.mean(scores))
     assert found.error == pytest.approx(np.std(scores, ddof=1) / 2)
-    assert (found.stage, found.channels, found.strength) == ("stage", 6, 0.1)
+    assert (found.stage, found.channels, found.strength) == ("stage", 6, 6.0)
+
+
+def test_stages_whose_fit_does_not_converge_are_left_out() -> None:
+    values, labels = blobs(3, 20, apart=1.0, seed=0)
+    assert probe_stages({"stage": values}, labels, config=ProbeConfig(max_iter=1), seed=0) == []
 
 
 def test_the_stage_that_separates_the_classes_is_seen() -> None:

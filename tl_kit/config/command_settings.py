@@ -70,14 +70,18 @@ class RangeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:
-    """Features are divided by their deviations in training before a penalised fit, but by none that is too small.
+    """Features are divided by a power of their deviations in training before a penalised fit.
 
-    ``reference`` is a quantile of all channels' deviations; none is divided by less than ``floor`` of it, and channels
-    below ``dead`` of it have no weight. docs/policies.md has the figures that chose the floor.
+    1 standardises them, 0 gives all one scale; ``power`` 0.5 is Pareto scaling (van den Berg et al. 2006, "Centering,
+    scaling, and transformations"). ``reference`` is a quantile of all channels' deviations. Channels below ``floor`` of
+    it are treated as if they varied by so much, those above ``ceiling`` times it are divided down to that, and those
+    below ``dead`` of it have no weight. docs/policies.md has the figures that chose them.
     """
 
+    power: Annotated[float, SHARE] = 0.5
     reference: Annotated[float, SHARE] = 0.9
     floor: Annotated[float, SHARE] = 0.1
+    ceiling: Annotated[float, AT_LEAST_ONE] = 3.0
     dead: Annotated[float, SHARE] = 1e-4
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from tl_kit.flags import Flag
-from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, POSITIVE
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
 
 __all__ = [
     "AutoPolicyConfig",
@@ -14,6 +14,7 @@ __all__ = [
     "HeadConfig",
     "LoopConfig",
     "NanAnswer",
+    "PenaltyConfig",
     "ProbeConfig",
     "RangeTestConfig",
     "RegularizationConfig",
@@ -27,25 +28,45 @@ Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadConfig:
-    """The penalised logistic regression on cached features.
+class PenaltyConfig:
+    """A penalised softmax regression on scaled features (``ScalingConfig``), and the choice of its penalty.
 
-    ``strengths`` are scikit-learn's C on scaled features (``ScalingConfig``), weakest penalty last; ``solver`` is lbfgs
-    or newton.
-    Where the layers below train afterwards, the head starts with ``start_strength``: fitted as closely as it can be, it
-    would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for finetuning").
-    Fits of fewer than
-    ``one_thread_below`` multiplications a step (images x features x classes) run on one thread: handing out so little
-    work costs more than doing it, a hundred times more on a busy machine. Heads of fewer than ``cross_validate_below``
-    are cross-validated too, over ``folds``.
+    ``strengths`` are scikit-learn's C times the number of images, which suits few images and many alike: half decades,
+    weakest penalty last. Of those within ``errors`` standard errors of the lowest loss out of fold, the one nearest to
+    ``usual`` is taken; that is also the one of fits that cannot be cross-validated. A step takes images x features x
+    classes multiplications: where these are ``one_fold_from`` or more, one fold is held out instead of ``folds``; below
+    ``one_thread_below`` one thread does it, since handing out so little work costs more than doing it, a hundred times
+    more on a busy machine. ``rough`` and ``fine`` are tolerances of the gradient, out of fold and in the last fit.
+    Features of more than ``rotate_up_to`` images and channels are not rotated into their principal axes.
+    docs/policies.md has the figures that chose ``usual`` and ``errors``.
     """
 
-    strengths: Annotated[tuple[float, ...], POSITIVE] = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
-    start_strength: Annotated[float, POSITIVE] = 1e-4
-    max_iter: Annotated[int, POSITIVE] = 200
-    solver: str = "lbfgs"
-    one_thread_below: int = 100_000_000
+    strengths: Annotated[tuple[float, ...], POSITIVE] = tuple(10 ** (number / 2) for number in range(-4, 9))
+    usual: Annotated[float, POSITIVE] = 10.0
+    errors: Annotated[float, NOT_NEGATIVE] = 1.0
     folds: Annotated[int, AT_LEAST_TWO] = 5
+    one_fold_from: int = 1_000_000_000
+    one_thread_below: int = 100_000_000
+    rotate_up_to: int = 2048
+    rough: Annotated[float, POSITIVE] = 3e-4
+    fine: Annotated[float, POSITIVE] = 3e-5
+    max_iter: Annotated[int, POSITIVE] = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig(PenaltyConfig):
+    """The head in closed form, on cached features.
+
+    ``solver`` is lbfgs or newton. ``c``: scikit-learn's C, where it is not to be chosen.
+    Where the layers below train afterwards, the head starts with ``start_strength`` (C times images): fitted as closely
+    as it can be, it would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for
+    finetuning"). Heads of fewer than ``cross_validate_below`` multiplications a step (images x features x classes) are
+    cross-validated too, over ``folds``.
+    """
+
+    c: Annotated[float | None, POSITIVE] = None
+    start_strength: Annotated[float, POSITIVE] = 0.1
+    solver: str = "lbfgs"
     cross_validate_below: int = 30_000_000
 
 
@@ -118,14 +139,11 @@ class GuardConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """Linear probes on pooled features of at most ``stages`` stages: folds, images, and the values of C tried."""
+class ProbeConfig(PenaltyConfig):
+    """Linear probes on pooled features of at most ``stages`` stages: the images looked at, and how they are fitted."""
 
     stages: Annotated[int, AT_LEAST_ONE] = 5
-    folds: Annotated[int, AT_LEAST_TWO] = 5
     images: Annotated[int, AT_LEAST_ONE] = 2000
-    strengths: Annotated[tuple[float, ...], POSITIVE] = (0.01, 0.1)
-    max_iter: Annotated[int, AT_LEAST_ONE] = 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from tl_kit.ensembling.evidence import Evidence
 from tl_kit.ensembling.member_features import MemberFeatures
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.inference.labelled import labels_for
-from tl_kit.optimization.feature_scaling import choose_strength
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint
-from tl_kit.training.logistic_regression import fit_head
+from tl_kit.training.logistic_regression import fit_heads
 from tl_kit.zoo.heads import linear_classifier, set_linear
 
 __all__ = ["Blocks", "block_probabilities", "concat", "fit_blocks"]
@@ -42,19 +40,19 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
     if auto and work > evidence.config.fit.concat_multiplications:
         raise ConfigError(f"a step of its fit would take {work:,} multiplications; ask for it with --rule {_NAME}")
-    blocks_of, trained = _fits(evidence, features)
+    penalties, blocks_of, trained = _fits(evidence, features)
     views = evidence.config.crops.views
     val, decoded = features(evidence.val, evidence.config.crops)
     if len(decoded) < len(evidence.val):
         raise DataError(f"{evidence.manifest.root}: validation images have changed since the scan; start anew")
 
     @cache
-    def probabilities(strength: float) -> NDArray[np.float64]:
-        return _POOL(block_probabilities(blocks_of(strength), val, views=views))
+    def probabilities(c: float) -> NDArray[np.float64]:
+        return _POOL(block_probabilities(blocks_of(c), val, views=views))
 
     def choose(loss: Callable[[float], Loss]) -> float:
-        """The penalty's strength with the lowest bounded NLL."""
-        return choose_strength(evidence.config.head.strengths, lambda strength: loss(strength).bounded)
+        """The C with the lowest bounded NLL, the strongest penalty where several are equal."""
+        return min(penalties, key=lambda c: loss(c).bounded)
 
     options: dict[str, Any] = {"folds": evidence.folds, "calibrate": evidence.config.calibrate}
     chosen, pooled = choose_out_of_fold(choose, probabilities, evidence.labels, **options)
@@ -75,8 +73,13 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     return with_temperature(_POOL, pooled, evidence.labels, derived=derived, **options)
 
 
-def _fits(evidence: Evidence, features: MemberFeatures) -> tuple[Callable[[float], Blocks], list[str]]:
-    """The fit of the new classifiers as a function of C (rows in the predictor's class order), and the digests used."""
+def _fits(
+    evidence: Evidence, features: MemberFeatures
+) -> tuple[tuple[float, ...], Callable[[float], Blocks], list[str]]:
+    """Values of C from the lowest on, the members' classifiers for each, and the digests of the images trained on.
+
+    Rows of classifiers are in the predictor's class order.
+    """
     predictor = evidence.predictor
     train, kept = features(evidence.train)
     samples = [evidence.train[index] for index in kept]
@@ -85,13 +88,12 @@ def _fits(evidence: Evidence, features: MemberFeatures) -> tuple[Callable[[float
         raise ConfigError(f"rule {_NAME}: {evidence.manifest.root} has no training images of two classes")
     by_name = np.argsort(predictor.classes)  # the fit uses the order of names, not that of the first member
     rank = np.argsort(by_name)
+    fits = fit_blocks(train, rank[labels], len(rank), config=evidence.config.head)
 
-    @cache
-    def blocks(strength: float) -> Blocks:
-        found = fit_blocks(train, rank[labels], len(rank), strength=strength, config=evidence.config.head)
-        return [(weight[rank], bias[rank]) for weight, bias in found]
+    def blocks(c: float) -> Blocks:
+        return [(weight[rank], bias[rank]) for weight, bias in fits[c]]
 
-    return blocks, [digest_prefix(sample) for sample in samples]
+    return tuple(fits), blocks, [digest_prefix(sample) for sample in samples]
 
 
 def _writer(
@@ -121,31 +123,24 @@ Blocks = list[tuple[Floats32, Floats32]]
 
 
 def fit_blocks(
-    features: Sequence[Floats32], labels: NDArray[np.int64], classes: int, *, strength: float, config: HeadConfig
-) -> Blocks:
-    """The penalised logistic regression on all members' features, divided into one block for each member.
+    features: Sequence[Floats32], labels: NDArray[np.int64], classes: int, *, config: HeadConfig
+) -> dict[float, Blocks]:
+    """The penalised logistic regressions on all members' features, one block a member, by scikit-learn's C on scaled features.
 
     Args:
         features: one array (n, f_j) for each member.
         labels: (n,), at least two classes.
         classes: k.
-        strength: C, on standardised features.
-        config: settings of the fit.
+        config: the strengths (C times n), and how they are fitted.
     """
     joint = np.concatenate(features, axis=1)
-    none = np.empty((0, joint.shape[1]), dtype=np.float32)
-    fit = fit_head(
-        joint,
-        labels,
-        classes,
-        val_features=none,
-        val_labels=np.empty(0, dtype=np.int64),
-        blocks=[part.shape[1] for part in features],
-        config=replace(config, strengths=(strength,)),
-    )
     ends = np.cumsum([part.shape[1] for part in features])[:-1]
-    bias = fit.bias.astype(np.float32)
-    return [((len(features) * w).astype(np.float32), bias) for w in np.split(fit.weight, ends, axis=1)]
+    fits = fit_heads(joint, labels, classes, blocks=[part.shape[1] for part in features], config=config)
+    found = {}
+    for fit in fits:
+        parts, bias = np.split(fit.weight, ends, axis=1), fit.bias.astype(np.float32)
+        found[fit.c] = [((len(features) * weight).astype(np.float32), bias) for weight in parts]
+    return found
 
 
 def block_probabilities(blocks: Blocks, features: Sequence[Floats32], *, views: int) -> NDArray[np.float64]:

@@ -148,7 +148,7 @@ def head_config(config: FinetuneConfig) -> HeadConfig:
     given = _as_mapping(f"optimizer {name!r}", config.optimizer_options, _HEAD_OPTIONS)
     changes: dict[str, Any] = {"solver": name}
     if "C" in given:
-        changes["strengths"] = (given["C"],)
+        changes["c"] = given["C"]
     if "max_iter" in given:
         changes["max_iter"] = given["max_iter"]
     return replace(config.head, **changes)

@@ -11,7 +11,7 @@ from tl_kit.config import RegularizationConfig
 from tl_kit.data.manifest import labels_of
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import gradient_options, head_config, is_head_only
-from tl_kit.finetuning.head_folds import cross_validated_head, folds_for
+from tl_kit.finetuning.head_folds import cross_validated_head, folds_for, penalty_folds
 from tl_kit.finetuning.result import Outcome
 from tl_kit.finetuning.run import Run, apply_trainable
 from tl_kit.finetuning.trunk_reuse import Reuse, open_reuse
@@ -63,7 +63,7 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
         set_linear(layer, fit.weight, fit.bias)
         scores = cross_validated_head(run, reuse) if alone else None
     Journal(run.folder if run.writes else None).write(
-        strength=fit.strength, val_nll=fit.val_nll, iterations=fit.iterations
+        strength=fit.strength, c=fit.c, nll=fit.nll, tried=fit.tried, iterations=fit.iterations
     )
     with run.clock("evaluate"):
         logits = {split: reuse.logits(split) for split in ("val", "test")}
@@ -73,10 +73,11 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
         trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
         logits=logits,
         audit=run_audit(run.model, before),
-        chosen_by_val=("C",) if len(run.config.head.strengths) > 1 else (),
+        chosen_by_val=(),
         settings={
             "optimizer": fit.solver,
-            "C": fit.strength,
+            "C": fit.c,
+            "strength": fit.strength,
             "iterations": fit.iterations,
             "balance": "none" if run.balance.method == "none" else "loss",
             "select": "nll",
@@ -129,26 +130,16 @@ def head_can_be_fitted(run: Run) -> bool:
 
 
 def head_seconds(run: Run, reuse: Reuse) -> float:
-    """Seconds that the fits take, measured on the training images; a fifth of them stands for the validation images.
+    """Seconds that the fits take, measured on the training images, whose features must have been filled.
 
-    The features of the training images must have been filled. Fits for cross-validation are counted, each as a fit to
-    all but the images held out.
+    Nested cross-validation counts as two fits more: it has ten paths of penalties, where the choice of one has five.
     """
     samples = run.manifest.split("train")
     features, labels = reuse.rows(samples).float().flatten(1).numpy(), labels_of(samples)
-    part = slice(None, None, 5)
     started = time.perf_counter()
-    fit_head(
-        features,
-        labels,
-        len(run.manifest.classes),
-        val_features=features[part],
-        val_labels=labels[part],
-        config=head_config(run.config),
-    )
-    folds = folds_for(run, reuse)
-    more = 0 if isinstance(folds, str) or not in_closed_form(run) else len(folds) - 1
-    return (time.perf_counter() - started) * (1 + more)
+    fit_head(features, labels, len(run.manifest.classes), config=head_config(run.config))
+    nested = in_closed_form(run) and not isinstance(folds_for(run, reuse), str)
+    return (time.perf_counter() - started) * (3 if nested else 1)
 
 
 def _is_linear(run: Run, reuse: Reuse) -> bool:
@@ -157,24 +148,26 @@ def _is_linear(run: Run, reuse: Reuse) -> bool:
 
 
 def _fit(run: Run, reuse: Reuse) -> HeadFit:
-    splits = {split: run.manifest.split(split) for split in ("train", "val")}
-    features = {split: reuse.rows(samples).float().numpy() for split, samples in splits.items()}
-    labels = {split: labels_of(samples) for split, samples in splits.items()}
+    samples, config = run.manifest.split("train"), head_config(run.config)
+    labels = labels_of(samples)
     balanced = run.balance.method != "none"
     if run.balance.method == "sampler":
         run.reporter.message("balance sampler: the head is fitted to all images at once, each weighted as it is drawn")
     fit = fit_head(
-        features["train"],
-        labels["train"],
+        reuse.rows(samples).float().numpy(),
+        labels,
         len(run.manifest.classes),
-        val_features=features["val"],
-        val_labels=labels["val"],
-        weights=image_weights(labels["train"]) if balanced else None,
-        val_weights=image_weights(labels["val"]) if balanced else None,
-        config=head_config(run.config),
+        folds=penalty_folds(samples, folds=config.folds, seed=run.config.split.split_seed),
+        weights=image_weights(labels) if balanced else None,
+        config=config,
     )
+    how = f"cross-validated on {fit.held_out:,} training images" if fit.held_out else "as given"
     run.reporter.message(
-        f"head: logistic regression, C = {fit.strength:g}, chosen on {len(splits['val'])} images of val"
+        f"head: logistic regression, C = {fit.c:.3g}, {how}"
         + (", where every class counts the same" if balanced else "")
     )
+    if not fit.converged:
+        run.reporter.message(
+            f"the head's fit has not converged in {fit.iterations} steps: a stronger penalty needs fewer (--opt C=...)"
+        )
     return fit

@@ -78,7 +78,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         audit=audit,
         chosen_by_val=(
             *_chosen_by_val(run, settings, result, compared=swa is not None, failed=error is not None),
-            *(() if guard is None else ("C", "head", "temperature")),
+            *(() if guard is None else ("head", "temperature")),
         ),
         phases=phases.ended,
         status=status,

@@ -1,12 +1,13 @@
 """The closed-form head cross-validated, from cached features: scores on images that had no part in any choice.
 
-The validation column of such a run is selected on: its penalty is the one that suits these images best. Here every
-training and validation image is predicted by a head that was fitted, penalty and all, without it (nested
-cross-validation: Varma & Simon 2006, "Bias in error estimation when using cross-validation for model selection").
+Every training and validation image is predicted by a head that was fitted, penalty and all, without it (nested
+cross-validation: Varma & Simon 2006, "Bias in error estimation when using cross-validation for model selection"). These
+are several times as many images as the validation split has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,78 +16,64 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tl_kit import metrics
-from tl_kit.data.folds import fold_manifests
-from tl_kit.data.manifest import Manifest, Sample, labels_of
-from tl_kit.errors import ConfigError
+from tl_kit.data.manifest import Sample, labels_of
+from tl_kit.data.splits import keys_of
 from tl_kit.finetuning.checks import head_config
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import Reuse
+from tl_kit.optimization.feature_scaling import fit_scaling
+from tl_kit.optimization.nested_choice import nested_predictions
+from tl_kit.optimization.penalty_choice import Folds, drawn_folds, few_threads
+from tl_kit.optimization.softmax_regression import rotate
 from tl_kit.training.class_weights import image_weights
-from tl_kit.training.logistic_regression import fit_head
+from tl_kit.training.logistic_regression import c_per_strength
 
-__all__ = ["cross_validated_head", "folds_for"]
+__all__ = ["cross_validated_head", "folds_for", "penalty_folds"]
+
+
+def penalty_folds(samples: Sequence[Sample], *, folds: int, seed: int) -> Folds:
+    """Folds of the images that a penalty is chosen on; copies, near copies and images of one group stay together.
+
+    They follow from the images' contents and the split's seed, as splits do.
+    """
+    _, units = np.unique(keys_of(samples, seed=seed), return_inverse=True)
+    return drawn_folds(labels_of(tuple(samples)), folds, units=units)
 
 
 def cross_validated_head(run: Run, reuse: Reuse) -> dict[str, Any] | None:
     """``folds``, ``images`` and the scores of :func:`tl_kit.metrics.summary` out of fold; None where it is left out.
 
-    Folds are stratified, keep images of equal content and of one group together, and follow from the images and the
-    split's seed. In each of them the penalty is chosen on a part of the others. The test split takes no part. The
-    features of both splits must have been filled. It is left out, with a word, where there are too many images or too
-    few of a class.
+    Folds are those of :func:`penalty_folds`, of the training and validation images together. The test split takes no
+    part. The features of both splits must have been filled. It is left out, with a word, where there are too many
+    images or too few of a class.
     """
-    found = folds_for(run, reuse)
-    if isinstance(found, str):
-        run.reporter.message(f"the head is not cross-validated: {found}")
+    samples = (*run.manifest.split("train"), *run.manifest.split("val"))
+    folds = folds_for(run, reuse)
+    if isinstance(folds, str):
+        run.reporter.message(f"the head is not cross-validated: {folds}")
         return None
-    classes = len(run.manifest.classes)
-    pooled, labels = [], []
-    for fold in found:
-        pooled.append(_predicted(run, reuse, fold))
-        labels.append(labels_of(fold.split("test")))
-    truth = np.concatenate(labels)
-    scores = metrics.summary(np.concatenate(pooled).reshape(-1, classes), truth)
-    return {"folds": len(found), "images": len(truth), **scores}
+    features: NDArray[np.float32] = reuse.rows(samples).float().numpy()
+    labels, classes, config = labels_of(samples), len(run.manifest.classes), head_config(run.config)
+    weights = image_weights(labels) if run.balance.method != "none" else None
+    if config.c is not None:
+        config = replace(config, strengths=(config.c / c_per_strength(len(labels), classes),))
+    with few_threads(features.size * classes, config):
+        rows = rotate(fit_scaling(features, weights=weights)(features), most=config.rotate_up_to).rows
+        found = nested_predictions(rows, labels, classes, folds, weights=weights, config=config)
+    return {"folds": len(folds.held_out), "images": len(labels), **metrics.summary(found, labels)}
 
 
-def folds_for(run: Run, reuse: Reuse) -> tuple[Manifest, ...] | str:
-    """The folds, as manifests whose ``test`` is held out; or why there are none."""
-    manifest, config = run.manifest, run.config
-    train, val = manifest.split("train"), manifest.split("val")
-    pool = replace(manifest, samples=(*train, *val), made_splits=())
+def folds_for(run: Run, reuse: Reuse) -> Folds | str:
+    """The folds of all training and validation images; or why there are none."""
+    samples = (*run.manifest.split("train"), *run.manifest.split("val"))
+    config, classes = run.config.head, len(run.manifest.classes)
     layer = run.model.get_submodule(reuse.features.tail.cut)
     assert isinstance(layer, nn.Linear)
-    work = len(pool.samples) * layer.in_features * len(manifest.classes)
-    if work > config.head.cross_validate_below:
-        return f"{len(pool.samples):,} images of {len(manifest.classes)} classes would take long; --folds does it"
-    share = replace(config.split, val_fraction=len(val) / len(pool.samples), test_fraction=0.0)
-    for folds in range(config.head.folds, 1, -1):
-        try:
-            return fold_manifests(pool, folds, share)
-        except ConfigError:
-            continue
-    return "a class has too few images that can be separated"
-
-
-def _predicted(run: Run, reuse: Reuse, fold: Manifest) -> NDArray[np.float64]:
-    """Probabilities (n, k) of the images held out."""
-    splits = {split: fold.split(split) for split in ("train", "val", "test")}
-    features = {split: _features(reuse, samples) for split, samples in splits.items()}
-    labels = {split: labels_of(samples) for split, samples in splits.items()}
-    balanced = run.balance.method != "none"
-    fit = fit_head(
-        features["train"],
-        labels["train"],
-        len(fold.classes),
-        val_features=features["val"],
-        val_labels=labels["val"],
-        weights=image_weights(labels["train"]) if balanced else None,
-        val_weights=image_weights(labels["val"]) if balanced else None,
-        config=head_config(run.config),
-    )
-    return metrics.softmax(features["test"].astype(np.float64) @ fit.weight.T + fit.bias)
-
-
-def _features(reuse: Reuse, samples: tuple[Sample, ...]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = reuse.rows(samples).float().numpy()
+    if len(samples) * layer.in_features * classes > config.cross_validate_below:
+        return f"{len(samples):,} images of {classes} classes would take long; --folds does it"
+    found = penalty_folds(samples, folds=max(3, config.folds), seed=run.config.split.split_seed)
+    labels = labels_of(samples)
+    spread = [len(np.unique(found.numbers[labels == label])) for label in range(classes)]
+    if (found.numbers < 0).any() or min(spread) < 3:
+        return "a class has too few images that can be separated"
     return found

@@ -179,7 +179,7 @@ def _written(run: Run, candidate: _Candidate, source: Source, *, step: int) -> W
         save_config(folder, run.model, run.manifest.classes, run.preprocessing)
         save_weights(folder, run.model)
     logits = {split: source.logits(split) for split in ("val", "test")}
-    chosen = ("C",) if candidate.name == HEAD else ("epoch", "temperature")
+    chosen = () if candidate.name == HEAD else ("epoch", "temperature")
     return Waypoint(folder=folder, step=step, logits=logits, chosen_by_val=chosen)
 
 

@@ -12,7 +12,7 @@ __all__ = ["Facts", "StageProbe"]
 class StageProbe:
     """A stage's module name and channels, and the cross-validated accuracy of a logistic regression on its features.
 
-    ``error`` is the standard error over the folds, ``strength`` scikit-learn's C.
+    ``error`` is the standard error over the folds, ``strength`` scikit-learn's C times the images.
     """
 
     stage: str

@@ -7,7 +7,6 @@ ignore what matters here.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +19,8 @@ from tl_kit.config import ProbeConfig
 from tl_kit.freezing.facts import StageProbe
 from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
+from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, few_threads, out_of_fold
+from tl_kit.optimization.softmax_regression import rotate
 
 __all__ = ["probe_stages", "stage_features", "stage_names"]
 
@@ -79,18 +80,16 @@ def probe_stages(
     At most ``config.images`` of the images are looked at, in the classes' proportions. Empty where a class has fewer
     than two images: there is nothing to validate on.
     """
-    from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
-
     folds = min(config.folds, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         return []
     kept = _sample(labels, most=max(config.images, folds * len(np.unique(labels))), folds=folds, seed=seed)
-    labels = labels[kept]
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels))
-    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(available_cores()) as pool:
-        warnings.simplefilter("ignore")  # an unconverged fit is judged by its accuracy like any other
-        return list(pool.map(lambda item: _probe(item[0], item[1][kept], labels, splits, config), features.items()))
+    _, labels = np.unique(labels[kept], return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    drawn = drawn_folds(labels, folds, units=order)
+    with few_threads(0, config), ThreadPoolExecutor(available_cores()) as pool:
+        found = pool.map(lambda item: _probe(item[0], item[1][kept], labels, drawn, config), features.items())
+        return [probe for probe in found if probe is not None]
 
 
 def _sample(labels: NDArray[np.int64], *, most: int, folds: int, seed: int) -> NDArray[np.int64]:
@@ -105,24 +104,16 @@ def _sample(labels: NDArray[np.int64], *, most: int, folds: int, seed: int) -> N
 
 
 def _probe(
-    name: str,
-    values: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    config: ProbeConfig,
-) -> StageProbe:
-    from sklearn.linear_model import LogisticRegression
-
-    scalings = [fit_scaling(values[train]) for train, _ in splits]
-    best: StageProbe | None = None
-    for strength in config.strengths:
-        scores = []
-        for (train, held_out), scaling in zip(splits, scalings, strict=True):
-            model = LogisticRegression(C=strength, max_iter=config.max_iter)
-            model.fit(scaling(values[train]), labels[train])
-            scores.append(model.score(scaling(values[held_out]), labels[held_out]))
-        error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
-        if best is None or np.mean(scores) > best.accuracy:
-            best = StageProbe(name, values.shape[1], float(np.mean(scores)), error, strength)
-    assert best is not None
-    return best
+    name: str, values: NDArray[np.float32], labels: NDArray[np.int64], folds: Folds, config: ProbeConfig
+) -> StageProbe | None:
+    """None where no fit converges in the steps that are allowed."""
+    classes = int(labels.max()) + 1
+    rows = rotate(fit_scaling(values)(values), most=config.rotate_up_to).rows
+    found = out_of_fold(rows, labels, classes, folds, config=config)
+    position = choose(found, units=folds.units, config=config)
+    if position is None:
+        return None
+    right = found.right[position]
+    scores = [right[folds.numbers[found.images] == number].mean() for number in folds.held_out]
+    error = float(np.std(scores, ddof=1) / np.sqrt(len(scores)))
+    return StageProbe(name, values.shape[1], float(right.mean()), error, found.strengths[position])

@@ -1,8 +1,8 @@
-"""Features on a common footing before a penalised fit, and the choice of a penalty that no single image decides."""
+"""Features on a common footing before a penalised fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tl_kit.config import ScalingConfig
 from tl_kit.errors import NonFiniteError
 
-__all__ = ["Scaling", "check_finite", "choose_strength", "fit_scaling"]
+__all__ = ["Scaling", "check_finite", "fit_scaling"]
 
 Floats = NDArray[np.float64]
 
@@ -40,11 +40,12 @@ def fit_scaling(
     blocks: Sequence[int] | None = None,
     config: ScalingConfig = ScalingConfig(),
 ) -> Scaling:
-    """Means and deviations of the channels of (n, d), where no channel counts as much more than it varies.
+    """Pareto scaling of the channels of (n, d): each divided by the root of its deviation over the images.
 
-    Divided by its own deviation, a channel that is almost dead in training would decide everything about an image in
-    which it is not. So no channel is divided by less than a share of what most deviations lie below, and one that is
-    far smaller has no part in the fit (:class:`tl_kit.config.ScalingConfig`). ``weights`` (n,) are those of images;
+    Where every channel is divided by its whole deviation, those that hardly vary count as much as all others, and one
+    that is almost dead decides everything about an image in which it is not; where all keep one scale, few channels
+    decide. The root is between the two (:class:`tl_kit.config.ScalingConfig` has its limits). The mean variance of
+    scaled channels is 1, so that penalties mean about the same for every network. ``weights`` (n,) are those of images;
     ``blocks``: widths that sum to d, each on its own, where features of several networks stand side by side.
 
     Raises NonFiniteError for a feature that is NaN or infinite.
@@ -54,7 +55,7 @@ def fit_scaling(
     mean = np.average(values, axis=0, weights=weights)
     deviation = np.sqrt(np.average(np.square(values - mean), axis=0, weights=weights))
     ends: list[int] = [] if blocks is None else np.cumsum(blocks)[:-1].tolist()
-    return Scaling(mean, np.concatenate([_floored(part, config) for part in np.split(deviation, ends)]))
+    return Scaling(mean, np.concatenate([_divisors(part, config) for part in np.split(deviation, ends)]))
 
 
 def check_finite(features: NDArray[np.floating]) -> None:
@@ -67,27 +68,15 @@ def check_finite(features: NDArray[np.floating]) -> None:
         )
 
 
-def _floored(deviation: Floats, config: ScalingConfig) -> Floats:
+def _divisors(deviation: Floats, config: ScalingConfig) -> Floats:
+    """Divisors of one network's channels (d,); infinite for a channel that is dead."""
     reference = float(np.quantile(deviation, config.reference)) or float(deviation.max())  # 0: almost all are constant
-    dead = deviation <= config.dead * reference
-    return np.where(dead, np.inf, np.maximum(deviation, config.floor * reference))
-
-
-def choose_strength(strengths: Sequence[float], loss: Callable[[float], float]) -> float:
-    """The one of lowest loss, the strongest penalty where several are equal; tried from the strongest on.
-
-    ``strengths`` are inverse penalties. Weaker ones fit the training images more closely: the search ends when the loss
-    has risen twice in a row.
-    """
-    best, *weaker = sorted(strengths)
-    lowest = before = loss(best)
-    rises = 0
-    for strength in weaker:
-        found = loss(strength)
-        rises = rises + 1 if found > before else 0
-        if found < lowest:
-            best, lowest = strength, found
-        if rises == 2:
-            break
-        before = found
-    return best
+    alive = deviation > config.dead * reference
+    if not alive.any():
+        return np.full(len(deviation), np.inf)
+    relative = deviation[alive] / reference
+    divisors = np.clip(relative, config.floor, config.ceiling) ** config.power
+    divisors *= np.maximum(relative / config.ceiling, 1.0)
+    found = np.full(len(deviation), np.inf)
+    found[alive] = reference * divisors * np.sqrt(np.mean(np.square(relative / divisors)))
+    return found

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tl_kit.config import FinetuneConfig
+from tl_kit.finetuning.checks import head_config
 from tl_kit.finetuning.closed_form import in_closed_form
 from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
@@ -89,10 +90,12 @@ def _policy(run: Run, settings: Settings | None, reason: str) -> Choice:
 
 def _choices(run: Run, settings: Settings | None) -> list[Choice]:
     if settings is None:
-        strengths = run.config.head.strengths
-        path = f"{strengths[0]:g} to {strengths[-1]:g}"
-        val = len(run.manifest.split("val"))
-        return [Choice("penalty", f"C from {path}", f"lowest NLL on {val} validation images; no rate and no epochs")]
+        head, images = head_config(run.config), len(run.manifest.split("train"))
+        if head.c is not None:
+            return [Choice("penalty", f"C = {head.c:g}", f"{AS_GIVEN}; no rate and no epochs")]
+        path = f"C from {min(head.strengths) / images:.2g} to {max(head.strengths) / images:.2g}"
+        how = f"NLL in cross-validation of the {images:,} training images"
+        return [Choice("penalty", path, f"{how}; no rate and no epochs")]
     rules = rules_for(run)
     steps = _steps(run, settings)
     choices = [

@@ -1,103 +1,179 @@
 """The ``head`` policy in closed form: a penalised logistic regression on the trunk's cached features.
 
 The problem is convex, so there is no learning rate and no epoch to choose; only the strength of the penalty, which
-validation decides. Reference: cs231n, "Transfer learning": a linear classifier on CNN codes.
+cross-validation of the training images decides. Reference: cs231n, "Transfer learning": a linear classifier on CNN
+codes.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tl_kit import metrics
 from tl_kit.config import HeadConfig
 from tl_kit.errors import TrainingError
-from tl_kit.optimization.feature_scaling import check_finite, choose_strength, fit_scaling
+from tl_kit.optimization.feature_scaling import fit_scaling
+from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, few_threads, out_of_fold
+from tl_kit.optimization.softmax_regression import Floats, Solution, fit_softmax, rotate
 
-__all__ = ["HeadFit", "fit_head"]
-
-Floats = NDArray[np.float64]
-
-# Newton's method with the Hessian used through its products with vectors: written out it is (classes x features)^2.
-_SOLVERS = {"lbfgs": "lbfgs", "newton": "newton-cg"}
+__all__ = ["HeadFit", "c_per_strength", "fit_head", "fit_heads"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class HeadFit:
-    """A linear head on raw features: weight (classes, features), bias (classes,), the chosen C, its validation NLL."""
+    """A linear head on raw features: weight (classes, features) and bias (classes,).
+
+    ``strength`` is the penalty's, C times the images, and ``c`` scikit-learn's C; ``tried`` the bounded NLL of each
+    strength on the ``held_out`` images that chose it, empty where nothing did. ``converged`` is False where the steps
+    that were allowed have not been enough.
+    """
 
     weight: Floats
     bias: Floats
     strength: float
-    val_nll: float | None
+    c: float
     iterations: int
     solver: str
+    converged: bool
+    tried: dict[float, float] = field(default_factory=dict)
+    held_out: int = 0
+
+    @property
+    def nll(self) -> float | None:
+        """The bounded NLL that the strength was chosen by."""
+        return self.tried.get(self.strength)
+
+
+def c_per_strength(images: float, classes: int) -> float:
+    """Scikit-learn's C of a strength of 1, where the images weigh so much in all.
+
+    For two classes scikit-learn penalises the difference of their two rows: its C is twice that of the two.
+    """
+    return (2 if classes == 2 else 1) / images
 
 
 def fit_head(
-    features: NDArray[np.float32],
+    features: NDArray[np.floating],
     labels: NDArray[np.int64],
     classes: int,
     *,
-    val_features: NDArray[np.float32],
-    val_labels: NDArray[np.int64],
+    folds: Folds | None = None,
     weights: Floats | None = None,
-    val_weights: Floats | None = None,
-    blocks: Sequence[int] | None = None,
     config: HeadConfig = HeadConfig(),
 ) -> HeadFit:
-    """Fit for each strength, from the strongest penalty on (warm start), and keep the one that suits validation best.
+    """Fit with the penalty that cross-validation of these images prefers (:mod:`tl_kit.optimization.penalty_choice`).
 
-    features (n, d), labels (n,) with at least two classes present; val_features (m, d), m may be 0: then the middle
-    strength is taken. ``config.solver`` is lbfgs (a quasi-Newton method) or newton: the problem is convex, so both end
-    in the same place. Features are scaled for the fit (:func:`fit_scaling`, which has
-    ``blocks``); the result applies to the raw ones. The strength is that of the lowest
-    :func:`tl_kit.metrics.bounded_nll`, which no single image decides.
+    The minimum of Σ_i w_i CE_i + |W|² / (2 C) on scaled features (:func:`fit_scaling`), which are scaled once, by all
+    images, since that looks at no label. The result applies to the raw features.
 
-    An image of weight w (``weights`` (n,), of mean 1 where C is to keep its meaning) counts as w images, in the scaling
-    too; ``val_weights`` (m,) do the same to the validation NLL. None: all weigh 1.
+    Args:
+        features: (n, d).
+        labels: (n,) with at least two classes present; an absent class gets no weight and a bias of -30.
+        classes: k.
+        folds: what is held out together; None: each image on its own, in folds drawn in their order.
+        weights: (n,): an image of weight w counts as w images, in the scaling and the choice too. None: all weigh 1.
+        config: its ``solver`` is lbfgs (a quasi-Newton method) or newton: the problem is convex, so both end in the
+            same place. Where it has one strength, or ``c``, nothing is chosen.
 
     Raises NonFiniteError for features that are not finite, TrainingError for labels of one class.
     """
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    if len(np.unique(labels)) < 2:
-        raise TrainingError("the images to fit a head to are all of one class: it needs two at least")
-    weights = np.ones(len(features)) if weights is None else weights
-    scaling = fit_scaling(features, weights=weights, blocks=blocks)
-    check_finite(val_features)
-    x = scaling(features)
-    strengths = config.strengths if len(val_labels) else (config.strengths[len(config.strengths) // 2],)
-    threads = 1 if x.size * classes < config.one_thread_below else None
-    model = LogisticRegression(solver=_SOLVERS[config.solver], max_iter=config.max_iter, warm_start=True)
-    fits: dict[float, HeadFit] = {}
-
-    def loss(strength: float) -> float:
-        model.set_params(C=strength)
-        with warnings.catch_warnings(), threadpool_limits(threads):
-            warnings.simplefilter("ignore")  # an unconverged fit is judged by validation like any other
-            model.fit(x, labels, sample_weight=weights)
-        weight, bias = scaling.on_raw(*_all_classes(model.coef_, model.intercept_, model.classes_, classes))
-        nll, bounded = None, 0.0
-        if len(val_labels):
-            probabilities = metrics.softmax(val_features.astype(np.float64) @ weight.T + bias)
-            nll = metrics.nll(probabilities, val_labels, weights=val_weights)
-            bounded = metrics.bounded_nll(probabilities, val_labels, weights=val_weights)
-        fits[strength] = HeadFit(weight, bias, strength, nll, int(np.max(model.n_iter_)), config.solver)
-        return bounded
-
-    return fits[choose_strength(strengths, loss)]
+    problem = _Problem(features, labels, classes, weights=weights, blocks=None, config=config)
+    with problem.threads():
+        return problem.chosen(folds or drawn_folds(problem.labels, config.folds))
 
 
-def _all_classes(coef: Floats, intercept: Floats, present: NDArray[np.int64], classes: int) -> tuple[Floats, Floats]:
-    """scikit-learn gives one row for two classes, and none for absent ones: one row a class, softmax unchanged."""
-    if len(present) == 2:
-        coef, intercept = np.concatenate([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
-    weight, bias = np.zeros((classes, coef.shape[1])), np.full(classes, -30.0)
-    weight[present], bias[present] = coef, intercept
-    return weight, bias
+def fit_heads(
+    features: NDArray[np.floating],
+    labels: NDArray[np.int64],
+    classes: int,
+    *,
+    blocks: Sequence[int] | None = None,
+    config: HeadConfig = HeadConfig(),
+) -> list[HeadFit]:
+    """:func:`fit_head` at each strength of ``config``, strongest penalty first; ``blocks`` as :func:`fit_scaling`."""
+    problem = _Problem(features, labels, classes, weights=None, blocks=blocks, config=config)
+    found, before = list[HeadFit](), None
+    with problem.threads():
+        for strength in problem.strengths:
+            before = problem.solve(strength, before)
+            found.append(problem.head(strength, before))
+    return found
+
+
+class _Problem:
+    """Scaled features in their principal axes, and labels among the classes ``present`` (p,)."""
+
+    def __init__(
+        self,
+        features: NDArray[np.floating],
+        labels: NDArray[np.int64],
+        classes: int,
+        *,
+        weights: Floats | None,
+        blocks: Sequence[int] | None,
+        config: HeadConfig,
+    ) -> None:
+        self.present, self.labels = np.unique(labels, return_inverse=True)
+        if len(self.present) < 2:
+            raise TrainingError("the images to fit a head to are all of one class: it needs two at least")
+        self.classes, self.weights, self.config = classes, weights, config
+        self.work = features.size * len(self.present)
+        self.scaling = fit_scaling(features, weights=weights, blocks=blocks)
+        with self.threads():
+            self.rotated = rotate(self.scaling(features), most=config.rotate_up_to)
+        self.per_strength = c_per_strength(len(labels) if weights is None else float(weights.sum()), len(self.present))
+        given = config.strengths if config.c is None else (config.c / self.per_strength,)
+        self.strengths = tuple(sorted(given))
+
+    def threads(self) -> AbstractContextManager[object]:
+        """One thread for what is little work."""
+        return few_threads(self.work, self.config)
+
+    def chosen(self, folds: Folds) -> HeadFit:
+        """The fit to all images at the strength of choice, from where the fits out of fold ended."""
+        if len(self.strengths) == 1:
+            return self.head(self.strengths[0], self.solve(self.strengths[0], None))
+        found = out_of_fold(
+            self.rotated.rows, self.labels, len(self.present), folds, weights=self.weights, config=self.config
+        )
+        position = choose(found, units=folds.units, weights=self.weights, config=self.config)
+        if position is None:
+            return self.head(self.config.usual, self.solve(self.config.usual, None))
+        strength = found.strengths[position]
+        fit = self.head(strength, self.solve(strength, found.starts[position]))
+        losses, share = found.losses(self.weights)
+        tried = dict(zip(found.strengths, (losses @ share).tolist(), strict=True))
+        return replace(fit, tried=tried, held_out=len(found.images))
+
+    def solve(self, strength: float, start: Solution | None) -> Solution:
+        """The fit to all images."""
+        return fit_softmax(
+            self.rotated.rows.astype(np.float64),
+            self.labels,
+            len(self.present),
+            strength=strength,
+            weights=self.weights,
+            start=start,
+            tolerance=self.config.fine,
+            max_iter=self.config.max_iter,
+            solver=self.config.solver,
+        )
+
+    def head(self, strength: float, solution: Solution) -> HeadFit:
+        """The same on raw features, a row for each class."""
+        weight, bias = self.scaling.on_raw(self.rotated.on_features(solution.weight), solution.bias)
+        weights, biases = np.zeros((self.classes, weight.shape[1])), np.full(self.classes, -30.0)
+        weights[self.present], biases[self.present] = weight, bias
+        return HeadFit(
+            weight=weights,
+            bias=biases,
+            strength=strength,
+            c=strength * self.per_strength if self.config.c is None else self.config.c,
+            iterations=solution.iterations,
+            solver=self.config.solver,
+            converged=solution.converged,
+        )

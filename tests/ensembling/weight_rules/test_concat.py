@@ -21,6 +21,7 @@ from tl_kit.data.scan import scan
 from tl_kit.ensembling import member_features
 from tl_kit.errors import MemberError
 from tl_kit.metrics import softmax
+from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.storage.checkpoint import load_checkpoint
 
 
@@ -60,19 +61,18 @@ def test_concat_equals_one_head_on_the_features_side_by_side(
 def test_concat_s_head_is_the_regression_on_the_training_images(
     data: Path, runs: dict[str, Path], tmp_path: Path
 ) -> None:
-    head = HeadConfig(strengths=(0.01,), max_iter=2000)
+    head = HeadConfig(c=0.01, fine=1e-6)
     result = combine([runs["a"], runs["b"]], tmp_path / "e", "concat", calibrate=False, head=head)
     assert result.receipt["derived"] is not None
-    assert result.receipt["derived"]["c"] == 0.01
+    assert result.receipt["derived"]["c"] == pytest.approx(0.01)
     joint = {}
     for split in ("train", "test"):
         images, paths = images_of(data, runs["a"], split)
         joint[split] = np.concatenate([features_of(runs[name], images).numpy() for name in "ab"], axis=1)
     labels = [sample.path.parent.name for sample in scan(data, tl_kit.DataConfig()).split("train")]
-    mean, scale = joint["train"].mean(axis=0), joint["train"].std(axis=0)
-    scale = np.concatenate([np.maximum(own, 0.1 * np.quantile(own, 0.9)) for own in np.split(scale, 2)])
-    model = LogisticRegression(C=0.01, max_iter=5000, tol=1e-8).fit((joint["train"] - mean) / scale, labels)
-    expected = model.predict_proba((joint["test"] - mean) / scale)
+    scaling = fit_scaling(joint["train"], blocks=[part // 2 for part in (joint["train"].shape[1],) * 2])
+    model = LogisticRegression(C=0.01, max_iter=5000, tol=1e-8).fit(scaling(joint["train"]), labels)
+    expected = model.predict_proba(scaling(joint["test"]))
     found = tl_kit.load(result.checkpoint, runtime=FP32).predict(paths)
     rows = [[p.probabilities[name] for name in model.classes_] for p in found]
     np.testing.assert_allclose(rows, expected, atol=5e-3)
