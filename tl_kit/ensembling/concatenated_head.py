@@ -125,7 +125,7 @@ Blocks = list[tuple[Floats32, Floats32]]
 def fit_blocks(
     features: Sequence[Floats32], labels: NDArray[np.int64], classes: int, *, config: HeadConfig
 ) -> dict[float, Blocks]:
-    """The penalised logistic regressions on all members' features, one block a member, by scikit-learn's C on scaled features.
+    """The penalised logistic regressions on all members' features, one block a member, by scikit-learn's C.
 
     Args:
         features: one array (n, f_j) for each member.
