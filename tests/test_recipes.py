@@ -9,6 +9,7 @@ import pytest
 
 from recipes import (
     average_ensemble,
+    bias_tuning,
     deep_ensemble,
     distill,
     finetune_last_layers,
@@ -17,8 +18,10 @@ from recipes import (
     greedy_soup,
     kfold_ensemble,
     linear_probe,
+    low_rank_adapters,
     lp_ft,
     mc_dropout,
+    norm_tuning,
     polyak_average,
     snapshot_ensemble,
 )
@@ -68,6 +71,16 @@ def test_the_head_comes_first_and_then_all_or_group_by_group(data: Path, tmp_pat
         assert run.val is not None
         assert probe.val is not None
         assert run.val["accuracy"] >= probe.val["accuracy"], "the fitted head is there to be kept"
+
+
+def test_few_parameters_train_in_adapters_biases_and_norms(data: Path, tmp_path: Path) -> None:
+    lora = low_rank_adapters(LITE0, data, rank=2, epochs=1, out=tmp_path / "lora")
+    bias = bias_tuning(LITE0, data, epochs=1, out=tmp_path / "bias")
+    norm = norm_tuning(LITE0, data, epochs=1, out=tmp_path / "norm")
+    assert [run.policy for run in (lora, bias, norm)] == ["lora:2", "bias", "norm"]
+    own = 1280 * 3 + 3
+    assert norm.trainable_parameters - own == 2 * (bias.trainable_parameters - own), "its biases are BatchNorm's shifts"
+    assert own < lora.trainable_parameters < 100_000
 
 
 def test_an_average_ensemble_has_every_member_and_a_receipt(

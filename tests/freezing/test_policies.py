@@ -45,6 +45,7 @@ TOY = Layers(Toy(), frozenset({"fc.weight", "fc.bias"}))
         ("lp-ft", {"stem.weight", "a.weight", "a.bias", "b.weight", "fc.weight", "fc.bias"}),
         ("lp-ft:2", {"b.weight", "fc.weight", "fc.bias"}),
         ("gradual:1", {"b.weight", "fc.weight", "fc.bias"}),
+        ("bias", {"a.bias", "fc.weight", "fc.bias"}),
     ],
 )
 def test_policies_by_hand(text: str, expected: set[str]) -> None:
@@ -60,17 +61,17 @@ def test_traits_are_what_the_parameters_do(text: str) -> None:
     assert policy.head_only is (text == "head")
     assert policy.trains_all is (first == TOY.names)
     assert policy.grows is (first != later)
-    assert policy.fits_head_first is policy.name.startswith(("lp-ft", "gradual"))
+    assert policy.fits_head_first is policy.name.startswith(("lp-ft", "gradual", "lora", "bias", "norm"))
 
 
 def test_a_new_policy_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is parsed, named in messages and known by its traits wherever a policy is recorded."""
-    monkeypatch.setitem(POLICIES, "bias", Policy(name="bias", trains=head, depth_name="N", depth_meaning="a count"))
-    assert str(parse_policy("bias:3")) == "bias:3"
-    with pytest.raises(PolicyError, match=r"gradual\[:EPOCHS\] and bias\[:N\]$"):
+    monkeypatch.setitem(POLICIES, "ends", Policy(name="ends", trains=head, depth_name="N", depth_meaning="a count"))
+    assert str(parse_policy("ends:3")) == "ends:3"
+    with pytest.raises(PolicyError, match=r"gradual\[:EPOCHS\], lora\[:R\], bias, norm and ends\[:N\]$"):
         parse_policy("other")
-    with pytest.raises(PolicyError, match="bias takes a count, from 1, for example bias:2"):
-        parse_policy("bias:x")
+    with pytest.raises(PolicyError, match="ends takes a count, from 1, for example ends:2"):
+        parse_policy("ends:x")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,23 @@ def test_bad_policies_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(PolicyError, match=r"^--policy ") as caught:
         parse_policy(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit", "resnet18", "test_efficientnet"])
+def test_norm_trains_scale_and_shift_of_every_norm(name: str) -> None:
+    model = timm.create_model(name, num_classes=3)
+    heads = frozenset(f"{model.pretrained_cfg['classifier']}.{what}" for what in ("weight", "bias"))
+    kinds = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
+    norms = [prefix for prefix, module in model.named_modules() if isinstance(module, kinds)]
+    expected = {f"{prefix}.{what}" for prefix in norms for what in ("weight", "bias")}
+    found = {name for name, _ in model.named_parameters()} & expected
+    assert parse_policy("norm").trainable(Layers(model, heads)) == found | heads
+
+
+@pytest.mark.parametrize("text", ["norm", "lora"])
+def test_a_network_without_such_layers_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError, match=f"^--policy {text}: Toy has no "):
+        parse_policy(text).trainable(TOY)
 
 
 def test_the_nearest_name_is_offered() -> None:

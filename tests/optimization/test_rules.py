@@ -37,9 +37,18 @@ from tl_kit.optimization.rules import (
 )
 
 DEFAULTS, LOOP, LEVELS = OptimizerDefaults(), LoopConfig(), AugmentLevels()
-NONE, LAST, HEAD = ({"head_only": False, "mostly_new": False, "keeps_statistics": False} for _ in range(3))
-LAST["mostly_new"] = HEAD["head_only"] = True
-POLICIES = {"any": NONE, "last": LAST, "head": HEAD, "full": {**NONE, "keeps_statistics": True}}
+NONE, LAST, HEAD, LORA, BIAS = (
+    dict.fromkeys(("head_only", "mostly_new", "keeps_statistics", "adapters", "vectors"), False) for _ in range(5)
+)
+LAST["mostly_new"] = HEAD["head_only"] = LORA["adapters"] = BIAS["vectors"] = True
+POLICIES = {
+    "any": NONE,
+    "last": LAST,
+    "head": HEAD,
+    "full": {**NONE, "keeps_statistics": True},
+    "lora": LORA,
+    "bias": BIAS,
+}
 
 
 def case(policy: str = "any", *, bare: int = 0, decayed: int = 10, **changes: Any) -> Case:
@@ -139,6 +148,8 @@ def test_statistics_by_table(known: Case, given: str, expected: str, reason: str
         (case("head", decayed=0), None, LOOP, "adamw", "for a head alone"),
         (case("head", decayed=0), None, LoopConfig(gradient_head_optimizer="lion"), "lion", "for a head alone"),
         (case("head", decayed=0), "momentum", LOOP, "momentum", AS_GIVEN),
+        (case("lora"), None, LOOP, "adamw", "adapters or vectors alone train, which differ in size"),
+        (case("bias", decayed=0), None, LOOP, "adamw", "adapters or vectors alone train, which differ in size"),
     ],
 )
 def test_optimizer_by_table(known: Case, given: str | None, loop: LoopConfig, expected: str, reason: str) -> None:
@@ -159,6 +170,10 @@ def test_optimizer_by_table(known: Case, given: str | None, loop: LoopConfig, ex
         (case(bare=6), "adamw", "train", True, 0.1),
         (case(bare=6), "adagrad", "train", True, 0.1),
         (case("head"), "momentum", "train", True, 1.0),
+        (case("lora"), "adamw", "frozen", True, DEFAULTS.adapter_scale),
+        (case("lora", bare=10), "adamw", "frozen", True, DEFAULTS.adapter_scale),
+        (case("bias", decayed=0), "adamw", "frozen", True, DEFAULTS.vector_scale),
+        (case("bias", pretrained=False), "adamw", "train", True, 1.0),
         (case(pretrained=False), "momentum", "train", True, 1.0),
         (case(pretrained=False), "adamw", "train", True, 1.0),
     ],
@@ -318,7 +333,9 @@ def test_rate_and_layer_decay_by_family_and_size(name: str, parameters: int, exp
 
 
 @pytest.mark.parametrize(
-    "known", [case(), case("head", bare=6), case(bare=6, pretrained=False)], ids=["normed", "head", "scratch"]
+    "known",
+    [case(), case("head", bare=6), case(bare=6, pretrained=False), case("lora", bare=6)],
+    ids=["normed", "head", "scratch", "adapters"],
 )
 def test_one_rate_for_all_layers(known: Case) -> None:
     assert layer_decay(known, None).value is None

@@ -43,6 +43,7 @@ from tl_kit.config.machine_settings import (
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.training_settings import (
+    AdapterConfig,
     AutoPolicyConfig,
     GuardConfig,
     HeadConfig,
@@ -58,6 +59,7 @@ from tl_kit.config.training_settings import (
 )
 
 __all__ = [
+    "AdapterConfig",
     "AugmentConfig",
     "AugmentLevels",
     "AutoPolicyConfig",

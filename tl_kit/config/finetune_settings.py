@@ -12,6 +12,7 @@ from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig, SaveConfi
 from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.shared_flags import DATA, OUT, STRICT
 from tl_kit.config.training_settings import (
+    AdapterConfig,
     AutoPolicyConfig,
     GuardConfig,
     HeadConfig,
@@ -79,7 +80,10 @@ class FinetuneConfig:
     data: Annotated[Path, DATA]
     policy: Annotated[
         str,
-        Flag(help="What trains: head, last:K (groups, from the head), full, lp-ft[:K], gradual[:EPOCHS], auto."),
+        Flag(
+            help="What trains: head, last:K (groups, from the head), full, lp-ft[:K], gradual[:EPOCHS], lora[:R], "
+            "bias, norm, auto."
+        ),
     ] = "auto"
     epochs: Annotated[int | None, AT_LEAST_ONE, Flag(help="At most so many (default: by policy).")] = None
     batch_size: Annotated[int | None, AT_LEAST_ONE, Flag(help="Images a training step (default: by data).")] = None
@@ -117,6 +121,7 @@ class FinetuneConfig:
     regularization: RegularizationConfig = RegularizationConfig()
     swa: SwaConfig = SwaConfig()
     guard: GuardConfig = GuardConfig()
+    adapters: AdapterConfig = AdapterConfig()
     snapshots: Annotated[
         int | None,
         AT_LEAST_ONE,

@@ -23,6 +23,10 @@ class OptimizerDefaults:
     An optimizer that is not listed starts at the rate of its own constructor. Plain SGD's rate is that of momentum
     divided by 1 - 0.9: so much further a velocity carries.
 
+    Where few parameters train, they take the share ``adapter_scale`` (adapters) or ``vector_scale`` (biases, scales and
+    shifts): ten times the usual rate of fine-tuning. That is what is best for adapters (Biderman et al. 2024,
+    "LoRA learns less and forgets less"), and the range in which Ben Zaken et al. 2022 ("BitFit") look for biases.
+
     Weights that no BatchNorm follows are decayed so little that rate times decay times steps (times ten with momentum)
     is at most ``most_shrinking``: e^-0.25 is 0.78.
 
@@ -35,6 +39,8 @@ class OptimizerDefaults:
     clipped_scale: float = 0.3
     frozen_norm_scale: float = 0.2
     clipped: tuple[str, ...] = ("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw")
+    adapter_scale: float = 1.0
+    vector_scale: float = 1.0
     weight_decay: float = 2e-5
     frozen_norm_decay: float = 0.005
     scratch_decay: float = 0.005

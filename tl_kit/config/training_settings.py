@@ -9,6 +9,7 @@ from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
 
 __all__ = [
+    "AdapterConfig",
     "AutoPolicyConfig",
     "GuardConfig",
     "HeadConfig",
@@ -114,6 +115,16 @@ class SwaConfig:
 
     start: Annotated[float, BELOW_ONE] = 0.75
     schedule: str = "constant"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """Low-rank adapters: the product is scaled by ``alpha``, LoRA's alpha divided by its rank.
+
+    2 is what Biderman et al. 2024, "LoRA learns less and forgets less", recommend.
+    """
+
+    alpha: Annotated[int, AT_LEAST_ONE] = 2
 
 
 @dataclass(frozen=True, kw_only=True)

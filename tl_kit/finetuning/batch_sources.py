@@ -19,11 +19,13 @@ from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, view_names, view_of
+from tl_kit.freezing.adapters import Adapters
+from tl_kit.freezing.train_mode import forward_order
 from tl_kit.images.augmentation import TrainTransform, augment
 from tl_kit.images.mixing import mix
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import Scorer, StoreReader, run_models
-from tl_kit.zoo.heads import classifier_names
+from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = [
     "PlainSource",
@@ -69,7 +71,8 @@ class PlainSource:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.module = run.model
+        run.adapters = _adapters(run) if run.policy.adapters else None
+        self.module = run.model if run.adapters is None else run.adapters.module
         self.augmented = not run.policy.head_only and run.augment.active
         run.decode(run.manifest.split("train"), crop=not self.augmented)
         run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
@@ -132,6 +135,18 @@ class ReusedSource:
 
     def logits(self, split: str) -> Tensor:
         return self.reuse.logits(split)
+
+
+def _adapters(run: Run) -> Adapters:
+    """New adapters, drawn by the run's seed, of all layers that a forward pass enters."""
+    order = set(forward_order(run.model, run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))))
+    names = (name.removesuffix(".weight") for name in run.trainable())
+    heads, rank = classifier_names(run.model), run.policy.depth
+    assert rank is not None
+    entered = sorted(name for name in names if name in order and not in_modules(f"{name}.weight", heads))
+    with torch.random.fork_rng():
+        torch.manual_seed(run.config.seed)
+        return Adapters(run.model, entered, rank=rank, alpha=run.config.adapters.alpha)
 
 
 def open_source(run: Run, reuse: Reuse | None, *, epochs: int) -> tuple[Source, int | None]:

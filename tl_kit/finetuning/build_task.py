@@ -32,7 +32,7 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
         batch=source.batch,
         evaluate=partial(agreed_scores, run, source),
         schedule=settings.schedule_over(images),
-        set_mode=lambda size: set_train_mode(run.model, order, smallest_batch=size, batchnorm=settings.batchnorm),
+        set_mode=partial(_set_mode, run, order, settings.batchnorm),
         epochs=settings.epochs,
         patience=settings.patience,
         clip_norm=settings.clip_norm,
@@ -42,6 +42,13 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
         precision=lambda: run.runtime.training(),
         prefetch=run.runtime.on_gpu,
     )
+
+
+def _set_mode(run: Run, order: list[str], batchnorm: str, size: int) -> None:
+    """Train mode, for batches of at least so many images."""
+    set_train_mode(run.model, order, smallest_batch=size, batchnorm=batchnorm)
+    if run.adapters is not None:
+        run.adapters.follow_modes()
 
 
 def set_source(task: Task, run: Run, source: Source) -> None:
@@ -72,7 +79,7 @@ def _new_optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:
 
 def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict[str, Any]]:
     """The optimizer's groups for these parameters, at the run's rates and decays."""
-    return param_groups(
+    groups = param_groups(
         run.model,
         weight_decay=settings.weight_decay,
         layer_decay=settings.layer_decay,
@@ -80,3 +87,4 @@ def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict
         lr=settings.lr,
         decays={} if settings.bare_decay is None else dict.fromkeys(bare_names(run, settings), settings.bare_decay),
     )
+    return groups if run.adapters is None else run.adapters.in_place_of_weights(groups)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
+
+from torch import Tensor
 
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import groups_of, set_source
@@ -14,6 +17,7 @@ from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import StateSaver, changing_names
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import open_reuse
+from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.train_mode import apply_policy, set_train_mode
 from tl_kit.optimization.optimizers import add_groups
@@ -80,6 +84,22 @@ class Phases(Callback):
         set_source(task, run, self.source)
 
 
+class Merging(Callback):
+    """Keeps the model's own weights what they are with the adapters merged: after every step, and once taken up."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self.adapters = adapters
+
+    def on_step(self, step: int) -> None:
+        self.adapters.merge()
+
+    def state(self) -> dict[str, Tensor]:
+        return self.adapters.state()
+
+    def load_state(self, state: Any) -> None:
+        self.adapters.load_state(state)
+
+
 class MetricsLog(Callback):
     """Appends each epoch's row to ``metrics.jsonl``."""
 
@@ -124,10 +144,11 @@ def follow(run: Run, task: Task, settings: Settings, phases: Phases) -> Followed
     rollback = _rollback(run, parts)
     if rollback is not None:
         task.schedule = rollback.scaled(task.schedule)
-    optional = {"average": average, "along": extra if extra.wanted else None, "rollback": rollback}
+    merging = None if run.adapters is None else Merging(run.adapters)
+    optional = {"adapters": merging, "average": average, "along": extra if extra.wanted else None, "rollback": rollback}
     parts |= {name: callback for name, callback in optional.items() if callback is not None}
     last = (MetricsLog(run), rollback, StateSaver(run, settings, parts))  # a state that is saved holds the good one
-    wanted = (phases if phases.several else None, average, extra, best, *last)
+    wanted = (phases if phases.several else None, merging, average, extra, best, *last)
     task.parts, task.callbacks = parts, tuple(callback for callback in wanted if callback is not None)
     return Followed(task=task, best=best, extra=extra, rollback=rollback, compiled=compiled is not module)
 

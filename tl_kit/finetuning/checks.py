@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from typing import Any, get_args
 
 from tl_kit.config import (
@@ -84,6 +85,8 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
             raise ConfigError("--views: are for what runs once under last:K; here every epoch has views of its own")
         if is_head_only(config.optimizer):
             raise ConfigError(f"--optimizer {config.optimizer}: only fits a head on features; use --policy head")
+        if policy.adapters:
+            _check_adapters(config, policy)
         return
     if config.augment not in ("auto", "none") or config.augment_options:
         raise ConfigError(
@@ -98,6 +101,18 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
     if config.regularization.l2_sp:
         raise ConfigError("--l2-sp: a new head has no pretrained weights to be pulled to; use --l2")
     _check_closed_form(config)
+
+
+def _check_adapters(config: FinetuneConfig, policy: Policy) -> None:
+    """Refuse what only weights that train themselves have, and a run without peft."""
+    if find_spec("peft") is None:
+        raise ConfigError(f"--policy {policy}: needs peft; run pip install tl-kit[peft]")
+    given = {name: getattr(config.regularization, name) for name in ("l1", "l2", "l2_sp", "drop_connect")}
+    for name in (name for name, strength in given.items() if strength):
+        raise ConfigError(
+            f"--{name.replace('_', '-')}: is for weights that train, and under --policy {policy} only adapters do; "
+            "leave it out"
+        )
 
 
 def _check_closed_form(config: FinetuneConfig) -> None:

@@ -73,7 +73,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
-        trainable_parameters=sum(p.numel() for p in run.model.parameters() if p.requires_grad),
+        trainable_parameters=_trained(run),
         logits=logits,
         audit=audit,
         chosen_by_val=(
@@ -88,6 +88,12 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         swa=swa,
         guard=guard,
     )
+
+
+def _trained(run: Run) -> int:
+    """The number of parameters that train: adapters are counted themselves, and not what they are merged into."""
+    module = run.model if run.adapters is None else run.adapters.module
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def _fit(run: Run, fit: Followed, start: FitResult) -> tuple[FitResult, str | None]:

@@ -17,6 +17,7 @@ from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.pixel_store import PixelStore
+from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
@@ -95,6 +96,7 @@ class Run:
     ``unfinished``: the run that this one takes up again. ``content`` is the content hash of the whole data set, where
     the training images are a sample of it.
     ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
+    ``adapters``: those that train in place of the model's own weights, under a policy that has any.
     """
 
     config: FinetuneConfig
@@ -116,6 +118,7 @@ class Run:
     unfinished: Unfinished | None = None
     soft_targets: Mapping[str, Tensor] | None = None
     taught_by: Uses | None = None
+    adapters: Adapters | None = None
     cleanup: ExitStack = field(default_factory=ExitStack)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:

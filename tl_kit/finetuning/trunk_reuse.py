@@ -98,8 +98,8 @@ def open_reuse(run: Run, order: list[str]) -> Reuse | None:
     With the cache off, ``head`` still computes its features once, in a temporary folder that goes with the run.
     """
     config = run.config
-    if cache_is_off(config.cache, config.runtime) and not run.policy.head_only:
-        return None
+    if run.policy.adapters or (cache_is_off(config.cache, config.runtime) and not run.policy.head_only):
+        return None  # adapters train nearly everywhere
     cuts = _cuts(run, order)
     if not cuts:
         return None

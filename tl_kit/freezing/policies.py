@@ -15,6 +15,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from tl_kit.errors import PolicyError, nearest
+from tl_kit.freezing.adapters import adaptable_layers
 
 __all__ = [
     "HEAD",
@@ -22,10 +23,13 @@ __all__ = [
     "Groups",
     "Layers",
     "Policy",
+    "biases",
     "gradual",
     "head",
     "is_auto",
     "last",
+    "low_rank",
+    "norms",
     "parameter_groups",
     "parse_policy",
     "trains_head_alone",
@@ -69,6 +73,49 @@ def gradual(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
     return _last_groups(body, layers.classifier, 1 + epoch // (depth or 1))
 
 
+def biases(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier, and every bias (Ben Zaken et al. 2022, "BitFit"). Raises PolicyError where there is no other."""
+    found = {name for name in layers.names if _is_bias(name)} - layers.classifier
+    return layers.classifier | _some(found, layers, "bias", "bias outside its classifier")
+
+
+def norms(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier, and scale and shift of every normalization layer (Frankle et al. 2021).
+
+    Raises PolicyError where there is none.
+    """
+    found = {
+        f"{prefix}.{name}"
+        for prefix, module in layers.model.named_modules()
+        if "Norm" in type(module).__name__
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    return layers.classifier | _some(found - layers.classifier, layers, "norm", "normalization layer with parameters")
+
+
+def low_rank(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:
+    """The classifier, and the weights that low-rank adapters of rank ``depth`` are added to (Hu et al. 2022).
+
+    Raises PolicyError where no layer can have any.
+    """
+    found = {f"{name}.weight" for name in adaptable_layers(layers.model, rank=depth or 1)} - layers.classifier
+    what = f"linear layer or plain convolution that adapters of rank {depth} are smaller than"
+    return layers.classifier | _some(found, layers, "lora", what)
+
+
+def _is_bias(name: str) -> bool:
+    """True for a bias's name; timm gives those of BEiT's queries and values names of their own."""
+    return name.rpartition(".")[2] in ("bias", "q_bias", "k_bias", "v_bias")
+
+
+def _some(found: set[str], layers: Layers, policy: str, what: str) -> frozenset[str]:
+    if not found:
+        raise PolicyError(
+            f"--policy {policy}: {type(layers.model).__name__} has no {what}; use --policy full or last:K"
+        )
+    return frozenset(found)
+
+
 def _last_groups(groups: Groups, classifier: Collection[str], count: int) -> frozenset[str]:
     return frozenset(classifier).union(*groups[max(0, len(groups) - count) :])
 
@@ -89,6 +136,10 @@ class Policy:
     - ``grows``: more parameters train in later epochs than in the first.
     - ``keeps_statistics``: with few images, pretrained BatchNorm normalises by its running statistics.
     - ``mostly_new``: most of what trains is new, so that adaptive optimizers start at the rate of random weights.
+    - ``adapters``: low-rank adapters of rank ``depth`` train, and not the weights that ``trains`` names, which they are
+      merged into.
+    - ``vectors``: of the pretrained parameters only vectors train, such as biases; like adapters they are few, and take
+      a higher rate.
     """
 
     name: str
@@ -103,6 +154,8 @@ class Policy:
     grows: bool = False
     keeps_statistics: bool = False
     mostly_new: bool = False
+    adapters: bool = False
+    vectors: bool = False
 
     def __str__(self) -> str:
         return self.name if self.depth is None else f"{self.name}:{self.depth}"
@@ -158,6 +211,18 @@ POLICIES: dict[str, Policy] = {
             grows=True,
             keeps_statistics=True,
         ),
+        Policy(
+            name="lora",
+            trains=low_rank,
+            depth=8,
+            depth_name="R",
+            depth_meaning="the rank of the adapters",
+            fits_head_first=True,
+            keeps_statistics=True,
+            adapters=True,
+        ),
+        Policy(name="bias", trains=biases, fits_head_first=True, keeps_statistics=True, vectors=True),
+        Policy(name="norm", trains=norms, fits_head_first=True, keeps_statistics=True, vectors=True),
     )
 }
 """Every policy by name, with its default depth."""

@@ -26,13 +26,14 @@ def forward_order(model: nn.Module, images: Tensor) -> list[str]:
         module.register_forward_pre_hook(lambda _module, _args, name=name: order.append(name))
         for name, module in model.named_modules()
     ]
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
         with torch.inference_mode():
             model(images)
     finally:
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
         for hook in hooks:
             hook.remove()
     return order

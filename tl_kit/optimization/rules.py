@@ -54,6 +54,12 @@ class PolicyTraits(Protocol):
     @property
     def keeps_statistics(self) -> bool: ...
 
+    @property
+    def adapters(self) -> bool: ...
+
+    @property
+    def vectors(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Reasoned(Generic[Value]):
@@ -199,6 +205,8 @@ def optimizer(case: Case, given: str | None, loop: LoopConfig) -> Reasoned[str]:
     count = f"BatchNorm follows {network.batch_free} of {network.decayed} trained weight tensors"
     if given or loop.optimizer != LoopConfig.optimizer:
         return Reasoned(given or loop.optimizer, f"{AS_GIVEN}; {count}")
+    if case.policy.adapters or case.policy.vectors:
+        return Reasoned(loop.bare_optimizer, "adapters or vectors alone train, which differ in size")
     if network.normed:
         return Reasoned(loop.optimizer, f"{count}: at least half")
     return Reasoned(loop.bare_optimizer, f"{count}: less than half")
@@ -221,7 +229,8 @@ def layer_decay(case: Case, given: float | None) -> Reasoned[float | None]:
     """The factor on the rate for each layer below the head: of pretrained networks that BatchNorm does not follow."""
     if given is not None:
         return Reasoned(given, AS_GIVEN)
-    if not case.pretrained or case.policy.head_only or case.network.normed:
+    few = case.policy.head_only or case.policy.adapters or case.policy.vectors
+    if not case.pretrained or few or case.network.normed:
         return Reasoned(None, "the same rate for all layers")
     return Reasoned(family_layer_decay(case.network), "pretrained layers far from the head change least")
 
@@ -248,6 +257,9 @@ def rate_scale(
     normed = case.network.normed
     if not case.pretrained or case.policy.head_only:
         return 1.0, "for this policy"
+    if case.policy.adapters or case.policy.vectors:
+        scale = defaults.adapter_scale if case.policy.adapters else defaults.vector_scale
+        return scale, "for adapters" if case.policy.adapters else "for vectors alone"
     if optimizer in defaults.clipped:
         if not clips:
             return defaults.finetune_scale, "for this policy"
