@@ -84,5 +84,5 @@ def test_what_it_cannot_be_is_named(change: dict[str, object], says: str) -> Non
 
 @pytest.mark.parametrize("content", [None, [], "x", 3])
 def test_no_object_is_refused(content: object) -> None:
-    with pytest.raises(ValueError, match="no object"):
+    with pytest.raises(ValueError, match="is not an object"):
         from_json(FinetuneConfig, content)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import quick, write_images
+from tests.helpers import UNGUARDED, quick, write_images
 from tl_kit.storage.checkpoint import WEIGHTS
 
 
@@ -27,7 +27,7 @@ def origin(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(data: Path, origin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two fine-tuned runs and a head, from the same weights."""
     root = tmp_path_factory.mktemp("ckpts")
-    quick(data, root / "a", weights=str(origin), batchnorm="train", augment="none")
-    quick(data, root / "b", weights=str(origin), batchnorm="train", augment="none", seed=1)
+    quick(data, root / "a", guard=UNGUARDED, weights=str(origin), batchnorm="train", augment="none")
+    quick(data, root / "b", guard=UNGUARDED, weights=str(origin), batchnorm="train", augment="none", seed=1)
     quick(data, root / "head", weights=str(origin), policy="head", epochs=None)
     return {name: root / name for name in ("a", "b", "head")}
