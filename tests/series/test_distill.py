@@ -109,7 +109,7 @@ def test_without_weight_on_the_teacher_it_is_the_usual_run(data: Path, teacher: 
         {"policy": "head"},
         {"policy": "last:2"},
         {"policy": "gradual", "epochs": 3},
-        {"policy": "lp-ft"},
+        {"policy": "lp-ft", "select": "nll", "epochs": 3},
         {"policy": "full", "balance": "sampler"},
         {"policy": "auto", "balance": "loss", "regularization": RegularizationConfig(label_smoothing=0.1, ema=0.9)},
     ],
