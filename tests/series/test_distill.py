@@ -19,7 +19,7 @@ from tests.ensembling.test_ensemble import reorder_classes
 from tests.helpers import MODEL, UNGUARDED, Listener, quick, quick_config, write_images
 from tests.killing import assert_the_same
 from tests.series.test_resume import kill, train
-from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, LoopConfig, RegularizationConfig, distill
+from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, HeadConfig, LoopConfig, RegularizationConfig, distill
 from tl_kit.errors import CheckpointError, ConfigError, MemberError
 from tl_kit.finetuning.batch_sources import PlainSource, TaughtSource
 from tl_kit.finetuning.losses import build_loss
@@ -109,7 +109,7 @@ def test_without_weight_on_the_teacher_it_is_the_usual_run(data: Path, teacher: 
         {"policy": "head"},
         {"policy": "last:2"},
         {"policy": "gradual", "epochs": 3},
-        {"policy": "lp-ft", "select": "nll", "epochs": 3},
+        {"policy": "lp-ft", "select": "nll", "epochs": 3, "head": HeadConfig(start_strength=1e-3)},
         {"policy": "full", "balance": "sampler"},
         {"policy": "auto", "balance": "loss", "regularization": RegularizationConfig(label_smoothing=0.1, ema=0.9)},
     ],
