@@ -27,6 +27,7 @@ from tl_kit.optimization.rules import (
     carried,
     decay,
     epochs,
+    head_factor,
     hyperparameters,
     layer_decay,
     optimizer,
@@ -37,15 +38,16 @@ from tl_kit.optimization.rules import (
 )
 
 DEFAULTS, LOOP, LEVELS = OptimizerDefaults(), LoopConfig(), AugmentLevels()
-NONE, LAST, HEAD, LORA, BIAS = (
-    dict.fromkeys(("head_only", "mostly_new", "keeps_statistics", "adapters", "vectors"), False) for _ in range(5)
-)
+TRAITS = ("head_only", "mostly_new", "keeps_statistics", "fits_head_first", "adapters", "vectors")
+NONE, LAST, HEAD, LP_FT, LORA, BIAS = (dict.fromkeys(TRAITS, False) for _ in range(6))
 LAST["mostly_new"] = HEAD["head_only"] = LORA["adapters"] = BIAS["vectors"] = True
+LP_FT["keeps_statistics"] = LP_FT["fits_head_first"] = True
 POLICIES = {
     "any": NONE,
     "last": LAST,
     "head": HEAD,
     "full": {**NONE, "keeps_statistics": True},
+    "lp-ft": LP_FT,
     "lora": LORA,
     "bias": BIAS,
 }
@@ -167,6 +169,8 @@ def test_optimizer_by_table(known: Case, given: str | None, loop: LoopConfig, ex
         (case("last"), "momentum", "train", False, 0.1),
         (case("last"), "adamw", "train", True, 1.0),
         (case("last", bare=6), "adamw", "train", True, 0.1),
+        (case(), "adamw", "train", True, 1.0),
+        (case(), "lion", "frozen", True, 0.3),
         (case(bare=6), "adamw", "train", True, 0.1),
         (case(bare=6), "adagrad", "train", True, 0.1),
         (case("head"), "momentum", "train", True, 1.0),
@@ -250,7 +254,7 @@ def test_all_rules_together_follow_from_case_and_configuration() -> None:
         hyperparameters(case(), replace(config, optimizer="adamww"))
 
 
-@pytest.mark.parametrize("text", ["head", "last:2", "full"])
+@pytest.mark.parametrize("text", ["head", "last:2", "full", "lp-ft"])
 def test_a_policy_has_the_traits_that_the_rules_read(text: str) -> None:
     """The same as of the tables' stand-ins."""
     policy, config = parse_policy(text), FinetuneConfig(model="m", data=Path("imgs"))
@@ -346,3 +350,19 @@ def test_the_warmup_is_a_share_of_the_run_where_batchnorm_does_not_follow() -> N
     assert warmup(case(bare=6), 20, LOOP) == Reasoned(2.0, "10% of the run")
     assert warmup(case(bare=6), 1, LOOP).value == 0.5
     assert warmup(case(bare=6), 20, LoopConfig(warmup_epochs=3)) == Reasoned(3, AS_GIVEN)
+
+
+def test_a_new_head_learns_at_the_rate_from_scratch_where_the_layers_below_hardly_move() -> None:
+    assert head_factor(case("full", bare=6), "adamw", None) == pytest.approx(10)
+    assert head_factor(case("full", bare=6), "lion", None) == pytest.approx(10)
+    for known, name, given in (
+        (case("full"), "adamw", None),
+        (case("full", bare=6, pretrained=False), "adamw", None),
+        (case("head", bare=6), "adamw", None),
+        (case("lp-ft", bare=6), "adamw", None),
+        (case("lora", bare=6), "adamw", None),
+        (case("bias", bare=6), "adamw", None),
+        (case("full", bare=6), "momentum", None),
+        (case("full", bare=6), "adamw", 1e-4),
+    ):
+        assert head_factor(known, name, given) == 1

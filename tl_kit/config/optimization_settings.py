@@ -15,19 +15,22 @@ Options: TypeAlias = Mapping[str, object] | tuple[str, ...]
 class OptimizerDefaults:
     """Each optimizer's default learning rate, weight decay and options.
 
-    ``learning_rates`` are for training from scratch; the usual share for fine-tuning is ``finetune_scale``. The loop's
-    gradients are clipped (``LoopConfig.clip_norm``), which does part of that share's work for optimizers whose steps
-    are as long as the gradient (``clipped``): they start at ``clipped_scale``, at ``frozen_norm_scale`` where BatchNorm
-    keeps its statistics, and their coupled decay is then at most ``frozen_norm_decay``; from random weights it is at
-    most ``scratch_decay``. All others start at the whole rate where only the last layers train, most of which is new.
+    ``learning_rates`` are for training from scratch. Of them fine-tuning takes a share. The loop clips gradients
+    (``LoopConfig.clip_norm``), so optimizers whose steps are as long as the gradient (``clipped``) start at
+    ``clipped_scale``, at ``frozen_norm_scale`` where BatchNorm keeps its statistics; without clipping, at
+    ``finetune_scale``. Their coupled decay is at most ``frozen_norm_decay`` for weights that no norm follows, and
+    ``scratch_decay`` from random weights. All others start at ``adaptive_scale``, or ``adaptive_frozen_scale`` where
+    BatchNorm keeps its statistics: with those of the batch, an adaptive step is small beside weights that may have any
+    length (docs/policies.md). Networks that BatchNorm does not follow have rates of their own (``FamilyDefaults``).
     An optimizer that is not listed starts at the rate of its own constructor. Plain SGD's rate is that of momentum
-    divided by 1 - 0.9: so much further a velocity carries.
+    divided by 1 - 0.9: so much further a velocity carries. Lion's is a fifth of adamw's (Chen et al. 2023: a third to a
+    tenth).
 
     Where few parameters train, they take the share ``adapter_scale`` (adapters) or ``vector_scale`` (biases, scales and
     shifts): ten times the usual rate of fine-tuning. That is what is best for adapters (Biderman et al. 2024,
     "LoRA learns less and forgets less"), and the range in which Ben Zaken et al. 2022 ("BitFit") look for biases.
 
-    Weights that no BatchNorm follows are decayed so little that rate times decay times steps (times ten with momentum)
+    Weights that no norm follows are decayed so little that rate times decay times steps (times ten with momentum)
     is at most ``most_shrinking``: e^-0.25 is 0.78.
 
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
@@ -38,6 +41,8 @@ class OptimizerDefaults:
     finetune_scale: float = 0.1
     clipped_scale: float = 0.3
     frozen_norm_scale: float = 0.2
+    adaptive_scale: float = 1.0
+    adaptive_frozen_scale: float = 0.3
     clipped: tuple[str, ...] = ("sgd", "momentum", "nesterov", "nesterovw", "sgdw", "csgdw")
     adapter_scale: float = 1.0
     vector_scale: float = 1.0
@@ -61,6 +66,7 @@ class OptimizerDefaults:
             **dict.fromkeys(("muon", "nmuon", "adamuon", "nadamuon"), 1e-3),
             **dict.fromkeys(("adafactorbv", "adafactorbvc", "cadafactorbv", "cadafactorbvc"), 1e-3),
             **dict.fromkeys(("adafactor", "cadafactor", "adagrad"), 1e-2),
+            **dict.fromkeys(("lion", "clion"), 2e-4),
         }
     )
     options: Mapping[str, Mapping[str, object]] = field(
@@ -75,7 +81,6 @@ class OptimizerDefaults:
             "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "amsgrad": False},
         }
     )
-    batchnorm_scales: Mapping[str, float] = field(default_factory=lambda: {})
     timm_momentum: float = 0.9
 
 

@@ -12,7 +12,7 @@ from tl_kit.data.manifest import labels_of
 from tl_kit.finetuning.batch_sources import Source, agreed_scores
 from tl_kit.finetuning.losses import build_loss
 from tl_kit.finetuning.run import Run
-from tl_kit.finetuning.settings import Settings, bare_names
+from tl_kit.finetuning.settings import Settings, bare_names, head_names
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.param_groups import param_groups
@@ -86,5 +86,6 @@ def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict
         trainable=names,
         lr=settings.lr,
         decays={} if settings.bare_decay is None else dict.fromkeys(bare_names(run, settings), settings.bare_decay),
+        factors={} if settings.head_factor == 1 else dict.fromkeys(head_names(run), settings.head_factor),
     )
     return groups if run.adapters is None else run.adapters.in_place_of_weights(groups)

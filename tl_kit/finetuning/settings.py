@@ -19,7 +19,7 @@ from tl_kit.optimization.rules import Case, Hyperparameters, hyperparameters
 from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["Settings", "bare_names", "resolve", "rules_for"]
+__all__ = ["Settings", "bare_names", "head_names", "resolve", "rules_for"]
 
 _SLACK = 1e-9  # shares such as 0.3 are not exact in binary
 
@@ -29,7 +29,7 @@ class Settings:
     """A run's options with every ``None`` resolved. ``lr`` is what a range test starts from where there is one.
 
     ``snapshots``, ``late`` and ``swa`` are None if off. ``bare_decay`` is that of weights which nothing makes
-    scale-free, None where they have ``weight_decay`` too.
+    scale-free, None where they have ``weight_decay`` too. ``head_factor`` multiplies the classifier's rate.
     """
 
     optimizer: str
@@ -53,6 +53,7 @@ class Settings:
     late: int | None = None
     swa: SwaConfig | None = None
     bare_decay: float | None = None
+    head_factor: float = 1.0
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON."""
@@ -101,7 +102,7 @@ def rules_for(run: Run) -> Hyperparameters:
         images=len(run.manifest.split("train")),
         classes=len(run.manifest.classes),
         pretrained=bool(run.weights.loaded),
-        network=network_traits(run.model, run.trainable(sys.maxsize), _classifier(run), _scale_free(run)),
+        network=network_traits(run.model, run.trainable(sys.maxsize), head_names(run), _scale_free(run)),
         policy=run.policy,
     )
     return hyperparameters(case, run.config)
@@ -126,6 +127,7 @@ def resolve(run: Run) -> Settings:
         batch_size=rules.batch_size.value,
         weight_decay=rules.decay.value,
         bare_decay=None if rules.bare_decay is None else rules.bare_decay.value,
+        head_factor=rules.head_factor,
         clip_norm=loop.clip_norm,
         layer_decay=rules.layer_decay.value,
         regularization=config.regularization,
@@ -195,16 +197,17 @@ def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
 def bare_names(run: Run, settings: Settings) -> list[str]:
     """The weights that nothing makes scale-free and that a decay applies to, of all that trains; no classifier."""
     free = _scale_free(run).under(settings.batchnorm)
-    return shrinking_weights(run.model, run.trainable(sys.maxsize), _classifier(run), free)
+    return shrinking_weights(run.model, run.trainable(sys.maxsize), head_names(run), free)
 
 
 def _scale_free(run: Run) -> ScaleFree:
     """Of the run's network; where the classifier alone trains, there is nothing to look for."""
-    if run.trainable(sys.maxsize) <= _classifier(run):
+    if run.trainable(sys.maxsize) <= head_names(run):
         return ScaleFree(always=frozenset(), batch=frozenset())
     return run.scale_free
 
 
-def _classifier(run: Run) -> frozenset[str]:
+def head_names(run: Run) -> frozenset[str]:
+    """Names of the classifier's parameters."""
     heads = classifier_names(run.model)
     return frozenset(name for name, _ in run.model.named_parameters() if in_modules(name, heads))

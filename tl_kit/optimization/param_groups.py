@@ -56,12 +56,13 @@ def param_groups(
     trainable: Collection[str],
     lr: float,
     decays: Mapping[str, float] = _ALL_ALIKE,
+    factors: Mapping[str, float] = _ALL_ALIKE,
 ) -> list[dict[str, Any]]:
     """Groups for an optimizer over the ``trainable`` parameter names, and no others.
 
     Each group has ``params``, their ``param_names``, ``weight_decay`` (0 for :func:`decay_exempt` ones; for names in
-    ``decays``, what it says), ``lr_scale`` (:func:`layer_scales`; 1 without ``layer_decay``) and ``lr`` =
-    ``lr * lr_scale``. Groups and parameters are in the model's order.
+    ``decays``, what it says), ``lr_scale`` (:func:`layer_scales`; 1 without ``layer_decay``; times what
+    ``factors`` says of a name) and ``lr`` = ``lr * lr_scale``. Groups and parameters are in the model's order.
 
     Raises :class:`ConfigError` for a name that the model does not have, :class:`TrainingError` where nothing is
     trainable.
@@ -78,7 +79,7 @@ def param_groups(
     for name, parameter in parameters.items():
         if name not in wanted:
             continue
-        scale, exempt = scales[name], decay_exempt(name, parameter, patterns=patterns)
+        scale, exempt = scales[name] * factors.get(name, 1.0), decay_exempt(name, parameter, patterns=patterns)
         decay = 0.0 if exempt else decays.get(name, weight_decay)
         fresh = {"params": [], "param_names": [], "weight_decay": decay, "lr_scale": scale, "lr": lr * scale}
         group = groups.setdefault((scale, exempt, decay), fresh)

@@ -29,6 +29,7 @@ __all__ = [
     "carried",
     "decay",
     "epochs",
+    "head_factor",
     "hyperparameters",
     "layer_decay",
     "optimizer",
@@ -50,6 +51,9 @@ class PolicyTraits(Protocol):
 
     @property
     def mostly_new(self) -> bool: ...
+
+    @property
+    def fits_head_first(self) -> bool: ...
 
     @property
     def keeps_statistics(self) -> bool: ...
@@ -94,6 +98,7 @@ class Hyperparameters:
 
     ``bare_decay`` is the decay of weights that nothing makes scale-free; None where they have the same as all others.
     ``layer_decay``: the factor on the rate for each layer below the head, None for one rate; ``warmup`` in epochs.
+    ``head_factor``: how many times the rate a new head takes.
     ``options`` are those of the optimizer that the user gave.
     """
 
@@ -109,6 +114,7 @@ class Hyperparameters:
     bare_decay: Reasoned[float] | None
     layer_decay: Reasoned[float | None]
     warmup: Reasoned[float]
+    head_factor: float
 
 
 def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
@@ -143,6 +149,7 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
         bare_decay=bare if differs else None,
         layer_decay=layer_decay(case, loop.layer_decay),
         warmup=warmup(case, length.value, loop),
+        head_factor=head_factor(case, name.value, config.lr),
     )
 
 
@@ -245,6 +252,21 @@ def warmup(case: Case, epochs: int, loop: LoopConfig) -> Reasoned[float]:
     return Reasoned(max(share * epochs, loop.warmup_epochs), f"{share:.0%} of the run")
 
 
+def head_factor(
+    case: Case, optimizer: str, given: float | str | None, defaults: OptimizerDefaults = OptimizerDefaults()
+) -> float:
+    """Times the rate, what a new head on a network that BatchNorm does not follow takes: the rate from scratch.
+
+    At the low rate of its pretrained layers a head that starts at zero gets nowhere in a few hundred steps. One that
+    was fitted takes their rate, and so does all where the user gave it.
+    """
+    few = case.policy.head_only or case.policy.adapters or case.policy.vectors
+    low = case.pretrained and not few and not case.network.normed
+    if not low or case.policy.fits_head_first or given is not None or optimizer in defaults.clipped:
+        return 1.0
+    return defaults.learning_rates["adamw"] / family_rate(case.network)[0]
+
+
 def rate_scale(
     case: Case,
     optimizer: str,
@@ -270,7 +292,9 @@ def rate_scale(
         return found / defaults.learning_rates["adamw"], kin
     if case.policy.mostly_new:
         return 1.0, "for this policy"
-    return defaults.batchnorm_scales.get(optimizer, defaults.finetune_scale), "for this policy"
+    if statistics == "frozen":
+        return defaults.adaptive_frozen_scale, "where BatchNorm keeps its statistics"
+    return defaults.adaptive_scale, "with the batch's statistics"
 
 
 def decay(

@@ -120,6 +120,8 @@ def _rate(run: Run, settings: Settings, rules: Hyperparameters) -> Choice:
         scales = layer_scales(run.model, layer_decay=settings.layer_decay)
         lowest = settings.lr * min(scales[name] for name in run.trainable(settings.epochs - 1))
         reason += f"; times {settings.layer_decay:g} for each layer below the head, down to {lowest:.2g}"
+    if settings.head_factor != 1:
+        reason += f"; the new head at {settings.lr * settings.head_factor:.2g}"
     return Choice("learning rate", value, reason)
 
 
