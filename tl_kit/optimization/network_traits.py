@@ -22,8 +22,9 @@ __all__ = ["NetworkTraits", "ScaleFree", "find_scale_free", "network_traits", "s
 
 _IMAGES, _SIDE, _DIRECTIONS = 4, 96, 3
 _TINY_EPS = 1e-10
-# Of 60 networks of timm's, no scale-free weight is above 0.002; of the others, none below 0.2 (tests).
-_FREE_BELOW = 0.02
+# Over the 48 networks of tests/optimization/test_families.py, scale-free weights reach 0.00006 (EfficientNet-Lite0:
+# 0.001), and of all others the lowest is 0.026.
+_FREE_BELOW = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
