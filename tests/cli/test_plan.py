@@ -45,7 +45,7 @@ def test_a_table_of_probes_one_of_choices_time_and_memory(folder: Path) -> None:
 def test_json(folder: Path) -> None:
     done = plan(folder, "--json")
     assert done.code == 0, done.err
-    assert set(done.json) == {"model", "policy", "facts", "choices", "settings", "steps", "estimate"}
+    assert set(done.json) == {"model", "policy", "facts", "choices", "settings", "steps", "estimate", "offers"}
     assert done.json["facts"]["images"] == 27
     assert set(done.json["estimate"]) == {"seconds", "stages", "bytes", "gpu_bytes"}
     assert done.json["estimate"]["bytes"] > 1e8, "torch alone takes more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def test_with_memory_enough_all_are_kept(samples: tuple[Sample, ...], free: Call
     assert store.counts()[True] == len(samples) == 24
     assert store.used == 24 * BYTES
     assert told() == []
+
+
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("scale", [1.0, 1.25])
+def test_whole_images_are_kept_larger_by_the_scale(
+    samples: tuple[Sample, ...], free: Callable[[int], None], mode: str, scale: float
+) -> None:
+    """Images of 48 x 40 pixels: their short edge at the size of evaluation, 18 pixels, times the scale."""
+    p = replace(P, crop_mode=mode)
+    store = PixelStore(p, replace(CONFIG, training_scale=scale))
+    store.fill(samples, crop=False)
+    side = round(scale * 18)
+    for pixels in store.get(samples, crop=False):
+        assert pixels.shape == (3, side, int(side * 48 / 40) if mode == "center" else side)
+    cropped = store.get(samples, crop=True)
+    assert all(torch.equal(a, cache.read_pixels(s.path, p, crop=True)) for a, s in zip(cropped, samples, strict=True))
 
 
 def test_while_it_fills_it_stops_and_gives_up_half(samples: tuple[Sample, ...], free: Callable[[int], None]) -> None:

@@ -182,6 +182,27 @@ def test_very_small_images_also_among_jpegs(tmp_path):
     assert found(examine(tmp_path, limits=DoctorConfig(min_side=31))) == {}
 
 
+@pytest.mark.parametrize(("width", "share"), [(40, None), (64, "48%"), (128, "71%")])
+def test_images_that_a_centre_crop_hides_much_of(tmp_path, width, share):
+    """Three tenths of all pixels at least; the one image that is square is not named."""
+    write_healthy(tmp_path)
+    for index, path in enumerate(sorted(tmp_path.rglob("*.png"))):
+        Image.fromarray(noise(index, height=32, width=width)).save(path)
+    square = tmp_path / "train" / "a" / "square.png"
+    Image.fromarray(noise(99, height=32, width=32)).save(square)
+    report = examine(tmp_path)
+    if share is None:
+        assert report.findings == ()
+        return
+    (finding,) = report.findings
+    assert (finding.severity, finding.code) == ("info", "cut-off")
+    assert square not in finding.paths
+    assert len(finding.paths) == 20
+    assert f"hides {share} of all pixels" in finding.message
+    assert "--crop-mode" in finding.remedy
+    assert examine(tmp_path, limits=DoctorConfig(max_cut_off=0.9)).findings == ()
+
+
 def test_different_photos_are_not_alike(tmp_path):
     assert found(examine(write_photos(tmp_path))) == {}
 

@@ -14,7 +14,7 @@ from tests.helpers import quick, settings_of, write_images
 from tl_kit import evaluate
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
-from tl_kit.finetuning.compilation import compile_errors, pays_back
+from tl_kit.finetuning.build_task import compile_errors, pays_back
 
 EAGER = "aot_eager"  # traces forward and backward as inductor would, and needs no C++ compiler
 

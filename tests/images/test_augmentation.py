@@ -66,8 +66,10 @@ def test_augmentation_leaves_the_global_random_state_alone() -> None:
 def test_none_is_the_image_of_evaluation() -> None:
     p = preprocessing()
     image = photo(400, 534)
-    assert torch.equal(views(NONE, p.resize(image), 1)[0], p.evaluate(image))
     assert not NONE.active
+    assert not NONE.draws_crops
+    mirrored = views(replace(NONE, flip=1.0), p.evaluate(image), 1)[0]
+    assert torch.equal(mirrored, p.evaluate(image).flip(-1))
     assert replace(NONE, erasing=0.1).active
 
 
@@ -174,8 +176,9 @@ def test_erasing_paints_a_rectangle_in_the_mean_colour() -> None:
 
 
 def test_every_level_gives_uint8_of_the_input_size() -> None:
-    image = preprocessing().resize(photo(300, 260))
+    p = preprocessing()
     for config in [*AugmentLevels().levels.values(), AugmentConfig(crop="short-side")]:
+        image = p.whole(photo(300, 260)) if config.draws_crops else p.evaluate(photo(300, 260))
         found = views(config, image, 4)
         assert (found.dtype, tuple(found.shape)) == (torch.uint8, (4, 3, 224, 224))
     assert isinstance(TrainTransform(preprocessing()).steps[0], v2.RandomResizedCrop)

@@ -15,6 +15,7 @@ from tests.data.preparing import photo, preprocessing
 from tl_kit.images.decode import decode
 from tl_kit.images.transforms import Preprocessing, normalize
 
+MODES = ["center", "squash", "border"]
 MODELS = ["resnet18", "tf_efficientnet_lite0", "test_vit", "vit_base_patch16_clip_224"]
 
 
@@ -28,7 +29,7 @@ def test_evaluation_equals_timms_transform_to_the_last_bit(name: str, size: tupl
     assert torch.equal(normalize(ours.evaluate(photo(*size)).unsqueeze(0), ours)[0], theirs)
 
 
-@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("crop_mode", MODES)
 def test_cropping_the_resized_image_gives_the_evaluation_image(crop_mode: str) -> None:
     p = preprocessing(crop_mode=crop_mode, crop_pct=0.875)
     resized, final = p.resize(photo(400, 534)), p.evaluate(photo(400, 534))
@@ -41,10 +42,50 @@ def test_cropping_the_resized_image_gives_the_evaluation_image(crop_mode: str) -
     assert torch.equal(resized[:, top : top + 224, left : left + 224], final)
 
 
-def test_very_long_images_do_not_blow_up_memory() -> None:
-    p = preprocessing()
-    assert p.evaluate(photo(3000, 2)).shape == (3, 224, 224)
-    assert p.resize(photo(3000, 2)).numel() < 3 * 256 * 256 * 25
+@pytest.mark.parametrize("crop_mode", MODES)
+@pytest.mark.parametrize("size", [(3000, 2), (2, 3000), (30_000, 1)])
+def test_very_long_images_do_not_blow_up_memory(crop_mode: str, size: tuple[int, int]) -> None:
+    p = preprocessing(crop_mode=crop_mode)
+    assert p.evaluate(photo(*size)).shape == (3, 224, 224)
+    assert p.whole(photo(*size), 1.3).numel() < 3 * 256 * 256 * 25 * 1.3**2
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.3])
+@pytest.mark.parametrize("size", [(400, 200), (200, 401), (100, 100)])
+def test_training_draws_from_the_whole_image(size: tuple[int, int], scale: float) -> None:
+    """Under center in its own shape, under squash as a square, under border as the square that evaluation pads."""
+    image, side = photo(*size), round(scale * 256)
+    shapes = {mode: preprocessing(crop_mode=mode, crop_pct=0.875).whole(image, scale) for mode in MODES}
+    height, width = shapes["center"].shape[1:]
+    assert min(height, width) == side
+    assert max(height, width) == int(side * max(size) / min(size))
+    assert shapes["squash"].shape == shapes["border"].shape == (3, side, side)
+    squashed = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(shapes["squash"].permute(1, 2, 0).numpy() - squashed).max() <= 1
+    fill = torch.tensor([round(255 * v) for v in preprocessing().mean], dtype=torch.uint8)
+    corner = shapes["border"][:, 0, 0]
+    assert torch.equal(corner, fill) == (size[0] != size[1])
+
+
+@pytest.mark.parametrize("crop_mode", MODES)
+def test_the_middle_of_the_whole_image_is_the_evaluation_image(crop_mode: str) -> None:
+    p = preprocessing(crop_mode=crop_mode, crop_pct=0.875)
+    whole, final = p.whole(photo(400, 300)), p.evaluate(photo(400, 300))
+    top, left = (round((n - 224) / 2) for n in whole.shape[1:])
+    assert torch.equal(whole[:, top : top + 224, left : left + 224], final)
+
+
+@pytest.mark.parametrize(
+    ("image", "model", "share"),
+    [
+        ((100, 100), (64, 64), 0.0),
+        ((200, 100), (64, 64), 0.5),
+        ((100, 400), (64, 64), 0.75),
+        ((200, 100), (32, 64), 0.0),
+    ],
+)
+def test_the_share_that_a_centre_crop_hides(image: tuple[int, int], model: tuple[int, int], share: float) -> None:
+    assert preprocessing(input_size=(3, *model)).hidden(*image) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("size", [(1600, 1200), (3000, 4000)])

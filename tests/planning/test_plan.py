@@ -151,6 +151,7 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
     found = plan(config_for(data, pretrained, tmp_path / "cache", policy="last:2"))
     assert [choice.name for choice in found.choices] == [
         "policy",
+        "crop mode",
         "learning rate",
         "optimizer",
         "weight decay",
@@ -195,7 +196,7 @@ def test_what_trains_is_what_trains_in_the_last_epoch(data: Path, pretrained: Pa
     """Of gradual:2 in four epochs, two groups and no more."""
     loop = replace(LOOP, layer_decay=0.5)
     config = config_for(data, pretrained, tmp_path / "cache", policy="gradual:2", epochs=4, loop=loop)
-    policy, rate, *_ = plan(config).choices
+    policy, _, rate, *_ = plan(config).choices
     trained = run(config, tmp_path / "run").trainable_parameters
     assert policy.value.startswith(f"gradual:2, {trained:,} of ")
     assert rate.reason.endswith("down to 0.005"), rate.reason

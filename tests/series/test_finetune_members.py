@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tl_kit
@@ -18,7 +19,7 @@ from tl_kit.config import LoopConfig
 from tl_kit.data.scan import scan
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError, TrainingError
 from tl_kit.series import series
-from tl_kit.storage.checkpoint import digest_prefix, read_meta
+from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, read_meta
 from tl_kit.storage.feature_store import FeatureStore
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -138,6 +139,22 @@ def test_models_and_policies_by_name(data: Path, tmp_path: Path) -> None:
     assert len(together.receipt["members"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("given", "modes"), [("auto", ["center", "squash"]), ("squash, border,center", ["squash", "border", "center"])]
+)
+def test_crop_modes_by_name(data: Path, tmp_path: Path, given: str, modes: list[str]) -> None:
+    runs = finetune_members(settings(data, tmp_path / "c", crop_mode=given, policy="last:1"), vary="crop-mode")
+    assert [member.varied for member in runs.members] == modes
+    assert [load_checkpoint(path).preprocessing.crop_mode for path in runs.checkpoints] == modes
+    together = tl_kit.ensemble(EnsembleConfig(checkpoints=runs.checkpoints, out=tmp_path / "e"))
+    assert len(together.receipt["members"]) == len(modes)
+    files = sorted(data.rglob("*.png"))[::3]
+    stack, _ = tl_kit.load(tmp_path / "e").member_probabilities(files)
+    alone = [tl_kit.load(path).member_probabilities(files)[0][0] for path in runs.checkpoints]
+    np.testing.assert_allclose(stack, np.stack(alone), atol=1e-6)
+    assert not np.allclose(stack[0], stack[1], atol=1e-5), "each member sees the images in its own way"
+
+
 def test_what_is_frozen_is_computed_once_for_all_members(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +167,7 @@ def test_what_is_frozen_is_computed_once_for_all_members(
     monkeypatch.setattr(FeatureStore, "add", noting)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for vary in ("seed", "bootstrap", "folds"):
-        finetune_members(settings(data, tmp_path / vary), members=3, vary=vary)
+        finetune_members(settings(data, tmp_path / vary, crop_mode="center"), members=3, vary=vary)
     manifest = scan(data)
     views = 2  # an epoch each
     expected = views * len(manifest.split("train")) + len(manifest.split("val")) + len(manifest.split("test"))
@@ -231,7 +248,7 @@ def test_an_error_in_a_later_member_keeps_the_finished_ones_and_says_so(
     ("members", "vary", "options", "words"),
     [
         (1, "seed", {}, "--members 1: must be at least 2"),
-        (2, "rate", {}, "--vary rate: known are seed, folds, bootstrap, model, policy"),
+        (2, "rate", {}, "--vary rate: known are seed, folds, bootstrap, model, policy, crop-mode"),
         (3, "seed", {"seed": 2**63 - 2}, "--seed"),
         (2, "seed", HEAD, "--vary seed: a head that is fitted in closed form is the same for every seed"),
         (13, "folds", {}, "--members 13: no class has so many training images"),
@@ -244,6 +261,9 @@ def test_an_error_in_a_later_member_keeps_the_finished_ones_and_says_so(
         (None, "model", {"model": f"{MODEL},resnet81"}, "resnet81"),
         (2, "seed", {"model": f"{MODEL},test_efficientnet"}, "names more than one model, which takes --vary model"),
         (None, "model", {"policy": "head,full"}, "names more than one policy, which takes --vary policy"),
+        (None, "crop-mode", {"crop_mode": "center"}, "--vary crop-mode: give two names"),
+        (None, "crop-mode", {"crop_mode": "center,stretch"}, "--crop-mode stretch: known are auto"),
+        (2, "seed", {"crop_mode": "center,squash"}, "names more than one crop-mode, which takes --vary crop-mode"),
     ],
 )
 def test_mistakes_are_told_before_the_first_run_starts(

@@ -115,7 +115,14 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 def head(data: Path, out: Path, folder: Path, cache: Path, **options: Any) -> Any:
     given = {"policy": "head", "epochs": None, "weights": "auto", "img_size": None}
-    return quick(data, out, model=f"local-dir:{folder}", **(given | options), cache=CacheConfig(directory=cache))
+    return quick(
+        data,
+        out,
+        model=f"local-dir:{folder}",
+        **(given | options),
+        crop_mode="center",
+        cache=CacheConfig(directory=cache),
+    )
 
 
 def card(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

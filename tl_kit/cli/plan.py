@@ -56,7 +56,7 @@ def _kinds_of_runs(config: FinetuneConfig, runs: RunsConfig) -> tuple[dict[str, 
         return {"": config}, 1
     vary = runs.vary or VaryConfig.vary
     members = tl_kit.member_configs(config, runs.members, vary)
-    if vary in ("model", "policy"):
+    if vary in ("model", "policy", "crop-mode"):
         return dict(members), 1
     return {"": members[0][1]}, len(members)
 
@@ -78,6 +78,9 @@ def _show(plan: Plan, console: Console) -> None:
         console.line(f"your images are {kind} those of the pretraining: {where}")
         console.line()
     console.table(["", "", "why"], [[c.name, c.value, c.reason] for c in plan.choices], align="lww")
+    for offer in plan.offers:
+        console.line()
+        console.line(offer)
     cost = plan.estimate
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in cost.stages.items() if seconds >= 0.05)
     gpu = "" if cost.gpu_bytes is None else f", {cost.gpu_bytes / 1e9:.1f} GB of them on the GPU"

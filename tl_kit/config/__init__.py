@@ -1,6 +1,13 @@
 """Every default value of tl-kit, in frozen dataclasses; the command line makes its flags from their fields."""
 
-from tl_kit.config.augment_settings import AugmentConfig, AugmentLevels, CropConfig, McDropoutConfig
+from tl_kit.config.augment_settings import (
+    CROP_MODES,
+    AugmentConfig,
+    AugmentLevels,
+    CropConfig,
+    CropModeConfig,
+    McDropoutConfig,
+)
 from tl_kit.config.command_settings import (
     CacheReportConfig,
     CopiesConfig,
@@ -59,6 +66,7 @@ from tl_kit.config.training_settings import (
 )
 
 __all__ = [
+    "CROP_MODES",
     "AdapterConfig",
     "AugmentConfig",
     "AugmentLevels",
@@ -69,6 +77,7 @@ __all__ = [
     "CacheReportConfig",
     "CopiesConfig",
     "CropConfig",
+    "CropModeConfig",
     "DataConfig",
     "DebugConfig",
     "DecodeConfig",

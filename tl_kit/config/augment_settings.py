@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from tl_kit.flags import Flag
-from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE, SHARE
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, NOT_NEGATIVE, OWN_CHECK, POSITIVE, SHARE
 
-__all__ = ["AugmentConfig", "AugmentLevels", "CropConfig", "McDropoutConfig"]
+__all__ = ["CROP_MODES", "AugmentConfig", "AugmentLevels", "CropConfig", "CropModeConfig", "McDropoutConfig"]
+
+CROP_MODES = ("center", "squash", "border")
+"""timm's words for the ways of an image into the model's square."""
 
 
 def _scales(text: str) -> tuple[float, ...]:
@@ -59,6 +62,25 @@ class CropConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropModeConfig:
+    """The choice of ``--crop-mode auto``; docs/policies.md has the figures that it was set by.
+
+    Modes are compared where a centre crop hides at least ``hidden_from`` of the pixels, on average over ``measured``
+    training images. At most ``images`` of them are then cross-validated over ``folds`` folds, in each of ``modes``.
+    Another mode than the model's own must be right more often by more than ``margin`` standard errors of the paired
+    difference. Without features to compare, squash is taken where at least ``squash_from`` of the pixels are hidden.
+    """
+
+    modes: tuple[str, ...] = ("center", "squash")
+    hidden_from: Annotated[float, SHARE] = 0.05
+    measured: Annotated[int, AT_LEAST_ONE] = 200
+    images: Annotated[int, AT_LEAST_ONE] = 1000
+    folds: Annotated[int, AT_LEAST_TWO] = 5
+    margin: Annotated[float, NOT_NEGATIVE] = 1.0
+    squash_from: Annotated[float, SHARE] = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
 class McDropoutConfig:
     """Dropout at test time: the seed of its noise, and how many rows (images times passes) run at once."""
 
@@ -92,7 +114,12 @@ class AugmentConfig:
     def active(self) -> bool:
         """True where two views of an image can differ."""
         chances = (self.flip, self.brightness, self.contrast, self.lighting, self.erasing)
-        return self.crop != "none" or any(chance > 0 for chance in chances)
+        return self.draws_crops or any(chance > 0 for chance in chances)
+
+    @property
+    def draws_crops(self) -> bool:
+        """True where it draws crops of the whole image, instead of varying the crop of evaluation."""
+        return self.crop != "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,12 +100,14 @@ class DoctorConfig:
     """The doctor's thresholds: images a class, largest over smallest class, pixels on the short side.
 
     An image is near-empty if 98 % of its thumbnail lies within ``empty_levels`` of the 256 levels, in every channel.
+    From a share of ``max_cut_off`` of an image's pixels on that a centre crop drops, by its shape, the doctor says so.
     """
 
     min_images: int = 5
     max_imbalance: Annotated[float, POSITIVE] = 10.0
     min_side: int = 32
     empty_levels: float = 12.0
+    max_cut_off: Annotated[float, SHARE] = 0.3
     likeness: LikenessConfig = LikenessConfig()
     shortcuts: ShortcutConfig = ShortcutConfig()
 
@@ -116,11 +118,14 @@ class StoreConfig:
 
     Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
     machine, less than that share of what was free), half of the images are given up.
+
+    ``training_scale``: the size at which images are kept for random crops, in sizes to which evaluation resizes them.
     """
 
     memory_share: Annotated[float, SHARE] = 0.3
     reserve: int = 500_000_000
     check_seconds: float = 0.5
+    training_scale: Annotated[float, POSITIVE] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from tl_kit.config.augment_settings import AugmentConfig
+from tl_kit.config.augment_settings import AugmentConfig, CropModeConfig
 from tl_kit.config.data_settings import BalanceConfig, BalanceMethod, DataConfig, DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig, SaveConfig
 from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
@@ -30,7 +30,7 @@ from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE, SHARE, Ra
 
 __all__ = ["DistillConfig", "FinetuneConfig", "RunsConfig", "Vary", "VaryConfig"]
 
-Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy"]
+Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy", "crop-mode"]
 _RATE = Range("a positive number, or auto", lambda value: value > 0)
 _SEED = Range("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
@@ -63,6 +63,9 @@ class FinetuneConfig:
 
     Options of the optimizer, the schedule and the augmentation are a mapping, or texts ``key=value``. ``lr`` "auto"
     runs a range test. ``augment`` is a level's name, or all of it.
+
+    ``crop_mode`` is timm's word for the way of an image into the model's square, which a checkpoint's ``config.json``
+    keeps. "auto": the model's own, unless the images are not square and another suits them better (``crop_choice``).
 
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
@@ -154,6 +157,14 @@ class FinetuneConfig:
             help=f"One of it: {', '.join(AugmentConfig.__dataclass_fields__)}; may be repeated.",
         ),
     ] = ()
+    crop_mode: Annotated[
+        str,
+        Flag(
+            metavar="auto|center|squash|border",
+            help="Of images that are not square: the middle, all squashed, or all within a border; auto: what suits "
+            "them.",
+        ),
+    ] = "auto"
     batchnorm: Annotated[
         Literal["auto", "train", "frozen"],
         Flag(help="Normalise by the batch (train), or by pretrained statistics (default: by policy)."),
@@ -198,6 +209,7 @@ class FinetuneConfig:
     range_test: RangeTestConfig = RangeTestConfig()
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
+    crop_choice: CropModeConfig = CropModeConfig()
     distill: DistillConfig | None = None
 
 
@@ -229,7 +241,7 @@ class RunsConfig:
     vary: Annotated[
         Vary | None,
         Flag(
-            help="What members differ in; model, policy: names with commas between them "
+            help="What members differ in; model, policy, crop-mode: names with commas between them "
             f"(default with --members: {VaryConfig.vary})."
         ),
     ] = None

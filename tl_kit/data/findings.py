@@ -21,6 +21,7 @@ REMEDIES = {
     "border-shortcut": "if the border is no part of what the classes are, crop it, or do not trust the accuracy",
     "class-above-split": "put the split above the class (train/cat, test/cat), or name it in a CSV's column split",
     "class-missing": "add images of the class to that split, or take the class out",
+    "cut-off": "nothing need be done: finetune compares --crop-mode center with squash, which shows the whole image",
     "deep-image": "nothing need be done: the range is kept with the model, and used when it predicts",
     "duplicate": "nothing need be done; remove the copies to save time",
     "excluded": "do what the reason says; repair or remove what is damaged",

@@ -24,25 +24,27 @@ def read_pixels(
     preprocessing: Preprocessing,
     *,
     crop: bool,
+    scale: float = 1.0,
     config: DecodeConfig = DecodeConfig(),
     digest: str | None = None,
 ) -> Tensor:
-    """Decode one file: uint8 (3, h, w), cropped as for evaluation, or only resized.
+    """Decode one file: uint8 (3, h, w), cropped as for evaluation, or whole and ``scale`` times as large.
 
     Raises ImageError, also for a file whose bytes do not have the ``digest``.
     """
     source = path if digest is None else read_sample(path, digest, config)
-    image = decode(source, min_side=preprocessing.min_side, config=config, ranges=preprocessing.ranges)
-    return preprocessing.evaluate(image) if crop else preprocessing.resize(image)
+    side = (preprocessing if crop else preprocessing.scaled(scale)).min_side
+    image = decode(source, min_side=side, config=config, ranges=preprocessing.ranges)
+    return preprocessing.evaluate(image) if crop else preprocessing.whole(image, scale)
 
 
 class PixelStore:
     """Decoded images of one run, by content digest: a file whose bytes have another one by now is not taken in.
 
-    Training images are kept resized and uncropped (augmentation draws its crops from them), all others as the
-    evaluation transform leaves them. Beyond ``memory_share`` of the free memory, images are decoded again when needed.
-    Where less than ``reserve`` is free, whoever took the rest, half of the images that are kept are given up, and no
-    more are taken in.
+    Training images are kept whole, ``training_scale`` times as large as evaluation resizes them (augmentation draws its
+    crops from them), all others as the evaluation transform leaves them. Beyond ``memory_share`` of the free memory,
+    images are decoded again when needed. Where less than ``reserve`` is free, whoever took the rest, half of the images
+    that are kept are given up, and no more are taken in.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class PixelStore:
     ) -> None:
         self.preprocessing = preprocessing
         self.limits = limits
+        self.scale = config.training_scale
         free = free_memory()
         self.budget = int(free * config.memory_share)
         self.reserve = min(config.reserve, int(free * config.memory_share))
@@ -123,7 +126,14 @@ class PixelStore:
     def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
         def one(sample: Sample) -> Tensor | ImageError:
             try:
-                return read_pixels(sample.path, self.preprocessing, crop=crop, config=self.limits, digest=sample.digest)
+                return read_pixels(
+                    sample.path,
+                    self.preprocessing,
+                    crop=crop,
+                    scale=self.scale,
+                    config=self.limits,
+                    digest=sample.digest,
+                )
             except ImageError as error:
                 return error
             except MemoryError:

@@ -52,12 +52,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Measurements of one image: short side, spread of levels, thumbnail (32, 32), traits, and if it has several pages.
+    """Measurements of one image: short side, share of its pixels outside a centre crop, spread of levels, thumbnail
+    (32, 32), traits, and if it has several pages.
 
     A JPEG's short side is exact if it is below the limit; otherwise it is some value above the limit.
     """
 
     side: int
+    outside: float
     spread: float
     grey: NDArray[np.uint8]
     traits: Traits
@@ -96,6 +98,7 @@ def examine(
         *known_faults(manifest),
         *_balance(manifest, limits),
         *_odd_images(manifest.samples, seen, limits),
+        *_cut_off(manifest.samples, seen, limits),
         *_likenesses(manifest.samples, seen, limits),
         *_shortcuts(manifest, seen, limits),
     ]
@@ -136,6 +139,7 @@ def _look(path: Path, limits: DoctorConfig, decoding: DecodeConfig, ranges: Samp
     low, high = np.percentile(pixels, [1, 99], axis=(0, 1))
     return _Look(
         side=min(image.size),
+        outside=1 - min(image.size) / max(image.size),
         spread=float((high - low).max()),
         grey=np.rint(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8),
         traits=read_traits(data, suffix=path.suffix, border=border_colour(pixels)),
@@ -194,6 +198,17 @@ def _odd_images(samples: Sequence[Sample], looks: Sequence[_Look], limits: Docto
     empty = tuple(s.path for s, look in zip(samples, looks, strict=True) if look.spread < limits.empty_levels)
     if empty:
         yield Finding("warning", "near-empty", f"{len(empty)} images are of one colour, or almost", empty)
+
+
+def _cut_off(samples: Sequence[Sample], looks: Sequence[_Look], limits: DoctorConfig) -> Iterator[Finding]:
+    outside = float(np.mean([look.outside for look in looks])) if looks else 0.0
+    if outside >= limits.max_cut_off:
+        long = tuple(s.path for s, look in zip(samples, looks, strict=True) if look.outside >= limits.max_cut_off)
+        text = (
+            f"{len(long)} images are far from square: the centre crop that most models take hides {outside:.0%} of all "
+            "pixels"
+        )
+        yield Finding("info", "cut-off", text, long)
 
 
 def _likenesses(samples: Sequence[Sample], looks: Sequence[_Look], limits: DoctorConfig) -> list[Finding]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from tl_kit.config import ShortcutConfig
-from tl_kit.images.decode import open_header
+from tl_kit.images.decode import open_header, upright_size
 
 __all__ = ["KINDS", "Shortcut", "Traits", "border_colour", "find_shortcuts", "has_pages", "read_traits"]
 
@@ -59,7 +59,7 @@ def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Trait
     """Traits of a file's bytes and extension ``suffix``; ``border``: from :func:`border_colour`. Raises ImageError."""
     image = open_header(data)
     exif = _exif(image)
-    width, height = image.size if exif.get(ExifTags.Base.Orientation, 1) not in (5, 6, 7, 8) else image.size[::-1]
+    width, height = upright_size(image)
     tables = getattr(image, "quantization", None)
     quality = float(np.mean(tables[0])) if tables and 0 in tables else 0.0
     return Traits(

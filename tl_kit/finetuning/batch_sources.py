@@ -74,7 +74,8 @@ class PlainSource:
         run.adapters = _adapters(run) if run.policy.adapters else None
         self.module = run.model if run.adapters is None else run.adapters.module
         self.augmented = not run.policy.head_only and run.augment.active
-        run.decode(run.manifest.split("train"), crop=not self.augmented)
+        self.cropped = not (self.augmented and run.augment.draws_crops)
+        run.decode(run.manifest.split("train"), crop=self.cropped)
         run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
         self.samples = run.manifest.split("train")
         self.labels = torch.from_numpy(labels_of(self.samples))
@@ -84,7 +85,7 @@ class PlainSource:
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
         drawn, (turns, indices) = indices, np.divmod(indices, len(self.samples))
         run, samples = self.run, [self.samples[index] for index in indices]
-        pixels = run.store.get(samples, crop=not self.augmented)
+        pixels = run.store.get(samples, crop=self.cropped)
         if self.augmented:
             if run.runtime.on_gpu:  # augmentation draws its numbers on the CPU, the same on every device
                 pixels = [image.pin_memory().to(run.runtime.device, non_blocking=True) for image in pixels]

@@ -1,25 +1,33 @@
-"""A run as the training loop's task: the optimizer, the source of batches, the loss, validation; no callbacks yet."""
+"""A run as the training loop's task: optimizer, batches, loss, validation, no callbacks yet; and ``torch.compile``.
+
+A network is compiled where that pays back within the run, or where the user asks for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
+from tl_kit.config import RuntimeConfig
 from tl_kit.data.manifest import labels_of
+from tl_kit.errors import ConfigError, first_line
 from tl_kit.finetuning.batch_sources import Source, agreed_scores
 from tl_kit.finetuning.losses import build_loss
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings, bare_names, head_names
 from tl_kit.freezing.train_mode import set_train_mode
+from tl_kit.machine.runtime import compile_from
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
 from tl_kit.optimization.param_groups import param_groups
 from tl_kit.training.batch_order import balanced_batches, even_batches
 from tl_kit.training.task import Indices, Task
 
-__all__ = ["build_task", "groups_of", "set_source"]
+__all__ = ["build_task", "compile_errors", "compile_now", "groups_of", "pays_back", "set_source"]
 
 
 def build_task(run: Run, order: list[str], settings: Settings, source: Source) -> Task:
@@ -89,3 +97,52 @@ def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict
         factors={} if settings.head_factor == 1 else dict.fromkeys(head_names(run), settings.head_factor),
     )
     return groups if run.adapters is None else run.adapters.in_place_of_weights(groups)
+
+
+def pays_back(images: int, pixels: int, *, config: RuntimeConfig = RuntimeConfig()) -> bool:
+    """True where compilation gains more time than it takes over ``images`` training images of ``pixels``, all epochs.
+
+    Cost and gain both grow with the network, so that images and their size are left: figures that any machine has.
+    """
+    return images * pixels / config.compile_side**2 > compile_from(config)
+
+
+def compile_now(run: Run, module: nn.Module, *, epochs: int, optimizer: str) -> nn.Module:
+    """The module, compiled for training where the run says so; parameters are shared, evaluation is not compiled.
+
+    Under "auto" that follows from the run's length and the images' size. Only on a CPU, where cost and gain have been
+    measured, for whole models (a tail is too small) of one phase in one process.
+    """
+    config = run.config.runtime
+    if config.compile == "on" or (config.compile == "auto" and _auto(run, module, epochs, optimizer)):
+        return _compile(module, config)
+    return module
+
+
+def _auto(run: Run, module: nn.Module, epochs: int, optimizer: str) -> bool:
+    config = run.config.runtime
+    on_cpu = run.runtime.device.type == "cpu" and config.mode != "plain" and run.accelerator.num_processes == 1
+    if not on_cpu or module is not run.model or run.policy.grows or needs_second_order(optimizer):
+        return False
+    _, height, width = run.preprocessing.input_size
+    if not pays_back(epochs * len(run.manifest.split("train")), height * width, config=config):
+        return False
+    run.reporter.message("torch.compile: pays back within this run (--compile off turns it off)")
+    return True
+
+
+def _compile(module: nn.Module, config: RuntimeConfig) -> nn.Module:
+    return cast(nn.Module, torch.compile(module, backend=config.compile_backend))
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Turn the errors of a model that torch cannot compile, or of a missing compiler, into a ConfigError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise ConfigError(
+            f"torch.compile cannot compile this model here ({first_line(error)}): use --compile off"
+        ) from error

@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tl_kit.finetuning.batch_sources import Source, open_source
-from tl_kit.finetuning.build_task import groups_of, set_source
-from tl_kit.finetuning.compilation import compile_now
+from tl_kit.finetuning.build_task import compile_now, groups_of, set_source
 from tl_kit.finetuning.kept_weights import BestWeights, ExtraCheckpoints
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import StateSaver, changing_names

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, get_args
 
 from tl_kit.config import (
+    CROP_MODES,
     AugmentConfig,
     BalanceMethod,
     FinetuneConfig,
@@ -60,6 +61,8 @@ def check(config: FinetuneConfig) -> None:
     for name in config.allow:
         if name not in BLOCKING:
             raise ConfigError(f"--allow {name}: known are {', '.join(BLOCKING)}")
+    if config.crop_mode not in ("auto", *CROP_MODES):
+        raise ConfigError(f"--crop-mode {config.crop_mode}: known are auto, {', '.join(CROP_MODES)}")
     check_balance(config)
     check_distill(config)
     _check_kept(config)

@@ -29,6 +29,7 @@ __all__ = [
     "head_run",
     "head_seconds",
     "in_closed_form",
+    "is_linear",
     "wants_closed_form",
 ]
 
@@ -42,7 +43,7 @@ def wants_closed_form(run: Run, reuse: Reuse) -> bool:
         run.policy.head_only
         and is_head_only(run.config.optimizer or run.config.head.solver)
         and not gradient_options(run.config)
-        and _is_linear(run, reuse)
+        and is_linear(run, reuse)
     )
 
 
@@ -93,7 +94,7 @@ def fit_head_first(run: Run) -> Audit:
     """
     strengths = (run.config.head.start_strength,)
     head, reuse = head_run(replace(run, config=replace(run.config, head=replace(run.config.head, strengths=strengths))))
-    if reuse is None or not _is_linear(head, reuse):
+    if reuse is None or not is_linear(head, reuse):
         raise ConfigError(
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
             "flat features; use --policy full or last:K"
@@ -126,7 +127,7 @@ def in_closed_form(run: Run) -> bool:
 def head_can_be_fitted(run: Run) -> bool:
     """True where the classifier is one linear layer on flat features."""
     head, reuse = head_run(run)
-    return reuse is not None and _is_linear(head, reuse)
+    return reuse is not None and is_linear(head, reuse)
 
 
 def head_seconds(run: Run, reuse: Reuse) -> float:
@@ -142,7 +143,8 @@ def head_seconds(run: Run, reuse: Reuse) -> float:
     return (time.perf_counter() - started) * (3 if nested else 1)
 
 
-def _is_linear(run: Run, reuse: Reuse) -> bool:
+def is_linear(run: Run, reuse: Reuse) -> bool:
+    """True where the rows are the inputs of one linear layer, which makes the model's outputs of them."""
     found = linear_classifier(run.model)
     return found is not None and found[0] == reuse.features.tail.cut and reuse.features.tail.direct
 

@@ -17,6 +17,7 @@ from tl_kit.data.exclusions import left_out_dict
 from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.closed_form import fit_closed_form, fit_head_first, wants_closed_form
+from tl_kit.finetuning.crop_mode import settle_crop_mode
 from tl_kit.finetuning.gradient import fit_by_gradient
 from tl_kit.finetuning.head_guard import FittedHead, fit_guard, is_guarded
 from tl_kit.finetuning.policy_choice import facts_of, settle_policy
@@ -76,6 +77,7 @@ def finetune_on(
             check_unchanged(run, own)
         _save_meta(run, status="running", resume=facts(run, own, policy=None))
         teach(run)
+        settle_crop_mode(run)
         _settle(run)
         resumable = facts(run, own, policy=str(run.policy))
         if run.writes:

@@ -10,9 +10,8 @@ from accelerate.utils import broadcast_object_list
 
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
-from tl_kit.finetuning.build_task import build_task
+from tl_kit.finetuning.build_task import build_task, compile_errors
 from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
-from tl_kit.finetuning.compilation import compile_errors
 from tl_kit.finetuning.head_guard import FittedHead, compare_with_head
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
 from tl_kit.finetuning.result import Outcome

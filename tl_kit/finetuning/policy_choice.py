@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 
@@ -27,7 +27,7 @@ from tl_kit.inference.run_models import model_context
 from tl_kit.machine.forward import forward_rows
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["HEAD_INPUT", "facts_of", "run_probes", "settle_policy"]
+__all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy"]
 
 
 def facts_of(run: Run) -> Facts:
@@ -92,14 +92,24 @@ def run_probes(run: Run) -> list[StageProbe]:
         return probe_stages(features, labels_of(samples), config=run.config.probe, seed=run.config.split.split_seed)
 
 
-def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.float32]]:
+def _stages(run: Run, reuse: Reuse, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """Pooled features (n, channels) of the training images by stage, from the cache or from one pass."""
+    fill_stages(run, reuse, names, run.manifest.split("train"))
     if not names:
-        reuse.fill("train")
         return {}
     store = reuse.features.beside("stages", *names)
-    samples = run.manifest.split("train")
-    lacking = [samples[i] for i in store.missing([row_name(sample, EVAL) for sample in samples])]
+    kept = run.manifest.split("train")
+    rows = store.get([row_name(sample, EVAL) for sample in kept]).numpy()
+    return _split(run, names, rows)
+
+
+def fill_stages(run: Run, reuse: Reuse, names: Sequence[str], samples: Sequence[Sample]) -> None:
+    """Compute what the cache lacks of training images: the stages' pooled features and, in one pass, the head's input.
+
+    Images that cannot be decoded leave the run. Without ``names``, the head's input alone.
+    """
+    store = reuse.features.beside("stages", *names)
+    lacking = [samples[i] for i in store.missing([row_name(sample, EVAL) for sample in samples])] if names else []
     if lacking:
         gone = run.decode(lacking, crop=True)
         lacking = [sample for sample in lacking if sample.digest not in gone]
@@ -109,13 +119,10 @@ def _stages(run: Run, reuse: Reuse, names: list[str]) -> dict[str, NDArray[np.fl
         store.add([row_name(sample, EVAL) for sample in lacking], iter([pooled]))
         new = reuse.features.store.missing([row_name(sample, EVAL) for sample in lacking])
         reuse.features.store.add([row_name(lacking[i], EVAL) for i in new], iter([inputs[new]]))
-    reuse.fill("train")  # in every process: what is there already is not computed again
-    kept = run.manifest.split("train")
-    rows = store.get([row_name(sample, EVAL) for sample in kept]).numpy()
-    return _split(run, names, rows)
+    reuse.fill_some(samples, name="train")  # in every process: what is there already is not computed again
 
 
-def _pass(run: Run, reuse: Reuse, names: list[str], samples: list[Sample]) -> tuple[Tensor, Tensor]:
+def _pass(run: Run, reuse: Reuse, names: Sequence[str], samples: list[Sample]) -> tuple[Tensor, Tensor]:
     """All stages' features side by side (n, sum of channels), and the head's inputs (n, ...)."""
     pooled, inputs = [], []
     with model_context([run.model], run.runtime):
@@ -136,7 +143,7 @@ def _batches(run: Run, samples: list[Sample]) -> Iterator[Tensor]:
         run.reporter.advance(len(part))
 
 
-def _split(run: Run, names: list[str], rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def _split(run: Run, names: Sequence[str], rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Columns by stage: their widths are those of one image's features."""
     blank = run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size)))
     with model_context([run.model], run.runtime):

@@ -22,6 +22,7 @@ from tl_kit.data.ranges import measure_ranges, range_note
 from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
+from tl_kit.finetuning.crop_mode import begin_crop_mode
 from tl_kit.finetuning.run import Balance, Clock, Images, Run
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
@@ -95,6 +96,7 @@ def _assemble(
     per_class = len(manifest.split("train")) / len(manifest.classes)
     augment, augment_name = resolve_augment(config.augment, augment_changes, images_per_class=per_class)
     model, weights = _build(config, manifest, reporter)
+    begin_crop_mode(config, model, unfinished)
     preprocessing = replace(Preprocessing.from_model(model), ranges=manifest.ranges)
     runtime = _precision(config, model, runtime, unfinished, reporter)
     return Run(

@@ -153,6 +153,7 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
         "weights": run.weights.sha256,
         "policy": policy,
         "precision": run.runtime.precision,
+        "crop_mode": run.preprocessing.crop_mode,
         "born": birthplace(run.folder),
         "network": _network(run),
         "teacher": _teacher(run),

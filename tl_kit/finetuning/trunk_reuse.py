@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,22 +47,25 @@ class Reuse:
 
     def fill(self, split: str, views: tuple[str, ...] = (EVAL,)) -> None:
         """Compute what is missing of a split, decoding only the images that need it."""
-        run = self.run
-        with run.accelerator.main_process_first():
-            self.features.store.refresh()
-            self._fill(split, views)
+        self.fill_some(self.run.manifest.split(split), views, name=split)
 
-    def _fill(self, split: str, views: tuple[str, ...]) -> None:
+    def fill_some(self, samples: Sequence[Sample], views: tuple[str, ...] = (EVAL,), *, name: str) -> None:
+        """The same of a part of a split, which ``name`` names for the user, without images that have left the run."""
+        with self.run.accelerator.main_process_first():
+            self.features.store.refresh()
+            present = frozenset(self.run.manifest.samples)
+            self._fill([sample for sample in samples if sample in present], views, name)
+
+    def _fill(self, samples: Sequence[Sample], views: tuple[str, ...], name: str) -> None:
         run = self.run
-        wanted = {v: self._missing(split, v) for v in views}
-        lacking = tuple({s.digest: s for samples in wanted.values() for s in samples}.values())
+        wanted = {v: self._missing(samples, v) for v in views}
+        lacking = tuple({s.digest: s for missing in wanted.values() for s in missing}.values())
         if not lacking:
             return
-        crop = views == (EVAL,)
-        gone = run.decode(lacking, crop=crop)
-        run.reporter.start(f"features {split}", sum(len(samples) for samples in wanted.values()))
-        for view, samples in wanted.items():
-            kept = [s for s in samples if s.digest not in gone]
+        gone = run.decode(lacking, crop=views == (EVAL,) or not run.augment.draws_crops)
+        run.reporter.start(f"features {name}", sum(map(len, wanted.values())))
+        for view, missing in wanted.items():
+            kept = [s for s in missing if s.digest not in gone]
             with run.clock("features"), model_context([run.model], run.runtime):
                 self.features.store.add([row_name(s, view) for s in kept], self._batches(kept, view))
 
@@ -78,8 +81,7 @@ class Reuse:
         tell(self.run.reporter)
         return torch.cat(found) if found else torch.empty(0)
 
-    def _missing(self, split: str, view: str) -> list[Sample]:
-        samples = self.run.manifest.split(split)
+    def _missing(self, samples: Sequence[Sample], view: str) -> list[Sample]:
         return [samples[i] for i in self.features.store.missing([row_name(s, view) for s in samples])]
 
     def _batches(self, samples: list[Sample], view: str) -> Iterator[Tensor]:
@@ -176,7 +178,7 @@ def pixels_of(run: Run, samples: list[Sample], view: str) -> Tensor:
         return torch.stack(run.store.get(samples, crop=True))
     transform = TrainTransform(run.preprocessing, run.augment)
     number = int(view.rsplit("-", 1)[1])
-    pixels = run.store.get(samples, crop=False)
+    pixels = run.store.get(samples, crop=not run.augment.draws_crops)
     return augment(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=[s.digest for s in samples])
 
 
@@ -188,5 +190,10 @@ def _key(run: Run, cut: str, order: list[str]) -> str:
         preprocessing=run.preprocessing,
         runtime=run.runtime,
         decode=run.config.decode,
-        more={"rows": "trunk", "augment": plain_fields(run.augment), "view_seed": _VIEW_SEED},
+        more={
+            "rows": "trunk",
+            "augment": plain_fields(run.augment),
+            "view_seed": _VIEW_SEED,
+            "training_scale": run.store.scale,
+        },
     )

@@ -108,7 +108,11 @@ class Lighting(nn.Module):
 
 
 class TrainTransform(nn.Module):
-    """Crop, mirror image, brightness and contrast, lighting, erasing: uint8 (3, h', w') -> uint8 (3, h, w)."""
+    """Crop, mirror image, brightness and contrast, lighting, erasing: uint8 (3, h', w') -> uint8 (3, h, w).
+
+    Crops are drawn of the whole image (:meth:`Preprocessing.whole`); where none is drawn (crop "none"), it takes images
+    as evaluation crops them.
+    """
 
     def __init__(self, preprocessing: Preprocessing, config: AugmentConfig = AugmentConfig()) -> None:
         super().__init__()
@@ -133,8 +137,8 @@ class TrainTransform(nn.Module):
 
 def _crop(size: tuple[int, int], config: AugmentConfig) -> nn.Module:
     crop: nn.Module
-    if config.crop == "none":
-        crop = v2.CenterCrop(size)
+    if not config.draws_crops:
+        crop = nn.Identity()
     elif config.crop == "short-side":
         low, high = (round(min(size) * sides) for sides in config.short_side)
         crop = ShortSideCrop(size, (low, high))

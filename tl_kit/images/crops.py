@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 from tl_kit.config import CropConfig
 from tl_kit.errors import ConfigError
@@ -44,9 +41,9 @@ def check_fit(config: CropConfig, preprocessing: Preprocessing, *, name: str) ->
     if config == CropConfig():
         return
     size = preprocessing.input_size[1:]
-    least = max(side / full for side, full in zip(size, _sides(preprocessing, 1.0), strict=True))
+    least = max(side / full for side, full in zip(size, preprocessing.sides(), strict=True))
     for scale in config.scales:
-        sides = _sides(preprocessing, scale)
+        sides = preprocessing.sides(scale)
         if any(side < wanted for side, wanted in zip(sides, size, strict=True)):
             raise ConfigError(
                 f"--scales {scale:g}: resizes images to {min(sides)} pixels, less than the {size[0]}x{size[1]} crop of "
@@ -56,7 +53,7 @@ def check_fit(config: CropConfig, preprocessing: Preprocessing, *, name: str) ->
 
 def decode_side(preprocessing: Preprocessing, config: CropConfig) -> int:
     """The ``min_side`` with which to decode an image, in pixels: enough for the largest scale."""
-    return _scaled(preprocessing, max(config.scales)).min_side
+    return preprocessing.scaled(max(config.scales)).min_side
 
 
 def crop_views(image: Image.Image, preprocessing: Preprocessing, config: CropConfig = CropConfig()) -> Tensor:
@@ -74,7 +71,7 @@ def crop_views(image: Image.Image, preprocessing: Preprocessing, config: CropCon
     height, width = preprocessing.input_size[1:]
     views: list[Tensor] = []
     for scale in sorted(config.scales):
-        pixels = _padded(_scaled(preprocessing, scale).resize(image), preprocessing)
+        pixels = preprocessing.padded(preprocessing.scaled(scale).resize(image))
         corners = _offsets(pixels, height, width)[: min(config.crops, 5)]
         crops = [pixels[:, top : top + height, left : left + width] for top, left in corners]
         views += crops if config.crops < 10 else [*crops, *(crop.flip(-1) for crop in crops)]
@@ -85,27 +82,3 @@ def _offsets(pixels: Tensor, height: int, width: int) -> list[tuple[int, int]]:
     """Top and left of the five crops, the centre first; half a pixel is rounded to even, as torchvision does."""
     bottom, right = pixels.shape[1] - height, pixels.shape[2] - width
     return [(round(bottom / 2), round(right / 2)), (0, 0), (0, right), (bottom, 0), (bottom, right)]
-
-
-def _padded(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Padded on all sides to the input size where it is smaller, the odd pixel at the right and at the bottom."""
-    height, width = (max(0, n - m) for n, m in zip(preprocessing.input_size[1:], pixels.shape[1:], strict=True))
-    if not height and not width:
-        return pixels
-    fill = [round(255 * value) if preprocessing.crop_mode == "border" else 0 for value in preprocessing.mean]
-    padding = [width // 2, height // 2, (width + 1) // 2, (height + 1) // 2]
-    out: Tensor = functional.pad(pixels, padding, fill=fill)
-    return out
-
-
-def _sides(preprocessing: Preprocessing, scale: float) -> tuple[int, int]:
-    """The height and width that timm's resize aims at, times ``scale``."""
-    height, width = (round(scale * math.floor(n / preprocessing.crop_pct)) for n in preprocessing.input_size[1:])
-    return height, width
-
-
-@lru_cache(maxsize=64)
-def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
-    """The same preprocessing with a resize to ``_sides``: its input is as large as what it resizes to."""
-    size = (preprocessing.input_size[0], *_sides(preprocessing, scale))
-    return replace(preprocessing, input_size=size, crop_pct=1.0)

@@ -41,6 +41,7 @@ __all__ = [
     "read_file",
     "read_sample",
     "sniff",
+    "upright_size",
 ]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
@@ -56,6 +57,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _LONGEST_REASON = 100
 _UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
 CHANGED = "the file changed since the scan"
@@ -150,6 +152,13 @@ def open_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> Image.Image:
         image = _open(data, config)
         check_size(image, config)
         return image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height, in pixels, of an image that is opened and not decoded, once it is turned upright."""
+    width, height = image.size
+    turned = _TURNS.get(_orientation(image)) in _SIDEWAYS
+    return (height, width) if turned else (width, height)
 
 
 def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:

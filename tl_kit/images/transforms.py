@@ -5,9 +5,10 @@ Geometry (resize, crop) happens on uint8 images on the CPU; normalisation happen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional
 
 from tl_kit.images.deep import SampleRanges
 
-_MAX_ASPECT = 20
+_MAX_ASPECT = 20  # of an image whose short edge is resized to the input's: enlarged whole, it could fill the memory
 _CARD = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 
 __all__ = ["Preprocessing", "normalize"]
@@ -66,6 +68,11 @@ class Preprocessing:
         )
         return list(steps.transforms)
 
+    def hidden(self, width: int, height: int) -> float:
+        """The share of an image's pixels that a crop of the input's shape, as large as fits, leaves out: 0 to 1."""
+        rows, columns = self.input_size[1:]
+        return 1 - min(width * rows, height * columns) / max(width * rows, height * columns)
+
     @property
     def min_side(self) -> int:
         """The side, in pixels, to which the shorter edge of an image is resized before the crop."""
@@ -76,25 +83,71 @@ class Preprocessing:
         return self._apply(image, self._steps)
 
     def resize(self, image: Image.Image) -> Tensor:
-        """The same without the final crop: what training draws its random crops from. uint8 (3, h', w')."""
+        """The same without the final crop, and without the border of crop mode "border". uint8 (3, h', w')."""
         return self._apply(image, [*self._steps[:-2], self._steps[-1]])
 
-    @staticmethod
-    def _apply(image: Image.Image, steps: list[Callable[..., object]]) -> Tensor:
-        value: object = _limit_aspect(image)
+    def whole(self, image: Image.Image, scale: float = 1.0) -> Tensor:
+        """The whole image, from which training draws its crops: uint8 (3, h', w').
+
+        Resized as for evaluation, times ``scale``. Crop mode "squash" makes it as square as the input, and crops are
+        then taken of the square; so they are under "border", with the border that evaluation puts around the image.
+        """
+        pixels = self.scaled(scale).resize(image)
+        return self.padded(pixels, self.sides(scale)) if self.crop_mode == "border" else pixels
+
+    def sides(self, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width that timm's resize aims at, times ``scale``, in pixels."""
+        height, width = (round(scale * math.floor(n / self.crop_pct)) for n in self.input_size[1:])
+        return height, width
+
+    def scaled(self, scale: float) -> Preprocessing:
+        """The same preprocessing with a resize to ``sides(scale)``: its input is as large as what it resizes to."""
+        return _scaled(self, scale)
+
+    def padded(self, pixels: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Pixels (3, h', w') padded on all sides where smaller than ``size`` (h, w), by default the input's.
+
+        The odd pixel is at the right and at the bottom, as timm has it; crop mode "border" pads with the mean colour.
+        """
+        wanted = self.input_size[1:] if size is None else size
+        height, width = (max(0, n - m) for n, m in zip(wanted, pixels.shape[1:], strict=True))
+        if not height and not width:
+            return pixels
+        fill = [round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean]
+        out: Tensor = functional.pad(pixels, [width // 2, height // 2, (width + 1) // 2, (height + 1) // 2], fill=fill)
+        return out
+
+    def _apply(self, image: Image.Image, steps: list[Callable[..., object]]) -> Tensor:
+        value: object = _limit_aspect(image, self._most_aspect)
         for step in steps:
             value = step(value)
         if not isinstance(value, Tensor):
             raise TypeError(f"timm's transform ends in {type(value).__name__}, expected a tensor")
         return value
 
+    @property
+    def _most_aspect(self) -> float:
+        """The aspect ratio beyond which the middle of an image is taken.
 
-def _limit_aspect(image: Image.Image) -> Image.Image:
-    """The middle of an image longer than ``_MAX_ASPECT`` times its width: enlarged whole, it could fill the memory."""
+        For "border" it is that at which timm would make the image 0 pixels wide; "squash" takes every image whole.
+        """
+        if self.crop_mode == "squash":
+            return math.inf
+        return 2 * min(self.sides()) - 1 if self.crop_mode == "border" else _MAX_ASPECT
+
+
+@lru_cache(maxsize=64)
+def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
+    size = (preprocessing.input_size[0], *preprocessing.sides(scale))
+    return replace(preprocessing, input_size=size, crop_pct=1.0)
+
+
+def _limit_aspect(image: Image.Image, most: float) -> Image.Image:
+    """The middle of an image that is longer than ``most`` times its width."""
     width, height = image.size
-    longest = _MAX_ASPECT * min(width, height)
-    if max(width, height) <= longest:
+    if max(width, height) <= most * min(width, height):
         return image
+    longest = int(most) * min(width, height)
     left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 

@@ -100,12 +100,14 @@ def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, co
     rates = gradient_rates(run, names, settings, views=views, epochs=epochs)
     train, scored = run.manifest.split("train"), run.manifest.split("val") + run.manifest.split("test")
     if reuse is None:
-        cost.decode(train, rates, crop=not run.augment.active)
+        cost.decode(train, rates, crop=not run.augment.draws_crops)
         cost.decode(scored, rates, crop=True)
     else:
         wanted = view_names(views) if views else (EVAL,)
         gaps = [*(_lacking(reuse, train, view) for view in wanted), _lacking(reuse, scored, EVAL)]
-        cost.decode([sample for gap in gaps[:-1] for sample in gap], rates, crop=not views)
+        cost.decode(
+            [sample for gap in gaps[:-1] for sample in gap], rates, crop=not (views and run.augment.draws_crops)
+        )
         cost.decode(gaps[-1], rates, crop=True)
         cost.stages["features"] += rates.row * sum(map(len, gaps))
         cost.rows = max(cost.rows, reuse.features.row_bytes * (len(train) * len(wanted) + len(scored)))

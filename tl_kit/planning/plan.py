@@ -9,6 +9,7 @@ from typing import Any
 from tl_kit.config import FinetuneConfig
 from tl_kit.finetuning.checks import head_config
 from tl_kit.finetuning.closed_form import in_closed_form
+from tl_kit.finetuning.crop_mode import settle_crop_mode
 from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
@@ -37,7 +38,10 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Plan of the run that ``finetune`` would make. ``settings`` is empty for a head in closed form."""
+    """Plan of the run that ``finetune`` would make. ``settings`` is empty for a head in closed form.
+
+    ``offers`` are sentences on other commands that promise better figures.
+    """
 
     model: str
     policy: str
@@ -46,6 +50,7 @@ class Plan:
     settings: dict[str, object]
     steps: int
     estimate: Estimate
+    offers: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -63,12 +68,17 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     run = prepare(config, reporter, dry=True)
     try:
         started = run.clock.seconds()["total"]
+        crop_mode = settle_crop_mode(run, offers=True)
         facts = facts_of(run)
-        if is_auto(config.policy):
+        if is_auto(config.policy) or crop_mode.compared:
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
         reason = settle_policy(run, facts)
         settings = None if in_closed_form(run) else resolve(run)
-        choices = (_policy(run, settings, reason), *_choices(run, settings))
+        choices = (
+            _policy(run, settings, reason),
+            Choice("crop mode", crop_mode.mode, crop_mode.reason),
+            *_choices(run, settings),
+        )
         return Plan(
             model=config.model,
             policy=str(run.policy),
@@ -77,6 +87,7 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
             settings={} if settings is None else settings.to_dict(),
             steps=0 if settings is None else _steps(run, settings) * settings.epochs,
             estimate=estimate(run, settings, started=started),
+            offers=tuple(filter(None, [crop_mode.offer])),
         )
     finally:
         run.cleanup.close()

@@ -28,7 +28,8 @@ from tl_kit.storage.config_json import to_json
 
 __all__ = ["MemberRun", "MemberRuns", "finetune_members", "member_configs"]
 
-_LISTS = ("model", "policy")
+_LISTS = {"model": "model", "policy": "policy", "crop-mode": "crop_mode"}
+"""The ways to vary by names that the user lists, and the field of the configuration that lists them."""
 _SAME_HEAD = ("seed", "policy")
 
 
@@ -103,6 +104,7 @@ def finetune_members(
     - ``folds``: member i trains without the i-th stratified fold of the training images (Krogh & Vedelsby 1995).
     - ``bootstrap``: member i trains on the i-th bootstrap sample of the training images, within classes (Breiman 1996).
     - ``model``, ``policy``: ``config.model`` or ``config.policy`` names several, with commas between; one member each.
+    - ``crop-mode``: so does ``config.crop_mode``; "auto" stands for those that a run compares (``config.crop_choice``).
 
     Images are scanned and split once. Names and options of all members are checked before the first run starts. Raises
     the errors of :func:`finetune`, and ConfigError for members that would be copies. Ctrl-C and errors leave the
@@ -134,9 +136,10 @@ def member_configs(config: FinetuneConfig, members: int | None, vary: Vary) -> l
     """Each member's difference in words, and its configuration. Raises ConfigError for members that are copies."""
     if vary not in get_args(Vary):
         raise ConfigError(f"--vary {vary}: known are {', '.join(get_args(Vary))}")
-    several = next((name for name in _LISTS if name != vary and "," in getattr(config, name)), None)
+    several = next((name for name, entry in _LISTS.items() if name != vary and "," in getattr(config, entry)), None)
     if several is not None:
-        raise ConfigError(f"{getattr(config, several)}: names more than one {several}, which takes --vary {several}")
+        listed = getattr(config, _LISTS[several])
+        raise ConfigError(f"{listed}: names more than one {several}, which takes --vary {several}")
     if vary in _LISTS:
         return _named(config, members, vary)
     count = VaryConfig.members if members is None else members
@@ -149,7 +152,10 @@ def member_configs(config: FinetuneConfig, members: int | None, vary: Vary) -> l
 
 
 def _named(config: FinetuneConfig, members: int | None, vary: str) -> list[tuple[str, FinetuneConfig]]:
-    text = getattr(config, vary)
+    entry = _LISTS[vary]
+    text = getattr(config, entry)
+    if vary == "crop-mode" and text == "auto":
+        text = ",".join(config.crop_choice.modes)
     names = [name.strip() for name in text.split(",")]
     if len(names) < 2 or not all(names):
         raise ConfigError(f"--vary {vary}: give two names or more with commas between, not '{text}'")
@@ -158,7 +164,7 @@ def _named(config: FinetuneConfig, members: int | None, vary: str) -> list[tuple
         raise ConfigError(f"--vary {vary}: '{twice}' is named twice, and the two members would be copies")
     if members not in (None, len(names)):
         raise ConfigError(f"--members {members}: --vary {vary} has {len(names)} names; leave --members out")
-    return [(name, replace(config, **{vary: name})) for name in names]
+    return [(name, replace(config, **{entry: name})) for name in names]
 
 
 def _parts(variants: Sequence[tuple[str, FinetuneConfig]], manifest: Manifest, vary: str) -> list[Part]:

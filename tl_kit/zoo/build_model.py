@@ -15,7 +15,7 @@ from tl_kit.zoo.locate import locate
 from tl_kit.zoo.names import resolve
 from tl_kit.zoo.timm_factory import construct
 
-__all__ = ["WeightsReport", "build_model", "data_config"]
+__all__ = ["WeightsReport", "build_model", "data_config", "set_crop_mode"]
 
 # Entries of a model card on the location and the labels of the original weights, which no longer apply.
 _STALE = ("file", "source", "state_dict", "label_names", "label_descriptions", "label_offset")
@@ -101,6 +101,12 @@ def data_config(model: nn.Module, *, img_size: int | None = None) -> dict[str, A
     """timm's preprocessing for a model: ``input_size`` (c, h, w), mean, std, interpolation, crop_pct, crop_mode."""
     requested = {} if img_size is None else {"img_size": img_size}
     return dict(resolve_model_data_config(model, args=requested))  # type: ignore[no-untyped-call]
+
+
+def set_crop_mode(model: nn.Module, crop_mode: str) -> None:
+    """Write timm's word for the way of an image into the model's square into ``model.pretrained_cfg``."""
+    owner: Any = model
+    owner.pretrained_cfg = owner.default_cfg = {**owner.pretrained_cfg, "crop_mode": crop_mode}
 
 
 def _update_card(model: nn.Module, num_classes: int, img_size: int | None) -> None:

@@ -1,0 +1,88 @@
+"""Out-of-fold losses of the closed-form head, by which kinds of features of the same images are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit.config import PenaltyConfig
+from tl_kit.optimization.feature_scaling import fit_scaling
+from tl_kit.optimization.penalty_choice import choose, drawn_folds, few_threads, out_of_fold
+from tl_kit.optimization.softmax_regression import rotate
+
+__all__ = ["HeldOut", "held_out", "stratified_part"]
+
+Floats = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions by heads that were fitted without the image, at the strength of choice.
+
+    ``images`` (m,) are the positions of those that were held out; ``loss`` (m,) in nats, as in
+    :func:`tl_kit.metrics.bounded_nll`; ``right`` (m,) is 1 where the class is right; ``share`` (m,) is the weight of an
+    image in a mean, and sums to 1.
+    """
+
+    images: IntArray
+    loss: Floats
+    right: Floats
+    share: Floats
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images that are right; balanced where the weights were."""
+        return float(self.right @ self.share)
+
+    @property
+    def nll(self) -> float:
+        """Mean loss in nats."""
+        return float(self.loss @ self.share)
+
+    def gain(self, other: HeldOut) -> tuple[float, float]:
+        """The accuracy above that of ``other`` on the same images, and its standard error: paired, image by image."""
+        apart = self.share * (self.right - other.right)
+        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart)))
+
+
+def held_out(
+    features: NDArray[np.float32],
+    labels: IntArray,
+    *,
+    seed: int,
+    weights: Floats | None = None,
+    config: PenaltyConfig,
+) -> HeldOut | None:
+    """Cross-validate the head on features (n, d) of images with labels (n,) and weights (n,).
+
+    Folds are drawn from labels and seed alone, so that two kinds of features are compared image by image. None where a
+    class has a single image, or no fit converges.
+    """
+    _, labels = np.unique(labels, return_inverse=True)
+    folds = min(config.folds, int(np.bincount(labels).min()))
+    if folds < 2:
+        return None
+    drawn = drawn_folds(labels, folds, units=np.random.default_rng(seed).permutation(len(labels)))
+    classes = int(labels.max()) + 1
+    with few_threads(features.size * classes, config):
+        rows = rotate(fit_scaling(features, weights=weights)(features), most=config.rotate_up_to).rows
+        found = out_of_fold(rows, labels, classes, drawn, weights=weights, config=config)
+    position = choose(found, units=drawn.units, weights=weights, config=config)
+    if position is None:
+        return None
+    losses, share = found.losses(weights)
+    return HeldOut(found.images, losses[position], found.right[position].astype(np.float64), share)
+
+
+def stratified_part(labels: IntArray, most: int, *, least: int, seed: int) -> IntArray:
+    """Positions of about ``most`` images in the classes' proportions, ``least`` at least of each class, in order."""
+    share = min(1.0, most / len(labels))
+    rng = np.random.default_rng(seed)
+    found = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        found.append(members[: max(least, round(share * len(members)))])
+    return np.sort(np.concatenate(found))
