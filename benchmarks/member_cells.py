@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ensembles import Cell, files_of
 from policies import MODEL, SIDE
 
 import tl_kit
-from ensembles import Cell, files_of
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.data.exclusions import scan_images
 from tl_kit.ensembling.averaged_models import Mixtures

@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from ensembles import Cell, FloatArray, best_member, figures, interval
 from machine import describe
 from member_cells import heads, snapshots, soups
 from policies import Pools, pools_of, write_cell
 
-from ensembles import Cell, FloatArray, best_member, figures, interval
 from tl_kit.storage.atomic import write_atomically, write_json
 
 RESULTS = Path(__file__).parent / "results" / "members.json"
