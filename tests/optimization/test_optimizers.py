@@ -100,7 +100,7 @@ def test_unknown_names_answer_with_the_nearest(wrong: str, right: str) -> None:
     ("name", "scratch"),
     [
         *(("sgd", 1.0), ("momentum", 0.1), ("nesterov", 0.1), ("adagrad", 1e-2), ("rmsprop", 1e-3)),
-        *(("adam", 1e-3), ("adam-uncorrected", 1e-3), ("adamw", 1e-3), ("lion", 1e-4), ("muon", 1e-3)),
+        *(("adam", 1e-3), ("adam-uncorrected", 1e-3), ("adamw", 1e-3), ("lion", 2e-4), ("muon", 1e-3)),
     ],
 )
 def test_fine_tuning_starts_at_a_tenth(name: str, scratch: float) -> None:
