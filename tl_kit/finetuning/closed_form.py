@@ -93,7 +93,9 @@ def fit_head_first(run: Run) -> Audit:
     Raises ConfigError for a classifier that is not one linear layer on flat features.
     """
     strengths = (run.config.head.start_strength,)
-    head, reuse = head_run(replace(run, config=replace(run.config, head=replace(run.config.head, strengths=strengths, c=None))))
+    head, reuse = head_run(
+        replace(run, config=replace(run.config, head=replace(run.config.head, strengths=strengths, c=None)))
+    )
     if reuse is None or not is_linear(head, reuse):
         raise ConfigError(
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
