@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tl_kit import metrics
-from tl_kit.combining.head_choice import choose_network, clearly_better, worse_by_more_than_noise
+from tl_kit.combining.bootstrap import worse_by_more_than_noise
+from tl_kit.combining.head_choice import choose_network, clearly_better
 
 Floats = NDArray[np.float64]
 SELECTS = ("accuracy", "balanced_accuracy", "macro_f1", "nll")

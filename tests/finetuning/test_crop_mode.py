@@ -23,9 +23,10 @@ from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
 from tl_kit.images.decode import decode
 from tl_kit.images.transforms import normalize
+from tl_kit.optimization.penalty_choice import stratified_part
 from tl_kit.reporting import SILENT
 from tl_kit.storage.checkpoint import load_checkpoint
-from tl_kit.training.held_out import HeldOut, held_out, stratified_part
+from tl_kit.training.held_out import HeldOut, held_out
 
 GREY = (120, 120, 120)
 

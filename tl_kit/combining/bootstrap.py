@@ -11,12 +11,29 @@ from numpy.typing import ArrayLike, NDArray
 from tl_kit import metrics
 from tl_kit.errors import ConfigError
 
-__all__ = ["Gain", "paired_bootstrap", "paired_gain", "paired_interval"]
+__all__ = [
+    "Gain",
+    "paired_bootstrap",
+    "paired_gain",
+    "paired_interval",
+    "standard_error",
+    "worse_by_more_than_noise",
+]
 
 # The exact sign test needs six images, all to one side, for p < 0.05: 2 · 0.5⁶ = 0.031, 2 · 0.5⁵ = 0.063.
 _FEWEST_DISAGREEMENTS = 6
 _ROUNDING = 1e-9  # differences between equal predictions that were summed in another order
 _DRAWN_AT_ONCE = 2**22
+
+
+def standard_error(differences: NDArray[np.float64]) -> float:
+    """Standard error s / √n of the mean of differences (n,), s with n - 1 in its denominator; ∞ where n is 1."""
+    return float(differences.std(ddof=1) / np.sqrt(differences.size)) if differences.size > 1 else float("inf")
+
+
+def worse_by_more_than_noise(differences: NDArray[np.float64], *, errors: float = 1.0) -> bool:
+    """True where the mean of paired differences (n,), one an image, is above ``errors`` of its standard errors."""
+    return bool(differences.mean() > errors * standard_error(differences) + _ROUNDING)
 
 
 class Gain(TypedDict):

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
+from tl_kit.combining.bootstrap import worse_by_more_than_noise
 
-__all__ = ["choose_network", "clearly_better", "worse_by_more_than_noise"]
+__all__ = ["choose_network", "clearly_better"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-
-_ROUNDING = 1e-12  # one image of difference is exactly one standard error
 
 
 def choose_network(candidates: Sequence[FloatArray], labels: IntArray, *, head: int, select: str, errors: float) -> int:
@@ -47,21 +46,10 @@ def choose_network(candidates: Sequence[FloatArray], labels: IntArray, *, head: 
     return min(near, key=lambda index: losses[index])
 
 
-def worse_by_more_than_noise(differences: FloatArray, *, errors: float) -> bool:
-    """True where the mean of differences (n,), one an image, is above ``errors`` of its standard errors.
-
-    The standard error is s / √n, with the sample's deviation s (n - 1 in its denominator); of one image there is none.
-    """
-    if len(differences) < 2:
-        return False
-    noise = errors * float(differences.std(ddof=1)) / np.sqrt(len(differences))
-    return bool(differences.mean() > noise + _ROUNDING)
-
-
 def clearly_better(other: FloatArray, kept: FloatArray, labels: IntArray, *, errors: float) -> bool:
-    """True where probabilities (n, k) have a loss below that of those ``kept`` by more than noise, image by image.
+    """True where the NLL of ``other`` is below that of ``kept`` by more than noise; both are probabilities (n, k).
 
-    Losses are bounded as :func:`tl_kit.metrics.bounded_nll` bounds them.
+    The differences are paired by image. Losses are bounded as :func:`tl_kit.metrics.bounded_nll` bounds them.
     """
     images, classes = kept.shape
     losses = [metrics.image_losses((images * each + 1 / classes) / (images + 1), labels) for each in (kept, other)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
+from tl_kit.combining.bootstrap import standard_error, worse_by_more_than_noise
 from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.combining.canonical_order import stratified_folds
 from tl_kit.combining.derived import Derived
@@ -25,7 +26,6 @@ __all__ = ["Candidate", "Compared", "choose_rule", "fit_candidate", "with_temper
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_ROUNDING = 1e-9  # nats: differences between equal predictions that were summed in another order
 _NO_OTHERS: Mapping[str, Callable[[], Candidate]] = MappingProxyType({})
 
 
@@ -191,19 +191,12 @@ def _simplest(losses: Mapping[str, FloatArray]) -> str:
     rules: Sequence[str] = [
         rule
         for rule, loss in losses.items()
-        if rule == "mean" or _gain_is_sure(mean, loss) or (rule in ONE_PASS and not _gain_is_sure(loss, mean))
+        if rule == "mean"
+        or worse_by_more_than_noise(mean - loss)
+        or (rule in ONE_PASS and not worse_by_more_than_noise(loss - mean))
     ]
     best = min(rules, key=lambda rule: losses[rule].mean())
-    return next(rule for rule in rules if rule == best or not _gain_is_sure(losses[rule], losses[best]))
-
-
-def _gain_is_sure(losses: FloatArray, lower: FloatArray) -> bool:
-    """True where the mean of ``lower`` is below that of ``losses`` by more than the difference's standard error."""
-    return bool((losses - lower).mean() > _standard_error(losses - lower) + _ROUNDING)
-
-
-def _standard_error(differences: FloatArray) -> float:
-    return float(differences.std(ddof=1) / np.sqrt(differences.size)) if differences.size > 1 else float("inf")
+    return next(rule for rule in rules if rule == best or not worse_by_more_than_noise(losses[rule] - losses[best]))
 
 
 def _check_size(rule: str, stack: FloatArray, config: RuleFitConfig) -> None:
@@ -230,6 +223,6 @@ def _line(
         line["accuracy"] = metrics.accuracy(found.scored, labels)
         line["nll"] = float(losses[rule].mean())
         line["nll_over_mean"] = float(differences.mean())
-        line["standard_error"] = _standard_error(differences) if differences.size > 1 else None
+        line["standard_error"] = standard_error(differences) if differences.size > 1 else None
         line["temperature"] = found.fitted.temperature
     return line

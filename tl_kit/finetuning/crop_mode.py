@@ -23,10 +23,11 @@ from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.policies import is_auto
 from tl_kit.freezing.probes import stage_names
 from tl_kit.images.decode import decode_pool, open_header, read_file, upright_size
+from tl_kit.optimization.penalty_choice import stratified_part
 from tl_kit.optimization.rules import AS_GIVEN
 from tl_kit.storage.unfinished import Unfinished
 from tl_kit.training.class_weights import image_weights
-from tl_kit.training.held_out import HeldOut, held_out, stratified_part
+from tl_kit.training.held_out import HeldOut, held_out
 from tl_kit.zoo.build_model import set_crop_mode
 
 __all__ = ["CropModeChoice", "begin_crop_mode", "settle_crop_mode"]

@@ -25,7 +25,7 @@ from tl_kit.combining.head_choice import choose_network, clearly_better
 from tl_kit.data.manifest import labels_of
 from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.batch_sources import Source
-from tl_kit.finetuning.closed_form import fit_closed_form, head_can_be_fitted, head_run
+from tl_kit.finetuning.closed_form import fit_closed_form, head_run, is_linear
 from tl_kit.finetuning.result import Guarded, Waypoint
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import changing_names
@@ -80,13 +80,12 @@ def fit_guard(run: Run) -> FittedHead | None:
     """Fit the head to the pretrained features; the model is left as it was. None, with a word, where it has none."""
     if not is_guarded(run):
         return None
-    if not head_can_be_fitted(run):
+    head, reuse = head_run(run)
+    if reuse is None or not is_linear(head, reuse):
         run.reporter.message(
             f"no fitted head to compare with: that of {run.config.model} is no single linear layer on flat features"
         )
         return None
-    head, reuse = head_run(run)
-    assert reuse is not None
     own = _state(run)
     outcome = fit_closed_form(replace(head, dry=True), reuse)  # dry: the fit has no place in the run's log
     state = _state(run)

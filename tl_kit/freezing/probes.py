@@ -19,7 +19,7 @@ from tl_kit.config import ProbeConfig
 from tl_kit.freezing.facts import StageProbe
 from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
-from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, few_threads, out_of_fold
+from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, few_threads, out_of_fold, stratified_part
 from tl_kit.optimization.softmax_regression import rotate
 
 __all__ = ["probe_stages", "stage_features", "stage_names"]
@@ -83,24 +83,13 @@ def probe_stages(
     folds = min(config.folds, int(np.bincount(labels)[np.unique(labels)].min()))
     if folds < 2:
         return []
-    kept = _sample(labels, most=max(config.images, folds * len(np.unique(labels))), folds=folds, seed=seed)
+    kept = stratified_part(labels, max(config.images, folds * len(np.unique(labels))), least=folds, seed=seed)
     _, labels = np.unique(labels[kept], return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = drawn_folds(labels, folds, units=order)
     with few_threads(0, config), ThreadPoolExecutor(available_cores()) as pool:
         found = pool.map(lambda item: _probe(item[0], item[1][kept], labels, drawn, config), features.items())
         return [probe for probe in found if probe is not None]
-
-
-def _sample(labels: NDArray[np.int64], *, most: int, folds: int, seed: int) -> NDArray[np.int64]:
-    """Indices of at most about ``most`` images in the classes' proportions, ``folds`` at least of each."""
-    share = min(1.0, most / len(labels))
-    rng = np.random.default_rng(seed)
-    found = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        found.append(members[: max(folds, round(share * len(members)))])
-    return np.sort(np.concatenate(found))
 
 
 def _probe(

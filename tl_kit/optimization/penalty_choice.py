@@ -18,7 +18,16 @@ from tl_kit import metrics
 from tl_kit.config import PenaltyConfig
 from tl_kit.optimization.softmax_regression import Floats, Solution, fit_softmax
 
-__all__ = ["Folds", "OutOfFold", "choose", "drawn_folds", "few_threads", "fit_path", "out_of_fold"]
+__all__ = [
+    "Folds",
+    "OutOfFold",
+    "choose",
+    "drawn_folds",
+    "few_threads",
+    "fit_path",
+    "out_of_fold",
+    "stratified_part",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +69,17 @@ def drawn_folds(labels: NDArray[np.int64], folds: int, *, units: NDArray[np.int6
         if len(np.unique(found[of_class])) == 1:
             found[np.isin(unit_of, unit_of[of_class])] = -1
     return Folds(found, unit_of)
+
+
+def stratified_part(labels: NDArray[np.int64], most: int, *, least: int, seed: int) -> NDArray[np.int64]:
+    """Positions of about ``most`` images in the classes' proportions, ``least`` at least of each class, in order."""
+    share = min(1.0, most / len(labels))
+    rng = np.random.default_rng(seed)
+    found = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        found.append(members[: max(least, round(share * len(members)))])
+    return np.sort(np.concatenate(found))
 
 
 @dataclass(frozen=True, eq=False)

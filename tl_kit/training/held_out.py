@@ -12,7 +12,7 @@ from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.optimization.penalty_choice import choose, drawn_folds, few_threads, out_of_fold
 from tl_kit.optimization.softmax_regression import rotate
 
-__all__ = ["HeldOut", "held_out", "stratified_part"]
+__all__ = ["HeldOut", "held_out"]
 
 Floats = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -75,14 +75,3 @@ def held_out(
         return None
     losses, share = found.losses(weights)
     return HeldOut(found.images, losses[position], found.right[position].astype(np.float64), share)
-
-
-def stratified_part(labels: IntArray, most: int, *, least: int, seed: int) -> IntArray:
-    """Positions of about ``most`` images in the classes' proportions, ``least`` at least of each class, in order."""
-    share = min(1.0, most / len(labels))
-    rng = np.random.default_rng(seed)
-    found = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        found.append(members[: max(least, round(share * len(members)))])
-    return np.sort(np.concatenate(found))
