@@ -50,7 +50,7 @@ def root(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``tlkit`` with these arguments (default: those of the process), and exit with its exit code."""
+    """Command line: run ``tlkit`` with ``arguments`` (None: ``sys.argv``), and end the process with its exit code."""
     sys.exit(_run(arguments))
 
 

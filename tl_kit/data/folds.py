@@ -61,7 +61,7 @@ def _with_splits(manifest: Manifest, pool: Sequence[Sample], splits: Sequence[st
 def _splits(
     pool: Sequence[Sample], keys: Sequence[str], folds: int, config: DataConfig, classes: Sequence[str]
 ) -> tuple[list[list[str]], str]:
-    """The split of each image for each fold, and the problem with them; empty if there is none."""
+    """Splits of the images, one list a fold; and what is wrong with the folds, empty if they are sound."""
     units = len(set(keys))
     if folds > units:
         return [], f"there are only {units} images or groups that can be separated"

@@ -53,7 +53,7 @@ def write_member(
 
 
 def _precision(evidence: Evidence, sources: Sequence[int]) -> str:
-    """The precision of scoring: that of the members, or fp32 if they differ."""
+    """Precision to score the new member in: that of its sources, or fp32 if these differ."""
     found = {evidence.predictor.scorers[index].runtime.precision for index in sources}
     return found.pop() if len(found) == 1 else "fp32"
 

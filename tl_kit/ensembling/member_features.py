@@ -60,7 +60,7 @@ class _TrunkPass:
         return Scorer(Trunk(self.checkpoint.model, self.cut), self.preprocessing, self.runtime)(pixels)
 
     def features(self, place: tuple[Path, int], decode: DecodeConfig) -> TrunkFeatures:
-        """Raises MemberError unless the model's output is that of its linear classifier on flat features."""
+        """The member's features, cached. Raises MemberError unless its classifier is one linear layer on them."""
         model, size = self.checkpoint.model, self.preprocessing.input_size
         key = cache_key(
             model,

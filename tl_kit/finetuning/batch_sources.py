@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +24,7 @@ from tl_kit.images.augmentation import TrainTransform, augment
 from tl_kit.images.mixing import mix
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import Scorer, StoreReader, run_models
+from tl_kit.machine.process_group import first_answer
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = [
@@ -215,13 +215,12 @@ def agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
 
     Every process has BatchNorm statistics of its own; those of the first are the ones that are saved.
     """
-    answer = [_scores(run, source)]
-    broadcast_object_list(answer)
-    if answer[0] is None:
+    scores = first_answer(_scores(run, source))
+    if scores is None:
         raise NonFiniteError(
             "the model's outputs are not finite: try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
         )
-    return answer[0]
+    return scores
 
 
 def _scores(run: Run, source: Source) -> Mapping[str, float] | None:

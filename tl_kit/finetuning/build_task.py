@@ -53,7 +53,7 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
 
 
 def _set_mode(run: Run, order: list[str], batchnorm: str, size: int) -> None:
-    """Train mode, for batches of at least so many images."""
+    """Put the model, and its adapters, in train mode; no batch has fewer than ``size`` images."""
     set_train_mode(run.model, order, smallest_batch=size, batchnorm=batchnorm)
     if run.adapters is not None:
         run.adapters.follow_modes()

@@ -30,7 +30,7 @@ __all__ = ["Followed", "Phases", "follow", "phase_length"]
 
 
 def phase_length(run: Run, epoch: int, epochs: int) -> int:
-    """Epochs of the phase that begins in ``epoch``, of a run of so many epochs."""
+    """Number of epochs of the phase that begins in ``epoch``; the run has ``epochs`` in all."""
     if not run.policy.grows:
         return epochs - epoch
     names = run.trainable(epoch)

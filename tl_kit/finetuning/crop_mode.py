@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import nn
 
@@ -23,6 +22,7 @@ from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.policies import is_auto
 from tl_kit.freezing.probes import stage_names
 from tl_kit.images.decode import decode_pool, open_header, read_file, upright_size
+from tl_kit.machine.process_group import first_answer
 from tl_kit.optimization.penalty_choice import stratified_part
 from tl_kit.optimization.rules import AS_GIVEN
 from tl_kit.storage.unfinished import Unfinished
@@ -69,9 +69,7 @@ def settle_crop_mode(run: Run, *, offers: bool = False) -> CropModeChoice:
     if _is_settled(run.unfinished):
         return CropModeChoice(own, "as the run began")
     stores = {own: run.store}
-    answer = [_choose(run, stores, offers=offers)]
-    broadcast_object_list(answer)
-    choice = answer[0]
+    choice = first_answer(_choose(run, stores, offers=offers))
     _use(run, choice.mode, stores)
     if choice.compared or choice.mode != own:
         run.reporter.message(f"crop mode {choice.mode}: {choice.reason}")

@@ -180,7 +180,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
 
 
 def _audit(outcome: Outcome) -> dict[str, Any]:
-    """The last phase's audit, and those of the phases before where there were any."""
+    """Audit of the last phase, with those of earlier phases under ``phases`` if the run had any."""
     phases = [{"phase": name, **audit.to_dict()} for name, audit in outcome.phases]
     return {**outcome.audit.to_dict(), **({"phases": phases} if phases else {})}
 

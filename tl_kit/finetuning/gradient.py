@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 
 import torch
-from accelerate.utils import broadcast_object_list
 
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
@@ -20,6 +19,7 @@ from tl_kit.finetuning.saved_state import saved_settings, take_up
 from tl_kit.finetuning.settings import Settings, resolve
 from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.train_mode import set_train_mode
+from tl_kit.machine.process_group import first_answer
 from tl_kit.training.lr_range_test import range_test
 from tl_kit.training.rollback import fit_again
 from tl_kit.training.task import FitResult
@@ -155,10 +155,9 @@ def _choose_rate(run: Run, order: list[str], settings: Settings, source: Source)
     run.reporter.start("range test", config.steps)
     trial = build_task(run, order, settings, source)
     found = range_test(trial, run.accelerator, base=settings.lr, config=config, on_step=run.reporter.advance)
-    answer = [found.suggestion]
-    broadcast_object_list(answer)
+    suggestion = first_answer(found.suggestion)
     run.reporter.message(
-        f"learning rate {answer[0]:.2g}: where the loss fell fastest in {len(found.rates)} steps "
+        f"learning rate {suggestion:.2g}: where the loss fell fastest in {len(found.rates)} steps "
         f"from {found.rates[0]:.1g} to {found.rates[-1]:.1g}"
     )
-    return settings.with_lr(answer[0])
+    return settings.with_lr(suggestion)

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +27,7 @@ from tl_kit.finetuning.closed_form import fit_closed_form, head_run, is_linear
 from tl_kit.finetuning.result import Guarded, Waypoint
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import changing_names
+from tl_kit.machine.process_group import first_answer
 from tl_kit.storage.checkpoint import save_config, save_weights
 from tl_kit.training.averaging import average_weights
 from tl_kit.zoo.heads import in_modules, linear_classifier
@@ -110,11 +109,11 @@ def compare_with_head(run: Run, head: FittedHead, source: Source, *, select: str
     stack = [each.probabilities for each in found]
     config = run.config.guard
     position = choose_network(stack, labels, head=len(found) - 1, select=select, errors=config.noise)
-    kept = found[_agreed(position)]
+    kept = found[first_answer(position)]
     beside = None
     other = found[0] if kept.name == HEAD else found[-1]
     both = (kept.probabilities + other.probabilities) / 2
-    if other is not kept and _agreed(clearly_better(both, kept.probabilities, labels, errors=config.beside)):
+    if other is not kept and first_answer(clearly_better(both, kept.probabilities, labels, errors=config.beside)):
         beside = _written(run, other, source, step=step if other.name == TRAINED else 0)
     _load(run, kept.state)
     result = Guarded(
@@ -193,13 +192,6 @@ def _load(run: Run, state: State) -> None:
     for name, tensor in run.model.state_dict().items():
         if name in state:
             tensor.copy_(state[name])
-
-
-def _agreed(answer: Any) -> Any:
-    """The first process's answer, in all processes."""
-    held = [answer]
-    broadcast_object_list(held)
-    return held[0]
 
 
 def _figures(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, float]:

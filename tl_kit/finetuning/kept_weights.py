@@ -14,7 +14,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from tl_kit.errors import TrainingError
@@ -23,6 +22,7 @@ from tl_kit.finetuning.result import SwaVerdict, Waypoint
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import changing_names
 from tl_kit.finetuning.settings import Settings
+from tl_kit.machine.process_group import first_answer
 from tl_kit.storage.checkpoint import WEIGHTS, save_config, save_weights
 from tl_kit.training.averaging import UniformAverage
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
@@ -142,9 +142,7 @@ class ExtraCheckpoints(Callback):
         tensors: dict[str, Tensor] = {}
         if self.run.writes:
             tensors = safetensors.torch.load_file(str(folder / WEIGHTS))
-        answer = [tensors]
-        broadcast_object_list(answer)
-        self.run.model.load_state_dict(answer[0])
+        self.run.model.load_state_dict(first_answer(tensors))
 
     def state(self) -> dict[str, Any]:
         """The state for :meth:`load_state`: ``written`` (plain JSON) and ``average`` (tensors)."""
@@ -188,9 +186,7 @@ class BestWeights(Callback):
             save_weights(self.run.folder, self.run.model)
 
     def restore(self) -> None:
-        answer = [self.best]
-        broadcast_object_list(answer)
-        self.run.model.load_state_dict(answer[0])
+        self.run.model.load_state_dict(first_answer(self.best))
 
     def state(self) -> dict[str, object]:
         """The tensors that the run may have changed; frozen ones are in the model already."""

@@ -8,7 +8,6 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from tl_kit.freezing.probes import probe_stages, stage_features, stage_names
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
 from tl_kit.machine.forward import forward_rows
+from tl_kit.machine.process_group import first_answer
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy"]
@@ -34,7 +34,7 @@ def facts_of(run: Run) -> Facts:
     """Counts of the training images, and the probes of a pretrained network; the first process's in all of them."""
     probes = run_probes(run) if run.weights.loaded else []
     counts = np.bincount(labels_of(run.manifest.split("train")), minlength=len(run.manifest.classes))
-    answer = [
+    return first_answer(
         Facts(
             images=int(counts.sum()),
             classes=len(counts),
@@ -45,9 +45,7 @@ def facts_of(run: Run) -> Facts:
             linear_head=head_can_be_fitted(run),
             probes=tuple(probes),
         )
-    ]
-    broadcast_object_list(answer)
-    return answer[0]
+    )
 
 
 def settle_policy(run: Run, facts: Facts) -> str:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from tl_kit.config import BalanceConfig, FinetuneConfig
@@ -28,7 +27,7 @@ from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.precision import choose_precision, recorded_precision
-from tl_kit.machine.process_group import join
+from tl_kit.machine.process_group import first_answer, join
 from tl_kit.machine.runtime import PRECISIONS, Runtime, check_gradients, detect
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import check_name, new_numbered_folder
@@ -151,11 +150,10 @@ def _precision(
     else:
         found, decision = choose_precision(model, runtime, config.runtime)
         line = None if decision is None else decision.summary()
-    precision = [found.precision]
-    broadcast_object_list(precision)  # processes on several machines, of which each may have other processors
+    precision = first_answer(found.precision)  # processes on several machines may have different processors
     if line is not None:
         reporter.message(line)
-    return replace(found, precision=precision[0])
+    return replace(found, precision=precision)
 
 
 def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:
@@ -180,16 +178,16 @@ def shared_folder(config: FinetuneConfig, accelerator: Accelerator, cleanup: Exi
 
     It is locked until the ``cleanup``.
     """
-    answer: list[Path | TlKitError | None] = [None]
+    made: Path | TlKitError | None = None
     if accelerator.is_main_process:
         try:
-            answer = [_folder(config, cleanup)]
+            made = _folder(config, cleanup)
         except TlKitError as error:
-            answer = [error]
-    broadcast_object_list(answer)
-    if not isinstance(answer[0], Path):
-        raise answer[0] if answer[0] is not None else CheckpointError("the run's folder is unknown in this process")
-    return answer[0]
+            made = error
+    made = first_answer(made)
+    if not isinstance(made, Path):
+        raise made if made is not None else CheckpointError("the run's folder is unknown in this process")
+    return made
 
 
 def _folder(config: FinetuneConfig, cleanup: ExitStack) -> Path:

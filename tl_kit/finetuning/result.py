@@ -30,7 +30,7 @@ class Waypoint:
 
 @dataclass(frozen=True, kw_only=True)
 class SwaVerdict:
-    """A uniform average of ``count`` moments: its validation scores, those of the best epoch, which of them is kept."""
+    """Stochastic weight averaging: the average of ``count`` states against the best epoch, by validation scores."""
 
     count: int
     val: Mapping[str, float] | None

@@ -173,7 +173,7 @@ def apply_trainable(run: Run, names: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """``method`` is none, sampler or loss; ``select`` a figure of ``metrics.summary``."""
+    """Class balance: ``method`` is none, sampler or loss; ``select``, the validation figure that chooses the epoch."""
 
     method: str
     select: str

@@ -160,7 +160,7 @@ def _check(run: Run, settings: Settings) -> None:
 
 
 def _check_kept(settings: Settings, images: int) -> None:
-    """That the run is long enough for what is to be kept of it."""
+    """Raises ConfigError where the run is too short for its ``--late`` epochs or ``--snapshots``."""
     if settings.late and settings.late > settings.epochs:
         raise ConfigError(f"--late {settings.late}: the run has {settings.epochs} epochs; give fewer, or more --epochs")
     if not settings.snapshots:

@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import broadcast_object_list
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
@@ -27,7 +29,7 @@ from tl_kit.config import GroupConfig
 from tl_kit.errors import ConfigError, first_line
 from tl_kit.reporting import Reporter
 
-__all__ = ["alone", "group_of_environment", "join", "leads"]
+__all__ = ["alone", "first_answer", "group_of_environment", "join", "leads"]
 
 # The names that accelerate knows for each variable, PyTorch's own first.
 _RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
@@ -35,6 +37,8 @@ _SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
 _LOCAL_RANK = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 _LOCAL_SIZE = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
 _PORTS = range(1, 1 << 16)
+
+Answer = TypeVar("Answer")
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
@@ -71,6 +75,13 @@ def group_of_environment() -> Group | None:
 def leads() -> bool:
     """True if this process reports and writes: it is alone, or the first of its group."""
     return not (distributed.is_available() and distributed.is_initialized() and distributed.get_rank() > 0)
+
+
+def first_answer(answer: Answer) -> Answer:
+    """The first process's answer in every process of the group; by itself, a process keeps its own."""
+    held = [answer]
+    broadcast_object_list(held)
+    return held[0]
 
 
 @contextmanager
