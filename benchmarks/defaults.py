@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from image_sets import SETS, pools_of, write_cell
+from image_sets import SETS, finetune_cell, pools_of, write_cell
 from machine import describe
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,7 +34,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from timm.data import create_transform, resolve_model_data_config
 
-import tl_kit
 from tl_kit import metrics
 from tl_kit.zoo.build_model import build_model
 
@@ -69,21 +68,10 @@ def parse_network(text: str) -> tuple[str, Network]:
     return name, Network(model, weights, int(side))
 
 
-def run_policy(network: Network, table: Path, policy: str, seed: int, store: Path, *, mirrored: bool) -> dict:
+def run_policy(name: str, network: Network, table: Path, policy: str, seed: int, store: Path) -> dict:
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        config = tl_kit.FinetuneConfig(
-            model=network.model,
-            weights=network.weights,
-            data=table,
-            policy=policy,
-            img_size=network.side,
-            seed=seed,
-            augment_options={} if policy == "head" or mirrored else {"flip": 0.0},
-            out=Path(folder) / "run",
-            cache=tl_kit.CacheConfig(directory=store),
-        )
-        run = tl_kit.finetune(config)
+    given = {"model": network.model, "weights": network.weights, "side": network.side}
+    run = finetune_cell(name, table, policy, seed, store, **given)
     assert run.test is not None
     assert run.val is not None
     return {
@@ -175,7 +163,7 @@ def show(cells: Cells, columns: list[str], cases: list[str], seeds: list[int]) -
         print(f"{f'all ({len(complete)} cells)':30}" + "".join(f"{mean:21.{digits}f}" for mean in means))
         if "auto" not in columns:
             continue
-        for column in columns:
+        for column in (column for column in columns if column != "auto"):
             gains = [value(figure, *pair, "auto") - value(figure, *pair, column) for pair in complete]
             low, high = interval(gains)
             mean, low, high = (f"{each:+.{digits}f}" for each in (statistics.mean(gains), *interval(gains)))
@@ -252,8 +240,7 @@ def _run(
                         scale, crop = column.split()
                         yield key, run_reference(features[label, crop], table, scale)
                     else:
-                        mirrored = SETS[name].mirrored
-                        yield key, run_policy(network, table, column, seed, scratch / "cache", mirrored=mirrored)
+                        yield key, run_policy(name, network, table, column, seed, scratch / "cache")
 
 
 if __name__ == "__main__":

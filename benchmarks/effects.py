@@ -19,9 +19,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from image_sets import Pools, pools_of, write_cell
 from machine import describe
 from PIL import Image, ImageFilter
-from policies import MODEL, SIDE, Pools, pools_of, write_cell
+from policies import MODEL, SIDE
 
 import tl_kit
 

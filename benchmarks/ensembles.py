@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from image_sets import Pools, pools_of, write_cell
 from machine import describe
 from numpy.typing import NDArray
-from policies import SIDE, Pools, pools_of, write_cell
+from policies import SIDE
 
 import tl_kit
 from tl_kit import metrics

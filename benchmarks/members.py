@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ensembles import Cell, FloatArray, best_member, figures, interval
+from image_sets import Pools, pools_of, write_cell
 from machine import describe
 from member_cells import heads, snapshots, soups
-from policies import Pools, pools_of, write_cell
 
 from tl_kit.storage.atomic import write_atomically, write_json
 

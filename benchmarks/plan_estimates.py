@@ -16,8 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from image_sets import pools_of, write_cell
 from machine import describe
-from policies import MODEL, POLICIES, SIDE, pools_of, write_cell
+from policies import MODEL, POLICIES, SIDE
 
 import tl_kit
 from tl_kit.machine.memory import peak_memory

@@ -11,78 +11,25 @@ Finished cells are kept in the JSON file, and a second call goes on from there.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
+from image_sets import finetune_cell, pools_of, write_cell
 from machine import describe
-
-import tl_kit
-from tl_kit.demonstration import write_digits
 
 RESULTS = Path(__file__).parent / "results" / "policies.json"
 MODEL, SIDE = "tf_efficientnet_lite0", 128
 COUNTS = (5, 20, 100)
 POLICIES = ("head", "last:2", "full", "lp-ft", "gradual", "auto")
 SETS = ("clothing", "sign_digits", "digits")
-TEST_PER_CLASS = {"sign_digits": 60, "digits": 45}  # clothing has a test split of its own
-MIRRORED = {"digits": 0.0}  # the mirror image of a 2 is none
-
-Pools = dict[str, tuple[list[Path], list[Path]]]
 
 
-def pools_of(name: str, data: Path, scratch: Path) -> Pools:
-    """Test images and all others by class, the same in every call."""
-    root = data / name
-    if name == "digits":
-        root = scratch / "digits"
-        write_digits(root, side=64)
-    found: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
-            found.setdefault(path.parent.name, []).append(path)
-    return {label: _set_aside(name, paths) for label, paths in found.items()}
-
-
-def _set_aside(name: str, paths: list[Path]) -> tuple[list[Path], list[Path]]:
-    if name not in TEST_PER_CLASS:
-        test = [path for path in paths if path.parts[-3] == "test"]
-        return test, [path for path in paths if path.parts[-3] != "test"]
-    shuffled = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
-    return shuffled[: TEST_PER_CLASS[name]], shuffled[TEST_PER_CLASS[name] :]
-
-
-def write_cell(pools: Pools, per_class: int, seed: int, out: Path) -> None:
-    """The CSV of one cell: the same test images for all, training and validation images drawn by the seed."""
-    with out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label", "split"])
-        for label, (test, pool) in pools.items():
-            drawn = [pool[i] for i in np.random.default_rng([seed, per_class]).permutation(len(pool))]
-            val = max(2, per_class // 4)
-            splits = {"test": test, "train": drawn[val : val + per_class], "val": drawn[:val]}
-            for split, chosen in splits.items():
-                writer.writerows([str(path), label, split] for path in chosen)
-
-
-def run_cell(table: Path, policy: str, seed: int, cache: Path, *, flip: float) -> dict[str, float | str]:
+def run_cell(name: str, table: Path, policy: str, seed: int, cache: Path) -> dict[str, float | str]:
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        config = tl_kit.FinetuneConfig(
-            model=MODEL,
-            data=table,
-            policy=policy,
-            img_size=SIDE,
-            seed=seed,
-            augment_options={} if policy == "head" or flip else {"flip": flip},
-            out=Path(folder) / "run",
-            cache=tl_kit.CacheConfig(directory=cache),
-        )
-        run = tl_kit.finetune(config)
+    run = finetune_cell(name, table, policy, seed, cache, model=MODEL, side=SIDE)
     assert run.test is not None
     assert run.val is not None
     return {
@@ -137,8 +84,7 @@ def main() -> None:
                         key = f"{name}/{count}/{policy}/{seed}"
                         if key in cells:
                             continue
-                        flip = MIRRORED.get(name, 0.5)
-                        cells[key] = run_cell(table, policy, seed, Path(scratch) / "cache", flip=flip)
+                        cells[key] = run_cell(name, table, policy, seed, Path(scratch) / "cache")
                         print(key, cells[key], flush=True)
                         given.json.write_text(json.dumps(content, indent=1) + "\n")
     show(cells, given.seeds)
