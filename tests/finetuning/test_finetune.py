@@ -217,9 +217,10 @@ def test_a_file_that_is_no_image_gives_an_error_row_and_the_others_their_own(dat
 def test_without_a_cache_the_head_is_the_same_and_nothing_is_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = quick(data, tmp_path / "a", policy="head", epochs=None)
+    exact = RuntimeConfig(precision="fp32")
+    cached = quick(data, tmp_path / "a", policy="head", epochs=None, runtime=exact)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    options = {"cache": CacheConfig(size_gb=0), "runtime": RuntimeConfig(precision="fp32")}
+    options = {"cache": CacheConfig(size_gb=0), "runtime": exact}
     alone = quick(data, tmp_path / "b", policy="head", epochs=None, **options)
     plain = quick(data, tmp_path / "c", policy="head", epochs=None, runtime=RuntimeConfig(mode="plain"))
     assert alone.epochs == plain.epochs == 0

@@ -30,6 +30,7 @@ __all__ = [
     "head_seconds",
     "in_closed_form",
     "is_linear",
+    "set_fitted_head",
     "wants_closed_form",
 ]
 
@@ -57,15 +58,9 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
     before = frozen_tensors(run.model)
     for split in ("train", "val", "test"):
         reuse.fill(split)
+    fit = set_fitted_head(run, reuse)
     with run.clock("train"):
-        fit = _fit(run, reuse)
-        layer = run.model.get_submodule(reuse.features.tail.cut)
-        assert isinstance(layer, nn.Linear)
-        set_linear(layer, fit.weight, fit.bias)
         scores = cross_validated_head(run, reuse) if alone else None
-    Journal(run.folder if run.writes else None).write(
-        strength=fit.strength, c=fit.c, nll=fit.nll, tried=fit.tried, iterations=fit.iterations
-    )
     with run.clock("evaluate"):
         logits = {split: reuse.logits(split) for split in ("val", "test")}
     return Outcome(
@@ -87,6 +82,20 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
     )
 
 
+def set_fitted_head(run: Run, reuse: Reuse) -> HeadFit:
+    """Fit the head to the features of the training images, which are computed where they lack; the model takes it."""
+    reuse.fill("train")
+    with run.clock("train"):
+        fit = _fit(run, reuse)
+        layer = run.model.get_submodule(reuse.features.tail.cut)
+        assert isinstance(layer, nn.Linear)
+        set_linear(layer, fit.weight, fit.bias)
+    Journal(run.folder if run.writes else None).write(
+        strength=fit.strength, c=fit.c, nll=fit.nll, tried=fit.tried, iterations=fit.iterations
+    )
+    return fit
+
+
 def fit_head_first(run: Run) -> Audit:
     """Fit the head to the pretrained features, strongly penalised; the model keeps it, all else unchanged.
 
@@ -101,7 +110,9 @@ def fit_head_first(run: Run) -> Audit:
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
             "flat features; use --policy full or last:K"
         )
-    return fit_closed_form(head, reuse).audit
+    before = frozen_tensors(head.model)
+    set_fitted_head(head, reuse)
+    return run_audit(head.model, before)
 
 
 def head_run(run: Run) -> tuple[Run, Reuse | None]:

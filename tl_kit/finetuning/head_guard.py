@@ -23,7 +23,7 @@ from tl_kit.combining.head_choice import choose_network, clearly_better
 from tl_kit.data.manifest import labels_of
 from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.batch_sources import Source
-from tl_kit.finetuning.closed_form import fit_closed_form, head_run, is_linear
+from tl_kit.finetuning.closed_form import head_run, is_linear, set_fitted_head
 from tl_kit.finetuning.result import Guarded, Waypoint
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import changing_names
@@ -86,12 +86,10 @@ def fit_guard(run: Run) -> FittedHead | None:
         )
         return None
     own = _state(run)
-    outcome = fit_closed_form(replace(head, dry=True), reuse)  # dry: the fit has no place in the run's log
+    fit = set_fitted_head(replace(head, dry=True), reuse)  # dry: the fit has no place in the run's log
     state = _state(run)
     _load(run, own)
-    strength = outcome.settings["C"]
-    assert isinstance(strength, float)
-    return FittedHead(state, strength)
+    return FittedHead(state, fit.c)
 
 
 def compare_with_head(run: Run, head: FittedHead, source: Source, *, select: str, epoch: int, step: int) -> Guarded:

@@ -49,7 +49,7 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
     cost = _Cost()
     guarded = settings is not None and is_guarded(run) and head_can_be_fitted(run)
     if settings is None or run.policy.fits_head_first or guarded:
-        _closed_form(run, cost)
+        _closed_form(run, cost, ("train", "val", "test") if settings is None else ("train",))
     if settings is not None:
         phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
         for names, epochs in phases:
@@ -78,17 +78,17 @@ class _Cost:
         self.pixels |= dict.fromkeys(new, rates.pixel_bytes[crop])
 
 
-def _closed_form(run: Run, cost: _Cost) -> None:
-    """Add the cost of a pass over the images missing from the cache, of the fits, and of the head's outputs."""
+def _closed_form(run: Run, cost: _Cost, splits: Sequence[str]) -> None:
+    """Add the cost of a pass over the images of these splits that are missing from the cache, and of the fits."""
     head, reuse = head_run(run)
     if reuse is None:
         return
-    lacking = [s for split in ("train", "val", "test") for s in _lacking(reuse, head.manifest.split(split), EVAL)]
+    lacking = [s for split in splits for s in _lacking(reuse, head.manifest.split(split), EVAL)]
     if lacking:
         rates = closed_form_rates(head)
         cost.decode(lacking, rates, crop=True)
         cost.stages["features"] += len(lacking) * rates.row
-    cost.rows += reuse.features.row_bytes * len(run.manifest.samples)
+    cost.rows += reuse.features.row_bytes * sum(len(run.manifest.split(split)) for split in splits)
     reuse.fill("train")  # nothing is cached yet unless probes ran with a cache
     cost.stages["train"] += head_seconds(head, reuse)
 
