@@ -175,8 +175,9 @@ class LoopConfig:
 
     ``bare_optimizer`` trains networks without BatchNorm, and those where it follows less than half of what trains.
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
-    than ``least_steps`` steps (from random weights: ``scratch_steps``). ``patience`` ends a run early only under the
-    schedules of ``stops_early``, which have no end of their own: a rate that decays does its best work at the end.
+    than ``least_steps`` steps; from random weights, up to ``scratch_most_epochs`` for ``scratch_steps``.
+    docs/policies.md has the figures. ``patience`` ends a run early only under the schedules of ``stops_early``, which
+    have no end of their own: a rate that decays does its best work at the end.
     Under policies that keep statistics, pretrained BatchNorm normalises by its running ones where there are fewer than
     ``batch_statistics_from`` training images.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
@@ -191,8 +192,9 @@ class LoopConfig:
     schedule: str = "cosine"
     epochs: Annotated[int, AT_LEAST_ONE] = 12
     least_steps: int = 200
+    most_epochs: Annotated[int, AT_LEAST_ONE] = 30
     scratch_steps: int = 1000
-    most_epochs: Annotated[int, AT_LEAST_ONE] = 60
+    scratch_most_epochs: Annotated[int, AT_LEAST_ONE] = 60
     head_epochs: Annotated[int, AT_LEAST_ONE] = 100
     patience: Annotated[int, AT_LEAST_ONE] = 5
     stops_early: tuple[str, ...] = ("constant", "plateau")

@@ -165,13 +165,15 @@ def epochs(case: Case, batch_size: int, given: int | None, loop: LoopConfig) -> 
         return Reasoned(given, AS_GIVEN)
     if case.policy.head_only:
         return Reasoned(loop.head_epochs, f"{loop.head_epochs} where the head alone trains")
-    least = loop.least_steps if case.pretrained else loop.scratch_steps
+    least, most = loop.least_steps, loop.most_epochs
+    if not case.pretrained:
+        least, most = loop.scratch_steps, loop.scratch_most_epochs
     steps = math.ceil(case.images / batch_size)
-    found = min(loop.most_epochs, max(loop.epochs, math.ceil(least / steps)))
+    found = min(most, max(loop.epochs, math.ceil(least / steps)))
     if found == loop.epochs:
         return Reasoned(found, f"{loop.epochs}, which are {least} steps or more")
-    if found == loop.most_epochs:
-        return Reasoned(found, f"at most {loop.most_epochs}: {least} steps would be more")
+    if found == most:
+        return Reasoned(found, f"at most {most}: {least} steps would be more")
     return Reasoned(found, f"{steps} steps an epoch: more than {loop.epochs}, for {least} steps")
 
 
