@@ -47,7 +47,7 @@ def test_json(folder: Path) -> None:
     assert done.code == 0, done.err
     assert set(done.json) == {"model", "policy", "facts", "choices", "settings", "steps", "estimate", "offers"}
     assert done.json["facts"]["images"] == 27
-    assert set(done.json["estimate"]) == {"seconds", "stages", "bytes", "gpu_bytes"}
+    assert set(done.json["estimate"]) == {"seconds", "stages", "bytes", "gpu_bytes", "head_alone"}
     assert done.json["estimate"]["bytes"] > 1e8, "torch alone takes more"
 
 

@@ -177,6 +177,20 @@ def test_without_pretrained_weights_nothing_is_probed_and_all_layers_train(data:
 
 
 @pytest.mark.usefixtures("unit_rates")
+def test_beside_a_longer_run_stands_what_the_head_alone_takes(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    """A run of all layers costs its steps too; the head's own plan costs the same as it says."""
+    config = config_for(data, pretrained, tmp_path / "cache", policy="lp-ft", epochs=2)
+    config = replace(config, cache=CacheConfig(size_gb=0.0))
+    longer = plan(config)
+    head = plan(replace(config, policy="head", epochs=None))
+    assert head.estimate.head_alone is None
+    assert longer.estimate.head_alone is not None
+    assert longer.estimate.seconds - longer.estimate.head_alone > 2 * 4 * 1000, "two epochs of four steps"
+    own = head.estimate.seconds - head.estimate.stages["prepare"]
+    assert longer.estimate.head_alone - longer.estimate.stages["prepare"] == pytest.approx(own, abs=9)
+
+
+@pytest.mark.usefixtures("unit_rates")
 @pytest.mark.parametrize(("policy", "images"), [("auto", 27), ("head", 27 + 9 + 9)])
 def test_a_head_is_timed_where_no_cache_has_its_features(
     data: Path, pretrained: Path, tmp_path: Path, policy: str, images: int

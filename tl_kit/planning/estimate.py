@@ -28,12 +28,14 @@ class Estimate:
     """Seconds in total and by stage, as a run reports them, and the peak memory of the process in bytes.
 
     Values that are already in the cache are not counted, since the run will find them. ``gpu_bytes`` is None on a CPU.
+    ``head_alone``: seconds in total of the same run under ``--policy head``; None where it is one, or has no such head.
     """
 
     seconds: float
     stages: dict[str, float]
     bytes: int
     gpu_bytes: int | None = None
+    head_alone: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -47,6 +49,7 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
     cache; afterwards the run's model must not be used for anything else. Memory is that of a separate process.
     """
     cost = _Cost()
+    alone = _head_alone(run) if settings is not None else None
     guarded = settings is not None and is_guarded(run) and head_can_be_fitted(run)
     if settings is None or run.policy.fits_head_first or guarded:
         _closed_form(run, cost, ("train", "val", "test") if settings is None else ("train",))
@@ -60,7 +63,17 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
         stages={"prepare": started, **cost.stages},
         bytes=int(peak_memory() + min(sum(cost.pixels.values()), run.store.budget) + cost.rows),
         gpu_bytes=torch.cuda.max_memory_allocated(run.runtime.device) if run.runtime.on_gpu else None,
+        head_alone=None if alone is None else started + alone,
     )
+
+
+def _head_alone(run: Run) -> float | None:
+    """Seconds that a head on the pretrained features takes; None without any, or where it cannot be fitted."""
+    if not run.weights.loaded or run.policy.head_only or not head_can_be_fitted(run):
+        return None
+    cost = _Cost()
+    _closed_form(run, cost, ("train", "val", "test"))
+    return sum(cost.stages.values())
 
 
 @dataclass
