@@ -134,7 +134,8 @@ class GuardConfig:
     ``alphas`` are the trained network's shares in the averages that are tried (Wortsman et al. 2022, "Robust
     fine-tuning of zero-shot models", find 0.5 near the best on most sets). ``noise``: of two networks, one is worse in
     accuracy where it is so by more than so many standard errors of the paired difference. ``beside``: a second network
-    is kept where the mean of the two's probabilities lowers the NLL by more than so many.
+    is kept where the mean of the two's probabilities lowers the NLL by more than so many. Where BatchNorm trains with
+    the batch's statistics, those of an average are estimated anew, on ``statistics_images`` training images at most.
     """
 
     head_guard: Annotated[
@@ -147,6 +148,7 @@ class GuardConfig:
     alphas: Annotated[tuple[float, ...], FRACTION] = (0.25, 0.5, 0.75)
     noise: Annotated[float, POSITIVE] = 1.0
     beside: Annotated[float, POSITIVE] = 2.0
+    statistics_images: Annotated[int, AT_LEAST_ONE] = 512
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from tl_kit.config import RegularizationConfig
+from tl_kit.config import HeadConfig, RegularizationConfig
 from tl_kit.data.manifest import labels_of
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import gradient_options, head_config, is_head_only
@@ -176,9 +176,8 @@ def _fit(run: Run, reuse: Reuse) -> HeadFit:
         weights=image_weights(labels) if balanced else None,
         config=config,
     )
-    how = f"cross-validated on {fit.held_out:,} training images" if fit.held_out else "as given"
     run.reporter.message(
-        f"head: logistic regression, C = {fit.c:.3g}, {how}"
+        f"head: logistic regression, C = {fit.c:.3g}, {_origin(fit, config)}"
         + (", where every class counts the same" if balanced else "")
     )
     if not fit.converged:
@@ -186,3 +185,14 @@ def _fit(run: Run, reuse: Reuse) -> HeadFit:
             f"the head's fit has not converged in {fit.iterations} steps: a stronger penalty needs fewer (--opt C=...)"
         )
     return fit
+
+
+def _origin(fit: HeadFit, config: HeadConfig) -> str:
+    """Where the penalty comes from, in a phrase."""
+    if fit.held_out:
+        return f"cross-validated on {fit.held_out:,} training images"
+    if config.c is not None:
+        return "as given"
+    if len(config.strengths) == 1:
+        return "strongly penalised: the layers below go on from here"
+    return "the usual penalty: too few images to cross-validate it"

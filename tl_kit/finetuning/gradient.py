@@ -63,7 +63,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         step = result.best_epoch * math.ceil(len(run.manifest.split("train")) / settings.batch_size)
         with run.clock("evaluate"):
             guard = compare_with_head(
-                run, head, phases.source, select=settings.select, epoch=result.best_epoch, step=step
+                run, head, phases.source, task=fit.task, select=settings.select, epoch=result.best_epoch, step=step
             )
     audit = phases.audit()
     with run.clock("evaluate"):

@@ -24,12 +24,14 @@ from tl_kit.data.manifest import labels_of
 from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.batch_sources import Source
 from tl_kit.finetuning.closed_form import head_run, is_linear, set_fitted_head
+from tl_kit.finetuning.kept_weights import new_statistics
 from tl_kit.finetuning.result import Guarded, Waypoint
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import changing_names
 from tl_kit.machine.process_group import first_answer
 from tl_kit.storage.checkpoint import save_config, save_weights
 from tl_kit.training.averaging import average_weights
+from tl_kit.training.task import Task
 from tl_kit.zoo.heads import in_modules, linear_classifier
 
 __all__ = ["FittedHead", "compare_with_head", "fit_guard", "is_guarded", "networks_compared"]
@@ -92,14 +94,17 @@ def fit_guard(run: Run) -> FittedHead | None:
     return FittedHead(state, fit.c)
 
 
-def compare_with_head(run: Run, head: FittedHead, source: Source, *, select: str, epoch: int, step: int) -> Guarded:
+def compare_with_head(
+    run: Run, head: FittedHead, source: Source, *, task: Task, select: str, epoch: int, step: int
+) -> Guarded:
     """Compare, on validation, what training ended with and the head; the model is left with what is kept.
 
-    ``epoch`` is the best one. 0 is the state before the first: it is the head's own network, whose fitted head is kept
-    as it is. ``step``: the updates up to then.
+    ``task`` has the training images, for BatchNorm's statistics of averages. ``epoch`` is the best one; 0 is the state
+    before the first: it is the head's own network, whose fitted head is kept as it is. ``step``: the updates up to
+    then.
     """
     labels = labels_of(run.manifest.split("val"))
-    found = list(_candidates(run, head, source, labels)) if epoch else []
+    found = list(_candidates(run, head, source, labels, task=task, epoch=epoch)) if epoch else []
     under_head = _outputs(run, head.state, source)
     if under_head is None:
         raise NonFiniteError("the outputs of the pretrained network under its fitted head are not finite")
@@ -127,11 +132,22 @@ def compare_with_head(run: Run, head: FittedHead, source: Source, *, select: str
     return result
 
 
-def _candidates(run: Run, head: FittedHead, source: Source, labels: NDArray[np.int64]) -> Iterator[_Candidate]:
-    """The trained network, and the averages, the most of it first; each at the temperature that fits best."""
-    trained = _state(run)
-    for alpha in (1.0, *sorted(run.config.guard.alphas, reverse=True)):
-        state = trained if alpha == 1 else _average(head.state, trained, alpha)
+def _candidates(
+    run: Run, head: FittedHead, source: Source, labels: NDArray[np.int64], *, task: Task, epoch: int
+) -> Iterator[_Candidate]:
+    """The trained network, and the averages, the most of it first; each at the temperature that fits best.
+
+    The mean of two networks' BatchNorm statistics is not that of the averaged weights' activations (Izmailov et al.
+    2018, section 3.2): where BatchNorm trains with those of the batch, they are estimated anew.
+    """
+    trained, config = _state(run), run.config.guard
+    for alpha in (1.0, *sorted(config.alphas, reverse=True)):
+        state: State = trained
+        if alpha != 1:
+            state = _average(head.state, trained, alpha)
+            _load(run, state)
+            if new_statistics(run, task, source, epoch=epoch, most=config.statistics_images):
+                state = _state(run)
         probabilities = _outputs(run, state, source)
         if probabilities is None:  # what lies between two networks may leave the range of both
             continue

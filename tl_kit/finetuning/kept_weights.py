@@ -30,7 +30,7 @@ from tl_kit.training.loop import better, share_of
 from tl_kit.training.stateful import check_tensors
 from tl_kit.training.task import Callback, FitResult, Task
 
-__all__ = ["BestWeights", "ExtraCheckpoints"]
+__all__ = ["BestWeights", "ExtraCheckpoints", "new_statistics"]
 
 
 class ExtraCheckpoints(Callback):
@@ -100,12 +100,7 @@ class ExtraCheckpoints(Callback):
             return None
         run, best = self.run, result.best
         self.average.load()
-        batches = task.order(result.epochs)
-        task.set_mode(min(len(share_of(indices, run.accelerator)) for indices in batches))
-        trained = [layer for layer in statistics_layers(source.module).values() if layer.training]
-        images = (source.batch(indices, result.epochs)[0] for indices in batches)
-        with task.precision():
-            reestimate_statistics(source.module, images if trained else (), layers=trained)
+        new_statistics(run, task, source, epoch=result.epochs)
         try:
             scores = agreed_scores(run, source)
         except TrainingError:  # an average may leave the range of what it averages: the statistics are new
@@ -154,6 +149,25 @@ class ExtraCheckpoints(Callback):
         self.written = {name: step for name, step in state["written"].items() if (self.run.folder / name).is_dir()}
         if self.average is not None:
             self.average.load_state(state["average"])
+
+
+def new_statistics(run: Run, task: Task, source: Source, *, epoch: int, most: int | None = None) -> bool:
+    """Estimate anew the statistics of BatchNorm layers that train with those of each batch; False where none do.
+
+    One pass over the training images as that epoch varies them, or over the first ``most`` of them (a batch at least).
+    The model ends in eval mode.
+    """
+    batches = task.order(epoch)
+    task.set_mode(min(len(share_of(indices, run.accelerator)) for indices in batches))
+    layers = [layer for layer in statistics_layers(source.module).values() if layer.training]
+    if not layers:
+        source.module.eval()
+        return False
+    enough = len(batches) if most is None else max(1, most // len(batches[0]))
+    images = (source.batch(indices, epoch)[0] for indices in batches[:enough])
+    with task.precision():
+        reestimate_statistics(source.module, images, layers=layers)
+    return True
 
 
 def _said(count: int, scores: Mapping[str, float] | None, best: Mapping[str, float] | None, *, kept: bool) -> str:
