@@ -11,7 +11,6 @@ from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
 
 if TYPE_CHECKING:
     from tl_kit import Plan
-    from tl_kit.freezing.facts import Facts
 
 __all__ = ["plan"]
 
@@ -88,12 +87,13 @@ def _show(plan: Plan, console: Console) -> None:
     console.line()
     console.line(f"time: about {cost.seconds:.0f} s ({stages})")
     if cost.head_alone is not None:
-        console.line(_head_alone(cost.head_alone, facts))
+        console.line(_head_alone(plan, cost.head_alone))
     console.line(f"memory: about {cost.bytes / 1e9:.1f} GB{gpu}")
 
 
-def _head_alone(seconds: float, facts: Facts) -> str:
+def _head_alone(plan: Plan, seconds: float) -> str:
     """The cheaper alternative, and what the probes say of it, in a sentence."""
+    facts = plan.facts
     known = "" if facts.top is None else f", {facts.top.accuracy:.1%} in cross-validation"
     found = f"--policy head alone: about {seconds:.0f} s{known}"
     if facts.best is None or facts.domain != "different":

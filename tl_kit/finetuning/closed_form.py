@@ -188,7 +188,7 @@ def _fit(run: Run, reuse: Reuse) -> HeadFit:
 
 
 def _origin(fit: HeadFit, config: HeadConfig) -> str:
-    """Where the penalty comes from, in a phrase."""
+    """Origin of the penalty, in a phrase."""
     if fit.held_out:
         return f"cross-validated on {fit.held_out:,} training images"
     if config.c is not None:
