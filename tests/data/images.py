@@ -154,3 +154,11 @@ def _tiff_file(parts: list[bytes], entries: dict[int, tuple[int, tuple[int, ...]
     magic = b"II" if order == "<" else b"MM"
     header = magic + struct.pack(f"{order}HI", 42, at)
     return header + b"".join(parts) + directory + struct.pack(f"{order}I", 0) + values
+
+
+def netpbm(kind: str, samples: np.ndarray, white: int) -> bytes:
+    """A PGM or PPM, binary or plain, of another white than 65535."""
+    head = f"{kind}\n# a comment\n{samples.shape[1]} {samples.shape[0]}\n{white}\n".encode()
+    return head + (
+        samples.astype(">u2").tobytes() if kind in ("P5", "P6") else b" ".join(b"%d" % v for v in samples.flat)
+    )

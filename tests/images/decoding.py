@@ -1,4 +1,4 @@
-"""Shorthands of the decoder's tests: two ramps and a noise as pixels, and outcomes as arrays or reasons."""
+"""Shorthands of the decoder's tests: ramps, a noise and photos as pixels, and outcomes as arrays or reasons."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data.images import noise
+from tests.data.preparing import photo
 from tl_kit.errors import ImageError
 from tl_kit.images.decode import decode
 
@@ -14,6 +15,9 @@ RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 RAMP16 = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)  # 0 to 65535
 RGB = noise(0, height=16, width=16)
 ALPHA = noise(1, height=16, width=16)[..., 0]
+
+SHADES = np.array(photo(64, 48).convert("L"))
+PICTURE = np.array(photo(64, 48, seed=3))
 
 
 def pixels(source) -> np.ndarray:
