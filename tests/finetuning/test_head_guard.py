@@ -21,8 +21,12 @@ from tests.killing import EVERY_STEP, Killer, digest, killing, meta, rows
 from tl_kit import EnsembleConfig, RegularizationConfig, metrics
 from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.config import CacheConfig, RuntimeConfig
+from tl_kit.data.manifest import labels_of
+from tl_kit.data.pixel_store import PixelStore
+from tl_kit.data.scan import scan
 from tl_kit.finetuning import head_guard
 from tl_kit.freezing.audit import tensor_digest
+from tl_kit.images.transforms import Preprocessing, normalize
 from tl_kit.storage.checkpoint import load_checkpoint, read_meta
 
 ORDER = ("trained", "average 0.75", "average 0.5", "average 0.25", "head")
@@ -59,21 +63,21 @@ def together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_guard, "clearly_better", lambda *_, **__: True)
 
 
+def images_of(data: Path, split: str, preprocessing: Preprocessing) -> tuple[Tensor, np.ndarray]:
+    """The normalised images of a split, as evaluation sees them, and their labels."""
+    samples = scan(data).split(split)
+    store = PixelStore(preprocessing)
+    store.fill(samples, crop=True)
+    return normalize(torch.stack(store.get(samples, crop=True)), preprocessing), labels_of(samples)
+
+
 def scores(folder: Path, state: dict[str, Tensor], data: Path) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of the validation images, by the checkpoint's network under other weights."""
-    from tl_kit.data.manifest import labels_of
-    from tl_kit.data.pixel_store import PixelStore
-    from tl_kit.data.scan import scan
-    from tl_kit.images.transforms import normalize
-
     found = load_checkpoint(folder)
     found.model.load_state_dict(state)
-    samples = scan(data).split("val")
-    store = PixelStore(found.preprocessing)
-    store.fill(samples, crop=True)
-    images = normalize(torch.stack(store.get(samples, crop=True)), found.preprocessing)
+    images, labels = images_of(data, "val", found.preprocessing)
     with torch.inference_mode():
-        return metrics.softmax(found.model(images).double().numpy()), labels_of(samples)
+        return metrics.softmax(found.model(images).double().numpy()), labels
 
 
 def by_hand(head: dict[str, Tensor], trained: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -101,7 +105,7 @@ def test_it_compares_the_head_the_trained_network_and_their_averages(
     for name, row in run.guard["compared"].items():
         alpha = {"trained": 1.0, "head": 0.0}.get(name) or float(name.split()[-1]) if name != "head" else 0.0
         if policy == "last:2" and name.startswith("average"):
-            continue  # its statistics are new: the next test but one
+            continue  # its statistics are new: test_averages_have_the_statistics_of_their_own_activations
         probabilities, labels = scores(tmp_path / "run", by_hand(start, end, alpha), data)
         if name != "head":
             probabilities = tempered(probabilities, fit_temperature(probabilities, labels))
@@ -152,10 +156,6 @@ def test_averages_have_the_statistics_of_their_own_activations(
     data: Path, head: Path, tmp_path: Path, choose: Callable[[str], None]
 ) -> None:
     """As the layers themselves count them, in one batch of all training images; frozen layers keep theirs."""
-    from tl_kit.data.pixel_store import PixelStore
-    from tl_kit.data.scan import scan
-    from tl_kit.images.transforms import normalize
-
     choose("average 0.5")
     plain = {"policy": "last:2", "augment": "none", "batch_size": 1000, "runtime": RuntimeConfig(precision="fp32")}
     run = run_on(data, tmp_path / "run", **plain)
@@ -163,20 +163,22 @@ def test_averages_have_the_statistics_of_their_own_activations(
     start, end, found = weights(head), weights(tmp_path / "bare"), weights(run.checkpoint)
     checkpoint = load_checkpoint(tmp_path / "run")
     checkpoint.model.load_state_dict(by_hand(start, end, 0.5))
-    samples = scan(data).split("train")
-    store = PixelStore(checkpoint.preprocessing)
-    store.fill(samples, crop=True)
     moved = [key for key in end if "running_" in key and not torch.equal(start[key], end[key])]
     assert moved
     for name in {key.rpartition(".")[0] for key in moved}:
         layer = checkpoint.model.get_submodule(name)
         layer.momentum, layer.training = 1.0, True
     with torch.no_grad():
-        checkpoint.model(normalize(torch.stack(store.get(samples, crop=True)), checkpoint.preprocessing))
+        checkpoint.model(images_of(data, "train", checkpoint.preprocessing)[0])
     expected = checkpoint.model.state_dict()
     for key in (key for key in end if "running_" in key):
         torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-5, msg=key)
     assert any(not torch.allclose(found[key], by_hand(start, end, 0.5)[key], rtol=1e-3) for key in moved)
+    probabilities, labels = scores(tmp_path / "run", found, data)  # the classifier is at its temperature
+    assert run.guard is not None
+    row = run.guard["compared"]["average 0.5"]
+    assert row["accuracy"] == pytest.approx(metrics.accuracy(probabilities, labels))
+    assert row["nll"] == pytest.approx(metrics.nll(probabilities, labels), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["lp-ft", "gradual"])

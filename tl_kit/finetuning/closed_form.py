@@ -194,5 +194,5 @@ def _origin(fit: HeadFit, config: HeadConfig) -> str:
     if config.c is not None:
         return "as given"
     if len(config.strengths) == 1:
-        return "strongly penalised: the layers below go on from here"
+        return "a fixed penalty"
     return "the usual penalty: too few images to cross-validate it"

@@ -81,7 +81,7 @@ class ExtraCheckpoints(Callback):
             save_weights(folder, run.model)
 
     def _drop_early(self) -> None:
-        """Of the epochs, only so many of the last are kept: where the run ends early, these are not its last ones."""
+        """Remove the folder of each epoch that is no longer one of the last ``settings.late``."""
         epochs = sorted((step, name) for name, step in self.written.items() if name.startswith("epoch-"))
         for _, name in epochs[: -(self.settings.late or 1)]:
             self._remove(name)

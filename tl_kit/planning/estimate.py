@@ -22,6 +22,8 @@ from tl_kit.planning.trial import Rates, apply, closed_form_rates, gradient_rate
 
 __all__ = ["Estimate", "estimate"]
 
+_SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -49,10 +51,11 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
     cache; afterwards the run's model must not be used for anything else. Memory is that of a separate process.
     """
     cost = _Cost()
-    alone = _head_alone(run) if settings is not None else None
-    guarded = settings is not None and is_guarded(run) and head_can_be_fitted(run)
-    if settings is None or run.policy.fits_head_first or guarded:
-        _closed_form(run, cost, ("train", "val", "test") if settings is None else ("train",))
+    beside = settings is not None and _has_head_beside(run)
+    guarded = beside and is_guarded(run)
+    head = _head_cost(run) if settings is None or run.policy.fits_head_first or beside else None
+    if head is not None and (settings is None or run.policy.fits_head_first or guarded):
+        cost.fit_head(head, _SPLITS if settings is None else ("train",))
     if settings is not None:
         phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
         for names, epochs in phases:
@@ -63,17 +66,26 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
         stages={"prepare": started, **cost.stages},
         bytes=int(peak_memory() + min(sum(cost.pixels.values()), run.store.budget) + cost.rows),
         gpu_bytes=torch.cuda.max_memory_allocated(run.runtime.device) if run.runtime.on_gpu else None,
-        head_alone=None if alone is None else started + alone,
+        head_alone=started + _alone(head) if beside and head is not None else None,
     )
 
 
-def _head_alone(run: Run) -> float | None:
-    """Seconds that a head on the pretrained features takes; None without any, or where it cannot be fitted."""
-    if not run.weights.loaded or run.policy.head_only or not head_can_be_fitted(run):
-        return None
-    cost = _Cost()
-    _closed_form(run, cost, ("train", "val", "test"))
-    return sum(cost.stages.values())
+def _has_head_beside(run: Run) -> bool:
+    """True where the run trains more than a head, and a head alone could be fitted to its pretrained features."""
+    return bool(run.weights.loaded) and not run.policy.head_only and head_can_be_fitted(run)
+
+
+@dataclass(frozen=True)
+class _HeadCost:
+    """Cost of a fitted head: by split the images missing from the cache, the rates of a pass over them, and the fits.
+
+    ``rates`` is None where no image is missing. ``rows``: bytes of the features by split; ``fits``: seconds.
+    """
+
+    lacking: dict[str, list[Sample]]
+    rates: Rates | None
+    rows: dict[str, int]
+    fits: float
 
 
 @dataclass
@@ -90,20 +102,33 @@ class _Cost:
         self.stages["data"] += len(new) * rates.decode
         self.pixels |= dict.fromkeys(new, rates.pixel_bytes[crop])
 
+    def fit_head(self, head: _HeadCost, splits: Sequence[str]) -> None:
+        """Add the cost of a pass over the images of these splits that are missing from the cache, and of the fits."""
+        lacking = [sample for split in splits for sample in head.lacking[split]]
+        if lacking and head.rates is not None:
+            self.decode(lacking, head.rates, crop=True)
+            self.stages["features"] += len(lacking) * head.rates.row
+        self.rows += sum(head.rows[split] for split in splits)
+        self.stages["train"] += head.fits
 
-def _closed_form(run: Run, cost: _Cost, splits: Sequence[str]) -> None:
-    """Add the cost of a pass over the images of these splits that are missing from the cache, and of the fits."""
+
+def _head_cost(run: Run) -> _HeadCost | None:
+    """The cost of a head on the features of the run's network; None where it has none to reuse."""
     head, reuse = head_run(run)
     if reuse is None:
-        return
-    lacking = [s for split in splits for s in _lacking(reuse, head.manifest.split(split), EVAL)]
-    if lacking:
-        rates = closed_form_rates(head)
-        cost.decode(lacking, rates, crop=True)
-        cost.stages["features"] += len(lacking) * rates.row
-    cost.rows += reuse.features.row_bytes * sum(len(run.manifest.split(split)) for split in splits)
+        return None
+    lacking = {split: _lacking(reuse, head.manifest.split(split), EVAL) for split in _SPLITS}
+    rates = closed_form_rates(head) if any(lacking.values()) else None
     reuse.fill("train")  # nothing is cached yet unless probes ran with a cache
-    cost.stages["train"] += head_seconds(head, reuse)
+    rows = {split: reuse.features.row_bytes * len(run.manifest.split(split)) for split in _SPLITS}
+    return _HeadCost(lacking, rates, rows, head_seconds(head, reuse))
+
+
+def _alone(head: _HeadCost) -> float:
+    """Seconds of a run of this head alone."""
+    cost = _Cost()
+    cost.fit_head(head, _SPLITS)
+    return sum(cost.stages.values())
 
 
 def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, cost: _Cost, *, compared: int) -> None:
