@@ -76,6 +76,7 @@ OTHER_EFFECTS = {
     "max_pixels",
     "save_every",
     "resume",
+    "refit",
 }
 
 

@@ -20,7 +20,7 @@ def test_finetune_json(story: Story) -> None:
     result = story.second.json
     assert set(result) == {
         *("checkpoint", "model", "policy", "classes", "trainable_parameters", "epochs"),
-        *("val", "test", "seconds", "audit", "status", "snapshots", "swa", "guard", "left_out"),
+        *("val", "test", "seconds", "audit", "status", "snapshots", "swa", "guard", "left_out", "refit"),
         *("kinds", "chosen_by_val", "cross_validated"),
     }
     assert result["classes"] == list(story.classes)

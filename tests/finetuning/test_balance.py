@@ -145,7 +145,7 @@ def test_a_balanced_head_is_scikit_learns(uneven: Path, tmp_path: Path, monkeypa
         return fit(features, labels, *rest, **options)
 
     monkeypatch.setattr(closed_form, "fit_head", noting)
-    head = HeadConfig(c=0.5, fine=1e-7, solver="newton")
+    head = HeadConfig(c=0.5, fine=1e-7, solver="newton", refit=False)
     quick(uneven, tmp_path / "run", policy="head", epochs=None, balance="loss", head=head)
     (features, labels), found = seen[0], weights(tmp_path / "run")
     balanced = np.array([17 / (3 * count) for count in np.bincount(labels)])[labels]

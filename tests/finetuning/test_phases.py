@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head(data: Path) -> Path:
     """The head that the other policies start from."""
     out = data.parent / "head"
-    quick(data, out, policy="head", epochs=None, head=HeadConfig(strengths=(HeadConfig.start_strength,)))
+    quick(data, out, policy="head", epochs=None, head=HeadConfig(strengths=(HeadConfig.start_strength,), refit=False))
     return out
 
 

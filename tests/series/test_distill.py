@@ -25,6 +25,7 @@ from tl_kit.finetuning.batch_sources import PlainSource, TaughtSource
 from tl_kit.finetuning.losses import build_loss
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.teacher import teach
+from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.reporting import SILENT
 
 
@@ -59,7 +60,8 @@ def test_batches_hold_the_labels_and_what_the_teacher_predicts(
         indices = np.array([3, 0, 17, 3 + len(samples), 5])  # image 3 a second time
         inputs, targets = TaughtSource(run, PlainSource(run)).batch(indices, 0)
         chosen = [samples[index % len(samples)] for index in indices]
-        predicted = tl_kit.load(teacher).predict([sample.path for sample in chosen])
+        asked = with_held_out_heads(tl_kit.load(teacher))
+        predicted = asked.predict([sample.path for sample in chosen])
         for row, sample, prediction in zip(targets, chosen, predicted, strict=True):
             assert row[0].tolist() == [float(label == sample.label) for label in range(3)]
             p = np.array([prediction.probabilities[name] for name in run.manifest.classes]) ** (1 / temperature)

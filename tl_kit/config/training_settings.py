@@ -63,12 +63,21 @@ class HeadConfig(PenaltyConfig):
     as it can be, it would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for
     finetuning"). Heads of fewer than ``cross_validate_below`` multiplications a step (images x features x classes) are
     cross-validated too, over ``folds``.
+    ``refit``: once its penalty is chosen, the head that a run ends with is fitted to the validation images too, as
+    scikit-learn's searches do. The head fitted without them is kept beside it, for all that is measured on them.
     """
 
     c: Annotated[float | None, POSITIVE] = None
     start_strength: Annotated[float, POSITIVE] = 0.1
     solver: str = "lbfgs"
     cross_validate_below: int = 30_000_000
+    refit: Annotated[
+        bool,
+        Flag(
+            name="--refit/--no-refit",
+            help="Fit the final head to train and val together; val is scored by one that was fitted to train alone.",
+        ),
+    ] = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from tl_kit.ensembling.weight_averaging import aligned_state, check_ingredients,
 from tl_kit.errors import DataError
 from tl_kit.images.augmentation import TrainTransform, augment
 from tl_kit.images.transforms import normalize
+from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.inference.run_models import FileReader, Scorer, run_probabilities
 from tl_kit.machine.runtime import Runtime
 from tl_kit.storage.checkpoint import load_checkpoint
@@ -36,12 +37,13 @@ _SEED = 0
 class Mixtures:
     """Members that may be averaged, numbered in ``evidence.order``. Raises MemberError where they may not be.
 
-    One model is in memory for all averages; the members are read one after the other.
+    One model is in memory for all averages; the members are read one after the other. Averages are of heads that were
+    not fitted to validation images, since these choose among the averages.
     """
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        predictor = evidence.predictor
+        predictor = with_held_out_heads(evidence.predictor)
         self.members = [predictor.members[index] for index in evidence.order]
         check_ingredients(predictor.members)
         self._columns = [predictor.columns[index] for index in evidence.order]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from tl_kit.config import HeadConfig, RegularizationConfig
-from tl_kit.data.manifest import labels_of
+from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import gradient_options, head_config, is_head_only
 from tl_kit.finetuning.head_folds import cross_validated_head, folds_for, penalty_folds
@@ -30,7 +30,9 @@ __all__ = [
     "head_seconds",
     "in_closed_form",
     "is_linear",
+    "refit_head",
     "set_fitted_head",
+    "tell_refit",
     "wants_closed_form",
 ]
 
@@ -62,7 +64,12 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
     with run.clock("train"):
         scores = cross_validated_head(run, reuse) if alone else None
     with run.clock("evaluate"):
-        logits = {split: reuse.logits(split) for split in ("val", "test")}
+        logits = {"val": reuse.logits("val")}
+    held_out = refit_head(run, reuse, fit)
+    if held_out is not None:
+        tell_refit(run)
+    with run.clock("evaluate"):
+        logits["test"] = reuse.logits("test")
     return Outcome(
         epochs=0,
         best_epoch=0,
@@ -79,21 +86,51 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
             "select": "nll",
         },
         cross_validated=scores,
+        held_out_head=held_out,
     )
 
 
 def set_fitted_head(run: Run, reuse: Reuse) -> HeadFit:
     """Fit the head to the features of the training images, which are computed where they lack; the model takes it."""
     reuse.fill("train")
+    config = head_config(run.config)
     with run.clock("train"):
-        fit = _fit(run, reuse)
-        layer = run.model.get_submodule(reuse.features.tail.cut)
-        assert isinstance(layer, nn.Linear)
-        set_linear(layer, fit.weight, fit.bias)
+        fit = _fit(run, reuse, run.manifest.split("train"), config)
+        _set(run, reuse, fit)
+    _tell(run, fit, config)
     Journal(run.folder if run.writes else None).write(
         strength=fit.strength, c=fit.c, nll=fit.nll, tried=fit.tried, iterations=fit.iterations
     )
     return fit
+
+
+def refit_head(run: Run, reuse: Reuse, fit: HeadFit) -> dict[str, Tensor] | None:
+    """Fit the head to training and validation images at the penalty of ``fit``; the model takes it.
+
+    Returns the tensors, on the CPU, of the classifier that it replaces. None, and the model is as it was, without
+    validation images or where the run's ``head.refit`` is off. The features of both splits must have been filled.
+    """
+    if not run.config.head.refit or not run.manifest.split("val"):
+        return None
+    samples, config = (*run.manifest.split("train"), *run.manifest.split("val")), head_config(run.config)
+    cut = reuse.features.tail.cut
+    layer = run.model.get_submodule(cut)
+    before = {f"{cut}.{name}": tensor.detach().cpu().clone() for name, tensor in layer.state_dict().items()}
+    with run.clock("train"):
+        again = _fit(run, reuse, samples, replace(config, strengths=(fit.strength,)))
+        _set(run, reuse, again)
+    if fit.converged and not again.converged:
+        _warn_unconverged(run, again)
+    return before
+
+
+def tell_refit(run: Run) -> None:
+    """Say that the head that the run ends with was fitted to validation images too."""
+    images = len(run.manifest.split("train")) + len(run.manifest.split("val"))
+    run.reporter.message(
+        f"head: fitted again, to the {images:,} training and validation images; scores on val are those of the head "
+        "that was fitted without them"
+    )
 
 
 def fit_head_first(run: Run) -> Audit:
@@ -162,29 +199,39 @@ def is_linear(run: Run, reuse: Reuse) -> bool:
     return found is not None and found[0] == reuse.features.tail.cut and reuse.features.tail.direct
 
 
-def _fit(run: Run, reuse: Reuse) -> HeadFit:
-    samples, config = run.manifest.split("train"), head_config(run.config)
+def _fit(run: Run, reuse: Reuse, samples: tuple[Sample, ...], config: HeadConfig) -> HeadFit:
     labels = labels_of(samples)
-    balanced = run.balance.method != "none"
-    if run.balance.method == "sampler":
-        run.reporter.message("balance sampler: the head is fitted to all images at once, each weighted as it is drawn")
-    fit = fit_head(
+    return fit_head(
         reuse.rows(samples).float().numpy(),
         labels,
         len(run.manifest.classes),
         folds=penalty_folds(samples, folds=config.folds, seed=run.config.split.split_seed),
-        weights=image_weights(labels) if balanced else None,
+        weights=image_weights(labels) if run.balance.method != "none" else None,
         config=config,
     )
+
+
+def _set(run: Run, reuse: Reuse, fit: HeadFit) -> None:
+    layer = run.model.get_submodule(reuse.features.tail.cut)
+    assert isinstance(layer, nn.Linear)
+    set_linear(layer, fit.weight, fit.bias)
+
+
+def _tell(run: Run, fit: HeadFit, config: HeadConfig) -> None:
+    if run.balance.method == "sampler":
+        run.reporter.message("balance sampler: the head is fitted to all images at once, each weighted as it is drawn")
     run.reporter.message(
         f"head: logistic regression, C = {fit.c:.3g}, {_origin(fit, config)}"
-        + (", where every class counts the same" if balanced else "")
+        + (", where every class counts the same" if run.balance.method != "none" else "")
     )
     if not fit.converged:
-        run.reporter.message(
-            f"the head's fit has not converged in {fit.iterations} steps: a stronger penalty needs fewer (--opt C=...)"
-        )
-    return fit
+        _warn_unconverged(run, fit)
+
+
+def _warn_unconverged(run: Run, fit: HeadFit) -> None:
+    run.reporter.message(
+        f"the head's fit has not converged in {fit.iterations} steps: a stronger penalty needs fewer (--opt C=...)"
+    )
 
 
 def _origin(fit: HeadFit, config: HeadConfig) -> str:

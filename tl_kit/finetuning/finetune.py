@@ -34,7 +34,14 @@ from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.reports.learning_curves import draw_curves
 from tl_kit.stopping import TERMINATED, StoppedError
-from tl_kit.storage.checkpoint import digest_prefix, is_checkpoint, save_config, save_meta, save_weights
+from tl_kit.storage.checkpoint import (
+    digest_prefix,
+    is_checkpoint,
+    save_config,
+    save_held_out_head,
+    save_meta,
+    save_weights,
+)
 from tl_kit.storage.config_json import to_json
 from tl_kit.storage.saved_states import StateFolder
 from tl_kit.storage.seen_images import kinds_of, uses_in
@@ -145,8 +152,11 @@ def _train_policy(run: Run, head: FittedHead | None, *, alone: bool) -> Outcome:
 def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
     """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
     scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
-    data = _data(run, outcome.chosen_by_val)
+    data = _data(run, outcome.chosen_by_val, refit=outcome.held_out_head is not None)
     if run.writes:
+        if outcome.held_out_head is not None:
+            save_held_out_head(run.folder, outcome.held_out_head)
+            _save_meta(run, data=data, status="running", resume=resumable)  # before weights that have seen val
         save_weights(run.folder, run.model)
         if run.config.plot and outcome.epochs:
             draw_curves(run.folder, best_epoch=outcome.best_epoch)
@@ -168,6 +178,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         left_out=left_out_dict(run.manifest.exclusions),
         **_worth(run, data),
         cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
+        refit=outcome.held_out_head is not None,
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
     written = {**_without_classes(result), **more}
@@ -201,7 +212,7 @@ def _guard(run: Run, outcome: Outcome) -> dict[str, Any] | None:
 
 def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot:
     """Scores, and with them what makes its folder a checkpoint."""
-    data = _data(run, waypoint.chosen_by_val)
+    data = _data(run, waypoint.chosen_by_val, refit=waypoint.refit)
     snapshot = Snapshot(
         checkpoint=str(waypoint.folder),
         step=waypoint.step,
@@ -244,14 +255,19 @@ def _save_meta(run: Run, *, data: Mapping[str, Any] | None = None, **content: ob
     )
 
 
-def _data(run: Run, chosen_by_val: Sequence[str] | None) -> dict[str, Any]:
-    """The images of the run by what they were for: what :func:`uses_in` reads. A teacher's where it knows more."""
+def _data(run: Run, chosen_by_val: Sequence[str] | None, *, refit: bool = False) -> dict[str, Any]:
+    """The images of the run by what they were for: what :func:`uses_in` reads. A teacher's where it knows more.
+
+    ``refit``: the final head was fitted to those of val too, and the folder has the head that was not.
+    """
     data: dict[str, Any] = {
         "content": run.content or run.manifest.content_hash(),
         "root": str(run.manifest.root),
         "train": _digests(run, "train"),
         "val": _digests(run, "val"),
     }
+    if refit:
+        data["refit"] = True
     if chosen_by_val is not None:
         data["selected"] = list(chosen_by_val)
     if run.taught_by is not None:

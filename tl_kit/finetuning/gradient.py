@@ -11,7 +11,8 @@ from tl_kit.errors import TrainingError
 from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
 from tl_kit.finetuning.build_task import build_task, compile_errors
 from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
-from tl_kit.finetuning.head_guard import FittedHead, compare_with_head
+from tl_kit.finetuning.closed_form import tell_refit
+from tl_kit.finetuning.head_guard import FittedHead, compare_with_head, take_final_head
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
 from tl_kit.finetuning.result import Outcome
 from tl_kit.finetuning.run import Run
@@ -32,8 +33,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     """Train under the run's policy; the model ends with the weights of its best epoch, which are those saved.
 
     ``order`` is the forward order of the model's modules. The policy has been applied, the model placed. Where the head
-    was fitted first, that state is epoch 0, and is kept if no epoch is better. ``head`` is compared with what training
-    ended with; the model then ends with the weights that are kept of them.
+    was fitted first, that state is epoch 0, and is kept if no epoch is better. With a ``head`` epoch 0 does not
+    compete: the best epoch is compared with that head, and the model ends with the weights that are kept of them.
     """
     _start_head_at_zero(run)
     settings = replace(resolve(run), **saved_settings(run))
@@ -49,7 +50,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
             settings = _choose_rate(run, order, settings, source)
         phases = Phases(run, order, settings, source)
         fit = follow(run, build_task(run, order, settings, source), settings, phases)
-        start = take_up(run, fit.task) or _first_state(run, source, fit)
+        start = take_up(run, fit.task) or _first_state(run, source, fit, guarded=head is not None)
         result, error = _fit(run, fit, start)
         whole = error is None and not result.interrupted
         swa = fit.extra.judge(fit.task, phases.source, result, fit.best) if whole else None
@@ -66,13 +67,19 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
                 run, head, phases.source, task=fit.task, select=settings.select, epoch=result.best_epoch, step=step
             )
     audit = phases.audit()
+    trained = _trained(run)
     with run.clock("evaluate"):
-        logits = {split: phases.source.logits(split) for split in ("val", "test")}
+        logits = {"val": phases.source.logits("val")}
+    held_out = take_final_head(run, head) if head is not None and guard is not None and guard.alpha == 0 else None
+    if held_out is not None:
+        tell_refit(run)
+    with run.clock("evaluate"):
+        logits["test"] = phases.source.logits("test")
     status = "failed" if error else "interrupted" if result.interrupted else "finished"
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
-        trainable_parameters=_trained(run),
+        trainable_parameters=trained,
         logits=logits,
         audit=audit,
         chosen_by_val=(
@@ -86,6 +93,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         waypoints=waypoints,
         swa=swa,
         guard=guard,
+        held_out_head=held_out,
     )
 
 
@@ -125,11 +133,14 @@ def _rollbacks(fit: Followed) -> dict[str, object]:
     return {"rollbacks": fit.rollback.events} if fit.rollback is not None and fit.rollback.events else {}
 
 
-def _first_state(run: Run, source: Source, fit: Followed) -> FitResult:
-    """Keep the state before the first epoch where the head has been fitted."""
+def _first_state(run: Run, source: Source, fit: Followed, *, guarded: bool) -> FitResult:
+    """Keep the state before the first epoch where the head has been fitted.
+
+    A guarded run compares its best epoch with its head at the end, so the start does not compete.
+    """
     if not run.policy.fits_head_first:
         return FitResult()
-    scores = agreed_scores(run, source)
+    scores = None if guarded else agreed_scores(run, source)
     fit.best.keep(0)
     return FitResult(best=scores)
 

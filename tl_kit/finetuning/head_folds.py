@@ -2,7 +2,8 @@
 
 Every training and validation image is predicted by a head that was fitted, penalty and all, without it (nested
 cross-validation: Varma & Simon 2006, "Bias in error estimation when using cross-validation for model selection"). These
-are several times as many images as the validation split has.
+are several times as many images as the validation split has. For the head that is fitted to validation images too, only
+these are held out.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from tl_kit.optimization.nested_choice import nested_predictions
 from tl_kit.optimization.penalty_choice import Folds, drawn_folds, few_threads
 from tl_kit.optimization.softmax_regression import rotate
 from tl_kit.training.class_weights import image_weights
-from tl_kit.training.logistic_regression import c_per_strength
+from tl_kit.training.logistic_regression import c_per_strength, fit_head
 
-__all__ = ["cross_validated_head", "folds_for", "penalty_folds"]
+__all__ = ["cross_validated_head", "folds_for", "penalty_folds", "refit_predictions"]
 
 
 def penalty_folds(samples: Sequence[Sample], *, folds: int, seed: int) -> Folds:
@@ -61,6 +62,34 @@ def cross_validated_head(run: Run, reuse: Reuse) -> dict[str, Any] | None:
         rows = rotate(fit_scaling(features, weights=weights)(features), most=config.rotate_up_to).rows
         found = nested_predictions(rows, labels, classes, folds, weights=weights, config=config)
     return {"folds": len(folds.held_out), "images": len(labels), **metrics.summary(found, labels)}
+
+
+def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.float64] | None:
+    """Probabilities (n, k) of the validation images by heads fitted to all other images, fold by fold.
+
+    The fits are to all training images and the other folds of the validation images, at this penalty: they are as good
+    as the head that is fitted to all of them, but for the fold. None where that would take long, or where a class has
+    no image that can be held out.
+    """
+    train, val = run.manifest.split("train"), run.manifest.split("val")
+    config, classes = head_config(run.config), len(run.manifest.classes)
+    features: NDArray[np.float32] = reuse.rows((*train, *val)).float().numpy()
+    folds = penalty_folds(val, folds=config.folds, seed=run.config.split.split_seed)
+    if features.size * classes > config.cross_validate_below or (folds.numbers < 0).any():
+        return None
+    labels, found = labels_of((*train, *val)), np.empty((len(val), classes))
+    for number in folds.held_out:
+        out = np.flatnonzero(folds.numbers == number)
+        kept = np.delete(np.arange(len(labels)), len(train) + out)
+        fit = fit_head(
+            features[kept],
+            labels[kept],
+            classes,
+            weights=image_weights(labels[kept]) if run.balance.method != "none" else None,
+            config=replace(config, strengths=(strength,)),
+        )
+        found[out] = metrics.softmax(features[len(train) + out].astype(np.float64) @ fit.weight.T + fit.bias)
+    return found
 
 
 def folds_for(run: Run, reuse: Reuse) -> Folds | str:

@@ -1,10 +1,11 @@
 """Guard of a run that trains below its head: it ends no worse than the head fitted to the pretrained features.
 
-The head is fitted in closed form before anything trains. After training, the validation images compare it with the
-network that training ended with and with averages of their weights (Wortsman et al. 2022, "Robust fine-tuning of
-zero-shot models"); the run keeps one of them. Trained on few images, a network is too sure of itself: each of these
-takes the temperature that fits validation (Guo et al. 2017), which its classifier's weights are divided by, so that it
-is compared, and kept, as sure as it may be.
+The head is fitted in closed form, to training images, before anything trains. After training, the validation images
+compare it with the network that training ended with and with averages of their weights (Wortsman et al. 2022, "Robust
+fine-tuning of zero-shot models"); the run keeps one of them. Trained on few images, a network is too sure of itself:
+each of these takes the temperature that fits validation (Guo et al. 2017), which its classifier's weights are divided
+by, so that it is compared, and kept, as sure as it may be. A head that is kept is fitted again, to validation images
+too.
 """
 
 from __future__ import annotations
@@ -23,18 +24,19 @@ from tl_kit.combining.head_choice import choose_network, clearly_better
 from tl_kit.data.manifest import labels_of
 from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.batch_sources import Source
-from tl_kit.finetuning.closed_form import head_run, is_linear, set_fitted_head
+from tl_kit.finetuning.closed_form import head_run, is_linear, refit_head, set_fitted_head
+from tl_kit.finetuning.head_folds import refit_predictions
 from tl_kit.finetuning.kept_weights import new_statistics
 from tl_kit.finetuning.result import Guarded, Waypoint
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import changing_names
 from tl_kit.machine.process_group import first_answer
-from tl_kit.storage.checkpoint import save_config, save_weights
+from tl_kit.storage.checkpoint import save_config, save_held_out_head, save_weights
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.task import Task
 from tl_kit.zoo.heads import in_modules, linear_classifier
 
-__all__ = ["FittedHead", "compare_with_head", "fit_guard", "is_guarded", "networks_compared"]
+__all__ = ["FittedHead", "compare_with_head", "fit_guard", "is_guarded", "networks_compared", "take_final_head"]
 
 HEAD, TRAINED = "head", "trained"
 State = Mapping[str, Tensor]
@@ -42,10 +44,17 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class FittedHead:
-    """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C."""
+    """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C.
+
+    ``final``: the same tensors, with the head fitted to the validation images too, which stands for the head where that
+    is kept; None where it is not to be. ``probabilities``: of each validation image (k,), by its digest, by a head that
+    was fitted without it: where there is a final one, to all others.
+    """
 
     state: State
     strength: float
+    probabilities: Mapping[str, NDArray[np.float64]]
+    final: State | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,35 @@ def fit_guard(run: Run) -> FittedHead | None:
         )
         return None
     own = _state(run)
-    fit = set_fitted_head(replace(head, dry=True), reuse)  # dry: the fit has no place in the run's log
+    head = replace(head, dry=True)  # the fit has no place in the run's log
+    fit = set_fitted_head(head, reuse)
     state = _state(run)
+    reuse.fill("val")
+    with run.clock("evaluate"):
+        rows = _probabilities(reuse.logits("val"))
+    if rows is None:
+        raise NonFiniteError("the outputs of the pretrained network under its fitted head are not finite")
+    final = None
+    if refit_head(head, reuse, fit) is not None:
+        final = _state(run)
+        with run.clock("train"):
+            found = refit_predictions(head, reuse, strength=fit.strength)
+        rows = rows if found is None else found
     _load(run, own)
-    return FittedHead(state, fit.c)
+    digests = [sample.digest for sample in run.manifest.split("val")]
+    return FittedHead(state, fit.c, dict(zip(digests, rows, strict=True)), final)
+
+
+def take_final_head(run: Run, head: FittedHead) -> Mapping[str, Tensor] | None:
+    """Give the model the head that was fitted to the validation images too, where there is one.
+
+    The model is the pretrained network under its head. Returns the tensors of the classifier that is replaced.
+    """
+    if head.final is None:
+        return None
+    before = _classifier(run, head.state)
+    _load(run, head.final)
+    return before
 
 
 def compare_with_head(
@@ -99,15 +133,12 @@ def compare_with_head(
 ) -> Guarded:
     """Compare, on validation, what training ended with and the head; the model is left with what is kept.
 
-    ``task`` has the training images, for BatchNorm's statistics of averages. ``epoch`` is the best one; 0 is the state
-    before the first: it is the head's own network, whose fitted head is kept as it is. ``step``: the updates up to
-    then.
+    ``task`` has the training images, for BatchNorm's statistics of averages. ``epoch`` is the best one; 0 if none has
+    ended: then the head is kept. ``step``: the updates up to then.
     """
     labels = labels_of(run.manifest.split("val"))
     found = list(_candidates(run, head, source, labels, task=task, epoch=epoch)) if epoch else []
-    under_head = _outputs(run, head.state, source)
-    if under_head is None:
-        raise NonFiniteError("the outputs of the pretrained network under its fitted head are not finite")
+    under_head = np.stack([head.probabilities[sample.digest] for sample in run.manifest.split("val")])
     found.append(_Candidate(HEAD, 0.0, 1.0, head.state, under_head))
     stack = [each.probabilities for each in found]
     config = run.config.guard
@@ -117,7 +148,7 @@ def compare_with_head(
     other = found[0] if kept.name == HEAD else found[-1]
     both = (kept.probabilities + other.probabilities) / 2
     if other is not kept and first_answer(clearly_better(both, kept.probabilities, labels, errors=config.beside)):
-        beside = _written(run, other, source, step=step if other.name == TRAINED else 0)
+        beside = _written(run, other, source, head=head, step=step if other.name == TRAINED else 0)
     _load(run, kept.state)
     result = Guarded(
         kept=kept.name,
@@ -170,29 +201,41 @@ def _average(head: State, trained: State, alpha: float) -> dict[str, Tensor]:
 
 def _softened(run: Run, state: State, temperature: float) -> State:
     """The same with logits divided by a temperature: the classifier's weights and biases are."""
+    return {**state, **{name: tensor / temperature for name, tensor in _classifier(run, state).items()}}
+
+
+def _classifier(run: Run, state: State) -> dict[str, Tensor]:
+    """The tensors of the classifier, which is one linear layer."""
     found = linear_classifier(run.model)
     assert found is not None
-    return {n: tensor / temperature if in_modules(n, (found[0],)) else tensor for n, tensor in state.items()}
+    return {name: tensor for name, tensor in state.items() if in_modules(name, (found[0],))}
 
 
 def _outputs(run: Run, state: State, source: Source) -> NDArray[np.float64] | None:
     """Probabilities (n, k) of the validation images under these tensors; None if an output is not finite."""
     _load(run, state)
-    logits = source.logits("val").numpy().astype(np.float64)
-    return metrics.softmax(logits) if np.isfinite(logits).all() else None
+    return _probabilities(source.logits("val"))
 
 
-def _written(run: Run, candidate: _Candidate, source: Source, *, step: int) -> Waypoint:
+def _probabilities(logits: Tensor) -> NDArray[np.float64] | None:
+    values = logits.numpy().astype(np.float64)
+    return metrics.softmax(values) if np.isfinite(values).all() else None
+
+
+def _written(run: Run, candidate: _Candidate, source: Source, *, head: FittedHead, step: int) -> Waypoint:
     """Another network of the run's as a checkpoint folder beside its own."""
     _load(run, candidate.state)
-    folder = run.folder / candidate.name
+    folder, logits = run.folder / candidate.name, {"val": source.logits("val")}
+    held_out = take_final_head(run, head) if candidate.name == HEAD else None
     if run.writes:
         folder.mkdir(exist_ok=True)
         save_config(folder, run.model, run.manifest.classes, run.preprocessing)
+        if held_out is not None:
+            save_held_out_head(folder, held_out)
         save_weights(folder, run.model)
-    logits = {split: source.logits(split) for split in ("val", "test")}
+    logits["test"] = source.logits("test")
     chosen = () if candidate.name == HEAD else ("epoch", "temperature")
-    return Waypoint(folder=folder, step=step, logits=logits, chosen_by_val=chosen)
+    return Waypoint(folder=folder, step=step, logits=logits, chosen_by_val=chosen, refit=held_out is not None)
 
 
 def _state(run: Run) -> dict[str, Tensor]:
@@ -220,7 +263,7 @@ def _figures(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> d
 def _said(guarded: Guarded, images: int, select: str) -> str:
     """The comparison and its outcome, in a sentence."""
     if len(guarded.compared) == 1:
-        return f"no epoch was better than the start: the head is kept, fitted with C = {guarded.strength:g}"
+        return f"no epoch has ended: the head is kept, fitted with C = {guarded.strength:g}"
     figure = "balanced_accuracy" if select == "balanced_accuracy" else "accuracy"
     rows = [f"{name} {row[figure]:.1%}, {row['bounded_nll']:.3f}" for name, row in guarded.compared.items()]
     name = figure.replace("_", " ")

@@ -20,12 +20,16 @@ __all__ = ["FinetuneResult", "Guarded", "Outcome", "Snapshot", "SwaVerdict", "Tr
 
 @dataclass(frozen=True, kw_only=True)
 class Waypoint:
-    """Weights on a run's way, in ``folder``, as they were after ``step`` updates; the rest as in Outcome."""
+    """Weights on a run's way, in ``folder``, as they were after ``step`` updates; the rest as in Outcome.
+
+    ``refit``: True where their head was fitted to the validation images too.
+    """
 
     folder: Path
     step: int
     logits: Mapping[str, Tensor]
     chosen_by_val: tuple[str, ...] = ()
+    refit: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,8 @@ class Outcome:
     ``audit`` is that of the last phase, ``phases`` those of the ones before, each with its name. ``chosen_by_val``:
     what the validation images have chosen of the model (``C``, ``epoch``, ``average``, ``rate``, ``length``); empty
     where they were only looked at, and their scores are those of any other new images. ``cross_validated``: scores out
-    of fold of a head in closed form.
+    of fold of a head in closed form. ``held_out_head``: where the model's head was fitted to the validation images too,
+    the classifier's tensors before that, whose outputs are the ``logits`` of val.
     """
 
     epochs: int
@@ -97,6 +102,7 @@ class Outcome:
     swa: SwaVerdict | None = None
     guard: Guarded | None = None
     cross_validated: Mapping[str, Any] | None = None
+    held_out_head: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +129,9 @@ class FinetuneResult:
     trained one's share), the validation figures of those ``compared``, those of the head and the network ``together``,
     and the checkpoint ``beside`` the run's own where that pair is better.
     ``left_out``: path and reason of each file that could not be used. ``cross_validated``: of a head in closed form,
-    ``folds``, ``images`` (those of train and val), and scores on each image by a head fitted without it.
+    ``folds``, ``images`` (those of train and val), and scores on each image by a head fitted without it. ``refit``:
+    True where the final head was fitted to train and val; ``val`` is then that of the head fitted to train alone, and
+    ``test`` that of the final one.
     """
 
     checkpoint: str
@@ -144,6 +152,7 @@ class FinetuneResult:
     kinds: dict[str, str] = field(default_factory=dict)
     chosen_by_val: tuple[str, ...] = ()
     cross_validated: dict[str, Any] | None = None
+    refit: bool = False
 
     @property
     def notes(self) -> list[str]:

@@ -17,7 +17,7 @@ from tl_kit import stopping
 from tl_kit.errors import CheckpointError, DataError, WeightsError, first_line
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings
-from tl_kit.storage.checkpoint import WEIGHTS, is_checkpoint
+from tl_kit.storage.checkpoint import HELD_OUT_HEAD, WEIGHTS, is_checkpoint
 from tl_kit.storage.ensemble_folder import MANIFEST
 from tl_kit.storage.fingerprint import digest_of, network_settings, plain_fields
 from tl_kit.storage.metrics_log import Journal
@@ -171,7 +171,7 @@ def _teacher(run: Run) -> str | None:
     folder = _teacher_folder(run)
     if folder is None:
         return None
-    files = sorted(file for name in (WEIGHTS, CONFIG, MANIFEST) for file in folder.rglob(name))
+    files = sorted(file for name in (WEIGHTS, CONFIG, MANIFEST, HELD_OUT_HEAD) for file in folder.rglob(name))
     return digest_of([[str(file.relative_to(folder)), sha256(file, error=WeightsError)] for file in files])
 
 

@@ -15,6 +15,7 @@ from tl_kit.config import DistillConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import DataError
 from tl_kit.finetuning.run import Run
+from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.inference.predictor import load
 from tl_kit.reporting import Reporter
 from tl_kit.storage.seen_images import Uses
@@ -36,10 +37,10 @@ def soft_targets(config: DistillConfig, manifest: Manifest, run: Run) -> tuple[M
     """The teacher's probabilities (k,), float32, of each training image by its digest, softened: p^(1/T), scaled.
 
     With them, what the teacher has seen. Images as evaluation sees them, combined as the teacher itself predicts
-    (crops, rule, calibration). Raises CheckpointError for a teacher that cannot be opened, and MemberError for one with
-    other classes.
+    (crops, rule, calibration), by heads that were not fitted to validation images, since these score the student.
+    Raises CheckpointError for a teacher that cannot be opened, and MemberError for one with other classes.
     """
-    predictor = load(config.teacher, decode=run.config.decode, runtime=run.config.runtime)
+    predictor = with_held_out_heads(load(config.teacher, decode=run.config.decode, runtime=run.config.runtime))
     _, (_, columns) = align_classes([manifest.classes, predictor.classes], [str(manifest.root), str(config.teacher)])
     samples = list({sample.digest: sample for sample in manifest.split("train")}.values())
     stack, failures = predictor.member_probabilities(

@@ -14,6 +14,7 @@ from tl_kit.combining.predictions import SplitPredictions
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.errors import DataError
+from tl_kit.inference.held_out_heads import held_out_probabilities
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
 
@@ -38,15 +39,14 @@ def predict_labelled(
 ) -> Predicted | None:
     """Each member's predictions of the manifest's ``samples``; images of ``data`` that cannot be decoded are reported.
 
+    Validation images that a member's final head was fitted to are predicted by the head that was fitted without them.
     Returns None if no image can be decoded. Raises DataError for classes that the predictor does not know.
     """
     if not samples:
         return None
     started = time.perf_counter()
     labels = labels_for(samples, manifest, predictor, Path(data))
-    stack, failures = predictor.member_probabilities(
-        [sample.path for sample in samples], digests=[sample.digest for sample in samples], reporter=reporter
-    )
+    stack, failures = held_out_probabilities(predictor, samples, reporter=reporter)
     left_out = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
     tell_left_out(left_out, data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]

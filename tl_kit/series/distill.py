@@ -18,6 +18,7 @@ from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import FinetuneResult, Trained
+from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor, load
 from tl_kit.machine.ambient import undisturbed
@@ -188,6 +189,6 @@ def _best_member(teacher: Predictor, trained: Trained, reporter: Reporter) -> in
     """The member of highest validation accuracy; ties go to the lower NLL."""
     images = trained.manifest.split("val")
     labels = labels_of(images)
-    members, _ = _predictions(teacher, images, trained, reporter)
+    members, _ = _predictions(with_held_out_heads(teacher), images, trained, reporter)
     scores = [(-metrics.accuracy(member, labels), metrics.nll(member, labels)) for member in members]
     return min(range(len(scores)), key=lambda index: scores[index])

@@ -1,7 +1,8 @@
 """A checkpoint is a folder that timm itself can open: ``timm.create_model("local-dir:FOLDER")``.
 
 ``config.json`` (architecture, classes, preprocessing, in timm's form), ``model.safetensors`` (weights) and
-``tlkit.json`` (the run's configuration, class names, metrics, versions). No pickle.
+``tlkit.json`` (the run's configuration, class names, metrics, versions). No pickle. Where the classifier was fitted to
+the validation images too, ``held-out-head.safetensors`` is the classifier that was fitted without them.
 """
 
 from __future__ import annotations
@@ -27,22 +28,26 @@ from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_
 from tl_kit.untrusted import check_inside, read_json, sha256
 from tl_kit.zoo.meta_model import Outline, outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card
-from tl_kit.zoo.safetensors_header import check_finite, read_header
+from tl_kit.zoo.safetensors_header import Entry, check_finite, read_header
 
 __all__ = [
     "FOLDS",
+    "HELD_OUT_HEAD",
     "MEMBERS",
     "Checkpoint",
     "digest_prefix",
     "is_checkpoint",
     "load_checkpoint",
     "map_weights",
+    "refit_digests",
     "save_config",
+    "save_held_out_head",
     "save_meta",
     "save_weights",
 ]
 
 META, WEIGHTS = "tlkit.json", "model.safetensors"
+HELD_OUT_HEAD = "held-out-head.safetensors"
 FOLDS = "folds.json"
 MEMBERS = "members.json"
 FORMAT = 1
@@ -51,13 +56,17 @@ _KEPT = 16
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing and metadata."""
+    """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing and metadata.
+
+    ``held_out``: True if its classifier is the one of ``held-out-head.safetensors``.
+    """
 
     path: Path
     model: nn.Module
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     meta: Mapping[str, Any]
+    held_out: bool = False
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
@@ -75,6 +84,12 @@ def save_weights(folder: Path, model: nn.Module) -> None:
     """Write ``model.safetensors`` from a model on any device."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
+
+
+def save_held_out_head(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write ``held-out-head.safetensors`` from the classifier's tensors, named as in the model."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(folder / HELD_OUT_HEAD, plain, metadata={"format": "pt"})
 
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
@@ -95,6 +110,12 @@ def _version(package: str) -> str:
 def digest_prefix(sample: Sample) -> str:
     """The digest that names an image in ``tlkit.json``'s lists of seen images."""
     return sample.digest[:16]
+
+
+def refit_digests(meta: Mapping[str, Any]) -> frozenset[str]:
+    """The validation images, by digest, that the classifier was fitted to at the end; empty where it was not."""
+    data = meta.get("data", {})
+    return frozenset(data.get("val", ())) if data.get("refit", False) else frozenset()
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -123,15 +144,17 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 @unforked()
-def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
+def load_checkpoint(folder: Path, *, mapped: bool = False, held_out: bool = False) -> Checkpoint:
     """Open a checkpoint folder. Raises CheckpointError, in one line, for every fault in it.
 
     ``mapped``: the weights are memory-mapped (:func:`map_weights`), so they take no memory until they are used.
+    ``held_out``: with the classifier that was fitted without validation images, where the final one was fitted to them.
     """
     meta = read_meta(folder)
     classes = check_classes(meta["classes"], folder / META)
-    _check_parts(folder, classes)
-    tensors = _read_weights(folder)
+    held_out = held_out and bool(refit_digests(meta))
+    _check_parts(folder, classes, held_out=held_out)
+    tensors = _read_weights(folder, held_out=held_out)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=False)
         if mapped:
@@ -141,11 +164,11 @@ def load_checkpoint(folder: Path, *, mapped: bool = False) -> Checkpoint:
         preprocessing = replace(Preprocessing.from_model(model), ranges=ranges_of(meta))
     except Exception as error:
         raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({first_line(error)})") from error
-    return Checkpoint(folder, model.eval(), classes, preprocessing, meta)
+    return Checkpoint(folder, model.eval(), classes, preprocessing, meta, held_out)
 
 
-def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
-    """Check, before memory is allocated, that the three files describe one network and its numbers are finite."""
+def _check_parts(folder: Path, classes: tuple[str, ...], *, held_out: bool) -> None:
+    """Check, before memory is allocated, that the files describe one network and its numbers are finite."""
     card = read_card(folder / CONFIG, error=CheckpointError, folder=folder)
     found = outputs(card)
     if found is not None and found != len(classes):
@@ -162,6 +185,24 @@ def _check_parts(folder: Path, classes: tuple[str, ...]) -> None:
     if shape.outputs != len(classes):
         raise CheckpointError(f"{folder}: {shape.outputs} outputs but {len(classes)} class names in {META}")
     check_finite(folder / WEIGHTS, entries, error=CheckpointError)
+    if held_out:
+        _check_held_out_head(folder, entries)
+
+
+def _check_held_out_head(folder: Path, entries: Mapping[str, Entry]) -> None:
+    """Check that the file has tensors of the network's, in their shapes."""
+    path = folder / HELD_OUT_HEAD
+    check_inside(path, folder, error=CheckpointError)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: is missing; without it the validation images of {folder} cannot be scored, since the final head "
+            "was fitted to them: copy the whole folder"
+        )
+    found = read_header(path, error=CheckpointError)
+    wrong = [name for name, entry in found.items() if name not in entries or entries[name].shape != entry.shape]
+    if wrong or not found:
+        raise CheckpointError(f"{path}: does not fit {WEIGHTS} ({wrong[0] if wrong else 'it is empty'})")
+    check_finite(path, found, error=CheckpointError)
 
 
 # Cached for the last few cards, since members of an ensemble often have one architecture.
@@ -190,7 +231,7 @@ def map_weights(checkpoint: Checkpoint) -> None:
     Raises CheckpointError if the file is missing, or no longer fits the model.
     """
     try:
-        _assign(checkpoint.model, _read_weights(checkpoint.path))
+        _assign(checkpoint.model, _read_weights(checkpoint.path, held_out=checkpoint.held_out))
     except RuntimeError as error:
         raise CheckpointError(
             f"{checkpoint.path / WEIGHTS}: was replaced while it was in use; load it again"
@@ -203,8 +244,13 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     model.load_state_dict({name: t.to(types.get(name, t.dtype)) for name, t in tensors.items()}, assign=True)
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
+def _read_weights(folder: Path, *, held_out: bool) -> dict[str, Tensor]:
+    tensors = _read_tensors(folder / WEIGHTS)
+    return {**tensors, **_read_tensors(folder / HELD_OUT_HEAD)} if held_out else tensors
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(str(folder / WEIGHTS))
+        return safetensors.torch.load_file(str(path))
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}); the file is damaged") from error
+        raise CheckpointError(f"{path}: cannot be read ({error}); the file is damaged") from error

@@ -103,8 +103,9 @@ def data_problems(data: Mapping[str, Any], name: str = "data") -> Iterator[str]:
         value = data.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             yield f"{name}.{key} is not a list of {kind}"
-    if not isinstance(data.get("unknown", False), bool):
-        yield f"{name}.unknown is neither true nor false"
+    for key in ("unknown", "refit"):
+        if not isinstance(data.get(key, False), bool):
+            yield f"{name}.{key} is neither true nor false"
     if "teacher" in data and name == "data":
         if isinstance(data["teacher"], dict):
             yield from data_problems(data["teacher"], "data.teacher")

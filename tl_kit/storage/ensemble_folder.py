@@ -13,7 +13,7 @@ from tl_kit.config import CropConfig
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.images.crops import check_crops
 from tl_kit.storage.atomic import write_json
-from tl_kit.storage.checkpoint import META, WEIGHTS
+from tl_kit.storage.checkpoint import HELD_OUT_HEAD, META, WEIGHTS
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, data_problems
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_in
 from tl_kit.untrusted import check_inside, is_plain_relative, read_json
@@ -65,8 +65,9 @@ def write_ensemble(
     for number, member in enumerate(members, 1):
         name = f"members/{number:02d}-{member.resolve().name}"
         (folder / name).mkdir(parents=True)
-        for file in (WEIGHTS, CONFIG, META):
-            shutil.copyfile(member / file, folder / name / file)
+        for file in (WEIGHTS, CONFIG, META, HELD_OUT_HEAD):
+            if file != HELD_OUT_HEAD or (member / file).is_file():
+                shutil.copyfile(member / file, folder / name / file)
         names.append(name)
     write_json(
         folder / MANIFEST,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import UNGUARDED, quick, write_images
+from tl_kit.config import HeadConfig
 from tl_kit.storage.checkpoint import WEIGHTS
 
 
@@ -29,5 +30,5 @@ def runs(data: Path, origin: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     root = tmp_path_factory.mktemp("ckpts")
     quick(data, root / "a", guard=UNGUARDED, weights=str(origin), batchnorm="train", augment="none")
     quick(data, root / "b", guard=UNGUARDED, weights=str(origin), batchnorm="train", augment="none", seed=1)
-    quick(data, root / "head", weights=str(origin), policy="head", epochs=None)
+    quick(data, root / "head", weights=str(origin), policy="head", epochs=None, head=HeadConfig(refit=False))
     return {name: root / name for name in ("a", "b", "head")}

@@ -1,0 +1,62 @@
+"""Held-out heads: no labelled image is scored by a head that was fitted to it.
+
+A run with a head in closed form fits it to the validation images too, once its penalty is chosen. Its folder keeps the
+head that was fitted without them. That head stands for the final one wherever validation images are scored, or choose
+something: the rule of an ensemble, its weights, a temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit.data.manifest import Sample
+from tl_kit.inference.predictor import Predictor
+from tl_kit.reporting import SILENT, Reporter
+from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, refit_digests
+
+__all__ = ["held_out_probabilities", "with_held_out_heads"]
+
+
+def with_held_out_heads(predictor: Predictor) -> Predictor:
+    """The same predictor with the heads that its members' runs fitted without validation images.
+
+    It is the same object if no member has another head. Raises CheckpointError if a member's file is missing or broken.
+    """
+    if not any(refit_digests(member.meta) for member in predictor.members):
+        return predictor
+    members = tuple(load_checkpoint(member.path, mapped=True, held_out=True) for member in predictor.members)
+    scorers = tuple(replace(s, model=m.model) for s, m in zip(predictor.scorers, members, strict=True))
+    return replace(predictor, members=members, scorers=scorers)
+
+
+def held_out_probabilities(
+    predictor: Predictor, samples: Sequence[Sample], *, reporter: Reporter = SILENT
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """As :meth:`Predictor.member_probabilities`, by held-out heads on images that a member's final head was fitted to.
+
+    All members then predict such an image by their held-out heads.
+    """
+    fitted = frozenset().union(*(refit_digests(member.meta) for member in predictor.members))
+    apart = [index for index, sample in enumerate(samples) if digest_prefix(sample) in fitted]
+    stack = np.empty((len(predictor.members), len(samples), len(predictor.classes)))
+    failures: dict[int, str] = {}
+    rest = sorted(set(range(len(samples))).difference(apart))
+    if apart:
+        reporter.message(
+            f"{len(apart):,} of the {len(samples):,} images are scored by heads that were fitted without them: the "
+            "final heads were fitted to them too"
+        )
+    for indices, used in ((rest, predictor), (apart, with_held_out_heads(predictor) if apart else predictor)):
+        if not indices:
+            continue
+        chosen = [samples[index] for index in indices]
+        found, failed = used.member_probabilities(
+            [sample.path for sample in chosen], digests=[sample.digest for sample in chosen], reporter=reporter
+        )
+        stack[:, indices] = found
+        failures |= {indices[place]: reason for place, reason in failed.items()}
+    return stack, failures
