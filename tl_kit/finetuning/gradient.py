@@ -70,7 +70,9 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     trained = _trained(run)
     with run.clock("evaluate"):
         logits = {"val": phases.source.logits("val")}
-    held_out = take_final_head(run, head) if head is not None and guard is not None and guard.alpha == 0 else None
+    held_out = None
+    if head is not None and guard is not None:
+        held_out = take_final_head(run, head, alpha=guard.alpha, temperature=guard.temperature)
     if held_out is not None:
         tell_refit(run)
     with run.clock("evaluate"):

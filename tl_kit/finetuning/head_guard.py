@@ -4,8 +4,8 @@ The head is fitted in closed form, to training images, before anything trains. A
 compare it with the network that training ended with and with averages of their weights (Wortsman et al. 2022, "Robust
 fine-tuning of zero-shot models"); the run keeps one of them. Trained on few images, a network is too sure of itself:
 each of these takes the temperature that fits validation (Guo et al. 2017), which its classifier's weights are divided
-by, so that it is compared, and kept, as sure as it may be. A head that is kept is fitted again, to validation images
-too.
+by, so that it is compared, and kept, as sure as it may be. A head that is kept, alone or in an average, is fitted
+again, to validation images too.
 """
 
 from __future__ import annotations
@@ -116,15 +116,22 @@ def fit_guard(run: Run) -> FittedHead | None:
     return FittedHead(state, fit.c, dict(zip(digests, rows, strict=True)), final)
 
 
-def take_final_head(run: Run, head: FittedHead) -> Mapping[str, Tensor] | None:
+def take_final_head(
+    run: Run, head: FittedHead, *, alpha: float = 0.0, temperature: float = 1.0
+) -> Mapping[str, Tensor] | None:
     """Give the model the head that was fitted to the validation images too, where there is one.
 
-    The model is the pretrained network under its head. Returns the tensors of the classifier that is replaced.
+    The model is the pretrained network under its head; or an average of it and the trained network (``alpha`` and
+    ``temperature`` are those of :class:`Guarded`), in which the head's share is replaced. Returns the tensors of the
+    classifier before. None, and the model is as it was, without another head, or if the trained network alone is kept.
     """
-    if head.final is None:
+    if head.final is None or alpha == 1:
         return None
-    before = _classifier(run, head.state)
-    _load(run, head.final)
+    before, final = _classifier(run, _state(run)), _classifier(run, head.final)
+    if alpha:
+        share = (1 - alpha) / temperature
+        final = {name: before[name] + share * (tensor - head.state[name]) for name, tensor in final.items()}
+    _load(run, final)
     return before
 
 
