@@ -193,7 +193,7 @@ def test_a_fork_while_other_threads_predict(checkpoint: Path, files: list[Path],
     expected, stop = predictor.predict(files), threading.Event()
 
     def serve() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.01):  # without a pause three threads leave the children no processor
             predictor.predict(files)
 
     with ThreadPoolExecutor(3) as pool:
