@@ -31,7 +31,9 @@ def test_finetune_json(story: Story) -> None:
         "finished",
     )
     assert set(result["val"]) == set(result["test"]) == SCORES
-    assert set(result["seconds"]) == {"total", "first_batch", "scan", "data", "features", "train", "evaluate"}
+    stages = {"setup", "scan", "data", "features", "train", "evaluate", "save"}
+    assert set(result["seconds"]) == {"total", "first_batch", *stages}
+    assert sum(result["seconds"][stage] for stage in stages) == pytest.approx(result["seconds"]["total"])
     assert set(result["audit"]) == {"frozen_tensors", "changed_tensors", "ok"}
     assert (Path(result["checkpoint"]) / "model.safetensors").is_file()
 

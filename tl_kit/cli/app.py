@@ -20,6 +20,7 @@ from tl_kit.cli.models import models
 from tl_kit.cli.plan import plan
 from tl_kit.cli.predict import predict
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
+from tl_kit.cli.startup import from_shell
 
 __all__ = ["app", "main"]
 
@@ -51,6 +52,8 @@ def root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: run ``tlkit`` with ``arguments`` (None: ``sys.argv``), and end the process with its exit code."""
+    if arguments is None:
+        from_shell()
     sys.exit(_run(arguments))
 
 

@@ -14,6 +14,7 @@ from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, answering_signals
 from tl_kit.cli.show_folds import show_folds
 from tl_kit.cli.show_members import show_members, show_snapshots
+from tl_kit.cli.startup import with_startup
 from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
 from tl_kit.display import marked
 from tl_kit.errors import ConfigError
@@ -82,7 +83,7 @@ def _report(
             show_folds(result, console, json=json)
         elif json:
             console.notes(result.notes, json=True)
-            console.json(result.to_dict())
+            console.json({**result.to_dict(), "seconds": with_startup(result.seconds)})
         else:
             _show(result, console)
     if isinstance(result, tl_kit.FinetuneResult) and result.status == "interrupted":
@@ -117,16 +118,16 @@ def _show(result: FinetuneResult, console: Console) -> None:
     console.notes(result.notes, json=False)
     audit = result.audit
     verdict = "none of them changed" if audit["ok"] else f"{audit['changed_tensors']} of them CHANGED"
-    seconds = ", ".join(
-        f"{stage.replace('_', ' ')} {value:.1f}" for stage, value in result.seconds.items() if stage != "total"
-    )
+    spent = with_startup(result.seconds)
+    stages = (f"{n} {s:.1f}" for n, s in spent.items() if n not in ("total", "first_batch") and s >= 0.05)
     console.line()
     how = f"{result.epochs} epochs" if result.epochs else "in closed form"
     console.line(f"policy {result.policy}: {result.trainable_parameters:,} parameters trained, {how}")
     if result.guard is not None:
         console.line(f"kept: {_kept(result.guard)}")
     console.line(f"audit: {audit['frozen_tensors']} frozen tensors, {verdict}")
-    console.line(f"time: {result.seconds['total']:.1f} s ({seconds})")
+    first = f"; first batch after {spent['first_batch']:.1f}" if "first_batch" in spent else ""
+    console.line(f"time: {spent['total']:.1f} s ({', '.join(stages)}{first})")
     console.entry("checkpoint", str(result.checkpoint))
     show_snapshots(result, console)
     if result.guard is not None and result.guard["beside"] is not None:

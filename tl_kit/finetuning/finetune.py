@@ -154,12 +154,8 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
     scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
     data = _data(run, outcome.chosen_by_val, refit=outcome.held_out_head is not None)
     if run.writes:
-        if outcome.held_out_head is not None:
-            save_held_out_head(run.folder, outcome.held_out_head)
-            _save_meta(run, data=data, status="running", resume=resumable)  # before weights that have seen val
-        save_weights(run.folder, run.model)
-        if run.config.plot and outcome.epochs:
-            draw_curves(run.folder, best_epoch=outcome.best_epoch)
+        with run.clock("save"):
+            _save(run, outcome, data, resumable)
     result = FinetuneResult(
         checkpoint=str(run.folder),
         model=run.config.model,
@@ -188,6 +184,16 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
     if outcome.error is not None:
         raise TrainingError(f"{outcome.error} in {run.folder}")
     return result
+
+
+def _save(run: Run, outcome: Outcome, data: Mapping[str, Any], resumable: Mapping[str, Any]) -> None:
+    """Write weights and curves. The held-out head and its record come before weights that were fitted to its images."""
+    if outcome.held_out_head is not None:
+        save_held_out_head(run.folder, outcome.held_out_head)
+        _save_meta(run, data=data, status="running", resume=resumable)
+    save_weights(run.folder, run.model)
+    if run.config.plot and outcome.epochs:
+        draw_curves(run.folder, best_epoch=outcome.best_epoch)
 
 
 def _audit(outcome: Outcome) -> dict[str, Any]:

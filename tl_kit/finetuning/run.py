@@ -31,17 +31,25 @@ from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["STAGES", "Balance", "Clock", "Images", "Run", "apply_trainable"]
 
-STAGES = ("scan", "data", "features", "train", "evaluate")
+STAGES = ("setup", "scan", "data", "features", "train", "evaluate", "save")
 
 
 @dataclass
 class Clock:
-    """Seconds by stage. ``with clock("scan"): ...`` adds to a stage."""
+    """Seconds by stage, each second in one of them. ``with clock("scan"): ...`` is of that stage.
 
-    started: float = field(default_factory=time.perf_counter)
+    A stage within another one interrupts it. Outside of all it is ``setup``: the network is built, its precision
+    measured, the cut of its frozen part proved.
+    """
+
+    started: float = field(default_factory=lambda: time.perf_counter())
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
     first_batch: float | None = None
+    _stage: str = "setup"
+    _since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._since = self.started
 
     def start_training(self) -> None:
         """Note when the first training batch is there; later calls change nothing."""
@@ -50,19 +58,27 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        before = time.perf_counter()
+        outer = self._enter(stage)
         try:
             yield
         finally:
-            self.stages[stage] += time.perf_counter() - before
+            self._enter(outer)
+
+    def _enter(self, stage: str) -> str:
+        """Begin a stage; the time until now is that of the one before, which is returned."""
+        before, now = self._stage, time.perf_counter()
+        self.stages[before] += now - self._since
+        self._stage, self._since = stage, now
+        return before
 
     def seconds(self) -> dict[str, float]:
-        """Total first, then the stages; what is in no stage (building the model, saving) is in the total.
+        """Total first, then the stages, whose sum it is.
 
         ``first_batch``, where there was one, is when it reached the training step, counted from the start.
         """
+        self._enter(self._stage)
         first = {} if self.first_batch is None else {"first_batch": self.first_batch}
-        return {"total": time.perf_counter() - self.started, **first, **self.stages}
+        return {"total": self._since - self.started, **first, **self.stages}
 
 
 @dataclass
