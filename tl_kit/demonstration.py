@@ -82,7 +82,9 @@ def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoR
     runs = [_finetune(config, member, folder, number, reporter) for number, member in enumerate(config.members)]
     reporter.message("ensemble")
     after = ensemble(
-        EnsembleConfig(checkpoints=tuple(Path(run.checkpoint) for run in runs), out=folder / "ensemble"),
+        EnsembleConfig(
+            checkpoints=tuple(Path(run.checkpoint) for run in runs), out=folder / "ensemble", runtime=config.runtime
+        ),
         reporter=reporter,
     )
     gain = after.receipt["gain"]
@@ -128,7 +130,9 @@ def _untrained(config: DemoConfig, data: Path, reporter: Reporter) -> EnsembleRe
             _save_untrained(folders[-1], member, config.seed + number)
         reporter.message("before: every model with a new, untrained head")
         return ensemble(
-            EnsembleConfig(checkpoints=tuple(folders), data=data, out=Path(scratch) / "ensemble"),
+            EnsembleConfig(
+                checkpoints=tuple(folders), data=data, out=Path(scratch) / "ensemble", runtime=config.runtime
+            ),
             reporter=_Quiet(reporter),
         )
 
@@ -155,6 +159,7 @@ def _finetune(config: DemoConfig, member: DemoMember, folder: Path, number: int,
             seed=config.seed + number,
             augment="auto" if trains_head_alone(member.policy) else config.augment,
             default_out=str(folder / "ckpts"),
+            runtime=config.runtime,
         ),
         reporter=reporter,
     )

@@ -7,9 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-__all__ = ["NO_FLAGS", "Field", "Flag", "fields_of"]
+__all__ = ["NO_FLAGS", "Field", "Flag", "OnlyFlags", "fields_of"]
 
-NO_FLAGS = object()
+
+@dataclass(frozen=True)
+class OnlyFlags:
+    """On a field that holds a configuration: the command takes only the flags of these fields of it."""
+
+    names: tuple[str, ...] = ()
+
+
+NO_FLAGS = OnlyFlags()
 """On a field that holds a configuration: the command takes none of its flags."""
 
 
@@ -35,7 +43,7 @@ class Field:
     """A field of a configuration: its type, its annotations apart from that, its default (or dataclasses.MISSING).
 
     ``shown`` is its name for people: that of its flag, or ``LoopConfig.epochs``. ``nested`` is the configuration whose
-    flags stand in its place.
+    flags stand in its place: those of the fields in ``only``, or of all (None).
     """
 
     name: str
@@ -45,6 +53,12 @@ class Field:
     marks: tuple[object, ...]
     shown: str
     nested: type[Any] | None
+    only: tuple[str, ...] | None = None
+
+    def inner(self) -> tuple[Field, ...]:
+        """The fields of the nested configuration whose flags the command takes; empty without one."""
+        found = () if self.nested is None else fields_of(self.nested)
+        return found if self.only is None else tuple(entry for entry in found if entry.name in self.only)
 
 
 def fields_of(kind: type[Any]) -> tuple[Field, ...]:
@@ -69,7 +83,8 @@ def _field(kind: type[Any], name: str, hint: Any, default: Any) -> Field:
     if flag is not None:
         shown = flag.name.partition("/")[0] or f"--{name.replace('_', '-')}"
     held = next((choice for choice in (hint, *get_args(hint)) if is_dataclass(choice)), None)
-    nested = held if isinstance(held, type) and get_origin(hint) is not tuple and NO_FLAGS not in marks else None
+    only = next((mark.names for mark in marks if isinstance(mark, OnlyFlags)), None)
+    nested = held if isinstance(held, type) and get_origin(hint) is not tuple and only != () else None
     return Field(
         name=name,
         hint=hint,
@@ -78,4 +93,5 @@ def _field(kind: type[Any], name: str, hint: Any, default: Any) -> Field:
         marks=marks,
         shown=shown,
         nested=None if flag is not None else nested,
+        only=only,
     )

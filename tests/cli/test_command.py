@@ -29,7 +29,7 @@ from tl_kit.config import (
     RunsConfig,
     StudentConfig,
 )
-from tl_kit.flags import NO_FLAGS, Field, Flag, fields_of
+from tl_kit.flags import NO_FLAGS, Field, Flag, OnlyFlags, fields_of
 from tl_kit.number_ranges import AT_LEAST_ONE
 
 RUN = (FinetuneConfig, RunsConfig, JsonConfig)
@@ -65,6 +65,12 @@ class Perhaps:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Partly:
+    spoken: Annotated[int, Flag(help="Taken.")] = 1
+    unspoken: Annotated[int, Flag(help="Not taken.")] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     source: Annotated[Path, Flag(name="SOURCE", help="A file.")]
     new_field: Annotated[float | None, Flag(help="A new thing.")] = None
@@ -75,6 +81,7 @@ class Example:
     inner: Inner = Inner(depth=5, width=9)
     perhaps: Perhaps | None = None
     silent: Annotated[Inner, NO_FLAGS] = Inner()
+    partly: Annotated[Partly, OnlyFlags(("spoken",))] = Partly()
 
 
 @pytest.fixture
@@ -92,6 +99,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
     app.callback()(lambda: None)
     monkeypatch.setattr(program, "app", app)
     return found
+
+
+def test_of_a_configuration_within_only_the_named_fields_are_flags(seen: list[Example]) -> None:
+    done = tlkit("example", "here", "--spoken", 5)
+    assert done.code == 0, done.err
+    assert seen[0].partly == Partly(spoken=5, unspoken=2)
+    assert tlkit("example", "here", "--unspoken", 5).code == 2
+    assert "--unspoken" not in tlkit("example", "--help").out
 
 
 def test_a_field_is_a_flag(seen: list[Example]) -> None:
@@ -148,7 +163,7 @@ def flagged(*kinds: type[Any]) -> Iterator[Field]:
     for kind in kinds:
         for entry in fields_of(kind):
             if entry.nested is not None:
-                yield from flagged(entry.nested)
+                yield from (each for each in flagged(entry.nested) if entry.only is None or each.name in entry.only)
             elif entry.flag is not None:
                 yield entry
 

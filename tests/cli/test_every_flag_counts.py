@@ -77,6 +77,7 @@ OTHER_EFFECTS = {
     "save_every",
     "resume",
     "refit",
+    "device",
 }
 
 

@@ -11,9 +11,18 @@ import pytest
 
 from tests.cli.helpers import tlkit
 from tl_kit._version import __version__
+from tl_kit.cli.ensemble import ensemble as ensemble_command
 from tl_kit.cli.finetune import finetune as finetune_command
 from tl_kit.cli.plan import plan as plan_command
-from tl_kit.config import CropConfig, DataConfig, DecodeConfig, EnsembleConfig, FinetuneConfig, ProcessConfig
+from tl_kit.config import (
+    CropConfig,
+    DataConfig,
+    DecodeConfig,
+    EnsembleConfig,
+    FinetuneConfig,
+    ProcessConfig,
+    RuntimeConfig,
+)
 from tl_kit.errors import TlKitError
 from tl_kit.machine.process import share_the_cores
 
@@ -66,7 +75,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         "--crop-mode=squash",
     )
     shared += ("--compile=on", "--out=here", "--plot", "--on-nan=rollback", "--save-every=none", "--head-guard")
-    shared += ("--no-refit",)
+    shared += ("--no-refit", "--device=cpu")
     shared += ("--crop-mode=squash",)
     for command in ("plan", "finetune"):
         tlkit(command, "resnet18", "--data", "imgs", *shared)
@@ -144,17 +153,23 @@ def test_ensemble_flags(calls: Calls) -> None:
     assert calls[2][0] == (EnsembleConfig(checkpoints=members, rule="greedy", calibrate=False),)
 
 
+def test_an_ensemble_takes_no_flag_that_is_for_training() -> None:
+    own = {"checkpoints", "data", "out", "rule", "calibrate", "crops", "scales", "mc_dropout", "strict"}
+    own |= {"max_pixels", "device", "distill", "json", "debug"}
+    assert set(signature(ensemble_command).parameters) - {"context"} == own
+
+
 def test_evaluate_flags(calls: Calls) -> None:
     tlkit("evaluate", "a", "--data", "imgs")
     tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
-    usual = {"crops": None, "mc_dropout": None, "strict": False, "decode": DecodeConfig()}
+    usual = {"crops": None, "mc_dropout": None, "strict": False, "decode": DecodeConfig(), "runtime": RuntimeConfig()}
     assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, **usual})
     assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", **usual})
 
 
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
-    options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig()}
+    options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig(), "runtime": RuntimeConfig()}
     assert calls[0] == ((Path("a"), ["z.png", "b.png"]), options)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tl_kit.config import RuntimeConfig
+from tl_kit.errors import ConfigError
 from tl_kit.machine import runtime
 
 
@@ -60,6 +61,40 @@ def test_training_on_a_cpu_is_in_full_precision() -> None:
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Let torch find so many GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "said"),
+    [
+        ("gpu", 1, "--device gpu: known are auto, cpu, cuda, cuda:N"),
+        ("cuda:x", 1, "--device cuda:x: known are"),
+        ("cpu:1", 1, "--device cpu:1: known are"),
+        ("cuda", 0, "--device cuda: torch finds no CUDA GPU here"),
+        ("cuda:2", 2, "--device cuda:2: this machine has 2 GPUs, numbered from 0"),
+        ("mps", 0, "--device mps: torch finds no Apple GPU here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(name: str, count: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=said):
+        runtime.detect(RuntimeConfig(device=name))
+
+
+def test_the_device_that_was_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    found = [runtime.detect(RuntimeConfig(device=name)).device for name in ("auto", "cpu", "cuda", "cuda:1", "mps")]
+    assert found == [torch.device(name) for name in ("cuda", "cpu", "cuda", "cuda:1", "mps")]
+    gpus(monkeypatch, 0)
+    assert runtime.detect(RuntimeConfig(device="auto")).device == torch.device("mps")
+
+
 @pytest.mark.parametrize(
     ("precision", "mode", "expected"),
     [
@@ -71,6 +106,7 @@ def test_training_on_a_cpu_is_in_full_precision() -> None:
 def test_training_on_a_gpu_is_in_bf16_where_it_has_it(
     precision: str, mode: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gpus(monkeypatch, 1)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     found = runtime.detect(RuntimeConfig(device="cuda", precision=precision, mode=mode))
     assert (found.train_precision, found.on_gpu, found.batch_size) == (expected, True, RuntimeConfig.gpu_batch_size)

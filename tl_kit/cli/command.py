@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, replace
 from types import GenericAlias
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -34,7 +34,7 @@ class Given:
 
         Raises ConfigError, naming the flag, for an invalid value, a number out of range, and a missing required option.
         """
-        config: T = kind(**self._values(kind))
+        config: T = kind(**self._values(fields_of(kind)))
         check_numbers(config)
         return config
 
@@ -44,11 +44,11 @@ class Given:
             if name not in (option, "--json", "--debug"):
                 raise ConfigError(f"{name}: {reason}")
 
-    def _values(self, kind: type[Any]) -> dict[str, Any]:
+    def _values(self, entries: Iterable[Field]) -> dict[str, Any]:
         found = {}
-        for entry in fields_of(kind):
+        for entry in entries:
             if entry.nested is not None:
-                if changes := self._values(entry.nested):
+                if changes := self._values(entry.inner()):
                     default = entry.default
                     found[entry.name] = entry.nested(**changes) if default is None else replace(default, **changes)
             elif entry.flag is not None and entry.shown in self._typed:
@@ -66,7 +66,8 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
     """
 
     def decorate(function: Callable[[Given, Console], None]) -> Callable[..., None]:
-        options = {entry.shown: _parameter(entry, optional=bool(usage)) for entry in _flagged(*kinds, DebugConfig)}
+        entries = [entry for kind in (*kinds, DebugConfig) for entry in fields_of(kind)]
+        options = {entry.shown: _parameter(entry, optional=bool(usage)) for entry in _flagged(entries)}
         context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
         def run(*, context: typer.Context, **values: Any) -> None:
@@ -88,14 +89,13 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
     return decorate
 
 
-def _flagged(*kinds: type[Any]) -> Iterator[Field]:
+def _flagged(entries: Iterable[Field]) -> Iterator[Field]:
     """The fields with a flag, in order; a field that holds a configuration is replaced by the fields in it."""
-    for kind in kinds:
-        for entry in fields_of(kind):
-            if entry.nested is not None:
-                yield from _flagged(entry.nested)
-            elif entry.flag is not None:
-                yield entry
+    for entry in entries:
+        if entry.nested is not None:
+            yield from _flagged(entry.inner())
+        elif entry.flag is not None:
+            yield entry
 
 
 def _parameter(entry: Field, *, optional: bool) -> inspect.Parameter:

@@ -29,6 +29,7 @@ def evaluate(given: Given, console: Console) -> None:
         mc_dropout=asked.mc_dropout,
         strict=asked.strict,
         decode=asked.decode,
+        runtime=asked.runtime,
         reporter=console,
     )
     if given.read(JsonConfig).json:

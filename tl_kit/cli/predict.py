@@ -31,6 +31,7 @@ def predict(given: Given, console: Console) -> None:
         crops=asked.crops,
         mc_dropout=asked.mc_dropout,
         decode=asked.decode,
+        runtime=asked.runtime,
         reporter=console,
     )
     if asked.format == "table":

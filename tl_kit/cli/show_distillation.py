@@ -30,7 +30,9 @@ def distill_and_show(
     from tl_kit import alone
 
     try:
-        config = tl_kit.student_config(ensemble.checkpoint, student, data=given.data, decode=given.decode)
+        config = tl_kit.student_config(
+            ensemble.checkpoint, student, data=given.data, decode=given.decode, runtime=given.runtime
+        )
         with alone():
             result = tl_kit.distill(config, reporter=console)
     except KeyboardInterrupt as stopped:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from tl_kit.config.augment_settings import AugmentConfig, CropConfig
 from tl_kit.config.data_settings import DataConfig, DecodeConfig
-from tl_kit.config.shared_flags import CHECKPOINT, DATA, MC_DROPOUT, STRICT
+from tl_kit.config.machine_settings import RuntimeConfig
+from tl_kit.config.shared_flags import CHECKPOINT, DATA, DEVICE_ONLY, MC_DROPOUT, STRICT
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE, SHARE
 
@@ -123,6 +124,7 @@ class EvaluateConfig:
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     strict: Annotated[bool, STRICT] = False
     decode: DecodeConfig = DecodeConfig()
+    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ class PredictConfig:
     crops: CropConfig | None = None
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     decode: DecodeConfig = DecodeConfig()
+    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +153,7 @@ class ExamineConfig:
     data: Annotated[Path, DATA]
     split: DataConfig = DataConfig()
     decode: DecodeConfig = DecodeConfig()
+    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +241,7 @@ class DemoConfig:
     """
 
     out: Annotated[Path, Flag(help="Where the new folder run-N goes.")] = Path("demo")
+    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
     side: Annotated[int, AT_LEAST_ONE] = 64
     members: tuple[DemoMember, ...] = (
         DemoMember(model="tf_efficientnet_lite0", policy="head", img_size=96),

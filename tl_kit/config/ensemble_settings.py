@@ -9,7 +9,7 @@ from typing import Annotated
 from tl_kit.config.augment_settings import CropConfig
 from tl_kit.config.data_settings import DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
-from tl_kit.config.shared_flags import MC_DROPOUT, OUT, STRICT
+from tl_kit.config.shared_flags import DEVICE_ONLY, MC_DROPOUT, OUT, STRICT
 from tl_kit.config.training_settings import HeadConfig
 from tl_kit.flags import NO_FLAGS, Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, FRACTION, OWN_CHECK, POSITIVE, SHARE
@@ -88,7 +88,7 @@ class EnsembleConfig:
     ] = True
     fit: RuleFitConfig = RuleFitConfig()
     soups: SoupConfig = SoupConfig()
-    head: HeadConfig = HeadConfig()
+    head: Annotated[HeadConfig, NO_FLAGS] = HeadConfig()
     store: StoreConfig = StoreConfig()
     cache: Annotated[CacheConfig, NO_FLAGS] = CacheConfig()
     seed: int = 0
@@ -98,4 +98,4 @@ class EnsembleConfig:
     mc_dropout: Annotated[int, OWN_CHECK, MC_DROPOUT] = 0
     strict: Annotated[bool, STRICT] = False
     decode: DecodeConfig = DecodeConfig()
-    runtime: Annotated[RuntimeConfig, NO_FLAGS] = RuntimeConfig()
+    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()

@@ -30,7 +30,9 @@ class RuntimeConfig:
         Literal["auto", "plain"],
         Flag(name="--runtime", help="plain: no cache, no bf16, no channels_last, memory as the system has it."),
     ] = "auto"
-    device: str = "auto"
+    device: Annotated[
+        str, Flag(metavar="auto|cpu|cuda[:N]|mps", help="Where it computes; auto: a GPU if there is one.")
+    ] = "auto"
     batch_size: Annotated[int, AT_LEAST_ONE] = 32
     gpu_batch_size: Annotated[int, AT_LEAST_ONE] = 256
     precision: str = "auto"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from tl_kit.flags import Flag
+from tl_kit.flags import Flag, OnlyFlags
 
-__all__ = ["CHECKPOINT", "DATA", "MC_DROPOUT", "OUT", "STRICT"]
+__all__ = ["CHECKPOINT", "DATA", "DEVICE_ONLY", "MC_DROPOUT", "OUT", "STRICT"]
 
 CHECKPOINT = Flag(name="CKPT", help="A folder that finetune or ensemble wrote.")
 DATA = Flag(help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).")
+DEVICE_ONLY = OnlyFlags(("device",))
+"""Of a RuntimeConfig: ``--device``."""
+
 MC_DROPOUT = Flag(
     metavar="T",
     help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",

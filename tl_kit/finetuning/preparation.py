@@ -8,10 +8,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tl_kit.config import BalanceConfig, FinetuneConfig
+from tl_kit.config import BalanceConfig, FinetuneConfig, RuntimeConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folds import pool_of
 from tl_kit.data.manifest import Manifest
@@ -19,7 +20,7 @@ from tl_kit.data.near_copies import link_near_copies
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.data.ranges import measure_ranges, range_note
 from tl_kit.diagnosis.split_checks import check_discipline, doubts
-from tl_kit.errors import CheckpointError, TlKitError
+from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
 from tl_kit.finetuning.crop_mode import begin_crop_mode
 from tl_kit.finetuning.run import Balance, Clock, Images, Run
@@ -68,7 +69,7 @@ def prepare(
         config,
         manifest,
         augment_changes=changes,
-        runtime=replace(runtime, device=accelerator.device),
+        runtime=replace(runtime, device=_device(config.runtime, runtime, accelerator)),
         accelerator=accelerator,
         clock=clock,
         reporter=reporter,
@@ -77,6 +78,18 @@ def prepare(
     )
     _open_folder(run)
     return run
+
+
+def _device(config: RuntimeConfig, runtime: Runtime, accelerator: Accelerator) -> torch.device:
+    """The device of ``--device``; of several processes on GPUs, each takes its own. Raises ConfigError otherwise."""
+    if accelerator.num_processes == 1:
+        return runtime.device if config.device != "auto" else accelerator.device
+    if runtime.device.index is not None:
+        raise ConfigError(
+            f"--device {config.device}: each of the {accelerator.num_processes} processes takes a GPU of its own; use "
+            f"--device {runtime.device.type}"
+        )
+    return accelerator.device
 
 
 def _assemble(

@@ -13,11 +13,11 @@ from tl_kit.machine.runtime import available_cores, compile_from, detect, keep_m
 __all__ = ["runtime_report"]
 
 
-def runtime_report() -> list[str]:
+def runtime_report(config: RuntimeConfig = RuntimeConfig()) -> list[str]:
     """The decisions that depend on this machine, in sentences: device, cores, memory, threads, precision."""
-    config = RuntimeConfig()
     runtime = detect(config)
-    device = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else "CPU"
+    on_cuda = runtime.device.type == "cuda"
+    device = torch.cuda.get_device_name(runtime.device) if on_cuda else runtime.device.type.upper()
     kept = "kept (mallopt)" if keep_memory() else "left to the system"
     spin = os.environ.get("GOMP_SPINCOUNT") or os.environ.get("OMP_WAIT_POLICY", "the system's")
     return [

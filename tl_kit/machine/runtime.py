@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,15 +146,17 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     """The runtime of this machine: a GPU if there is one, else all cores of the CPU.
 
     With ``precision`` "auto" the runtime has fp32; ``precision.choose_precision`` may change that for a model. Raises
-    ConfigError for an unknown precision. Raises ResourceError, instead of falling back to the CPU, in a process that
-    cannot use the GPU because it was forked from one that had used it.
+    ConfigError for an unknown precision or device, and for a device that this machine lacks. Raises ResourceError,
+    instead of falling back to the CPU, in a process that cannot use the GPU because it was forked from one that had
+    used it.
     """
     if config.precision not in ("auto", *PRECISIONS):
         raise ConfigError(f"precision {config.precision!r}: known are auto, {', '.join(PRECISIONS)}")
     if config.mode != "plain":
         prepare_process()
-    if config.device != "auto":
-        device = torch.device(config.device)
+    given = _named_device(config.device)
+    if given is not None:
+        device = given
     elif (_in_bad_fork() and torch.cuda.device_count() > 0) or torch.cuda.is_available():
         device = torch.device("cuda")
     elif torch.backends.mps.is_available():
@@ -169,6 +172,25 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         precision=config.precision if config.precision in PRECISIONS else "fp32",
         train_precision="bf16" if low and config.precision != "fp32" else "fp32",
     )
+
+
+def _named_device(name: str) -> torch.device | None:
+    """The device of ``--device``; None for auto. Raises ConfigError for one that is not known, or not there."""
+    if name == "auto":
+        return None
+    found = re.fullmatch(r"(cpu|mps|cuda)(?::([0-9]+))?", name)
+    if found is None or (found[2] is not None and found[1] != "cuda"):
+        raise ConfigError(f"--device {name}: known are auto, cpu, cuda, cuda:N (N from 0) and mps")
+    if found[1] == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"--device {name}: torch finds no Apple GPU here; use --device auto")
+    if found[1] == "cuda" and not _in_bad_fork():
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            built = "" if torch.version.cuda or torch.version.hip else ", and this torch is built without CUDA"
+            raise ConfigError(f"--device {name}: torch finds no CUDA GPU here{built}; use --device auto")
+        if int(found[2] or 0) >= count:
+            raise ConfigError(f"--device {name}: this machine has {count} GPUs, numbered from 0")
+    return torch.device(name)
 
 
 def check_gradients() -> None:
