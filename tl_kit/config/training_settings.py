@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from tl_kit.flags import Flag
-from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, SHARE
 
 __all__ = [
     "AdapterConfig",
@@ -142,7 +142,8 @@ class GuardConfig:
 
     ``alphas`` are the trained network's shares in the averages that are tried (Wortsman et al. 2022, "Robust
     fine-tuning of zero-shot models", find 0.5 near the best on most sets). ``noise``: of two networks, one is worse in
-    accuracy where it is so by more than so many standard errors of the paired difference. ``beside``: a second network
+    accuracy where it is so by more than so many standard errors of the paired difference; ``errors``: the same of its
+    NLL. Of those that are not worse, the one whose share is nearest to ``usual`` is kept. ``beside``: a second network
     is kept where the mean of the two's probabilities lowers the NLL by more than so many. Where BatchNorm trains with
     the batch's statistics, those of an average are estimated anew, on ``statistics_images`` training images at most.
     """
@@ -155,7 +156,9 @@ class GuardConfig:
         ),
     ] = True
     alphas: Annotated[tuple[float, ...], FRACTION] = (0.25, 0.5, 0.75)
-    noise: Annotated[float, POSITIVE] = 1.0
+    noise: Annotated[float, POSITIVE] = 2.0
+    errors: Annotated[float, POSITIVE] = 1.0
+    usual: Annotated[float, SHARE] = 0.5
     beside: Annotated[float, POSITIVE] = 2.0
     statistics_images: Annotated[int, AT_LEAST_ONE] = 512
 

@@ -46,14 +46,15 @@ State = Mapping[str, Tensor]
 class FittedHead:
     """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C.
 
-    ``final``: the same tensors, with the head fitted to the validation images too, which stands for the head where that
-    is kept; None where it is not to be. ``probabilities``: of each validation image (k,), by its digest, by a head that
-    was fitted without it: where there is a final one, to all others.
+    ``start``: its probabilities (k,) of each validation image, by digest. ``final``: the same tensors, with the head
+    fitted to the validation images too, which stands for the head where that is kept; None where it is not to be.
+    ``expected``: of each validation image by such a head, fitted to all others; as ``start`` without a final one.
     """
 
     state: State
     strength: float
-    probabilities: Mapping[str, NDArray[np.float64]]
+    start: Mapping[str, NDArray[np.float64]]
+    expected: Mapping[str, NDArray[np.float64]]
     final: State | None = None
 
 
@@ -105,15 +106,15 @@ def fit_guard(run: Run) -> FittedHead | None:
         rows = _probabilities(reuse.logits("val"))
     if rows is None:
         raise NonFiniteError("the outputs of the pretrained network under its fitted head are not finite")
-    final = None
+    found, final = None, None
     if refit_head(head, reuse, fit) is not None:
         final = _state(run)
         with run.clock("train"):
             found = refit_predictions(head, reuse, strength=fit.strength)
-        rows = rows if found is None else found
     _load(run, own)
     digests = [sample.digest for sample in run.manifest.split("val")]
-    return FittedHead(state, fit.c, dict(zip(digests, rows, strict=True)), final)
+    start, expected = (dict(zip(digests, each, strict=True)) for each in (rows, rows if found is None else found))
+    return FittedHead(state, fit.c, start, expected, final)
 
 
 def take_final_head(
@@ -145,11 +146,18 @@ def compare_with_head(
     """
     labels = labels_of(run.manifest.split("val"))
     found = list(_candidates(run, head, source, labels, task=task, epoch=epoch)) if epoch else []
-    under_head = np.stack([head.probabilities[sample.digest] for sample in run.manifest.split("val")])
-    found.append(_Candidate(HEAD, 0.0, 1.0, head.state, under_head))
-    stack = [each.probabilities for each in found]
+    digests = [sample.digest for sample in run.manifest.split("val")]
+    start, expected = (np.stack([of[digest] for digest in digests]) for of in (head.start, head.expected))
+    found.append(_Candidate(HEAD, 0.0, 1.0, head.state, expected))
     config = run.config.guard
-    position = choose_network(stack, labels, head=len(found) - 1, select=select, errors=config.noise)
+    position = choose_network(
+        [each.probabilities for each in found],
+        labels,
+        shares=[each.alpha for each in found],
+        start=start,
+        select=select,
+        config=config,
+    )
     kept = found[first_answer(position)]
     beside = None
     other = found[0] if kept.name == HEAD else found[-1]
