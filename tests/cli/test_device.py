@@ -35,12 +35,11 @@ def commands(data: Path, checkpoint: Path, out: Path) -> dict[str, tuple[object,
         "evaluate": (checkpoint, "--data", data),
         "predict": (checkpoint, data),
         "ensemble": (checkpoint, checkpoint, "--out", out / "ensemble"),
-        "doctor": ("--data", data),
         "demo": ("--out", out / "demo"),
     }
 
 
-@pytest.mark.parametrize("name", ["finetune", "plan", "evaluate", "predict", "ensemble", "doctor", "demo"])
+@pytest.mark.parametrize("name", ["finetune", "plan", "evaluate", "predict", "ensemble", "demo"])
 def test_a_device_that_is_not_there_is_one_line(
     name: str, data: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +75,7 @@ def test_a_process_of_a_group_takes_a_device_of_its_own(
     for name in ("is_available", "is_bf16_supported"):
         monkeypatch.setattr(torch.cuda, name, lambda **_: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     config = quick_config(data, tmp_path / "run", runtime=RuntimeConfig(device="cuda:1"))
     with pytest.raises(ConfigError, match=r"each of the 2 processes takes a GPU of its own; use --device cuda$"):
         prepare(config, SILENT, dry=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import tl_kit
 from tests import children
-from tests.helpers import UNGUARDED, Listener, quick, quick_config, same, weights, write_images
+from tests.helpers import UNGUARDED, Listener, interrupt, quick, quick_config, same, weights, write_images
 from tests.killing import EVERY_STEP, Killer, digest, killing, meta, rows
 from tl_kit import EnsembleConfig, RegularizationConfig, metrics
 from tl_kit.combining.calibration import fit_temperature, tempered
@@ -242,6 +242,23 @@ def test_a_second_network_is_kept_beside_and_one_command_combines_them(
     assert once.guard is not None
     assert combined["nll"] == pytest.approx(once.guard["together"]["nll"], rel=1e-4)
     assert combined["accuracy"] == once.guard["together"]["accuracy"]
+
+
+def test_a_head_is_fitted_again_only_once_the_run_is_over(
+    data: Path, final_head: Path, tmp_path: Path, choose: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on chooses by validation images, which its weights must not have seen."""
+    choose("head")
+    with monkeypatch.context() as patch:
+        interrupt(patch, at=7)
+        run = run_on(data, tmp_path / "run", policy="full")
+    assert (run.status, run.refit) == ("interrupted", False)
+    assert not (tmp_path / "run" / HELD_OUT_HEAD).exists()
+    assert "refit" not in read_meta(tmp_path / "run")["data"]
+    resumed = tl_kit.resume(tmp_path / "run")
+    assert isinstance(resumed, tl_kit.FinetuneResult)
+    assert resumed.refit
+    assert same(weights(tmp_path / "run"), weights(final_head))
 
 
 def test_what_was_compared_is_said_in_a_line_and_recorded(data: Path, tmp_path: Path) -> None:

@@ -19,19 +19,30 @@ import tl_kit
 from tests.cli.helpers import tlkit
 from tests.helpers import UNGUARDED, Listener, quick, quick_config, same, weights
 from tl_kit import EnsembleConfig, metrics
+from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import DistillConfig, HeadConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.data.scan import scan
+from tl_kit.ensembling.averaged_models import Mixtures
+from tl_kit.ensembling.evidence import Evidence
 from tl_kit.errors import CheckpointError
 from tl_kit.finetuning.head_folds import penalty_folds
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.teacher import soft_targets
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.held_out_heads import with_held_out_heads
+from tl_kit.inference.predictor import load_members
 from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.reporting import SILENT
-from tl_kit.storage.checkpoint import HELD_OUT_HEAD, WEIGHTS, load_checkpoint, refit_digests
+from tl_kit.storage.checkpoint import (
+    HELD_OUT_HEAD,
+    WEIGHTS,
+    load_checkpoint,
+    refit_digests,
+    save_held_out_head,
+    save_weights,
+)
 
 FP32 = RuntimeConfig(precision="fp32")
 PLAIN = {"policy": "head", "epochs": None}
@@ -235,14 +246,42 @@ def test_averages_are_of_heads_without_val(data: Path, again: Path, tmp_path: Pa
     moved = {name: 4 * tensor.std() * torch.randn(tensor.shape, generator=noise) for name, tensor in middle.items()}
     for name, sign in (("a", 1), ("b", -1)):
         shutil.copytree(start, tmp_path / name)
-        save_file({n: tensor + sign * moved[n] for n, tensor in middle.items()}, tmp_path / name / HELD_OUT_HEAD)
-        final = {n: tensor + (sign if n == "fc.bias" else 0) for n, tensor in weights(start).items()}
-        save_file(final, tmp_path / name / WEIGHTS, metadata={"format": "pt"})
+        model = load_checkpoint(start).model
+        with torch.no_grad():
+            model.get_parameter("fc.bias").add_(sign)
+        save_weights(tmp_path / name, model)
+        held_out = {n: tensor + sign * moved[n] for n, tensor in middle.items()}
+        save_held_out_head(tmp_path / name, held_out, model=model)
     result = combined([tmp_path / "a", tmp_path / "b"], tmp_path / "soup", rule="soup", calibrate=False)
     (folder,) = (Path(result.checkpoint) / "members").iterdir()
     assert not refit_digests(meta(folder))
     for name, tensor in middle.items():
         torch.testing.assert_close(weights(folder)[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_averages_that_other_images_choose_are_of_the_final_heads(data: Path, again: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    quick(data, start, **{**PLAIN, "weights": str(again / WEIGHTS)})
+    other = tmp_path / "images"
+    for sample in scan(data).split("val"):
+        target = other / sample.path.parent.name / sample.path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(sample.path.read_bytes() + b"\0")  # the same picture, of another content
+    twice = [load_checkpoint(start), load_checkpoint(start)]
+    both = load_members(start, twice, classes=twice[0].classes, rule=FittedRule(), runtime=FP32)
+    val = scan(other).samples
+    for samples, final in ((val, True), (scan(data).split("val"), False)):
+        evidence = Evidence(
+            predictor=both,
+            manifest=scan(data),
+            val=samples,
+            stack=np.zeros((2, len(samples), 3)),
+            labels=labels_of(samples),
+            config=EnsembleConfig(checkpoints=(start, start)),
+            reporter=SILENT,
+        )
+        found = Mixtures(evidence).members[0].model.state_dict()["fc.weight"]
+        assert torch.equal(found, weights(start)["fc.weight"]) is final
 
 
 def test_a_teacher_teaches_by_the_head_without_val(data: Path, again: Path, once: Path, tmp_path: Path) -> None:
@@ -290,6 +329,20 @@ def _of_another_layer(path: Path) -> None:
 
 def _not_finite(path: Path) -> None:
     save_file({name: tensor * float("nan") for name, tensor in load_file(path).items()}, path)
+
+
+def _of_another_head(path: Path) -> None:
+    """As where a run was killed between the two files."""
+    other = {name: tensor + 1 for name, tensor in load_file(path.parent / WEIGHTS).items()}
+    save_file(other, path.parent / WEIGHTS, metadata={"format": "pt"})
+
+
+def test_a_head_that_was_written_for_other_weights_is_not_used(data: Path, again: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(again, folder)
+    _of_another_head(folder / HELD_OUT_HEAD)
+    with pytest.raises(CheckpointError, match=rf"{HELD_OUT_HEAD}: was written for another head"):
+        tl_kit.evaluate(folder, data, split="val", runtime=FP32)
 
 
 @pytest.mark.parametrize("damage", [_missing, _cut_short, _of_another_shape, _of_another_layer, _not_finite])

@@ -66,6 +66,10 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: SET.append(index))
+
+
+SET: list[int] = []
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         ("gpu", 1, "--device gpu: known are auto, cpu, cuda, cuda:N"),
         ("cuda:x", 1, "--device cuda:x: known are"),
         ("cpu:1", 1, "--device cpu:1: known are"),
+        ("cuda:01", 2, "--device cuda:01: known are"),
+        ("cuda:1", 1, "--device cuda:1: this machine has 1 GPU, cuda:0"),
         ("cuda", 0, "--device cuda: torch finds no CUDA GPU here"),
         ("cuda:2", 2, "--device cuda:2: this machine has 2 GPUs, numbered from 0"),
         ("mps", 0, "--device mps: torch finds no Apple GPU here"),
@@ -91,6 +97,12 @@ def test_the_device_that_was_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     found = [runtime.detect(RuntimeConfig(device=name)).device for name in ("auto", "cpu", "cuda", "cuda:1", "mps")]
     assert found == [torch.device(name) for name in ("cuda", "cpu", "cuda", "cuda:1", "mps")]
+    assert SET[-1] == 1, "what names no device uses this one"
+    assert runtime.present_device(RuntimeConfig(device="cuda:1")) == (RuntimeConfig(device="cuda:1"), None)
+    elsewhere, line = runtime.present_device(RuntimeConfig(device="cuda:7"))
+    assert elsewhere == RuntimeConfig(device="auto")
+    assert line is not None
+    assert "--device cuda:7" in line
     gpus(monkeypatch, 0)
     assert runtime.detect(RuntimeConfig(device="auto")).device == torch.device("mps")
 

@@ -9,7 +9,7 @@ import typer
 from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import PROBLEMS_FOUND
-from tl_kit.config import ExamineConfig, JsonConfig, RuntimeConfig
+from tl_kit.config import ExamineConfig, JsonConfig
 
 if TYPE_CHECKING:
     from tl_kit import Report
@@ -30,12 +30,12 @@ def doctor(given: Given, console: Console) -> None:
     if given.read(JsonConfig).json:
         console.json(report_dict(report))
     else:
-        _show(report, console, asked.runtime)
+        _show(report, console)
     if report.blocks:
         raise typer.Exit(PROBLEMS_FOUND)
 
 
-def _show(report: Report, console: Console, runtime: RuntimeConfig) -> None:
+def _show(report: Report, console: Console) -> None:
     if report.manifest is not None:
         counts = report.manifest.counts()
         rows = [[name, *(f"{table[name]:,}" for table in counts.values())] for name in report.manifest.classes]
@@ -53,7 +53,7 @@ def _show(report: Report, console: Console, runtime: RuntimeConfig) -> None:
         _show_remedies(report, console)
     from tl_kit import runtime_report
 
-    for line in runtime_report(runtime):
+    for line in runtime_report():
         console.line(line)
     console.line()
     console.line(f"{report.root}: {'cannot be trained on as it is' if report.blocks else 'can be trained on'}")

@@ -153,7 +153,6 @@ class ExamineConfig:
     data: Annotated[Path, DATA]
     split: DataConfig = DataConfig()
     decode: DecodeConfig = DecodeConfig()
-    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

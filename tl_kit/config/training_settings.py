@@ -63,8 +63,8 @@ class HeadConfig(PenaltyConfig):
     as it can be, it would leave them nothing to learn (Ren et al. 2023, "How to prepare your task head for
     finetuning"). Heads of fewer than ``cross_validate_below`` multiplications a step (images x features x classes) are
     cross-validated too, over ``folds``.
-    ``refit``: once its penalty is chosen, the head that a run ends with is fitted to the validation images too, as
-    scikit-learn's searches do. The head fitted without them is kept beside it, for all that is measured on them.
+    ``refit``: once its penalty is chosen, the head that a run ends with is fitted to the validation images too. The
+    head fitted without them is kept beside it, for all that is measured on them.
     """
 
     c: Annotated[float | None, POSITIVE] = None
@@ -75,7 +75,7 @@ class HeadConfig(PenaltyConfig):
         bool,
         Flag(
             name="--refit/--no-refit",
-            help="Fit the final head to train and val together; val is scored by one that was fitted to train alone.",
+            help="Fit a head in closed form to val too, at the end; val is scored by the head from before.",
         ),
     ] = True
 

@@ -25,7 +25,7 @@ from tl_kit.images.transforms import normalize
 from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.inference.run_models import FileReader, Scorer, run_probabilities
 from tl_kit.machine.runtime import Runtime
-from tl_kit.storage.checkpoint import load_checkpoint
+from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, refit_digests
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 
@@ -37,13 +37,15 @@ _SEED = 0
 class Mixtures:
     """Members that may be averaged, numbered in ``evidence.order``. Raises MemberError where they may not be.
 
-    One model is in memory for all averages; the members are read one after the other. Averages are of heads that were
-    not fitted to validation images, since these choose among the averages.
+    One model is in memory for all averages; the members are read one after the other. If a final head was fitted to an
+    image that chooses among the averages, these are of the heads that were fitted without it.
     """
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        predictor = with_held_out_heads(evidence.predictor)
+        fitted = frozenset[str]().union(*(refit_digests(member.meta) for member in evidence.predictor.members))
+        seen = any(digest_prefix(sample) in fitted for sample in evidence.val)
+        predictor = with_held_out_heads(evidence.predictor) if seen else evidence.predictor
         self.members = [predictor.members[index] for index in evidence.order]
         check_ingredients(predictor.members)
         self._columns = [predictor.columns[index] for index in evidence.order]

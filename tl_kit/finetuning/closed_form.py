@@ -105,8 +105,9 @@ def set_fitted_head(run: Run, reuse: Reuse) -> HeadFit:
 
 
 def refit_head(run: Run, reuse: Reuse, fit: HeadFit) -> dict[str, Tensor] | None:
-    """Fit the head to training and validation images at the penalty of ``fit``; the model takes it.
+    """Fit the head to training and validation images at the strength of ``fit``; the model takes it.
 
+    The penalty per image is the same, so that scikit-learn's C is smaller; a C that the user gave stays.
     Returns the tensors, on the CPU, of the classifier that it replaces. None, and the model is as it was, without
     validation images or where the run's ``head.refit`` is off. The features of both splits must have been filled.
     """
@@ -128,8 +129,7 @@ def tell_refit(run: Run) -> None:
     """Say that the head that the run ends with was fitted to validation images too."""
     images = len(run.manifest.split("train")) + len(run.manifest.split("val"))
     run.reporter.message(
-        f"head: fitted again, to the {images:,} training and validation images; scores on val are those of the head "
-        "that was fitted without them"
+        f"head: fitted again, to the {images:,} training and validation images; the scores on val are those from before"
     )
 
 

@@ -188,8 +188,8 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
 
 def _save(run: Run, outcome: Outcome, data: Mapping[str, Any], resumable: Mapping[str, Any]) -> None:
     """Write weights and curves. The held-out head and its record come before weights that were fitted to its images."""
+    save_held_out_head(run.folder, outcome.held_out_head, model=run.model)
     if outcome.held_out_head is not None:
-        save_held_out_head(run.folder, outcome.held_out_head)
         _save_meta(run, data=data, status="running", resume=resumable)
     save_weights(run.folder, run.model)
     if run.config.plot and outcome.epochs:

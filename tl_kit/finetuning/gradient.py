@@ -70,14 +70,14 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     trained = _trained(run)
     with run.clock("evaluate"):
         logits = {"val": phases.source.logits("val")}
+    status = "failed" if error else "interrupted" if result.interrupted else "finished"
     held_out = None
-    if head is not None and guard is not None:
+    if head is not None and guard is not None and status == "finished":  # what goes on must not have seen val
         held_out = take_final_head(run, head, alpha=guard.alpha, temperature=guard.temperature)
     if held_out is not None:
         tell_refit(run)
     with run.clock("evaluate"):
         logits["test"] = phases.source.logits("test")
-    status = "failed" if error else "interrupted" if result.interrupted else "finished"
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,

@@ -68,18 +68,19 @@ def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.
     """Probabilities (n, k) of the validation images by heads fitted to all other images, fold by fold.
 
     The fits are to all training images and the other folds of the validation images, at this penalty: they are as good
-    as the head that is fitted to all of them, but for the fold. None where that would take long, or where a class has
-    no image that can be held out.
+    as the head that is fitted to all of them, but for the fold. None where that would take long
+    (``HeadConfig.cross_validate_below``).
     """
     train, val = run.manifest.split("train"), run.manifest.split("val")
     config, classes = head_config(run.config), len(run.manifest.classes)
     features: NDArray[np.float32] = reuse.rows((*train, *val)).float().numpy()
     folds = penalty_folds(val, folds=config.folds, seed=run.config.split.split_seed)
-    if features.size * classes > config.cross_validate_below or (folds.numbers < 0).any():
+    if features.size * classes > config.cross_validate_below:
         return None
+    numbers = np.maximum(folds.numbers, 0)  # a class's only image is held out, too: training images have the class
     labels, found = labels_of((*train, *val)), np.empty((len(val), classes))
-    for number in folds.held_out:
-        out = np.flatnonzero(folds.numbers == number)
+    for number in np.unique(numbers):
+        out = np.flatnonzero(numbers == number)
         kept = np.delete(np.arange(len(labels)), len(train) + out)
         fit = fit_head(
             features[kept],

@@ -245,8 +245,7 @@ def _written(run: Run, candidate: _Candidate, source: Source, *, head: FittedHea
     if run.writes:
         folder.mkdir(exist_ok=True)
         save_config(folder, run.model, run.manifest.classes, run.preprocessing)
-        if held_out is not None:
-            save_held_out_head(folder, held_out)
+        save_held_out_head(folder, held_out, model=run.model)
         save_weights(folder, run.model)
     logits["test"] = source.logits("test")
     chosen = () if candidate.name == HEAD else ("epoch", "temperature")

@@ -130,8 +130,8 @@ class FinetuneResult:
     and the checkpoint ``beside`` the run's own where that pair is better.
     ``left_out``: path and reason of each file that could not be used. ``cross_validated``: of a head in closed form,
     ``folds``, ``images`` (those of train and val), and scores on each image by a head fitted without it. ``refit``:
-    True where the final head was fitted to train and val; ``val`` is then that of the head fitted to train alone, and
-    ``test`` that of the final one.
+    True where the final head, or the head's share of an average, was fitted to train and val; ``val`` has then the
+    scores from before, with the head fitted to train alone, and ``test`` those of the final network.
     """
 
     checkpoint: str

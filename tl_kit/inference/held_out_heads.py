@@ -1,4 +1,4 @@
-"""Held-out heads: no labelled image is scored by a head that was fitted to it.
+"""Held-out heads: no validation image is scored by a head that was fitted to it.
 
 A run with a head in closed form fits it to the validation images too, once its penalty is chosen. Its folder keeps the
 head that was fitted without them. That head stands for the final one wherever validation images are scored, or choose

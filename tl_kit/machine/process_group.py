@@ -115,6 +115,8 @@ def join(*, cpu: bool, reporter: Reporter) -> Accelerator:
 
 
 def _by_itself(cpu: bool) -> Accelerator:
+    if PartialState._shared_state and (PartialState().device.type == "cpu") is not cpu:  # of a run on another device
+        AcceleratorState._reset_state(reset_partial_state=True)
     names = (*_RANK, *_SIZE, *_LOCAL_RANK, *_LOCAL_SIZE)
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

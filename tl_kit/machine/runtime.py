@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,6 +33,7 @@ __all__ = [
     "detect",
     "keep_memory",
     "prepare_process",
+    "present_device",
 ]
 
 PRECISIONS = ("fp32", "bf16")
@@ -178,7 +179,7 @@ def _named_device(name: str) -> torch.device | None:
     """The device of ``--device``; None for auto. Raises ConfigError for one that is not known, or not there."""
     if name == "auto":
         return None
-    found = re.fullmatch(r"(cpu|mps|cuda)(?::([0-9]+))?", name)
+    found = re.fullmatch(r"(cpu|mps|cuda)(?::(0|[1-9][0-9]*))?", name)
     if found is None or (found[2] is not None and found[1] != "cuda"):
         raise ConfigError(f"--device {name}: known are auto, cpu, cuda, cuda:N (N from 0) and mps")
     if found[1] == "mps" and not torch.backends.mps.is_available():
@@ -189,8 +190,20 @@ def _named_device(name: str) -> torch.device | None:
             built = "" if torch.version.cuda or torch.version.hip else ", and this torch is built without CUDA"
             raise ConfigError(f"--device {name}: torch finds no CUDA GPU here{built}; use --device auto")
         if int(found[2] or 0) >= count:
-            raise ConfigError(f"--device {name}: this machine has {count} GPUs, numbered from 0")
+            has = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, numbered from 0"
+            raise ConfigError(f"--device {name}: this machine has {has}")
+        if found[2] is not None:
+            torch.cuda.set_device(int(found[2]))  # else parts of torch and accelerate would use the first
     return torch.device(name)
+
+
+def present_device(config: RuntimeConfig) -> tuple[RuntimeConfig, str | None]:
+    """The same with a device that this machine has, for a run that began elsewhere; and a line if that is another."""
+    try:
+        _named_device(config.device)
+    except ConfigError:
+        return replace(config, device="auto"), f"the run began with --device {config.device}, which is not here: auto"
+    return config, None
 
 
 def check_gradients() -> None:

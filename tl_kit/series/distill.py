@@ -18,7 +18,7 @@ from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import FinetuneResult, Trained
-from tl_kit.inference.held_out_heads import with_held_out_heads
+from tl_kit.inference.held_out_heads import held_out_probabilities
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor, load
 from tl_kit.machine.ambient import undisturbed
@@ -177,9 +177,7 @@ def _predictions(
     """Predictions of the members (m, n, k) and of the ensemble (n, k), columns in the student's order."""
     manifest = trained.manifest
     _, (_, columns) = align_classes([manifest.classes, teacher.classes], [str(manifest.root), str(teacher.path)])
-    stack, failures = teacher.member_probabilities(
-        [sample.path for sample in images], digests=[sample.digest for sample in images], reporter=reporter
-    )
+    stack, failures = held_out_probabilities(teacher, images, reporter=reporter)
     for index, reason in failures.items():
         raise DataError(f"{images[index].path}: {reason}; start anew")
     return stack[:, :, columns], teacher.combine(stack)[:, columns]
@@ -189,6 +187,6 @@ def _best_member(teacher: Predictor, trained: Trained, reporter: Reporter) -> in
     """The member of highest validation accuracy; ties go to the lower NLL."""
     images = trained.manifest.split("val")
     labels = labels_of(images)
-    members, _ = _predictions(with_held_out_heads(teacher), images, trained, reporter)
+    members, _ = _predictions(teacher, images, trained, reporter)
     scores = [(-metrics.accuracy(member, labels), metrics.nll(member, labels)) for member in members]
     return min(range(len(scores)), key=lambda index: scores[index])

@@ -7,6 +7,7 @@ the validation images too, ``held-out-head.safetensors`` is the classifier that 
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,13 @@ from typing import Any
 
 import safetensors.torch
 import timm
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import CheckpointError, first_line
+from tl_kit.freezing.audit import tensor_digest
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
@@ -86,10 +88,23 @@ def save_weights(folder: Path, model: nn.Module) -> None:
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
 
 
-def save_held_out_head(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write ``held-out-head.safetensors`` from the classifier's tensors, named as in the model."""
+def save_held_out_head(folder: Path, tensors: Mapping[str, Tensor] | None, *, model: nn.Module) -> None:
+    """Write ``held-out-head.safetensors``: a classifier's tensors, named as in ``model``, and whose place it takes.
+
+    The metadata has the digest of the model's own classifier, so that the file is used with no other. Without
+    ``tensors`` an earlier file is removed.
+    """
+    if tensors is None:
+        (folder / HELD_OUT_HEAD).unlink(missing_ok=True)
+        return
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_tensors(folder / HELD_OUT_HEAD, plain, metadata={"format": "pt"})
+    final = _digest({name: tensor for name, tensor in model.state_dict().items() if name in plain})
+    write_tensors(folder / HELD_OUT_HEAD, plain, metadata={"format": "pt", "final": final})
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    parts = [f"{name} {tensor_digest(tensors[name])}" for name in sorted(tensors)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
@@ -246,7 +261,22 @@ def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _read_weights(folder: Path, *, held_out: bool) -> dict[str, Tensor]:
     tensors = _read_tensors(folder / WEIGHTS)
-    return {**tensors, **_read_tensors(folder / HELD_OUT_HEAD)} if held_out else tensors
+    if not held_out:
+        return tensors
+    path = folder / HELD_OUT_HEAD
+    head = _read_tensors(path)
+    if _belongs_to(path) != _digest({name: tensors[name] for name in head}):
+        raise CheckpointError(
+            f"{path}: was written for another head than that of {WEIGHTS}, which changed since, or was never saved: "
+            "the validation images cannot be scored"
+        )
+    return {**tensors, **head}
+
+
+def _belongs_to(path: Path) -> str | None:
+    """The digest of the classifier that the held-out one stands for."""
+    with safe_open(str(path), framework="pt") as file:
+        return (file.metadata() or {}).get("final")
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

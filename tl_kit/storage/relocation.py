@@ -10,6 +10,7 @@ from typing import Any
 
 from tl_kit.config import FinetuneConfig
 from tl_kit.errors import DataError
+from tl_kit.machine.runtime import present_device
 from tl_kit.reporting import Reporter
 from tl_kit.zoo.names import FOLDER_PREFIX, HUB_PREFIX
 
@@ -35,7 +36,10 @@ def relocated(config: FinetuneConfig, born: object, folder: Path, reporter: Repo
     if data != Path(config.data):
         reporter.message(f"images: {data}")
         config = replace(config, data=data)
-    return replace(config, **_other_paths(config, noted, folder))
+    runtime, line = present_device(config.runtime)
+    if line is not None:
+        reporter.message(line)
+    return replace(config, runtime=runtime, **_other_paths(config, noted, folder))
 
 
 def _other_paths(config: FinetuneConfig, born: Mapping[str, Any], folder: Path) -> dict[str, Any]:
