@@ -99,7 +99,7 @@ def save_held_out_head(folder: Path, tensors: Mapping[str, Tensor] | None, *, mo
         return
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     final = _digest({name: tensor for name, tensor in model.state_dict().items() if name in plain})
-    write_tensors(folder / HELD_OUT_HEAD, plain, metadata={"format": "pt", "final": final})
+    write_tensors(folder / HELD_OUT_HEAD, plain, metadata={"final": final})  # of two entries the order would be random
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
