@@ -38,8 +38,8 @@ def choose_network(
       ``config.noise`` standard errors of the paired difference is out.
     - Of the others the one of lowest bounded NLL is the measure: whoever is higher by more than ``config.errors``
       standard errors is out. What is left differs by chance; the best epoch has been chosen by the same images, so
-      the lowest NLL would favour what was trained. Averages in the middle are good on most images (Wortsman et al.
-      2022).
+      the lowest NLL would favour what was trained. Averages in the middle are good on most data sets (Wortsman
+      et al. 2022).
 
     Args:
         candidates: probabilities of each (n, k) on the same images.

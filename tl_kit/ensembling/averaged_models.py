@@ -22,10 +22,10 @@ from tl_kit.ensembling.weight_averaging import aligned_state, check_ingredients,
 from tl_kit.errors import DataError
 from tl_kit.images.augmentation import TrainTransform, augment
 from tl_kit.images.transforms import normalize
-from tl_kit.inference.held_out_heads import with_held_out_heads
+from tl_kit.inference.held_out_heads import fitted_images, with_held_out_heads
 from tl_kit.inference.run_models import FileReader, Scorer, run_probabilities
 from tl_kit.machine.runtime import Runtime
-from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, refit_digests
+from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 
@@ -43,8 +43,7 @@ class Mixtures:
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        fitted = frozenset[str]().union(*(refit_digests(member.meta) for member in evidence.predictor.members))
-        seen = any(digest_prefix(sample) in fitted for sample in evidence.val)
+        seen = not fitted_images(evidence.predictor).isdisjoint(map(digest_prefix, evidence.val))
         predictor = with_held_out_heads(evidence.predictor) if seen else evidence.predictor
         self.members = [predictor.members[index] for index in evidence.order]
         check_ingredients(predictor.members)

@@ -18,9 +18,8 @@ from tl_kit.finetuning.trunk_reuse import Reuse, open_reuse
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.policies import HEAD
 from tl_kit.storage.metrics_log import Journal
-from tl_kit.training.class_weights import image_weights
 from tl_kit.training.logistic_regression import HeadFit, fit_head
-from tl_kit.zoo.heads import linear_classifier, set_linear
+from tl_kit.zoo.heads import linear_classifier, linear_tensors, set_linear
 
 __all__ = [
     "fit_closed_form",
@@ -114,9 +113,7 @@ def refit_head(run: Run, reuse: Reuse, fit: HeadFit) -> dict[str, Tensor] | None
     if not run.config.head.refit or not run.manifest.split("val"):
         return None
     samples, config = (*run.manifest.split("train"), *run.manifest.split("val")), head_config(run.config)
-    cut = reuse.features.tail.cut
-    layer = run.model.get_submodule(cut)
-    before = {f"{cut}.{name}": tensor.detach().cpu().clone() for name, tensor in layer.state_dict().items()}
+    before = linear_tensors(run.model)
     with run.clock("train"):
         again = _fit(run, reuse, samples, replace(config, strengths=(fit.strength,)))
         _set(run, reuse, again)
@@ -206,7 +203,7 @@ def _fit(run: Run, reuse: Reuse, samples: tuple[Sample, ...], config: HeadConfig
         labels,
         len(run.manifest.classes),
         folds=penalty_folds(samples, folds=config.folds, seed=run.config.split.split_seed),
-        weights=image_weights(labels) if run.balance.method != "none" else None,
+        weights=run.balance.image_weights(labels),
         config=config,
     )
 

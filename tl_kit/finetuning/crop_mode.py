@@ -26,7 +26,6 @@ from tl_kit.machine.process_group import first_answer
 from tl_kit.optimization.penalty_choice import stratified_part
 from tl_kit.optimization.rules import AS_GIVEN
 from tl_kit.storage.unfinished import Unfinished
-from tl_kit.training.class_weights import image_weights
 from tl_kit.training.held_out import HeldOut, held_out
 from tl_kit.zoo.build_model import set_crop_mode
 
@@ -172,7 +171,7 @@ def _filled(run: Run, samples: Sequence[Sample], *, stages: bool) -> Reuse | Non
 
 
 def _held(run: Run, features: NDArray[np.float32], labels: NDArray[np.int64]) -> HeldOut | None:
-    weights = image_weights(labels) if run.balance.method != "none" else None
+    weights = run.balance.image_weights(labels)
     config = replace(run.config.probe, folds=run.config.crop_choice.folds)
     return held_out(features, labels, seed=run.config.split.split_seed, weights=weights, config=config)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
@@ -14,7 +16,7 @@ from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
 from tl_kit.finetuning.closed_form import tell_refit
 from tl_kit.finetuning.head_guard import FittedHead, compare_with_head, take_final_head
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
-from tl_kit.finetuning.result import Outcome
+from tl_kit.finetuning.result import Guarded, Outcome
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import saved_settings, take_up
 from tl_kit.finetuning.settings import Settings, resolve
@@ -52,8 +54,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         fit = follow(run, build_task(run, order, settings, source), settings, phases)
         start = take_up(run, fit.task) or _first_state(run, source, fit, guarded=head is not None)
         result, error = _fit(run, fit, start)
-        whole = error is None and not result.interrupted
-        swa = fit.extra.judge(fit.task, phases.source, result, fit.best) if whole else None
+        status = "failed" if error else "interrupted" if result.interrupted else "finished"
+        swa = fit.extra.judge(fit.task, phases.source, result, fit.best) if status == "finished" else None
     if not fit.best.best:
         raise KeyboardInterrupt
     with run.clock("evaluate"):
@@ -67,21 +69,12 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
                 run, head, phases.source, task=fit.task, select=settings.select, epoch=result.best_epoch, step=step
             )
     audit = phases.audit()
-    trained = _trained(run)
-    with run.clock("evaluate"):
-        logits = {"val": phases.source.logits("val")}
-    status = "failed" if error else "interrupted" if result.interrupted else "finished"
-    held_out = None
-    if head is not None and guard is not None and status == "finished":  # what goes on must not have seen val
-        held_out = take_final_head(run, head, alpha=guard.alpha, temperature=guard.temperature)
-    if held_out is not None:
-        tell_refit(run)
-    with run.clock("evaluate"):
-        logits["test"] = phases.source.logits("test")
+    final = head if status == "finished" else None  # a run that goes on chooses by val, which it must not have seen
+    logits, held_out = _outputs(run, phases.source, final, guard)
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
-        trainable_parameters=trained,
+        trainable_parameters=_trained(run),
         logits=logits,
         audit=audit,
         chosen_by_val=(
@@ -97,6 +90,22 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         guard=guard,
         held_out_head=held_out,
     )
+
+
+def _outputs(
+    run: Run, source: Source, head: FittedHead | None, guard: Guarded | None
+) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None]:
+    """Outputs on val; on test, with the head that was fitted to val too; and the classifier that this has replaced."""
+    with run.clock("evaluate"):
+        logits = {"val": source.logits("val")}
+    held_out = None
+    if head is not None and guard is not None:
+        held_out = take_final_head(run, head, alpha=guard.alpha, temperature=guard.temperature)
+    if held_out is not None:
+        tell_refit(run)
+    with run.clock("evaluate"):
+        logits["test"] = source.logits("test")
+    return logits, held_out
 
 
 def _trained(run: Run) -> int:

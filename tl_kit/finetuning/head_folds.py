@@ -26,7 +26,6 @@ from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.optimization.nested_choice import nested_predictions
 from tl_kit.optimization.penalty_choice import Folds, drawn_folds, few_threads
 from tl_kit.optimization.softmax_regression import rotate
-from tl_kit.training.class_weights import image_weights
 from tl_kit.training.logistic_regression import c_per_strength, fit_head
 
 __all__ = ["cross_validated_head", "folds_for", "penalty_folds", "refit_predictions"]
@@ -55,7 +54,7 @@ def cross_validated_head(run: Run, reuse: Reuse) -> dict[str, Any] | None:
         return None
     features: NDArray[np.float32] = reuse.rows(samples).float().numpy()
     labels, classes, config = labels_of(samples), len(run.manifest.classes), head_config(run.config)
-    weights = image_weights(labels) if run.balance.method != "none" else None
+    weights = run.balance.image_weights(labels)
     if config.c is not None:
         config = replace(config, strengths=(config.c / c_per_strength(len(labels), classes),))
     with few_threads(features.size * classes, config):
@@ -73,10 +72,10 @@ def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.
     """
     train, val = run.manifest.split("train"), run.manifest.split("val")
     config, classes = head_config(run.config), len(run.manifest.classes)
+    if _takes_long(run, reuse, len(train) + len(val)):
+        return None
     features: NDArray[np.float32] = reuse.rows((*train, *val)).float().numpy()
     folds = penalty_folds(val, folds=config.folds, seed=run.config.split.split_seed)
-    if features.size * classes > config.cross_validate_below:
-        return None
     numbers = np.maximum(folds.numbers, 0)  # a class's only image is held out, too: training images have the class
     labels, found = labels_of((*train, *val)), np.empty((len(val), classes))
     for number in np.unique(numbers):
@@ -86,7 +85,7 @@ def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.
             features[kept],
             labels[kept],
             classes,
-            weights=image_weights(labels[kept]) if run.balance.method != "none" else None,
+            weights=run.balance.image_weights(labels[kept]),
             config=replace(config, strengths=(strength,)),
         )
         found[out] = metrics.softmax(features[len(train) + out].astype(np.float64) @ fit.weight.T + fit.bias)
@@ -97,9 +96,7 @@ def folds_for(run: Run, reuse: Reuse) -> Folds | str:
     """The folds of all training and validation images; or why there are none."""
     samples = (*run.manifest.split("train"), *run.manifest.split("val"))
     config, classes = run.config.head, len(run.manifest.classes)
-    layer = run.model.get_submodule(reuse.features.tail.cut)
-    assert isinstance(layer, nn.Linear)
-    if len(samples) * layer.in_features * classes > config.cross_validate_below:
+    if _takes_long(run, reuse, len(samples)):
         return f"{len(samples):,} images of {classes} classes would take long; --folds does it"
     found = penalty_folds(samples, folds=max(3, config.folds), seed=run.config.split.split_seed)
     labels = labels_of(samples)
@@ -107,3 +104,10 @@ def folds_for(run: Run, reuse: Reuse) -> Folds | str:
     if (found.numbers < 0).any() or min(spread) < 3:
         return "a class has too few images that can be separated"
     return found
+
+
+def _takes_long(run: Run, reuse: Reuse, images: int) -> bool:
+    """True where a step of a fit to so many images is too much work to cross-validate."""
+    layer = run.model.get_submodule(reuse.features.tail.cut)
+    assert isinstance(layer, nn.Linear)
+    return images * layer.in_features * len(run.manifest.classes) > run.config.head.cross_validate_below

@@ -34,7 +34,7 @@ from tl_kit.machine.process_group import first_answer
 from tl_kit.storage.checkpoint import save_config, save_held_out_head, save_weights
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.task import Task
-from tl_kit.zoo.heads import in_modules, linear_classifier
+from tl_kit.zoo.heads import in_modules, linear_classifier, linear_tensors
 
 __all__ = ["FittedHead", "compare_with_head", "fit_guard", "is_guarded", "networks_compared", "take_final_head"]
 
@@ -46,9 +46,9 @@ State = Mapping[str, Tensor]
 class FittedHead:
     """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C.
 
-    ``start``: its probabilities (k,) of each validation image, by digest. ``final``: the same tensors, with the head
-    fitted to the validation images too, which stands for the head where that is kept; None where it is not to be.
-    ``expected``: of each validation image by such a head, fitted to all others; as ``start`` without a final one.
+    ``start``: its probabilities (k,) of each validation image, by digest. ``final``: the classifier's tensors, fitted
+    to the validation images too, for a run that ends with the head; None where it is fitted once. ``expected``: the
+    probabilities of each validation image by such a head, fitted to all others; those of ``start`` without a final one.
     """
 
     state: State
@@ -108,7 +108,7 @@ def fit_guard(run: Run) -> FittedHead | None:
         raise NonFiniteError("the outputs of the pretrained network under its fitted head are not finite")
     found, final = None, None
     if refit_head(head, reuse, fit) is not None:
-        final = _state(run)
+        final = linear_tensors(run.model)
         with run.clock("train"):
             found = refit_predictions(head, reuse, strength=fit.strength)
     _load(run, own)
@@ -128,7 +128,7 @@ def take_final_head(
     """
     if head.final is None or alpha == 1:
         return None
-    before, final = _classifier(run, _state(run)), _classifier(run, head.final)
+    before, final = linear_tensors(run.model), head.final
     if alpha:
         share = (1 - alpha) / temperature
         final = {name: before[name] + share * (tensor - head.state[name]) for name, tensor in final.items()}
@@ -216,14 +216,9 @@ def _average(head: State, trained: State, alpha: float) -> dict[str, Tensor]:
 
 def _softened(run: Run, state: State, temperature: float) -> State:
     """The same with logits divided by a temperature: the classifier's weights and biases are."""
-    return {**state, **{name: tensor / temperature for name, tensor in _classifier(run, state).items()}}
-
-
-def _classifier(run: Run, state: State) -> dict[str, Tensor]:
-    """The tensors of the classifier, which is one linear layer."""
     found = linear_classifier(run.model)
     assert found is not None
-    return {name: tensor for name, tensor in state.items() if in_modules(name, (found[0],))}
+    return {n: tensor / temperature if in_modules(n, (found[0],)) else tensor for n, tensor in state.items()}
 
 
 def _outputs(run: Run, state: State, source: Source) -> NDArray[np.float64] | None:

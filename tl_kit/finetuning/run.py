@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tl_kit.config import AugmentConfig, FinetuneConfig
@@ -26,6 +28,7 @@ from tl_kit.optimization.network_traits import ScaleFree, find_scale_free
 from tl_kit.reporting import Reporter, tell
 from tl_kit.storage.seen_images import Uses
 from tl_kit.storage.unfinished import Unfinished
+from tl_kit.training.class_weights import image_weights
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
@@ -65,7 +68,7 @@ class Clock:
             self._enter(outer)
 
     def _enter(self, stage: str) -> str:
-        """Begin a stage; the time until now is that of the one before, which is returned."""
+        """Change to a stage. The time since the last change is added to the stage before, which is returned."""
         before, now = self._stage, time.perf_counter()
         self.stages[before] += now - self._since
         self._stage, self._since = stage, now
@@ -193,3 +196,7 @@ class Balance:
 
     method: str
     select: str
+
+    def image_weights(self, labels: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Weights (n,) of images in a fit to all of them at once; None where nothing is done about uneven classes."""
+        return image_weights(labels) if self.method != "none" else None

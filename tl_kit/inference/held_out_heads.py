@@ -18,7 +18,12 @@ from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, refit_digests
 
-__all__ = ["held_out_probabilities", "with_held_out_heads"]
+__all__ = ["fitted_images", "held_out_probabilities", "with_held_out_heads"]
+
+
+def fitted_images(predictor: Predictor) -> frozenset[str]:
+    """The validation images, by digest, that a member's final head was fitted to."""
+    return frozenset[str]().union(*(refit_digests(member.meta) for member in predictor.members))
 
 
 def with_held_out_heads(predictor: Predictor) -> Predictor:
@@ -26,7 +31,7 @@ def with_held_out_heads(predictor: Predictor) -> Predictor:
 
     It is the same object if no member has another head. Raises CheckpointError if a member's file is missing or broken.
     """
-    if not any(refit_digests(member.meta) for member in predictor.members):
+    if not fitted_images(predictor):
         return predictor
     members = tuple(load_checkpoint(member.path, mapped=True, held_out=True) for member in predictor.members)
     scorers = tuple(replace(s, model=m.model) for s, m in zip(predictor.scorers, members, strict=True))
@@ -40,7 +45,7 @@ def held_out_probabilities(
 
     All members then predict such an image by their held-out heads.
     """
-    fitted = frozenset().union(*(refit_digests(member.meta) for member in predictor.members))
+    fitted = fitted_images(predictor)
     apart = [index for index, sample in enumerate(samples) if digest_prefix(sample) in fitted]
     stack = np.empty((len(predictor.members), len(samples), len(predictor.classes)))
     failures: dict[int, str] = {}

@@ -13,8 +13,9 @@ from tl_kit.machine.runtime import available_cores, compile_from, detect, keep_m
 __all__ = ["runtime_report"]
 
 
-def runtime_report(config: RuntimeConfig = RuntimeConfig()) -> list[str]:
+def runtime_report() -> list[str]:
     """The decisions that depend on this machine, in sentences: device, cores, memory, threads, precision."""
+    config = RuntimeConfig()
     runtime = detect(config)
     on_cuda = runtime.device.type == "cuda"
     device = torch.cuda.get_device_name(runtime.device) if on_cuda else runtime.device.type.upper()

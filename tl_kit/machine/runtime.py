@@ -165,6 +165,8 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     else:
         device = torch.device("cpu")
     _check_forked(device)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device.index)  # else parts of torch and accelerate would use the first
     low = device.type == "cuda" and config.mode != "plain" and torch.cuda.is_bf16_supported(including_emulation=False)
     return Runtime(
         device=device,
@@ -192,8 +194,6 @@ def _named_device(name: str) -> torch.device | None:
         if int(found[2] or 0) >= count:
             has = "1 GPU, cuda:0" if count == 1 else f"{count} GPUs, numbered from 0"
             raise ConfigError(f"--device {name}: this machine has {has}")
-        if found[2] is not None:
-            torch.cuda.set_device(int(found[2]))  # else parts of torch and accelerate would use the first
     return torch.device(name)
 
 

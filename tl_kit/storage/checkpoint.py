@@ -7,7 +7,6 @@ the validation images too, ``held-out-head.safetensors`` is the classifier that 
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
+from tl_kit.storage.fingerprint import digest_of
 from tl_kit.untrusted import check_inside, read_json, sha256
 from tl_kit.zoo.meta_model import Outline, outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card
@@ -103,8 +103,7 @@ def save_held_out_head(folder: Path, tensors: Mapping[str, Tensor] | None, *, mo
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    parts = [f"{name} {tensor_digest(tensors[name])}" for name in sorted(tensors)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return digest_of({name: tensor_digest(tensor) for name, tensor in tensors.items()})
 
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["classifier_names", "in_modules", "linear_classifier", "set_linear"]
+__all__ = ["classifier_names", "in_modules", "linear_classifier", "linear_tensors", "set_linear"]
 
 
 def in_modules(tensor_name: str, modules: Iterable[str]) -> bool:
@@ -40,6 +40,14 @@ def linear_classifier(model: nn.Module) -> tuple[str, nn.Linear] | None:
         return None
     module = model.get_submodule(names[0])
     return (names[0], module) if isinstance(module, nn.Linear) else None
+
+
+def linear_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Copies, on the CPU, of the tensors of a classifier that is one linear layer, by their names in the model."""
+    found = linear_classifier(model)
+    assert found is not None
+    name, layer = found
+    return {f"{name}.{key}": tensor.detach().cpu().clone() for key, tensor in layer.state_dict().items()}
 
 
 def set_linear(
