@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["SILENT", "Reporter", "note", "tell"]
+__all__ = ["SILENT", "Reporter", "note", "take_notes", "tell"]
 
 
 class Reporter(Protocol):
@@ -60,6 +60,12 @@ def note(text: str) -> None:
 
 def tell(reporter: Reporter) -> None:
     """Pass on the lines noted in this thread since the last call, each once."""
-    for line in _NOTES.lines:
+    for line in take_notes():
         reporter.message(line)
+
+
+def take_notes() -> list[str]:
+    """The lines noted in this thread since the last call, each once: for another thread to note."""
+    lines = list(_NOTES.lines)
     _NOTES.lines.clear()
+    return lines

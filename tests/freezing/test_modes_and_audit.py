@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -10,7 +12,14 @@ from torch import nn
 from tl_kit.errors import AuditError
 from tl_kit.freezing.audit import frozen_tensors, run_audit, tensor_digest
 from tl_kit.freezing.policies import Layers, parse_policy
-from tl_kit.freezing.train_mode import apply_policy, forward_order, set_train_mode
+from tl_kit.freezing.train_mode import (
+    _order,
+    _order_on_gpu,
+    _without_numbers,
+    apply_policy,
+    forward_order,
+    set_train_mode,
+)
 
 
 def frozen_resnet() -> tuple[nn.Module, list[str], torch.Tensor]:
@@ -77,3 +86,32 @@ def test_forward_order_leaves_the_model_as_it_was() -> None:
     assert model.training
     assert {n: tensor_digest(t) for n, t in model.state_dict().items()} == digests
     assert order.index("conv1") < order.index("layer1") < order.index("layer4.0.conv1") < order.index("fc")
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_nfnet"])
+def test_the_order_of_modules_is_found_without_numbers_too(name: str) -> None:
+    """The way of a GPU: kernels that no later pass needs are not loaded, and the model stays as it is."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3)
+    images = torch.zeros(2, 3, 64, 64) if "vit" not in name else torch.zeros(2, 3, 160, 160)
+    before = {key: tensor_digest(tensor) for key, tensor in model.state_dict().items()}
+    found = _order(model, partial(_without_numbers, model), images.to("meta"))
+    assert found == forward_order(model, images)
+    assert {key: tensor_digest(tensor) for key, tensor in model.state_dict().items()} == before
+    assert model.training, "as it was"
+
+
+class LooksAtNumbers(nn.Module):
+    """A network whose way depends on what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dark, self.bright = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.bright(images) if float(images.mean()) > 0 else self.dark(images)
+
+
+def test_a_network_that_looks_at_its_numbers_runs_on_them() -> None:
+    images = torch.ones(2, 4)
+    assert _order_on_gpu(LooksAtNumbers(), images) == forward_order(LooksAtNumbers(), images) == ["", "bright"]

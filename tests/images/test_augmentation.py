@@ -14,14 +14,7 @@ from torchvision.transforms import v2
 from tests.data.preparing import photo, preprocessing
 from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.errors import ConfigError
-from tl_kit.images.augmentation import (
-    Lighting,
-    ShortSideCrop,
-    TrainTransform,
-    augment,
-    resolve_augment,
-    seeded_draws,
-)
+from tl_kit.images.augmentation import TrainTransform, augment, draw_all, resolve_augment, seeded_draws
 
 NONE = AugmentConfig(crop="none", flip=0.0)
 
@@ -116,16 +109,15 @@ def test_the_short_side_is_drawn_from_its_range_and_a_square_is_cut() -> None:
     """On a ramp along x, the slope of a crop tells to which length the image was resized."""
     width, height = 400, 200
     ramp = (torch.arange(width).float() / width * 255).expand(3, height, width).round().to(torch.uint8)
-    crop = ShortSideCrop((128, 128), (160, 320))
+    small = replace(preprocessing(), input_size=(3, 128, 128))
+    config = AugmentConfig(crop="short-side", short_side=(160 / 128, 320 / 128), flip=0.0)
     lengths, starts = [], []
-    with torch.random.fork_rng(devices=[]):
-        seeded_draws("short side")
-        for _ in range(200):
-            out = crop(ramp).float()
-            assert out.shape == (3, 128, 128)
-            slope = (out[0, 0, -1] - out[0, 0, 0]) / 127
-            lengths.append(255 / slope.item() / width * height)
-            starts.append(out[0, 0, 0].item())
+    for out in augment([ramp] * 200, TrainTransform(small, config), seed=0, epoch=0, keys=list(map(str, range(200)))):
+        view = out.float()
+        assert view.shape == (3, 128, 128)
+        slope = (view[0, 0, -1] - view[0, 0, 0]) / 127
+        lengths.append(255 / slope.item() / width * height)
+        starts.append(view[0, 0, 0].item())
     assert 155 < min(lengths) < 175
     assert 305 < max(lengths) < 330
     assert np.std(lengths) == pytest.approx(160 / np.sqrt(12), rel=0.15), "uniform"
@@ -136,15 +128,10 @@ def test_lighting_moves_all_pixels_along_the_principal_colours() -> None:
     vectors = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
     values = torch.tensor([0.2175, 0.0188, 0.0045])
     grey = torch.full((3, 4, 4), 128, dtype=torch.uint8)
-    with torch.random.fork_rng(devices=[]):
-        seeded_draws("lighting")
-        shifts = []
-        for _ in range(3000):
-            out = Lighting(0.5)(grey).float() - 128
-            assert (out == out[:, :1, :1]).all(), "one shift for the whole image"
-            shifts.append(out[:, 0, 0])
+    shifts = views(replace(NONE, lighting=0.5), grey, 3000).float() - 128
+    assert (shifts == shifts[:, :, :1, :1]).all(), "one shift for the whole image"
     expected = vectors @ torch.diag((0.5 * 255 * values) ** 2) @ vectors.T
-    found = torch.cov(torch.stack(shifts).T)
+    found = torch.cov(shifts[:, :, 0, 0].T)
     torch.testing.assert_close(found, expected, rtol=0.1, atol=3.0)
 
 
@@ -181,4 +168,40 @@ def test_every_level_gives_uint8_of_the_input_size() -> None:
         image = p.whole(photo(300, 260)) if config.draws_crops else p.evaluate(photo(300, 260))
         found = views(config, image, 4)
         assert (found.dtype, tuple(found.shape)) == (torch.uint8, (4, 3, 224, 224))
-    assert isinstance(TrainTransform(preprocessing()).steps[0], v2.RandomResizedCrop)
+
+
+OTHERS = {
+    "short-side": AugmentConfig(crop="short-side"),
+    "all": AugmentConfig(crop="short-side", brightness=0.3, contrast=0.5, erasing=0.5, short_side=(1.0, 1.3)),
+}
+
+
+@pytest.mark.parametrize("name", ["none", "light", "standard", "strong", "short-side", "all"])
+def test_views_are_those_of_torchvisions_transforms_under_the_same_draws(name: str) -> None:
+    p = preprocessing()
+    config = replace((dict(AugmentLevels().levels) | OTHERS)[name], lighting=0.0)  # torchvision has no such step
+    size, (low, high) = p.input_size[1:], (round(224 * sides) for sides in config.short_side)
+    crops: dict[str, list[v2.Transform]] = {
+        "none": [],
+        "resized": [v2.RandomResizedCrop(size, scale=config.crop_scale, ratio=config.crop_ratio, antialias=True)],
+        "short-side": [v2.RandomShortestSize(range(low, high + 1)), v2.RandomCrop(size, pad_if_needed=True)],
+    }
+    colour = [v2.ColorJitter(config.brightness, config.contrast)] if config.brightness else []
+    erasing = [v2.RandomErasing(config.erasing, value=[124, 116, 104])] if config.erasing else []
+    flip = [v2.RandomHorizontalFlip(config.flip)] if config.flip else []
+    reference = v2.Compose([*crops[config.crop], *flip, *colour, *erasing, v2.Identity()])
+    for number, side in enumerate([(300, 260), (400, 534), (260, 600), (224, 1500)]):
+        image = (p.whole if config.draws_crops else p.evaluate)(photo(*side, seed=number))
+        found = augment([image], TrainTransform(p, config), seed=3, epoch=1, keys=[str(number)])[0]
+        with torch.random.fork_rng(devices=[]):
+            seeded_draws(3, 1, number)
+            assert torch.equal(found, reference(image))
+
+
+def test_draws_need_no_more_of_an_image_than_its_size() -> None:
+    transform = TrainTransform(preprocessing(), AugmentLevels().levels["strong"])
+    drawn = draw_all([(256, 300), (300, 256)], transform, seed=0, epoch=0, keys=["a", "b"])
+    assert drawn == [
+        draw_all([size], transform, seed=0, epoch=0, keys=[key])[0]
+        for size, key in [((256, 300), "a"), ((300, 256), "b")]
+    ]

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from tl_kit import Prediction, Predictor, RegularizationConfig
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import MembersConfig, ProcessConfig, RuntimeConfig
 from tl_kit.errors import ResourceError
-from tl_kit.images.augmentation import augment
+from tl_kit.images.augmentation import draw_all
 from tl_kit.images.mixing import mix
 from tl_kit.machine import forks as _forks
 from tl_kit.machine import runtime
@@ -316,7 +317,7 @@ def test_a_fork_waits_while_torchs_generator_is_in_use(
     jobs: dict[str, Callable[[], object]] = {
         "load": lambda: tl_kit.load(checkpoint, runtime=FP32),
         "construct": lambda: construct(resolve("test_resnet"), 2, img_size=None, seed=0),
-        "augment": lambda: augment([torch.zeros(3)], draw, seed=0, epoch=0, keys=["a"]),  # type: ignore[arg-type]
+        "augment": lambda: draw_all([(3, 3)], SimpleNamespace(draw=draw), seed=0, epoch=0, keys=["a"]),  # type: ignore[arg-type]
         "mix": lambda: mix(torch.zeros(2, 3, 4, 4), torch.arange(2), 2, mixup=1, cutmix=0, seed=(0,)),
     }
     if work in ("load", "construct"):

@@ -126,3 +126,25 @@ def test_a_caller_that_looks_on_sees_the_batch_whole() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         forward_rows(watch, IMAGES, whole=True)
     assert calls == [21]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 21])
+def test_every_pass_has_the_rows_that_are_asked_for(count: int) -> None:
+    network = Network()
+    with torch.inference_mode():
+        found = forward_rows(network, IMAGES[:count], rows=8)
+        whole = forward_rows(network, IMAGES[:8], rows=8)
+    assert set(network.seen) == {8}
+    assert len(found) == count
+    shared = min(count, 8)
+    assert torch.equal(found[:shared], whole[:shared]), "however many were asked for"
+
+
+def test_with_rows_and_little_memory_all_passes_are_of_one_smaller_shape() -> None:
+    network = Network(3)
+    with torch.inference_mode():
+        torch.testing.assert_close(forward_rows(network, IMAGES, rows=8), network.layer(IMAGES))
+        told()
+        network.seen.clear()
+        forward_rows(network, IMAGES[:5], rows=8)
+    assert set(network.seen) == {2}

@@ -21,6 +21,8 @@ class RuntimeConfig:
     ``mode`` "plain" turns off all that makes the hardware fast (memory that is kept, channels_last, bf16, trunk reuse),
     for comparison and for when it is suspected.
 
+    ``loss_lag``: on a GPU, a step's loss is read when so many later steps are under way.
+
     ``compile`` "auto" uses torch.compile for training where it pays back within the run: it takes ``compile_seconds``
     and then saves ``compile_gain`` of the training time, in which ``compile_rate`` images of ``compile_side`` pixels a
     side are trained a second (all of it measured once, on 2 cores with EfficientNet-Lite0; nothing is timed in a run).
@@ -36,6 +38,7 @@ class RuntimeConfig:
     batch_size: Annotated[int, AT_LEAST_ONE] = 32
     gpu_batch_size: Annotated[int, AT_LEAST_ONE] = 256
     precision: str = "auto"
+    loss_lag: Annotated[int, AT_LEAST_ONE] = 2
     compile: Annotated[
         Literal["auto", "on", "off"],
         Flag(help="torch.compile for training; auto: where it pays back within the run."),

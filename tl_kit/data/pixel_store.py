@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -59,6 +59,7 @@ class PixelStore:
         self.scale = config.training_scale
         free = free_memory()
         self.budget = int(free * config.memory_share)
+        self.device_share = config.device_share
         self.reserve = min(config.reserve, int(free * config.memory_share))
         self.check_every = config.check_seconds
         self._checked = time.monotonic()
@@ -80,6 +81,11 @@ class PixelStore:
             if on_image is not None:
                 on_image()
         return failures
+
+    def kept(self, digests: Collection[str], *, crop: bool) -> dict[str, Tensor] | None:
+        """All images of these digests, sorted by them; None where one is not in memory."""
+        found = {digest: self._pixels[digest, crop] for digest in sorted(digests) if (digest, crop) in self._pixels}
+        return found if len(found) == len(digests) else None
 
     def get(self, samples: Sequence[Sample], *, crop: bool) -> list[Tensor]:
         """Pixels of some samples, from memory or from their files. Raises ImageError if a file has gone bad since."""

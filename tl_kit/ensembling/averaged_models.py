@@ -20,7 +20,8 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.ensembling.evidence import Evidence, KeptReader
 from tl_kit.ensembling.weight_averaging import aligned_state, check_ingredients, differ_below_the_head
 from tl_kit.errors import DataError
-from tl_kit.images.augmentation import TrainTransform, augment
+from tl_kit.images.augmentation import TrainTransform
+from tl_kit.images.batched import vary
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.held_out_heads import fitted_images, with_held_out_heads
 from tl_kit.inference.run_models import FileReader, Scorer, run_probabilities
@@ -175,7 +176,8 @@ class Mixtures:
             chosen = [samples[index] for index in part]
             pixels = store.get(chosen, crop=not self._augment.active)
             if self._augment.active:
-                batch = augment(pixels, transform, seed=_SEED, epoch=0, keys=[sample.digest for sample in chosen])
+                keys = [sample.digest for sample in chosen]
+                batch = vary(pixels, transform, seed=_SEED, epoch=0, keys=keys, device=runtime.device)
             else:
                 batch = torch.stack(pixels)
             if len(batch) > 1:

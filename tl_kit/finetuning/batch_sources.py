@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tl_kit import metrics
+from tl_kit.data.device_pixels import DevicePixels
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.run import Run
@@ -20,7 +21,8 @@ from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.train_mode import forward_order
-from tl_kit.images.augmentation import TrainTransform, augment
+from tl_kit.images.augmentation import TrainTransform
+from tl_kit.images.batched import vary
 from tl_kit.images.mixing import mix
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import Scorer, StoreReader, run_models
@@ -78,23 +80,23 @@ class PlainSource:
         run.decode(run.manifest.split("train"), crop=self.cropped)
         run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
         self.samples = run.manifest.split("train")
-        self.labels = torch.from_numpy(labels_of(self.samples))
+        self.labels = torch.from_numpy(labels_of(self.samples)).to(run.runtime.device)
+        self.pixels = DevicePixels(run.store, self.samples, crop=self.cropped, device=run.runtime.device)
         self.transform = TrainTransform(run.preprocessing, run.augment)
         self.keys = copy_keys(self.samples)
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:
         drawn, (turns, indices) = indices, np.divmod(indices, len(self.samples))
         run, samples = self.run, [self.samples[index] for index in indices]
-        pixels = run.store.get(samples, crop=self.cropped)
+        pixels = self.pixels.get(samples)
         if self.augmented:
-            if run.runtime.on_gpu:  # augmentation draws its numbers on the CPU, the same on every device
-                pixels = [image.pin_memory().to(run.runtime.device, non_blocking=True) for image in pixels]
             keys = [f"{self.keys[i]}/{turn}" if turn else self.keys[i] for i, turn in zip(indices, turns, strict=True)]
-            images = augment(pixels, self.transform, seed=run.config.seed, epoch=epoch, keys=keys)
+            drawn_by, device = run.config.seed, run.runtime.device
+            images = vary(pixels, self.transform, seed=drawn_by, epoch=epoch, keys=keys, device=device)
         else:
             images = torch.stack(pixels)
         inputs = normalize(run.runtime.batch(images), run.preprocessing)
-        labels = self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+        labels = self.labels[torch.from_numpy(indices).to(run.runtime.device)]
         run.clock.start_training()
         config = run.config.regularization
         if not config.mixup and not config.cutmix:

@@ -49,6 +49,7 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
         second_order=needs_second_order(settings.optimizer),
         precision=lambda: run.runtime.training(),
         prefetch=run.runtime.on_gpu,
+        loss_lag=run.config.runtime.loss_lag if run.runtime.on_gpu else 0,
     )
 
 

@@ -57,6 +57,9 @@ class ExtraCheckpoints(Callback):
         """True where the run keeps extra checkpoints or an average."""
         return self.average is not None or bool(self.cycles) or bool(self.settings.late)
 
+    def keeps(self, step: int) -> bool:
+        return step in self.swa_steps or bool(self._names(step))
+
     def on_step(self, step: int) -> None:
         if self.average is not None and step in self.swa_steps:
             self.average.update()

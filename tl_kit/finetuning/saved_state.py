@@ -68,6 +68,7 @@ class StateSaver(Callback):
 
     def _save(self, result: FitResult) -> None:
         run, started = self.run, time.monotonic()
+        result.read_losses()
         tree = {
             "content": run.manifest.content_hash(),
             "settings": self.settings,

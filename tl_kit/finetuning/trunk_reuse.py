@@ -16,7 +16,8 @@ from torch import Tensor
 from tl_kit.data.manifest import Sample
 from tl_kit.finetuning.run import Run
 from tl_kit.freezing.trunk import find_cut
-from tl_kit.images.augmentation import TrainTransform, augment
+from tl_kit.images.augmentation import TrainTransform
+from tl_kit.images.batched import vary
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
 from tl_kit.inference.trunk_features import TrunkFeatures, cache_is_off, feature_place, prove_features
@@ -77,7 +78,7 @@ class Reuse:
         with model_context([self.run.model], self.run.runtime):
             for start in range(0, len(samples), size):
                 rows = self.rows(samples[start : start + size]).to(self.run.runtime.device)
-                found.append(forward_rows(self.features.tail, rows).float().cpu())
+                found.append(forward_rows(self.features.tail, rows, rows=self.run.runtime.rows).float().cpu())
         tell(self.run.reporter)
         return torch.cat(found) if found else torch.empty(0)
 
@@ -89,7 +90,7 @@ class Reuse:
         for start in range(0, len(samples), size):
             part = samples[start : start + size]
             images = normalize(run.runtime.batch(pixels_of(run, part, view)), run.preprocessing)
-            yield forward_rows(self.features.trunk, images).cpu()
+            yield forward_rows(self.features.trunk, images, rows=run.runtime.rows).cpu()
             tell(run.reporter)
             run.reporter.advance(len(part))
 
@@ -179,7 +180,8 @@ def pixels_of(run: Run, samples: list[Sample], view: str) -> Tensor:
     transform = TrainTransform(run.preprocessing, run.augment)
     number = int(view.rsplit("-", 1)[1])
     pixels = run.store.get(samples, crop=not run.augment.draws_crops)
-    return augment(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=[s.digest for s in samples])
+    keys = [sample.digest for sample in samples]
+    return vary(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=keys, device=run.runtime.device)
 
 
 def _key(run: Run, cut: str, order: list[str]) -> str:

@@ -5,10 +5,12 @@ A frozen BatchNorm in train mode would still move its running statistics, and no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 __all__ = ["apply_policy", "forward_order", "set_train_mode"]
 
@@ -20,7 +22,28 @@ def apply_policy(model: nn.Module, trainable: Collection[str]) -> None:
 
 
 def forward_order(model: nn.Module, images: Tensor) -> list[str]:
-    """Names of all modules, in the order in which a forward pass of ``images`` (n, c, h, w) enters them."""
+    """Names of all modules, in the order in which a forward pass of ``images`` (n, c, h, w) enters them.
+
+    On a GPU, the pass is tried without numbers first (torch's device "meta"): it would load kernels for a shape and a
+    precision that no later pass has, which takes seconds.
+    """
+    return _order_on_gpu(model, images) if images.is_cuda else _order(model, model, images)
+
+
+def _order_on_gpu(model: nn.Module, images: Tensor) -> list[str]:
+    try:
+        return _order(model, partial(_without_numbers, model), images.to("meta"))
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):  # a network that looks at its numbers
+        return _order(model, model, images)
+
+
+def _without_numbers(model: nn.Module, images: Tensor) -> object:
+    """A forward pass on the device "meta"; the model stays where it is."""
+    tensors = {name: tensor.to("meta") for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    return functional_call(model, tensors, (images,))
+
+
+def _order(model: nn.Module, forward: Callable[[Tensor], object], images: Tensor) -> list[str]:
     order: list[str] = []
     hooks = [
         module.register_forward_pre_hook(lambda _module, _args, name=name: order.append(name))
@@ -30,7 +53,7 @@ def forward_order(model: nn.Module, images: Tensor) -> list[str]:
     try:
         model.eval()
         with torch.inference_mode():
-            model(images)
+            forward(images)
     finally:
         for module, training in modes:
             module.training = training

@@ -1,15 +1,20 @@
-"""Training augmentation on uint8 images: crops, flips, colour, erasing; its strength sized to the data."""
+"""Training augmentation on uint8 images: crops, flips, colour, erasing; its strength sized to the data.
+
+Each image's numbers are drawn on the CPU under a seed of its own, before any pixel is touched (:class:`Drawn`). They
+are then applied to one image at a time, by torchvision's kernels, or to a whole batch on a GPU (``batched``).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional
 
 from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.errors import ConfigError
@@ -19,10 +24,11 @@ from tl_kit.optimization.rules import augmentation
 
 __all__ = [
     "CROPS",
-    "Lighting",
-    "ShortSideCrop",
+    "Drawn",
+    "Piece",
     "TrainTransform",
     "augment",
+    "draw_all",
     "resolve_augment",
     "seeded_draws",
 ]
@@ -70,87 +76,127 @@ def _check(config: AugmentConfig) -> None:
         raise ConfigError("--aug: crop_scale must be at most 1, short_side at least 1 and at most 4")
 
 
-class ShortSideCrop(nn.Module):
-    """The lecture's crop (Simonyan & Zisserman 2015): short side to a random length, then a random square.
+@dataclass(frozen=True)
+class Piece:
+    """A crop: a box of the image is resized to ``resized`` (rows, columns), and the view is cut out of that.
 
-    ``lengths`` in pixels, both ends included; ``size`` (h, w) of the crop.
+    ``box`` is (top, left, height, width) in pixels of the image; ``corner`` (row, column) the view's first pixel in the
+    resized box. What of the view lies outside of it is black.
     """
 
-    def __init__(self, size: tuple[int, int], lengths: tuple[int, int]) -> None:
-        super().__init__()
-        self.resize = v2.RandomShortestSize(
-            list(range(lengths[0], lengths[1] + 1)), interpolation=InterpolationMode.BILINEAR, antialias=True
-        )
-        self.crop = v2.RandomCrop(size, pad_if_needed=True)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """uint8 (3, h', w') -> uint8 (3, h, w)."""
-        out: Tensor = self.crop(self.resize(image))
-        return out
+    box: tuple[int, int, int, int]
+    resized: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
 
 
-class Lighting(nn.Module):
-    """A shift along the principal colours of ImageNet (Krizhevsky et al. 2012, section 4.1).
+@dataclass(frozen=True)
+class Drawn:
+    """One image's random numbers. None, or 1 for a factor, is what changes nothing.
 
-    Adds ``[p1 p2 p3] [a1 l1, a2 l2, a3 l3]`` to each pixel, with p and l the eigenvectors and eigenvalues of RGB values
-    between 0 and 1, and a normal of standard deviation ``deviation``, one draw an image.
+    ``contrast_first``: contrast is changed before brightness. ``shift``: RGB, in levels. ``erased``: (top, left,
+    height, width) in pixels of the view.
     """
 
-    def __init__(self, deviation: float) -> None:
-        super().__init__()
-        self.deviation = deviation
-
-    def forward(self, image: Tensor) -> Tensor:
-        """uint8 (3, h, w) -> uint8 (3, h, w)."""
-        draws = torch.randn(3) * self.deviation * torch.tensor(_EIGENVALUES)
-        shift = (torch.tensor(_EIGENVECTORS) @ draws * 255).to(image.device)
-        return (image + shift.view(3, 1, 1)).round_().clamp_(0, 255).to(torch.uint8)
+    piece: Piece | None = None
+    flip: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    contrast_first: bool = False
+    shift: tuple[float, float, float] | None = None
+    erased: tuple[int, int, int, int] | None = None
 
 
-class TrainTransform(nn.Module):
+class TrainTransform:
     """Crop, mirror image, brightness and contrast, lighting, erasing: uint8 (3, h', w') -> uint8 (3, h, w).
 
     Crops are drawn of the whole image (:meth:`Preprocessing.whole`); where none is drawn (crop "none"), it takes images
-    as evaluation crops them.
+    as evaluation crops them. The numbers are drawn by torchvision's transforms, from torch's generator for the CPU.
+
+    The crop "short-side" is the lecture's (Simonyan & Zisserman 2015): the short side is resized to a random length,
+    and a random rectangle of the input's size is cut. Lighting (Krizhevsky et al. 2012, section 4.1) adds
+    ``[p1 p2 p3] [a1 l1, a2 l2, a3 l3]`` to each pixel, with p and l the eigenvectors and eigenvalues of ImageNet's RGB
+    values between 0 and 1, and a normal, one draw an image.
     """
 
     def __init__(self, preprocessing: Preprocessing, config: AugmentConfig = AugmentConfig()) -> None:
-        super().__init__()
-        size = preprocessing.input_size[1:]
-        steps: list[nn.Module] = [_crop(size, config)]
-        if config.flip:
-            steps.append(v2.RandomHorizontalFlip(config.flip))
-        if config.brightness or config.contrast:
-            steps.append(v2.ColorJitter(brightness=config.brightness, contrast=config.contrast))
-        if config.lighting:
-            steps.append(Lighting(config.lighting))
-        if config.erasing:
-            mean = [round(255 * value) for value in preprocessing.mean]
-            steps.append(v2.RandomErasing(config.erasing, value=mean))
-        self.steps = nn.Sequential(*steps)
+        self.size = size = preprocessing.input_size[1:]
+        self.config = config
+        self.mean = [round(255 * value) for value in preprocessing.mean]
+        bilinear: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "antialias": True}
+        low, high = (round(min(size) * sides) for sides in config.short_side)
+        self._resized = v2.RandomResizedCrop(size, scale=config.crop_scale, ratio=config.crop_ratio, **bilinear)
+        self._short_side = v2.RandomShortestSize(list(range(low, high + 1)), **bilinear)
+        self._cut = v2.RandomCrop(size, pad_if_needed=True)
+        self._colour = v2.ColorJitter(brightness=config.brightness, contrast=config.contrast)
+        self._erasing = v2.RandomErasing(1.0, value=self.mean)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """uint8 (3, h', w') -> uint8 (3, h, w)."""
-        out: Tensor = self.steps(image)
+    def draw(self, height: int, width: int) -> Drawn:
+        """The numbers for an image of this size; from torch's generator for the CPU, always in the same order."""
+        config = self.config
+        drawn: dict[str, Any] = {"piece": self._piece(height, width)}
+        if config.flip:
+            drawn["flip"] = bool(torch.rand(1) < config.flip)
+        if config.brightness or config.contrast:
+            found = self._colour.make_params([])
+            order = found["fn_idx"].tolist()  # of brightness (0), contrast (1) and two that are not used
+            drawn["contrast_first"] = order.index(1) < order.index(0)
+            for name in ("brightness", "contrast"):
+                if (factor := found[f"{name}_factor"]) is not None:
+                    drawn[name] = factor
+        if config.lighting:
+            draws = torch.randn(3) * config.lighting * torch.tensor(_EIGENVALUES)
+            drawn["shift"] = tuple((torch.tensor(_EIGENVECTORS) @ draws * 255).tolist())
+        if config.erasing and torch.rand(1) < config.erasing:
+            found = self._erasing.make_params([_sized(*self.size)])
+            drawn["erased"] = tuple(found[name] for name in "ijhw") if found["v"] is not None else None
+        return Drawn(**drawn)
+
+    def _piece(self, height: int, width: int) -> Piece | None:
+        if not self.config.draws_crops:
+            return None
+        if self.config.crop == "resized":
+            found = self._resized.make_params([_sized(height, width)])
+            return Piece(tuple(found[name] for name in ("top", "left", "height", "width")), self.size)
+        rows, columns = self._short_side.make_params([_sized(height, width)])["size"]
+        cut = self._cut.make_params([_sized(rows, columns)])
+        left, top, *_ = cut["padding"]
+        return Piece((0, 0, height, width), (rows, columns), (cut["top"] - top, cut["left"] - left))
+
+    def apply(self, image: Tensor, drawn: Drawn) -> Tensor:
+        """One image under its numbers: uint8 (3, h', w') -> uint8 (3, h, w)."""
+        out = image if drawn.piece is None else self._cropped(image, drawn.piece)
+        if drawn.flip:
+            out = functional.horizontal_flip(out)
+        for name in ("contrast", "brightness") if drawn.contrast_first else ("brightness", "contrast"):
+            if (factor := getattr(drawn, name)) != 1:
+                out = getattr(functional, f"adjust_{name}")(out, factor)
+        if drawn.shift is not None:
+            out = (out + torch.tensor(drawn.shift).view(3, 1, 1)).round_().clamp_(0, 255).to(torch.uint8)
+        if drawn.erased is not None:
+            top, left, height, width = drawn.erased
+            colour = torch.tensor(self.mean, dtype=out.dtype).view(3, 1, 1)
+            out = functional.erase(out, top, left, height, width, colour)
         return out
 
+    def _cropped(self, image: Tensor, piece: Piece) -> Tensor:
+        bilinear: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "antialias": True}
+        out: Tensor
+        if piece.resized == self.size:
+            out = functional.resized_crop(image, *piece.box, size=list(self.size), **bilinear)
+        else:
+            out = functional.resize(image, size=list(piece.resized), **bilinear)
+        if piece.resized != self.size or piece.corner != (0, 0):
+            out = functional.crop(out, *piece.corner, *self.size)
+        return out
 
-def _crop(size: tuple[int, int], config: AugmentConfig) -> nn.Module:
-    crop: nn.Module
-    if not config.draws_crops:
-        crop = nn.Identity()
-    elif config.crop == "short-side":
-        low, high = (round(min(size) * sides) for sides in config.short_side)
-        crop = ShortSideCrop(size, (low, high))
-    else:
-        crop = v2.RandomResizedCrop(
-            size,
-            scale=config.crop_scale,
-            ratio=config.crop_ratio,
-            interpolation=InterpolationMode.BILINEAR,
-            antialias=True,
-        )
-    return crop
+    def __call__(self, image: Tensor) -> Tensor:
+        """Draw and apply: uint8 (3, h', w') -> uint8 (3, h, w)."""
+        return self.apply(image, self.draw(*image.shape[1:]))
+
+
+def _sized(height: int, width: int) -> Tensor:
+    """An image of this size, for a transform that asks for no more of it."""
+    return torch.empty((3, height, width), device="meta")
 
 
 def seeded_draws(*parts: object) -> None:
@@ -159,14 +205,25 @@ def seeded_draws(*parts: object) -> None:
     seed_cpu(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def augment(images: list[Tensor], transform: nn.Module, *, seed: int, epoch: int, keys: list[str]) -> Tensor:
-    """Apply ``transform`` to each image under a seed of its own: (seed, epoch, key) decide, not the batch or the order.
+def draw_all(
+    sizes: Sequence[tuple[int, int]], transform: TrainTransform, *, seed: int, epoch: int, keys: Sequence[str]
+) -> list[Drawn]:
+    """Each image's numbers, by its size (h', w') in pixels: (seed, epoch, key) decide, not the batch or the order.
 
-    Returns a uint8 batch (n, 3, h, w). The global random state is left as it was.
+    The global random state is left as it was.
     """
-    views = []
+    found = []
     with own_random_state():
-        for image, key in zip(images, keys, strict=True):
+        for size, key in zip(sizes, keys, strict=True):
             seeded_draws(seed, epoch, key)
-            views.append(transform(image))
-    return torch.stack(views)
+            found.append(transform.draw(*size))
+    return found
+
+
+def augment(
+    images: Sequence[Tensor], transform: TrainTransform, *, seed: int, epoch: int, keys: Sequence[str]
+) -> Tensor:
+    """Images (3, h', w') varied one by one, each by its own numbers (:func:`draw_all`): a uint8 batch (n, 3, h, w)."""
+    sizes = [(image.shape[1], image.shape[2]) for image in images]
+    drawn = draw_all(sizes, transform, seed=seed, epoch=epoch, keys=keys)
+    return torch.stack([transform.apply(image, numbers) for image, numbers in zip(images, drawn, strict=True)])

@@ -81,7 +81,7 @@ class MemberPass:
             return torch.stack([scorer(pixels) for scorer in self.scorers], dim=1)
         with model_context([scorer.model for scorer in self.scorers], self.runtime):
             images = normalize(self.runtime.batch(pixels), self.preprocessing)
-            return forward_rows(self.network, images).float().cpu()
+            return forward_rows(self.network, images, rows=self.runtime.rows).float().cpu()
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from tl_kit.machine.forks import unforked
 from tl_kit.machine.forward import forward_rows
 from tl_kit.machine.memory import trim_memory
 from tl_kit.machine.precision import full_precision
+from tl_kit.machine.prefetch import prefetched
 from tl_kit.machine.runtime import Runtime
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.zoo.heads import classifier_names
@@ -186,7 +187,7 @@ class Scorer:
             images = normalize(self.runtime.batch(pixels), self.preprocessing)
             if self.dropout is not None:
                 return self.dropout(self.model, images, image_keys(pixels))
-            return forward_rows(self.model, images).float().cpu()
+            return forward_rows(self.model, images, rows=self.runtime.rows).float().cpu()
 
 
 def run_models(
@@ -232,7 +233,8 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
     per_batch = max(1, size // reader.views)
     # On a CPU the blocks of another pass have other sizes. For a few images trimming would not pay.
     compact = several and len(reader) > per_batch and not passes[0].runtime.on_gpu
-    for chunk, images in _chunks(reader, per_batch, pixel_bytes if several else 0):
+    ahead = passes[0].runtime.on_gpu  # which leaves the CPU free to read
+    for chunk, images in _chunks(reader, per_batch, pixel_bytes if several else 0, ahead=ahead):
         turn, turns = 0, len(passes) * len(chunk)
         for index, each in enumerate(passes):
             if compact:
@@ -253,15 +255,23 @@ def _run(passes: Sequence[Pass], reader: Reader, reporter: Reporter, pixel_bytes
 
 
 def _chunks(
-    reader: Reader, images: int, pixel_bytes: int
+    reader: Reader, images: int, pixel_bytes: int, *, ahead: bool
 ) -> Iterator[tuple[list[Mapping[Preprocessing, Tensor]], int]]:
-    """Chunks of batches of a given size, as many as fit into ``pixel_bytes`` but at least one, with their images."""
+    """Chunks of batches of a given size, as many as fit into ``pixel_bytes`` but at least one, with their images.
+
+    ``ahead``: the next batches are read while the caller works on a chunk.
+    """
+
+    @unforked()
+    def read(start: int) -> Mapping[Preprocessing, Tensor]:
+        return reader.read(start, min(start + images, len(reader)))
+
     chunk: list[Mapping[Preprocessing, Tensor]] = []
     held = first = 0
-    for start in range(0, len(reader), images):
+    starts = range(0, len(reader), images)
+    for start, batch in zip(starts, prefetched(read, starts) if ahead else map(read, starts), strict=True):
         stop = min(start + images, len(reader))
-        with unforked():
-            chunk.append(reader.read(start, stop))
+        chunk.append(batch)
         held += sum(pixels.nbytes for pixels in chunk[-1].values())
         if held >= pixel_bytes or stop == len(reader):
             yield chunk, stop - first

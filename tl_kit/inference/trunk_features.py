@@ -18,6 +18,7 @@ from tl_kit.config import CacheConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.freezing.trunk import Tail, Trunk, prove_cut
 from tl_kit.inference.run_models import model_context
+from tl_kit.machine.forward import filled_up
 from tl_kit.machine.memory import is_out_of_memory, release_memory
 from tl_kit.machine.runtime import Runtime
 from tl_kit.reporting import Reporter
@@ -139,6 +140,7 @@ def _prove(
 
 
 def _prove_on(model: nn.Module, cut: str, store: FeatureStore, runtime: Runtime, batch: Tensor) -> _Proof | None:
+    batch = filled_up(batch, runtime.rows)
     with model_context([model], runtime):
         tail = prove_cut(model, cut, batch)
         if tail is None:

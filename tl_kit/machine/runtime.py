@@ -101,6 +101,14 @@ class Runtime:
         """True if work is queued on a CUDA device while the CPU continues."""
         return self.device.type == "cuda"
 
+    @property
+    def rows(self) -> int | None:
+        """The rows of every pass in inference: ``batch_size`` on a GPU (:func:`tl_kit.machine.forward.forward_rows`).
+
+        None on a CPU, where shapes cost nothing, and rows do.
+        """
+        return self.batch_size if self.on_gpu else None
+
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format of this runtime.
 

@@ -125,7 +125,7 @@ def _step_seconds(run: Run, order: list[str], settings: Settings, source: Source
 
         def one(indices: Indices = indices, step: int = step) -> None:
             inputs, labels = task.batch(indices, step)
-            train_step(task, run.accelerator, inputs, labels, step=step)
+            float(train_step(task, run.accelerator, inputs, labels, step=step))  # waits for a GPU
 
         seconds.append(_timed(one))
     return median(seconds[1:])

@@ -6,6 +6,7 @@
             run_epoch
                 for each batch:
                     train_step               rate, forward pass, loss, backward pass, update
+                    keeps(step)              where one is True, losses that a GPU still computes are read first
                     on_step(step)
                     on_resumable(result)
             validation                       of the averaged weights, where the task has them
@@ -21,7 +22,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -31,9 +31,11 @@ from torch import Tensor
 from tl_kit import stopping
 from tl_kit.errors import NonFiniteError
 from tl_kit.machine.forks import unforked
+from tl_kit.machine.prefetch import prefetched_batches
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter, tell
-from tl_kit.training.microbatches import ADVICE, step_gradient
+from tl_kit.training.late_losses import ADVICE, LateLosses
+from tl_kit.training.microbatches import step_gradient
 from tl_kit.training.task import FitResult, Indices, Progress, Task
 
 __all__ = ["begin_phase", "better", "fit", "run_epoch", "share_of", "train_step"]
@@ -121,6 +123,8 @@ def run_epoch(
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", images)
     if done.steps:
         reporter.advance(sum(map(len, batches[: done.steps])))
+    losses = LateLosses(done, lag=task.loss_lag)
+    result.unread = losses.read
     prepared = _prepared(task, shares[done.steps :], epoch)
     for indices in batches[done.steps :]:
         started = time.perf_counter()
@@ -128,14 +132,12 @@ def run_epoch(
         done.waited += time.perf_counter() - started
         step = epoch * len(batches) + done.steps
         set_lr(task.optimizer, task.schedule(step, history))
-        loss = train_step(task, accelerator, inputs, labels, step=step)
+        losses.add(step, train_step(task, accelerator, inputs, labels, step=step), len(indices))
         tell(reporter)
-        for callback in task.callbacks:
-            callback.on_step(step + 1)
+        _after_step(task, losses, step + 1, last=done.steps + 1 == len(batches))
         done.steps += 1
-        done.loss += loss * len(indices)
         done.seconds += time.perf_counter() - started
-        reporter.advance(len(indices), loss=loss, data_wait=done.waited / done.seconds)
+        reporter.advance(len(indices), loss=losses.last, data_wait=done.waited / done.seconds)
         _resumable(task, result)
     return {
         "loss": done.loss / images,
@@ -145,26 +147,29 @@ def run_epoch(
     }
 
 
+def _after_step(task: Task, losses: LateLosses, step: int, *, last: bool) -> None:
+    """Callbacks hear of an update; losses are read before one that keeps weights, and at the end of an epoch."""
+    if last or any(callback.keeps(step) for callback in task.callbacks):
+        losses.read()
+    for callback in task.callbacks:
+        callback.on_step(step)
+
+
 def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of an epoch, in order; the next one already under way if the task says so."""
-    if not task.prefetch:
-        yield from (task.batch(indices, epoch) for indices in shares)
-        return
-    if not shares:
-        return
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = pool.submit(task.batch, shares[0], epoch)
-        for following in shares[1:]:
-            ready, coming = coming.result(), pool.submit(task.batch, following, epoch)
-            yield ready
-        yield coming.result()
+    """The batches of an epoch, in order; the next ones already under way if the task says so."""
+
+    def make(indices: Indices) -> tuple[Tensor, Tensor]:
+        return task.batch(indices, epoch)
+
+    return prefetched_batches(make, shares) if task.prefetch else map(make, shares)
 
 
 @unforked()
-def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    """Forward, loss, backward, update; returns the loss. Raises NonFiniteError if it is not finite.
+def train_step(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
+    """Forward, loss, backward, update; returns the loss (). Raises NonFiniteError if it is not finite.
 
-    Raises ResourceError where memory runs out, however few images are taken at once (``training.microbatches``).
+    A task that reads its losses later does not raise that here. Raises ResourceError where memory runs out, however few
+    images are taken at once (``training.microbatches``).
     """
     value = step_gradient(task, accelerator, inputs, labels, step=step)
     if task.clip_norm > 0:

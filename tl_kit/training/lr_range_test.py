@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
 from tl_kit.optimization.schedules import set_lr
+from tl_kit.training.late_losses import check_loss
 from tl_kit.training.loop import share_of, train_step
 from tl_kit.training.task import Task
 
@@ -54,7 +55,9 @@ def range_test(
             for step, ratio in enumerate(np.geomspace(config.lowest, config.highest, config.steps)):
                 set_lr(task.optimizer, float(ratio))
                 inputs, labels = task.batch(shares[step], 0)
-                losses.append(train_step(task, accelerator, inputs, labels, step=step))
+                loss = float(train_step(task, accelerator, inputs, labels, step=step))
+                check_loss(loss, step)
+                losses.append(loss)
                 rates.append(base * float(ratio))
                 on_step()
                 if losses[-1] > config.stop_at * min(losses):

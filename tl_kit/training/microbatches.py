@@ -16,21 +16,20 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tl_kit.errors import NonFiniteError, ResourceError
+from tl_kit.errors import ResourceError
 from tl_kit.machine.memory import is_out_of_memory, release_memory
 from tl_kit.reporting import note
+from tl_kit.training.late_losses import check_loss
 from tl_kit.training.task import Task
 
 __all__ = ["step_gradient"]
 
-ADVICE = "try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
 
-
-def step_gradient(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
-    """Leave the gradient in the parameters; returns the loss, without the penalty.
+def step_gradient(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
+    """Leave the gradient in the parameters; returns the loss (), without the penalty.
 
     Where memory runs out, the parts of this and of all later batches are half as large. Raises NonFiniteError for
-    a loss that is not finite, ResourceError where nothing is left to divide.
+    a loss that is not finite, unless the task reads its losses later; ResourceError where nothing is left to divide.
     """
     while True:
         try:
@@ -42,20 +41,22 @@ def step_gradient(task: Task, accelerator: Accelerator, inputs: Tensor, labels: 
         release_memory()
 
 
-def _accumulate(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> float:
+def _accumulate(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
     parts = _parts(len(inputs), task.microbatch.rows)
     if parts == 1:
         loss = _loss(task, inputs, labels)
-        value = float(accelerator.reduce(loss.detach(), reduction="mean"))  # not finite in one process: in all
-        _check(value, step)
+        value: Tensor = loss.detach()
+        if accelerator.num_processes > 1:
+            value = accelerator.reduce(value, reduction="mean")  # not finite in one process: in all
+        _check(task, value, step)
         _backward(task, accelerator, loss if task.loss.penalty is None else loss + task.loss.penalty())
         return value
     assert task.loss.weigh is not None
-    whole, value = task.loss.weigh(labels), 0.0
+    whole, value = task.loss.weigh(labels), torch.zeros((), dtype=torch.float64, device=inputs.device)
     for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
         loss = _loss(task, some, their_labels) * (task.loss.weigh(their_labels) / whole)
-        value += float(loss.detach())
-        _check(value, step)
+        value = value + loss.detach()
+        _check(task, value, step)
         accelerator.backward(loss)
     if task.loss.penalty is not None:
         accelerator.backward(task.loss.penalty())
@@ -68,9 +69,10 @@ def _loss(task: Task, inputs: Tensor, labels: Tensor) -> Tensor:
     return task.loss.objective(logits.float(), labels)
 
 
-def _check(value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise NonFiniteError(f"the loss is {value} at step {step + 1}: {ADVICE}")
+def _check(task: Task, value: Tensor, step: int) -> None:
+    """Before the backward pass, while the weights are still good, where reading the loss holds nothing up."""
+    if not task.loss_lag:
+        check_loss(float(value), step)
 
 
 def _backward(task: Task, accelerator: Accelerator, loss: Tensor) -> None:

@@ -31,6 +31,10 @@ class Callback:
     def on_phase(self, task: Task, epoch: int) -> None:
         """Before each epoch, from 0. More may train from here on: ``task`` may be changed, but not its optimizer."""
 
+    def keeps(self, step: int) -> bool:
+        """True where ``on_step`` saves or copies the weights after this step: all losses are read before it."""
+        return False
+
     def on_step(self, step: int) -> None:
         """After each update; the first is step 1."""
 
@@ -83,7 +87,8 @@ class Task:
 
     ``order(epoch)`` gives the epoch's batches of indices, the same number in every epoch, and ``batch(indices, epoch)``
     the (inputs, labels) of one on the device. With ``prefetch``, a thread prepares the next batch while this one is
-    trained on: right where the device is not the CPU that prepares it.
+    trained on: right where the device is not the CPU that prepares it. Each loss is read ``loss_lag`` steps after its
+    own (:mod:`tl_kit.training.late_losses`).
 
     ``schedule(step, history)`` is the learning rate's factor, given the validation NLL of each epoch so far.
     ``set_mode(size)`` puts the model in its train mode, for batches of at least so many images. ``precision()`` is the
@@ -112,6 +117,7 @@ class Task:
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
+    loss_lag: int = 0
     microbatch: Microbatch = field(default_factory=Microbatch)
     callbacks: Sequence[Callback] = ()
     parts: Mapping[str, Stateful] = field(default_factory=dict)
@@ -137,6 +143,14 @@ class FitResult:
     interrupted: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.unread: Callable[[], None] | None = None
+
+    def read_losses(self) -> None:
+        """Wait for the losses of all steps so far. Raises NonFiniteError where one is not finite."""
+        if self.unread is not None:
+            self.unread()
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> FitResult:

@@ -1,0 +1,75 @@
+"""Decoded images in a GPU's memory: put there once, so that a batch of them costs no transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tl_kit.data.manifest import Sample
+from tl_kit.data.pixel_store import PixelStore
+
+__all__ = ["DevicePixels"]
+
+_CHUNK = 2**26  # bytes that go to the device at a time
+
+
+class DevicePixels:
+    """Pixels of some samples, from the device where they are there, else from the store.
+
+    They are put there if the store has all of them and they take at most ``budget`` bytes; by default
+    ``StoreConfig.device_share`` of the free memory of a GPU, and nothing of other devices.
+    """
+
+    def __init__(
+        self,
+        store: PixelStore,
+        samples: Sequence[Sample],
+        *,
+        crop: bool,
+        device: torch.device,
+        budget: int | None = None,
+    ) -> None:
+        self.store, self.crop = store, crop
+        self._pixels: dict[str, Tensor] = {}
+        if budget is None:
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+            budget = int(store.device_share * free)
+        kept = store.kept({sample.digest for sample in samples}, crop=crop) if budget else None
+        if kept is not None and 0 < sum(pixels.nbytes for pixels in kept.values()) <= budget:
+            self._pixels = dict(_moved(kept, device))
+
+    @property
+    def on_device(self) -> bool:
+        """True where the images are in the device's memory."""
+        return bool(self._pixels)
+
+    def get(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """uint8 (3, h', w') of each sample. Raises ImageError as :meth:`PixelStore.get` does."""
+        if self._pixels:
+            return [self._pixels[sample.digest] for sample in samples]
+        return self.store.get(samples, crop=self.crop)
+
+
+def _chunks(kept: dict[str, Tensor]) -> Iterator[list[str]]:
+    """Names of images that have at most ``_CHUNK`` bytes together, or of a single one."""
+    some: list[str] = []
+    held = 0
+    for name, pixels in kept.items():
+        if some and held + pixels.nbytes > _CHUNK:
+            yield some
+            some, held = [], 0
+        some.append(name)
+        held += pixels.nbytes
+    if some:
+        yield some
+
+
+def _moved(kept: dict[str, Tensor], device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """The same images on the device, some of them in one copy."""
+    for some in _chunks(kept):
+        together = torch.cat([kept[name].flatten() for name in some])
+        together = (together.pin_memory() if device.type == "cuda" else together).to(device, non_blocking=True)
+        parts = torch.split(together, [kept[name].numel() for name in some])
+        yield from ((name, part.view(kept[name].shape)) for name, part in zip(some, parts, strict=True))

@@ -1,0 +1,50 @@
+"""Losses that are read some steps late: a GPU's queue of work then never runs dry while the CPU waits for a number."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from torch import Tensor
+
+from tl_kit.errors import NonFiniteError
+from tl_kit.training.task import Progress
+
+__all__ = ["ADVICE", "LateLosses", "check_loss"]
+
+ADVICE = "try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
+
+
+def check_loss(value: float, step: int) -> None:
+    """Raises NonFiniteError for the loss of ``step`` (from 0) where it is not finite."""
+    if not math.isfinite(value):
+        raise NonFiniteError(f"the loss is {value} at step {step + 1}: {ADVICE}")
+
+
+class LateLosses:
+    """An epoch's losses, summed up in ``progress`` as they are read: each when ``lag`` later steps are under way.
+
+    ``last`` is the one that was read last, NaN before the first. With a lag of 0 each is read at once. Before weights
+    are saved or copied, :meth:`read` must be called: they may come from a loss that is not finite.
+    """
+
+    def __init__(self, progress: Progress, *, lag: int) -> None:
+        self.progress, self.lag = progress, lag
+        self.last = math.nan
+        self._waiting: deque[tuple[int, float | Tensor, int]] = deque()
+
+    def add(self, step: int, loss: float | Tensor, images: int) -> None:
+        """The mean loss of ``images`` in ``step``. Raises NonFiniteError for one that is read and is not finite."""
+        self._waiting.append((step, loss, images))
+        self._read(self.lag)
+
+    def read(self) -> None:
+        """Wait for all losses so far. Raises NonFiniteError for the first that is not finite."""
+        self._read(0)
+
+    def _read(self, most: int) -> None:
+        while len(self._waiting) > most:
+            step, loss, images = self._waiting.popleft()
+            self.last = float(loss)
+            check_loss(self.last, step)
+            self.progress.loss += self.last * images
