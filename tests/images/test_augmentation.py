@@ -205,3 +205,25 @@ def test_draws_need_no_more_of_an_image_than_its_size() -> None:
         draw_all([size], transform, seed=0, epoch=0, keys=[key])[0]
         for size, key in [((256, 300), "a"), ((300, 256), "b")]
     ]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AugmentConfig(),
+        AugmentConfig(crop_scale=(0.08, 1.0), flip=0.3),
+        AugmentConfig(crop_scale=(0.9, 1.0), crop_ratio=(0.9, 1.1), flip=0.0),
+    ],
+)
+def test_crops_drawn_for_a_whole_batch_are_those_drawn_one_by_one(config: AugmentConfig) -> None:
+    """Also of images in which ten tries do not fit."""
+    rng = np.random.default_rng(0)
+    sizes = list(
+        zip(rng.choice([1, 2, 256, 300], 3000).tolist(), rng.choice([1, 256, 341, 1900], 3000).tolist(), strict=True)
+    )
+    keys = [str(number) for number in range(3000)]
+    quick, slow = TrainTransform(preprocessing(), config), TrainTransform(preprocessing(), config)
+    slow.quick = False
+    options: dict[str, Any] = {"seed": 4, "epoch": 1, "keys": keys}
+    assert quick.quick
+    assert draw_all(sizes, quick, **options) == draw_all(sizes, slow, **options)

@@ -132,3 +132,17 @@ def test_on_a_cpu_images_are_varied_one_by_one() -> None:
     transform = TrainTransform(preprocessing(), CONFIGS["strong"])
     found = vary(given, transform, seed=0, epoch=0, keys=["a", "b"], device=CPU)
     assert torch.equal(found, augment(given, transform, seed=0, epoch=0, keys=["a", "b"]))
+
+
+def test_images_in_one_buffer_are_taken_by_one_look_up() -> None:
+    given = images(CONFIGS["standard"], 6)
+    buffer = torch.cat([image.flatten() for image in given])
+    packed, start = [], 0
+    for image in given:
+        packed.append(buffer[start : start + image.numel()].view(image.shape))
+        start += image.numel()
+    transform = TrainTransform(preprocessing(), CONFIGS["standard"])
+    drawn = draw_all([tuple(image.shape[1:]) for image in given], transform, seed=0, epoch=0, keys=list("abcdef"))
+    assert torch.equal(
+        apply_batch(packed, drawn, transform, device=CPU), apply_batch(given, drawn, transform, device=CPU)
+    )

@@ -317,7 +317,7 @@ def test_a_fork_waits_while_torchs_generator_is_in_use(
     jobs: dict[str, Callable[[], object]] = {
         "load": lambda: tl_kit.load(checkpoint, runtime=FP32),
         "construct": lambda: construct(resolve("test_resnet"), 2, img_size=None, seed=0),
-        "augment": lambda: draw_all([(3, 3)], SimpleNamespace(draw=draw), seed=0, epoch=0, keys=["a"]),  # type: ignore[arg-type]
+        "augment": lambda: draw_all([(3, 3)], SimpleNamespace(draw=draw, quick=False), seed=0, epoch=0, keys=["a"]),  # type: ignore[arg-type]
         "mix": lambda: mix(torch.zeros(2, 3, 4, 4), torch.arange(2), 2, mixup=1, cutmix=0, seed=(0,)),
     }
     if work in ("load", "construct"):

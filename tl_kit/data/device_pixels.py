@@ -67,9 +67,14 @@ def _chunks(kept: dict[str, Tensor]) -> Iterator[list[str]]:
 
 
 def _moved(kept: dict[str, Tensor], device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """The same images on the device, some of them in one copy."""
+    """The same images on the device, as views of one buffer, from which a batch is taken by one look-up."""
+    buffer = torch.empty(sum(pixels.numel() for pixels in kept.values()), dtype=torch.uint8, device=device)
+    start = 0
     for some in _chunks(kept):
         together = torch.cat([kept[name].flatten() for name in some])
-        together = (together.pin_memory() if device.type == "cuda" else together).to(device, non_blocking=True)
-        parts = torch.split(together, [kept[name].numel() for name in some])
-        yield from ((name, part.view(kept[name].shape)) for name, part in zip(some, parts, strict=True))
+        together = together.pin_memory() if device.type == "cuda" else together
+        buffer[start : start + len(together)].copy_(together, non_blocking=True)
+        for name in some:
+            end = start + kept[name].numel()
+            yield name, buffer[start:end].view(kept[name].shape)
+            start = end

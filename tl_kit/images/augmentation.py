@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional
 
 from tl_kit.config import AugmentConfig, AugmentLevels
 from tl_kit.errors import ConfigError
+from tl_kit.images.quick_draws import crops_and_flips
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.random_state import own_random_state, seed_cpu
 from tl_kit.optimization.rules import augmentation
@@ -129,6 +130,8 @@ class TrainTransform:
         self._cut = v2.RandomCrop(size, pad_if_needed=True)
         self._colour = v2.ColorJitter(brightness=config.brightness, contrast=config.contrast)
         self._erasing = v2.RandomErasing(1.0, value=self.mean)
+        others = (config.brightness, config.contrast, config.lighting, config.erasing)
+        self.quick = config.crop == "resized" and not any(others)
 
     def draw(self, height: int, width: int) -> Drawn:
         """The numbers for an image of this size; from torch's generator for the CPU, always in the same order."""
@@ -150,6 +153,13 @@ class TrainTransform:
             found = self._erasing.make_params([_sized(*self.size)])
             drawn["erased"] = tuple(found[name] for name in "ijhw") if found["v"] is not None else None
         return Drawn(**drawn)
+
+    def draw_quickly(self, seeds: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[Drawn]:
+        """The numbers of a crop and a mirror image alone (``quick``): those of :meth:`draw` after each of the seeds."""
+        config = self.config
+        boxes, flips = crops_and_flips(seeds, sizes, scale=config.crop_scale, ratio=config.crop_ratio, flip=config.flip)
+        pieces = [Piece((top, left, rows, columns), self.size) for top, left, rows, columns in boxes.tolist()]
+        return [Drawn(piece, flip) for piece, flip in zip(pieces, flips.tolist(), strict=True)]
 
     def _piece(self, height: int, width: int) -> Piece | None:
         if not self.config.draws_crops:
@@ -199,10 +209,14 @@ def _sized(height: int, width: int) -> Tensor:
     return torch.empty((3, height, width), device="meta")
 
 
+def _seed_of(*parts: object) -> int:
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
 def seeded_draws(*parts: object) -> None:
     """Seed the CPU's global generator from ``parts``; call it inside ``own_random_state``."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    seed_cpu(int.from_bytes(digest[:8], "big") >> 1)
+    seed_cpu(_seed_of(*parts))
 
 
 def draw_all(
@@ -212,6 +226,8 @@ def draw_all(
 
     The global random state is left as it was.
     """
+    if transform.quick:
+        return transform.draw_quickly([_seed_of(seed, epoch, key) for key in keys], sizes)
     found = []
     with own_random_state():
         for size, key in zip(sizes, keys, strict=True):
