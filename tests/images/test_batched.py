@@ -102,10 +102,11 @@ def test_half_precision_is_enough_for_the_weights() -> None:
     transform = TrainTransform(preprocessing(), CONFIGS["standard"])
     keys = [str(number) for number in range(8)]
     drawn = draw_all([tuple(image.shape[1:]) for image in given], transform, seed=0, epoch=0, keys=keys)
-    windows = Windows([numbers.piece for numbers in drawn if numbers.piece is not None], transform.size)
+    pieces = [numbers.piece for numbers in drawn if numbers.piece is not None]
+    windows = Windows(pieces, transform.size, [False] * 8)
     parts = gather_windows(given, windows)
-    wide = _resample(parts, windows, None, torch.float32)
-    half = _resample(parts, windows, None, torch.float16)
+    wide = _resample(parts, windows, torch.float32)
+    half = _resample(parts, windows, torch.float16)
     apart = (wide - half).abs()
     assert float(apart.max()) <= 2
     assert float(apart.mean()) < 0.1

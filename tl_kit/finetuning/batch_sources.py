@@ -22,7 +22,7 @@ from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.train_mode import forward_order
 from tl_kit.images.augmentation import TrainTransform
-from tl_kit.images.batched import vary
+from tl_kit.images.batched import send, vary
 from tl_kit.images.mixing import mix
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import Scorer, StoreReader, run_models
@@ -80,7 +80,7 @@ class PlainSource:
         run.decode(run.manifest.split("train"), crop=self.cropped)
         run.decode(run.manifest.split("val") + run.manifest.split("test"), crop=True)
         self.samples = run.manifest.split("train")
-        self.labels = torch.from_numpy(labels_of(self.samples)).to(run.runtime.device)
+        self.labels = torch.from_numpy(labels_of(self.samples))
         self.pixels = DevicePixels(run.store, self.samples, crop=self.cropped, device=run.runtime.device)
         self.transform = TrainTransform(run.preprocessing, run.augment)
         self.keys = copy_keys(self.samples)
@@ -96,7 +96,7 @@ class PlainSource:
         else:
             images = torch.stack(pixels)
         inputs = normalize(run.runtime.batch(images), run.preprocessing)
-        labels = self.labels[torch.from_numpy(indices).to(run.runtime.device)]
+        labels = send(self.labels[torch.from_numpy(indices)], run.runtime.device)
         run.clock.start_training()
         config = run.config.regularization
         if not config.mixup and not config.cutmix:

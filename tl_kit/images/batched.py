@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tl_kit.images.augmentation import Drawn, Piece, TrainTransform, augment, draw_all
 
-__all__ = ["Windows", "apply_batch", "gather_windows", "vary"]
+__all__ = ["Windows", "apply_batch", "gather_windows", "send", "vary"]
 
+_NOWHERE = -1e9  # pixels: where no part of an image is
 _GREY = (0.2989, 0.587, 0.114)  # of ITU-R BT.601, in the digits that torchvision has
 
 
@@ -45,59 +46,66 @@ def vary(
 class Windows:
     """The parts of n images that their pieces need, and where the views' rows and columns lie in them.
 
-    For axis 0 (rows) or 1 (columns), all of shape (n,): ``low`` and ``length`` of the part, in pixels of the image;
-    ``scale``: pixels of the image for one of the view; ``first``: the place in the part, in pixels, of the view's
-    first one; ``inside`` (n, 2): the first and the last but one of the view's pixels that show anything of the image.
+    For axis 0 (rows) or 1 (columns): ``low`` and ``length`` (2, n) of the part, in pixels of the image; ``centers``
+    (n, view) of the view's pixels, in pixels of the part, far outside of it where the view shows nothing; ``reach``
+    (2, n): how far a pixel of the view reaches to both sides, in pixels of the part. ``flips`` (n,): mirror images.
     """
 
-    def __init__(self, pieces: Sequence[Piece], size: tuple[int, int]) -> None:
+    def __init__(self, pieces: Sequence[Piece], size: tuple[int, int], flips: Sequence[bool]) -> None:
         self.size = size
-        boxes = np.array([piece.box for piece in pieces], dtype=np.float64)
-        resized = np.array([piece.resized for piece in pieces], dtype=np.float64)
-        corners = np.array([piece.corner for piece in pieces], dtype=np.float64)
-        self.low, self.length = np.empty((2, len(pieces)), np.int64), np.empty((2, len(pieces)), np.int64)
-        self.scale, self.first = np.empty((2, len(pieces))), np.empty((2, len(pieces)))
-        self.inside = np.empty((2, len(pieces), 2))
-        for axis in (0, 1):
-            self._place(axis, boxes[:, axis], boxes[:, 2 + axis], resized[:, axis], corners[:, axis])
-
-    def _place(
-        self,
-        axis: int,
-        start: NDArray[np.float64],
-        length: NDArray[np.float64],
-        resized: NDArray[np.float64],
-        corner: NDArray[np.float64],
-    ) -> None:
-        scale = length / resized
-        begin, end = np.maximum(corner, 0), np.minimum(corner + self.size[axis], resized)
-        reach = np.maximum(scale, 1)
-        low = np.floor(np.maximum((begin + 0.5) * scale - reach, 0))
-        high = np.ceil(np.minimum((end - 0.5) * scale + reach, length))
-        self.low[axis], self.length[axis] = start + low, high - low
-        self.scale[axis], self.first[axis] = scale, (corner + 0.5) * scale - low
-        self.inside[axis] = np.stack([begin - corner, end - corner], axis=1)
+        numbers = np.array([(*piece.box, *piece.resized, *piece.corner) for piece in pieces], dtype=np.float64)
+        starts, lengths, resized, corners = (numbers[:, i : i + 2].T for i in (0, 2, 4, 6))
+        scale = lengths / resized
+        self.reach = np.maximum(scale, 1).astype(np.float32)
+        begin = np.maximum(corners, 0)
+        end = np.minimum(corners + np.array(size)[:, None], resized)
+        low = np.floor(np.maximum((begin + 0.5) * scale - self.reach, 0))
+        high = np.ceil(np.minimum((end - 0.5) * scale + self.reach, lengths))
+        self.low, self.length = (starts + low).astype(np.int64), (high - low).astype(np.int64)
+        self.centers = [
+            _centers(size[axis], corners[axis], scale[axis], low[axis], begin[axis], end[axis]) for axis in (0, 1)
+        ]
+        mirrored = np.array(flips)
+        self.centers[1][mirrored] = self.centers[1][mirrored, ::-1]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width that hold every part."""
         return int(self.length[0].max()), int(self.length[1].max())
 
-    def matrix(self, axis: int, device: torch.device, dtype: torch.dtype, flips: Tensor | None = None) -> Tensor:
-        """Weights (n, view, part) of the part's pixels in those of the view; rows of 0 where the view shows nothing."""
-        scale, first = (_column(values[axis], device) for values in (self.scale, self.first))
-        begin, end = (_column(self.inside[axis][:, side], device) for side in (0, 1))
-        view = torch.arange(self.size[axis], device=device, dtype=torch.float32)[None, :, None]
-        if flips is not None:
-            view = torch.where(flips[:, None, None], self.size[axis] - 1 - view, view)
-        part = torch.arange(self.shape[axis], device=device, dtype=torch.float32)[None, None, :] + 0.5
-        weights = (1 - (part - (first + view * scale)).abs() / scale.clamp(min=1)).clamp_(min=0)
-        weights *= (part < _column(self.length[axis], device)) & (view >= begin) & (view < end)
-        return (weights / weights.sum(dim=2, keepdim=True).clamp_(min=1e-6)).to(dtype)
+    def matrices(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weights (n, view, part) of the part's pixels in those of the view, by rows and by columns."""
+        found = []
+        facts = [np.stack([-1 / self.reach[axis], self.length[axis]], axis=1) for axis in (0, 1)]
+        numbers = np.concatenate([self.centers[0], self.centers[1], *facts], axis=1).astype(np.float32)
+        sent = send(torch.from_numpy(numbers), device)[:, :, None]
+        rows, columns = self.size
+        steep = {0: sent[:, -4:-3], 1: sent[:, -2:-1]}
+        length = {0: sent[:, -3:-2], 1: sent[:, -1:]}
+        for axis, centers in enumerate((sent[:, :rows], sent[:, rows : rows + columns])):
+            part = torch.arange(self.shape[axis], device=device, dtype=torch.float32).add_(0.5)
+            weights = (part - centers).abs_().mul_(steep[axis]).add_(1).clamp_(min=0).mul_(part < length[axis])
+            found.append(weights.div_(weights.sum(dim=2, keepdim=True).clamp_(min=1e-6)).to(dtype))
+        return found[0], found[1]
 
 
-def _column(values: NDArray[np.floating] | NDArray[np.int64], device: torch.device) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)[:, None, None]
+def _centers(
+    size: int,
+    corner: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    low: NDArray[np.float64],
+    begin: NDArray[np.float64],
+    end: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(n, size), as :class:`Windows` has them for one axis; what is given (n,) is of the resized box."""
+    place = corner[:, None] + np.arange(size)
+    inside = (place >= begin[:, None]) & (place < end[:, None])
+    return np.where(inside, (place + 0.5) * scale[:, None] - low[:, None], _NOWHERE)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Values on the device; a GPU reads them while the CPU goes on."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def gather_windows(images: Sequence[Tensor], windows: Windows, *, pinned: bool = False) -> Tensor:
@@ -128,12 +136,13 @@ def _common_buffer(images: Sequence[Tensor]) -> Tensor | None:
 def _taken(buffer: Tensor, images: Sequence[Tensor], windows: Windows) -> Tensor:
     """The parts by a single look-up: a copy for each image would take the CPU longer than it takes the GPU."""
     device, (height, width) = buffer.device, windows.shape
-    facts = [(image.storage_offset(), image.shape[1] * image.shape[2], image.shape[2]) for image in images]
-    places = torch.from_numpy(np.concatenate([np.array(facts), windows.low.T], axis=1)).to(device, non_blocking=True)
-    start, plane, row, top, left = (column[:, None, None, None] for column in places.unbind(1))
-    channel, y, x = (torch.arange(count, device=device) for count in (3, height, width))
-    at = start + channel[:, None, None] * plane + (top + y[:, None]) * row + (left + x)
-    return buffer.take(at.clamp_(max=len(buffer) - 1))
+    facts = np.array([(image.storage_offset(), *image.shape[1:]) for image in images])
+    start, plane, row = facts[:, 0], facts[:, 1] * facts[:, 2], facts[:, 2]
+    lines = (start + windows.low[0] * row + windows.low[1])[:, None] + np.arange(height) * row[:, None]
+    sent = send(torch.from_numpy(np.concatenate([lines, plane[:, None]], axis=1)), device)
+    channel, x = torch.arange(3, device=device), torch.arange(width, device=device)
+    planes = sent[:, None, :-1] + sent[:, -1:, None] * channel[:, None]
+    return buffer.take((planes[..., None] + x).clamp_(max=len(buffer) - 1))
 
 
 def apply_batch(
@@ -144,42 +153,38 @@ def apply_batch(
     The images are on the device already, or on the CPU, from where they go in one copy.
     """
     pinned = device.type == "cuda" and not images[0].is_cuda
-    flips = _flags([numbers.flip for numbers in drawn], device)
     pieces = [numbers.piece for numbers in drawn if numbers.piece is not None]
+    flips = [numbers.flip for numbers in drawn]
     if pieces:
-        windows = Windows(pieces, transform.size)
+        windows = Windows(pieces, transform.size, flips)
         parts = gather_windows(images, windows, pinned=pinned).to(device, non_blocking=True)
-        levels = _resample(parts, windows, flips, torch.float16 if device.type == "cuda" else torch.float32)
+        levels = _resample(parts, windows, torch.float16 if device.type == "cuda" else torch.float32)
     else:
         whole = torch.stack(list(images))
-        levels = (whole.pin_memory() if pinned else whole).to(device, non_blocking=True).float()
-        levels = levels if flips is None else torch.where(flips[:, None, None, None], levels.flip(-1), levels)
+        levels = (send(whole, device) if pinned else whole.to(device)).float()
+        if any(flips):
+            levels = torch.where(send(torch.tensor(flips), device)[:, None, None, None], levels.flip(-1), levels)
     levels = _coloured(levels, drawn)
     levels = _erased(levels, drawn, transform.mean)
     return levels.to(torch.uint8)
 
 
-def _resample(parts: Tensor, windows: Windows, flips: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _resample(parts: Tensor, windows: Windows, dtype: torch.dtype) -> Tensor:
     """Levels (n, 3, h, w), whole numbers in float32. Columns first, as torchvision has it.
 
     On a GPU the products are of float16, whose 11 bits hold all levels, and whose weights are right to 1 in 2,000; the
     sums are of float32.
     """
     count, channels, height, width = parts.shape
+    rows, columns = windows.matrices(parts.device, dtype)
     pixels = parts.to(dtype).view(count, channels * height, width)
-    columns = windows.matrix(1, parts.device, dtype, flips).transpose(1, 2)
-    across = torch.bmm(pixels, columns).round_().view(count, channels, height, windows.size[1])
-    return torch.matmul(windows.matrix(0, parts.device, dtype)[:, None], across).float().round_().clamp_(0, 255)
-
-
-def _flags(values: Sequence[bool], device: torch.device) -> Tensor | None:
-    """(n,) on the device; None where none is set."""
-    return torch.tensor(values).to(device, non_blocking=True) if any(values) else None
+    across = torch.bmm(pixels, columns.transpose(1, 2)).round_().view(count, channels, height, windows.size[1])
+    return torch.matmul(rows[:, None], across).float().round_().clamp_(0, 255)
 
 
 def _each(values: Sequence[object], device: torch.device) -> Tensor:
     """Numbers of each image, on the device: float32 (n, ..., 1, 1)."""
-    found = torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
+    found = send(torch.tensor(values, dtype=torch.float32), device)
     return found.reshape(len(values), -1, 1, 1)
 
 
@@ -210,9 +215,9 @@ def _erased(levels: Tensor, drawn: Sequence[Drawn], mean: Sequence[int]) -> Tens
     if not any(numbers.erased is not None for numbers in drawn):
         return levels
     device, (height, width) = levels.device, levels.shape[2:]
-    boxes = torch.tensor([numbers.erased or (0, 0, 0, 0) for numbers in drawn]).to(device, non_blocking=True)
+    boxes = send(torch.tensor([numbers.erased or (0, 0, 0, 0) for numbers in drawn]), device)
     top, left, rows, columns = (each[:, None] for each in boxes.unbind(1))
     row, column = torch.arange(height, device=device), torch.arange(width, device=device)
     inside = ((row >= top) & (row < top + rows))[:, :, None] & ((column >= left) & (column < left + columns))[:, None]
-    colour = torch.tensor(mean, dtype=levels.dtype, device=device).view(3, 1, 1)
+    colour = send(torch.tensor(mean, dtype=levels.dtype), device).view(3, 1, 1)
     return torch.where(inside[:, None], colour, levels)

@@ -154,6 +154,12 @@ def _limit_aspect(image: Image.Image, most: float) -> Image.Image:
 
 def normalize(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(x / 255 - mean) / std on a uint8 batch (n, 3, h, w): float32, bit-equal to ToTensor and Normalize."""
-    mean = torch.tensor(preprocessing.mean, device=images.device).view(-1, 1, 1)
-    std = torch.tensor(preprocessing.std, device=images.device).view(-1, 1, 1)
+    mean, std = (_channels(values, images.device) for values in (preprocessing.mean, preprocessing.std))
     return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+@lru_cache(maxsize=64)
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(c, 1, 1) on the device: kept, because a GPU would wait for every copy."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(-1, 1, 1)

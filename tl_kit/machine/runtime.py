@@ -11,6 +11,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,6 +176,8 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     _check_forked(device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device.index)  # else parts of torch and accelerate would use the first
+    if device.type == "cuda":
+        _hush_cublas()
     low = device.type == "cuda" and config.mode != "plain" and torch.cuda.is_bf16_supported(including_emulation=False)
     return Runtime(
         device=device,
@@ -183,6 +186,12 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         precision=config.precision if config.precision in PRECISIONS else "fp32",
         train_precision="bf16" if low and config.precision != "fp32" else "fp32",
     )
+
+
+@lru_cache(maxsize=1)
+def _hush_cublas() -> None:
+    """Silence a warning of torch 2.11 about its own thread for gradients, whose first call makes the CUDA context."""
+    warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
 
 
 def _named_device(name: str) -> torch.device | None:
