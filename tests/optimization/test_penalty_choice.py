@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.config import PenaltyConfig
 from tl_kit.optimization.nested_choice import nested_predictions
-from tl_kit.optimization.penalty_choice import Folds, OutOfFold, choose, drawn_folds, out_of_fold
+from tl_kit.optimization.penalty_choice import Folds, OutOfFold, choose, drawn_folds, fit_path, out_of_fold
 from tl_kit.optimization.softmax_regression import fit_softmax
 
 CONFIG = PenaltyConfig(strengths=(0.1, 1.0, 10.0, 100.0, 1000.0))
@@ -146,3 +147,39 @@ def test_images_that_are_never_held_out_keep_their_class_in_every_fit() -> None:
     found = out_of_fold(x, y, 3, folds, config=CONFIG)
     assert 5 not in found.images
     assert len(found.images) == 39
+
+
+@pytest.mark.parametrize("changes", [{}, {"one_thread_below": 500}], ids=["paths", "parts of a fit"])
+def test_threads_change_no_bit_and_end(changes: dict[str, int]) -> None:
+    x, y = blobs(120, 3, noise=2.0)
+    weights = np.random.default_rng(2).uniform(0.5, 2.0, size=120)
+    folds, config = drawn_folds(y, 5), replace(CONFIG, **changes)
+    one, many = (out_of_fold(x, y, 3, folds, weights=weights, threads=threads, config=config) for threads in (1, 7))
+    assert one.strengths == many.strengths
+    assert np.array_equal(one.at_label, many.at_label)
+    assert all(np.array_equal(a.weight, b.weight) for a, b in zip(one.starts, many.starts, strict=True))
+    nested = [nested_predictions(x, y, 3, folds, weights=weights, threads=threads, config=config) for threads in (1, 4)]
+    assert np.array_equal(nested[0], nested[1])
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("tlkit-fit")] == []
+
+
+@pytest.mark.parametrize("strengths", [(0.1, 1.0, 10.0, 100.0), (1.0, 1.1, 1000.0), (3.0, 3.0, 3.0)])
+def test_a_path_ends_where_fits_from_nothing_do(strengths: tuple[float, ...]) -> None:
+    x, y = blobs(80, 3, noise=2.0)
+    config = PenaltyConfig(strengths=strengths, rough=1e-5)
+    path = fit_path(x, y, 3, np.ones(80, dtype=bool), config=config)
+    assert len(path) == len(strengths)
+    for strength, found in zip(strengths, path, strict=True):
+        alone = fit_softmax(x.astype(np.float64), y, 3, strength=strength, tolerance=1e-7, max_iter=1000)
+        np.testing.assert_allclose(metrics.softmax(found.logits(x)), metrics.softmax(alone.logits(x)), atol=2e-3)
+
+
+def test_a_path_takes_fewer_steps_than_fits_that_start_at_the_one_before() -> None:
+    x, y = blobs(120, 3, noise=2.0)
+    config = PenaltyConfig()
+    path = fit_path(x, y, 3, np.ones(120, dtype=bool), config=config)
+    before, steps = None, 0
+    for strength in config.strengths:
+        before = fit_softmax(x, y, 3, strength=strength, start=before, tolerance=config.rough, max_iter=config.max_iter)
+        steps += before.iterations
+    assert sum(found.iterations for found in path) < 0.8 * steps

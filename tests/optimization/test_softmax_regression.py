@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from tl_kit import metrics
-from tl_kit.optimization.softmax_regression import fit_softmax, rotate
+from tl_kit.optimization.softmax_regression import Images, fit_softmax, rotate
 
 
 def blobs(images: int, channels: int, classes: int, *, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -90,3 +90,47 @@ def test_features_of_zero_give_the_classes_shares() -> None:
     assert found.converged
     assert rotated.on_features(found.weight).shape == (2, 6)
     assert metrics.softmax(found.bias)[1] == pytest.approx(0.25, abs=1e-3)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "newton"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parts_and_threads_change_no_bit(dtype: type, solver: str) -> None:
+    x, y = blobs(203, 50, 5)
+    options = {"strength": 10.0, "tolerance": 1e-5, "max_iter": 500, "solver": solver, "one_thread_below": 20_000}
+    assert len(Images(x.astype(dtype), y, 5, one_thread_below=20_000).parts) == 13
+    one, many = (fit_softmax(x.astype(dtype), y, 5, threads=threads, **options) for threads in (1, 4))
+    whole = fit_softmax(x.astype(dtype), y, 5, **{**options, "one_thread_below": 10**9})
+    assert np.array_equal(one.weight, many.weight)
+    assert np.array_equal(one.bias, many.bias)
+    np.testing.assert_allclose(whole.weight, one.weight, atol=2e-3)
+
+
+@pytest.mark.parametrize(("images", "channels", "classes"), [(700, 1400, 10), (130, 3000, 3), (90, 700, 40)])
+def test_value_gradient_and_hessian_of_rows_in_blocks(images: int, channels: int, classes: int) -> None:
+    """Against sums over the images, where the blocks are even, filled up, or one."""
+    x, y = blobs(images, channels, classes)
+    weights = np.random.default_rng(1).uniform(0.5, 2, size=images)
+    (part,) = Images(x.astype(np.float64), y, classes, weights=weights, one_thread_below=10**9).parts
+    rng = np.random.default_rng(2)
+    point, direction = 0.05 * rng.normal(size=(2, classes, channels + 1))
+    wide, share = np.append(x.astype(np.float64), np.ones((images, 1)), axis=1), weights / weights.sum()
+    probabilities = metrics.softmax(wide @ point.T)
+    value, gradient = part.evaluate(point)
+    assert value == pytest.approx(-share @ np.log(probabilities[np.arange(images), y]))
+    errors = (probabilities - np.eye(classes)[y]) * share[:, None]
+    np.testing.assert_allclose(gradient, errors.T @ wide, atol=1e-12)
+    along = wide @ direction.T
+    curved = probabilities * (along - (probabilities * along).sum(axis=1, keepdims=True)) * share[:, None]
+    np.testing.assert_allclose(part.product(direction), curved.T @ wide, atol=1e-12)
+
+
+@pytest.mark.parametrize(("images", "channels"), [(30, 80), (80, 30), (50, 50), (45, 50), (9000, 30)])
+def test_the_axes_are_at_right_angles_and_have_the_features(images: int, channels: int) -> None:
+    x, _ = blobs(images, channels, 3)
+    turned, again = rotate(x, most=2048), rotate(x, most=2048, threads=3)
+    assert turned.axes is not None
+    assert np.array_equal(turned.rows, again.rows)
+    assert turned.rows.dtype == turned.axes.dtype == np.float32
+    np.testing.assert_allclose(turned.axes @ turned.axes.T, np.eye(len(turned.axes)), atol=1e-4)
+    np.testing.assert_allclose(turned.rows @ turned.axes, x, atol=1e-4)
+    assert len(turned.axes) <= min(images, channels) + 5, "but for a few of nothing but rounding"

@@ -246,3 +246,13 @@ def test_a_single_class_is_an_error() -> None:
 def test_a_fit_that_was_cut_short_is_told_apart() -> None:
     x, y = clean(60, seed=0)
     assert not fit_head(x, y, 3, config=HeadConfig(strengths=(1e4,), max_iter=2)).converged
+
+
+def test_threads_change_no_bit() -> None:
+    x, y = blobs(4, 300, seed=0)
+    config = HeadConfig(one_thread_below=5000)
+    one, many, usual = (fit_head(x, y, 4, threads=threads, config=config) for threads in (1, 5, None))
+    for other in (many, usual):
+        assert np.array_equal(one.weight, other.weight)
+        assert np.array_equal(one.bias, other.bias)
+        assert one.tried == other.tried

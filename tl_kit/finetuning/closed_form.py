@@ -185,7 +185,7 @@ def head_seconds(run: Run, reuse: Reuse) -> float:
     samples = run.manifest.split("train")
     features, labels = reuse.rows(samples).float().flatten(1).numpy(), labels_of(samples)
     started = time.perf_counter()
-    fit_head(features, labels, len(run.manifest.classes), config=head_config(run.config))
+    fit_head(features, labels, len(run.manifest.classes), device=run.runtime.gpu, config=head_config(run.config))
     nested = in_closed_form(run) and not isinstance(folds_for(run, reuse), str)
     return (time.perf_counter() - started) * (3 if nested else 1)
 
@@ -204,6 +204,7 @@ def _fit(run: Run, reuse: Reuse, samples: tuple[Sample, ...], config: HeadConfig
         len(run.manifest.classes),
         folds=penalty_folds(samples, folds=config.folds, seed=run.config.split.split_seed),
         weights=run.balance.image_weights(labels),
+        device=run.runtime.gpu,
         config=config,
     )
 

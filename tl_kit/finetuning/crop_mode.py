@@ -173,7 +173,8 @@ def _filled(run: Run, samples: Sequence[Sample], *, stages: bool) -> Reuse | Non
 def _held(run: Run, features: NDArray[np.float32], labels: NDArray[np.int64]) -> HeldOut | None:
     weights = run.balance.image_weights(labels)
     config = replace(run.config.probe, folds=run.config.crop_choice.folds)
-    return held_out(features, labels, seed=run.config.split.split_seed, weights=weights, config=config)
+    seed, device = run.config.split.split_seed, run.runtime.gpu
+    return held_out(features, labels, seed=seed, weights=weights, device=device, config=config)
 
 
 def _figures(held: HeldOut) -> str:

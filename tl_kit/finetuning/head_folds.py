@@ -22,9 +22,11 @@ from tl_kit.data.splits import keys_of
 from tl_kit.finetuning.checks import head_config
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import Reuse
+from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.optimization.nested_choice import nested_predictions
-from tl_kit.optimization.penalty_choice import Folds, drawn_folds, few_threads
+from tl_kit.optimization.penalty_choice import Folds, drawn_folds
+from tl_kit.optimization.side_by_side import one_thread, side_by_side
 from tl_kit.optimization.softmax_regression import rotate
 from tl_kit.training.logistic_regression import c_per_strength, fit_head
 
@@ -57,9 +59,11 @@ def cross_validated_head(run: Run, reuse: Reuse) -> dict[str, Any] | None:
     weights = run.balance.image_weights(labels)
     if config.c is not None:
         config = replace(config, strengths=(config.c / c_per_strength(len(labels), classes),))
-    with few_threads(features.size * classes, config):
-        rows = rotate(fit_scaling(features, weights=weights)(features), most=config.rotate_up_to).rows
-        found = nested_predictions(rows, labels, classes, folds, weights=weights, config=config)
+    threads = available_cores()
+    with one_thread():
+        scaled = fit_scaling(features, weights=weights)(features)
+        rows = rotate(scaled, most=config.rotate_up_to, threads=threads).rows
+        found = nested_predictions(rows, labels, classes, folds, weights=weights, threads=threads, config=config)
     return {"folds": len(folds.held_out), "images": len(labels), **metrics.summary(found, labels)}
 
 
@@ -78,7 +82,8 @@ def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.
     folds = penalty_folds(val, folds=config.folds, seed=run.config.split.split_seed)
     numbers = np.maximum(folds.numbers, 0)  # a class's only image is held out, too: training images have the class
     labels, found = labels_of((*train, *val)), np.empty((len(val), classes))
-    for number in np.unique(numbers):
+
+    def predict(number: int) -> None:
         out = np.flatnonzero(numbers == number)
         kept = np.delete(np.arange(len(labels)), len(train) + out)
         fit = fit_head(
@@ -86,9 +91,13 @@ def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.
             labels[kept],
             classes,
             weights=run.balance.image_weights(labels[kept]),
+            threads=1,
             config=replace(config, strengths=(strength,)),
         )
         found[out] = metrics.softmax(features[len(train) + out].astype(np.float64) @ fit.weight.T + fit.bias)
+
+    with one_thread():
+        side_by_side(predict, np.unique(numbers).tolist(), threads=available_cores())
     return found
 
 

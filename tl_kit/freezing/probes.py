@@ -8,7 +8,6 @@ ignore what matters here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from tl_kit.config import ProbeConfig
 from tl_kit.freezing.facts import StageProbe
 from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
-from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, few_threads, out_of_fold, stratified_part
+from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, out_of_fold, stratified_part
+from tl_kit.optimization.side_by_side import one_thread, side_by_side
 from tl_kit.optimization.softmax_regression import rotate
 
 __all__ = ["probe_stages", "stage_features", "stage_names"]
@@ -87,18 +87,29 @@ def probe_stages(
     _, labels = np.unique(labels[kept], return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = drawn_folds(labels, folds, units=order)
-    with few_threads(0, config), ThreadPoolExecutor(available_cores()) as pool:
-        found = pool.map(lambda item: _probe(item[0], item[1][kept], labels, drawn, config), features.items())
-        return [probe for probe in found if probe is not None]
+    threads = available_cores()
+    each = max(1, threads // max(1, len(features)))
+
+    def probe(name: str) -> StageProbe | None:
+        return _probe(name, features[name][kept], labels, drawn, threads=each, config=config)
+
+    with one_thread():
+        return [found for found in side_by_side(probe, list(features), threads=threads) if found is not None]
 
 
 def _probe(
-    name: str, values: NDArray[np.float32], labels: NDArray[np.int64], folds: Folds, config: ProbeConfig
+    name: str,
+    values: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    folds: Folds,
+    *,
+    threads: int,
+    config: ProbeConfig,
 ) -> StageProbe | None:
     """None where no fit converges in the steps that are allowed."""
     classes = int(labels.max()) + 1
-    rows = rotate(fit_scaling(values)(values), most=config.rotate_up_to).rows
-    found = out_of_fold(rows, labels, classes, folds, config=config)
+    rows = rotate(fit_scaling(values)(values), most=config.rotate_up_to, threads=threads).rows
+    found = out_of_fold(rows, labels, classes, folds, threads=threads, config=config)
     position = choose(found, units=folds.units, config=config)
     if position is None:
         return None

@@ -110,6 +110,11 @@ class Runtime:
         """
         return self.batch_size if self.on_gpu else None
 
+    @property
+    def gpu(self) -> torch.device | None:
+        """The CUDA device, if there is one."""
+        return self.device if self.on_gpu else None
+
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format of this runtime.
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.config import PenaltyConfig
 from tl_kit.optimization.penalty_choice import Folds, OutOfFold, choose, fit_path
-from tl_kit.optimization.softmax_regression import Floats, fit_softmax
+from tl_kit.optimization.side_by_side import side_by_side
+from tl_kit.optimization.softmax_regression import Floats, Solution, fit_softmax
 
 __all__ = ["nested_predictions"]
 
@@ -26,6 +27,7 @@ def nested_predictions(
     folds: Folds,
     *,
     weights: Floats | None = None,
+    threads: int = 1,
     config: PenaltyConfig,
 ) -> Floats:
     """Probabilities (n, k) of all images; those that are never held out are predicted by fits that have seen them.
@@ -35,15 +37,19 @@ def nested_predictions(
         labels: (n,) in 0..classes-1.
         folds: three at least; the images outside of any two of them must have all classes.
         weights: (n,), of images.
+        threads: at most; they change no bit.
     """
-    numbers = folds.held_out
-    paths = {
-        pair: fit_path(rows, labels, classes, _outside(folds, *pair), weights=weights, config=config)
-        for pair in combinations(numbers.tolist(), 2)
-    }
-    found = np.full((len(rows), classes), 1 / classes)
-    for number in numbers.tolist():
-        beside = {int(np.sum(pair)) - number: path for pair, path in paths.items() if number in pair}
+    numbers: list[int] = folds.held_out.tolist()
+    pairs = list(combinations(numbers, 2))
+    each = max(1, threads // len(pairs))
+
+    def path(pair: tuple[int, int]) -> list[Solution]:
+        return fit_path(rows, labels, classes, _outside(folds, *pair), weights=weights, threads=each, config=config)
+
+    paths = dict(zip(pairs, side_by_side(path, pairs, threads=threads), strict=True))
+
+    def predicted(number: int) -> Floats:
+        beside = {sum(pair) - number: path for pair, path in paths.items() if number in pair}
         others = OutOfFold.of(beside, rows, labels, folds, config.strengths)
         position = choose(others, units=folds.units, weights=weights, config=config)
         among = _outside(folds, number)
@@ -56,8 +62,14 @@ def nested_predictions(
             start=None if position is None else others.starts[position],
             tolerance=config.rough,
             max_iter=config.max_iter,
+            threads=max(1, threads // len(numbers)),
+            one_thread_below=config.one_thread_below,
         )
-        found[~among] = metrics.softmax(solution.logits(rows[~among]))
+        return metrics.softmax(solution.logits(rows[~among]))
+
+    found = np.full((len(rows), classes), 1 / classes)
+    for number, probabilities in zip(numbers, side_by_side(predicted, numbers, threads=threads), strict=True):
+        found[folds.numbers == number] = probabilities
     return found
 
 

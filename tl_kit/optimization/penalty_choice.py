@@ -8,22 +8,25 @@ the lowest of many nearly equal losses is a matter of luck, and a penalty that s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit import metrics
 from tl_kit.config import PenaltyConfig
-from tl_kit.optimization.softmax_regression import Floats, Solution, fit_softmax
+from tl_kit.optimization.side_by_side import side_by_side
+from tl_kit.optimization.softmax_regression import Floats, Images, Solution, fit_images
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "Folds",
     "OutOfFold",
     "choose",
     "drawn_folds",
-    "few_threads",
     "fit_path",
     "out_of_fold",
     "stratified_part",
@@ -112,8 +115,9 @@ class OutOfFold:
         at_label, right = np.zeros((tried, len(rows))), np.zeros((tried, len(rows)), dtype=bool)
         for number, path in paths.items():
             out = np.flatnonzero(folds.numbers == number)
+            rows_out = rows[out]
             for row, solution in enumerate(path[:tried]):
-                probabilities = metrics.softmax(solution.logits(rows[out]))
+                probabilities = metrics.softmax(solution.logits(rows_out))
                 at_label[row, out] = probabilities[np.arange(len(out)), labels[out]]
                 right[row, out] = probabilities.argmax(axis=1) == labels[out]
         images = np.flatnonzero(np.isin(folds.numbers, list(paths)))
@@ -140,6 +144,8 @@ def out_of_fold(
     folds: Folds,
     *,
     weights: Floats | None = None,
+    threads: int = 1,
+    device: torch.device | None = None,
     config: PenaltyConfig,
 ) -> OutOfFold:
     """Fit each strength to all folds but one, for each fold; every fit starts from that of the penalty before.
@@ -149,12 +155,22 @@ def out_of_fold(
         labels: (n,) in 0..classes-1.
         folds: of the images; of much work, only the first is held out.
         weights: (n,), of images.
+        threads: at most; they change no bit.
+        device: a GPU for much work.
     """
     most = 1 if rows.size * classes >= config.one_fold_from else None
-    paths = {
-        number: fit_path(rows, labels, classes, folds.numbers != number, weights=weights, config=config)
-        for number in folds.held_out[:most].tolist()
-    }
+    numbers: list[int] = folds.held_out[:most].tolist()
+    device = device if rows.size * classes >= config.on_device_from else None
+    # Of many rows there is one copy at a time, and the threads share the parts of a fit.
+    alone = device is not None or rows.size >= config.one_thread_below
+    paths_at_once = 1 if alone else max(1, min(threads, len(numbers)))
+    each = threads // paths_at_once
+
+    def path(number: int) -> list[Solution]:
+        among = folds.numbers != number
+        return fit_path(rows, labels, classes, among, weights=weights, threads=each, device=device, config=config)
+
+    paths = dict(zip(numbers, side_by_side(path, numbers, threads=paths_at_once), strict=True))
     return OutOfFold.of(paths, rows, labels, folds, config.strengths)
 
 
@@ -192,22 +208,32 @@ def fit_path(
     among: NDArray[np.bool_],
     *,
     weights: Floats | None = None,
+    threads: int = 1,
+    device: torch.device | None = None,
     config: PenaltyConfig,
 ) -> list[Solution]:
     """A rough fit to the images ``among`` (n,) them for each strength, strongest penalty first.
 
-    It ends before the first that does not converge: weaker penalties are harder still.
+    Each starts where the two before it point to, which halves the steps. It ends before the first that does not
+    converge: weaker penalties are harder still.
     """
     rows, labels, weights = rows[among], labels[among], None if weights is None else weights[among]
+    images = Images(
+        rows,
+        labels,
+        classes,
+        weights=weights,
+        threads=threads,
+        one_thread_below=config.one_thread_below,
+        device=device,
+    )
     found: list[Solution] = []
-    for strength in sorted(config.strengths):
-        solution = fit_softmax(
-            rows,
-            labels,
-            classes,
+    strengths = sorted(config.strengths)
+    for position, strength in enumerate(strengths):
+        solution = fit_images(
+            images,
             strength=strength,
-            weights=weights,
-            start=found[-1] if found else None,
+            start=_onwards(found, strengths[position - 2 : position + 1]),
             tolerance=config.rough,
             max_iter=config.max_iter,
         )
@@ -217,9 +243,13 @@ def fit_path(
     return found
 
 
-def few_threads(work: int, config: PenaltyConfig) -> AbstractContextManager[object]:
-    """One thread, for steps of so little work that handing it out costs more than doing it."""
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[object] = threadpool_limits(1 if work < config.one_thread_below else None)
-    return limits
+def _onwards(found: Sequence[Solution], strengths: Sequence[float]) -> Solution | None:
+    """A start at the last of three strengths: the line through the fits at the first two, over the log of strength."""
+    if len(found) < 2:
+        return found[-1] if found else None
+    (before, last), (first, second, third) = found[-2:], np.log(strengths)
+    far = min(1.0, (third - second) / max(second - first, np.finfo(np.float64).tiny))
+    weight, bias = (
+        end + far * (end - start) for start, end in ((before.weight, last.weight), (before.bias, last.bias))
+    )
+    return Solution(weight, bias, 0, False)

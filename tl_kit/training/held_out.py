@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tl_kit.config import PenaltyConfig
+from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
-from tl_kit.optimization.penalty_choice import choose, drawn_folds, few_threads, out_of_fold
+from tl_kit.optimization.penalty_choice import choose, drawn_folds, out_of_fold
+from tl_kit.optimization.side_by_side import one_thread
 from tl_kit.optimization.softmax_regression import rotate
 
 __all__ = ["HeldOut", "held_out"]
@@ -54,9 +57,10 @@ def held_out(
     *,
     seed: int,
     weights: Floats | None = None,
+    device: torch.device | None = None,
     config: PenaltyConfig,
 ) -> HeldOut | None:
-    """Cross-validate the head on features (n, d) of images with labels (n,) and weights (n,).
+    """Cross-validate the head on features (n, d) of images with labels (n,) and weights (n,); ``device``: a GPU to use.
 
     Folds are drawn from labels and seed alone, so that two kinds of features are compared image by image. None where a
     class has a single image, or no fit converges.
@@ -67,9 +71,13 @@ def held_out(
         return None
     drawn = drawn_folds(labels, folds, units=np.random.default_rng(seed).permutation(len(labels)))
     classes = int(labels.max()) + 1
-    with few_threads(features.size * classes, config):
-        rows = rotate(fit_scaling(features, weights=weights)(features), most=config.rotate_up_to).rows
-        found = out_of_fold(rows, labels, classes, drawn, weights=weights, config=config)
+    threads = available_cores()
+    with one_thread():
+        scaled = fit_scaling(features, weights=weights)(features)
+        rows = rotate(scaled, most=config.rotate_up_to, threads=threads).rows
+        found = out_of_fold(
+            rows, labels, classes, drawn, weights=weights, threads=threads, device=device, config=config
+        )
     position = choose(found, units=drawn.units, weights=weights, config=config)
     if position is None:
         return None

@@ -8,16 +8,18 @@ codes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tl_kit.config import HeadConfig
 from tl_kit.errors import TrainingError
+from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
-from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, few_threads, out_of_fold
+from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, out_of_fold
+from tl_kit.optimization.side_by_side import one_thread
 from tl_kit.optimization.softmax_regression import Floats, Solution, fit_softmax, rotate
 
 __all__ = ["HeadFit", "c_per_strength", "fit_head", "fit_heads"]
@@ -63,6 +65,8 @@ def fit_head(
     *,
     folds: Folds | None = None,
     weights: Floats | None = None,
+    threads: int | None = None,
+    device: torch.device | None = None,
     config: HeadConfig = HeadConfig(),
 ) -> HeadFit:
     """Fit with the penalty that cross-validation of these images prefers (:mod:`tl_kit.optimization.penalty_choice`).
@@ -76,13 +80,17 @@ def fit_head(
         classes: k.
         folds: what is held out together; None: each image on its own, in folds drawn in their order.
         weights: (n,): an image of weight w counts as w images, in the scaling and the choice too. None: all weigh 1.
+        threads: at most; None: as many as there are cores. They change no bit.
+        device: a GPU, for much work (``PenaltyConfig.on_device_from``).
         config: its ``solver`` is lbfgs (a quasi-Newton method) or newton: the problem is convex, so both end in the
             same place. Where it has one strength, or ``c``, nothing is chosen.
 
     Raises NonFiniteError for features that are not finite, TrainingError for labels of one class.
     """
-    problem = _Problem(features, labels, classes, weights=weights, blocks=None, config=config)
-    with problem.threads():
+    with one_thread():
+        problem = _Problem(
+            features, labels, classes, weights=weights, blocks=None, threads=threads, device=device, config=config
+        )
         return problem.chosen(folds or drawn_folds(problem.labels, config.folds))
 
 
@@ -95,9 +103,11 @@ def fit_heads(
     config: HeadConfig = HeadConfig(),
 ) -> list[HeadFit]:
     """:func:`fit_head` at each strength of ``config``, strongest penalty first; ``blocks`` as :func:`fit_scaling`."""
-    problem = _Problem(features, labels, classes, weights=None, blocks=blocks, config=config)
     found, before = list[HeadFit](), None
-    with problem.threads():
+    with one_thread():
+        problem = _Problem(
+            features, labels, classes, weights=None, blocks=blocks, threads=None, device=None, config=config
+        )
         for strength in problem.strengths:
             before = problem.solve(strength, before)
             found.append(problem.head(strength, before))
@@ -115,30 +125,35 @@ class _Problem:
         *,
         weights: Floats | None,
         blocks: Sequence[int] | None,
+        threads: int | None,
+        device: torch.device | None,
         config: HeadConfig,
     ) -> None:
         self.present, self.labels = np.unique(labels, return_inverse=True)
         if len(self.present) < 2:
             raise TrainingError("the images to fit a head to are all of one class: it needs two at least")
         self.classes, self.weights, self.config = classes, weights, config
-        self.work = features.size * len(self.present)
+        self.threads = available_cores() if threads is None else threads
+        self.device = device if features.size * len(self.present) >= config.on_device_from else None
         self.scaling = fit_scaling(features, weights=weights, blocks=blocks)
-        with self.threads():
-            self.rotated = rotate(self.scaling(features), most=config.rotate_up_to)
+        self.rotated = rotate(self.scaling(features), most=config.rotate_up_to, threads=self.threads)
         self.per_strength = c_per_strength(len(labels) if weights is None else float(weights.sum()), len(self.present))
         given = config.strengths if config.c is None else (config.c / self.per_strength,)
         self.strengths = tuple(sorted(given))
-
-    def threads(self) -> AbstractContextManager[object]:
-        """One thread for what is little work."""
-        return few_threads(self.work, self.config)
 
     def chosen(self, folds: Folds) -> HeadFit:
         """The fit to all images at the strength of choice, from where the fits out of fold ended."""
         if len(self.strengths) == 1:
             return self.head(self.strengths[0], self.solve(self.strengths[0], None))
         found = out_of_fold(
-            self.rotated.rows, self.labels, len(self.present), folds, weights=self.weights, config=self.config
+            self.rotated.rows,
+            self.labels,
+            len(self.present),
+            folds,
+            weights=self.weights,
+            threads=self.threads,
+            device=self.device,
+            config=self.config,
         )
         position = choose(found, units=folds.units, weights=self.weights, config=self.config)
         if position is None:
@@ -161,6 +176,9 @@ class _Problem:
             tolerance=self.config.fine,
             max_iter=self.config.max_iter,
             solver=self.config.solver,
+            threads=self.threads,
+            one_thread_below=self.config.one_thread_below,
+            device=self.device,
         )
 
     def head(self, strength: float, solution: Solution) -> HeadFit:
