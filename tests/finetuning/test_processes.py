@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from tests import children
 from tests.helpers import quick, write_images
@@ -20,9 +22,13 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from tests.helpers import quick
+from tests.finetuning.test_processes import little_memory
 from tl_kit.cli import main
 run = quick(Path(sys.argv[1]), Path(sys.argv[2]), model="test_vit", img_size=None, optimizer="sgd", lr=0.05)
 Path(f"scores-{os.environ['RANK']}").write_text(repr(run.val))
+passes = little_memory("1")
+quick(Path(sys.argv[1]), Path(sys.argv[3]), model="test_vit", img_size=None, optimizer="sgd", lr=0.05)
+Path(f"passes-{os.environ['RANK']}").write_text(" ".join(map(str, passes)))
 for name, data in (("told", sys.argv[1]), ("wrong", "nowhere")):
     with open(f"{name}-{os.environ['RANK']}", "w") as file, redirect_stdout(file), redirect_stderr(file):
         try:
@@ -30,6 +36,21 @@ for name, data in (("told", sys.argv[1]), ("wrong", "nowhere")):
         except SystemExit as end:
             print("exit code", end.code)
 """
+
+
+def little_memory(rank: str) -> list[int]:
+    """From now on the process of this rank has memory for the training of fewer than three images at once; sizes of its passes."""
+    original, passes = VisionTransformer.forward, list[int]()
+
+    def forward(self: VisionTransformer, images: torch.Tensor, *args: Any, **options: Any) -> Any:
+        if self.training:
+            passes.append(len(images))
+            if len(images) > 2 and os.environ["RANK"] == rank:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, images, *args, **options)
+
+    VisionTransformer.forward = forward  # type: ignore[method-assign]
+    return passes
 
 
 def free_port() -> int:
@@ -46,7 +67,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", str(free_port()), "run.py", str(data), str(tmp_path / "two")]
+    command += ["--master-port", str(free_port()), "run.py", str(data), str(tmp_path / "two"), str(tmp_path / "parts")]
     done = children.run(command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
@@ -65,3 +86,10 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)
     assert alone.epochs == 2
     assert apart < 0.01 * moved
+    parts = safetensors.torch.load_file(tmp_path / "parts" / "model.safetensors")
+    apart = max(float((parts[name] - two[name]).abs().max()) for name in two)
+    assert apart < 0.01 * moved, "in parts, because one of two processes has little memory"
+    roomy, small = ([int(n) for n in (tmp_path / f"passes-{rank}").read_text().split()] for rank in range(2))
+    assert roomy[0] == small[0] == 3, "each tries its share of a batch once, before it trains"
+    assert set(roomy[1:]) == {1}, "the other divides its batches as well"
+    assert set(small[2:]) == {1}

@@ -35,7 +35,7 @@ from tl_kit.machine.prefetch import prefetched_batches
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.training.late_losses import ADVICE, LateLosses
-from tl_kit.training.microbatches import step_gradient
+from tl_kit.training.microbatches import settle_parts, step_gradient
 from tl_kit.training.task import FitResult, Indices, Progress, Task
 
 __all__ = ["begin_phase", "better", "fit", "run_epoch", "share_of", "train_step"]
@@ -130,6 +130,7 @@ def run_epoch(
         started = time.perf_counter()
         inputs, labels = next(prepared)
         done.waited += time.perf_counter() - started
+        settle_parts(task, accelerator, inputs, labels)
         step = epoch * len(batches) + done.steps
         set_lr(task.optimizer, task.schedule(step, history))
         losses.add(step, train_step(task, accelerator, inputs, labels, step=step), len(indices))

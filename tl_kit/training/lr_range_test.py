@@ -15,6 +15,7 @@ from tl_kit.errors import TrainingError
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.late_losses import check_loss
 from tl_kit.training.loop import share_of, train_step
+from tl_kit.training.microbatches import settle_parts
 from tl_kit.training.task import Task
 
 __all__ = ["RangeTest", "range_test", "suggest"]
@@ -55,6 +56,7 @@ def range_test(
             for step, ratio in enumerate(np.geomspace(config.lowest, config.highest, config.steps)):
                 set_lr(task.optimizer, float(ratio))
                 inputs, labels = task.batch(shares[step], 0)
+                settle_parts(task, accelerator, inputs, labels)
                 loss = float(train_step(task, accelerator, inputs, labels, step=step))
                 check_loss(loss, step)
                 losses.append(loss)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -16,20 +18,49 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tl_kit.errors import ResourceError
+from tl_kit.errors import NonFiniteError, ResourceError
 from tl_kit.machine.memory import is_out_of_memory, release_memory
 from tl_kit.reporting import note
 from tl_kit.training.late_losses import check_loss
 from tl_kit.training.task import Task
 
-__all__ = ["step_gradient"]
+__all__ = ["settle_parts", "step_gradient"]
 
 
-def step_gradient(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
+class _Processes(Protocol):
+    """The part of an Accelerator that a gradient needs."""
+
+    @property
+    def num_processes(self) -> int: ...
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor: ...
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[object]: ...
+
+
+class _Alone:
+    """A process that shares nothing, also inside of a group."""
+
+    num_processes = 1
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+        return tensor
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[object]:
+        return nullcontext()
+
+
+def step_gradient(task: Task, accelerator: _Processes, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
     """Leave the gradient in the parameters; returns the loss (), without the penalty.
 
-    Where memory runs out, the parts of this and of all later batches are half as large. Raises NonFiniteError for
-    a loss that is not finite, unless the task reads its losses later; ResourceError where nothing is left to divide.
+    Where memory runs out, the parts of this and of all later batches are half as large. Several processes divide theirs
+    by what :func:`settle_parts` has found. Raises NonFiniteError for a loss that is not finite, unless the task reads
+    its losses later; ResourceError where nothing is left to divide.
     """
     while True:
         try:
@@ -37,29 +68,61 @@ def step_gradient(task: Task, accelerator: Accelerator, inputs: Tensor, labels: 
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            _halve(task, accelerator, len(inputs), error)
+            _halve(task, len(inputs), error, divisible=accelerator.num_processes == 1)
         release_memory()
 
 
-def _accumulate(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
-    parts = _parts(len(inputs), task.microbatch.rows)
-    if parts == 1:
-        loss = _loss(task, inputs, labels)
-        value: Tensor = loss.detach()
-        if accelerator.num_processes > 1:
-            value = accelerator.reduce(value, reduction="mean")  # not finite in one process: in all
-        _check(task, value, step)
-        _backward(task, accelerator, loss if task.loss.penalty is None else loss + task.loss.penalty())
-        return value
-    assert task.loss.weigh is not None
-    whole, value = task.loss.weigh(labels), torch.zeros((), dtype=torch.float64, device=inputs.device)
-    for some, their_labels in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        loss = _loss(task, some, their_labels) * (task.loss.weigh(their_labels) / whole)
-        value = value + loss.detach()
-        _check(task, value, step)
-        accelerator.backward(loss)
-    if task.loss.penalty is not None:
-        accelerator.backward(task.loss.penalty())
+def settle_parts(task: Task, accelerator: Accelerator, inputs: Tensor, labels: Tensor) -> None:
+    """Agree, in a group of processes, on parts that fit in the memory of each: a trial step, which leaves no trace.
+
+    In training it would be too late: a process that runs out of memory leaves the others waiting for its gradients.
+    ``inputs`` is a batch of the largest size. Raises ResourceError in all processes where it fits in parts in none.
+    """
+    if accelerator.num_processes == 1 or task.microbatch.settled:
+        return
+    module = accelerator.unwrap_model(task.model)
+    buffers = {name: tensor.clone() for name, tensor in module.named_buffers()}
+    failed: ResourceError | None = None
+    with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+        try:
+            step_gradient(replace(task, model=module), _Alone(), inputs, labels, step=0)
+        except NonFiniteError:
+            pass  # the first step says so, in all processes
+        except ResourceError as error:
+            failed = error
+    task.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, tensor in module.named_buffers():
+            tensor.copy_(buffers[name])
+    rows = torch.tensor([0 if failed else task.microbatch.rows or len(inputs)], device=accelerator.device)
+    least = int(accelerator.gather(rows).min())
+    if not least:
+        raise failed or ResourceError("memory ran out in another process: choose a smaller --batch-size or model")
+    task.microbatch.rows = None if least >= len(inputs) and task.microbatch.rows is None else least
+    task.microbatch.settled = True
+
+
+def _accumulate(task: Task, accelerator: _Processes, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
+    """The loss; of several processes, the mean of theirs: one that is not finite is seen in all of them."""
+    parts, weigh = _parts(len(inputs), task.microbatch.rows), task.loss.weigh
+    assert parts == 1 or weigh is not None
+    whole = weigh(labels) if weigh is not None and parts > 1 else 1.0
+    value = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    pieces = zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True)
+    for number, (some, their_labels) in enumerate(pieces, start=1):
+        last = number == parts
+        with nullcontext() if last else accelerator.no_sync(task.model):
+            loss = _loss(task, some, their_labels)
+            if weigh is not None and parts > 1:
+                loss = loss * (weigh(their_labels) / whole)
+            value = value + loss.detach()
+            if last and accelerator.num_processes > 1:
+                value = accelerator.reduce(value, reduction="mean")
+            if last or accelerator.num_processes == 1:
+                _check(task, value, step)
+            if last and task.loss.penalty is not None:
+                loss = loss + task.loss.penalty()
+            _backward(task, accelerator, loss)
     return value
 
 
@@ -75,7 +138,7 @@ def _check(task: Task, value: Tensor, step: int) -> None:
         check_loss(float(value), step)
 
 
-def _backward(task: Task, accelerator: Accelerator, loss: Tensor) -> None:
+def _backward(task: Task, accelerator: _Processes, loss: Tensor) -> None:
     if not task.second_order:
         accelerator.backward(loss)
         return
@@ -97,10 +160,9 @@ def _parts(images: int, rows: int | None) -> int:
     return images if rows == 1 else min(math.ceil(images / rows), images // 2)
 
 
-def _halve(task: Task, accelerator: Accelerator, images: int, error: BaseException) -> None:
+def _halve(task: Task, images: int, error: BaseException, *, divisible: bool) -> None:
     rows = min(images, task.microbatch.rows or images)
-    whole = task.second_order or task.loss.weigh is None or accelerator.num_processes > 1
-    if whole or rows <= _least(task.model):
+    if task.second_order or task.loss.weigh is None or not divisible or rows <= _least(task.model):
         raise ResourceError(
             f"memory ran out with {rows} images in one pass: choose a smaller --batch-size, --img-size or model"
         ) from error

@@ -53,9 +53,13 @@ class Callback:
 
 @dataclass
 class Microbatch:
-    """The most images of one forward and backward pass; None: all of a batch."""
+    """The most images of one forward and backward pass; None: all of a batch.
+
+    ``settled``: several processes have agreed on it (:func:`tl_kit.training.microbatches.settle_parts`).
+    """
 
     rows: int | None = None
+    settled: bool = False
 
     def state(self) -> int | None:
         """For a run that is taken up again: sums in other parts are rounded otherwise."""
