@@ -59,6 +59,7 @@ _TURNS = {
 }
 _SIDEWAYS = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _LONGEST_REASON = 100
+_AT_ONCE = 2**18  # bytes of a file that are read before it is known whether it begins like an image: most photos
 _UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
 CHANGED = "the file changed since the scan"
 
@@ -168,18 +169,30 @@ def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:
     than ``config.max_pixels`` pixels can be.
     """
     try:
-        status = Path(path).stat()
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-        with Path(path).open("rb") as stream:
-            data = stream.read(16)
+        # No buffered stream: each of its many calls gives up the interpreter lock, for which all threads wait.
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            data = _bytes_of(file, min(status.st_size, _AT_ONCE))
             if not sniff(data):
-                return data if foreign(data) else data + stream.read(PREFIX - 16)
+                return data[: 16 if foreign(data[:16]) else PREFIX]
             if status.st_size > most_bytes(config):
                 raise ImageError(f"too large: {status.st_size} bytes, at most {most_bytes(config)} are read")
-            return data + stream.read()
+            return data if len(data) == status.st_size else data + _bytes_of(file, status.st_size - len(data))
+        finally:
+            os.close(file)
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _bytes_of(file: int, size: int) -> bytes:
+    """So many bytes of an open file, or the rest where there are fewer."""
+    data = os.read(file, size)
+    while len(data) < size and (more := os.read(file, size - len(data))):
+        data += more
+    return data
 
 
 def read_sample(path: Path, digest: str, config: DecodeConfig = _DEFAULT) -> bytes:
@@ -211,19 +224,21 @@ def _open(data: bytes, config: DecodeConfig) -> Image.Image:
     if not data:
         raise ImageError("empty file")
     prefix = data[:16].ljust(16, b"\0")
-    accepted = [name for name in FORMATS if _accepts(name, prefix)]
-    for name in accepted:
+    for name in FORMATS:
+        if not _accepts(name, prefix):
+            continue
         try:
             image: ImageFile.ImageFile = Image.OPEN[name][0](io.BytesIO(data), "")
         except (SyntaxError, IndexError, KeyError, TypeError, struct.error):
             continue
         if name == "JPEG":
             check_scans(data, config)
+            image.decodermaxblock = max(image.decodermaxblock, len(data))  # at once: each part would wait for the lock
         reason = misread(image)
         if reason is not None:
             raise ImageError(reason)
         return image
-    strong = [name for name in accepted if name not in _WEAK_SIGNATURE]
+    strong = [name for name in FORMATS if name not in _WEAK_SIGNATURE and _accepts(name, prefix)]
     reason = foreign(data)
     if strong and reason is None:
         reason = unsupported(strong[0], data) or f"damaged: its {strong[0]} header cannot be read"

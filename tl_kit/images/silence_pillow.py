@@ -25,10 +25,16 @@ def hush_pillow() -> None:
     is put in front where it is not, and stays.
     """
     _hush_libraries()
+    if _is_hushed():  # the usual case, without the lock
+        return
     with _lock:
-        first = warnings.filters[0] if warnings.filters else None
-        if first is None or first[0] != "ignore" or first[3] != _PILLOW:
+        if not _is_hushed():
             warnings.filterwarnings("ignore", module=_PILLOW.pattern)
+
+
+def _is_hushed() -> bool:
+    first = next(iter(warnings.filters), None)
+    return first is not None and first[0] == "ignore" and first[3] == _PILLOW
 
 
 @lru_cache(maxsize=1)
