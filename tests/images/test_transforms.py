@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
+from timm.data.transforms import ResizeKeepRatio
+from torchvision.transforms import InterpolationMode, Normalize, RandomCrop, Resize
 
 from tests.data.preparing import photo, preprocessing
 from tl_kit.images.decode import decode
+from tl_kit.images.geometry import Geometry
 from tl_kit.images.transforms import Preprocessing, normalize
 
 MODES = ["center", "squash", "border"]
@@ -104,3 +109,50 @@ def test_large_jpegs_stay_close_to_timm_s_pixels(size: tuple[int, int], tmp_path
     apart = (p.evaluate(drafted).int() - theirs).abs()
     assert apart.float().mean() <= 1
     assert (apart <= 8).float().mean() >= 0.999
+
+
+INTERPOLATIONS = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+
+
+@given(
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    inputs=st.tuples(st.integers(1, 40), st.integers(1, 40)) | st.integers(1, 40).map(lambda side: (side, side)),
+    crop_pct=st.sampled_from([0.5, 0.875, 0.95, 1.0, 1.3]),  # above 1 the crop is larger than the resized image
+    crop_mode=st.sampled_from(MODES),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+)
+def test_the_direct_way_gives_the_pixels_of_timms_steps(
+    size: tuple[int, int], inputs: tuple[int, int], crop_pct: float, crop_mode: str, interpolation: str
+) -> None:
+    """Whatever the sizes, and for images longer than timm itself takes, of which the middle is taken first."""
+    p = Preprocessing((3, *inputs), interpolation, crop_pct, crop_mode, mean=(0.5, 0.4, 0.1), std=(1.0, 1.0, 1.0))
+    assume(min(p.sides()) > 0)
+    assert p._geometry is not None
+    image, out = photo(*size), np.full(p.input_size, 7, np.uint8)
+    try:
+        theirs = p._apply(image, p._steps)
+    except ValueError as error:  # timm makes the image 0 pixels wide
+        with pytest.raises(ValueError, match=str(error)):
+            p.evaluate(image)
+        return
+    ours = p.evaluate(image)
+    p.evaluate_into(image, out)
+    assert torch.equal(ours, theirs)
+    assert torch.equal(torch.from_numpy(out), theirs)
+    assert ours.stride() == theirs.stride()
+    assert torch.equal(p.resize(image), p._apply(image, [*p._steps[:-2], p._steps[-1]]))
+
+
+@pytest.mark.parametrize("crop_mode", MODES)
+def test_steps_that_are_not_known_are_left_to_timm(crop_mode: str) -> None:
+    p = preprocessing(crop_mode=crop_mode)
+    assert Geometry.of(p._steps) is not None
+    assert Geometry.of([*p._steps[:-1], Normalize(p.mean, p.std)]) is None
+    assert Geometry.of([*p._steps[:1], RandomCrop(224), p._steps[-1]]) is None
+    assert Geometry.of([Resize(224, max_size=400), *p._steps[1:]]) is None
+    assert Geometry.of([ResizeKeepRatio(224, random_scale_prob=0.5), *p._steps[1:]]) is None
+    assert Geometry.of([Resize(224, InterpolationMode.NEAREST_EXACT), *p._steps[1:]]) is None
+
+
+def test_an_image_of_another_mode_is_left_to_timm() -> None:
+    assert preprocessing().evaluate(photo(40, 30).convert("L")).shape == (1, 224, 224)

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
 from tl_kit.images.deep import SampleRanges
+from tl_kit.images.geometry import Geometry
 
 _MAX_ASPECT = 20  # of an image whose short edge is resized to the input's: enlarged whole, it could fill the memory
 _CARD = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
@@ -80,11 +83,22 @@ class Preprocessing:
 
     def evaluate(self, image: Image.Image) -> Tensor:
         """timm's evaluation geometry: RGB image -> uint8 tensor (3, h, w) of the input size."""
-        return self._apply(image, self._steps)
+        picture = self._picture(image, crop=True)
+        return self._apply(image, self._steps) if picture is None else _tensor(picture)
+
+    def evaluate_into(self, image: Image.Image, out: NDArray[np.uint8]) -> None:
+        """The same, written to ``out`` (3, h, w): without PyTorch, most of whose calls give up the interpreter lock."""
+        picture = self._picture(image, crop=True)
+        if picture is None:
+            out[:] = self._apply(image, self._steps).numpy()
+            return
+        four = np.frombuffer(picture.tobytes("raw", "RGBX"), np.uint8)  # as Pillow keeps it: half the time of RGB
+        np.copyto(out, four.reshape(*out.shape[1:], 4)[..., :3].transpose(2, 0, 1))
 
     def resize(self, image: Image.Image) -> Tensor:
         """The same without the final crop, and without the border of crop mode "border". uint8 (3, h', w')."""
-        return self._apply(image, [*self._steps[:-2], self._steps[-1]])
+        picture = self._picture(image, crop=False)
+        return self._apply(image, [*self._steps[:-2], self._steps[-1]]) if picture is None else _tensor(picture)
 
     def whole(self, image: Image.Image, scale: float = 1.0) -> Tensor:
         """The whole image, from which training draws its crops: uint8 (3, h', w').
@@ -117,6 +131,17 @@ class Preprocessing:
         out: Tensor = functional.pad(pixels, [width // 2, height // 2, (width + 1) // 2, (height + 1) // 2], fill=fill)
         return out
 
+    @cached_property
+    def _geometry(self) -> Geometry | None:
+        return Geometry.of(self._steps)
+
+    def _picture(self, image: Image.Image, *, crop: bool) -> Image.Image | None:
+        """The image as :class:`Geometry` resizes and crops it; None where timm's own steps must do that."""
+        if self._geometry is None or image.mode != "RGB":
+            return None
+        resized = self._geometry.resized(_limit_aspect(image, self._most_aspect))
+        return self._geometry.cropped(resized) if crop else resized
+
     def _apply(self, image: Image.Image, steps: list[Callable[..., object]]) -> Tensor:
         value: object = _limit_aspect(image, self._most_aspect)
         for step in steps:
@@ -140,6 +165,11 @@ class Preprocessing:
 def _scaled(preprocessing: Preprocessing, scale: float) -> Preprocessing:
     size = (preprocessing.input_size[0], *preprocessing.sides(scale))
     return replace(preprocessing, input_size=size, crop_pct=1.0)
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 (3, h, w); as torchvision makes it, a pixel's channels stay side by side in memory."""
+    return torch.from_numpy(np.array(image).transpose(2, 0, 1))
 
 
 def _limit_aspect(image: Image.Image, most: float) -> Image.Image:
