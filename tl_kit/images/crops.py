@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from tl_kit.config import CropConfig
 from tl_kit.errors import ConfigError
 from tl_kit.images.transforms import Preprocessing
 
-__all__ = ["check_crops", "check_fit", "crop_views", "decode_side"]
+__all__ = ["check_crops", "check_fit", "crop_views", "decode_side", "write_views"]
 
 _CROPS = (1, 5, 10)
 _MAX_SCALES = 8
@@ -76,6 +78,16 @@ def crop_views(image: Image.Image, preprocessing: Preprocessing, config: CropCon
         crops = [pixels[:, top : top + height, left : left + width] for top, left in corners]
         views += crops if config.crops < 10 else [*crops, *(crop.flip(-1) for crop in crops)]
     return torch.stack(views)
+
+
+def write_views(
+    image: Image.Image, preprocessing: Preprocessing, out: NDArray[np.uint8], config: CropConfig = CropConfig()
+) -> None:
+    """:func:`crop_views`, written to ``out`` (crops * scales, 3, h, w)."""
+    if config == CropConfig():
+        preprocessing.evaluate_into(image, out[0])
+    else:
+        out[:] = crop_views(image, preprocessing, config).numpy()
 
 
 def _offsets(pixels: Tensor, height: int, width: int) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from tl_kit.config import CropConfig, DecodeConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.errors import ImageError, NonFiniteError
-from tl_kit.images.crops import crop_views, decode_side
+from tl_kit.images.crops import decode_side, write_views
 from tl_kit.images.decode import decode_as, decode_pool, read_sample
 from tl_kit.images.deep import SampleRanges
 from tl_kit.images.transforms import Preprocessing, normalize
@@ -33,7 +33,7 @@ from tl_kit.machine.forward import forward_rows
 from tl_kit.machine.memory import trim_memory
 from tl_kit.machine.precision import full_precision
 from tl_kit.machine.prefetch import prefetched
-from tl_kit.machine.runtime import Runtime
+from tl_kit.machine.runtime import Runtime, available_cores
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.zoo.heads import classifier_names
 
@@ -108,41 +108,54 @@ class FileReader:
         return self.crops.views
 
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
-        rows = list(decode_pool().map(self._views, range(start, stop)))
-        for index, row in enumerate(rows, start):
-            if isinstance(row, ImageError):
-                self.failures[index] = str(row)
-        return {p: torch.cat([self._pixels(row, p) for row in rows]) for p in self.preprocessings}
+        shape = (stop - start, self.views)
+        pixels = {p: torch.empty((*shape, *p.input_size), dtype=torch.uint8) for p in self.preprocessings}
+        places = {p: batch.numpy() for p, batch in pixels.items()}
+        bad: dict[int, str] = {}
+        todo = iter(range(start, stop))  # each thread takes the next image: a task for each would cost more
 
-    def _views(self, index: int) -> dict[Preprocessing, Tensor] | ImageError:
+        def work(_thread: int) -> None:
+            for index in todo:
+                reason = self._read(index, {p: place[index - start] for p, place in places.items()})
+                if reason is not None:
+                    bad[index] = reason
+
+        list(decode_pool().map(work, range(min(stop - start, available_cores()))))
+        self.failures.update(sorted(bad.items()))
+        return {p: batch.flatten(0, 1) for p, batch in pixels.items()}
+
+    def _read(self, index: int, places: Mapping[Preprocessing, NDArray[np.uint8]]) -> str | None:
+        """Write an image's views to their places. Where it cannot be decoded: write zeros, and return the reason."""
+        try:
+            self._write_views(index, places)
+        except ImageError as error:
+            reason = str(error)
+        except MemoryError:
+            reason = "too large: not enough memory for it"
+        else:
+            return None
+        for place in places.values():
+            place[:] = 0
+        return reason
+
+    def _write_views(self, index: int, places: Mapping[Preprocessing, NDArray[np.uint8]]) -> None:
         # the key is the side that the decoder may draft to, and the ranges: pixels equal those for a single model
         decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
-        views, shallow = {}, False
-        try:
-            given = self.sources[index]
-            source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
-            if self.digests and isinstance(source, Path):
-                source = read_sample(source, self.digests[index], self.limits)
-            for p in dict.fromkeys(self.preprocessings):
-                side = decode_side(p, self.crops)
-                key = (side, None if shallow else p.ranges)
-                if key not in decoded:
-                    decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
-                    if kind is None and not shallow:
-                        shallow, decoded[side, None] = True, decoded[key]
-                    elif kind is not None:
-                        self.deep[index] = kind
-                views[p] = crop_views(decoded[key], p, self.crops)
-        except ImageError as error:
-            return error
-        except MemoryError:
-            return ImageError("too large: not enough memory for it")
-        return views
-
-    def _pixels(self, row: dict[Preprocessing, Tensor] | ImageError, preprocessing: Preprocessing) -> Tensor:
-        if isinstance(row, ImageError):
-            return torch.zeros((self.views, *preprocessing.input_size), dtype=torch.uint8)
-        return row[preprocessing]
+        shallow = False
+        given = self.sources[index]
+        source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
+        if self.digests and isinstance(source, Path):
+            source = read_sample(source, self.digests[index], self.limits)
+        for p, place in places.items():
+            side = decode_side(p, self.crops)
+            key = (side, None if shallow else p.ranges)
+            if key not in decoded:
+                decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
+                if kind is None and not shallow:
+                    shallow, decoded[side, None] = True, decoded[key]
+                elif kind is not None:
+                    self.deep[index] = kind
+            write_views(decoded[key], p, place, self.crops)
 
 
 class Pass(Protocol):
