@@ -39,7 +39,7 @@ for name, data in (("told", sys.argv[1]), ("wrong", "nowhere")):
 
 
 def little_memory(rank: str) -> list[int]:
-    """From now on the process of this rank has memory for the training of fewer than three images at once; sizes of its passes."""
+    """From now on the process of this rank cannot train on three images at once. Gives the sizes of its passes."""
     original, passes = VisionTransformer.forward, list[int]()
 
     def forward(self: VisionTransformer, images: torch.Tensor, *args: Any, **options: Any) -> Any:

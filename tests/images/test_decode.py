@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tests.data.images import STORED, encoded, huge_bmp, noise, png
 from tests.images.decoding import RAMP, RAMP16, RGB, grey, outcome, pixels, reason
 from tl_kit.config import DecodeConfig
 from tl_kit.errors import ImageError
-from tl_kit.images.decode import FORMATS, check_header, decode, sniff
+from tl_kit.images.decode import FORMATS, check_header, decode, in_pool, read_file, sniff
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP", "JPEG"])
@@ -203,3 +205,35 @@ def test_many_threads_give_what_one_gives():
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(one, sources)) == [one(source) for source in sources]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 1000])
+def test_work_on_the_decoders_threads_keeps_the_items_order(count: int) -> None:
+    items = list(range(count))
+    assert list(in_pool(lambda item: -item, items)) == [-item for item in items]
+
+
+def test_an_error_on_the_decoders_threads_is_raised_where_its_result_is_taken() -> None:
+    found = in_pool(lambda item: 1 // (item - 500), range(1000))
+    with pytest.raises(ZeroDivisionError):
+        list(found)
+
+
+@pytest.mark.parametrize("longest", [2**30, 1000])
+@pytest.mark.parametrize("side", [10, 600])
+def test_a_file_is_read_whole_whatever_a_call_returns(
+    side: int, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one longer than is read at first, and where the system gives fewer bytes than it was asked for."""
+    data, read = encoded(Image.fromarray(noise(0, height=side, width=side)), "BMP"), os.read
+    (tmp_path / "photo.bmp").write_bytes(data)
+    monkeypatch.setattr(os, "read", lambda file, size: read(file, min(size, longest)))
+    assert read_file(tmp_path / "photo.bmp") == data
+
+
+def test_a_jpeg_with_many_markers_in_its_pixels_is_read() -> None:
+    """The second byte of a scan's marker is frequent in a large photo: only both bytes together count."""
+    data = encoded(Image.fromarray(noise(0, height=500, width=500)), "JPEG", quality=100)
+    config = DecodeConfig(max_scans=5)
+    assert data.count(b"\xda") > config.max_scans
+    assert decode(data, config=config).size == (500, 500)

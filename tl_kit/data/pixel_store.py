@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from tl_kit.config import DecodeConfig, StoreConfig
 from tl_kit.data.manifest import Exclusion, Sample
 from tl_kit.errors import ImageError
-from tl_kit.images.decode import CHANGED, decode, decode_pool, read_sample
+from tl_kit.images.decode import CHANGED, decode, in_pool, read_sample
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.memory import free_memory, release_memory
 from tl_kit.reporting import note
@@ -129,7 +129,7 @@ class PixelStore:
         sizes = [pixels.nbytes for (_, kind), pixels in self._pixels.items() if kind == crop]
         return sum(sizes) / len(sizes) if sizes else 0.0
 
-    def _decode(self, samples: Iterable[Sample], *, crop: bool) -> Iterable[Tensor | ImageError]:
+    def _decode(self, samples: Sequence[Sample], *, crop: bool) -> Iterator[Tensor | ImageError]:
         def one(sample: Sample) -> Tensor | ImageError:
             try:
                 return read_pixels(
@@ -145,4 +145,4 @@ class PixelStore:
             except MemoryError:
                 return ImageError("too large: not enough memory for it")
 
-        return decode_pool().map(one, samples)
+        return in_pool(one, samples)

@@ -8,12 +8,12 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ __all__ = [
     "decode_as",
     "decode_pool",
     "decode_samples",
+    "in_pool",
     "open_header",
     "read_file",
     "read_sample",
@@ -48,6 +49,8 @@ __all__ = [
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
 _WEAK_SIGNATURE = ("BMP", "PPM", "ICO")  # so short that ordinary text can start with it
 _DEFAULT = DecodeConfig()
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -61,6 +64,7 @@ _SIDEWAYS = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _LONGEST_REASON = 100
 _AT_ONCE = 2**18  # bytes of a file that are read before it is known whether it begins like an image: most photos
 _UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
+_MOST_A_TASK, _TASKS_A_THREAD = 16, 4  # fewer tasks than that a thread, and the last ones would be waited for
 CHANGED = "the file changed since the scan"
 
 Image.init()
@@ -271,6 +275,17 @@ def decode_pool() -> ThreadPoolExecutor:
     A forked process has threads of its own.
     """
     return _pool_of(os.getpid())
+
+
+def in_pool(work: Callable[[_Item], _Found], items: Sequence[_Item]) -> Iterator[_Found]:
+    """``work`` of each item, in the items' order, done by :func:`decode_pool`. What it raises is raised here.
+
+    Several of many items are one task: a task takes the interpreter lock about as long as reading a small file does.
+    """
+    size = max(1, min(_MOST_A_TASK, len(items) // (_TASKS_A_THREAD * available_cores())))
+    tasks = [items[start : start + size] for start in range(0, len(items), size)]
+    for found in decode_pool().map(lambda task: [work(item) for item in task], tasks):
+        yield from found
 
 
 @lru_cache(maxsize=1)

@@ -34,7 +34,7 @@ class Geometry:
 
     @classmethod
     def of(cls, steps: Sequence[Any]) -> Geometry | None:
-        """What timm's evaluation transform does; None where it has steps that are not known here."""
+        """The geometry of timm's evaluation transform; None where it has steps that are not known here."""
         resize, crop, *rest = steps
         if [type(step) for step in rest] != [MaybePILToTensor]:
             return None
@@ -92,5 +92,5 @@ def _pair(size: Sequence[int]) -> tuple[int, int]:
 
 
 def _offset(side: int, crop: int) -> int:
-    """Where the crop begins; below 0 where the image is smaller. Half a pixel is rounded to even, as in torchvision."""
+    """Start of the crop, below 0 where the image is smaller. Half a pixel is rounded to even, as in torchvision."""
     return -((crop - side) // 2) if crop > side else round((side - crop) / 2)
