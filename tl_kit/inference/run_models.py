@@ -52,6 +52,9 @@ __all__ = [
 Source = Path | bytes | Image.Image | NDArray[np.uint8]
 """Sources that can be decoded: a path, a file's bytes, a Pillow image, or pixels (h, w), (h, w, 3) or (h, w, 4)."""
 
+# A preprocessing, the side to decode at for it, and the place of one image's views: (views, 3, h, w).
+_Place = tuple[Preprocessing, int, NDArray[np.uint8]]
+
 
 class Reader(Protocol):
     """Source of batches: ``read(start, stop)`` gives uint8 (n * views, 3, h, w), one batch for each preprocessing.
@@ -110,21 +113,24 @@ class FileReader:
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
         shape = (stop - start, self.views)
         pixels = {p: torch.empty((*shape, *p.input_size), dtype=torch.uint8) for p in self.preprocessings}
-        places = {p: batch.numpy() for p, batch in pixels.items()}
+        places = [(p, decode_side(p, self.crops), batch.numpy()) for p, batch in pixels.items()]
         bad: dict[int, str] = {}
         todo = iter(range(start, stop))  # each thread takes the next image: a task for each would cost more
 
         def work(_thread: int) -> None:
             for index in todo:
-                reason = self._read(index, {p: place[index - start] for p, place in places.items()})
+                reason = self._read(index, [(p, side, place[index - start]) for p, side, place in places])
                 if reason is not None:
                     bad[index] = reason
 
-        list(decode_pool().map(work, range(min(stop - start, available_cores()))))
+        try:
+            list(decode_pool().map(work, range(min(stop - start, available_cores()))))
+        finally:
+            list(todo)  # where the user interrupts, the threads take no more
         self.failures.update(sorted(bad.items()))
         return {p: batch.flatten(0, 1) for p, batch in pixels.items()}
 
-    def _read(self, index: int, places: Mapping[Preprocessing, NDArray[np.uint8]]) -> str | None:
+    def _read(self, index: int, places: Sequence[_Place]) -> str | None:
         """Write an image's views to their places. Where it cannot be decoded: write zeros, and return the reason."""
         try:
             self._write_views(index, places)
@@ -134,11 +140,11 @@ class FileReader:
             reason = "too large: not enough memory for it"
         else:
             return None
-        for place in places.values():
+        for *_, place in places:
             place[:] = 0
         return reason
 
-    def _write_views(self, index: int, places: Mapping[Preprocessing, NDArray[np.uint8]]) -> None:
+    def _write_views(self, index: int, places: Sequence[_Place]) -> None:
         # the key is the side that the decoder may draft to, and the ranges: pixels equal those for a single model
         decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
         shallow = False
@@ -146,8 +152,7 @@ class FileReader:
         source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
         if self.digests and isinstance(source, Path):
             source = read_sample(source, self.digests[index], self.limits)
-        for p, place in places.items():
-            side = decode_side(p, self.crops)
+        for p, side, place in places:
             key = (side, None if shallow else p.ranges)
             if key not in decoded:
                 decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
