@@ -164,13 +164,13 @@ def test_every_exclusion_has_its_path_and_reason(tmp_path):
 
 def test_files_and_folders_that_cannot_be_read(tmp_path, monkeypatch):
     write_classes(tmp_path, {"a": 3, "b": 3, "locked": 3})
-    scandir, opening = os.scandir, Path.open
+    scandir, opening = os.scandir, os.open
 
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(folders.os, "scandir", lambda p: refuse(p) if Path(p).name == "locked" else scandir(p))
-    monkeypatch.setattr(Path, "open", lambda p, *a, **k: refuse(p) if p.match("b/1.png") else opening(p, *a, **k))
+    monkeypatch.setattr(os, "open", lambda p, *a: refuse(p) if Path(p).match("b/1.png") else opening(p, *a))
     manifest = scan(tmp_path)
     assert reasons(manifest) == dict.fromkeys(("b/1.png", "locked"), "cannot be read: Permission denied")
 
