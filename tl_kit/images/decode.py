@@ -237,7 +237,6 @@ def _open(data: bytes, config: DecodeConfig) -> Image.Image:
             continue
         if name == "JPEG":
             check_scans(data, config)
-            image.decodermaxblock = max(image.decodermaxblock, len(data))  # at once: each part would wait for the lock
         reason = misread(image)
         if reason is not None:
             raise ImageError(reason)
