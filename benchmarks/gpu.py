@@ -20,10 +20,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from torch.nn import functional
 from torchvision import datasets, transforms
 
 import tl_kit
+from tl_kit.config import DataConfig
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference.run_models import FileReader
 from tl_kit.machine.runtime import available_cores
@@ -184,7 +185,8 @@ def plain_loop(name: str, sizes: Sizes, photos: Path) -> Row:
 
 def our_full(name: str, sizes: Sizes, photos: Path, out: Path) -> Row:
     """The second epoch of ``--policy full``, as the run's own log has it."""
-    with utilisation() as used:
+    second = SecondEpoch()
+    with utilisation(second) as used:
         run = tl_kit.finetune(
             tl_kit.FinetuneConfig(
                 model=name,
@@ -195,7 +197,9 @@ def our_full(name: str, sizes: Sizes, photos: Path, out: Path) -> Row:
                 batch_size=sizes.batch,
                 img_size=sizes.side,
                 out=out,
-            )
+                split=DataConfig(val_fraction=0.1, test_fraction=0.1),
+            ),
+            reporter=second,
         )
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     last = [row for row in rows if "images_per_second" in row][-1]
@@ -203,8 +207,26 @@ def our_full(name: str, sizes: Sizes, photos: Path, out: Path) -> Row:
     return {**found, "utilisation": float(np.mean(used)) if used else None}
 
 
+class SecondEpoch:
+    """A reporter that knows when the second epoch trains."""
+
+    now = False
+
+    def message(self, text: str) -> None:
+        pass
+
+    def start(self, stage: str, total: int) -> None:
+        self.now = stage == "epoch 2/2"
+
+    def advance(self, steps: int = 1, **figures: float) -> None:
+        pass
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        pass
+
+
 @contextmanager
-def utilisation() -> Iterator[list[float]]:
+def utilisation(when: SecondEpoch) -> Iterator[list[float]]:
     """The share of time in which the GPU had work, ten times a second; empty where it cannot be read."""
     found: list[float] = []
     over = threading.Event()
@@ -212,7 +234,8 @@ def utilisation() -> Iterator[list[float]]:
     def watch() -> None:
         with suppress(Exception):  # pynvml may be missing
             while torch.cuda.is_available() and not over.wait(0.1):
-                found.append(torch.cuda.utilization() / 100)
+                if when.now:
+                    found.append(torch.cuda.utilization() / 100)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -224,11 +247,14 @@ def utilisation() -> Iterator[list[float]]:
 
 
 def our_evaluate(checkpoint: Path, photos: Path) -> Row:
-    """Seconds of ``evaluate`` on all photos, beside imports."""
-    started = time.perf_counter()
-    found = tl_kit.evaluate(checkpoint, photos, split="all")
-    seconds = time.perf_counter() - started
-    return {"images": found.images, "seconds": seconds, "images_per_second": found.images / seconds}
+    """Seconds of ``evaluate`` on all photos, beside imports; and of the first one, which loads kernels."""
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        found = tl_kit.evaluate(checkpoint, photos, split="all")
+        seconds.append(time.perf_counter() - started)
+    cold, warm = seconds
+    return {"images": found.images, "first": cold, "seconds": warm, "images_per_second": found.images / warm}
 
 
 def our_head(sizes: Sizes, photos: Path, out: Path) -> Row:
@@ -330,6 +356,8 @@ def network_line(name: str, row: Row) -> str:
     cells = []
     for part, found in row.items():
         cells.append(f"{part} {found['images_per_second']:,.0f}" if "error" not in found else f"{part} failed")
+    if "seconds" in row["evaluate"]:
+        cells.append(f"evaluate in {row['evaluate']['seconds']:.1f} s (first {row['evaluate']['first']:.1f})")
     full, bare = row["full"].get("images_per_second"), row["bare step"].get("images_per_second")
     ratio = f"; full / bare step {full / bare:.2f}, data wait {row['full']['data_wait']:.2f}" if full and bare else ""
     return f"{name}: {', '.join(cells)} images/s{ratio}"
@@ -354,13 +382,17 @@ def other_lines(found: Row) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="tiny sizes: it shows that the script works")
+    parser.add_argument("--networks", help="names with commas between, in place of the usual three")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     started = time.perf_counter()
     print(describe(), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
-        found = all_parts(SMALL if given.small else LARGE, Path(folder))
+        sizes = SMALL if given.small else LARGE
+        if given.networks:
+            sizes = replace(sizes, networks=tuple(given.networks.split(",")))
+        found = all_parts(sizes, Path(folder))
     for line in other_lines(found):
         print(line)
     whole = time.perf_counter() - started

@@ -5,6 +5,7 @@ pytest tests/machine/test_on_gpu.py
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ import pytest
 import torch
 
 import tl_kit
-from tests.data.preparing import preprocessing
+from tests.data.preparing import photo, preprocessing
 from tests.helpers import write_images
 from tests.images.test_batched import CONFIGS, images
 from tl_kit.config import RuntimeConfig, StoreConfig
 from tl_kit.images.augmentation import TrainTransform, augment
 from tl_kit.images.batched import vary
+from tl_kit.images.device_decode import has_nvjpeg
+from tl_kit.metrics import softmax
 from tl_kit.storage.checkpoint import WEIGHTS
+from tl_kit.training.logistic_regression import fit_head
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -78,3 +82,39 @@ def test_gpu_and_cpu_predict_the_same_to_some_thousandths(data: Path, tmp_path: 
         stack, _ = predictor.member_probabilities(sorted(data.rglob("*.*"))[:30])
         scores.append(stack)
     np.testing.assert_allclose(*scores, atol=5e-3)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 60 JPEGs of several sizes."""
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(120):
+        folder = root / ("even" if number % 2 else "odd")
+        folder.mkdir(exist_ok=True)
+        photo(180 + 7 * (number % 5), 240, seed=number).save(folder / f"{number}.jpg", quality=80 + number % 3)
+    return root
+
+
+def test_nvjpeg_is_recorded_and_predicts_about_what_pillow_does(photos: Path, tmp_path: Path) -> None:
+    if not has_nvjpeg(torch.device("cuda")):
+        pytest.skip("this torchvision has no nvJPEG")
+    trained(photos, tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "tlkit.json").read_text())["decoder"] == "nvjpeg"
+    paths = sorted(photos.rglob("*.jpg"))
+    found = []
+    for decoder in ("auto", "pillow"):
+        predictor = tl_kit.load(tmp_path / "a", runtime=RuntimeConfig(decoder=decoder))
+        found.append(predictor.member_probabilities(paths)[0])
+    assert not np.array_equal(*found)
+    assert np.abs(found[0] - found[1]).max() < 0.1
+    assert trained(photos, tmp_path / "b") == (tmp_path / "a" / WEIGHTS).read_bytes(), "the same pixels each time"
+
+
+def test_a_gpu_fits_a_large_head_to_the_same_optimum(photos: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(6000) % 40
+    features = (rng.normal(size=(40, 1000))[labels] * 0.15 + rng.normal(size=(6000, 1000))).astype(np.float32)
+    heads = [fit_head(features, labels, 40, device=device) for device in (None, torch.device("cuda"))]
+    assert heads[0].strength == heads[1].strength
+    logits = [features @ head.weight.T + head.bias for head in heads]
+    assert np.abs(softmax(logits[0]) - softmax(logits[1])).max() < 0.01

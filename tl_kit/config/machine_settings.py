@@ -21,7 +21,8 @@ class RuntimeConfig:
     ``mode`` "plain" turns off all that makes the hardware fast (memory that is kept, channels_last, bf16, trunk reuse),
     for comparison and for when it is suspected.
 
-    ``loss_lag``: on a GPU, a step's loss is read when so many later steps are under way.
+    ``decoder`` of plain JPEGs: nvjpeg, on a GPU, or pillow; "auto": what a model was trained with, and for a new one
+    nvjpeg where it is there. ``loss_lag``: on a GPU, a step's loss is read when so many later steps are under way.
 
     ``compile`` "auto" uses torch.compile for training where it pays back within the run: it takes ``compile_seconds``
     and then saves ``compile_gain`` of the training time, in which ``compile_rate`` images of ``compile_side`` pixels a
@@ -39,6 +40,7 @@ class RuntimeConfig:
     gpu_batch_size: Annotated[int, AT_LEAST_ONE] = 256
     precision: str = "auto"
     loss_lag: Annotated[int, AT_LEAST_ONE] = 2
+    decoder: Literal["auto", "pillow", "nvjpeg"] = "auto"
     compile: Annotated[
         Literal["auto", "on", "off"],
         Flag(help="torch.compile for training; auto: where it pays back within the run."),

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from tl_kit.config import DecodeConfig, StoreConfig
 from tl_kit.data.manifest import Exclusion, Sample
 from tl_kit.errors import ImageError
 from tl_kit.images.decode import CHANGED, decode, in_pool, read_sample
+from tl_kit.images.device_decode import decode_on_device
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.memory import free_memory, release_memory
+from tl_kit.machine.prefetch import prefetched
 from tl_kit.reporting import note
 
 __all__ = ["PixelStore", "read_pixels"]
+
+_TOGETHER = 64  # files that a GPU decodes at a time
 
 
 def read_pixels(
@@ -44,7 +51,8 @@ class PixelStore:
     Training images are kept whole, ``training_scale`` times as large as evaluation resizes them (augmentation draws its
     crops from them), all others as the evaluation transform leaves them. Beyond ``memory_share`` of the free memory,
     images are decoded again when needed. Where less than ``reserve`` is free, whoever took the rest, half of the images
-    that are kept are given up, and no more are taken in.
+    that are kept are given up, and no more are taken in. ``device``: a GPU that decodes plain JPEGs, where that is the
+    preprocessing's decoder; the pixels are kept in the machine's own memory.
     """
 
     def __init__(
@@ -53,9 +61,11 @@ class PixelStore:
         config: StoreConfig = StoreConfig(),
         *,
         limits: DecodeConfig = DecodeConfig(),
+        device: torch.device | None = None,
     ) -> None:
         self.preprocessing = preprocessing
         self.limits = limits
+        self.device = device
         self.scale = config.training_scale
         free = free_memory()
         self.budget = int(free * config.memory_share)
@@ -130,19 +140,42 @@ class PixelStore:
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     def _decode(self, samples: Sequence[Sample], *, crop: bool) -> Iterator[Tensor | ImageError]:
-        def one(sample: Sample) -> Tensor | ImageError:
-            try:
-                return read_pixels(
-                    sample.path,
-                    self.preprocessing,
-                    crop=crop,
-                    scale=self.scale,
-                    config=self.limits,
-                    digest=sample.digest,
-                )
-            except ImageError as error:
-                return error
-            except MemoryError:
-                return ImageError("too large: not enough memory for it")
+        if self.device is not None and self.preprocessing.decoder == "nvjpeg":
+            return self._decode_on_device(samples, crop=crop)
+        return in_pool(partial(self._read, crop=crop), samples)
 
-        return in_pool(one, samples)
+    def _decode_on_device(self, samples: Sequence[Sample], *, crop: bool) -> Iterator[Tensor | ImageError]:
+        """The next files are read while the device works; what it leaves is decoded by Pillow."""
+        assert self.device is not None
+        parts = [samples[start : start + _TOGETHER] for start in range(0, len(samples), _TOGETHER)]
+        for part, files in zip(parts, prefetched(self._files, parts), strict=True):
+            views = decode_on_device(
+                files, self.preprocessing, crop=crop, scale=self.scale, device=self.device, limits=self.limits
+            )
+            left = [sample for sample, view in zip(part, views, strict=True) if view is None]
+            others = in_pool(partial(self._read, crop=crop), left)
+            yield from (next(others) if view is None else view.cpu() for view in views)
+
+    def _files(self, samples: Sequence[Sample]) -> list[bytes | None]:
+        return list(in_pool(self._file, samples))
+
+    def _file(self, sample: Sample) -> bytes | None:
+        """None where there is a fault, which Pillow's way finds again and names."""
+        with suppress(ImageError, MemoryError):
+            return read_sample(sample.path, sample.digest, self.limits)
+        return None
+
+    def _read(self, sample: Sample, *, crop: bool) -> Tensor | ImageError:
+        try:
+            return read_pixels(
+                sample.path,
+                self.preprocessing,
+                crop=crop,
+                scale=self.scale,
+                config=self.limits,
+                digest=sample.digest,
+            )
+        except ImageError as error:
+            return error
+        except MemoryError:
+            return ImageError("too large: not enough memory for it")

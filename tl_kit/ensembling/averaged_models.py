@@ -126,7 +126,9 @@ class Mixtures:
         paths = [sample.path for sample in self.evidence.val]
         digests = [sample.digest for sample in self.evidence.val]
         config = self.evidence.config
-        reader = FileReader(paths, [self.members[0].preprocessing], config.crops, config.decode, digests)
+        device = self.evidence.predictor.decoding_device
+        preprocessings = [self.members[0].preprocessing]
+        reader = FileReader(paths, preprocessings, config.crops, config.decode, digests, device=device)
         return KeptReader(reader, config.store)
 
     @cached_property
@@ -142,7 +144,12 @@ class Mixtures:
     def _train(self) -> tuple[PixelStore, list[Sample]]:
         """Decoded training images, as augmentation draws from them, and the samples that could be decoded."""
         evidence, samples = self.evidence, self.evidence.train[: self.images]
-        store = PixelStore(self.members[0].preprocessing, evidence.config.store, limits=evidence.config.decode)
+        store = PixelStore(
+            self.members[0].preprocessing,
+            evidence.config.store,
+            limits=evidence.config.decode,
+            device=evidence.predictor.decoding_device,
+        )
         evidence.reporter.start("decode", len(samples))
         failures = store.fill(samples, crop=not self._augment.active, on_image=evidence.reporter.advance)
         tell_left_out(failures, evidence.manifest.root, evidence.reporter)

@@ -133,6 +133,7 @@ class MemberFeatures:
             crops,
             self.evidence.config.decode,
             [sample.digest for sample in samples],
+            device=self.evidence.predictor.decoding_device,
         )
         self.evidence.reporter.start("features", len(samples))
         pixel_bytes = self.evidence.predictor.memory.pixel_bytes

@@ -91,7 +91,8 @@ def _use(run: Run, mode: str, stores: dict[str, PixelStore]) -> None:
         return
     run.preprocessing = replace(run.preprocessing, crop_mode=mode)
     if mode not in stores:
-        stores[mode] = PixelStore(run.preprocessing, run.config.store, limits=run.config.decode)
+        device = run.store.device
+        stores[mode] = PixelStore(run.preprocessing, run.config.store, limits=run.config.decode, device=device)
     run.images.store = stores[mode]
     set_crop_mode(run.model, mode)
 

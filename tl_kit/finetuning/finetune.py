@@ -255,6 +255,7 @@ def _save_meta(run: Run, *, data: Mapping[str, Any] | None = None, **content: ob
         config=to_json(run.config),
         data=data or _data(run, None),
         precision=run.runtime.precision,
+        decoder=run.preprocessing.decoder,
         ranges=run.preprocessing.ranges.to_dict() if run.preprocessing.ranges is not None else {},
         weights=asdict(run.weights) | {"loaded": len(run.weights.loaded)},
         **content,

@@ -27,6 +27,7 @@ from tl_kit.finetuning.run import Balance, Clock, Images, Run
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
+from tl_kit.inference.decoders import choose_decoder
 from tl_kit.machine.precision import choose_precision, recorded_precision
 from tl_kit.machine.process_group import first_answer, join
 from tl_kit.machine.runtime import PRECISIONS, Runtime, check_gradients, detect
@@ -111,12 +112,16 @@ def _assemble(
     begin_crop_mode(config, model, unfinished)
     preprocessing = replace(Preprocessing.from_model(model), ranges=manifest.ranges)
     runtime = _precision(config, model, runtime, unfinished, reporter)
+    recorded = unfinished.facts.get("decoder", "pillow") if unfinished is not None else None
+    decoder = first_answer(choose_decoder(preprocessing, runtime.device, config.runtime, recorded=recorded))
+    preprocessing = replace(preprocessing, decoder=decoder)
+    store = PixelStore(preprocessing, config.store, limits=config.decode, device=runtime.gpu)
     return Run(
         config=config,
         reporter=reporter,
         runtime=runtime,
         clock=clock,
-        images=Images(manifest, PixelStore(preprocessing, config.store, limits=config.decode)),
+        images=Images(manifest, store),
         model=model,
         weights=weights,
         preprocessing=preprocessing,

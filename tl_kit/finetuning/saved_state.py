@@ -155,6 +155,7 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
         "policy": policy,
         "precision": run.runtime.precision,
         "crop_mode": run.preprocessing.crop_mode,
+        "decoder": run.preprocessing.decoder,
         "born": birthplace(run.folder),
         "network": _network(run),
         "teacher": _teacher(run),

@@ -51,7 +51,7 @@ class Geometry:
 
     def resized(self, image: Image.Image) -> Image.Image:
         """An RGB image after the resize; itself where it has that size already."""
-        size = self._size(*image.size)
+        size = self.size(*image.size)
         return image if size == image.size else image.resize(size, self.resample)
 
     def cropped(self, image: Image.Image) -> Image.Image:
@@ -65,7 +65,19 @@ class Geometry:
         canvas.paste(image, (-left, -top))
         return canvas
 
-    def _size(self, width: int, height: int) -> tuple[int, int]:
+    def box(self, width: int, height: int, *, crop: bool) -> tuple[int, int, int, int] | None:
+        """(left, top, right, bottom) that is cut out of an image of this size, once resized; None where that is padded.
+
+        Without ``crop``: all of the resized image.
+        """
+        columns, rows = self.size(width, height)
+        if not crop:
+            return 0, 0, columns, rows
+        left, top = _offset(columns, self.crop[1]), _offset(rows, self.crop[0])
+        whole = columns >= self.crop[1] and rows >= self.crop[0]
+        return (left, top, left + self.crop[1], top + self.crop[0]) if whole else None
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of the resized image, rounded as torchvision and timm round them."""
         if isinstance(self.aim, int):
             longer = int(self.aim * max(width, height) / min(width, height))

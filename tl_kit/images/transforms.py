@@ -33,7 +33,8 @@ __all__ = ["Preprocessing", "normalize"]
 class Preprocessing:
     """A model's input as timm's model card describes it: size (c, h, w), interpolation, crop, mean and std.
 
-    ``ranges``, which no card has: the values over which images of more than 8 bits a sample are read.
+    Two fields that no card has: ``ranges``, the values over which images of more than 8 bits a sample are read, and
+    ``decoder`` of plain JPEGs, a name in :data:`tl_kit.images.device_decode.DECODERS`.
     """
 
     input_size: tuple[int, int, int]
@@ -43,6 +44,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     ranges: SampleRanges | None = None
+    decoder: str = "pillow"
 
     @classmethod
     def from_model(cls, model: nn.Module) -> Preprocessing:
@@ -132,18 +134,19 @@ class Preprocessing:
         return out
 
     @cached_property
-    def _geometry(self) -> Geometry | None:
+    def geometry(self) -> Geometry | None:
+        """timm's resize and crop; None where its transform has steps that are not known."""
         return Geometry.of(self._steps)
 
     def _picture(self, image: Image.Image, *, crop: bool) -> Image.Image | None:
         """The image as :class:`Geometry` resizes and crops it; None where timm's own steps must do that."""
-        if self._geometry is None or image.mode != "RGB":
+        if self.geometry is None or image.mode != "RGB":
             return None
-        resized = self._geometry.resized(_limit_aspect(image, self._most_aspect))
-        return self._geometry.cropped(resized) if crop else resized
+        resized = self.geometry.resized(_limit_aspect(image, self.most_aspect))
+        return self.geometry.cropped(resized) if crop else resized
 
     def _apply(self, image: Image.Image, steps: list[Callable[..., object]]) -> Tensor:
-        value: object = _limit_aspect(image, self._most_aspect)
+        value: object = _limit_aspect(image, self.most_aspect)
         for step in steps:
             value = step(value)
         if not isinstance(value, Tensor):
@@ -151,7 +154,7 @@ class Preprocessing:
         return value
 
     @property
-    def _most_aspect(self) -> float:
+    def most_aspect(self) -> float:
         """The aspect ratio beyond which the middle of an image is taken.
 
         For "border" it is that at which timm would make the image 0 pixels wide; "squash" takes every image whole.

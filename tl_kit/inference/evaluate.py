@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,12 @@ def evaluate(
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
     predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     made = split_config(predictor)
-    manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False)
+    quick = replace(made, near_images=0)  # near copies decide about splits alone, and every image is decoded for them
+    manifest = scan_images(data, quick, decode=decode, strict=strict, reporter=reporter, trainable=False)
     chosen = split or _default_split(manifest, predictor)
+    if chosen != "all" and manifest.made_splits and made != quick:
+        manifest = scan_images(data, made, decode=decode, strict=False, reporter=SILENT, trainable=False)
+        chosen = split or _default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
         raise DataError(f"{data}: has no {chosen} split; choose another --split")

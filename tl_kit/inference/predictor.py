@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tl_kit.combining.class_order import align_classes
@@ -19,6 +20,7 @@ from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.images.crops import check_crops, check_fit
 from tl_kit.images.deep import reads_by_type
+from tl_kit.inference.decoders import decoded_here
 from tl_kit.inference.inputs import Given, sources
 from tl_kit.inference.mc_dropout import McDropout, find_dropout
 from tl_kit.inference.members_in_memory import Members, arrange, weigh_too_much
@@ -83,6 +85,11 @@ class Predictor:
         return uses_together([*map(uses_of, self.members), self.fitted_on])
 
     @property
+    def decoding_device(self) -> torch.device | None:
+        """The GPU that the members run on, which decodes plain JPEGs for those that ask for it."""
+        return self.scorers[0].runtime.gpu
+
+    @property
     def arranged(self) -> Members:
         """Arrangement of the members in groups that run together, and in memory; made at the first use."""
         with unforked(), self._lock:
@@ -120,7 +127,7 @@ class Predictor:
         CheckpointError if weights that are read in turns are gone, or if a member's outputs are not finite.
         """
         preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
-        reader = FileReader(sources, preprocessings, self.crops, self.decode, digests)
+        reader = FileReader(sources, preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
         reporter.start("predict", len(sources))
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
         if not len(sources):
@@ -251,6 +258,7 @@ def load_members(
     """
     check_crops(crops)
     check_passes(mc_dropout)
+    members = [decoded_here(member, runtime) for member in members]
     for member in members:
         check_fit(crops, member.preprocessing, name=str(member.path))
     names = [str(path), *(str(member.path) for member in members)]

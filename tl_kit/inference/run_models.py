@@ -7,7 +7,7 @@ transform and the same batch size. So a model's output for an image is the same 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -24,8 +24,9 @@ from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.errors import ImageError, NonFiniteError
 from tl_kit.images.crops import decode_side, write_views
-from tl_kit.images.decode import decode_as, decode_pool, read_sample
+from tl_kit.images.decode import decode_as, decode_pool, in_pool, read_file, read_sample
 from tl_kit.images.deep import SampleRanges
+from tl_kit.images.device_decode import decode_on_device
 from tl_kit.images.transforms import Preprocessing, normalize
 from tl_kit.inference.mc_dropout import McDropout, image_keys
 from tl_kit.machine.forks import unforked
@@ -92,7 +93,8 @@ class FileReader:
 
     ``digests``: empty, or each path's SHA-256 from the scan; a file that has changed since then counts as undecodable.
     ``deep`` records the kind of sources with more than 8 bits a sample (index -> kind). ``failures`` records sources
-    that cannot be decoded (index -> reason); their pixels are zero, and the caller must drop these rows.
+    that cannot be decoded (index -> reason); their pixels are zero, and the caller must drop these rows. ``device``: a
+    GPU that decodes plain JPEGs for the preprocessings that ask for it, and keeps their pixels.
     """
 
     sources: Sequence[Source]
@@ -102,6 +104,7 @@ class FileReader:
     digests: Sequence[str] = ()
     failures: dict[int, str] = field(default_factory=dict)
     deep: dict[int, str] = field(default_factory=dict)
+    device: torch.device | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -112,14 +115,17 @@ class FileReader:
 
     def read(self, start: int, stop: int) -> Mapping[Preprocessing, Tensor]:
         shape = (stop - start, self.views)
+        there = self._decoded_there(start, stop)
         pixels = {p: torch.empty((*shape, *p.input_size), dtype=torch.uint8) for p in self.preprocessings}
-        places = [(p, decode_side(p, self.crops), batch.numpy()) for p, batch in pixels.items()]
+        places = [(p, decode_side(p, self.crops), batch.numpy(), there.get(p)) for p, batch in pixels.items()]
         bad: dict[int, str] = {}
         todo = iter(range(start, stop))  # each thread takes the next image: a task for each would cost more
 
         def work(_thread: int) -> None:
             for index in todo:
-                reason = self._read(index, [(p, side, place[index - start]) for p, side, place in places])
+                row = index - start
+                wanted = [(p, side, place[row]) for p, side, place, done in places if done is None or done[row] is None]
+                reason = self._read(index, wanted) if wanted else None
                 if reason is not None:
                     bad[index] = reason
 
@@ -128,7 +134,27 @@ class FileReader:
         finally:
             list(todo)  # where the user interrupts, the threads take no more
         self.failures.update(sorted(bad.items()))
-        return {p: batch.flatten(0, 1) for p, batch in pixels.items()}
+        return {p: _joined(batch.flatten(0, 1), there.get(p, ())) for p, batch in pixels.items()}
+
+    def _decoded_there(self, start: int, stop: int) -> dict[Preprocessing, list[Tensor | None]]:
+        """Each image's view (3, h, w) on the device, for the preprocessings whose decoder is there; None: Pillow's."""
+        asked = [p for p in self.preprocessings if p.decoder == "nvjpeg"]
+        if self.device is None or not asked or self.crops != CropConfig():
+            return {}
+        files = list(in_pool(self._file, range(start, stop)))
+        return {p: decode_on_device(files, p, crop=True, device=self.device, limits=self.limits) for p in asked}
+
+    def _file(self, index: int) -> bytes | None:
+        """A file's bytes; None for other sources, and where there is a fault, which Pillow's way finds again."""
+        source = self.sources[index]
+        if isinstance(source, bytes):
+            return source
+        if isinstance(source, Path):
+            with suppress(ImageError, MemoryError):
+                if self.digests:
+                    return read_sample(source, self.digests[index], self.limits)
+                return read_file(source, self.limits)
+        return None
 
     def _read(self, index: int, places: Sequence[_Place]) -> str | None:
         """Write an image's views to their places. Where it cannot be decoded: write zeros, and return the reason."""
@@ -161,6 +187,20 @@ class FileReader:
                 elif kind is not None:
                     self.deep[index] = kind
             write_views(decoded[key], p, place, self.crops)
+
+
+def _joined(batch: Tensor, there: Sequence[Tensor | None]) -> Tensor:
+    """A batch (n, 3, h, w), with the rows that are on a device already: all of it is there then."""
+    rows = [row for row, view in enumerate(there) if view is not None]
+    views = [view for view in there if view is not None]
+    if not rows:
+        return batch
+    together = torch.stack(views)
+    if len(rows) == len(batch):
+        return together
+    found = batch.to(together.device)
+    found[torch.tensor(rows, device=found.device)] = together
+    return found
 
 
 class Pass(Protocol):
@@ -204,7 +244,7 @@ class Scorer:
         with model_context([self.model], self.runtime):
             images = normalize(self.runtime.batch(pixels), self.preprocessing)
             if self.dropout is not None:
-                return self.dropout(self.model, images, image_keys(pixels))
+                return self.dropout(self.model, images, image_keys(pixels.cpu()))
             return forward_rows(self.model, images, rows=self.runtime.rows).float().cpu()
 
 

@@ -11,7 +11,6 @@ import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError, ResourceError
 from tl_kit.machine.forks import is_forked
+from tl_kit.machine.hush import hush
 
 __all__ = [
     "PRECISIONS",
@@ -41,6 +41,8 @@ PRECISIONS = ("fp32", "bf16")
 
 _FORKED = "this process was forked from one that"
 _SPAWN = 'start it with multiprocessing.get_context("spawn")'
+# torch 2.11 warns of its own thread for gradients, whose first call may make the CUDA context.
+_OWN_THREAD = "Attempting to run cuBLAS, but there was no current CUDA context"
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 # mallopt(3), from malloc.h
@@ -182,7 +184,7 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device.index)  # else parts of torch and accelerate would use the first
     if device.type == "cuda":
-        _hush_cublas()
+        hush(_OWN_THREAD)
     low = device.type == "cuda" and config.mode != "plain" and torch.cuda.is_bf16_supported(including_emulation=False)
     return Runtime(
         device=device,
@@ -191,12 +193,6 @@ def detect(config: RuntimeConfig = RuntimeConfig()) -> Runtime:
         precision=config.precision if config.precision in PRECISIONS else "fp32",
         train_precision="bf16" if low and config.precision != "fp32" else "fp32",
     )
-
-
-@lru_cache(maxsize=1)
-def _hush_cublas() -> None:
-    """Silence a warning of torch 2.11 about its own thread for gradients, whose first call makes the CUDA context."""
-    warnings.filterwarnings("ignore", message="Attempting to run cuBLAS, but there was no current CUDA context")
 
 
 def _named_device(name: str) -> torch.device | None:

@@ -87,7 +87,7 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
             config=replace(run.config, cache=cache if run.config.cache.size_gb > 0 else run.config.cache),
             images=Images(
                 replace(run.manifest, samples=tuple(kept)),
-                PixelStore(run.preprocessing, run.config.store, limits=run.config.decode),
+                PixelStore(run.preprocessing, run.config.store, limits=run.config.decode, device=run.store.device),
             ),
             clock=Clock(),
             reporter=SILENT,

@@ -175,7 +175,9 @@ def load_checkpoint(folder: Path, *, mapped: bool = False, held_out: bool = Fals
             _assign(model, tensors)
         else:
             model.load_state_dict(tensors)
-        preprocessing = replace(Preprocessing.from_model(model), ranges=ranges_of(meta))
+        preprocessing = replace(
+            Preprocessing.from_model(model), ranges=ranges_of(meta), decoder=meta.get("decoder", "pillow")
+        )
     except Exception as error:
         raise CheckpointError(f"{folder}: weights and {CONFIG} do not fit together ({first_line(error)})") from error
     return Checkpoint(folder, model.eval(), classes, preprocessing, meta, held_out)

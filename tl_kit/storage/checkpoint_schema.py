@@ -12,6 +12,7 @@ from tl_kit.config import DataConfig, TrustConfig
 from tl_kit.data.grouping import check_group_pattern
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.images.deep import KINDS, SampleRanges
+from tl_kit.images.device_decode import DECODERS
 from tl_kit.untrusted import plain_number
 
 __all__ = ["check_classes", "check_format", "check_meta", "data_problems", "ranges_of"]
@@ -75,6 +76,8 @@ def _problems(meta: Mapping[str, Any]) -> Iterator[str]:
     yield from _wrong_split(config.get("split", {}))
     if not _are_ranges(meta.get("ranges", {})):
         yield "ranges are not those of samples"
+    if meta.get("decoder", "pillow") not in DECODERS:
+        yield "decoder is not one of images"
 
 
 def ranges_of(meta: Mapping[str, Any]) -> SampleRanges | None:
