@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.helpers import told
-from tl_kit.machine.prefetch import prefetched, prefetched_batches
+from tl_kit.machine.prefetch import PrefetchedBatches, prefetched
 from tl_kit.reporting import note
 
 
@@ -67,5 +67,5 @@ def test_nothing_makes_nothing() -> None:
 
 
 def test_batches_without_a_gpu_are_the_same() -> None:
-    found = list(prefetched_batches(lambda number: (torch.tensor(number),), range(3)))
+    found = list(PrefetchedBatches(lambda number: (torch.tensor(number),), range(3)))
     assert [int(batch[0]) for batch in found] == [0, 1, 2]

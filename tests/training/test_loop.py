@@ -89,6 +89,50 @@ def test_prefetching_changes_nothing_but_the_thread() -> None:
     assert threading.current_thread().name not in threads
 
 
+def test_an_epochs_first_batches_are_under_way_before_the_one_before_is_validated() -> None:
+    made: list[int] = []
+    ready, seen = threading.Event(), list[bool]()
+
+    def batch(indices: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+        made.append(epoch)
+        if epoch == 1:
+            ready.set()
+        return X[torch.from_numpy(indices)], Y[torch.from_numpy(indices)]
+
+    def evaluate() -> None:
+        seen.append(ready.wait(5))
+
+    fit(a_task(batch=batch, evaluate=evaluate, prefetch=True), Accelerator(cpu=True))
+    assert seen[0], "the first validation finds batches of the second epoch"
+    assert made == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_batches_that_are_under_way_are_given_up_where_others_are_wanted() -> None:
+    """A later phase has a source of its own; and a fit that ends early leaves no thread."""
+    used: list[str] = []
+
+    def source(name: str) -> Callable[[np.ndarray, int], tuple[Tensor, Tensor]]:
+        def batch(indices: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
+            used.append(f"{name}{epoch}")
+            return X[torch.from_numpy(indices)], Y[torch.from_numpy(indices)]
+
+        return batch
+
+    task = a_task(batch=source("a"), prefetch=True)
+    second = source("b")
+
+    def phase(task: Task, epoch: int) -> None:
+        if epoch == 1:
+            task.batch = second
+
+    task.callbacks = [Spy(on_phase=phase)]
+    fit(task, Accelerator(cpu=True))
+    assert used.count("a0") == 4
+    assert used.count("a1") <= 2
+    assert [used.count(name) for name in ("b1", "b2")] == [4, 4]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("tlkit-prefetch")]
+
+
 def test_an_error_in_the_thread_is_raised() -> None:
     def batch(indices: np.ndarray, epoch: int) -> tuple[Tensor, Tensor]:
         raise ValueError("a file has gone")

@@ -14,7 +14,7 @@ from torch import Tensor
 from tl_kit.config import DecodeConfig, StoreConfig
 from tl_kit.data.manifest import Exclusion, Sample
 from tl_kit.errors import ImageError
-from tl_kit.images.decode import CHANGED, decode, in_pool, read_sample
+from tl_kit.images.decode import CHANGED, decode, in_few, in_pool, read_sample
 from tl_kit.images.device_decode import decode_on_device
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.memory import free_memory, release_memory
@@ -157,7 +157,7 @@ class PixelStore:
             yield from (next(others) if view is None else view.cpu() for view in views)
 
     def _files(self, samples: Sequence[Sample]) -> list[bytes | None]:
-        return list(in_pool(self._file, samples))
+        return list(in_few(self._file, samples))
 
     def _file(self, sample: Sample) -> bytes | None:
         """None where there is a fault, which Pillow's way finds again and names."""

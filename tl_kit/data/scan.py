@@ -7,6 +7,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tl_kit.class_names import looks_like
@@ -21,7 +22,7 @@ from tl_kit.data.manifest import SPLITS, UNMISSED, Exclusion, Manifest, Sample, 
 from tl_kit.data.near_copies import link_near_copies
 from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
-from tl_kit.images.decode import decode_pool, open_header, read_file
+from tl_kit.images.decode import in_few, open_header, read_file
 from tl_kit.images.deep import deep_kind
 
 __all__ = ["scan"]
@@ -29,7 +30,7 @@ __all__ = ["scan"]
 _DEFAULT = DataConfig()
 _DEFAULT_DECODE = DecodeConfig()
 _NO_IMAGES = "class folder without images"
-_CHUNK = 16  # files per task: passing single files costs as much as reading them
+_TOLD = 16  # files, after which progress is told
 _Found = tuple[Candidate, str, str | None]  # a file that begins like an image, its digest, and its kind if it is deep
 
 
@@ -96,17 +97,15 @@ def _list(root: Path) -> Listing:
 def _read_all(
     candidates: list[Candidate], config: DecodeConfig, progress: Callable[[int, int], None] | None
 ) -> tuple[list[_Found], list[Exclusion]]:
-    chunks = [candidates[start : start + _CHUNK] for start in range(0, len(candidates), _CHUNK)]
     found: list[_Found] = []
     exclusions: list[Exclusion] = []
-    for results in decode_pool().map(lambda chunk: [_read(candidate, config) for candidate in chunk], chunks):
-        for result in results:
-            if isinstance(result, Exclusion):
-                exclusions.append(result)
-            else:
-                found.append(result)
-        if progress is not None:
-            progress(len(found) + len(exclusions), len(candidates))
+    for done, result in enumerate(in_few(partial(_read, config=config), candidates), start=1):
+        if isinstance(result, Exclusion):
+            exclusions.append(result)
+        else:
+            found.append(result)
+        if progress is not None and (done % _TOLD == 0 or done == len(candidates)):
+            progress(done, len(candidates))
     return found, exclusions
 
 

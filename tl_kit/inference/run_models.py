@@ -24,7 +24,7 @@ from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.errors import ImageError, NonFiniteError
 from tl_kit.images.crops import decode_side, write_views
-from tl_kit.images.decode import decode_as, decode_pool, in_pool, read_file, read_sample
+from tl_kit.images.decode import decode_as, decode_pool, in_few, read_file, read_sample
 from tl_kit.images.deep import SampleRanges
 from tl_kit.images.device_decode import decode_on_device
 from tl_kit.images.transforms import Preprocessing, normalize
@@ -141,7 +141,7 @@ class FileReader:
         asked = [p for p in self.preprocessings if p.decoder == "nvjpeg"]
         if self.device is None or not asked or self.crops != CropConfig():
             return {}
-        files = list(in_pool(self._file, range(start, stop)))
+        files = list(in_few(self._file, range(start, stop)))
         return {p: decode_on_device(files, p, crop=True, device=self.device, limits=self.limits) for p in asked}
 
     def _file(self, index: int) -> bytes | None:

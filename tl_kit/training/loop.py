@@ -21,8 +21,8 @@ step.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -31,9 +31,9 @@ from torch import Tensor
 from tl_kit import stopping
 from tl_kit.errors import NonFiniteError
 from tl_kit.machine.forks import unforked
-from tl_kit.machine.prefetch import prefetched_batches
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT, Reporter, tell
+from tl_kit.training.batches_ahead import BatchesAhead
 from tl_kit.training.late_losses import ADVICE, LateLosses
 from tl_kit.training.microbatches import settle_parts, step_gradient
 from tl_kit.training.task import FitResult, Indices, Progress, Task
@@ -53,13 +53,13 @@ def fit(
     """
     result = start or FitResult()
     try:
-        with stopping.postponed():
+        with stopping.postponed(), closing(BatchesAhead(task)) as ahead:
             for epoch in range(result.epochs, task.epochs):
                 if epoch - result.best_epoch >= task.patience:
                     break
                 with _resumable_if_stopped(task, result), stopping.allowed():
                     begin_phase(task, epoch)
-                row = run_epoch(task, accelerator, result, reporter=reporter)
+                row = run_epoch(task, accelerator, result, ahead, reporter=reporter)
                 _end_epoch(task, accelerator, result, row)
                 reporter.epoch(result.history[-1])
                 _resumable(task, result)
@@ -108,7 +108,7 @@ def _resumable(task: Task, result: FitResult) -> None:
 
 
 def run_epoch(
-    task: Task, accelerator: Accelerator, result: FitResult, *, reporter: Reporter = SILENT
+    task: Task, accelerator: Accelerator, result: FitResult, ahead: BatchesAhead, *, reporter: Reporter = SILENT
 ) -> dict[str, float]:
     """Train the rest of one pass over the training images; ``result.progress`` follows step by step.
 
@@ -116,16 +116,15 @@ def run_epoch(
     """
     epoch, done = result.epochs, result.progress
     history = [row["val_nll"] for row in result.history if "val_nll" in row]
-    batches = task.order(epoch)
+    batches, shares = _batches(task, accelerator, epoch)
     images = sum(map(len, batches))
-    shares = [share_of(indices, accelerator) for indices in batches]
     task.set_mode(min(map(len, shares)))
     reporter.start(f"epoch {epoch + 1}/{task.epochs}", images)
     if done.steps:
         reporter.advance(sum(map(len, batches[: done.steps])))
     losses = LateLosses(done, lag=task.loss_lag)
     result.unread = losses.read
-    prepared = _prepared(task, shares[done.steps :], epoch)
+    prepared = ahead.of(shares[done.steps :], epoch)
     for indices in batches[done.steps :]:
         started = time.perf_counter()
         inputs, labels = next(prepared)
@@ -140,6 +139,8 @@ def run_epoch(
         done.seconds += time.perf_counter() - started
         reporter.advance(len(indices), loss=losses.last, data_wait=done.waited / done.seconds)
         _resumable(task, result)
+    if epoch + 1 < task.epochs:
+        ahead.begin(_batches(task, accelerator, epoch + 1)[1], epoch + 1)
     return {
         "loss": done.loss / images,
         "lr": max(group["lr"] for group in task.optimizer.param_groups),
@@ -156,13 +157,10 @@ def _after_step(task: Task, losses: LateLosses, step: int, *, last: bool) -> Non
         callback.on_step(step)
 
 
-def _prepared(task: Task, shares: Sequence[Indices], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches of an epoch, in order; the next ones already under way if the task says so."""
-
-    def make(indices: Indices) -> tuple[Tensor, Tensor]:
-        return task.batch(indices, epoch)
-
-    return prefetched_batches(make, shares) if task.prefetch else map(make, shares)
+def _batches(task: Task, accelerator: Accelerator, epoch: int) -> tuple[list[Indices], list[Indices]]:
+    """The batches of an epoch, and this process's share of each."""
+    batches = task.order(epoch)
+    return batches, [share_of(indices, accelerator) for indices in batches]
 
 
 @unforked()
