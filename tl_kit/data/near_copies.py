@@ -17,7 +17,7 @@ from tl_kit.data.ranges import measure_ranges
 from tl_kit.data.splits import unit_keys
 from tl_kit.errors import ConfigError, ImageError
 from tl_kit.images.decode import decode as decode_image
-from tl_kit.images.decode import in_pool
+from tl_kit.images.decode import in_few
 from tl_kit.images.deep import SampleRanges
 from tl_kit.images.perceptual_hash import few_pairs, linked_sets, thumbnail
 
@@ -89,7 +89,7 @@ def _alike(
     """
     paths = {sample.digest: sample.path for sample in samples}
     ranges = measure_ranges(list(samples), decode=decode)
-    looks = in_pool(lambda digest: _grey(paths[digest], decode, ranges), digests)
+    looks = in_few(lambda digest: _grey(paths[digest], decode, ranges), digests)
     shown = [(digest, grey) for digest, grey in zip(digests, looks, strict=True) if grey is not None]
     if len(shown) < 2:
         return []
