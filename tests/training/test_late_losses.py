@@ -169,3 +169,46 @@ class _RunOf:
 
     def content_hash(self) -> str:
         return ""
+
+
+class OnGpu:
+    """A loss on a GPU, as far as it is asked: a tensor whose own ``item`` must not be called."""
+
+    is_cuda = True
+    dtype = torch.float32
+
+
+def test_a_loss_on_a_gpu_is_copied_at_once_and_read_from_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own ``item`` would wait for all the work that is queued behind it."""
+    events: list[str] = []
+
+    class Event:
+        def __init__(self, *, blocking: bool) -> None:
+            assert blocking
+
+        def record(self) -> None:
+            events.append("recorded")
+
+        def synchronize(self) -> None:
+            events.append("waited for")
+
+    class Held:
+        def copy_(self, loss: object, *, non_blocking: bool) -> None:
+            assert non_blocking
+            events.append("copied")
+
+        def __float__(self) -> float:
+            events.append("read")
+            return 3.0
+
+    class Loss(OnGpu, Tensor):  # type: ignore[misc]
+        pass
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch, "empty", lambda *args, **options: Held())
+    losses = LateLosses(Progress(), lag=1)
+    losses.add(0, Loss(), 2)
+    assert events == ["copied", "recorded"]
+    losses.read()
+    assert events[2:] == ["waited for", "read"]
+    assert losses.progress.loss == 6.0

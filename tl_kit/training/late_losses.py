@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 
+import torch
 from torch import Tensor
 
 from tl_kit.errors import NonFiniteError
@@ -31,11 +34,11 @@ class LateLosses:
     def __init__(self, progress: Progress, *, lag: int) -> None:
         self.progress, self.lag = progress, lag
         self.last = math.nan
-        self._waiting: deque[tuple[int, float | Tensor, int]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], float], int]] = deque()
 
     def add(self, step: int, loss: float | Tensor, images: int) -> None:
         """The mean loss of ``images`` in ``step``. Raises NonFiniteError for one that is read and is not finite."""
-        self._waiting.append((step, loss, images))
+        self._waiting.append((step, _reader_of(loss), images))
         self._read(self.lag)
 
     def read(self) -> None:
@@ -44,7 +47,23 @@ class LateLosses:
 
     def _read(self, most: int) -> None:
         while len(self._waiting) > most:
-            step, loss, images = self._waiting.popleft()
-            self.last = float(loss)
+            step, value_of, images = self._waiting.popleft()
+            self.last = value_of()
             check_loss(self.last, step)
             self.progress.loss += self.last * images
+
+
+def _reader_of(loss: float | Tensor) -> Callable[[], float]:
+    """Reads a loss, and waits for no later work: ``loss.item()`` would wait for all that is queued by then."""
+    if not isinstance(loss, Tensor) or not loss.is_cuda:
+        return partial(float, loss)
+    held = torch.empty((), dtype=loss.dtype, pin_memory=True)
+    held.copy_(loss, non_blocking=True)
+    there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    there.record()
+
+    def value() -> float:
+        there.synchronize()
+        return float(held)
+
+    return value
