@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import safetensors.torch
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+import tl_kit
 from tests import children
 from tests.helpers import quick, write_images
+from tl_kit.errors import CheckpointError
 
 SCRIPT = """
 import os
@@ -59,17 +62,23 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def in_two_processes(script: str, folder: Path, *arguments: Path, fails: bool = False) -> str:
+    """Run a script by torchrun in ``folder``; gives what it wrote to stderr."""
+    (folder / "run.py").write_text(script)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(free_port()), "run.py", *map(str, arguments)]
+    done = children.run(command, cwd=folder, env=environment)
+    assert (done.returncode != 0) is fails, done.stderr[-3000:]
+    return done.stderr
+
+
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images", images=10)  # 18 training images in batches of 6: equal shares
     alone = quick(data, tmp_path / "one", model="test_vit", img_size=None, optimizer="sgd", lr=0.05, batch_size=8)
-    (tmp_path / "run.py").write_text(SCRIPT)
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", str(free_port()), "run.py", str(data), str(tmp_path / "two"), str(tmp_path / "parts")]
-    done = children.run(command, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(SCRIPT, tmp_path, data, tmp_path / "two", tmp_path / "parts")
     scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
     assert scores[0] == scores[1], "all processes report what the first one saved"
     told, silent = ((tmp_path / f"told-{rank}").read_text().splitlines() for rank in range(2))
@@ -93,3 +102,44 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     assert roomy[0] == small[0] == 3, "each tries its share of a batch once, before it trains"
     assert set(roomy[1:]) == {1}, "the other divides its batches as well"
     assert set(small[2:]) == {1}
+
+
+RESUMED = """
+import os
+import sys
+from pathlib import Path
+import tl_kit
+from tests.helpers import Listener, quick
+from tl_kit.config import RegularizationConfig, SaveConfig
+from tl_kit.training import loop
+data, out, what = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]).name
+run_epoch = loop.run_epoch
+def dying(task, accelerator, result, *args, **options):
+    if what == "killed" and result.epochs == 2:
+        os._exit(9)
+    return run_epoch(task, accelerator, result, *args, **options)
+loop.run_epoch = dying
+if what == "resumed":
+    listener = Listener()
+    tl_kit.resume(out, reporter=listener)
+    Path(f"told-{os.environ['RANK']}").write_text("\\n".join(listener.messages))
+else:
+    regular = RegularizationConfig(dropout=0.3)
+    quick(data, out, batch_size=6, epochs=4, optimizer="sgd", regularization=regular, save=SaveConfig(every=1e-9))
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
+def test_a_run_of_two_processes_is_resumed_by_two_to_the_same_weights(tmp_path: Path) -> None:
+    """Dropout and BatchNorm: each process has random numbers, and statistics, of its own."""
+    data, whole, out = write_images(tmp_path / "images", images=10), tmp_path / "whole", tmp_path / "run"
+    in_two_processes(RESUMED, tmp_path, data, whole, Path("undisturbed"))
+    in_two_processes(RESUMED, tmp_path, data, out, Path("killed"), fails=True)
+    with pytest.raises(CheckpointError, match="trained by 2 processes, and would go on with 1; start it with as many"):
+        tl_kit.resume(out)
+    in_two_processes(RESUMED, tmp_path, data, out, Path("resumed"))
+    told, silent = ((tmp_path / f"told-{rank}").read_text() for rank in range(2))
+    assert re.search("taken up in epoch [23], after 0 of its steps", told), "saving is not worth it after every epoch"
+    assert silent == ""
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert (out / "metrics.jsonl").read_text().count("\n") == 4

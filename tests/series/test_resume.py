@@ -244,7 +244,8 @@ def test_an_interrupted_run_goes_on_where_a_state_was_saved(data: Path, whole: P
     assert_the_same(out, whole)
 
 
-def test_a_run_in_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_in_several_processes_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SeriesRecords(tmp_path, "folds").begin(folds(data, tmp_path), 2, scan(data))
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(TlKitError, match="in a single process"):

@@ -35,7 +35,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import check_name, new_numbered_folder
 from tl_kit.storage.checkpoint import is_checkpoint
 from tl_kit.storage.lock import LOCK, FolderLock
-from tl_kit.storage.unfinished import Unfinished, is_unfinished
+from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
 from tl_kit.zoo.build_model import WeightsReport, build_model
 
 __all__ = ["choose_balance", "prepare", "shared_folder", "training_images"]
@@ -61,6 +61,9 @@ def prepare(
     # precision is the runtime's: accelerate's would stay wrapped around the model when it is evaluated
     accelerator = join(cpu=runtime.device.type == "cpu", reporter=reporter)
     reporter = reporter if accelerator.is_main_process else SILENT
+    if unfinished is not None and accelerator.num_processes > 1:
+        opened = first_answer(True)  # all wait until the first process has cleaned the folder up
+        unfinished = unfinished if accelerator.is_main_process or not opened else follow_unfinished(unfinished)
     if manifest is None:
         with clock("scan"):
             manifest = training_images(config, reporter)
@@ -186,7 +189,8 @@ def _open_folder(run: Run) -> None:
     """Its own where a run is taken up again; a new one, or none for a dry run."""
     if run.unfinished is not None:
         run.folder = run.unfinished.folder
-        run.cleanup.callback(run.unfinished.lock.release)
+        if run.unfinished.lock is not None:
+            run.cleanup.callback(run.unfinished.lock.release)
     elif not run.dry:
         run.folder = shared_folder(run.config, run.accelerator, run.cleanup)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 
 from tl_kit import stopping
 from tl_kit.errors import CheckpointError, DataError, WeightsError, first_line
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings
+from tl_kit.machine.process_group import first_answer
 from tl_kit.storage.checkpoint import HELD_OUT_HEAD, WEIGHTS, is_checkpoint
 from tl_kit.storage.ensemble_folder import MANIFEST
 from tl_kit.storage.fingerprint import digest_of, network_settings, plain_fields
@@ -24,7 +26,7 @@ from tl_kit.storage.metrics_log import Journal
 from tl_kit.storage.relocation import birthplace
 from tl_kit.storage.saved_states import StateFolder
 from tl_kit.training.loop import begin_phase
-from tl_kit.training.stateful import Stateful
+from tl_kit.training.stateful import RandomState, Stateful
 from tl_kit.training.task import Callback, FitResult, Task
 from tl_kit.untrusted import sha256
 from tl_kit.zoo.model_card import CONFIG
@@ -42,7 +44,8 @@ def changing_names(run: Run) -> frozenset[str]:
 class StateSaver(Callback):
     """Saves the task's parts and the fit's result.
 
-    It does so when it is time, and when a request to stop is waiting. Of a disk that is full it warns once, and
+    It does so when it is time, and when a request to stop is waiting. Several processes do so at the start of an epoch,
+    if it is time by the first one's clock; each adds what only it has. Of a disk that is full it warns once, and
     training goes on; the next time it tries again. Time is the monotonic clock's.
     """
 
@@ -51,12 +54,26 @@ class StateSaver(Callback):
         self.parts = parts
         self.states = StateFolder(run.folder)
         self.settings = {name: getattr(settings, name) for name in _SETTINGS}
-        self._active = run.writes and run.config.save.every > 0 and run.accelerator.num_processes == 1
+        self._active = run.config.save.every > 0 and not run.dry
+        self._alone = run.accelerator.num_processes == 1
+        self._result: FitResult | None = None
         self._due = time.monotonic() + run.config.save.every
         self._warned = False
 
+    def on_epoch(self, result: FitResult) -> None:
+        self._result = result
+
+    def on_phase(self, task: Task, epoch: int) -> None:
+        """The model holds the weights that train, and all processes are here."""
+        if not self._active or self._alone or self._result is None:
+            return
+        if first_answer(time.monotonic() >= self._due):
+            own = gather_object([_own_state(self.run)])
+            if self.run.writes:
+                self._save(self._result, processes=own)
+
     def on_resumable(self, result: FitResult) -> None:
-        if self._active and (time.monotonic() >= self._due or self._asked()):
+        if self._active and self._alone and (time.monotonic() >= self._due or self._asked()):
             self._save(result)
 
     def _asked(self) -> bool:
@@ -66,7 +83,7 @@ class StateSaver(Callback):
             return is_checkpoint(self.run.folder) or bool(self.states)
         return stop is not None
 
-    def _save(self, result: FitResult) -> None:
+    def _save(self, result: FitResult, *, processes: Sequence[object] = ()) -> None:
         run, started = self.run, time.monotonic()
         result.read_losses()
         tree = {
@@ -74,6 +91,7 @@ class StateSaver(Callback):
             "settings": self.settings,
             "result": asdict(result),
             "parts": {name: part.state() for name, part in self.parts.items()},
+            "processes": list(processes),
         }
         try:
             self.states.save(tree)
@@ -104,6 +122,7 @@ def take_up(run: Run, task: Task) -> FitResult | None:
     assert run.unfinished.state is not None
     if run.unfinished.state.get("content") != run.manifest.content_hash():
         raise DataError(f"{run.config.data}: other images can be decoded now than when the run began; start a new run")
+    _check_processes(run)
     with _fitting(run):
         result = FitResult.from_dict(_saved(run, "result"))
     over = result.epochs >= task.epochs or result.epochs - result.best_epoch >= task.patience
@@ -111,11 +130,41 @@ def take_up(run: Run, task: Task) -> FitResult | None:
         begin_phase(task, epoch)
     with _fitting(run):
         _load_parts(task.parts, _saved(run, "parts"))
+        if run.accelerator.num_processes > 1:
+            _take_own_state(run, run.unfinished.state["processes"][run.accelerator.process_index])
     journal = Journal(run.folder if run.writes else None)
     for row in result.history:
         journal.write(**row)
     run.reporter.message(f"taken up in epoch {result.epochs + 1}, after {result.progress.steps} of its steps")
     return result
+
+
+def _own_state(run: Run) -> dict[str, Any]:
+    """What one of several processes has for itself: its random numbers, and the buffers (BatchNorm's statistics)."""
+    buffers = {name: tensor.detach().cpu() for name, tensor in run.model.named_buffers()}
+    return {"random": RandomState(run.runtime.device).state(), "buffers": buffers}
+
+
+@torch.no_grad()
+def _take_own_state(run: Run, state: Mapping[str, Any]) -> None:
+    RandomState(run.runtime.device).load_state(state["random"])
+    for name, tensor in run.model.named_buffers():
+        tensor.copy_(state["buffers"][name])
+
+
+def _check_processes(run: Run) -> None:
+    """Raises CheckpointError unless as many processes train as trained when the state was saved."""
+    assert run.unfinished is not None
+    assert run.unfinished.state is not None
+    found = run.unfinished.state.get("processes", [])
+    before = len(found) if isinstance(found, list) and found else 1
+    now = run.accelerator.num_processes
+    if before != now:
+        trained = "1 process" if before == 1 else f"{before} processes"
+        how = "neither torchrun nor accelerate launch" if before == 1 else "as many (torchrun, accelerate launch)"
+        raise CheckpointError(
+            f"--resume {run.folder}: trained by {trained}, and would go on with {now}; start it with {how}"
+        )
 
 
 def _saved(run: Run, name: str) -> Mapping[str, Any]:

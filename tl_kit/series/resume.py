@@ -20,7 +20,7 @@ from tl_kit.storage.checkpoint import FOLDS, MEMBERS, META
 from tl_kit.storage.lock import FolderLock
 from tl_kit.storage.relocation import relocated
 from tl_kit.storage.saved_states import StateFolder
-from tl_kit.storage.unfinished import UNFINISHED, open_unfinished, read_run
+from tl_kit.storage.unfinished import UNFINISHED, Unfinished, facts_of_run, open_unfinished, read_run
 
 __all__ = ["began_with", "resume"]
 
@@ -32,16 +32,12 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
 
     The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
     same number of threads. A run that had saved nothing yet starts over. Returns None for a finished run. It may be
-    called from any folder, and run and images may have been moved together. Raises CheckpointError for a folder without
+    called from any folder, and run and images may have been moved together. A run of several processes goes on in as
+    many (accelerate launch, torchrun). Raises CheckpointError for a folder without
     a run, with a run on which another process works, or with damaged states; DataError if the images have changed or
     are missing.
     """
     folder = Path(folder)
-    if (group := group_of_environment()) is not None:
-        raise ConfigError(
-            f"--resume: works in a single process, and this process is one of {group.size} ({group}); start it without "
-            "accelerate or torchrun"
-        )
     for what, file in (("folds", FOLDS), ("members", MEMBERS)):
         if (folder / file).is_file():
             _remove_records(folder)
@@ -50,14 +46,20 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     for what in ("folds", "members"):
         if SeriesRecords(folder.parent, what).began():
             raise CheckpointError(f"--resume {folder}: is one of the {what} in {folder.parent}; give that folder")
+    group = group_of_environment()
     if (series := _series(folder, reporter)) is not None:
+        if group is not None:
+            raise ConfigError(
+                f"--resume {folder}: folds and members are resumed in a single process, and this process is one of "
+                f"{group.size} ({group}); start it without accelerate or torchrun"
+            )
         records, config, runs = series
         if runs.folds is not None:
             return cross_validate(config, folds=runs.folds, reporter=reporter, unfinished=records)
         return finetune_members(
             config, members=runs.members, vary=runs.vary or VaryConfig.vary, reporter=reporter, unfinished=records
         )
-    return _resume_run(folder, reporter)
+    return _resume_run(folder, reporter) if group is None or group.rank == 0 else _follow_run(folder)
 
 
 @takes_plain_values
@@ -96,6 +98,16 @@ def _remove_records(folder: Path) -> None:
         remove_leftovers(folder)
     finally:
         lock.release()
+
+
+def _follow_run(folder: Path) -> FinetuneResult | None:
+    """One of several processes, but the first: that one opens the folder, and this one reads the state with it."""
+    if _is_over(folder):
+        return None
+    config = read_config(read_run(folder).get("config"), folder / META)
+    facts = facts_of_run(folder)
+    config = relocated(config, facts.get("born"), folder, SILENT)
+    return finetune_on(None, config, unfinished=Unfinished(folder, None, facts, None)).result
 
 
 def _resume_run(folder: Path, reporter: Reporter) -> FinetuneResult | None:

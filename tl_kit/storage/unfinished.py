@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ from tl_kit.storage.metrics_log import JOURNAL
 from tl_kit.storage.saved_states import STATE, StateFolder
 from tl_kit.untrusted import read_json
 
-__all__ = ["UNFINISHED", "Unfinished", "is_unfinished", "open_unfinished", "read_run"]
+__all__ = [
+    "UNFINISHED",
+    "Unfinished",
+    "facts_of_run",
+    "follow_unfinished",
+    "is_unfinished",
+    "open_unfinished",
+    "read_run",
+]
 
 
 UNFINISHED = ("running", "interrupted")
@@ -27,11 +35,12 @@ UNFINISHED = ("running", "interrupted")
 class Unfinished:
     """A run that ended early. ``facts``: its settled choices, empty if it was killed before it recorded them.
 
-    ``state`` is None if nothing was saved; the run then starts over, in the same folder. The lock is held.
+    ``state`` is None if nothing was saved; the run then starts over, in the same folder. The lock is held; of several
+    processes, by the first, and the others have None.
     """
 
     folder: Path
-    lock: FolderLock
+    lock: FolderLock | None
     facts: Mapping[str, Any]
     state: Mapping[str, Any] | None
 
@@ -48,8 +57,19 @@ def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfin
     for note in notes:
         reporter.message(f"{note}; the state before it is used")
     (folder / JOURNAL).unlink(missing_ok=True)  # written again, up to the position of the state
+    return Unfinished(folder, lock, facts_of_run(folder), state)
+
+
+def facts_of_run(folder: Path) -> Mapping[str, Any]:
+    """The settled choices of a run that ended early, as its record has them; empty without any."""
     found = read_run(folder).get("resume") if (folder / META).is_file() else None
-    return Unfinished(folder, lock, found if isinstance(found, dict) else {}, state)
+    return found if isinstance(found, dict) else {}
+
+
+def follow_unfinished(started: Unfinished) -> Unfinished:
+    """The same run as the first process has opened it, for the others: its state is read, and nothing is written."""
+    state, _ = StateFolder(started.folder).load()
+    return replace(started, lock=None, facts=facts_of_run(started.folder), state=state)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
