@@ -127,7 +127,7 @@ def test_the_direct_way_gives_the_pixels_of_timms_steps(
     """Whatever the sizes, and for images longer than timm itself takes, of which the middle is taken first."""
     p = Preprocessing((3, *inputs), interpolation, crop_pct, crop_mode, mean=(0.5, 0.4, 0.1), std=(1.0, 1.0, 1.0))
     assume(min(p.sides()) > 0)
-    assert p._geometry is not None
+    assert p.geometry is not None
     image, out = photo(*size), np.full(p.input_size, 7, np.uint8)
     try:
         theirs = p._apply(image, p._steps)
