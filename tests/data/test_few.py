@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tl_kit.config import ReadConfig
 from tl_kit.images import decode
 from tl_kit.images.decode import in_few
 
@@ -18,10 +19,9 @@ def squares(count: int, work: Callable[[int], int] = lambda number: number * num
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 700])
 @pytest.mark.parametrize("quick", [0.0, 10.0])
-def test_all_come_in_order(count: int, quick: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "_QUICK", quick)
-    monkeypatch.setattr(decode, "_A_TURN", 100)
-    assert squares(count) == [number * number for number in range(count)]
+def test_all_come_in_order(count: int, quick: float) -> None:
+    config = ReadConfig(quick=quick, turn=100)
+    assert list(in_few(lambda number: number * number, range(count), config=config)) == [n * n for n in range(count)]
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0.0, 2), (0.002, 4)])
@@ -32,12 +32,13 @@ def test_slow_work_gets_all_threads(seconds: float, most: int, monkeypatch: pyte
 
     def work(number: int) -> int:
         time.sleep(seconds)
-        if number >= decode._TRIED:
+        if number >= ReadConfig().tried:
             names.add(threading.current_thread().name)
         return number
 
     try:
-        squares(120, work)
+        for _ in in_few(work, range(120)):
+            time.sleep(0.0005)  # the time of who takes the results says nothing about the work
     finally:
         decode.decode_pool().shutdown()
         decode._pool_of.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -136,3 +137,28 @@ def test_an_image_that_memory_is_too_small_for_is_left_out(
     monkeypatch.setattr(cache, "read_pixels", read)
     (failure,) = PixelStore(P, CONFIG).fill(samples, crop=True)
     assert (failure.path, failure.reason) == (big, "too large: not enough memory for it")
+
+
+def test_threads_may_read_while_it_shrinks(samples: tuple[Sample, ...], free: Callable[[int], None]) -> None:
+    """Batches are made in one thread while another one validates, and memory may be short just then."""
+    store = PixelStore(P, replace(CONFIG, check_seconds=1e9))
+    store.fill(samples, crop=True)
+    wanted, errors = expected(samples), list[BaseException]()
+
+    def read() -> None:
+        try:
+            for _ in range(60):
+                found = store.get(samples, crop=True)
+                assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        except BaseException as error:  # noqa: BLE001 - told in the main thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    free(0)
+    store.check_every = 0.0
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.counts()[True] < len(samples)

@@ -22,11 +22,10 @@ from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.data.scan import scan
-from tl_kit.errors import CheckpointError
+from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.images import device_decode
 from tl_kit.images.decode import CHANGED
 from tl_kit.images.device_decode import decode_on_device, plain_jpeg, resize_on_device, suits_device
-from tl_kit.images.resize_matrix import KERNELS, resize_matrix
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference import decoders
 from tl_kit.inference.decoders import choose_decoder
@@ -50,6 +49,13 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
+def twice_exif(data: bytes) -> bytes:
+    """The same file with its Exif segment again behind it."""
+    start = data.index(b"\xff\xe1")
+    end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return data[:end] + data[start:end] + data[end:]
+
+
 PLAIN: dict[str, bytes] = {
     "as it is": jpeg(photo(60, 50)),
     "coarse": jpeg(photo(60, 50), quality=5),
@@ -65,6 +71,8 @@ OTHERS: dict[str, bytes] = {
     "CMYK": jpeg(photo(60, 50).convert("CMYK")),
     "RGB samples": jpeg(photo(60, 50), keep_rgb=True),
     "turned": jpeg(photo(60, 50), exif=turned(6)),
+    "turned by XMP": jpeg(photo(60, 50), xmp=b'<x:xmpmeta><a tiff:Orientation="6"/></x:xmpmeta>'),
+    "two Exif parts": twice_exif(jpeg(photo(60, 50), exif=turned(1))),
     "cut off": jpeg(photo(60, 50))[:-20],
     "more behind it": jpeg(photo(60, 50)) + b"more",
     "a part of a header": jpeg(photo(60, 50))[:30],
@@ -94,20 +102,8 @@ def test_no_bytes_whatever_are_an_error(data: bytes, cut: int) -> None:
     plain_jpeg(PLAIN["as it is"][:cut] + data, LIMITS)
 
 
-@given(
-    length=st.integers(1, 90),
-    size=st.integers(1, 90),
-    kind=st.sampled_from(sorted(KERNELS, key=lambda kind: kind.value)),
-)
-def test_the_matrix_is_pillows_resize(length: int, size: int, kind: Image.Resampling) -> None:
-    levels = np.random.default_rng(length).integers(0, 256, (1, length), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(levels).resize((size, 1), kind), dtype=np.float64)[0]
-    found = np.clip(np.rint(resize_matrix(length, size, kind) @ levels[0]), 0, 255)
-    assert np.abs(found - expected).max() <= 1, "to the rounding of Pillow's weights"
-
-
 @pytest.mark.parametrize("mode", ["center", "squash"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("size", "share"), [((3, 224, 224), 0.875), ((3, 64, 96), 1.0), ((3, 300, 300), 0.95)])
 def test_views_are_those_of_evaluation_to_two_levels(
     mode: str, interpolation: str, size: tuple[int, int, int], share: float
@@ -122,7 +118,7 @@ def test_views_are_those_of_evaluation_to_two_levels(
             (found,) = resize_on_device([pixels], p.geometry, crop=crop, most_aspect=p.most_aspect)
             assert found is not None
             assert int((found.int() - expected.int()).abs().max()) <= 2
-            assert float((found.int() - expected.int()).abs().float().mean()) < 0.1
+            assert float((found.int() - expected.int()).abs().float().mean()) < 0.3, "Pillow rounds twice"
 
 
 @pytest.fixture
@@ -209,9 +205,54 @@ def test_large_photos_are_decoded_in_turns(monkeypatch: pytest.MonkeyPatch, nvjp
     assert [view is None for view in found] == [False, True, False, False, False, False, True]
 
 
-@pytest.mark.parametrize("name", ["as it is", "text"])
-def test_without_nvjpeg_nothing_is_decoded_and_nothing_raised(name: str) -> None:
-    assert device_decode._decode([{**PLAIN, **OTHERS}[name]], torch.device("cuda")) == [None]
+@pytest.fixture
+def torchvision_decodes(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Exception | None]], list[int]]:
+    """Pillow in the place of torchvision's decoder; an error may be raised by the number of files. Gives these."""
+
+    def install(error: Callable[[int], Exception | None]) -> list[int]:
+        calls: list[int] = []
+
+        def decode(data: list[Tensor], *, mode: object, device: torch.device) -> list[Tensor]:
+            calls.append(len(data))
+            if (found := error(len(data))) is not None:
+                raise found
+            pictures = [Image.open(io.BytesIO(bytes(each.numpy()))) for each in data]
+            if any(picture.size == (61, 53) for picture in pictures):
+                raise RuntimeError("a damaged file")
+            return [torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) for picture in pictures]
+
+        monkeypatch.setattr("torchvision.io.decode_jpeg", decode)
+        return calls
+
+    return install
+
+
+def test_without_nvjpeg_nothing_is_decoded_and_nothing_raised(torchvision_decodes: Any) -> None:
+    torchvision_decodes(lambda count: RuntimeError("Not compiled with nvJPEG"))
+    assert device_decode._decode([PLAIN["as it is"], PLAIN["grey"]], CPU) == [None, None]
+
+
+def test_a_damaged_file_costs_the_others_nothing(torchvision_decodes: Any) -> None:
+    """Else the pixels of an image would depend on those beside it."""
+    torchvision_decodes(lambda count: None)
+    files = [PLAIN["as it is"], PLAIN["4:2:0"], PLAIN["grey"]]  # the second is of the size that is refused
+    together = decode_on_device(files, P, crop=True, device=CPU, limits=LIMITS)
+    assert [view is None for view in together] == [False, True, False]
+    for number in (0, 2):
+        (alone,) = decode_on_device([files[number]], P, crop=True, device=CPU, limits=LIMITS)
+        assert alone is not None
+        assert torch.equal(together[number], alone)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("most", [3, 1, 0])
+def test_where_a_gpu_has_no_room_fewer_are_decoded_at_a_time(most: int, torchvision_decodes: Any) -> None:
+    calls = torchvision_decodes(lambda count: torch.OutOfMemoryError("CUDA out of memory") if count > most else None)
+    found = decode_on_device([PLAIN["as it is"]] * 7, P, crop=True, device=CPU, limits=LIMITS)
+    assert [view is None for view in found] == [most == 0] * 7
+    assert calls[0] == 7
+    told_lines = told()
+    assert bool(told_lines) is (most == 0)
+    assert not most or max(calls[1:]) <= 7 // 2 + 1
 
 
 @pytest.fixture
@@ -227,9 +268,20 @@ def test_the_decoder_follows_from_device_preprocessing_and_record(gpu: Callable[
     assert choose_decoder(P, CPU, plain) == choose_decoder(P, CPU, RuntimeConfig(decoder="pillow")) == "pillow"
     assert choose_decoder(P, CPU, auto, recorded="pillow") == "pillow"
     assert choose_decoder(replace(P, crop_mode="border"), CPU, auto) == "pillow"
-    assert choose_decoder(replace(P, interpolation="nearest"), CPU, auto) == "pillow"
+    assert choose_decoder(replace(P, interpolation="lanczos"), CPU, auto) == "pillow"
     gpu(False)
     assert choose_decoder(P, CPU, auto, recorded="nvjpeg") == "pillow"
+
+
+@pytest.mark.parametrize(
+    ("there", "changed", "mode"), [(False, {}, "auto"), (True, {"crop_mode": "border"}, "auto"), (True, {}, "plain")]
+)
+def test_a_decoder_that_is_asked_for_and_cannot_be_had_is_refused(
+    gpu: Callable[[bool], None], there: bool, changed: dict[str, Any], mode: Any
+) -> None:
+    gpu(there)
+    with pytest.raises(ConfigError, match="decoder nvjpeg: needs a CUDA GPU"):
+        choose_decoder(replace(P, **changed), CPU, RuntimeConfig(decoder="nvjpeg", mode=mode))
 
 
 def test_a_record_of_another_decoder_is_told_and_an_unknown_one_refused(
@@ -252,5 +304,7 @@ def test_a_record_of_another_decoder_is_told_and_an_unknown_one_refused(
     gpu(True)
     assert tl_kit.load(run).members[0].preprocessing.decoder == "nvjpeg"
     assert not [line for line in told() if "nvjpeg" in line]
+    assert tl_kit.load(run, crops=CropConfig(crops=5)).members[0].preprocessing.decoder == "pillow"
+    assert [line for line in told() if "here they are by pillow" in line], "several crops are always Pillow's"
     with pytest.raises(CheckpointError, match="decoder is not one of images"):
         check_meta(record | {"decoder": "magic"}, run / "tlkit.json")

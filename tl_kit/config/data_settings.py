@@ -119,12 +119,14 @@ class StoreConfig:
     Every ``check_seconds`` the free memory is looked at: where less than ``reserve`` bytes are left (on a small
     machine, less than that share of what was free), half of the images are given up.
 
-    ``device_share``: on a GPU, the images that train are in its memory where they take no more of what is free of it.
+    On a GPU, the images that train are kept in its memory if they take at most ``device_share`` of what is free there,
+    and plain JPEGs are decoded ``decoded_together`` at a time.
     ``training_scale``: the size at which images are kept for random crops, in sizes to which evaluation resizes them.
     """
 
     memory_share: Annotated[float, SHARE] = 0.3
     device_share: Annotated[float, SHARE] = 0.3
+    decoded_together: Annotated[int, AT_LEAST_ONE] = 64
     reserve: int = 500_000_000
     check_seconds: float = 0.5
     training_scale: Annotated[float, POSITIVE] = 1.0

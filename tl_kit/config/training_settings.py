@@ -35,10 +35,10 @@ class PenaltyConfig:
     ``strengths`` are scikit-learn's C times the number of images, which suits few images and many alike: half decades,
     weakest penalty last. Of those within ``errors`` standard errors of the lowest loss out of fold, the one nearest to
     ``usual`` is taken; that is also the one of fits that cannot be cross-validated. A step takes images x features x
-    classes multiplications: where these are ``one_fold_from`` or more, one fold is held out instead of ``folds``; below
-    ``one_thread_below`` one thread does it, in about 1 ms, and above it a fifth of that is a part for a thread: waking
-    one takes 0.05 ms. On a CUDA GPU steps of ``on_device_from`` or more are computed there: below, sixteen cores need
-    about as long as its launches and copies.
+    classes multiplications. From ``one_fold_from`` of them on, one fold is held out instead of ``folds``. Below
+    ``one_thread_below``, which take about 1 ms, one thread does a step; above, several threads share it in parts of a
+    fifth of that (to wake a thread takes 0.05 ms). From ``on_device_from`` on, a CUDA GPU does it, if there is one:
+    with fewer, sixteen cores need about as long as the GPU's launches and copies.
     ``rough`` and ``fine`` are tolerances of the gradient, out of fold and in the last fit. Features of more than
     ``rotate_up_to`` images and channels are not rotated into their principal axes.
     docs/policies.md has the figures that chose ``usual`` and ``errors``.

@@ -16,7 +16,7 @@ _CHUNK = 2**26  # bytes that go to the device at a time
 
 
 class DevicePixels:
-    """Pixels of some samples, from the device where they are there, else from the store.
+    """Pixels of some samples: from the device if they fit there, else from the store.
 
     They are put there if the store has all of them and they take at most ``budget`` bytes; by default
     ``StoreConfig.device_share`` of the free memory of a GPU, and nothing of other devices.

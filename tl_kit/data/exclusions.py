@@ -14,7 +14,7 @@ from tl_kit.images.decode import decode as decode_image
 from tl_kit.images.decode import decode_pool
 from tl_kit.reporting import Reporter
 
-__all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out"]
+__all__ = ["left_out_dict", "missed", "report_scan", "scan_images", "tell_left_out"]
 
 
 def scan_images(
@@ -33,6 +33,20 @@ def scan_images(
     them (``judged``). The DataError names the first file and the number of files.
     """
     manifest = scan(Path(data), split, decode=decode, trainable=trainable)
+    report_scan(manifest, data, decode=decode, strict=strict, reporter=reporter, judged=judged)
+    return manifest
+
+
+def report_scan(
+    manifest: Manifest,
+    data: Path | str,
+    *,
+    decode: DecodeConfig,
+    strict: bool,
+    reporter: Reporter,
+    judged: bool = False,
+) -> None:
+    """The second half of :func:`scan_images`, of a manifest that is there."""
     if strict:
         reporter.start("check", len(manifest.samples))
         _refuse([*missed(manifest.exclusions), *_undecodable(manifest.samples, decode, reporter)], data)
@@ -40,7 +54,6 @@ def scan_images(
     for fault in () if judged else manifest.faults:
         if fault.severity != "info":
             reporter.message(f"warning: {fault.message}")
-    return manifest
 
 
 def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: Reporter) -> None:

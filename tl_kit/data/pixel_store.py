@@ -17,13 +17,12 @@ from tl_kit.errors import ImageError
 from tl_kit.images.decode import CHANGED, decode, in_few, in_pool, read_sample
 from tl_kit.images.device_decode import decode_on_device
 from tl_kit.images.transforms import Preprocessing
+from tl_kit.machine.forks import ForkLock
 from tl_kit.machine.memory import free_memory, release_memory
 from tl_kit.machine.prefetch import prefetched
 from tl_kit.reporting import note
 
 __all__ = ["PixelStore", "read_pixels"]
-
-_TOGETHER = 64  # files that a GPU decodes at a time
 
 
 def read_pixels(
@@ -69,12 +68,13 @@ class PixelStore:
         self.scale = config.training_scale
         free = free_memory()
         self.budget = int(free * config.memory_share)
-        self.device_share = config.device_share
+        self.device_share, self.together = config.device_share, config.decoded_together
         self.reserve = min(config.reserve, int(free * config.memory_share))
         self.check_every = config.check_seconds
         self._checked = time.monotonic()
         self.used = 0
         self._pixels: dict[tuple[str, bool], Tensor] = {}
+        self._lock = ForkLock()  # batches are made in one thread while another one validates
 
     def fill(
         self, samples: Sequence[Sample], *, crop: bool, on_image: Callable[[], object] | None = None
@@ -100,11 +100,13 @@ class PixelStore:
     def get(self, samples: Sequence[Sample], *, crop: bool) -> list[Tensor]:
         """Pixels of some samples, from memory or from their files. Raises ImageError if a file has gone bad since."""
         self._watch()
-        missing = [sample for sample in samples if (sample.digest, crop) not in self._pixels]
-        decoded = dict(zip([s.digest for s in missing], self._decode(missing, crop=crop), strict=True))
+        held: dict[str, Tensor | ImageError | None]
+        held = {sample.digest: self._pixels.get((sample.digest, crop)) for sample in samples}  # others may shrink it
+        missing = list({sample.digest: sample for sample in samples if held[sample.digest] is None}.values())
+        held |= zip([sample.digest for sample in missing], self._decode(missing, crop=crop), strict=True)
         found = []
         for sample in samples:
-            pixels = decoded.get(sample.digest, self._pixels.get((sample.digest, crop)))
+            pixels = held[sample.digest]
             if isinstance(pixels, ImageError):
                 reason = CHANGED if str(pixels) == CHANGED else f"{pixels}; {CHANGED}"
                 raise ImageError(f"{sample.path}: {reason}")
@@ -116,9 +118,10 @@ class PixelStore:
         """Look at the free memory every so often, and shrink where it is short."""
         if time.monotonic() - self._checked < self.check_every:
             return
-        if self._pixels and free_memory() < self.reserve:
-            self.shrink()
-        self._checked = time.monotonic()
+        with self._lock:
+            if self._pixels and free_memory() < self.reserve:
+                self.shrink()
+            self._checked = time.monotonic()
 
     def shrink(self) -> None:
         """Give up half of the images, those decoded last, and take no more in: they are decoded again when needed."""
@@ -147,7 +150,7 @@ class PixelStore:
     def _decode_on_device(self, samples: Sequence[Sample], *, crop: bool) -> Iterator[Tensor | ImageError]:
         """The next files are read while the device works; what it leaves is decoded by Pillow."""
         assert self.device is not None
-        parts = [samples[start : start + _TOGETHER] for start in range(0, len(samples), _TOGETHER)]
+        parts = [samples[start : start + self.together] for start in range(0, len(samples), self.together)]
         for part, files in zip(parts, prefetched(self._files, parts), strict=True):
             views = decode_on_device(
                 files, self.preprocessing, crop=crop, scale=self.scale, device=self.device, limits=self.limits

@@ -46,7 +46,8 @@ def write_member(
             **uses.to_dict(),
         },
         precision=_precision(evidence, sources),
-        **_common([member.meta for member in members], only=("ranges", "decoder", "weights", "model", "policy")),
+        decoder=members[0].preprocessing.decoder,
+        **_common([member.meta for member in members], only=("ranges", "weights", "model", "policy")),
         derived=dict(record),
     )
     return folder

@@ -90,5 +90,5 @@ class KeptReader:
         size = sum(pixels.nbytes for pixels in found.values())
         if size <= self._left:
             self._left -= size
-            self._kept[start, stop] = found
+            self._kept[start, stop] = {p: pixels.cpu() for p, pixels in found.items()}  # a GPU has less to spare
         return found

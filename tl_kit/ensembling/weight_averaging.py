@@ -61,7 +61,7 @@ def check_ingredients(members: Sequence[Checkpoint]) -> None:
         if structure(member.model) != kind:
             raise MemberError(f"{where}: another architecture, of equal tensors")
         if member.preprocessing != first.preprocessing:
-            raise MemberError(f"{where}: another preprocessing (size, crop or normalisation)")
+            raise MemberError(f"{where}: another preprocessing (size, crop, normalisation or decoder of JPEGs)")
     origin = _origin(first)
     for member in others:
         if _origin(member) != origin:

@@ -80,6 +80,7 @@ class Phases(Callback):
         run.reporter.message(f"epoch {epoch + 1}: {len(new)} more tensors train, {len(self.before)} stay frozen")
         module = compile_now(run, self.source.module, epochs=length, optimizer=settings.optimizer)
         task.model = run.accelerator.prepare(module)
+        task.microbatch.trials = 0
         set_source(task, run, self.source)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
 
 from tl_kit.config import BalanceConfig, FinetuneConfig, RuntimeConfig
@@ -62,8 +63,8 @@ def prepare(
     accelerator = join(cpu=runtime.device.type == "cpu", reporter=reporter)
     reporter = reporter if accelerator.is_main_process else SILENT
     if unfinished is not None and accelerator.num_processes > 1:
-        opened = first_answer(True)  # all wait until the first process has cleaned the folder up
-        unfinished = unfinished if accelerator.is_main_process or not opened else follow_unfinished(unfinished)
+        accelerator.wait_for_everyone()  # until the first process has cleaned the folder up
+        unfinished = unfinished if accelerator.is_main_process else follow_unfinished(unfinished)
     if manifest is None:
         with clock("scan"):
             manifest = training_images(config, reporter)
@@ -115,9 +116,7 @@ def _assemble(
     begin_crop_mode(config, model, unfinished)
     preprocessing = replace(Preprocessing.from_model(model), ranges=manifest.ranges)
     runtime = _precision(config, model, runtime, unfinished, reporter)
-    recorded = unfinished.facts.get("decoder", "pillow") if unfinished is not None else None
-    decoder = first_answer(choose_decoder(preprocessing, runtime.device, config.runtime, recorded=recorded))
-    preprocessing = replace(preprocessing, decoder=decoder)
+    preprocessing = replace(preprocessing, decoder=_decoder(config, preprocessing, runtime, unfinished, reporter))
     store = PixelStore(preprocessing, config.store, limits=config.decode, device=runtime.gpu)
     return Run(
         config=config,
@@ -175,6 +174,25 @@ def _precision(
     if line is not None:
         reporter.message(line)
     return replace(found, precision=precision)
+
+
+def _decoder(
+    config: FinetuneConfig,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    unfinished: Unfinished | None,
+    reporter: Reporter,
+) -> str:
+    """The decoder of plain JPEGs, which all processes must have; an unfinished run keeps its own where it is here."""
+    facts = {} if unfinished is None else unfinished.facts
+    recorded = facts.get("decoder", "pillow") if facts else None
+    found = choose_decoder(preprocessing, runtime.device, config.runtime, recorded=recorded)
+    found = "pillow" if "pillow" in gather_object([found]) else found
+    if recorded == "nvjpeg" and found != recorded:
+        reporter.message(
+            "the run began with JPEGs decoded by nvjpeg, and goes on with those of pillow, whose levels differ a little"
+        )
+    return found
 
 
 def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:

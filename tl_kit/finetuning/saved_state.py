@@ -140,7 +140,7 @@ def take_up(run: Run, task: Task) -> FitResult | None:
 
 
 def _own_state(run: Run) -> dict[str, Any]:
-    """What one of several processes has for itself: its random numbers, and the buffers (BatchNorm's statistics)."""
+    """The state of this process alone, of several: its random numbers, and the buffers (BatchNorm's statistics)."""
     buffers = {name: tensor.detach().cpu() for name, tensor in run.model.named_buffers()}
     return {"random": RandomState(run.runtime.device).state(), "buffers": buffers}
 
@@ -214,7 +214,8 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
 
 def _network(run: Run) -> str:
     """Digest of the settings of network and images: a folder's config.json may have changed by now."""
-    return digest_of([network_settings(run.model), plain_fields(run.preprocessing)])
+    images = {name: value for name, value in plain_fields(run.preprocessing).items() if name != "decoder"}
+    return digest_of([network_settings(run.model), images])
 
 
 def _teacher(run: Run) -> str | None:

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_kit.images.augmentation import Drawn, Piece, TrainTransform, augment, draw_all
+from tl_kit.machine.memory import release_memory
 
 __all__ = ["Windows", "apply_batch", "gather_windows", "send", "vary"]
 
+_LOOKED_UP = 2**26  # pixels at a time
 _NOWHERE = -1e9  # pixels: where no part of an image is
 _GREY = (0.2989, 0.587, 0.114)  # of ITU-R BT.601, in the digits that torchvision has
 
@@ -40,7 +42,22 @@ def vary(
         return augment(images, transform, seed=seed, epoch=epoch, keys=keys)
     sizes = [(image.shape[1], image.shape[2]) for image in images]
     drawn = draw_all(sizes, transform, seed=seed, epoch=epoch, keys=keys)
-    return apply_batch(images, drawn, transform, device=device)
+    return _apply_in_parts(images, drawn, transform, device)
+
+
+def _apply_in_parts(
+    images: Sequence[Tensor], drawn: Sequence[Drawn], transform: TrainTransform, device: torch.device
+) -> Tensor:
+    """:func:`apply_batch`, of half of the images at a time where the device has no room for more."""
+    try:
+        return apply_batch(images, drawn, transform, device=device)
+    except torch.OutOfMemoryError:
+        if len(images) == 1:
+            raise
+    release_memory()
+    half = len(images) // 2
+    parts = (slice(0, half), slice(half, None))
+    return torch.cat([_apply_in_parts(images[part], drawn[part], transform, device) for part in parts])
 
 
 class Windows:
@@ -142,7 +159,9 @@ def _taken(buffer: Tensor, images: Sequence[Tensor], windows: Windows) -> Tensor
     sent = send(torch.from_numpy(np.concatenate([lines, plane[:, None]], axis=1)), device)
     channel, x = torch.arange(3, device=device), torch.arange(width, device=device)
     planes = sent[:, None, :-1] + sent[:, -1:, None] * channel[:, None]
-    return buffer.take((planes[..., None] + x).clamp_(max=len(buffer) - 1))
+    some = max(1, _LOOKED_UP // (3 * height * width))  # places of 8 bytes take more room than the pixels
+    found = [buffer.take((part[..., None] + x).clamp_(max=len(buffer) - 1)) for part in torch.split(planes, some)]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def apply_batch(
@@ -172,8 +191,7 @@ def apply_batch(
 def _resample(parts: Tensor, windows: Windows, dtype: torch.dtype) -> Tensor:
     """Levels (n, 3, h, w), whole numbers in float32. Columns first, as torchvision has it.
 
-    On a GPU the products are of float16, whose 11 bits hold all levels, and whose weights are right to 1 in 2,000; the
-    sums are of float32.
+    On a GPU the products are of float16, whose 11 bits hold all levels, and whose weights are right to 1 in 2,000.
     """
     count, channels, height, width = parts.shape
     rows, columns = windows.matrices(parts.device, dtype)

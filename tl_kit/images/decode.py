@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
-from tl_kit.config import DecodeConfig
+from tl_kit.config import DecodeConfig, ReadConfig
 from tl_kit.errors import ImageError
 from tl_kit.images.colour import deep_to_rgb, to_rgb
 from tl_kit.images.deep import SampleRanges, deep_kind
@@ -51,6 +51,7 @@ __all__ = [
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "AVIF", "JPEG2000")
 _WEAK_SIGNATURE = ("BMP", "PPM", "ICO")  # so short that ordinary text can start with it
 _DEFAULT = DecodeConfig()
+_READ = ReadConfig()
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 _TURNS = {
@@ -66,10 +67,6 @@ _SIDEWAYS = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _LONGEST_REASON = 100
 _AT_ONCE = 2**18  # bytes of a file that are read before it is known whether it begins like an image: most photos
 _UNSUPPORTED = re.compile("unsupported|not supported|cannot handle|unknown", re.IGNORECASE)
-_TRIED = 16  # items of quick work that the caller does itself, to see whether it is quick
-_QUICK = 5e-4  # seconds an item
-_FEW = 2  # threads
-_A_TURN = 512  # items
 _MOST_A_TASK, _TASKS_A_THREAD = 16, 4  # fewer tasks than that a thread, and the last ones would be waited for
 CHANGED = "the file changed since the scan"
 
@@ -293,19 +290,19 @@ def in_pool(work: Callable[[_Item], _Found], items: Sequence[_Item]) -> Iterator
         yield from found
 
 
-def in_few(work: Callable[[_Item], _Found], items: Sequence[_Item]) -> Iterator[_Found]:
+def in_few(work: Callable[[_Item], _Found], items: Sequence[_Item], *, config: ReadConfig = _READ) -> Iterator[_Found]:
     """:func:`in_pool` for work that may be quick, such as reading a file: by two threads if it is, else by all.
 
     Quick work is mostly Python. A thread that waits for the interpreter lock has to be woken, and with many of them
     nearly every system call wakes one: sixteen read 2,700 files a second where one alone reads several times as many.
     """
     started = time.perf_counter()
-    found = [work(item) for item in items[:_TRIED]]
+    found = [work(item) for item in items[: config.tried]]
+    quick = time.perf_counter() - started < config.quick * len(found)
+    threads = config.few if quick else available_cores()
     yield from found
-    quick = time.perf_counter() - started < _QUICK * len(found)
-    threads = _FEW if quick else available_cores()
-    for start in range(len(found), len(items), _A_TURN):
-        some = items[start : start + _A_TURN]
+    for start in range(len(found), len(items), config.turn):
+        some = items[start : start + config.turn]
         results: dict[int, _Found] = {}
         todo = iter(range(len(some)))  # each thread takes the next one
         tasks = [decode_pool().submit(_take, work, some, todo, results) for _ in range(min(threads, len(some)))]

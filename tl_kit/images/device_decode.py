@@ -1,4 +1,4 @@
-"""JPEGs decoded and resized on a GPU, by nvJPEG (through torchvision) and by two products of matrices.
+"""JPEGs decoded on a GPU by nvJPEG (through torchvision), and resized there by torch.
 
 Only plain baseline files go there: RGB or grey, 8 bits, upright. All others are decoded by Pillow, file by file.
 nvJPEG rounds, and makes up colours between samples, in another way than the library behind Pillow: on 150 photos its
@@ -12,22 +12,25 @@ import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
+from torch.nn import functional
 
 from tl_kit.config import DecodeConfig
 from tl_kit.images.geometry import Geometry
-from tl_kit.images.resize_matrix import KERNELS, resize_matrix
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.hush import hush
+from tl_kit.machine.memory import release_memory
+from tl_kit.reporting import note
 
 __all__ = ["DECODERS", "decode_on_device", "has_nvjpeg", "plain_jpeg", "resize_on_device", "suits_device"]
 
 DECODERS = ("pillow", "nvjpeg")
+_MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 _MOST_PIXELS = 2**27  # of the photos that are decoded or resized at a time
 _BASELINE = (0xC0, 0xC1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a picture's size; the three are tables
@@ -70,7 +73,7 @@ def _frame_of(data: bytes) -> tuple[int, int, int] | None:
     """Height, width, and the place of the picture's scan. Raises IndexError where the file ends before it."""
     if data[:2] != b"\xff\xd8":
         return None
-    at, size, colours = 2, (0, 0), 0
+    at, size, colours, exifs = 2, (0, 0), 0, 0
     while True:
         marker = data[at + 1]
         if data[at] != 0xFF or marker in _ALONE:
@@ -89,6 +92,9 @@ def _frame_of(data: bytes) -> tuple[int, int, int] | None:
             size = (data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8])
         elif not _harmless(marker, data[at + 4 : at + 2 + length]):
             return None
+        exifs += data[at + 4 : at + 8] == b"Exif"
+        if exifs > 1:  # Pillow joins them
+            return None
         at += 2 + length
 
 
@@ -101,19 +107,26 @@ def _harmless(marker: int, segment: bytes) -> bool:
             return int(exif.get(ExifTags.Base.Orientation, 1)) == 1
         except Exception:  # noqa: BLE001 - broken metadata: Pillow's way decides
             return False
+    if marker == 0xE1 and b"Orientation" in segment:  # XMP, which Pillow reads too
+        return False
     return not (marker == 0xEE and segment.startswith(b"Adobe") and segment[11:12] != b"\x01")
 
 
 def _decode(files: Sequence[bytes], device: torch.device) -> list[Tensor | None]:
-    """RGB pixels, uint8 (3, h, w) on the device, of each file; all are None where one of them cannot be decoded."""
+    """RGB pixels, uint8 (3, h, w) on the device, of each file; None for one that cannot be decoded there.
+
+    Raises OutOfMemoryError where the device has no room.
+    """
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
 
         hush(_DEPRECATED)
         data = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files]
         return list(decode_jpeg(data, mode=ImageReadMode.RGB, device=device))
-    except (ImportError, RuntimeError, ValueError):  # no nvJPEG here, or a damaged file
-        return [None] * len(files)
+    except torch.OutOfMemoryError:
+        raise
+    except (ImportError, RuntimeError, ValueError):  # no nvJPEG here, or a damaged file, which must not cost the others
+        return [None] if len(files) == 1 else [image for file in files for image in _decode([file], device)]
 
 
 def decode_on_device(
@@ -135,19 +148,38 @@ def decode_on_device(
         return found
     sizes = {n: size for n, file in enumerate(files) if file is not None and (size := plain_jpeg(file, limits))}
     for turn in _in_turns(sizes):
-        decoded = _decode([file for n in turn if (file := files[n]) is not None], device)
-        there = [(n, image) for n, image in zip(turn, decoded, strict=True) if image is not None]
-        images = [image for _, image in there]
-        views = resize_on_device(images, aim.geometry, crop=crop, most_aspect=aim.most_aspect)
-        for (n, _), view in zip(there, views, strict=True):
+        there = [file for n in turn if (file := files[n]) is not None]
+        views = _views(there, aim.geometry, crop=crop, most_aspect=aim.most_aspect, device=device)
+        for n, view in zip(turn, views, strict=True):
             found[n] = view
     return found
+
+
+def _views(
+    files: Sequence[bytes], geometry: Geometry, *, crop: bool, most_aspect: float, device: torch.device
+) -> list[Tensor | None]:
+    """Decoded and resized; if the device has no room, half of the files at a time, and a single one by Pillow."""
+    try:
+        decoded = _decode(files, device)
+        found = resize_on_device(
+            [image for image in decoded if image is not None], geometry, crop=crop, most_aspect=most_aspect
+        )
+        views = iter(found)
+        return [None if image is None else next(views) for image in decoded]
+    except torch.OutOfMemoryError:
+        if len(files) == 1:
+            note("the GPU has no room to decode some photos: Pillow decodes them, whose levels differ a little")
+            return [None]
+    release_memory()
+    half = len(files) // 2
+    options: dict[str, Any] = {"crop": crop, "most_aspect": most_aspect, "device": device}
+    return [*_views(files[:half], geometry, **options), *_views(files[half:], geometry, **options)]
 
 
 def suits_device(preprocessing: Preprocessing) -> bool:
     """True where resizes of this kind are known on a device, without a border around the image."""
     geometry = preprocessing.geometry
-    return geometry is not None and geometry.resample in KERNELS and preprocessing.crop_mode != "border"
+    return geometry is not None and geometry.resample in _MODES and preprocessing.crop_mode != "border"
 
 
 def _in_turns(sizes: Mapping[int, tuple[int, int]]) -> Iterator[list[int]]:
@@ -179,7 +211,7 @@ def resize_on_device(
     for (height, width), positions in groups.items():
         box = geometry.box(width, height, crop=crop)
         within = max(height, width) <= most_aspect * min(height, width)
-        if box is None or not within or geometry.resample not in KERNELS:
+        if box is None or not within or geometry.resample not in _MODES:
             continue
         views = _resized([images[position] for position in positions], geometry, box)
         for position, view in zip(positions, views, strict=True):
@@ -188,24 +220,16 @@ def resize_on_device(
 
 
 def _resized(images: list[Tensor], geometry: Geometry, box: tuple[int, int, int, int]) -> Iterator[Tensor]:
-    """Images of one size, resized; ``box`` (left, top, right, bottom) is cut out of the resized image."""
+    """Images of one size, resized; ``box`` (left, top, right, bottom) is cut out of the resized image.
+
+    torch's kernels are Pillow's, but for rounding: Pillow rounds between columns and rows as well.
+    """
     _, height, width = images[0].shape
     columns, rows = geometry.size(width, height)
     left, top, right, bottom = box
-    device, name = images[0].device, geometry.resample
-    across = _on_device(width, columns, name.value, left, right, device)
-    down = _on_device(height, rows, name.value, top, bottom, device)
     step = max(1, _MOST_PIXELS // (height * width))
     for start in range(0, len(images), step):
-        pixels = torch.stack(images[start : start + step]).to(across.dtype)
-        wide = torch.matmul(pixels, across.T).round_().clamp_(0, 255)  # Pillow resizes rows first, and rounds between
-        yield from torch.matmul(down, wide).round_().clamp_(0, 255).to(torch.uint8)
-
-
-@lru_cache(maxsize=512)
-def _on_device(length: int, size: int, resample: int, start: int, stop: int, device: torch.device) -> Tensor:
-    """Rows ``start`` to ``stop`` of :func:`resize_matrix`: float16 on a GPU, whose sums are of float32."""
-    matrix: NDArray[np.float64] = resize_matrix(length, size, Image.Resampling(resample))[start:stop]
-    with torch.inference_mode(False):
-        dtype = torch.float16 if device.type == "cuda" else torch.float32
-        return torch.from_numpy(matrix).to(device, dtype)
+        pixels = torch.stack(images[start : start + step]).float()
+        mode = _MODES[geometry.resample]
+        wide = functional.interpolate(pixels, (rows, columns), mode=mode, antialias=True)[..., top:bottom, left:right]
+        yield from wide.round_().clamp_(0, 255).to(torch.uint8)

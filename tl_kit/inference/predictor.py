@@ -258,7 +258,7 @@ def load_members(
     """
     check_crops(crops)
     check_passes(mc_dropout)
-    members = [decoded_here(member, runtime) for member in members]
+    members = [decoded_here(member, runtime, crops) for member in members]
     for member in members:
         check_fit(crops, member.preprocessing, name=str(member.path))
     names = [str(path), *(str(member.path) for member in members)]

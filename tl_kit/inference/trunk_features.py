@@ -128,19 +128,19 @@ def _known_proof(store: FeatureStore, input_size: tuple[int, ...]) -> _Proof | N
 def _prove(
     model: nn.Module, cut: str, store: FeatureStore, runtime: Runtime, images: Callable[[int], Tensor | None]
 ) -> _Proof | None:
-    for count in _PROOF_IMAGES:
+    tries = [(_PROOF_IMAGES[0], runtime.rows), *((count, None) for count in _PROOF_IMAGES)]
+    for count, rows in tries if runtime.rows else tries[1:]:
         try:
             batch = images(count)
-            return None if batch is None else _prove_on(model, cut, store, runtime, batch)
+            return None if batch is None else _prove_on(model, cut, store, runtime, filled_up(batch, rows))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or count == _PROOF_IMAGES[-1]:
+            if not is_out_of_memory(error) or (count, rows) == tries[-1]:
                 raise
         release_memory()
     return None
 
 
 def _prove_on(model: nn.Module, cut: str, store: FeatureStore, runtime: Runtime, batch: Tensor) -> _Proof | None:
-    batch = filled_up(batch, runtime.rows)
     with model_context([model], runtime):
         tail = prove_cut(model, cut, batch)
         if tail is None:

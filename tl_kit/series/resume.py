@@ -33,9 +33,8 @@ def resume(folder: Path | str, *, reporter: Reporter = SILENT) -> FinetuneResult
     The final weights are those of an uninterrupted run: on a CPU equal to the last bit, with the same versions and the
     same number of threads. A run that had saved nothing yet starts over. Returns None for a finished run. It may be
     called from any folder, and run and images may have been moved together. A run of several processes goes on in as
-    many (accelerate launch, torchrun). Raises CheckpointError for a folder without
-    a run, with a run on which another process works, or with damaged states; DataError if the images have changed or
-    are missing.
+    many (accelerate launch, torchrun). Raises CheckpointError for a folder without a run, with a run on which another
+    process works, or with damaged states; DataError if the images have changed or are missing.
     """
     folder = Path(folder)
     for what, file in (("folds", FOLDS), ("members", MEMBERS)):

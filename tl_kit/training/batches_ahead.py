@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from tl_kit.machine.prefetch import PrefetchedBatches
@@ -20,6 +21,7 @@ class BatchesAhead:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._coming: PrefetchedBatches[Indices, Batch] | None = None
+        self._shares: Sequence[Indices] = ()
         self._of: object = None
 
     def of(self, shares: Sequence[Indices], epoch: int) -> Iterator[Batch]:
@@ -27,7 +29,8 @@ class BatchesAhead:
         if not self.task.prefetch:
             batch = self.task.batch
             return (batch(indices, epoch) for indices in shares)
-        if self._coming is None or self._of != (self.task.batch, epoch, len(shares)):
+        same = self._of == (self.task.batch, epoch, len(shares))
+        if not same or not all(map(np.array_equal, self._shares, shares)):
             self.begin(shares, epoch)
         found, self._of = self._coming, None
         assert found is not None
@@ -39,7 +42,7 @@ class BatchesAhead:
         if self.task.prefetch:
             batch = self.task.batch
             self._coming = PrefetchedBatches(lambda indices: batch(indices, epoch), shares)
-            self._of = (batch, epoch, len(shares))
+            self._shares, self._of = shares, (batch, epoch, len(shares))
 
     def close(self) -> None:
         """Give up those that are under way."""

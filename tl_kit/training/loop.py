@@ -20,6 +20,7 @@ step.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -137,7 +138,8 @@ def run_epoch(
         _after_step(task, losses, step + 1, last=done.steps + 1 == len(batches))
         done.steps += 1
         done.seconds += time.perf_counter() - started
-        reporter.advance(len(indices), loss=losses.last, data_wait=done.waited / done.seconds)
+        shown = {} if math.isnan(losses.last) else {"loss": losses.last}
+        reporter.advance(len(indices), **shown, data_wait=done.waited / done.seconds)
         _resumable(task, result)
     if epoch + 1 < task.epochs:
         ahead.begin(_batches(task, accelerator, epoch + 1)[1], epoch + 1)

@@ -26,6 +26,8 @@ from tl_kit.training.task import Task
 
 __all__ = ["settle_parts", "step_gradient"]
 
+_TRIALS = 2
+
 
 class _Processes(Protocol):
     """The part of an Accelerator that a gradient needs."""
@@ -76,10 +78,12 @@ def settle_parts(task: Task, accelerator: Accelerator, inputs: Tensor, labels: T
     """Agree, in a group of processes, on parts that fit in the memory of each: a trial step, which leaves no trace.
 
     In training it would be too late: a process that runs out of memory leaves the others waiting for its gradients.
-    ``inputs`` is a batch of the largest size. Raises ResourceError in all processes where it fits in parts in none.
+    There is a second trial after the first step, which fills the optimizer's state. ``inputs`` is a batch of the
+    largest size. Raises ResourceError in all processes if the smallest parts do not fit in one of them.
     """
-    if accelerator.num_processes == 1 or task.microbatch.settled:
+    if accelerator.num_processes == 1 or task.microbatch.trials == _TRIALS:
         return
+    task.microbatch.trials += 1
     module = accelerator.unwrap_model(task.model)
     buffers = {name: tensor.clone() for name, tensor in module.named_buffers()}
     failed: ResourceError | None = None
@@ -99,7 +103,6 @@ def settle_parts(task: Task, accelerator: Accelerator, inputs: Tensor, labels: T
     if not least:
         raise failed or ResourceError("memory ran out in another process: choose a smaller --batch-size or model")
     task.microbatch.rows = None if least >= len(inputs) and task.microbatch.rows is None else least
-    task.microbatch.settled = True
 
 
 def _accumulate(task: Task, accelerator: _Processes, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
@@ -107,7 +110,8 @@ def _accumulate(task: Task, accelerator: _Processes, inputs: Tensor, labels: Ten
     parts, weigh = _parts(len(inputs), task.microbatch.rows), task.loss.weigh
     assert parts == 1 or weigh is not None
     whole = weigh(labels) if weigh is not None and parts > 1 else 1.0
-    value = torch.zeros((), dtype=torch.float64, device=inputs.device)
+    wide = torch.float32 if inputs.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    value = torch.zeros((), dtype=wide, device=inputs.device)
     pieces = zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True)
     for number, (some, their_labels) in enumerate(pieces, start=1):
         last = number == parts

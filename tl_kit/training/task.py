@@ -55,11 +55,12 @@ class Callback:
 class Microbatch:
     """The most images of one forward and backward pass; None: all of a batch.
 
-    ``settled``: several processes have agreed on it (:func:`tl_kit.training.microbatches.settle_parts`).
+    ``trials``: how often several processes have agreed on it since more layers began to train
+    (:func:`tl_kit.training.microbatches.settle_parts`).
     """
 
     rows: int | None = None
-    settled: bool = False
+    trials: int = 0
 
     def state(self) -> int | None:
         """For a run that is taken up again: sums in other parts are rounded otherwise."""
