@@ -59,3 +59,12 @@ def test_more_than_the_budget_or_than_the_store_has_stays_in_the_store(samples: 
         assert not found.on_device
         pairs = zip(found.get(samples[:2]), store.get(samples[:2], crop=False), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_given_up_the_store_has_them(samples: tuple[Sample, ...]) -> None:
+    store = filled(samples)
+    found = DevicePixels(store, samples, crop=False, device=CPU, budget=2**30)
+    assert found.give_up()
+    assert not found.on_device
+    assert not found.give_up()
+    assert all(a is b for a, b in zip(found.get(samples), store.get(samples, crop=False), strict=True))

@@ -149,3 +149,19 @@ def test_phases_share_what_was_learned_about_memory() -> None:
     later = replace(task, model=task.model)
     fit(task, Accelerator(cpu=True))
     assert later.microbatch.rows == 5
+
+
+def test_what_can_be_done_without_is_given_up_before_batches_are_divided() -> None:
+    model = Small(7, error=gpu)
+    given: list[int] = []
+
+    def give_up() -> bool:
+        given.append(len(model.seen))
+        model.most = 13
+        return len(given) == 1
+
+    listener = Listener()
+    fit(task_of(model, give_up=give_up), Accelerator(cpu=True), reporter=listener)
+    assert len(given) == 1
+    assert min(model.seen) >= 10, "no batch was divided"
+    assert listener.messages == ["memory is short on the device: the images are no longer kept there"]

@@ -45,10 +45,16 @@ class DevicePixels:
         """True where the images are in the device's memory."""
         return bool(self._pixels)
 
+    def give_up(self) -> bool:
+        """Leave the device's memory to others; False if nothing was there. The store has the images from now on."""
+        there, self._pixels = self.on_device, {}
+        return there
+
     def get(self, samples: Sequence[Sample]) -> list[Tensor]:
         """uint8 (3, h', w') of each sample. Raises ImageError as :meth:`PixelStore.get` does."""
-        if self._pixels:
-            return [self._pixels[sample.digest] for sample in samples]
+        held = self._pixels  # another thread may give them up
+        if held:
+            return [held[sample.digest] for sample in samples]
         return self.store.get(samples, crop=self.crop)
 
 

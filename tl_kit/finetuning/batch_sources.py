@@ -46,6 +46,8 @@ Indices = NDArray[np.int64]
 class Source(Protocol):
     """``module`` is what trains; ``batch`` feeds it; ``logits`` are the whole model's outputs on a split.
 
+    ``give_up`` frees memory of the device that batches can do without (:class:`tl_kit.training.task.Task`).
+
     Of n training images, the index i + n t is image i in its (t + 1)-th use of the epoch, varied anew.
     """
 
@@ -53,6 +55,8 @@ class Source(Protocol):
     def module(self) -> nn.Module: ...
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]: ...
+
+    def give_up(self) -> bool: ...
 
     def logits(self, split: str) -> Tensor: ...
 
@@ -104,6 +108,9 @@ class PlainSource:
         seed = (run.config.seed, epoch, *drawn)
         return mix(inputs, labels, len(run.manifest.classes), mixup=config.mixup, cutmix=config.cutmix, seed=seed)
 
+    def give_up(self) -> bool:
+        return self.pixels.give_up()
+
     def logits(self, split: str) -> Tensor:
         run = self.run
         reader = StoreReader(run.store, run.manifest.split(split))
@@ -135,6 +142,9 @@ class ReusedSource:
         inputs = rows.to(run.runtime.device).float()
         run.clock.start_training()
         return inputs, self.labels[torch.from_numpy(indices)].to(run.runtime.device)
+
+    def give_up(self) -> bool:
+        return False
 
     def logits(self, split: str) -> Tensor:
         return self.reuse.logits(split)
@@ -207,6 +217,9 @@ class TaughtSource:
         inputs, labels = self.source.batch(indices, epoch)
         soft = self.soft[torch.from_numpy(indices % len(self.soft)).to(self.soft.device)]
         return inputs, torch.stack([functional.one_hot(labels, self.classes).to(soft.dtype), soft], dim=1)
+
+    def give_up(self) -> bool:
+        return self.source.give_up()
 
     def logits(self, split: str) -> Tensor:
         return self.source.logits(split)

@@ -38,6 +38,7 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
         optimizer=_new_optimizer(run, settings),
         order=_image_order(run, settings.batch_size),
         batch=source.batch,
+        give_up=source.give_up,
         evaluate=partial(agreed_scores, run, source),
         schedule=settings.schedule_over(images),
         set_mode=partial(_set_mode, run, order, settings.batchnorm),
@@ -62,7 +63,8 @@ def _set_mode(run: Run, order: list[str], batchnorm: str, size: int) -> None:
 
 def set_source(task: Task, run: Run, source: Source) -> None:
     """Let the task train on another source; its model is the caller's to set."""
-    task.batch, task.evaluate = source.batch, partial(agreed_scores, run, source)
+    task.batch, task.give_up = source.batch, source.give_up
+    task.evaluate = partial(agreed_scores, run, source)
 
 
 def _image_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]]:

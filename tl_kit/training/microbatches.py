@@ -60,7 +60,8 @@ class _Alone:
 def step_gradient(task: Task, accelerator: _Processes, inputs: Tensor, labels: Tensor, *, step: int) -> Tensor:
     """Leave the gradient in the parameters; returns the loss (), without the penalty.
 
-    Where memory runs out, the parts of this and of all later batches are half as large. Several processes divide theirs
+    Where memory runs out, the device gives up what training can do without; where that is not enough, the parts of this
+    and of all later batches are half as large. Several processes divide theirs
     by what :func:`settle_parts` has found. Raises NonFiniteError for a loss that is not finite, unless the task reads
     its losses later; ResourceError where nothing is left to divide.
     """
@@ -70,7 +71,11 @@ def step_gradient(task: Task, accelerator: _Processes, inputs: Tensor, labels: T
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            _halve(task, len(inputs), error, divisible=accelerator.num_processes == 1)
+            if task.give_up():
+                task.optimizer.zero_grad(set_to_none=True)
+                note("memory is short on the device: the images are no longer kept there")
+            else:
+                _halve(task, len(inputs), error, divisible=accelerator.num_processes == 1)
         release_memory()
 
 

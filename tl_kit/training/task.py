@@ -93,7 +93,8 @@ class Task:
     ``order(epoch)`` gives the epoch's batches of indices, the same number in every epoch, and ``batch(indices, epoch)``
     the (inputs, labels) of one on the device. With ``prefetch``, a thread prepares the next batch while this one is
     trained on: right where the device is not the CPU that prepares it. Each loss is read ``loss_lag`` steps after its
-    own (:mod:`tl_kit.training.late_losses`).
+    own (:mod:`tl_kit.training.late_losses`). ``give_up()`` frees memory of the device that training can do without,
+    and is False if there is none.
 
     ``schedule(step, history)`` is the learning rate's factor, given the validation NLL of each epoch so far.
     ``set_mode(size)`` puts the model in its train mode, for batches of at least so many images. ``precision()`` is the
@@ -123,6 +124,7 @@ class Task:
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
     prefetch: bool = False
     loss_lag: int = 0
+    give_up: Callable[[], bool] = lambda: False
     microbatch: Microbatch = field(default_factory=Microbatch)
     callbacks: Sequence[Callback] = ()
     parts: Mapping[str, Stateful] = field(default_factory=dict)
