@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
+from tl_kit.machine.memory import in_portions
 
 __all__ = ["DevicePixels"]
 
@@ -58,25 +59,11 @@ class DevicePixels:
         return self.store.get(samples, crop=self.crop)
 
 
-def _chunks(kept: dict[str, Tensor]) -> Iterator[list[str]]:
-    """Names of images that have at most ``_CHUNK`` bytes together, or of a single one."""
-    some: list[str] = []
-    held = 0
-    for name, pixels in kept.items():
-        if some and held + pixels.nbytes > _CHUNK:
-            yield some
-            some, held = [], 0
-        some.append(name)
-        held += pixels.nbytes
-    if some:
-        yield some
-
-
 def _moved(kept: dict[str, Tensor], device: torch.device) -> Iterator[tuple[str, Tensor]]:
     """The same images on the device, as views of one buffer, from which a batch is taken by one look-up."""
     buffer = torch.empty(sum(pixels.numel() for pixels in kept.values()), dtype=torch.uint8, device=device)
     start = 0
-    for some in _chunks(kept):
+    for some in in_portions({name: pixels.nbytes for name, pixels in kept.items()}, _CHUNK):
         together = torch.cat([kept[name].flatten() for name in some])
         together = together.pin_memory() if device.type == "cuda" else together
         buffer[start : start + len(together)].copy_(together, non_blocking=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tl_kit.config import DataConfig, DecodeConfig, LeftOutConfig
@@ -14,7 +14,7 @@ from tl_kit.images.decode import decode as decode_image
 from tl_kit.images.decode import decode_pool
 from tl_kit.reporting import Reporter
 
-__all__ = ["left_out_dict", "missed", "report_scan", "scan_images", "tell_left_out"]
+__all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out"]
 
 
 def scan_images(
@@ -26,27 +26,14 @@ def scan_images(
     reporter: Reporter,
     trainable: bool = True,
     judged: bool = False,
+    link: Callable[[Sequence[Sample]], bool] = lambda samples: True,
 ) -> Manifest:
     """Run :func:`scan` and report excluded files; ``strict`` decodes every image, and refuses any exclusion.
 
     Hidden files, and files that tl-kit wrote, never count. Layout faults are reported too, unless the caller checks
     them (``judged``). The DataError names the first file and the number of files.
     """
-    manifest = scan(Path(data), split, decode=decode, trainable=trainable)
-    report_scan(manifest, data, decode=decode, strict=strict, reporter=reporter, judged=judged)
-    return manifest
-
-
-def report_scan(
-    manifest: Manifest,
-    data: Path | str,
-    *,
-    decode: DecodeConfig,
-    strict: bool,
-    reporter: Reporter,
-    judged: bool = False,
-) -> None:
-    """The second half of :func:`scan_images`, of a manifest that is there."""
+    manifest = scan(Path(data), split, decode=decode, trainable=trainable, link=link)
     if strict:
         reporter.start("check", len(manifest.samples))
         _refuse([*missed(manifest.exclusions), *_undecodable(manifest.samples, decode, reporter)], data)
@@ -54,6 +41,7 @@ def report_scan(
     for fault in () if judged else manifest.faults:
         if fault.severity != "info":
             reporter.message(f"warning: {fault.message}")
+    return manifest
 
 
 def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: Reporter) -> None:

@@ -41,13 +41,16 @@ def scan(
     decode: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
     trainable: bool = True,
+    link: Callable[[Sequence[Sample]], bool] = lambda samples: True,
 ) -> Manifest:
     """Read every file below ``path`` once, and return the manifest.
 
     ``path`` is a folder of class folders, a folder of split folders, or a CSV file. Classes are in natural order ("2"
     before "10"). Missing splits are made (:func:`assign_splits`) and noted; if train and val are given, no test split
     is made. Headers are checked here, pixels when they are decoded; pass images that fail then to
-    :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread.
+    :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread. Where
+    ``link(samples)`` is False, near copies are not looked for, for which every image is decoded: the splits that are
+    made are then of no interest.
 
     Raises :class:`DataError` if the layout is none of the three, if a given train split lacks a class of another one,
     or if there is nothing to train on (:func:`check_trainable`; not checked with ``trainable`` False, for scoring).
@@ -63,7 +66,7 @@ def scan(
         raise DataError(_too_few_classes(root, [each for each, *_ in found], classes, exclusions))
     _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
-    samples, notes = _complete_splits(grouped, config, decode)
+    samples, notes = _complete_splits(grouped, config if link(grouped) else replace(config, near_images=0), decode)
     manifest = Manifest(
         root=root,
         classes=tuple(classes),

@@ -22,11 +22,12 @@ from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.train_mode import forward_order
 from tl_kit.images.augmentation import TrainTransform
-from tl_kit.images.batched import send, vary
+from tl_kit.images.batched import vary
 from tl_kit.images.mixing import mix
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import Scorer, StoreReader, run_models
 from tl_kit.machine.process_group import first_answer
+from tl_kit.machine.runtime import send
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = [

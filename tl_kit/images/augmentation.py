@@ -36,6 +36,8 @@ __all__ = [
 
 CROPS = ("resized", "short-side", "none")
 
+_BILINEAR: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "antialias": True}
+
 # The principal components of ImageNet's pixels (values in 0 to 1), published with AlexNet's reimplementations.
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -123,10 +125,9 @@ class TrainTransform:
         self.size = size = preprocessing.input_size[1:]
         self.config = config
         self.mean = [round(255 * value) for value in preprocessing.mean]
-        bilinear: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "antialias": True}
         low, high = (round(min(size) * sides) for sides in config.short_side)
-        self._resized = v2.RandomResizedCrop(size, scale=config.crop_scale, ratio=config.crop_ratio, **bilinear)
-        self._short_side = v2.RandomShortestSize(list(range(low, high + 1)), **bilinear)
+        self._resized = v2.RandomResizedCrop(size, scale=config.crop_scale, ratio=config.crop_ratio, **_BILINEAR)
+        self._short_side = v2.RandomShortestSize(list(range(low, high + 1)), **_BILINEAR)
         self._cut = v2.RandomCrop(size, pad_if_needed=True)
         self._colour = v2.ColorJitter(brightness=config.brightness, contrast=config.contrast)
         self._erasing = v2.RandomErasing(1.0, value=self.mean)
@@ -189,19 +190,14 @@ class TrainTransform:
         return out
 
     def _cropped(self, image: Tensor, piece: Piece) -> Tensor:
-        bilinear: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "antialias": True}
         out: Tensor
         if piece.resized == self.size:
-            out = functional.resized_crop(image, *piece.box, size=list(self.size), **bilinear)
+            out = functional.resized_crop(image, *piece.box, size=list(self.size), **_BILINEAR)
         else:
-            out = functional.resize(image, size=list(piece.resized), **bilinear)
+            out = functional.resize(image, size=list(piece.resized), **_BILINEAR)
         if piece.resized != self.size or piece.corner != (0, 0):
             out = functional.crop(out, *piece.corner, *self.size)
         return out
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Draw and apply: uint8 (3, h', w') -> uint8 (3, h, w)."""
-        return self.apply(image, self.draw(*image.shape[1:]))
 
 
 def _sized(height: int, width: int) -> Tensor:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_kit.images.augmentation import Drawn, Piece, TrainTransform, augment, draw_all
-from tl_kit.machine.memory import release_memory
+from tl_kit.machine.memory import in_halves
+from tl_kit.machine.runtime import send
 
-__all__ = ["Windows", "apply_batch", "gather_windows", "send", "vary"]
+__all__ = ["Windows", "apply_batch", "gather_windows", "vary"]
 
 _LOOKED_UP = 2**26  # pixels at a time
 _NOWHERE = -1e9  # pixels: where no part of an image is
@@ -42,22 +43,12 @@ def vary(
         return augment(images, transform, seed=seed, epoch=epoch, keys=keys)
     sizes = [(image.shape[1], image.shape[2]) for image in images]
     drawn = draw_all(sizes, transform, seed=seed, epoch=epoch, keys=keys)
-    return _apply_in_parts(images, drawn, transform, device)
 
+    def apply(some: Sequence[int]) -> list[Tensor]:
+        return [apply_batch([images[i] for i in some], [drawn[i] for i in some], transform, device=device)]
 
-def _apply_in_parts(
-    images: Sequence[Tensor], drawn: Sequence[Drawn], transform: TrainTransform, device: torch.device
-) -> Tensor:
-    """:func:`apply_batch`, of half of the images at a time where the device has no room for more."""
-    try:
-        return apply_batch(images, drawn, transform, device=device)
-    except torch.OutOfMemoryError:
-        if len(images) == 1:
-            raise
-    release_memory()
-    half = len(images) // 2
-    parts = (slice(0, half), slice(half, None))
-    return torch.cat([_apply_in_parts(images[part], drawn[part], transform, device) for part in parts])
+    parts = in_halves(apply, range(len(images)))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class Windows:
@@ -120,11 +111,6 @@ def _centers(
     return np.where(inside, (place + 0.5) * scale[:, None] - low[:, None], _NOWHERE)
 
 
-def send(values: Tensor, device: torch.device) -> Tensor:
-    """Values on the device; a GPU reads them while the CPU goes on."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
-
-
 def gather_windows(images: Sequence[Tensor], windows: Windows, *, pinned: bool = False) -> Tensor:
     """The parts side by side: uint8 (n, 3, *windows.shape), on the images' device; behind a part anything may stand.
 
@@ -176,11 +162,10 @@ def apply_batch(
     flips = [numbers.flip for numbers in drawn]
     if pieces:
         windows = Windows(pieces, transform.size, flips)
-        parts = gather_windows(images, windows, pinned=pinned).to(device, non_blocking=True)
+        parts = send(gather_windows(images, windows, pinned=pinned), device)
         levels = _resample(parts, windows, torch.float16 if device.type == "cuda" else torch.float32)
     else:
-        whole = torch.stack(list(images))
-        levels = (send(whole, device) if pinned else whole.to(device)).float()
+        levels = send(torch.stack(list(images)), device).float()
         if any(flips):
             levels = torch.where(send(torch.tensor(flips), device)[:, None, None, None], levels.flip(-1), levels)
     levels = _coloured(levels, drawn)

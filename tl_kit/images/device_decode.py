@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -24,14 +23,14 @@ from tl_kit.config import DecodeConfig
 from tl_kit.images.geometry import Geometry
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.hush import hush
-from tl_kit.machine.memory import release_memory
+from tl_kit.machine.memory import in_halves, in_portions
 from tl_kit.reporting import note
 
 __all__ = ["DECODERS", "decode_on_device", "has_nvjpeg", "plain_jpeg", "resize_on_device", "suits_device"]
 
 DECODERS = ("pillow", "nvjpeg")
 _MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
-_MOST_PIXELS = 2**27  # of the photos that are decoded or resized at a time
+_MOST_PIXELS = 2**27  # of the photos that are decoded and resized at a time
 _BASELINE = (0xC0, 0xC1)
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers of a picture's size; the three are tables
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a segment
@@ -146,54 +145,36 @@ def decode_on_device(
     found: list[Tensor | None] = [None] * len(files)
     if aim.geometry is None or not suits_device(preprocessing):
         return found
-    sizes = {n: size for n, file in enumerate(files) if file is not None and (size := plain_jpeg(file, limits))}
-    for turn in _in_turns(sizes):
+    plain = {n: size for n, file in enumerate(files) if file is not None and (size := plain_jpeg(file, limits))}
+    pixels = {n: height * width for n, (height, width) in plain.items()}
+    work = partial(_views, geometry=aim.geometry, crop=crop, most_aspect=aim.most_aspect, device=device)
+    for turn in in_portions(pixels, _MOST_PIXELS):
         there = [file for n in turn if (file := files[n]) is not None]
-        views = _views(there, aim.geometry, crop=crop, most_aspect=aim.most_aspect, device=device)
-        for n, view in zip(turn, views, strict=True):
+        for n, view in zip(turn, in_halves(work, there), strict=True):
             found[n] = view
     return found
 
 
 def _views(
-    files: Sequence[bytes], geometry: Geometry, *, crop: bool, most_aspect: float, device: torch.device
+    files: Sequence[bytes], *, geometry: Geometry, crop: bool, most_aspect: float, device: torch.device
 ) -> list[Tensor | None]:
-    """Decoded and resized; if the device has no room, half of the files at a time, and a single one by Pillow."""
+    """Decoded and resized. Raises OutOfMemoryError where the device has no room; a single file is left to Pillow."""
     try:
         decoded = _decode(files, device)
-        found = resize_on_device(
-            [image for image in decoded if image is not None], geometry, crop=crop, most_aspect=most_aspect
-        )
-        views = iter(found)
+        there = [image for image in decoded if image is not None]
+        views = iter(resize_on_device(there, geometry, crop=crop, most_aspect=most_aspect))
         return [None if image is None else next(views) for image in decoded]
     except torch.OutOfMemoryError:
-        if len(files) == 1:
-            note("the GPU has no room to decode some photos: Pillow decodes them, whose levels differ a little")
-            return [None]
-    release_memory()
-    half = len(files) // 2
-    options: dict[str, Any] = {"crop": crop, "most_aspect": most_aspect, "device": device}
-    return [*_views(files[:half], geometry, **options), *_views(files[half:], geometry, **options)]
+        if len(files) > 1:
+            raise
+    note("the GPU has no room to decode some photos: Pillow decodes them, whose levels differ a little")
+    return [None]
 
 
 def suits_device(preprocessing: Preprocessing) -> bool:
     """True where resizes of this kind are known on a device, without a border around the image."""
     geometry = preprocessing.geometry
     return geometry is not None and geometry.resample in _MODES and preprocessing.crop_mode != "border"
-
-
-def _in_turns(sizes: Mapping[int, tuple[int, int]]) -> Iterator[list[int]]:
-    """The keys of images (height, width), as many together as the device has room for."""
-    turn: list[int] = []
-    held = 0
-    for key, (height, width) in sizes.items():
-        if turn and held + height * width > _MOST_PIXELS:
-            yield turn
-            turn, held = [], 0
-        turn.append(key)
-        held += height * width
-    if turn:
-        yield turn
 
 
 def resize_on_device(
@@ -219,7 +200,7 @@ def resize_on_device(
     return found
 
 
-def _resized(images: list[Tensor], geometry: Geometry, box: tuple[int, int, int, int]) -> Iterator[Tensor]:
+def _resized(images: list[Tensor], geometry: Geometry, box: tuple[int, int, int, int]) -> Sequence[Tensor]:
     """Images of one size, resized; ``box`` (left, top, right, bottom) is cut out of the resized image.
 
     torch's kernels are Pillow's, but for rounding: Pillow rounds between columns and rows as well.
@@ -227,9 +208,7 @@ def _resized(images: list[Tensor], geometry: Geometry, box: tuple[int, int, int,
     _, height, width = images[0].shape
     columns, rows = geometry.size(width, height)
     left, top, right, bottom = box
-    step = max(1, _MOST_PIXELS // (height * width))
-    for start in range(0, len(images), step):
-        pixels = torch.stack(images[start : start + step]).float()
-        mode = _MODES[geometry.resample]
-        wide = functional.interpolate(pixels, (rows, columns), mode=mode, antialias=True)[..., top:bottom, left:right]
-        yield from wide.round_().clamp_(0, 255).to(torch.uint8)
+    pixels = torch.stack(images).float()
+    mode = _MODES[geometry.resample]
+    wide = functional.interpolate(pixels, (rows, columns), mode=mode, antialias=True)[..., top:bottom, left:right]
+    return wide.round_().clamp_(0, 255).to(torch.uint8).unbind()

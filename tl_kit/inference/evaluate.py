@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tl_kit import metrics
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
-from tl_kit.data.exclusions import left_out_dict, report_scan
+from tl_kit.data.exclusions import left_out_dict, scan_images
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
-from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.inference.labelled import predict_labelled
 from tl_kit.inference.made_splits import split_config
@@ -75,14 +75,14 @@ def evaluate(
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
     predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+
+    def by_splits(samples: Sequence[Sample]) -> bool:
+        """False where all images are scored, whatever split they would be in."""
+        return split != "all" and (split is not None or bool(predictor.uses.seen(samples)))
+
     made = split_config(predictor)
-    quick = replace(made, near_images=0)  # near copies decide about splits alone, and every image is decoded for them
-    manifest = scan(Path(data), quick, decode=decode, trainable=False)
+    manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False, link=by_splits)
     chosen = split or _default_split(manifest, predictor)
-    if chosen != "all" and manifest.made_splits and made != quick:
-        manifest = scan(Path(data), made, decode=decode, trainable=False)
-        chosen = split or _default_split(manifest, predictor)
-    report_scan(manifest, data, decode=decode, strict=strict, reporter=reporter)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
         raise DataError(f"{data}: has no {chosen} split; choose another --split")

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
 
-__all__ = ["free_memory", "is_out_of_memory", "peak_memory", "release_memory", "trim_memory"]
+__all__ = [
+    "free_memory",
+    "in_halves",
+    "in_portions",
+    "is_out_of_memory",
+    "peak_memory",
+    "release_memory",
+    "trim_memory",
+]
 
+_Key = TypeVar("_Key")
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _CPU_ALLOCATOR = "can't allocate memory"  # torch's CPU allocator raises a plain RuntimeError with this text
@@ -63,6 +76,32 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
     )
+
+
+def in_portions(sizes: Mapping[_Key, int], most: int) -> Iterator[list[_Key]]:
+    """The keys, in order, in groups whose sizes sum up to ``most`` at most; a larger one is by itself."""
+    portion: list[_Key] = []
+    held = 0
+    for key, size in sizes.items():
+        if portion and held + size > most:
+            yield portion
+            portion, held = [], 0
+        portion.append(key)
+        held += size
+    if portion:
+        yield portion
+
+
+def in_halves(work: Callable[[Sequence[_Item]], list[_Found]], items: Sequence[_Item]) -> list[_Found]:
+    """``work(items)``; where memory runs out, of half of them at a time. Raises the error for a single one."""
+    try:
+        return work(items)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or len(items) == 1:
+            raise
+    release_memory()
+    half = len(items) // 2
+    return [*in_halves(work, items[:half]), *in_halves(work, items[half:])]
 
 
 def release_memory() -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "keep_memory",
     "prepare_process",
     "present_device",
+    "send",
 ]
 
 PRECISIONS = ("fp32", "bf16")
@@ -132,9 +133,7 @@ class Runtime:
     def batch(self, images: Tensor) -> Tensor:
         """Move a batch (n, c, h, w) to the device, in the memory format of this runtime."""
         _check_forked(self.device)
-        if self.on_gpu and not images.is_cuda:
-            images = images.pin_memory()
-        images = images.to(self.device, non_blocking=True)
+        images = send(images, self.device)
         if self.channels_last and images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
@@ -152,6 +151,13 @@ class Runtime:
         low = self.train_precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             yield
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Values on the device. To a GPU they go through pinned memory, from which it reads while the CPU goes on."""
+    if device.type == "cuda" and not values.is_cuda and not values.is_pinned():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def compile_from(config: RuntimeConfig) -> float:
