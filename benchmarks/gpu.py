@@ -18,11 +18,9 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +33,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torchvision import datasets, transforms
+from utilisation import SecondEpoch, utilisation
 
 import tl_kit
 from tl_kit.config import DataConfig
@@ -205,45 +204,6 @@ def our_full(name: str, sizes: Sizes, photos: Path, out: Path) -> Row:
     last = [row for row in rows if "images_per_second" in row][-1]
     found = {"images_per_second": last["images_per_second"], "data_wait": last["data_wait"], "seconds": run.seconds}
     return {**found, "utilisation": float(np.mean(used)) if used else None}
-
-
-class SecondEpoch:
-    """A reporter that knows when the second epoch trains."""
-
-    now = False
-
-    def message(self, text: str) -> None:
-        pass
-
-    def start(self, stage: str, total: int) -> None:
-        self.now = stage == "epoch 2/2"
-
-    def advance(self, steps: int = 1, **figures: float) -> None:
-        pass
-
-    def epoch(self, row: Mapping[str, float]) -> None:
-        pass
-
-
-@contextmanager
-def utilisation(when: SecondEpoch) -> Iterator[list[float]]:
-    """The share of time in which the GPU had work, ten times a second; empty where it cannot be read."""
-    found: list[float] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        with suppress(Exception):  # pynvml may be missing
-            while torch.cuda.is_available() and not over.wait(0.1):
-                if when.now:
-                    found.append(torch.cuda.utilization() / 100)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        watcher.join()
 
 
 def our_evaluate(checkpoint: Path, photos: Path) -> Row:

@@ -134,7 +134,7 @@ class SaveConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadConfig:
-    """Quick work on files, most of which is Python: it is done by ``few`` threads, ``turn`` files at a time.
+    """Threads that read files: ``few`` of them where that is quick work, most of it Python, ``turn`` files at a time.
 
     Work is quick if the first ``tried`` files take less than ``quick`` seconds each. On 2 cores, two threads read as
     many files of 40 KB as more do; on 16 cores, sixteen threads wake each other for the interpreter lock all the time.

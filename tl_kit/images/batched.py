@@ -82,7 +82,7 @@ class Windows:
         return int(self.length[0].max()), int(self.length[1].max())
 
     def matrices(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weights (n, view, part) of the part's pixels in those of the view, by rows and by columns."""
+        """Resampling matrices (n, view, part) of rows and of columns: the weights of the part's pixels in the view."""
         found = []
         facts = [np.stack([-1 / self.reach[axis], self.length[axis]], axis=1) for axis in (0, 1)]
         numbers = np.concatenate([self.centers[0], self.centers[1], *facts], axis=1).astype(np.float32)

@@ -70,7 +70,7 @@ def prefetched(make: Callable[[_Item], _Made], items: Sequence[_Item]) -> Iterat
 
 
 class PrefetchedBatches(Generic[_Item, _Batch]):
-    """The same of batches on a GPU: ``make`` queues its work on a CUDA stream of its own, beside that of the caller.
+    """:class:`Prefetched` for batches on a GPU: ``make`` queues its work on a CUDA stream of its own.
 
     The caller's stream waits for a batch before it reads the tensors. Without CUDA there is no stream.
     """

@@ -148,7 +148,7 @@ def out_of_fold(
     device: torch.device | None = None,
     config: PenaltyConfig,
 ) -> OutOfFold:
-    """Fit each strength to all folds but one, for each fold; every fit starts from that of the penalty before.
+    """Cross-validate every strength: for each fold, fit to the others, and start from the fits of stronger penalties.
 
     Args:
         rows: (n, r), scaled features, in any axes that are the same for all.

@@ -34,7 +34,7 @@ def workers(threads: int) -> Iterator[Workers]:
 
 
 def side_by_side(function: Callable[[Item], Found], items: Sequence[Item], *, threads: int) -> list[Found]:
-    """``function`` of each item, in the items' order, in so many threads at most."""
+    """Call ``function`` on each item, in at most so many threads; what it returns is in the items' order."""
     with workers(min(threads, len(items))) as run:
         return run(function, items)
 

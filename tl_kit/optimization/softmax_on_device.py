@@ -23,7 +23,7 @@ def is_exact(device: torch.device) -> bool:
 
 
 class DevicePart:
-    """All of the images on a device, in their precision; the methods are those of the parts in NumPy.
+    """Loss and gradient of all images on a device, in the images' precision, by the methods of a part in NumPy.
 
     Args:
         rows: (n, r).
