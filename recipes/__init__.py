@@ -1,6 +1,7 @@
 """Methods as short, readable functions; each file names its paper, its command and the expected result."""
 
 from recipes.average_ensemble import average_ensemble
+from recipes.best_in_budget import best_in_budget
 from recipes.bias_tuning import bias_tuning
 from recipes.deep_ensemble import deep_ensemble
 from recipes.distill import distill
@@ -20,6 +21,7 @@ from recipes.two_views import two_views
 
 __all__ = [
     "average_ensemble",
+    "best_in_budget",
     "bias_tuning",
     "deep_ensemble",
     "distill",

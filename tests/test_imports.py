@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "recipes"}),
     frozenset({"face"}),
+    frozenset({"fitting"}),
     frozenset({"series", "planning", "demonstration"}),
     frozenset({"finetuning", "ensembling"}),
     frozenset({"inference", "reports"}),

@@ -9,6 +9,7 @@ import pytest
 
 from recipes import (
     average_ensemble,
+    best_in_budget,
     bias_tuning,
     deep_ensemble,
     distill,
@@ -59,6 +60,14 @@ def test_last_layers_and_full_train_what_they_name(data: Path, tmp_path: Path) -
     assert 1280 * 3 + 3 < last.trainable_parameters < full.trainable_parameters
     assert last.audit["frozen_tensors"] > 0
     assert full.audit["frozen_tensors"] == 49 * 3, "images are few: the statistics of its 49 BatchNorm layers stay"
+
+
+def test_the_best_in_a_budget_is_chosen_among_heads_and_more(data: Path, tmp_path: Path) -> None:
+    result = best_in_budget(data, time=40, models=LITE0, out=tmp_path / "fit")
+    assert result.leaderboard[0].what == "head"
+    assert result.seconds <= 44
+    assert result.test is not None
+    assert result.test["accuracy"] > 0.9
 
 
 def test_two_views_are_two_members_with_one_head(data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tl_kit.config import (
     DistillConfig,
     EnsembleConfig,
     FinetuneConfig,
+    FitConfig,
     HeadConfig,
     LoopConfig,
     RangeTestConfig,
@@ -43,8 +44,11 @@ if TYPE_CHECKING:
     from tl_kit.diagnosis.examine import doctor
     from tl_kit.diagnosis.examine import report_dict as report_dict
     from tl_kit.ensembling.ensemble import EnsembleResult, ensemble
-    from tl_kit.finetuning.finetune import finetune
     from tl_kit.finetuning.result import FinetuneResult
+    from tl_kit.fitting.fit import fit, resume_fit
+    from tl_kit.fitting.fit_result import FitResult
+    from tl_kit.fitting.network_choice import choose_network as choose_network
+    from tl_kit.fitting.network_choice import finetune
     from tl_kit.inference.evaluate import Evaluation, evaluate
     from tl_kit.inference.predict import csv_text as csv_text
     from tl_kit.inference.predict import predict
@@ -81,6 +85,8 @@ __all__ = [
     "Evaluation",
     "FinetuneConfig",
     "FinetuneResult",
+    "FitConfig",
+    "FitResult",
     "HeadConfig",
     "LoopConfig",
     "MemberRuns",
@@ -104,11 +110,13 @@ __all__ = [
     "evaluate",
     "finetune",
     "finetune_members",
+    "fit",
     "load",
     "models",
     "plan",
     "predict",
     "resume",
+    "resume_fit",
 ]
 
 
@@ -119,6 +127,7 @@ _MODULES = {
     "EnsembleResult": "tl_kit.ensembling.ensemble",
     "Evaluation": "tl_kit.inference.evaluate",
     "FinetuneResult": "tl_kit.finetuning.result",
+    "FitResult": "tl_kit.fitting.fit_result",
     "MemberRuns": "tl_kit.series.finetune_members",
     "Plan": "tl_kit.planning.plan",
     "Prediction": "tl_kit.inference.predictor",
@@ -129,6 +138,7 @@ _MODULES = {
     "cache_line": "tl_kit.machine.user_cache",
     "cache_report": "tl_kit.storage.feature_cache",
     "check_student": "tl_kit.series.distill",
+    "choose_network": "tl_kit.fitting.network_choice",
     "clear_cache": "tl_kit.storage.feature_cache",
     "cross_validate": "tl_kit.series.cross_validate",
     "csv_text": "tl_kit.inference.predict",
@@ -137,8 +147,9 @@ _MODULES = {
     "doctor": "tl_kit.diagnosis.examine",
     "ensemble": "tl_kit.ensembling.ensemble",
     "evaluate": "tl_kit.inference.evaluate",
-    "finetune": "tl_kit.finetuning.finetune",
+    "finetune": "tl_kit.fitting.network_choice",
     "finetune_members": "tl_kit.series.finetune_members",
+    "fit": "tl_kit.fitting.fit",
     "leads": "tl_kit.machine.process_group",
     "load": "tl_kit.inference.predictor",
     "member_configs": "tl_kit.series.finetune_members",
@@ -147,6 +158,7 @@ _MODULES = {
     "predict": "tl_kit.inference.predict",
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",
+    "resume_fit": "tl_kit.fitting.fit",
     "runtime_report": "tl_kit.machine.machine_report",
     "student_config": "tl_kit.series.distill",
 }

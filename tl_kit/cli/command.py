@@ -38,11 +38,15 @@ class Given:
         check_numbers(config)
         return config
 
-    def refuse_others(self, option: str, reason: str) -> None:
-        """Raises ConfigError with the ``reason`` if options other than ``option``, --json and --debug were typed."""
+    def refuse_others(self, option: str, reason: str, *allowed: str) -> None:
+        """Raises ConfigError with the ``reason`` if options other than these, --json and --debug were typed."""
         for name in self._typed:
-            if name not in (option, "--json", "--debug"):
+            if name not in (option, *allowed, "--json", "--debug"):
                 raise ConfigError(f"{name}: {reason}")
+
+    def typed(self, option: str) -> Any:
+        """The text or value of one option as it was typed; None if it was not."""
+        return self._typed.get(option)
 
     def _values(self, entries: Iterable[Field]) -> dict[str, Any]:
         found = {}

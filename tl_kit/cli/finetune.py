@@ -37,7 +37,9 @@ def finetune(given: Given, console: Console) -> None:
 
             _report(tl_kit.resume(runs.resume, reporter=console), runs.resume, console, json=json)
             return
-        config = given.read(FinetuneConfig)
+        import tl_kit
+
+        config = tl_kit.choose_network(given.read(FinetuneConfig), reporter=console)
         _report(_train(config, runs, console), config.out, console, json=json)
 
 

@@ -28,7 +28,7 @@ def plan(given: Given, console: Console) -> None:
     if runs.resume is not None:
         config, runs = tl_kit.began_with(runs.resume, reporter=console)
     else:
-        config = given.read(FinetuneConfig)
+        config = tl_kit.choose_network(given.read(FinetuneConfig), reporter=console)
     kinds, each = _kinds_of_runs(config, runs)
     plans = {name: tl_kit.plan(kind, reporter=console) for name, kind in kinds.items()}
     count, seconds = each * len(plans), each * sum(planned.estimate.seconds for planned in plans.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-__all__ = ["from_shell", "with_startup"]
+__all__ = ["from_shell", "seconds_before", "with_startup"]
 
 _from_shell = False
 
@@ -14,6 +14,15 @@ def from_shell() -> None:
     """Note that the process is the program itself, and not one that calls it."""
     global _from_shell
     _from_shell = True
+
+
+def seconds_before() -> float:
+    """The seconds since the process's start, where it is the program itself; else 0."""
+    if not _from_shell:
+        return 0.0
+    import psutil
+
+    return max(0.0, time.time() - float(psutil.Process().create_time()))
 
 
 def with_startup(seconds: Mapping[str, float]) -> dict[str, float]:

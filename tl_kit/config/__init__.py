@@ -40,6 +40,14 @@ from tl_kit.config.data_settings import (
 )
 from tl_kit.config.ensemble_settings import EnsembleConfig, RuleFitConfig, SoupConfig, TemperatureConfig
 from tl_kit.config.finetune_settings import DistillConfig, FinetuneConfig, RunsConfig, Vary, VaryConfig
+from tl_kit.config.fit_settings import (
+    BudgetConfig,
+    FitConfig,
+    FitResumeConfig,
+    LadderConfig,
+    count_of,
+    seconds_of,
+)
 from tl_kit.config.machine_settings import (
     CacheConfig,
     MembersConfig,
@@ -74,6 +82,7 @@ __all__ = [
     "AutoPolicyConfig",
     "BalanceConfig",
     "BalanceMethod",
+    "BudgetConfig",
     "CacheConfig",
     "CacheReportConfig",
     "CopiesConfig",
@@ -92,11 +101,14 @@ __all__ = [
     "ExamineConfig",
     "FamilyDefaults",
     "FinetuneConfig",
+    "FitConfig",
+    "FitResumeConfig",
     "FoldsConfig",
     "GroupConfig",
     "GuardConfig",
     "HeadConfig",
     "JsonConfig",
+    "LadderConfig",
     "LeftOutConfig",
     "LikenessConfig",
     "LoopConfig",
@@ -132,4 +144,6 @@ __all__ = [
     "TrustConfig",
     "Vary",
     "VaryConfig",
+    "count_of",
+    "seconds_of",
 ]

@@ -79,7 +79,14 @@ class FinetuneConfig:
     left out.
     """
 
-    model: Annotated[str, Flag(name="MODEL", help="A timm name such as resnet18; `tlkit models PATTERN` finds others.")]
+    model: Annotated[
+        str,
+        Flag(
+            name="MODEL",
+            help="A timm name such as resnet18; `tlkit models PATTERN` finds others. auto: the best that is on this "
+            "machine.",
+        ),
+    ]
     data: Annotated[Path, DATA]
     policy: Annotated[
         str,

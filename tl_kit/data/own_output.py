@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["DEMO", "MARKS", "is_own_output"]
 
 DEMO = "tlkit-demo.json"
-MARKS = ("tlkit.json", "ensemble.json", DEMO)
+MARKS = ("tlkit.json", "ensemble.json", "fit.json", DEMO)
 """Files that identify a folder, whatever else it contains."""
 
 # Files that may be beside the runs in a folder of several; any .json too. Users may have such files, but without runs.

@@ -32,6 +32,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.reports.sentences import findings, notes, verdict
 from tl_kit.storage.checkpoint import WEIGHTS, Checkpoint, digest_prefix, is_checkpoint, load_checkpoint
 from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
+from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, kinds_of, uses_of
 
 __all__ = ["EnsembleResult", "ensemble"]
@@ -236,7 +237,7 @@ def _folders(paths: Sequence[Path], reporter: Reporter) -> Iterator[Path]:
     for given in paths:
         matches = expand(given)
         if matches == [Path(given)]:
-            yield Path(given)
+            yield best_of(Path(given))
             continue
         ensembles = {match for match in matches if is_ensemble(match)}
         found = [m for m in matches if (m in ensembles or is_checkpoint(m)) and ensembles.isdisjoint(m.parents)]

@@ -29,7 +29,7 @@ from tl_kit.storage.unfinished import Unfinished
 from tl_kit.training.held_out import HeldOut, held_out
 from tl_kit.zoo.build_model import set_crop_mode
 
-__all__ = ["CropModeChoice", "begin_crop_mode", "settle_crop_mode"]
+__all__ = ["CropModeChoice", "begin_crop_mode", "held_out_head", "hides_much", "settle_crop_mode"]
 
 _TOGETHER = "side by side"
 
@@ -102,7 +102,7 @@ def _choose(run: Run, stores: dict[str, PixelStore], *, offers: bool) -> CropMod
     train, seed = run.manifest.split("train"), run.config.split.split_seed
     part = stratified_part(labels_of(train), config.images, least=config.folds, seed=seed)
     samples = [train[position] for position in part]
-    hidden = _hidden(run, samples[:: math.ceil(len(samples) / config.measured)])
+    hidden = _hidden(run, samples)
     seen = f"a centre crop hides {hidden:.0%} of the pixels"
     if hidden < config.hidden_from:
         return CropModeChoice(own, f"the model's own; {seen}")
@@ -116,8 +116,14 @@ def _choose(run: Run, stores: dict[str, PixelStore], *, offers: bool) -> CropMod
     return CropModeChoice("squash" if wide else own, f"there are no features to compare modes by, and {rule}")
 
 
+def hides_much(run: Run) -> bool:
+    """True where a centre crop hides so much of the images that crop modes are compared."""
+    return _hidden(run, run.manifest.split("train")) >= run.config.crop_choice.hidden_from
+
+
 def _hidden(run: Run, samples: Sequence[Sample]) -> float:
     """The mean share of their pixels that a centre crop leaves out; files that cannot be read are told of later."""
+    samples = samples[:: math.ceil(len(samples) / run.config.crop_choice.measured)]
 
     def one(sample: Sample) -> float | None:
         with suppress(ImageError):
@@ -153,7 +159,7 @@ def _compared(
         features[_TOGETHER] = np.concatenate(list(features.values()), axis=1)
     with run.clock("train"):
         for mode, rows in features.items():
-            held = _held(run, rows, labels)
+            held = held_out_head(run, rows, labels)
             first = next(iter(found.values()), held)
             if held is not None and first is not None and np.array_equal(held.images, first.images):
                 found[mode] = held
@@ -171,7 +177,8 @@ def _filled(run: Run, samples: Sequence[Sample], *, stages: bool) -> Reuse | Non
     return reuse
 
 
-def _held(run: Run, features: NDArray[np.float32], labels: NDArray[np.int64]) -> HeldOut | None:
+def held_out_head(run: Run, features: NDArray[np.float32], labels: NDArray[np.int64]) -> HeldOut | None:
+    """Predictions of images by heads that were fitted without them, in the folds that compare crop modes."""
     weights = run.balance.image_weights(labels)
     config = replace(run.config.probe, folds=run.config.crop_choice.folds)
     seed, device = run.config.split.split_seed, run.runtime.gpu

@@ -30,9 +30,12 @@ from tl_kit.zoo.heads import classifier_names, in_modules
 __all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy"]
 
 
-def facts_of(run: Run) -> Facts:
-    """Counts of the training images, and the probes of a pretrained network; the first process's in all of them."""
-    probes = run_probes(run) if run.weights.loaded else []
+def facts_of(run: Run, *, probes: bool = True) -> Facts:
+    """Counts of the training images, and the probes of a pretrained network; the first process's in all of them.
+
+    Without ``probes``, nothing is computed on images.
+    """
+    found = run_probes(run) if probes and run.weights.loaded else []
     counts = np.bincount(labels_of(run.manifest.split("train")), minlength=len(run.manifest.classes))
     return first_answer(
         Facts(
@@ -43,7 +46,7 @@ def facts_of(run: Run) -> Facts:
             pretrained=bool(run.weights.loaded),
             shares=_shares(run),
             linear_head=head_can_be_fitted(run),
-            probes=tuple(probes),
+            probes=tuple(found),
         )
     )
 

@@ -39,7 +39,7 @@ from tl_kit.storage.lock import LOCK, FolderLock
 from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
 from tl_kit.zoo.build_model import WeightsReport, build_model
 
-__all__ = ["choose_balance", "prepare", "shared_folder", "training_images"]
+__all__ = ["choose_balance", "open_folder", "prepare", "shared_folder", "training_images"]
 
 
 def prepare(
@@ -232,12 +232,20 @@ def shared_folder(config: FinetuneConfig, accelerator: Accelerator, cleanup: Exi
 
 def _folder(config: FinetuneConfig, cleanup: ExitStack) -> Path:
     """The run's folder: ``--out``, or the next numbered one under ``ckpts``."""
-    if config.out is None:
-        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in config.model)
-        folder = new_numbered_folder(Path(config.default_out), stem)
+    return open_folder(config.out, Path(config.default_out), config.model, cleanup)
+
+
+def open_folder(out: Path | None, parent: Path, name: str, cleanup: ExitStack) -> Path:
+    """The new folder ``out``, or else the next numbered one of that ``name`` in ``parent``; locked until the cleanup.
+
+    Raises CheckpointError for a folder that is not empty or cannot be made.
+    """
+    if out is None:
+        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+        folder = new_numbered_folder(parent, stem)
         cleanup.callback(FolderLock(folder).release)
         return folder
-    out = Path(config.out)
+    out = Path(out)
     check_name(out)
     _check_empty(out)
     try:

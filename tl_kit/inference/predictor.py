@@ -33,6 +33,7 @@ from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter, note
 from tl_kit.storage.checkpoint import Checkpoint, load_checkpoint, map_weights
 from tl_kit.storage.ensemble_folder import EnsembleFolder, is_ensemble, read_ensemble
+from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
 
 __all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members"]
@@ -199,14 +200,14 @@ def load(
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> Predictor:
-    """Open a checkpoint or an ensemble folder. Raises CheckpointError if it is neither, or broken.
+    """Open a checkpoint, an ensemble or a fit's folder. Raises CheckpointError if it is none of them, or broken.
 
     ``crops``: None means the crops with which the ensemble was made, or one crop for a checkpoint. ``mc_dropout``: the
     number of forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0 means one pass
     without dropout, None the number with which the ensemble was made. Raises ConfigError for invalid crops, for crops
     larger than the resized image, and for dropout in a model that has none.
     """
-    folder = Path(path)
+    folder = best_of(Path(path))
     if is_ensemble(folder):
         ensemble = read_ensemble(folder)
         members = [load_checkpoint(member, mapped=True) for member in ensemble.members]

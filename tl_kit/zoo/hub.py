@@ -25,7 +25,7 @@ from torch.hub import download_url_to_file, get_dir
 from tl_kit.errors import WeightsError, first_line
 from tl_kit.zoo.silence_timm import quiet
 
-__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url"]
+__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url", "reachable"]
 
 CONNECT_TIMEOUT = 5.0  # seconds
 
@@ -97,6 +97,15 @@ def download_url(url: str) -> Path:
 
 def _url_target(url: str) -> Path:
     return Path(get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def reachable() -> bool:
+    """True where the hub answers one short request."""
+    try:
+        _reach(constants.ENDPOINT)
+    except WeightsError:
+        return False
+    return True
 
 
 def _reach(url: str) -> None:

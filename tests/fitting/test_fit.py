@@ -1,0 +1,345 @@
+"""``fit``: the best classifier in a time, on tiny pretrained networks; whole after each step, and resumable."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tl_kit
+from tests.helpers import Listener, quick, same, weights, write_images
+from tl_kit import FitConfig, FitResult
+from tl_kit.config import LadderConfig, RuntimeConfig
+from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
+from tl_kit.fitting import climb, fit_result, prices
+from tl_kit.fitting.budget import OutOfTimeError
+from tl_kit.fitting.journal import Journal
+from tl_kit.planning.price import Price
+from tl_kit.storage.fit_folder import best_of, read_fit
+
+pytestmark = pytest.mark.usefixtures("own_cache", "short_runs")
+
+LADDER = LadderConfig(members=2, patience=1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of three colours, and two tiny networks that were trained on others like them."""
+    root = tmp_path_factory.mktemp("fit")
+    data = write_images(root / "images", images=20)
+    other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1)
+    for name, model in (("a", "test_resnet"), ("b", "test_vit3")):
+        quick(other, root / name, model=model, epochs=3)
+    return data
+
+
+@pytest.fixture(scope="module")
+def short_runs() -> Iterator[None]:
+    """Two epochs at most: these tests are about the steps, not about what training reaches."""
+    original = climb.finetune_on
+
+    def short(manifest: Any, options: Any, **more: Any) -> Any:
+        epochs = None if options.epochs is None else min(2, options.epochs)
+        return original(manifest, replace(options, epochs=epochs), **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(climb, "finetune_on", short)
+        yield
+
+
+def config(data: Path, out: Path, **options: Any) -> FitConfig:
+    root = data.parent
+    own = {"models": f"local-dir:{root / 'a'},local-dir:{root / 'b'}", "img_size": 32, "ladder": LADDER}
+    return FitConfig(data=data, out=out, runtime=RuntimeConfig(precision="fp32"), **(own | options))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, short_runs: None) -> FitResult:
+    return tl_kit.fit(config(data, data.parent / "whole"))
+
+
+def test_its_rungs_come_in_order(whole: FitResult) -> None:
+    what = [row.what for row in whole.leaderboard]
+    assert what[:2] == ["head", "head"]
+    assert "training in full" in what or "did not help" in whole.stopped
+    assert what.index("short training") < len(what) if len(what) > 3 else True
+
+
+def test_the_folder_predicts_what_the_result_says(whole: FitResult, data: Path) -> None:
+    scores = tl_kit.evaluate(whole.folder, data)
+    assert whole.test is not None
+    assert (scores.split, scores.kind, scores.images) == ("test", "test", whole.test["images"])
+    assert scores.metrics["accuracy"] == pytest.approx(whole.test["accuracy"], abs=1e-9)
+    assert scores.metrics["nll"] == pytest.approx(whole.test["nll"], abs=1e-6)
+    image = next((data / "red").iterdir())
+    assert whole.predict(image)[0].label == tl_kit.load(whole.best).predict(image)[0].label == "red"
+
+
+def test_no_run_has_seen_a_test_image(whole: FitResult) -> None:
+    for folder in (Path(whole.folder) / "runs").iterdir():
+        meta = json.loads((folder / "tlkit.json").read_text())
+        assert meta["test"] is None
+        assert "test" not in meta["kinds"]
+
+
+def test_the_leaderboard_has_what_was_measured(whole: FitResult) -> None:
+    for row in whole.leaderboard:
+        if row.accuracy is None:
+            continue
+        assert row.latency is not None
+        assert row.latency > 0
+        assert row.parameters is not None
+        assert 0 <= row.accuracy <= 1
+        meta = json.loads((Path(whole.folder) / "runs" / row.name / "tlkit.json").read_text())
+        assert meta["val"]["accuracy"] == pytest.approx(row.accuracy)
+        assert meta["val"]["nll"] == pytest.approx(row.nll)
+    together = [row.together for row in whole.leaderboard if row.together is not None]
+    added = [row.added for row in whole.leaderboard if row.added is not None]
+    assert np.allclose(-np.diff(together), added)
+    assert [row.name for row in whole.leaderboard if row.chosen] == sorted(whole.members)
+
+
+def test_it_tells_its_story_and_draws_it(whole: FitResult) -> None:
+    said = " ".join(whole.story)
+    assert "tried in" in said
+    assert "won:" in said
+    assert "test, read once" in said
+    assert whole.stopped in said
+    assert Path(whole.picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads(json.dumps(whole.to_dict()))["members"] == list(whole.members)
+    assert read_fit(Path(whole.folder))["status"] == "finished"
+
+
+def test_the_same_seed_gives_the_same(whole: FitResult, data: Path, tmp_path: Path) -> None:
+    again = tl_kit.fit(config(data, tmp_path / "again"))
+    assert [row.name for row in again.leaderboard] == [row.name for row in whole.leaderboard]
+    assert again.val == whole.val
+    for row in again.leaderboard:
+        assert same(*(weights(Path(each.folder) / "runs" / row.name) for each in (again, whole)))
+
+
+@contextmanager
+def stopped_at(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException) -> Iterator[None]:
+    """The run of this number, counted from 0, ends with an error before it begins."""
+    original, calls = climb.finetune_on, itertools.count()
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        if next(calls) == count:
+            raise error
+        return original(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(climb, "finetune_on", stopping)
+        yield
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_interrupted_it_is_whole_and_goes_on_to_the_same_end(
+    whole: FitResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    out = tmp_path / "cut"
+    if count >= len(whole.leaderboard):
+        pytest.fail("the fit has too few steps for this test")
+    with (
+        stopped_at(monkeypatch, count, KeyboardInterrupt()),
+        pytest.raises(KeyboardInterrupt, match="--resume") as info,
+    ):
+        tl_kit.fit(config(data, out))
+    assert str(out) in str(info.value)
+    assert tl_kit.load(out).predict(next((data / "blue").iterdir()))[0].label is not None
+    assert read_fit(out)["status"] == "running"
+    resumed = tl_kit.resume_fit(out)
+    assert [row.name for row in resumed.leaderboard] == [row.name for row in whole.leaderboard]
+    assert (resumed.val, resumed.members) == (whole.val, whole.members)
+    assert resumed.test == pytest.approx(whole.test)
+
+
+def test_a_step_that_fails_is_noted_and_the_others_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener()
+    with stopped_at(monkeypatch, 0, WeightsError("the file is damaged")):
+        result = tl_kit.fit(config(data, tmp_path / "out"), reporter=listener)
+    first = result.leaderboard[0]
+    assert (first.status, first.note, first.accuracy) == ("failed", "the file is damaged", None)
+    assert any("the file is damaged" in message for message in listener.messages)
+    assert result.members
+
+
+def test_where_every_step_fails_the_error_is_the_first_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: object, **options: object) -> None:
+        raise WeightsError("the file is damaged")
+
+    monkeypatch.setattr(climb, "finetune_on", failing)
+    with pytest.raises(ConfigError, match="the file is damaged"):
+        tl_kit.fit(config(data, tmp_path / "out"))
+
+
+class Wall:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    clock = Wall()
+    original = climb.Budget if hasattr(climb, "Budget") else None
+    assert original is not None
+    monkeypatch.setattr("tl_kit.fitting.fit.Budget", lambda *args: original(*args, clock=clock))
+    return clock
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, wall: Wall, seconds: Callable[[str], float]) -> None:
+    """Each run takes so many seconds of the wall, by its policy."""
+    original = climb.finetune_on
+
+    def waiting(manifest: Any, options: Any, **more: Any) -> Any:
+        found = original(manifest, options, **more)
+        wall.now += seconds(options.policy)
+        return found
+
+    monkeypatch.setattr(climb, "finetune_on", waiting)
+    monkeypatch.setattr(prices, "price_of", lambda *args, **options: Price(policy="full", epochs=4, seconds=100.0))
+
+
+def test_what_does_not_fit_is_not_begun(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    slow(monkeypatch, wall, lambda policy: 5.0)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=60))
+    assert [row.status for row in result.leaderboard] == [*["finished"] * 3, "no time", "no time"]
+    assert "needs about" in result.stopped
+    assert wall.now <= 60
+
+
+def test_a_run_in_full_takes_fewer_epochs_where_time_is_short(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    slow(monkeypatch, wall, lambda policy: 5.0 if policy == "head" else 90.0)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=140))
+    full = next(row for row in result.leaderboard if row.what == "training in full")
+    assert (full.status, full.epochs) == ("finished", 3)  # of 4: 127 s are left, and 150 s would be needed
+    assert result.test is not None
+
+
+def test_more_time_goes_on_where_it_ended(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    slow(monkeypatch, wall, lambda policy: 5.0)
+    short = tl_kit.fit(config(data, tmp_path / "out", time=40))
+    longer = tl_kit.resume_fit(tmp_path / "out", time="1h")
+    heads = [row.name for row in short.leaderboard if row.accuracy is not None]
+    assert [row.name for row in longer.leaderboard if row.accuracy is not None][: len(heads)] == heads
+    assert len([row for row in longer.leaderboard if row.accuracy is not None]) > len(heads)
+
+
+def test_a_run_that_takes_too_long_is_dropped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopped_at(monkeypatch, 1, OutOfTimeError()):
+        result = tl_kit.fit(config(data, tmp_path / "out"))
+    assert result.leaderboard[1].status == "out of time"
+    assert not (tmp_path / "out" / "runs" / result.leaderboard[1].name).exists()
+
+
+def test_a_time_too_short_for_anything_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopped_at(monkeypatch, 0, OutOfTimeError()), pytest.raises(ConfigError, match="too short for a first head"):
+        tl_kit.fit(config(data, tmp_path / "out", models=f"local-dir:{data.parent / 'a'}", time=1000))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"time": "soon"}, "--time soon: give a duration"),
+        ({"time": "0s"}, "--time 0s: must be above 0"),
+        ({"time": -1}, "--time -1: must be above 0"),
+        ({"max_params": "few"}, "--max-params few: give a number"),
+        ({"models": "resnet81"}, "did you mean"),
+        ({"prefer": "beauty"}, "--prefer beauty: known are"),
+    ],
+)
+def test_mistakes_are_one_line(data: Path, tmp_path: Path, options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        tl_kit.fit(config(data, tmp_path / "out", **options))
+
+
+def test_limits_on_the_whole_result(data: Path, tmp_path: Path, whole: FitResult) -> None:
+    sizes = sorted({row.parameters for row in whole.leaderboard if row.parameters})
+    result = tl_kit.fit(config(data, tmp_path / "out", max_params=sizes[0] + 1))
+    assert sum(row.parameters or 0 for row in result.leaderboard if row.chosen) <= sizes[0] + 1
+    with pytest.raises(ConfigError, match="no network is within --max-latency"):
+        tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6))
+
+
+def test_speed_gives_the_smallest_within_the_noise(data: Path, tmp_path: Path) -> None:
+    result = tl_kit.fit(config(data, tmp_path / "out", prefer="speed"))
+    assert result.smallest is not None
+    assert set(result.smallest.members) == set(result.members)
+
+
+def test_resume_refuses_what_is_no_fit(tmp_path: Path, whole: FitResult, data: Path) -> None:
+    with pytest.raises(CheckpointError, match="no fit began in this folder"):
+        tl_kit.resume_fit(tmp_path)
+    with pytest.raises(CheckpointError, match="is not empty"):
+        tl_kit.fit(config(data, Path(whole.folder)))
+
+
+def test_resume_notices_other_images(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = write_images(tmp_path / "images", images=8)
+    out = tmp_path / "out"
+    with stopped_at(monkeypatch, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        tl_kit.fit(replace(config(data, out), data=own))
+    write_images(own, images=2, seed=7)
+    with pytest.raises(DataError, match="not the images that"):
+        tl_kit.resume_fit(out)
+
+
+@pytest.mark.parametrize("best", ["../elsewhere", "/etc", 3, ["best-1"]])
+def test_a_changed_file_leads_nowhere(tmp_path: Path, best: object) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps({"format": 1, "best": best}))
+    with pytest.raises(CheckpointError):
+        best_of(tmp_path)
+
+
+def test_a_damaged_journal_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    for content in ("{", "[]", "{}", json.dumps({"config": {"data": 3}, "entries": [], "begun": None, "elapsed": 1})):
+        (tmp_path / "state" / "journal.json").write_text(content)
+        with pytest.raises(CheckpointError):
+            Journal.read(tmp_path)
+
+
+def test_a_fit_is_no_data(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit beside the images does not become a class."""
+    own = write_images(tmp_path / "images", images=8)
+    tl_kit.fit(replace(config(data, own / "fits" / "one"), data=own, ladder=LadderConfig(members=1)))
+    from tl_kit.data.scan import scan
+
+    assert scan(own, tl_kit.DataConfig()).classes == ("blue", "green", "red")
+
+
+def test_test_images_are_predicted_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = fit_result.predict_labelled
+
+    def counting(predictor: Any, manifest: Any, samples: Any, **options: Any) -> Any:
+        seen.append(len(samples))
+        return original(predictor, manifest, samples, **options)
+
+    monkeypatch.setattr(fit_result, "predict_labelled", counting)
+    result = tl_kit.fit(config(data, tmp_path / "out"))
+    assert result.test is not None
+    assert seen == [result.test["images"]]
+    assert result.test["accuracy"] == pytest.approx(tl_kit.evaluate(result.folder, data).metrics["accuracy"])

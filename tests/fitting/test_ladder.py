@@ -1,0 +1,149 @@
+"""The ladder: which step follows from what the steps before it have reached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tl_kit.config import LadderConfig
+from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.ladder import Attempt, Step, next_step
+from tl_kit.zoo.forward_cost import ForwardCost
+
+CONFIG = LadderConfig()
+IMAGES = 40
+
+
+def networks(*names: str) -> list[Candidate]:
+    return [Candidate(name, ForwardCost(1e9 * (i + 1), 1000, 224), "mit", "a test") for i, name in enumerate(names)]
+
+
+def spread(mean: float, seed: int = 0) -> np.ndarray:
+    """Losses of images around a mean."""
+    noise = np.random.default_rng(seed).normal(0, 0.05, IMAGES)
+    return mean + noise - noise.mean()
+
+
+def finished(step: Step, nll: float, *, together: float | None = None, kept: str = "trained") -> Attempt:
+    return Attempt(
+        step=step,
+        status="finished",
+        losses=spread(nll),
+        together=spread(nll if together is None else together),
+        crop_mode=step.crop_mode or "center",
+        kept=kept if step.trains else None,
+    )
+
+
+def climb(
+    nll: Callable[[Step], float | Attempt],
+    names: Sequence[str] = ("small", "middle", "large"),
+    *,
+    views: Sequence[str] = (),
+    config: LadderConfig = CONFIG,
+) -> tuple[list[Step], str]:
+    """All steps, each with the NLL that ``nll`` says, and the last word."""
+    done: list[Attempt] = []
+    while True:
+        step = next_step(done, networks(*names), views=views, seed=0, config=config)
+        if isinstance(step, str):
+            return [attempt.step for attempt in done], step
+        found = nll(step)
+        done.append(found if isinstance(found, Attempt) else finished(step, found))
+        assert len(done) < 100
+
+
+def test_heads_of_all_networks_come_first_and_the_first_chooses_the_crop() -> None:
+    steps, _ = climb(lambda step: 0.5)
+    heads = steps[:3]
+    assert [(step.rung, step.model) for step in heads] == [("head", n) for n in ("small", "middle", "large")]
+    assert [step.crop_mode for step in heads] == [None, "center", "center"]
+    assert "head" not in [step.rung for step in steps[3:]]
+
+
+def test_the_best_heads_network_sees_the_other_crop() -> None:
+    nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
+    steps, _ = climb(lambda step: nll[step.model], views=("center", "squash"))
+    assert steps[3] == Step("view", "middle", 0, "squash")
+    assert sum(step.rung == "view" for step in steps) == 1
+
+
+def test_the_better_half_trains_shortly_and_the_best_of_it_in_full() -> None:
+    head = {"small": 0.5, "middle": 0.3, "large": 0.4, "huge": 0.6}
+    short = {"middle": 0.29, "large": 0.2}
+    steps, _ = climb(lambda step: short.get(step.model, 1) if step.rung == "short" else head[step.model], list(head))
+    assert [(s.rung, s.model) for s in steps[4:7]] == [("short", "middle"), ("short", "large"), ("full", "large")]
+
+
+def test_a_single_network_is_not_halved() -> None:
+    steps, _ = climb(lambda step: 0.5, ["only"])
+    assert [step.rung for step in steps[:2]] == ["head", "full"]
+
+
+def test_members_are_the_runner_up_and_then_other_seeds() -> None:
+    nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
+    gain = iter(np.linspace(0.3, 0.05, 30))
+    steps, last = climb(lambda step: finished(step, nll[step.model], together=float(next(gain))))
+    members = [(step.model, step.seed) for step in steps if step.rung == "member"]
+    assert members == [("large", 0), *(("middle", seed) for seed in range(1, CONFIG.members))][: CONFIG.members]
+    assert "further members" in last
+
+
+def test_it_ends_when_members_bring_no_more_than_noise() -> None:
+    steps, last = climb(lambda step: finished(step, 0.4, together=0.3))
+    assert sum(step.rung == "member" for step in steps) == CONFIG.patience
+    assert "no more than noise" in last
+
+
+@pytest.mark.parametrize("rung", ["short", "full"])
+def test_it_ends_where_training_does_not_help(rung: str) -> None:
+    steps, last = climb(lambda step: finished(step, 0.4, kept="head" if step.rung == rung else "trained"))
+    assert steps[-1].rung == rung
+    assert "did not help" in last
+
+
+def test_failed_steps_are_passed_over() -> None:
+    def outcome(step: Step) -> Attempt:
+        if step.model == "middle":
+            return Attempt(step=step, status="failed", note="broken")
+        return finished(step, 0.4)
+
+    steps, _ = climb(outcome)
+    assert [step.rung for step in steps if step.model == "middle"] == ["head"]
+    assert any(step.rung == "full" for step in steps)
+
+
+def test_without_a_head_nothing_follows() -> None:
+    steps, last = climb(lambda step: Attempt(step=step, status="failed", note="broken"))
+    assert [step.rung for step in steps] == ["head"] * 3
+    assert last == "no network's head could be fitted"
+
+
+def test_no_time_for_one_short_run_is_none_for_the_others() -> None:
+    def outcome(step: Step) -> Attempt:
+        if step.rung == "short":
+            return Attempt(step=step, status="no time")
+        return finished(step, {"small": 0.5, "middle": 0.3, "large": 0.4}[step.model])
+
+    steps, _ = climb(outcome)
+    assert [(s.rung, s.model) for s in steps[3:5]] == [("short", "middle"), ("full", "middle")]
+
+
+def test_members_wait_for_the_run_in_full() -> None:
+    steps, last = climb(
+        lambda step: Attempt(step=step, status="no time") if step.rung == "full" else finished(step, 0.4)
+    )
+    assert steps[-1].rung == "full"
+    assert last == "the run in full did not finish"
+
+
+def test_the_order_of_equal_attempts_does_not_matter() -> None:
+    """What follows depends on the attempts' figures alone."""
+    heads = [finished(Step("head", name, 0, "center"), nll) for name, nll in (("a", 0.4), ("b", 0.3), ("c", 0.5))]
+    heads[0] = replace(heads[0], step=Step("head", "a", 0, None))
+    first = next_step(heads, networks("a", "b", "c"), views=(), seed=0, config=CONFIG)
+    again = next_step(list(heads), networks("a", "b", "c"), views=(), seed=0, config=CONFIG)
+    assert first == again == Step("short", "b", 0, "center")

@@ -1,0 +1,79 @@
+"""``tlkit fit``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tl_kit.cli.cells import figure
+from tl_kit.cli.command import Given, command
+from tl_kit.cli.console import Console
+from tl_kit.cli.session import answering_signals
+from tl_kit.cli.startup import seconds_before
+from tl_kit.config import FitConfig, FitResumeConfig, JsonConfig
+
+if TYPE_CHECKING:
+    from tl_kit import FitResult
+
+__all__ = ["fit"]
+
+_USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 10m]"
+
+
+@command(FitConfig, FitResumeConfig, JsonConfig, usage=_USAGE)
+def fit(given: Given, console: Console) -> None:
+    """Find the best classifier for a folder of images in the time you have: networks, training and an ensemble."""
+    folder, json = given.read(FitResumeConfig).resume, given.read(JsonConfig).json
+    with answering_signals():
+        if folder is not None:
+            given.refuse_others("--resume", "--resume goes on with the fit's own options; leave it out", "--time")
+            time = given.typed("--time")
+            import tl_kit
+
+            result = tl_kit.resume_fit(folder, time=time, spent=seconds_before(), reporter=console)
+        else:
+            config = given.read(FitConfig)
+            import tl_kit
+
+            result = tl_kit.fit(config, spent=seconds_before(), reporter=console)
+        if json:
+            console.json(result.to_dict())
+        else:
+            _show(result, console)
+
+
+def _show(result: FitResult, console: Console) -> None:
+    rows = []
+    for number, row in enumerate(result.leaderboard, 1):
+        mark = "*" if row.chosen else ""
+        how = row.what if not row.epochs else f"{row.what}, {row.policy}, {row.epochs} epochs"
+        if row.accuracy is None or row.nll is None:
+            rows.append(
+                [f"{number}{mark}", row.network, f"{how}: {row.status}", f"{row.seconds:.0f}", "", "", "", "", ""]
+            )
+            continue
+        rows.append(
+            [
+                f"{number}{mark}",
+                row.network,
+                how,
+                f"{row.seconds:.0f}",
+                f"{figure('accuracy', row.accuracy)} ± {100 * (row.accuracy_error or 0):.1f}",
+                f"{row.nll:.3f} ± {row.nll_error:.3f}",
+                "" if row.added is None else f"{-row.added:+.3f}",
+                "" if row.latency is None else f"{row.latency:.0f}",
+                "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
+            ]
+        )
+    header = ["", "network", "step", "s", "val* accuracy", "val* nll", "ensemble", "ms", "M"]
+    console.table(header, rows, align="lnwrrrrrr")
+    console.line(
+        "*: in the result. val*: validation chose each run's epoch or penalty. ensemble: the change of the best"
+    )
+    console.line("ensemble's NLL by this step. ms: one image alone. M: million parameters.")
+    console.line()
+    for line in result.story:
+        console.line(line)
+    for offer in result.offers:
+        console.entry("one fast network of it", offer)
+    console.entry("picture", result.picture)
+    console.entry("result", result.folder)

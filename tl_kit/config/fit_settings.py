@@ -1,0 +1,147 @@
+"""Defaults of ``fit``: the best classifier in a given time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from tl_kit.config.data_settings import DataConfig, DecodeConfig, StoreConfig
+from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
+from tl_kit.config.shared_flags import DATA, OUT, STRICT
+from tl_kit.flags import Flag
+from tl_kit.number_ranges import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
+
+__all__ = ["BudgetConfig", "FitConfig", "FitResumeConfig", "LadderConfig", "Prefer", "count_of", "seconds_of"]
+
+Prefer: TypeAlias = Literal["accuracy", "nll", "speed"]
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_THOUSANDS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+def seconds_of(text: str | float) -> float:
+    """Seconds of a duration: ``90``, ``"90s"``, ``"10m"``, ``"1h30m"``. Raises ValueError for anything else."""
+    if not isinstance(text, str):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(h|min|m|s|)", text.strip().lower())
+    whole = "".join(number + unit for number, unit in parts)
+    if not parts or whole != re.sub(r"\s", "", text.lower()):
+        raise ValueError("give a duration such as 90s, 10m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def count_of(text: str | float) -> float:
+    """A number with or without a unit: ``5000000``, ``"5M"``, ``"300k"``. Raises ValueError for anything else."""
+    if not isinstance(text, str):
+        return float(text)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmb]?)", text.strip().lower())
+    if found is None:
+        raise ValueError("give a number such as 5000000, 300k or 5M")
+    return float(found[1]) * _THOUSANDS[found[2]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetConfig:
+    """The part of the time that is not for training, and the margin of an estimate.
+
+    A step begins if ``margin`` times its estimate fits into the time that is left; ``first_margin`` for the first runs
+    of a kind, which nothing has measured yet. ``finish`` seconds, and the prediction of the test images at ``margin``
+    times its estimate, are kept for the end. ``timed`` images measure a network's speed. A download is assumed to run
+    at ``download`` megabytes a second; those that nobody named take at most ``download_share`` of the time that is
+    left, and ``download_most`` megabytes.
+    """
+
+    margin: Annotated[float, POSITIVE] = 1.15
+    first_margin: Annotated[float, POSITIVE] = 1.5
+    finish: Annotated[float, POSITIVE] = 3.0
+    timed: Annotated[int, AT_LEAST_ONE] = 16
+    download: Annotated[float, POSITIVE] = 5.0
+    download_share: Annotated[float, FRACTION] = 0.1
+    download_most: Annotated[float, NOT_NEGATIVE] = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderConfig:
+    """The steps of a fit, from cheap to expensive.
+
+    Of the networks, by their heads' NLL, the best share ``halved`` is trained for a ``short`` share of the epochs, but
+    at most ``most_short`` networks (successive halving, Jamieson & Talwalkar 2016). The best of them trains in full.
+    Where time is short, it trains for fewer epochs, but no less than the share ``least`` of them. Then further members
+    follow, until ``patience`` of them in a row have not lowered the ensemble's NLL by more than its standard error. An
+    ensemble has at most ``members``.
+    """
+
+    halved: Annotated[float, FRACTION] = 0.5
+    short: Annotated[float, FRACTION] = 1 / 3
+    most_short: Annotated[int, AT_LEAST_ONE] = 4
+    least: Annotated[float, FRACTION] = 0.5
+    patience: Annotated[int, AT_LEAST_ONE] = 2
+    members: Annotated[int, AT_LEAST_ONE] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The best classifier of ``data`` in ``time``: networks, training and an ensemble, by validation.
+
+    ``time``: seconds, or a text such as "10m"; None: until the next step's expected gain is below its noise.
+    ``models``: "auto" for all whose weights are on this machine, or timm names and wildcards with commas between.
+    ``max_latency``: milliseconds for one image, decoding included; ``max_params``: parameters, or a text such as "5M";
+    both are limits on the whole result. ``strict`` and ``allow`` as for ``FinetuneConfig``.
+    """
+
+    data: Annotated[Path, DATA]
+    time: Annotated[
+        float | str | None,
+        POSITIVE,
+        Flag(
+            metavar="90s|10m|1h",
+            help="Time in all (default: until the next step promises no gain).",
+            parse=seconds_of,
+        ),
+    ] = None
+    models: Annotated[
+        str,
+        Flag(
+            metavar="auto|NAMES",
+            help="auto: all whose weights are on this machine; or timm names and wildcards with commas between.",
+        ),
+    ] = "auto"
+    prefer: Annotated[
+        Prefer, Flag(help="speed: the fastest of the results that validation cannot tell from the best.")
+    ] = "accuracy"
+    max_latency: Annotated[
+        float | None, POSITIVE, Flag(metavar="MS", help="At most so many milliseconds for one image.")
+    ] = None
+    max_params: Annotated[
+        float | str | None, POSITIVE, Flag(metavar="N", help="At most so many parameters, such as 5M.", parse=count_of)
+    ] = None
+    img_size: Annotated[int | None, AT_LEAST_ONE, Flag(help="Pixels a side (default: each network's own).")] = None
+    seed: Annotated[int, NOT_NEGATIVE, Flag(help="For new heads, the order of images and augmentation.")] = 0
+    split: DataConfig = DataConfig()
+    allow: Annotated[
+        tuple[str, ...],
+        Flag(metavar="NAME", help="What shall not stop the work, as for finetune; may be repeated."),
+    ] = ()
+    strict: Annotated[bool, STRICT] = False
+    out: Annotated[Path | None, OUT] = None
+    default_out: str = "fits"
+    decode: DecodeConfig = DecodeConfig()
+    cache: CacheConfig = CacheConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    store: StoreConfig = StoreConfig()
+    budget: BudgetConfig = BudgetConfig()
+    ladder: LadderConfig = LadderConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResumeConfig:
+    """A fit that ended early, or whose result shall get better."""
+
+    resume: Annotated[
+        Path | None,
+        Flag(
+            metavar="FIT",
+            help="Go on with the work in this folder, with its own options; --time: so much more time.",
+        ),
+    ] = None

@@ -1,0 +1,120 @@
+"""The best result so far: chosen among all finished runs by validation, and complete on disk after each step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.member_choice import Limits, MemberChoice, choose_members
+from tl_kit.config import CropConfig, FitConfig, RuleFitConfig
+from tl_kit.data.manifest import Sample
+from tl_kit.fitting.journal import RUNS, Entry
+from tl_kit.storage.checkpoint import digest_prefix
+from tl_kit.storage.ensemble_folder import write_ensemble
+from tl_kit.storage.seen_images import Uses
+
+__all__ = ["Best", "Pool", "choose_best", "fitted_on", "limits_of", "pool_of_runs", "write_best"]
+
+FloatArray = NDArray[np.float64]
+CHOSEN_BY_VAL = ("members", "temperature")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool:
+    """Finished runs and their probabilities of the same validation images: ``stack`` (m, n, k), ``labels`` (n,)."""
+
+    entries: tuple[Entry, ...]
+    samples: tuple[Sample, ...]
+    stack: FloatArray
+    labels: NDArray[np.int64]
+
+    @property
+    def latencies(self) -> list[float]:
+        """Milliseconds an image, (m,)."""
+        return [0.0 if entry.speed is None else entry.speed.latency for entry in self.entries]
+
+    @property
+    def parameters(self) -> list[float]:
+        """Numbers of parameters, (m,)."""
+        return [float(entry.parameters) for entry in self.entries]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Best:
+    """The chosen members and the folder that holds them; ``chosen`` are their names."""
+
+    choice: MemberChoice
+    chosen: tuple[str, ...]
+    folder: Path
+
+
+def pool_of_runs(entries: Sequence[Entry]) -> Pool:
+    """The finished runs, on the validation images that all of them could decode."""
+    finished = tuple(entry for entry in entries if entry.finished and entry.trained is not None)
+    kept: list[dict[str, int]] = []
+    for entry in finished:
+        assert entry.trained is not None
+        kept.append({sample.digest: row for row, sample in enumerate(entry.trained.manifest.split("val"))})
+    assert finished[0].trained is not None
+    first = finished[0].trained.manifest.split("val")
+    samples = tuple(sample for sample in first if all(sample.digest in rows for rows in kept))
+    stack = np.stack(
+        [_probabilities(e)[[rows[s.digest] for s in samples]] for e, rows in zip(finished, kept, strict=True)]
+    )
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    return Pool(entries=finished, samples=samples, stack=stack, labels=labels)
+
+
+def _probabilities(entry: Entry) -> FloatArray:
+    assert entry.trained is not None
+    return metrics.softmax(entry.trained.logits["val"].numpy().astype(np.float64))
+
+
+def limits_of(config: FitConfig) -> Limits:
+    """The limits on the whole result."""
+    parameters = config.max_params
+    return Limits(
+        members=config.ladder.members,
+        latency=config.max_latency,
+        parameters=None if parameters is None else float(parameters),
+    )
+
+
+def choose_best(pool: Pool, config: FitConfig, *, prefer: str | None = None) -> MemberChoice | None:
+    """The members that validation supports; None if no run is within the limits."""
+    return choose_members(
+        pool.stack,
+        pool.labels,
+        prefer=prefer or config.prefer,
+        latencies=pool.latencies,
+        parameters=pool.parameters,
+        limits=limits_of(config),
+        folds=RuleFitConfig.folds,
+        seed=config.seed,
+    )
+
+
+def fitted_on(pool: Pool) -> Uses:
+    """The validation images: they chose the members and the temperature."""
+    return Uses(selected=frozenset(map(digest_prefix, pool.samples)), chose=CHOSEN_BY_VAL)
+
+
+def write_best(folder: Path, pool: Pool, choice: MemberChoice, number: int, classes: Sequence[str]) -> Best:
+    """The checkpoint of a single member without a temperature; else a new ensemble, complete when this returns."""
+    chosen = tuple(pool.entries[member].name for member in choice.members)
+    runs = [folder / RUNS / name for name in chosen]
+    if len(runs) == 1 and choice.whole.fitted.temperature == 1:
+        return Best(choice=choice, chosen=chosen, folder=runs[0])
+    target = folder / f"best-{number}"
+    shutil.rmtree(target, ignore_errors=True)  # half-written by a killed process
+    target.mkdir(parents=True)
+    write_ensemble(
+        target, runs, classes=classes, rule=choice.whole.fitted, crops=CropConfig(), fitted_on=fitted_on(pool)
+    )
+    return Best(choice=choice, chosen=chosen, folder=target)

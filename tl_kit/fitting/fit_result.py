@@ -1,0 +1,171 @@
+"""The result of a fit: test images are predicted once, and the folder gets its leaderboard and its receipt."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tl_kit import metrics
+from tl_kit.combining.contributions import Subsets
+from tl_kit.combining.receipt import Receipt, Worth, build_receipt
+from tl_kit.config import EnsembleConfig, RuleFitConfig
+from tl_kit.data.manifest import Manifest
+from tl_kit.fitting.best_result import Best, Pool, choose_best, fitted_on, pool_of_runs
+from tl_kit.fitting.budget import Budget
+from tl_kit.fitting.journal import Journal
+from tl_kit.fitting.leaderboard import Row, Smallest, rows_of, smallest_of, story
+from tl_kit.inference.labelled import Predicted, predict_labelled
+from tl_kit.inference.predictor import Prediction, Predictor, load
+from tl_kit.reporting import Reporter
+from tl_kit.reports.fit_picture import draw_fit
+from tl_kit.reports.receipt_picture import draw_receipt
+from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
+from tl_kit.storage.fit_folder import write_fit
+from tl_kit.storage.seen_images import kinds_of, uses_of
+
+__all__ = ["LEADERBOARD", "FitResult", "finish"]
+
+LEADERBOARD = "leaderboard.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """Result of a fit. ``folder`` is what ``predict`` and ``evaluate`` take; ``best`` the checkpoint or ensemble in it.
+
+    ``members``: the names of its members in the leaderboard. ``val``: its scores on validation images, each predicted
+    by members and a temperature that were chosen without its fold; each member's own epoch or penalty was still chosen
+    on them. ``selected_val``: the scores that chose it, too good as estimates. ``test`` is None without test images;
+    they were predicted once, after all choices. ``stopped``: why there was no further step. ``story``: five sentences.
+    """
+
+    folder: str
+    best: str
+    classes: tuple[str, ...]
+    members: tuple[str, ...]
+    leaderboard: tuple[Row, ...]
+    val: dict[str, float]
+    selected_val: dict[str, float]
+    test: dict[str, Any] | None
+    smallest: Smallest | None
+    stopped: str
+    seconds: float
+    story: tuple[str, ...]
+    offers: tuple[str, ...] = ()
+
+    @property
+    def picture(self) -> str:
+        """The picture of the leaderboard, a PNG file."""
+        return str(Path(self.folder) / LEADERBOARD)
+
+    def predict(self, images: Any) -> list[Prediction]:
+        """Predictions of the best result, as :meth:`tl_kit.Predictor.predict` gives them."""
+        return load(self.folder).predict(images)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("classes", "story")}
+        rows = [row.to_dict() for row in self.leaderboard]
+        smallest = None if self.smallest is None else asdict(self.smallest)
+        return {
+            **content,
+            "classes": list(self.classes),
+            "members": list(self.members),
+            "offers": list(self.offers),
+            "leaderboard": rows,
+            "smallest": smallest,
+            "story": list(self.story),
+        }
+
+
+def finish(
+    journal: Journal,
+    whole: Manifest,
+    best: Best,
+    *,
+    stopped: str,
+    before: float,
+    budget: Budget,
+    reporter: Reporter,
+) -> FitResult:
+    """Predict the test images by the best result's members, and write leaderboard, receipt and ``fit.json``."""
+    pool = pool_of_runs(journal.entries)
+    predictor = load(best.folder, decode=journal.config.decode, runtime=journal.config.runtime)
+    tests = predict_labelled(predictor, whole, whole.split("test"), data=whole.root, reporter=reporter)
+    val = metrics.summary(best.choice.whole.estimate, pool.labels)
+    rows = rows_of(journal.entries, pool, best.chosen, before=before)
+    smallest = smallest_of(pool, choose_best(pool, journal.config, prefer="speed"))
+    test = None if tests is None else _test_scores(tests, predictor, pool, best)
+    receipt = _receipt(journal, pool, best, predictor, tests)
+    seconds = budget.elapsed
+    lines = story(rows, seconds=seconds, val=val, test=test, smallest=smallest, stopped=stopped)
+    result = FitResult(
+        folder=str(journal.folder),
+        best=str(best.folder),
+        classes=whole.classes,
+        members=best.chosen,
+        leaderboard=tuple(rows),
+        val=val,
+        selected_val=metrics.summary(best.choice.whole.scored, pool.labels),
+        test=test,
+        smallest=smallest,
+        stopped=stopped,
+        seconds=seconds,
+        story=tuple(lines),
+        offers=_offers(journal, best, rows),
+    )
+    draw_fit([row.to_dict() for row in rows], journal.folder / LEADERBOARD)
+    inside = str(best.folder.relative_to(journal.folder))
+    write_fit(journal.folder, {**result.to_dict(), "best": inside, "status": "finished", "receipt": receipt})
+    return result
+
+
+def _test_scores(tests: Predicted, predictor: Predictor, pool: Pool, best: Best) -> dict[str, Any]:
+    """The result's scores on test; beside them, where it has several members, those of the best by validation."""
+    stack, labels = tests.predictions.members, tests.predictions.labels
+    scores: dict[str, Any] = {**metrics.summary(predictor.rule(stack), labels), "images": len(labels)}
+    if len(stack) > 1:
+        chosen = best.choice.members
+        ranked = [(metrics.nll(pool.stack[member], pool.labels), place) for place, member in enumerate(chosen)]
+        scores["best_member"] = metrics.summary(stack[min(ranked)[1]], labels)
+    return scores
+
+
+def _receipt(journal: Journal, pool: Pool, best: Best, predictor: Predictor, tests: Predicted | None) -> Receipt | None:
+    """The receipt of an ensemble, and its picture in the ensemble's folder; None for a single checkpoint."""
+    if not is_ensemble(best.folder) or len(best.choice.members) < 2:
+        return None
+    splits = {"val": list(pool.samples), "test": [] if tests is None else tests.samples}
+    uses = predictor.uses | fitted_on(pool)
+    receipt = build_receipt(
+        [str(member.path) for member in predictor.members],
+        best.choice.whole.fitted,
+        validation=Subsets(
+            whole=best.choice.whole,
+            stack=pool.stack[list(best.choice.members)],
+            labels=pool.labels,
+            config=RuleFitConfig(),
+            seed=journal.config.seed,
+        ),
+        test=None if tests is None else tests.predictions,
+        samples=EnsembleConfig.bootstrap,
+        seed=journal.config.seed,
+        worth=Worth(
+            members=[kinds_of(splits, uses_of(member)) for member in predictor.members],
+            ensemble=kinds_of(splits, uses),
+            chose=uses.chose,
+        ),
+    )
+    draw_receipt(receipt, best.folder / PICTURE)
+    return receipt
+
+
+def _offers(journal: Journal, best: Best, rows: Sequence[Row]) -> tuple[str, ...]:
+    """A command that trains one fast network on the ensemble's predictions."""
+    if len(best.chosen) < 2:
+        return ()
+    timed = [row for row in rows if row.latency is not None]
+    fastest = min(timed, key=lambda row: row.latency or 0.0)
+    return (f"tlkit ensemble {shlex.quote(str(journal.folder))} --distill {shlex.quote(fastest.network)}",)

@@ -1,0 +1,152 @@
+"""The ladder: which step comes next, by what the steps before it have reached. It knows no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit.combining.bootstrap import worse_by_more_than_noise
+from tl_kit.config import LadderConfig
+from tl_kit.fitting.candidates import Candidate
+
+__all__ = ["Attempt", "Rung", "Status", "Step", "next_step"]
+
+Rung: TypeAlias = Literal["head", "view", "short", "full", "member"]
+Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: a network, and how it is trained. Equal steps give equal weights.
+
+    ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
+    and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``member``,
+    one more of these. ``crop_mode`` None: to be chosen by the run.
+    """
+
+    rung: Rung
+    model: str
+    seed: int = 0
+    crop_mode: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        """True where more than a head trains."""
+        return self.rung in ("short", "full", "member")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attempt:
+    """A step and what became of it.
+
+    ``losses`` (n,): the NLL of each validation image, where it ``finished``. ``kept``: the network that the head guard
+    kept, ``head`` where training did not help. ``together`` (n,): the losses of the best ensemble after this step.
+    ``crop_mode``: the one that the run used. ``note``: why it did not finish.
+    """
+
+    step: Step
+    status: Status
+    losses: FloatArray = field(default_factory=lambda: np.empty(0))
+    together: FloatArray = field(default_factory=lambda: np.empty(0))
+    crop_mode: str = ""
+    kept: str | None = None
+    note: str = ""
+
+    @property
+    def nll(self) -> float:
+        """Mean NLL on validation; infinite without a result."""
+        return float(self.losses.mean()) if self.losses.size else math.inf
+
+
+def next_step(
+    done: Sequence[Attempt], candidates: Sequence[Candidate], *, views: Sequence[str], seed: int, config: LadderConfig
+) -> Step | str:
+    """The next step, or in a sentence why there is none. ``views``: crop modes that are worth comparing; or empty.
+
+    It depends on nothing but its arguments. A step that there was ``no time`` for is not proposed again.
+    """
+    tried = {attempt.step for attempt in done}
+    for step in _steps(done, candidates, views=views, seed=seed, config=config):
+        if isinstance(step, str):
+            return step
+        if step not in tried:
+            return step
+    return f"the ladder ends after {config.members} further members"
+
+
+def _steps(
+    done: Sequence[Attempt], candidates: Sequence[Candidate], *, views: Sequence[str], seed: int, config: LadderConfig
+) -> Iterator[Step | str]:
+    """All steps in their order, as far as the attempts so far determine them."""
+    first = next((a.crop_mode for a in done if a.status == "finished"), None)
+    yield from (Step("head", each.name, seed, first if index else None) for index, each in enumerate(candidates))
+    heads = _ranked(done, "head")
+    if not heads:
+        yield "no network's head could be fitted"
+        return
+    used = {attempt.crop_mode for attempt in heads}
+    yield from (Step("view", heads[0].step.model, seed, mode) for mode in views if mode not in used)
+    modes = {attempt.step.model: attempt.crop_mode for attempt in heads}
+    shorts = heads[: min(config.most_short, math.ceil(config.halved * len(heads)))] if len(heads) > 1 else []
+    for head in shorts:
+        if any(a.step.rung == "short" and a.status == "no time" for a in done):
+            break
+        yield Step("short", head.step.model, seed, modes[head.step.model])
+    ranked = [attempt.step.model for attempt in (*_ranked(done, "short"), *heads)]
+    order = list(dict.fromkeys(ranked))
+    if _helpless(done, "short", len(shorts)):
+        yield "training more than the heads did not help"
+        return
+    yield from _further(done, [Step("full", order[0], seed, modes[order[0]])], order, modes, seed, config)
+
+
+def _further(
+    done: Sequence[Attempt],
+    full: list[Step],
+    order: Sequence[str],
+    modes: dict[str, str],
+    seed: int,
+    config: LadderConfig,
+) -> Iterator[Step | str]:
+    """The run in full, and members after it: the runner-up, then the best network with other seeds."""
+    yield from full
+    if not _ranked(done, "full"):
+        yield "the run in full did not finish"
+        return
+    if _helpless(done, "full", 1):
+        yield "training more than the head did not help"
+        return
+    others = [Step("member", model, seed, modes[model]) for model in order[1:2]]
+    seeds = [Step("member", order[0], seed + more, modes[order[0]]) for more in range(1, config.members)]
+    for count, step in enumerate([*others, *seeds][: config.members]):
+        if count >= config.patience and not _still_gaining(done, config.patience):
+            yield f"the last {config.patience} members lowered the ensemble's NLL by no more than noise"
+            return
+        yield step
+
+
+def _ranked(done: Sequence[Attempt], rung: Rung) -> list[Attempt]:
+    """The finished attempts of a rung, the lowest NLL first."""
+    return sorted((a for a in done if a.step.rung == rung and a.status == "finished"), key=lambda each: each.nll)
+
+
+def _helpless(done: Sequence[Attempt], rung: Rung, count: int) -> bool:
+    """True where ``count`` attempts of a rung finished, and the head guard kept the head in all of them."""
+    found = _ranked(done, rung)
+    return bool(count) and len(found) >= count and all(attempt.kept == "head" for attempt in found)
+
+
+def _still_gaining(done: Sequence[Attempt], patience: int) -> bool:
+    """False where the last ``patience`` members together lowered the ensemble's NLL by no more than noise."""
+    finished = [attempt for attempt in done if attempt.status == "finished"]
+    latest = [attempt for attempt in finished if attempt.step.rung == "member"][-patience:]
+    if len(latest) < patience:
+        return True
+    before = finished[finished.index(latest[0]) - 1]
+    return worse_by_more_than_noise(before.together - latest[-1].together)

@@ -1,0 +1,169 @@
+"""The leaderboard: a row for each step, and the story of a fit in five sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tl_kit import metrics
+from tl_kit.combining.bootstrap import standard_error
+from tl_kit.combining.member_choice import MemberChoice
+from tl_kit.fitting.best_result import Pool
+from tl_kit.fitting.journal import Entry
+
+__all__ = ["Row", "Smallest", "rows_of", "smallest_of", "story"]
+
+FloatArray = NDArray[np.float64]
+_KINDS = {
+    "head": "head",
+    "view": "head on another crop",
+    "short": "short training",
+    "full": "training in full",
+    "member": "further member",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One step: what was tried, its seconds, its validation scores with standard errors, and what it added.
+
+    Scores are None where the step did not finish. ``added``: by how much the best ensemble's validation NLL fell with
+    this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it. Validation
+    chose each run's epoch or penalty, so its scores are too good as estimates.
+    """
+
+    name: str
+    network: str
+    what: str
+    policy: str
+    epochs: int
+    status: str
+    seconds: float
+    elapsed: float
+    accuracy: float | None = None
+    accuracy_error: float | None = None
+    nll: float | None = None
+    nll_error: float | None = None
+    added: float | None = None
+    together: float | None = None
+    latency: float | None = None
+    parameters: int | None = None
+    chosen: bool = False
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smallest:
+    """The fastest result that validation cannot tell from the best: its members, scores, speed and size."""
+
+    members: tuple[str, ...]
+    accuracy: float
+    nll: float
+    latency: float
+    parameters: int
+
+
+def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str], *, before: float) -> list[Row]:
+    """The rows in the order of the steps; ``before``: seconds until the first of them began."""
+    places = {entry.name: place for place, entry in enumerate(pool.entries)}
+    rows, elapsed, last = list[Row](), before, None
+    for entry in entries:
+        elapsed += entry.seconds
+        scores: dict[str, float | None] = {}
+        if entry.name in places and entry.finished:
+            scores |= _scores(pool.stack[places[entry.name]], pool.labels)
+            together = float(entry.attempt.together.mean()) if entry.attempt.together.size else None
+            added = None if last is None or together is None else last - together
+            scores |= {"together": together, "added": added}
+            last = together
+        rows.append(
+            Row(
+                name=entry.name,
+                network=entry.attempt.step.model,
+                what=_KINDS[entry.attempt.step.rung],
+                policy=entry.policy,
+                epochs=entry.epochs,
+                status=entry.attempt.status,
+                seconds=entry.seconds,
+                elapsed=elapsed,
+                latency=None if entry.speed is None else entry.speed.latency,
+                parameters=entry.parameters or None,
+                chosen=entry.name in chosen,
+                note=entry.attempt.note,
+                **scores,
+            )
+        )
+    return rows
+
+
+def _scores(probabilities: FloatArray, labels: NDArray[np.int64]) -> dict[str, float]:
+    right = metrics.correct(probabilities, labels).astype(np.float64)
+    losses = metrics.image_losses(probabilities, labels)
+    return {
+        "accuracy": float(right.mean()),
+        "accuracy_error": standard_error(right),
+        "nll": float(losses.mean()),
+        "nll_error": standard_error(losses),
+    }
+
+
+def smallest_of(pool: Pool, choice: MemberChoice | None) -> Smallest | None:
+    """The result that ``choose_best`` finds under "speed", described."""
+    if choice is None:
+        return None
+    return Smallest(
+        members=tuple(pool.entries[member].name for member in choice.members),
+        accuracy=metrics.accuracy(choice.whole.scored, pool.labels),
+        nll=metrics.nll(choice.whole.scored, pool.labels),
+        latency=sum(pool.latencies[member] for member in choice.members),
+        parameters=int(sum(pool.parameters[member] for member in choice.members)),
+    )
+
+
+def story(
+    rows: Sequence[Row],
+    *,
+    seconds: float,
+    val: Mapping[str, float],
+    test: Mapping[str, Any] | None,
+    smallest: Smallest | None,
+    stopped: str,
+) -> list[str]:
+    """Five sentences: the steps, the winner, its test score, the worth of more time, and the smallest good model."""
+    finished = [row for row in rows if row.accuracy is not None]
+    counts = Counter(row.what for row in finished)
+    tried = ", ".join(f"{_KINDS[kind]}: {counts[_KINDS[kind]]}" for kind in _KINDS if counts[_KINDS[kind]])
+    networks = len({row.network for row in finished})
+    lines = [f"tried in {seconds:.0f} s: {networks} network{'s' if networks != 1 else ''}; {tried}"]
+    won = [row.name for row in rows if row.chosen]
+    how = won[0] if len(won) == 1 else f"the mean of {', '.join(won)}"
+    lines.append(f"won: {how}; cross-fitted on validation {val['accuracy']:.1%}, NLL {val['nll']:.3f}")
+    if test is not None:
+        lines.append(_on_test(test))
+    lines.append(f"more time: {stopped}")
+    if smallest is not None and set(smallest.members) != set(won):
+        names = " and ".join(smallest.members)
+        lines.append(
+            f"smallest within the noise: {names}, {smallest.parameters / 1e6:.1f} M parameters, "
+            f"{smallest.latency:.0f} ms an image, validation {smallest.accuracy:.1%}, NLL {smallest.nll:.3f}"
+        )
+    return lines
+
+
+def _on_test(test: Mapping[str, Any]) -> str:
+    text = f"test, read once: {test['accuracy']:.1%}, NLL {test['nll']:.3f} ({test['images']:,} images)"
+    best = test.get("best_member")
+    return (
+        text
+        if best is None
+        else f"{text}; its best member by validation alone {best['accuracy']:.1%}, NLL {best['nll']:.3f}"
+    )

@@ -1,0 +1,116 @@
+"""Prices of steps: estimates that decide what the time that is left allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tl_kit.config import BudgetConfig, FinetuneConfig, LadderConfig
+from tl_kit.data.manifest import Manifest
+from tl_kit.fitting.budget import Budget
+from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.journal import Entry
+from tl_kit.fitting.ladder import Step
+from tl_kit.planning.price import Price, price_of
+from tl_kit.reporting import Reporter
+
+__all__ = ["Admission", "Prices"]
+
+_FIXED = 1.5  # seconds of a run beside its images: build the network, write the checkpoint
+_PASSES = 2  # over the images in a first head's run, where crop modes are compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """Admission of a step: whether it may begin, its estimate in seconds (None: unknown), and its epochs."""
+
+    admitted: bool
+    seconds: float | None = None
+    epochs: int | None = None
+    policy: str = "head"
+    needed: float = 0.0
+
+
+@dataclass
+class Prices:
+    """Estimates by what has been measured so far; ``known`` are those of trained networks by name and crop mode."""
+
+    candidates: Sequence[Candidate]
+    manifest: Manifest
+    budget: Budget
+    config: BudgetConfig
+    ladder: LadderConfig
+    known: dict[tuple[str, str | None], Price] = field(default_factory=dict)
+
+    def admit(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
+        """Decide by the estimate of the step, and of those that must follow it."""
+        if not step.trains:
+            seconds = self._head(step, entries)
+            if seconds is None:
+                return Admission(admitted=True)
+            needed = seconds * self.config.margin
+            return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
+        return self._trained(step, options, entries, reporter)
+
+    def _head(self, step: Step, entries: Sequence[Entry]) -> float | None:
+        """Seconds of a head: those of the measured ones, by operations; None for the first."""
+        row = self._row(step.model, entries)
+        if row is None:
+            return None
+        images = len(self.manifest.samples)
+        fits = min((_fits(entry) for entry in entries if entry.finished and not entry.attempt.step.trains), default=0.0)
+        passes = _PASSES if step.crop_mode is None else 1
+        weights = next(each for each in self.candidates if each.name == step.model)
+        download = weights.megabytes / self.config.download if weights.remote else 0.0
+        return _FIXED + fits + images * row * passes + download
+
+    def _row(self, model: str, entries: Sequence[Entry]) -> float | None:
+        """Seconds an image: measured, or by the operations of the measured network that is most like it."""
+        rows = {e.attempt.step.model: e.speed.row for e in entries if e.finished and e.speed is not None}
+        if model in rows:
+            return rows[model]
+        costs = {each.name: each.cost.operations for each in self.candidates}
+        if not rows:
+            return None
+        like = min(rows, key=lambda name: abs(math.log(costs[name] / costs[model])))
+        return rows[like] * max(1.0, costs[model] / costs[like])
+
+    def _trained(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
+        row, left = self._row(step.model, entries), self.budget.left
+        passes = len(self.manifest.split("train")) * (row or 0.0)
+        if passes > left:
+            return Admission(admitted=False, needed=passes)
+        key = (step.model, step.crop_mode)
+        if key not in self.known:
+            self.known[key] = price_of(self.manifest, options, reporter=reporter)
+        price, left = self.known[key], self.budget.left
+        factor, measured = self._correction(entries)
+        full = price.seconds * factor
+        margin = self.config.margin if measured else self.config.first_margin
+        if step.rung == "short":
+            return self._short(price, full, margin, left)
+        epochs, needed = price.epochs, full * margin
+        if needed > left and step.rung == "full":
+            epochs = int(price.epochs * left / needed)
+        admitted = needed <= left or (step.rung == "full" and epochs >= self.ladder.least * price.epochs)
+        seconds = full * epochs / price.epochs
+        return Admission(admitted=admitted, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
+
+    def _short(self, price: Price, full: float, margin: float, left: float) -> Admission:
+        """A short run is worth its time only if the run in full still fits after it."""
+        epochs = max(1, round(price.epochs * self.ladder.short))
+        seconds = full * epochs / price.epochs
+        needed = (seconds + full) * margin
+        return Admission(admitted=needed <= left, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
+
+    def _correction(self, entries: Sequence[Entry]) -> tuple[float, bool]:
+        """The time of trained runs over their estimates; 1 where none has ended."""
+        ratios = [e.seconds / e.estimate for e in entries if e.finished and e.attempt.step.trains and e.estimate]
+        return (max(ratios[-2:]), True) if ratios else (1.0, False)
+
+
+def _fits(entry: Entry) -> float:
+    """Seconds of a head's run that are not passes over images."""
+    stages = {} if entry.trained is None else entry.trained.result.seconds
+    return stages.get("train", 0.0)

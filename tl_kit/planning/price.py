@@ -1,0 +1,60 @@
+"""Price of a run on images that have been scanned: its policy by the rules, its epochs, its seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tl_kit.config import FinetuneConfig
+from tl_kit.data.manifest import Manifest
+from tl_kit.finetuning.crop_mode import hides_much, settle_crop_mode
+from tl_kit.finetuning.policy_choice import facts_of
+from tl_kit.finetuning.preparation import prepare
+from tl_kit.finetuning.settings import resolve
+from tl_kit.freezing.auto import choose_policy
+from tl_kit.machine.process_group import alone
+from tl_kit.planning.estimate import estimate
+from tl_kit.reporting import SILENT, Reporter
+
+__all__ = ["Price", "price_of", "uncropped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """Price of a run: the policy that the rules give, its epochs, and its seconds in all."""
+
+    policy: str
+    epochs: int
+    seconds: float
+
+
+@alone()
+def price_of(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Price:
+    """The price of a run that trains by gradient, under the policy that ``--policy auto`` would take.
+
+    A few steps are run on a few images; nothing is written but the cache. Raises the errors of ``finetune``.
+    """
+    run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
+    try:
+        policy = choose_policy(facts_of(run, probes=False), config.auto)[0]
+    finally:
+        run.cleanup.close()
+    run = prepare(replace(config, policy=str(policy)), reporter, manifest=manifest, dry=True)
+    try:
+        started = run.clock.seconds()["total"]
+        settle_crop_mode(run)
+        settings = resolve(run)
+        return Price(
+            policy=str(policy), epochs=settings.epochs, seconds=estimate(run, settings, started=started).seconds
+        )
+    finally:
+        run.cleanup.close()
+
+
+@alone()
+def uncropped(manifest: Manifest, config: FinetuneConfig) -> bool:
+    """True where a centre crop would hide so much of the images that a second crop mode is worth a try."""
+    run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
+    try:
+        return hides_much(run)
+    finally:
+        run.cleanup.close()
