@@ -58,12 +58,17 @@ class Prices:
         row = self._row(step.model, entries)
         if row is None:
             return None
-        images = len(self.manifest.samples)
+        compared = step.rung == "view" and self._compared(step.model, entries)
+        images = len(self.manifest.split("val") if compared else self.manifest.samples)
         fits = min((_fits(entry) for entry in entries if entry.finished and not entry.attempt.step.trains), default=0.0)
         passes = _PASSES if step.crop_mode is None else 1
         weights = next(each for each in self.candidates if each.name == step.model)
         download = weights.megabytes / self.config.download if weights.remote else 0.0
         return _FIXED + fits + images * row * passes + download
+
+    def _compared(self, model: str, entries: Sequence[Entry]) -> bool:
+        """True where the network's head compared crop modes: the cache has the training images in both."""
+        return any(e.finished and e.attempt.step == Step("head", model, e.attempt.step.seed, None) for e in entries)
 
     def _row(self, model: str, entries: Sequence[Entry]) -> float | None:
         """Seconds an image: measured, or by the operations of the measured network that is most like it."""
