@@ -15,9 +15,9 @@ from torch.nn import functional
 from tests.helpers import Listener
 from tests.training.test_loop import X, a_task
 from tl_kit.errors import ResourceError
-from tl_kit.training.class_weights import total_weight, weighted_cross_entropy
 from tl_kit.training.loop import fit
 from tl_kit.training.task import Loss, Microbatch, Task
+from tl_kit.training.weighted_loss import total_weight, weighted_cross_entropy
 
 
 class Small(nn.Module):

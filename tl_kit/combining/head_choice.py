@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import worse_by_more_than_noise
 from tl_kit.config import GuardConfig
+from tl_kit.optimization.class_weights import image_weights
 
 __all__ = ["choose_network", "clearly_better"]
 
@@ -57,7 +58,7 @@ def choose_network(
     limit = float(_bounded(start, labels).mean())
     left = [index for index, share in enumerate(shares) if means[index] <= highest.get(share, limit)]
     if select != "nll":
-        weights = _image_weights(labels) if select in ("balanced_accuracy", "macro_f1") else np.ones(len(labels))
+        weights = image_weights(labels) if select in ("balanced_accuracy", "macro_f1") else np.ones(len(labels))
         hits = {index: metrics.correct(candidates[index], labels) * weights for index in left}
         best = min(left, key=lambda index: (-float(hits[index].mean()), means[index]))
         left = [i for i in left if not worse_by_more_than_noise(hits[best] - hits[i], errors=config.noise)]
@@ -78,10 +79,3 @@ def _bounded(probabilities: FloatArray, labels: IntArray) -> FloatArray:
     """Losses (n,) whose mean is :func:`tl_kit.metrics.bounded_nll`."""
     images, classes = probabilities.shape
     return metrics.image_losses((images * probabilities + 1 / classes) / (images + 1), labels)
-
-
-def _image_weights(labels: IntArray) -> FloatArray:
-    """Weights (n,) of mean 1 under which every class that occurs counts the same."""
-    from sklearn.utils.class_weight import compute_sample_weight
-
-    return np.asarray(compute_sample_weight("balanced", labels), dtype=np.float64)

@@ -14,12 +14,13 @@ from torch.nn import functional
 from tl_kit.data.manifest import labels_of
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.run import Run
+from tl_kit.optimization.class_weights import class_weights
 from tl_kit.optimization.dropconnect import apply_dropconnect
 from tl_kit.optimization.param_groups import no_weight_decay
 from tl_kit.optimization.penalties import l1_penalty, l2_penalty, l2_sp_penalty
-from tl_kit.training.class_weights import class_weights, total_weight, weighted_cross_entropy
 from tl_kit.training.distillation_loss import distillation_loss
 from tl_kit.training.task import Loss
+from tl_kit.training.weighted_loss import total_weight, weighted_cross_entropy
 from tl_kit.zoo.heads import classifier_names
 
 __all__ = ["build_loss", "check_drop_path", "drop_connect"]

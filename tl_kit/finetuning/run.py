@@ -24,11 +24,11 @@ from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.runtime import Runtime
+from tl_kit.optimization.class_weights import image_weights
 from tl_kit.optimization.network_traits import ScaleFree, find_scale_free
 from tl_kit.reporting import Reporter, tell
 from tl_kit.storage.seen_images import Uses
 from tl_kit.storage.unfinished import Unfinished
-from tl_kit.training.class_weights import image_weights
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 

@@ -1,1 +1,1 @@
-"""Optimizers, learning-rate schedules, parameter groups and penalties."""
+"""Optimizers, learning-rate schedules, parameter groups, penalties and class weights."""

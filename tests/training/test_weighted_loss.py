@@ -1,15 +1,13 @@
-"""Balanced weights against scikit-learn, and their loss against torch, against repeated images and by hand."""
+"""The loss with class weights against torch, against repeated images and by hand."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tl_kit.training.class_weights import class_weights, image_weights, weighted_cross_entropy
+from tl_kit.training.weighted_loss import weighted_cross_entropy
 
 CLASSES = 4
 generator = torch.Generator().manual_seed(0)
@@ -17,28 +15,6 @@ LOGITS = torch.randn(12, CLASSES, generator=generator, dtype=torch.float64)
 LABELS = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3])
 WHOLE = torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64)
 SMOOTHING = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-
-
-def test_each_class_weighs_the_same_and_the_mean_weight_is_one() -> None:
-    labels: NDArray[np.int64] = LABELS.numpy()
-    weights = class_weights(labels, CLASSES)
-    np.testing.assert_allclose(weights, [12 / (4 * count) for count in (6, 3, 2, 1)])
-    np.testing.assert_allclose(image_weights(labels), weights[labels])
-    np.testing.assert_allclose(np.bincount(labels, weights=image_weights(labels)), [3, 3, 3, 3])
-    assert image_weights(labels).sum() == pytest.approx(12)
-
-
-def test_even_classes_weigh_exactly_one() -> None:
-    for images, classes in ((7, 3), (100, 10), (13, 7)):
-        labels = np.tile(np.arange(classes), images)
-        assert (class_weights(labels, classes) == 1).all()
-        assert (image_weights(labels) == 1).all()
-
-
-def test_a_class_without_images_is_an_error_among_classes_and_none_among_images() -> None:
-    with pytest.raises(ValueError, match="all 3 classes, got 2"):
-        class_weights(np.array([0, 0, 2]), 3)
-    np.testing.assert_allclose(image_weights(np.array([0, 0, 2])), [0.75, 0.75, 1.5])
 
 
 def test_class_indices_give_torchs_weighted_mean() -> None:

@@ -1,35 +1,11 @@
-"""Classes of uneven size: weights under which each counts the same, and the loss that takes them."""
+"""Cross-entropy with class weights."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["class_weights", "image_weights", "total_weight", "weighted_cross_entropy"]
-
-
-def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """n / (k n_c) for each of k classes with n_c >= 1 of the n ``labels`` (King & Zeng 2001): (k,), all 1 if even.
-
-    Raises ValueError for a class without images.
-    """
-    from sklearn.utils.class_weight import compute_class_weight
-
-    present = np.unique(labels)
-    if len(present) != classes:
-        raise ValueError(f"want images of all {classes} classes, got {len(present)}")
-    weights: NDArray[np.float64] = compute_class_weight("balanced", classes=present, y=labels)
-    return weights
-
-
-def image_weights(labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each image's class weight (n,), over the classes that occur; their sum is n."""
-    from sklearn.utils.class_weight import compute_sample_weight
-
-    weights: NDArray[np.float64] = compute_sample_weight("balanced", labels)
-    return weights
+__all__ = ["total_weight", "weighted_cross_entropy"]
 
 
 def total_weight(labels: Tensor, *, weights: Tensor) -> float:
