@@ -15,12 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.helpers import MODEL, Listener, quick, same, settings_of, weights, write_images
-from tl_kit import BalanceConfig, FinetuneConfig, HeadConfig, RuntimeConfig, finetune
+from tl_kit import FinetuneConfig, HeadConfig, RuntimeConfig, finetune
 from tl_kit.config import RegularizationConfig
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.batch_sources import PlainSource, ReusedSource
-from tl_kit.finetuning.preparation import choose_balance
-from tl_kit.finetuning.run import Balance
 from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.training import loop
 from tl_kit.training.batch_order import balanced_batches
@@ -60,31 +58,6 @@ def messages(data: Path, out: Path, **options: Any) -> list[str]:
     )
     finetune(config, reporter=listener)
     return listener.messages
-
-
-@pytest.mark.parametrize(
-    ("counts", "method", "figure"),
-    [
-        ((10, 10), "none", "accuracy"),
-        ((10, 29), "none", "accuracy"),
-        ((10, 30), "loss", "balanced_accuracy"),
-        ((90, 5, 40), "loss", "balanced_accuracy"),
-    ],
-)
-def test_the_images_decide_from_three_times_as_many_on(counts: tuple[int, ...], method: str, figure: str) -> None:
-    found, reason = choose_balance(counts)
-    assert found == Balance(method=method, select=figure)
-    assert (reason is None) == (method == "none")
-    if reason is not None:
-        assert f"{min(counts)} to {max(counts)} training images a class" in reason
-        assert f"{max(counts) / min(counts):.3g} times" in reason
-
-
-def test_what_is_given_is_taken_and_the_threshold_moves() -> None:
-    given, reason = choose_balance((1, 100), balance="sampler", select="macro-f1")
-    assert (given, reason) == (Balance(method="sampler", select="macro_f1"), None)
-    assert choose_balance((1, 100), balance="none")[0] == Balance(method="none", select="balanced_accuracy")
-    assert choose_balance((10, 30), config=BalanceConfig(uneven_from=4.0))[0].method == "none"
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from tl_kit.config import FinetuneConfig
 from tl_kit.freezing.policies import parse_policy
+from tl_kit.optimization.cases import Case
 from tl_kit.optimization.network_traits import ScaleFree, find_scale_free, network_traits, shrinking_weights
 from tl_kit.optimization.optimizers import create_optimizer
 from tl_kit.optimization.param_groups import param_groups
-from tl_kit.optimization.rules import Case, Hyperparameters, hyperparameters
+from tl_kit.optimization.rules import Hyperparameters, hyperparameters
 from tl_kit.optimization.schedules import create_schedule
 from tl_kit.zoo.heads import classifier_names, in_modules
 

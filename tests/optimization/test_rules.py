@@ -12,29 +12,35 @@ import pytest
 import torch
 from torch import nn
 
-from tl_kit.config import AugmentLevels, FinetuneConfig, LoopConfig, OptimizerDefaults
+from tl_kit.config import (
+    AugmentLevels,
+    BalanceConfig,
+    FinetuneConfig,
+    LoopConfig,
+    OptimizerDefaults,
+    RegularizationConfig,
+    SwaConfig,
+)
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import parse_policy
+from tl_kit.optimization.cases import AS_GIVEN, Case, Reasoned
 from tl_kit.optimization.network_traits import NetworkTraits
 from tl_kit.optimization.optimizers import create_optimizer, default_weight_decay
+from tl_kit.optimization.rate_rules import head_factor, layer_decay, rate, rate_scale, warmup
 from tl_kit.optimization.rules import (
-    AS_GIVEN,
-    Case,
-    Reasoned,
     augmentation,
+    balance,
     bare_decay,
     batch_size,
     carried,
     decay,
     epochs,
-    head_factor,
     hyperparameters,
-    layer_decay,
     optimizer,
-    rate,
-    rate_scale,
+    patience,
+    schedule,
+    selection,
     statistics,
-    warmup,
 )
 
 DEFAULTS, LOOP, LEVELS = OptimizerDefaults(), LoopConfig(), AugmentLevels()
@@ -98,6 +104,101 @@ def test_epochs_are_the_fewest_that_make_the_steps(images: int, pretrained: bool
     assert LOOP.epochs <= found <= most
     assert found * steps >= least or found == most
     assert (found - 1) * steps < least or found == LOOP.epochs
+
+
+DECAYS = "the usual one: a rate that decays does its best work at the end"
+
+
+@pytest.mark.parametrize(
+    ("given", "loop", "cycles", "swa", "expected", "reason"),
+    [
+        (None, LOOP, None, None, "cosine", DECAYS),
+        (None, LoopConfig(schedule="wsd"), None, None, "wsd", AS_GIVEN),
+        ("linear", LoopConfig(schedule="wsd"), None, SwaConfig(), "linear", AS_GIVEN),
+        ("cyclic", LOOP, 3, None, "cyclic", AS_GIVEN),
+        (None, LOOP, 3, None, "cyclic", "a snapshot at the end of each cycle"),
+        (None, LoopConfig(schedule="wsd"), 1, SwaConfig(), "cyclic", "a snapshot at the end of each cycle"),
+        (None, LOOP, None, SwaConfig(), "constant", "the usual one where weights are averaged"),
+        (None, LOOP, None, SwaConfig(schedule="linear"), "linear", "the usual one where weights are averaged"),
+    ],
+)
+def test_schedule_by_table(
+    given: str | None, loop: LoopConfig, cycles: int | None, swa: SwaConfig | None, expected: str, reason: str
+) -> None:
+    assert schedule(given, loop, cycles=cycles, swa=swa) == Reasoned(expected, reason)
+
+
+END = "all epochs: a run under {} does its best work at the end"
+LONG = "the rate of {} has no end of its own: 5 of 12 epochs, and 5 at least"
+
+
+@pytest.mark.parametrize(
+    ("length", "name", "given", "loop", "averages", "expected", "reason"),
+    [
+        (20, "cosine", 3, LOOP, True, 3, AS_GIVEN),
+        (20, "cosine", None, LOOP, False, 20, END.format("cosine")),
+        (20, "cosine", None, LOOP, True, 20, "all epochs: the weights of the later ones are averaged"),
+        (20, "constant", None, LOOP, True, 20, "all epochs: the weights of the later ones are averaged"),
+        (1, "constant", None, LOOP, False, 5, LONG.format("constant")),
+        (12, "constant", None, LOOP, False, 5, LONG.format("constant")),
+        (13, "plateau", None, LOOP, False, 6, LONG.format("plateau")),
+        (24, "plateau", None, LOOP, False, 10, LONG.format("plateau")),
+        (100, "constant", None, LOOP, False, 42, LONG.format("constant")),
+        (
+            20,
+            "constant",
+            None,
+            LoopConfig(stops_early=()),
+            False,
+            20,
+            END.format("constant"),
+        ),
+        (9, "linear", None, LoopConfig(stops_early=("linear",), patience=2, epochs=3), False, 6, None),
+    ],
+)
+def test_patience_by_table(
+    length: int, name: str, given: int | None, loop: LoopConfig, averages: bool, expected: int, reason: str | None
+) -> None:
+    found = patience(length, name, given, loop, averages=averages)
+    assert found.value == expected
+    assert found.reason == (reason or "the rate of linear has no end of its own: 2 of 3 epochs, and 2 at least")
+
+
+@pytest.mark.parametrize(
+    ("counts", "method", "figure"),
+    [
+        ((10,), "none", "accuracy"),
+        ((10, 10), "none", "accuracy"),
+        ((10, 29), "none", "accuracy"),
+        ((10, 30), "loss", "balanced_accuracy"),
+        ((90, 5, 40), "loss", "balanced_accuracy"),
+    ],
+)
+def test_the_images_decide_on_a_balance_from_three_times_as_many_on(
+    counts: tuple[int, ...], method: str, figure: str
+) -> None:
+    spread = (
+        f"{min(counts)} to {max(counts)} training images a class, {max(counts) / min(counts):.3g} times as many in the "
+        "largest"
+    )
+    because = {
+        "none": f"{spread} (below 3): every image counts the same",
+        "loss": f"{spread} (from 3): every class counts the same",
+        "accuracy": "the largest class has less than 3 times the images of the smallest",
+        "balanced_accuracy": "every class counts the same: the largest has 3 times the images of the smallest, or more",
+    }
+    assert balance(counts, "auto", BalanceConfig()) == Reasoned(method, because[method])
+    assert selection(counts, "auto", BalanceConfig()) == Reasoned(figure, because[figure])
+
+
+def test_a_balance_that_is_given_is_taken_and_the_threshold_moves() -> None:
+    usual, higher = BalanceConfig(), BalanceConfig(uneven_from=4.0)
+    for counts in ((1, 100), (5, 5)):
+        assert balance(counts, "sampler", usual) == Reasoned("sampler", AS_GIVEN)
+        assert balance(counts, "none", usual) == Reasoned("none", AS_GIVEN)
+        assert selection(counts, "macro-f1", usual) == Reasoned("macro_f1", AS_GIVEN)
+    assert (balance((10, 39), "auto", higher).value, selection((10, 39), "auto", higher).value) == ("none", "accuracy")
+    assert balance((10, 40), "auto", higher).value == "loss"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +351,13 @@ def test_all_rules_together_follow_from_case_and_configuration() -> None:
     assert (given.rate.value, given.epochs.value, given.batch_size.value) == (0.5, 3, 4)
     assert (given.decay.value, given.bare_decay, given.options) == (0.2, None, {"eps": 1e-6})
     assert (given.layer_decay.value, given.warmup.value) == (None, LOOP.warmup_epochs)
+    assert (found.schedule.value, found.patience.value, given.patience.value) == ("cosine", 12, 3)
+    constant = hyperparameters(case("full"), replace(said, schedule="constant", patience=2))
+    assert (constant.schedule, constant.patience) == (Reasoned("constant", AS_GIVEN), Reasoned(2, AS_GIVEN))
+    snapshots = hyperparameters(case(bare=6), replace(config, snapshots=2, epochs=20))
+    assert (snapshots.schedule.value, snapshots.patience.value, snapshots.warmup.value) == ("cyclic", 20, 2)
+    averaged = hyperparameters(case(), replace(config, regularization=RegularizationConfig(swa=True)))
+    assert (averaged.schedule.value, averaged.patience.value) == ("constant", 12)
     assert given.rate.reason == given.epochs.reason == given.decay.reason == given.statistics.reason == AS_GIVEN
     with pytest.raises(ConfigError, match="adamww"):
         hyperparameters(case(), replace(config, optimizer="adamww"))
@@ -347,10 +455,12 @@ def test_one_rate_for_all_layers(known: Case) -> None:
 
 
 def test_the_warmup_is_a_share_of_the_run_where_batchnorm_does_not_follow() -> None:
-    assert warmup(case(), 20, LOOP) == Reasoned(0.5, "the usual one")
-    assert warmup(case(bare=6), 20, LOOP) == Reasoned(2.0, "10% of the run")
-    assert warmup(case(bare=6), 1, LOOP).value == 0.5
-    assert warmup(case(bare=6), 20, LoopConfig(warmup_epochs=3)) == Reasoned(3, AS_GIVEN)
+    assert warmup(case(), 20, "cosine", LOOP) == Reasoned(0.5, "the usual one")
+    assert warmup(case(bare=6), 20, "cosine", LOOP) == Reasoned(2.0, "10% of the run")
+    assert warmup(case(bare=6), 1, "cosine", LOOP).value == 0.5
+    assert warmup(case(bare=6), 20, "onecycle", LOOP) == Reasoned(0.5, "onecycle has its own")
+    for name in ("cosine", "onecycle"):
+        assert warmup(case(bare=6), 20, name, LoopConfig(warmup_epochs=3)) == Reasoned(3, AS_GIVEN)
 
 
 def test_a_new_head_learns_at_the_rate_from_scratch_where_the_layers_below_hardly_move() -> None:

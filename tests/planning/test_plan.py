@@ -13,6 +13,7 @@ from tests.helpers import MODEL, UNGUARDED, Listener, quick, settings_of, write_
 from tl_kit import FinetuneConfig, FinetuneResult, finetune, plan
 from tl_kit.config import CacheConfig, GuardConfig, LoopConfig, RuntimeConfig
 from tl_kit.errors import PolicyError
+from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.planning.trial import Rates
 
 LOOP = LoopConfig(epochs=3, least_steps=1)
@@ -58,6 +59,9 @@ def test_the_run_does_what_the_plan_says(data: Path, pretrained: Path, tmp_path:
     if found.settings:
         for name in ("optimizer", "lr", "epochs", "batch_size", "weight_decay", "augment", "batchnorm", "schedule"):
             assert found.settings[name] == done[name], name
+        chosen = {choice.name: choice.value for choice in found.choices}
+        assert (chosen["schedule"], chosen["patience"]) == (done["schedule"], f"{done['patience']} epochs")
+        assert (chosen["class balance"], chosen["best epoch by"]) == (done["balance"], done["select"])
         assert found.steps == result.epochs * 4  # 27 images in batches of 8
     else:
         assert result.epochs == 0
@@ -153,10 +157,14 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
         "policy",
         "crop mode",
         "learning rate",
+        "schedule",
         "optimizer",
         "weight decay",
         "epochs",
+        "patience",
+        "best epoch by",
         "batch size",
+        "class balance",
         "augmentation",
         "BatchNorm",
     ]
@@ -164,6 +172,40 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
     assert found.facts.images == 27
     assert found.facts.probes[-1].stage == "head input"
     assert json.loads(json.dumps(found.to_dict()))["facts"]["per_class"] == 9
+
+
+@pytest.mark.parametrize("options", [{"schedule": "constant"}, {"snapshots": 2}], ids=["constant", "snapshots"])
+def test_schedule_and_patience_are_those_of_the_rules(
+    data: Path, pretrained: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Of 13 epochs at a rate that does not decay, six without a better one end the run: 5 of 12, rounded up."""
+    config = config_for(data, pretrained, tmp_path / "cache", policy="last:1", epochs=13, loop=LoopConfig(), **options)
+    found = {choice.name: (choice.value, choice.reason) for choice in plan(config).choices}
+    run(config, tmp_path / "run")
+    done = settings_of(tmp_path / "run")
+    if "snapshots" in options:
+        assert found["schedule"] == ("cyclic", "a snapshot at the end of each cycle")
+        assert found["patience"] == ("13 epochs", "all epochs: a run under cyclic does its best work at the end")
+        assert (done["schedule"], done["patience"]) == ("cyclic", 13)
+    else:
+        assert found["schedule"] == ("constant", AS_GIVEN)
+        assert found["patience"][0] == "6 epochs"
+        assert found["patience"][1].startswith("the rate of constant has no end of its own")
+        assert (done["schedule"], done["patience"]) == ("constant", 6)
+
+
+@pytest.mark.parametrize("policy", ["head", "last:1"])
+def test_uneven_classes_show_in_the_plan_and_in_the_run(pretrained: Path, tmp_path: Path, policy: str) -> None:
+    images = write_images(tmp_path / "images", images=5)
+    write_images(images, ("red",), images=30, seed=1)
+    config = config_for(images, pretrained, tmp_path / "cache", policy=policy)
+    found = {choice.name: (choice.value, choice.reason) for choice in plan(config).choices}
+    assert found["class balance"][0] == "loss"
+    assert found["class balance"][1].endswith(" times as many in the largest (from 3): every class counts the same")
+    assert found.get("best epoch by", ("balanced accuracy",))[0] == "balanced accuracy"
+    run(config, tmp_path / "run")
+    done = settings_of(tmp_path / "run")
+    assert (done["balance"], done["select"]) == ("loss", "nll" if policy == "head" else "balanced_accuracy")
 
 
 def test_without_pretrained_weights_nothing_is_probed_and_all_layers_train(data: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def set_source(task: Task, run: Run, source: Source) -> None:
 def _image_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]]:
     """The batches of each epoch: every image once or, under the balanced sampler, every class equally often."""
     labels = labels_of(run.manifest.split("train"))
-    if run.balance.method == "sampler":
+    if run.balance.value == "sampler":
         return lambda epoch: balanced_batches(labels, batch_size, seed=run.config.seed, epoch=epoch)
     return lambda epoch: even_batches(len(labels), batch_size, seed=run.config.seed, epoch=epoch)
 

@@ -81,7 +81,7 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
             "C": fit.c,
             "strength": fit.strength,
             "iterations": fit.iterations,
-            "balance": "none" if run.balance.method == "none" else "loss",
+            "balance": "none" if run.balance.value == "none" else "loss",
             "select": "nll",
         },
         cross_validated=scores,
@@ -203,7 +203,7 @@ def _fit(run: Run, reuse: Reuse, samples: tuple[Sample, ...], config: HeadConfig
         labels,
         len(run.manifest.classes),
         folds=penalty_folds(samples, folds=config.folds, seed=run.config.split.split_seed),
-        weights=run.balance.image_weights(labels),
+        weights=run.image_weights(labels),
         device=run.runtime.gpu,
         config=config,
     )
@@ -216,11 +216,11 @@ def _set(run: Run, reuse: Reuse, fit: HeadFit) -> None:
 
 
 def _tell(run: Run, fit: HeadFit, config: HeadConfig) -> None:
-    if run.balance.method == "sampler":
+    if run.balance.value == "sampler":
         run.reporter.message("balance sampler: the head is fitted to all images at once, each weighted as it is drawn")
     run.reporter.message(
         f"head: logistic regression, C = {fit.c:.3g}, {_origin(fit, config)}"
-        + (", where every class counts the same" if run.balance.method != "none" else "")
+        + (", where every class counts the same" if run.balance.value != "none" else "")
     )
     if not fit.converged:
         _warn_unconverged(run, fit)

@@ -23,8 +23,8 @@ from tl_kit.freezing.policies import is_auto
 from tl_kit.freezing.probes import stage_names
 from tl_kit.images.decode import decode_pool, open_header, read_file, upright_size
 from tl_kit.machine.process_group import first_answer
+from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.optimization.penalty_choice import stratified_part
-from tl_kit.optimization.rules import AS_GIVEN
 from tl_kit.storage.unfinished import Unfinished
 from tl_kit.training.held_out import HeldOut, held_out
 from tl_kit.zoo.build_model import set_crop_mode
@@ -179,7 +179,7 @@ def _filled(run: Run, samples: Sequence[Sample], *, stages: bool) -> Reuse | Non
 
 def held_out_head(run: Run, features: NDArray[np.float32], labels: NDArray[np.int64]) -> HeldOut | None:
     """Predictions of images by heads that were fitted without them, in the folds that compare crop modes."""
-    weights = run.balance.image_weights(labels)
+    weights = run.image_weights(labels)
     config = replace(run.config.probe, folds=run.config.crop_choice.folds)
     seed, device = run.config.split.split_seed, run.runtime.gpu
     return held_out(features, labels, seed=seed, weights=weights, device=device, config=config)

@@ -56,7 +56,7 @@ def cross_validated_head(run: Run, reuse: Reuse) -> dict[str, Any] | None:
         return None
     features: NDArray[np.float32] = reuse.rows(samples).float().numpy()
     labels, classes, config = labels_of(samples), len(run.manifest.classes), head_config(run.config)
-    weights = run.balance.image_weights(labels)
+    weights = run.image_weights(labels)
     if config.c is not None:
         config = replace(config, strengths=(config.c / c_per_strength(len(labels), classes),))
     threads = available_cores()
@@ -90,7 +90,7 @@ def refit_predictions(run: Run, reuse: Reuse, *, strength: float) -> NDArray[np.
             features[kept],
             labels[kept],
             classes,
-            weights=run.balance.image_weights(labels[kept]),
+            weights=run.image_weights(labels[kept]),
             threads=1,
             config=replace(config, strengths=(strength,)),
         )

@@ -47,7 +47,7 @@ def build_loss(run: Run) -> Loss:
 
 def _balancing(run: Run) -> Tensor | None:
     """The weight of each class, where the run has a balanced loss and the classes are uneven."""
-    if run.balance.method != "loss":
+    if run.balance.value != "loss":
         return None
     found = class_weights(labels_of(run.manifest.split("train")), len(run.manifest.classes))
     if (found == 1).all():  # nothing is to be balanced, and the sums need not be rounded otherwise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
-from tl_kit.config import BalanceConfig, FinetuneConfig, RuntimeConfig
+from tl_kit.config import FinetuneConfig, RuntimeConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folds import pool_of
 from tl_kit.data.manifest import Manifest
@@ -24,7 +24,7 @@ from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
 from tl_kit.finetuning.crop_mode import begin_crop_mode
-from tl_kit.finetuning.run import Balance, Clock, Images, Run
+from tl_kit.finetuning.run import Clock, Images, Run
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
@@ -32,6 +32,8 @@ from tl_kit.inference.decoders import choose_decoder
 from tl_kit.machine.precision import choose_precision, recorded_precision
 from tl_kit.machine.process_group import first_answer, join
 from tl_kit.machine.runtime import PRECISIONS, Runtime, check_gradients, detect
+from tl_kit.optimization.cases import Reasoned
+from tl_kit.optimization.rules import balance, selection
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import check_name, new_numbered_folder
 from tl_kit.storage.checkpoint import is_checkpoint
@@ -39,7 +41,7 @@ from tl_kit.storage.lock import LOCK, FolderLock
 from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
 from tl_kit.zoo.build_model import WeightsReport, build_model
 
-__all__ = ["choose_balance", "open_folder", "prepare", "shared_folder", "training_images"]
+__all__ = ["open_folder", "prepare", "shared_folder", "training_images"]
 
 
 def prepare(
@@ -118,6 +120,7 @@ def _assemble(
     runtime = _precision(config, model, runtime, unfinished, reporter)
     preprocessing = replace(preprocessing, decoder=_decoder(config, preprocessing, runtime, unfinished, reporter))
     store = PixelStore(preprocessing, config.store, limits=config.decode, device=runtime.gpu)
+    classes, select = _balance(config, manifest, reporter)
     return Run(
         config=config,
         reporter=reporter,
@@ -132,7 +135,8 @@ def _assemble(
         accelerator=accelerator,
         augment=augment,
         augment_name=augment_name,
-        balance=_balance(config, manifest, reporter),
+        balance=classes,
+        select=select,
         dry=dry,
         unfinished=unfinished,
     )
@@ -195,12 +199,13 @@ def _decoder(
     return found
 
 
-def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> Balance:
+def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tuple[Reasoned[str], Reasoned[str]]:
+    """Class balance, and the figure that chooses the epoch; the reason is told where the images ask for a balance."""
     counts = manifest.counts()["train"].values()
-    balance, reason = choose_balance(counts, balance=config.balance, select=config.select, config=config.uneven)
-    if reason is not None:
-        reporter.message(reason)
-    return balance
+    found = balance(counts, config.balance, config.uneven)
+    if config.balance == "auto" and found.value != "none":
+        reporter.message(f"balance {found.value}: {found.reason}")
+    return found, selection(counts, config.select, config.uneven)
 
 
 def _open_folder(run: Run) -> None:
@@ -270,27 +275,6 @@ def _check_empty(out: Path) -> None:
         raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")
     if out.is_dir() and {path.name for path in out.iterdir()} - {LOCK}:
         raise CheckpointError(f"--out {out}: is not empty; choose another folder")
-
-
-def choose_balance(
-    counts: Collection[int], *, balance: str = "auto", select: str = "auto", config: BalanceConfig = BalanceConfig()
-) -> tuple[Balance, str | None]:
-    """Balance for these numbers of training images a class, and the reason as a sentence where the images decide.
-
-    ``counts`` are positive. "auto" takes the loss and balanced accuracy where classes are uneven, and otherwise nothing
-    and accuracy.
-    """
-    few, many = min(counts), max(counts)
-    uneven = many >= config.uneven_from * few
-    method = ("loss" if uneven else "none") if balance == "auto" else balance
-    figure = ("balanced-accuracy" if uneven else "accuracy") if select == "auto" else select
-    reason = None
-    if uneven and balance == "auto":
-        reason = (
-            f"balance {method}: {few} to {many} training images a class, {many / few:.3g} times as many in the largest "
-            f"(from {config.uneven_from:g}): every class counts the same"
-        )
-    return Balance(method=method, select=figure.replace("-", "_")), reason
 
 
 def training_images(config: FinetuneConfig, reporter: Reporter, *, pooled: bool = False) -> Manifest:

@@ -24,6 +24,7 @@ from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.runtime import Runtime
+from tl_kit.optimization.cases import Reasoned
 from tl_kit.optimization.class_weights import image_weights
 from tl_kit.optimization.network_traits import ScaleFree, find_scale_free
 from tl_kit.reporting import Reporter, tell
@@ -32,7 +33,7 @@ from tl_kit.storage.unfinished import Unfinished
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["STAGES", "Balance", "Clock", "Images", "Run", "apply_trainable"]
+__all__ = ["STAGES", "Clock", "Images", "Run", "apply_trainable"]
 
 STAGES = ("setup", "scan", "data", "features", "train", "evaluate", "save")
 
@@ -115,6 +116,7 @@ class Run:
     ``unfinished``: the run that this one takes up again. ``content`` is the content hash of the whole data set, where
     the training images are a sample of it.
     ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
+    ``balance``: what is done about classes of uneven size; ``select``: the validation figure that chooses the epoch.
     ``adapters``: those that train in place of the model's own weights, under a policy that has any.
     """
 
@@ -131,7 +133,8 @@ class Run:
     accelerator: Accelerator
     augment: AugmentConfig
     augment_name: str
-    balance: Balance
+    balance: Reasoned[str]
+    select: Reasoned[str]
     dry: bool = False
     content: str | None = None
     unfinished: Unfinished | None = None
@@ -171,6 +174,10 @@ class Run:
         """True where this process writes the run's files: the main process, unless the run is a dry one."""
         return bool(self.accelerator.is_main_process) and not self.dry
 
+    def image_weights(self, labels: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Weights (n,) of images in a fit to all of them at once; None where nothing is done about uneven classes."""
+        return image_weights(labels) if self.balance.value != "none" else None
+
     @cached_property
     def scale_free(self) -> ScaleFree:
         """The network's scale-free weights, as it was when they were first asked for."""
@@ -188,15 +195,3 @@ def apply_trainable(run: Run, names: Collection[str]) -> list[str]:
     apply_policy(run.model, names)
     run.runtime.place(run.model)
     return forward_order(run.model, run.runtime.batch(torch.zeros((2, *run.preprocessing.input_size))))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Balance:
-    """Class balance: ``method`` is none, sampler or loss; ``select``, the validation figure that chooses the epoch."""
-
-    method: str
-    select: str
-
-    def image_weights(self, labels: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Weights (n,) of images in a fit to all of them at once; None where nothing is done about uneven classes."""
-        return image_weights(labels) if self.method != "none" else None

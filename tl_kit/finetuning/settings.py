@@ -13,9 +13,10 @@ import torch
 from tl_kit.config import FinetuneConfig, LoopConfig, RegularizationConfig, SwaConfig
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.run import Run
+from tl_kit.optimization.cases import Case
 from tl_kit.optimization.network_traits import ScaleFree, network_traits, shrinking_weights
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
-from tl_kit.optimization.rules import Case, Hyperparameters, hyperparameters
+from tl_kit.optimization.rules import Hyperparameters, hyperparameters
 from tl_kit.optimization.schedules import Schedule, create_schedule, cycle_ends, parse_schedule_options
 from tl_kit.zoo.heads import classifier_names, in_modules
 
@@ -110,34 +111,30 @@ def rules_for(run: Run) -> Hyperparameters:
 
 def resolve(run: Run) -> Settings:
     """The settings of a gradient method. Raises ConfigError for a name or an option that does not exist."""
-    config, loop = run.config, run.config.loop
-    rules = rules_for(run)
-    epochs = rules.epochs.value
-    swa = config.swa if config.regularization.swa else None
-    schedule = config.schedule or ("cyclic" if config.snapshots else swa.schedule if swa else loop.schedule)
+    config, rules = run.config, rules_for(run)
     settings = Settings(
         optimizer=rules.optimizer.value,
         optimizer_options=rules.options,
         lr=rules.rate.value,
-        schedule=schedule,
-        schedule_options=_schedule_options(config, schedule),
-        warmup_epochs=loop.warmup_epochs if schedule == "onecycle" else rules.warmup.value,  # onecycle has its own
-        epochs=epochs,
-        patience=config.patience or (epochs if swa else _patience(schedule, epochs, loop)),
+        schedule=rules.schedule.value,
+        schedule_options=_schedule_options(config, rules.schedule.value),
+        warmup_epochs=rules.warmup.value,
+        epochs=rules.epochs.value,
+        patience=rules.patience.value,
         batch_size=rules.batch_size.value,
         weight_decay=rules.decay.value,
         bare_decay=None if rules.bare_decay is None else rules.bare_decay.value,
         head_factor=rules.head_factor,
-        clip_norm=loop.clip_norm,
+        clip_norm=config.loop.clip_norm,
         layer_decay=rules.layer_decay.value,
         regularization=config.regularization,
-        balance=run.balance.method,
-        select=run.balance.select,
+        balance=run.balance.value,
+        select=run.select.value,
         augment="none" if run.policy.head_only else run.augment_name,
         batchnorm=rules.statistics.value,
         snapshots=config.snapshots,
         late=config.late,
-        swa=swa,
+        swa=config.swa if config.regularization.swa else None,
     )
     _check(run, settings)
     return settings
@@ -185,13 +182,6 @@ def _schedule_options(config: FinetuneConfig, schedule: str) -> dict[str, object
             f"--snapshots {config.snapshots}: --schedule-opt says {options['cycles']} cycles; leave one of them out"
         )
     return options
-
-
-def _patience(schedule: str, epochs: int, loop: LoopConfig) -> int:
-    """All epochs where the schedule says when the rate is low: what it is for happens at its end."""
-    if schedule not in loop.stops_early:
-        return epochs
-    return max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs))
 
 
 def bare_names(run: Run, settings: Settings) -> list[str]:

@@ -2,94 +2,38 @@
 
 They follow from the data, the network's traits and the policy's, as BiT's HyperRule follows from the data (Kolesnikov
 et al. 2020). The numbers stand in ``tl_kit.config`` (``LoopConfig``, ``OptimizerDefaults``, ``AugmentLevels``), where a
-user may change them; docs/policies.md has the measurements behind them. What the user sets is taken as it is.
+user may change them; docs/policies.md has the measurements behind them. What the user sets is taken as it is. The
+rules for the learning rate are in ``rate_rules``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
-from tl_kit.config import AugmentLevels, FamilyDefaults, FinetuneConfig, LoopConfig, OptimizerDefaults
-from tl_kit.optimization.family_rates import family_layer_decay, family_rate
+from tl_kit.config import AugmentLevels, BalanceConfig, FinetuneConfig, LoopConfig, OptimizerDefaults, SwaConfig
+from tl_kit.optimization.cases import AS_GIVEN, Case, Reasoned
 from tl_kit.optimization.network_traits import NetworkTraits
-from tl_kit.optimization.optimizers import default_lr, default_weight_decay, parse_options
+from tl_kit.optimization.optimizers import default_weight_decay, parse_options
+from tl_kit.optimization.rate_rules import head_factor, layer_decay, rate, warmup
 
 __all__ = [
-    "AS_GIVEN",
-    "Case",
     "Hyperparameters",
-    "PolicyTraits",
-    "Reasoned",
     "augmentation",
+    "balance",
     "bare_decay",
     "batch_size",
     "carried",
     "decay",
     "epochs",
-    "head_factor",
     "hyperparameters",
-    "layer_decay",
     "optimizer",
-    "rate",
-    "rate_scale",
+    "patience",
+    "schedule",
+    "selection",
     "statistics",
-    "warmup",
 ]
-
-AS_GIVEN = "as you said"
-Value = TypeVar("Value")
-
-
-class PolicyTraits(Protocol):
-    """The traits of a freezing policy that hyperparameters follow from (``freezing.policies.Policy``)."""
-
-    @property
-    def head_only(self) -> bool: ...
-
-    @property
-    def mostly_new(self) -> bool: ...
-
-    @property
-    def fits_head_first(self) -> bool: ...
-
-    @property
-    def keeps_statistics(self) -> bool: ...
-
-    @property
-    def adapters(self) -> bool: ...
-
-    @property
-    def vectors(self) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Reasoned(Generic[Value]):
-    """A hyperparameter, and the reason for it in a sentence."""
-
-    value: Value
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """All that the rules look at: training images, classes, and the traits of network and policy.
-
-    ``pretrained``: the network has been trained before; its head is new in any case.
-    """
-
-    images: int
-    classes: int
-    pretrained: bool
-    network: NetworkTraits
-    policy: PolicyTraits
-
-    @property
-    def scratch(self) -> bool:
-        """True where the layers below the head train from random weights."""
-        return not self.pretrained and not self.policy.head_only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +42,16 @@ class Hyperparameters:
 
     ``bare_decay`` is the decay of weights that nothing makes scale-free; None where they have the same as all others.
     ``layer_decay``: the factor on the rate for each layer below the head, None for one rate; ``warmup`` in epochs.
-    ``head_factor``: how many times the rate a new head takes.
+    ``head_factor``: how many times the rate a new head takes. ``patience``: the run ends after so many epochs without a
+    better one.
     ``options`` are those of the optimizer that the user gave.
     """
 
     network: NetworkTraits
     batch_size: Reasoned[int]
     epochs: Reasoned[int]
+    schedule: Reasoned[str]
+    patience: Reasoned[int]
     augmentation: Reasoned[str]
     statistics: Reasoned[str]
     optimizer: Reasoned[str]
@@ -125,6 +72,8 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
     loop = config.loop
     size = batch_size(case, config.batch_size, loop)
     length = epochs(case, size.value, config.epochs, loop)
+    swa = config.swa if config.regularization.swa else None
+    shape = schedule(config.schedule, loop, cycles=config.snapshots, swa=swa)
     kept = statistics(case, config.batchnorm, loop)
     name = optimizer(case, config.optimizer, loop)
     given = config.optimizer_options
@@ -140,6 +89,8 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
         network=case.network,
         batch_size=size,
         epochs=length,
+        schedule=shape,
+        patience=patience(length.value, shape.value, config.patience, loop, averages=swa is not None),
         augmentation=augmentation(case.images / case.classes, AugmentLevels(), head_only=case.policy.head_only),
         statistics=kept,
         optimizer=name,
@@ -148,7 +99,7 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
         decay=shrunk,
         bare_decay=bare if differs else None,
         layer_decay=layer_decay(case, loop.layer_decay),
-        warmup=warmup(case, length.value, loop),
+        warmup=warmup(case, length.value, shape.value, loop),
         head_factor=head_factor(case, name.value, config.lr),
     )
 
@@ -175,6 +126,66 @@ def epochs(case: Case, batch_size: int, given: int | None, loop: LoopConfig) -> 
     if found == most:
         return Reasoned(found, f"at most {most}: {least} steps would be more")
     return Reasoned(found, f"{steps} steps an epoch: more than {loop.epochs}, for {least} steps")
+
+
+def schedule(given: str | None, loop: LoopConfig, *, cycles: int | None, swa: SwaConfig | None) -> Reasoned[str]:
+    """The learning-rate schedule. ``cycles`` end with a snapshot each; ``swa`` averages weights, None where it is off.
+
+    A ``loop.schedule`` other than the default is the user's.
+    """
+    if given:
+        return Reasoned(given, AS_GIVEN)
+    if cycles:
+        return Reasoned("cyclic", "a snapshot at the end of each cycle")
+    if swa is not None:
+        return Reasoned(swa.schedule, "the usual one where weights are averaged")
+    if loop.schedule != LoopConfig.schedule:
+        return Reasoned(loop.schedule, AS_GIVEN)
+    return Reasoned(loop.schedule, "the usual one: a rate that decays does its best work at the end")
+
+
+def patience(epochs: int, schedule: str, given: int | None, loop: LoopConfig, *, averages: bool) -> Reasoned[int]:
+    """Early stopping: so many epochs without a better one end the run; all of them where its end must not be lost.
+
+    ``averages``: whether the weights of the later epochs are averaged.
+    """
+    if given:
+        return Reasoned(given, AS_GIVEN)
+    if averages:
+        return Reasoned(epochs, "all epochs: the weights of the later ones are averaged")
+    if schedule not in loop.stops_early:
+        return Reasoned(epochs, f"all epochs: a run under {schedule} does its best work at the end")
+    found = max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs))
+    share = f"{loop.patience} of {loop.epochs} epochs, and {loop.patience} at least"
+    return Reasoned(found, f"the rate of {schedule} has no end of its own: {share}")
+
+
+def balance(counts: Collection[int], given: str, config: BalanceConfig) -> Reasoned[str]:
+    """Class balance for these numbers of images a class: "none", or "loss", which weighs images of uneven classes.
+
+    "sampler" is for the user to ask for. ``counts`` are positive.
+    """
+    if given != "auto":
+        return Reasoned(given, AS_GIVEN)
+    few, many = min(counts), max(counts)
+    spread = f"{few} to {many} training images a class, {many / few:.3g} times as many in the largest"
+    if _uneven(counts, config):
+        return Reasoned("loss", f"{spread} (from {config.uneven_from:g}): every class counts the same")
+    return Reasoned("none", f"{spread} (below {config.uneven_from:g}): every image counts the same")
+
+
+def selection(counts: Collection[int], given: str, config: BalanceConfig) -> Reasoned[str]:
+    """The validation figure that chooses the best epoch, for these numbers of training images a class."""
+    if given != "auto":
+        return Reasoned(given.replace("-", "_"), AS_GIVEN)
+    limit = f"{config.uneven_from:g} times the images of the smallest"
+    if _uneven(counts, config):
+        return Reasoned("balanced_accuracy", f"every class counts the same: the largest has {limit}, or more")
+    return Reasoned("accuracy", f"the largest class has less than {limit}")
+
+
+def _uneven(counts: Collection[int], config: BalanceConfig) -> bool:
+    return max(counts) >= config.uneven_from * min(counts)
 
 
 def augmentation(images_per_class: float, levels: AugmentLevels, *, head_only: bool = False) -> Reasoned[str]:
@@ -219,84 +230,6 @@ def optimizer(case: Case, given: str | None, loop: LoopConfig) -> Reasoned[str]:
     if network.normed:
         return Reasoned(loop.optimizer, f"{count}: at least half")
     return Reasoned(loop.bare_optimizer, f"{count}: less than half")
-
-
-def rate(case: Case, optimizer: str, given: float | str | None, *, statistics: str, clips: bool) -> Reasoned[float]:
-    """The highest learning rate. "auto" is found by a range test, which starts from the default.
-
-    ``clips``: whether gradients are clipped.
-    """
-    if given is not None and given != "auto":
-        return Reasoned(float(given), AS_GIVEN)
-    usual = default_lr(optimizer, pretrained=False)
-    scale, why = rate_scale(case, optimizer, statistics=statistics, clips=clips)
-    found = usual * scale
-    return Reasoned(found, AS_GIVEN if given else f"{usual:g} from scratch, times {scale:.3g} {why}")
-
-
-def layer_decay(case: Case, given: float | None) -> Reasoned[float | None]:
-    """The factor on the rate for each layer below the head: of pretrained networks that BatchNorm does not follow."""
-    if given is not None:
-        return Reasoned(given, AS_GIVEN)
-    few = case.policy.head_only or case.policy.adapters or case.policy.vectors
-    if not case.pretrained or few or case.network.normed:
-        return Reasoned(None, "the same rate for all layers")
-    return Reasoned(family_layer_decay(case.network), "pretrained layers far from the head change least")
-
-
-def warmup(case: Case, epochs: int, loop: LoopConfig) -> Reasoned[float]:
-    """Epochs in which the rate rises: a share of the run where BatchNorm does not follow the weights."""
-    if loop.warmup_epochs != LoopConfig.warmup_epochs:
-        return Reasoned(loop.warmup_epochs, AS_GIVEN)
-    if case.policy.head_only or case.network.normed:
-        return Reasoned(loop.warmup_epochs, "the usual one")
-    share = FamilyDefaults.warmup
-    return Reasoned(max(share * epochs, loop.warmup_epochs), f"{share:.0%} of the run")
-
-
-def head_factor(
-    case: Case, optimizer: str, given: float | str | None, defaults: OptimizerDefaults = OptimizerDefaults()
-) -> float:
-    """Times the rate, what a new head on a network that BatchNorm does not follow takes: the rate from scratch.
-
-    At the low rate of its pretrained layers a head that starts at zero gets nowhere in a few hundred steps. One that
-    was fitted takes their rate, and so does all where the user gave it.
-    """
-    few = case.policy.head_only or case.policy.adapters or case.policy.vectors
-    low = case.pretrained and not few and not case.network.normed
-    if not low or case.policy.fits_head_first or given is not None or optimizer in defaults.clipped:
-        return 1.0
-    return defaults.learning_rates["adamw"] / family_rate(case.network)[0]
-
-
-def rate_scale(
-    case: Case,
-    optimizer: str,
-    *,
-    statistics: str,
-    clips: bool = True,
-    defaults: OptimizerDefaults = OptimizerDefaults(),
-) -> tuple[float, str]:
-    """Share of the from-scratch rate that suits the run, and why; a head alone, or random weights, take all of it."""
-    normed = case.network.normed
-    if not case.pretrained or case.policy.head_only:
-        return 1.0, "for this policy"
-    if case.policy.adapters or case.policy.vectors:
-        scale = defaults.adapter_scale if case.policy.adapters else defaults.vector_scale
-        return scale, "for adapters" if case.policy.adapters else "for vectors alone"
-    if optimizer in defaults.clipped:
-        if not clips:
-            return defaults.finetune_scale, "for this policy"
-        kept = statistics == "frozen" or not normed
-        return defaults.frozen_norm_scale if kept else defaults.clipped_scale, "for this policy"
-    if not normed:
-        found, kin = family_rate(case.network)
-        return found / defaults.learning_rates["adamw"], kin
-    if case.policy.mostly_new:
-        return 1.0, "for this policy"
-    if statistics == "frozen":
-        return defaults.adaptive_frozen_scale, "where BatchNorm keeps its statistics"
-    return defaults.adaptive_scale, "with the batch's statistics"
 
 
 def decay(

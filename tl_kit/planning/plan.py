@@ -18,8 +18,9 @@ from tl_kit.freezing.facts import Facts
 from tl_kit.freezing.policies import is_auto
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
+from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.optimization.param_groups import layer_scales
-from tl_kit.optimization.rules import AS_GIVEN, Hyperparameters
+from tl_kit.optimization.rules import Hyperparameters
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.planning.estimate import Estimate, estimate
 from tl_kit.reporting import SILENT, Reporter
@@ -100,27 +101,36 @@ def _policy(run: Run, settings: Settings | None, reason: str) -> Choice:
 
 
 def _choices(run: Run, settings: Settings | None) -> list[Choice]:
+    classes = Choice("class balance", run.balance.value, run.balance.reason)
     if settings is None:
-        head, images = head_config(run.config), len(run.manifest.split("train"))
-        if head.c is not None:
-            return [Choice("penalty", f"C = {head.c:g}", f"{AS_GIVEN}; no rate and no epochs")]
-        path = f"C from {min(head.strengths) / images:.2g} to {max(head.strengths) / images:.2g}"
-        how = f"NLL in cross-validation of the {images:,} training images"
-        return [Choice("penalty", path, f"{how}; no rate and no epochs")]
+        return [_penalty(run), classes]
     rules = rules_for(run)
     steps = _steps(run, settings)
     choices = [
         _rate(run, settings, rules),
+        Choice("schedule", settings.schedule, rules.schedule.reason),
         Choice("optimizer", settings.optimizer, rules.optimizer.reason),
         _decay(settings, rules),
         Choice("epochs", f"{settings.epochs} ({steps * settings.epochs} steps)", rules.epochs.reason),
+        Choice("patience", f"{settings.patience} epochs", rules.patience.reason),
+        Choice("best epoch by", settings.select.replace("_", " "), run.select.reason),
         Choice("batch size", str(settings.batch_size), rules.batch_size.reason),
+        classes,
         Choice("augmentation", settings.augment, _augmentation(run, rules)),
     ]
     layers = rules.network.batchnorms
     if layers:
         choices.append(Choice("BatchNorm", settings.batchnorm, f"{layers} layers: {rules.statistics.reason}"))
     return choices
+
+
+def _penalty(run: Run) -> Choice:
+    head, images = head_config(run.config), len(run.manifest.split("train"))
+    if head.c is not None:
+        return Choice("penalty", f"C = {head.c:g}", f"{AS_GIVEN}; no rate and no epochs")
+    path = f"C from {min(head.strengths) / images:.2g} to {max(head.strengths) / images:.2g}"
+    how = f"NLL in cross-validation of the {images:,} training images"
+    return Choice("penalty", path, f"{how}; no rate and no epochs")
 
 
 def _rate(run: Run, settings: Settings, rules: Hyperparameters) -> Choice:
