@@ -33,6 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = (
         {
             "_version",
             "class_names",
+            "clock",
             "config",
             "display",
             "errors",

@@ -13,7 +13,7 @@ import pytest
 from tests import children
 from tests.cli.helpers import tlkit
 from tests.helpers import write_images
-from tl_kit.finetuning.run import STAGES
+from tl_kit.clock import STAGES
 
 PROGRAM = "from tl_kit.cli import main; main()"
 

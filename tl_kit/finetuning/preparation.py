@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 
+from tl_kit.clock import Clock
 from tl_kit.config import FinetuneConfig, RuntimeConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folds import pool_of
@@ -24,7 +25,7 @@ from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
 from tl_kit.finetuning.crop_mode import begin_crop_mode
-from tl_kit.finetuning.run import Clock, Images, Run
+from tl_kit.finetuning.run import Images, Run
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tl_kit.clock import Clock
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
@@ -33,56 +33,7 @@ from tl_kit.storage.unfinished import Unfinished
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["STAGES", "Clock", "Images", "Run", "apply_trainable"]
-
-STAGES = ("setup", "scan", "data", "features", "train", "evaluate", "save")
-
-
-@dataclass
-class Clock:
-    """Seconds by stage, each second in one of them. ``with clock("scan"): ...`` is of that stage.
-
-    A stage within another one interrupts it. Outside of all it is ``setup``: the network is built, its precision
-    measured, the cut of its frozen part proved.
-    """
-
-    started: float = field(default_factory=lambda: time.perf_counter())
-    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    first_batch: float | None = None
-    _stage: str = "setup"
-    _since: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._since = self.started
-
-    def start_training(self) -> None:
-        """Note when the first training batch is there; later calls change nothing."""
-        if self.first_batch is None:
-            self.first_batch = time.perf_counter() - self.started
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        outer = self._enter(stage)
-        try:
-            yield
-        finally:
-            self._enter(outer)
-
-    def _enter(self, stage: str) -> str:
-        """Change to a stage. The time since the last change is added to the stage before, which is returned."""
-        before, now = self._stage, time.perf_counter()
-        self.stages[before] += now - self._since
-        self._stage, self._since = stage, now
-        return before
-
-    def seconds(self) -> dict[str, float]:
-        """Total first, then the stages, whose sum it is.
-
-        ``first_batch``, where there was one, is when it reached the training step, counted from the start.
-        """
-        self._enter(self._stage)
-        first = {} if self.first_batch is None else {"first_batch": self.first_batch}
-        return {"total": self._since - self.started, **first, **self.stages}
+__all__ = ["Images", "Run", "apply_trainable"]
 
 
 @dataclass

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from tl_kit.clock import STAGES
 from tl_kit.data.manifest import Sample
 from tl_kit.finetuning.batch_sources import choose_views
 from tl_kit.finetuning.closed_form import head_can_be_fitted, head_run, head_seconds
 from tl_kit.finetuning.head_guard import is_guarded, networks_compared
-from tl_kit.finetuning.run import STAGES, Run
+from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, open_reuse, row_name, view_names
 from tl_kit.machine.memory import peak_memory

@@ -12,13 +12,14 @@ from statistics import median
 
 import torch
 
+from tl_kit.clock import Clock
 from tl_kit.config import EstimateConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import build_task
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.run import Clock, Images, Run, apply_trainable
+from tl_kit.finetuning.run import Images, Run, apply_trainable
 from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.train_mode import set_train_mode

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tl_kit.finetuning import run
-from tl_kit.finetuning.run import STAGES, Clock
+from tl_kit.clock import STAGES, Clock
 
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the clock reads: set the only element."""
     now = [100.0]
-    monkeypatch.setattr(run.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("tl_kit.clock.time.perf_counter", lambda: now[0])
     return now
 
 
