@@ -129,7 +129,7 @@ def test_mistakes_are_told_before_anything_is_computed(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr("tl_kit.finetuning.run.PixelStore.fill", fail)
+    monkeypatch.setattr("tl_kit.data.pixel_store.PixelStore.fill", fail)
     with pytest.raises(ConfigError, match=message):
         quick(data, tmp_path / "run", **options)
 

@@ -29,7 +29,7 @@ from tl_kit.ensembling.evidence import Evidence
 from tl_kit.errors import CheckpointError
 from tl_kit.finetuning.head_folds import penalty_folds
 from tl_kit.finetuning.preparation import prepare
-from tl_kit.finetuning.teacher import soft_targets
+from tl_kit.finetuning.teacher import ask_teacher
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.inference.predictor import load_members
@@ -291,9 +291,9 @@ def test_a_teacher_teaches_by_the_head_without_val(data: Path, again: Path, once
         config = quick_config(data, tmp_path / teacher.name, distill=DistillConfig(teacher=teacher))
         run = prepare(config, SILENT, dry=True)
         assert config.distill is not None
-        found.append(soft_targets(config.distill, run.manifest, run))
-    assert found[0][0].keys() == found[1][0].keys()
-    assert all(torch.equal(row, found[1][0][digest]) for digest, row in found[0][0].items())
+        found.append(ask_teacher(config.distill, run).targets)
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(row, found[1][digest]) for digest, row in found[0].items())
 
 
 def test_a_network_without_other_heads_is_what_it_was(once: Path) -> None:

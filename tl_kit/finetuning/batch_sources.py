@@ -17,7 +17,6 @@ from tl_kit.data.device_pixels import DevicePixels
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import NonFiniteError
 from tl_kit.finetuning.run import Run
-from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, view_names, view_of
 from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.train_mode import forward_order
@@ -47,6 +46,7 @@ Indices = NDArray[np.int64]
 class Source(Protocol):
     """``module`` is what trains; ``batch`` feeds it; ``logits`` are the whole model's outputs on a split.
 
+    ``adapters``: those that train in place of the model's own weights; None under a policy that has none.
     ``give_up`` frees memory of the device that batches can do without (:class:`tl_kit.training.task.Task`).
 
     Of n training images, the index i + n t is image i in its (t + 1)-th use of the epoch, varied anew.
@@ -54,6 +54,9 @@ class Source(Protocol):
 
     @property
     def module(self) -> nn.Module: ...
+
+    @property
+    def adapters(self) -> Adapters | None: ...
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]: ...
 
@@ -78,8 +81,8 @@ class PlainSource:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        run.adapters = _adapters(run) if run.policy.adapters else None
-        self.module = run.model if run.adapters is None else run.adapters.module
+        self.adapters = _adapters(run) if run.policy.adapters else None
+        self.module = run.model if self.adapters is None else self.adapters.module
         self.augmented = not run.policy.head_only and run.augment.active
         self.cropped = not (self.augmented and run.augment.draws_crops)
         run.decode(run.manifest.split("train"), crop=self.cropped)
@@ -125,6 +128,7 @@ class ReusedSource:
     def __init__(self, run: Run, reuse: Reuse, *, views: int) -> None:
         self.run = run
         self.reuse = reuse
+        self.adapters = None
         self.module = _with_dropout(run, reuse)
         self.views = views
         for split in ("val", "test"):
@@ -206,12 +210,12 @@ class TaughtSource:
     """Another source's batches, whose labels become (n, 2, k): the true ones, and the teacher's probabilities."""
 
     def __init__(self, run: Run, source: Source) -> None:
-        teach(run)
-        assert run.soft_targets is not None
+        assert run.taught is not None
         self.source = source
+        self.adapters = source.adapters
         self.module: nn.Module = source.module
         self.classes = len(run.manifest.classes)
-        rows = [run.soft_targets[sample.digest] for sample in run.manifest.split("train")]
+        rows = [run.taught.targets[sample.digest] for sample in run.manifest.split("train")]
         self.soft = torch.stack(rows).to(run.runtime.device)
 
     def batch(self, indices: Indices, epoch: int) -> tuple[Tensor, Tensor]:

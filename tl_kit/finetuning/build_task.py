@@ -20,6 +20,7 @@ from tl_kit.finetuning.batch_sources import Source, agreed_scores
 from tl_kit.finetuning.losses import build_loss
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings, bare_names, head_names
+from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.machine.runtime import compile_from
 from tl_kit.optimization.optimizers import create_optimizer, needs_second_order
@@ -35,30 +36,30 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
     images = len(run.manifest.split("train"))
     return Task(
         model=source.module,
-        optimizer=_new_optimizer(run, settings),
+        optimizer=_new_optimizer(run, settings, source.adapters),
         order=_image_order(run, settings.batch_size),
         batch=source.batch,
         give_up=source.give_up,
         evaluate=partial(agreed_scores, run, source),
         schedule=settings.schedule_over(images),
-        set_mode=partial(_set_mode, run, order, settings.batchnorm),
+        set_mode=partial(_set_mode, run, order, settings.batchnorm, source.adapters),
         epochs=settings.epochs,
         patience=settings.patience,
         clip_norm=settings.clip_norm,
         loss=build_loss(run),
         select=settings.select,
         second_order=needs_second_order(settings.optimizer),
-        precision=lambda: run.runtime.training(),
+        precision=run.runtime.training,
         prefetch=run.runtime.on_gpu,
         loss_lag=run.config.runtime.loss_lag if run.runtime.on_gpu else 0,
     )
 
 
-def _set_mode(run: Run, order: list[str], batchnorm: str, size: int) -> None:
+def _set_mode(run: Run, order: list[str], batchnorm: str, adapters: Adapters | None, size: int) -> None:
     """Put the model, and its adapters, in train mode; no batch has fewer than ``size`` images."""
     set_train_mode(run.model, order, smallest_batch=size, batchnorm=batchnorm)
-    if run.adapters is not None:
-        run.adapters.follow_modes()
+    if adapters is not None:
+        adapters.follow_modes()
 
 
 def set_source(task: Task, run: Run, source: Source) -> None:
@@ -75,12 +76,12 @@ def _image_order(run: Run, batch_size: int) -> Callable[[int], list[Indices]]:
     return lambda epoch: even_batches(len(labels), batch_size, seed=run.config.seed, epoch=epoch)
 
 
-def _new_optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:
+def _new_optimizer(run: Run, settings: Settings, adapters: Adapters | None) -> torch.optim.Optimizer:
     """A new optimizer over what trains, fused on a GPU."""
     trainable = {name for name, p in run.model.named_parameters() if p.requires_grad}
     return create_optimizer(
         settings.optimizer,
-        groups_of(run, settings, trainable),
+        groups_of(run, settings, trainable, adapters=adapters),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         options=settings.optimizer_options,
@@ -88,8 +89,10 @@ def _new_optimizer(run: Run, settings: Settings) -> torch.optim.Optimizer:
     )
 
 
-def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict[str, Any]]:
-    """The optimizer's groups for these parameters, at the run's rates and decays."""
+def groups_of(
+    run: Run, settings: Settings, names: Collection[str], *, adapters: Adapters | None = None
+) -> list[dict[str, Any]]:
+    """The optimizer's groups for these parameters, or their adapters, at the run's rates and decays."""
     groups = param_groups(
         run.model,
         weight_decay=settings.weight_decay,
@@ -99,7 +102,7 @@ def groups_of(run: Run, settings: Settings, names: Collection[str]) -> list[dict
         decays={} if settings.bare_decay is None else dict.fromkeys(bare_names(run, settings), settings.bare_decay),
         factors={} if settings.head_factor == 1 else dict.fromkeys(head_names(run), settings.head_factor),
     )
-    return groups if run.adapters is None else run.adapters.in_place_of_weights(groups)
+    return groups if adapters is None else adapters.in_place_of_weights(groups)
 
 
 def pays_back(images: int, pixels: int, *, config: RuntimeConfig = RuntimeConfig()) -> bool:

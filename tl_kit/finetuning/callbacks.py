@@ -141,10 +141,11 @@ def follow(run: Run, task: Task, settings: Settings, phases: Phases) -> Followed
         "random": RandomState(run.runtime.device),
         "images of a pass": task.microbatch,
     }
-    rollback = _rollback(run, parts)
+    rollback = _rollback(run, task, parts)
     if rollback is not None:
         task.schedule = rollback.scaled(task.schedule)
-    merging = None if run.adapters is None else Merging(run.adapters)
+    adapters = phases.source.adapters
+    merging = None if adapters is None else Merging(adapters)
     optional = {"adapters": merging, "average": average, "along": extra if extra.wanted else None, "rollback": rollback}
     parts |= {name: callback for name, callback in optional.items() if callback is not None}
     last = (MetricsLog(run), rollback, StateSaver(run, settings, parts))  # a state that is saved holds the good one
@@ -153,14 +154,18 @@ def follow(run: Run, task: Task, settings: Settings, phases: Phases) -> Followed
     return Followed(task=task, best=best, extra=extra, rollback=rollback, compiled=compiled is not module)
 
 
-def _rollback(run: Run, parts: Mapping[str, Stateful]) -> Rollback | None:
-    """The rollback to a good state, for a run that asks for it, or trains in a precision that may be too low."""
+def _rollback(run: Run, task: Task, parts: Mapping[str, Stateful]) -> Rollback | None:
+    """The rollback to a good state, for a run that asks for it, or trains in a precision that may be too low.
+
+    It may let the task go on in fp32.
+    """
     low = run.runtime.train_precision == "bf16"
     if run.config.on_nan != "rollback" and not low:
         return None
+    full = replace(run.runtime, train_precision="fp32").training
 
     def widen() -> bool:
-        before, run.runtime = run.runtime, replace(run.runtime, train_precision="fp32")
-        return before.train_precision != "fp32"
+        before, task.precision = task.precision, full
+        return low and before is not full
 
     return Rollback(parts, halve=run.config.on_nan == "rollback", widen=widen, config=run.config.rollback)

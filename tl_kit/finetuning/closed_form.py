@@ -89,15 +89,18 @@ def fit_closed_form(run: Run, reuse: Reuse, *, alone: bool = False) -> Outcome:
     )
 
 
-def set_fitted_head(run: Run, reuse: Reuse) -> HeadFit:
-    """Fit the head to the features of the training images, which are computed where they lack; the model takes it."""
+def set_fitted_head(run: Run, reuse: Reuse, *, logged: bool = True) -> HeadFit:
+    """Fit the head to the features of the training images, which are computed where they lack; the model takes it.
+
+    ``logged``: whether the fit has a row in the run's log.
+    """
     reuse.fill("train")
     config = head_config(run.config)
     with run.clock("train"):
         fit = _fit(run, reuse, run.manifest.split("train"), config)
         _set(run, reuse, fit)
     _tell(run, fit, config)
-    Journal(run.folder if run.writes else None).write(
+    Journal(run.folder if run.writes and logged else None).write(
         strength=fit.strength, c=fit.c, nll=fit.nll, tried=fit.tried, iterations=fit.iterations
     )
     return fit
@@ -135,10 +138,8 @@ def fit_head_first(run: Run) -> Audit:
 
     Raises ConfigError for a classifier that is not one linear layer on flat features.
     """
-    strengths = (run.config.head.start_strength,)
-    head, reuse = head_run(
-        replace(run, config=replace(run.config, head=replace(run.config.head, strengths=strengths, c=None)))
-    )
+    strongly = replace(run.config.head, strengths=(run.config.head.start_strength,), c=None)
+    head, reuse = head_run(run, config=strongly)
     if reuse is None or not is_linear(head, reuse):
         raise ConfigError(
             f"--policy {run.policy}: fits the head first, and that of {run.config.model} is no single linear layer on "
@@ -149,17 +150,21 @@ def fit_head_first(run: Run) -> Audit:
     return run_audit(head.model, before)
 
 
-def head_run(run: Run) -> tuple[Run, Reuse | None]:
-    """The same run under ``--policy head``, its policy applied, and the reuse of all that this freezes."""
-    config = replace(
+def head_run(run: Run, *, config: HeadConfig | None = None) -> tuple[Run, Reuse | None]:
+    """The same run under ``--policy head``, its policy applied, and the reuse of all that this freezes.
+
+    ``config``: of the head, where it is not the run's own.
+    """
+    changed = replace(
         run.config,
         policy=str(HEAD),
+        head=config or run.config.head,
         optimizer=None,
         optimizer_options=(),
         batch_size=None,
         regularization=RegularizationConfig(),
     )
-    head = replace(run, policy=HEAD, config=config)
+    head = replace(run, policy=HEAD, config=changed)
     return head, open_reuse(head, apply_trainable(head, head.trainable()))
 
 

@@ -65,7 +65,7 @@ def settle_crop_mode(run: Run, *, offers: bool = False) -> CropModeChoice:
     own = run.preprocessing.crop_mode
     if run.config.crop_mode != "auto":
         return CropModeChoice(own, AS_GIVEN)
-    if _is_settled(run.unfinished):
+    if _is_settled(run.resumed):
         return CropModeChoice(own, "as the run began")
     stores = {own: run.store}
     choice = first_answer(_choose(run, stores, offers=offers))
@@ -76,23 +76,22 @@ def settle_crop_mode(run: Run, *, offers: bool = False) -> CropModeChoice:
 
 
 def _recorded(unfinished: Unfinished | None) -> str | None:
-    found = unfinished.facts.get("crop_mode") if unfinished is not None else None
+    found = None if unfinished is None else unfinished.settled("crop_mode")
     return found if found in CROP_MODES else None
 
 
 def _is_settled(unfinished: Unfinished | None) -> bool:
     """True for a run that recorded its mode; those of an earlier version have none, and had the model's own."""
-    return unfinished is not None and isinstance(unfinished.facts.get("policy"), str)
+    return unfinished is not None and unfinished.settled("policy") is not None
 
 
 def _use(run: Run, mode: str, stores: dict[str, PixelStore]) -> None:
     """Let the run prepare images in this mode from here on, with the pixels of it that ``stores`` has."""
     if mode == run.preprocessing.crop_mode:
         return
-    run.preprocessing = replace(run.preprocessing, crop_mode=mode)
     if mode not in stores:
-        device = run.store.device
-        stores[mode] = PixelStore(run.preprocessing, run.config.store, limits=run.config.decode, device=device)
+        preprocessing, device = replace(run.preprocessing, crop_mode=mode), run.store.device
+        stores[mode] = PixelStore(preprocessing, run.config.store, limits=run.config.decode, device=device)
     run.images.store = stores[mode]
     set_crop_mode(run.model, mode)
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,16 +77,15 @@ def finetune_on(
     ``unfinished``: a run of the same configuration, which is taken up again. ``content``: the content hash of all
     images, where the manifest's training images are a sample of them.
     """
-    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished)
-    run.content = content
+    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished, content=content)
     with _leaving(run, alone=manifest is None):
         own = run.manifest.content_hash()
-        if unfinished is not None:
-            check_unchanged(run, own)
+        if run.resumed is not None:
+            check_unchanged(run, run.resumed, own)
         _save_meta(run, status="running", resume=facts(run, own, policy=None))
-        teach(run)
+        run = teach(run)
         settle_crop_mode(run)
-        _settle(run)
+        run = _settle(run)
         resumable = facts(run, own, policy=str(run.policy))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
@@ -94,15 +94,14 @@ def finetune_on(
         return Trained(result=_finish(run, outcome, resumable), manifest=run.manifest, logits=outcome.logits)
 
 
-def _settle(run: Run) -> None:
-    """``--policy auto`` is settled once: a run that is taken up again keeps its policy."""
-    settled = run.unfinished.facts.get("policy") if run.unfinished is not None else None
+def _settle(run: Run) -> Run:
+    """The run under its policy. ``--policy auto`` is settled once: a run that is taken up again keeps its policy."""
     if not is_auto(run.config.policy):
-        return
-    if isinstance(settled, str):
-        run.policy = parse_policy(settled)
-    else:
-        settle_policy(run, facts_of(run))
+        return run
+    settled = None if run.resumed is None else run.resumed.settled("policy")
+    if settled is not None:
+        return replace(run, policy=parse_policy(settled))
+    return settle_policy(run, facts_of(run))[0]
 
 
 @contextmanager
@@ -227,9 +226,7 @@ def _finish_snapshot(run: Run, outcome: Outcome, waypoint: Waypoint) -> Snapshot
         **_worth(run, data),
     )
     common = {"model": run.config.model, "policy": str(run.policy), "status": "finished", "settings": outcome.settings}
-    _save_meta(
-        replace(run, folder=waypoint.folder), data=data, run_folder=str(run.folder), **common, **to_json(snapshot)
-    )
+    _save_meta(run, waypoint.folder, data=data, run_folder=str(run.folder), **common, **to_json(snapshot))
     return snapshot
 
 
@@ -245,12 +242,17 @@ def _without_classes(result: FinetuneResult) -> dict[str, Any]:
     return {name: value for name, value in result.to_dict().items() if name != "classes"}
 
 
-def _save_meta(run: Run, *, data: Mapping[str, Any] | None = None, **content: object) -> None:
-    """``data`` as :func:`_data` has it; None before it is known what validation chooses."""
+def _save_meta(
+    run: Run, folder: Path | None = None, *, data: Mapping[str, Any] | None = None, **content: object
+) -> None:
+    """Write the record of the run's folder, or of another ``folder`` of it.
+
+    ``data`` as :func:`_data` has it; None before it is known what validation chooses.
+    """
     if not run.writes:
         return
     save_meta(
-        run.folder,
+        folder or run.folder,
         run.manifest.classes,
         config=to_json(run.config),
         data=data or _data(run, None),
@@ -268,7 +270,7 @@ def _data(run: Run, chosen_by_val: Sequence[str] | None, *, refit: bool = False)
     ``refit``: the final head was fitted to those of val too, and the folder has the head that was not.
     """
     data: dict[str, Any] = {
-        "content": run.content or run.manifest.content_hash(),
+        "content": run.images.content_hash(),
         "root": str(run.manifest.root),
         "train": _digests(run, "train"),
         "val": _digests(run, "val"),
@@ -277,8 +279,8 @@ def _data(run: Run, chosen_by_val: Sequence[str] | None, *, refit: bool = False)
         data["refit"] = True
     if chosen_by_val is not None:
         data["selected"] = list(chosen_by_val)
-    if run.taught_by is not None:
-        data["teacher"] = run.taught_by.beside(data["train"]).to_dict()
+    if run.taught is not None:
+        data["teacher"] = run.taught.uses.beside(data["train"]).to_dict()
     return data
 
 

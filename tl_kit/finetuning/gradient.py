@@ -74,7 +74,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
-        trainable_parameters=_trained(run),
+        trainable_parameters=_trained(run, phases.source),
         logits=logits,
         audit=audit,
         chosen_by_val=(
@@ -108,9 +108,9 @@ def _outputs(
     return logits, held_out
 
 
-def _trained(run: Run) -> int:
+def _trained(run: Run, source: Source) -> int:
     """The number of parameters that train: adapters are counted themselves, and not what they are merged into."""
-    module = run.model if run.adapters is None else run.adapters.module
+    module = run.model if source.adapters is None else source.adapters.module
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 

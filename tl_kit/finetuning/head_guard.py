@@ -11,7 +11,7 @@ again, to validation images too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -98,8 +98,7 @@ def fit_guard(run: Run) -> FittedHead | None:
         )
         return None
     own = _state(run)
-    head = replace(head, dry=True)  # the fit has no place in the run's log
-    fit = set_fitted_head(head, reuse)
+    fit = set_fitted_head(head, reuse, logged=False)
     state = _state(run)
     reuse.fill("val")
     with run.clock("evaluate"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
@@ -25,6 +26,7 @@ from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
 from tl_kit.machine.forward import forward_rows
 from tl_kit.machine.process_group import first_answer
+from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy"]
@@ -51,14 +53,14 @@ def facts_of(run: Run, *, probes: bool = True) -> Facts:
     )
 
 
-def settle_policy(run: Run, facts: Facts) -> str:
-    """Under ``--policy auto`` the run takes the policy that the facts ask for; returns the reason in a sentence."""
+def settle_policy(run: Run, facts: Facts) -> tuple[Run, str]:
+    """Under ``--policy auto``, the run under the policy that the facts ask for; and the reason in a sentence."""
     if not is_auto(run.config.policy):
-        return "as you said"
-    run.policy, reason = choose_policy(facts, run.config.auto)
-    run.reporter.message(f"policy {run.policy}: {reason}")
-    check_policy(run.config, run.policy)
-    return reason
+        return run, AS_GIVEN
+    policy, reason = choose_policy(facts, run.config.auto)
+    run.reporter.message(f"policy {policy}: {reason}")
+    check_policy(run.config, policy)
+    return replace(run, policy=policy), reason
 
 
 def _shares(run: Run) -> tuple[float, ...]:

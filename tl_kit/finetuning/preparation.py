@@ -25,7 +25,7 @@ from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
 from tl_kit.finetuning.crop_mode import begin_crop_mode
-from tl_kit.finetuning.run import Images, Run
+from tl_kit.finetuning.run import Run, RunImages
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
@@ -52,11 +52,12 @@ def prepare(
     manifest: Manifest | None = None,
     dry: bool = False,
     unfinished: Unfinished | None = None,
+    content: str | None = None,
 ) -> Run:
     """Everything before the first forward pass. A ``manifest`` given is not scanned, and is not judged.
 
     Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder; an
-    ``unfinished`` one has its own, and what it has settled stays.
+    ``unfinished`` one has its own, and what it has settled stays. ``content`` as in :class:`RunImages`.
     """
     check(config)
     changes = augment_options(config)
@@ -73,9 +74,10 @@ def prepare(
             manifest = training_images(config, reporter)
     for note in manifest.notes:
         reporter.message(note)
-    run = _assemble(
+    return _assemble(
         config,
         manifest,
+        content=content,
         augment_changes=changes,
         runtime=replace(runtime, device=_device(config.runtime, runtime, accelerator)),
         accelerator=accelerator,
@@ -84,8 +86,6 @@ def prepare(
         unfinished=unfinished,
         dry=dry,
     )
-    _open_folder(run)
-    return run
 
 
 def _device(config: RuntimeConfig, runtime: Runtime, accelerator: Accelerator) -> torch.device:
@@ -104,6 +104,7 @@ def _assemble(
     config: FinetuneConfig,
     manifest: Manifest,
     *,
+    content: str | None,
     augment_changes: Mapping[str, object],
     runtime: Runtime,
     accelerator: Accelerator,
@@ -122,24 +123,25 @@ def _assemble(
     preprocessing = replace(preprocessing, decoder=_decoder(config, preprocessing, runtime, unfinished, reporter))
     store = PixelStore(preprocessing, config.store, limits=config.decode, device=runtime.gpu)
     classes, select = _balance(config, manifest, reporter)
+    cleanup = ExitStack()
     return Run(
         config=config,
         reporter=reporter,
         runtime=runtime,
+        accelerator=accelerator,
         clock=clock,
-        images=Images(manifest, store),
+        cleanup=cleanup,
+        folder=_run_folder(config, accelerator, cleanup, unfinished, dry=dry),
+        dry=dry,
+        images=RunImages(manifest, store, content),
         model=model,
         weights=weights,
-        preprocessing=preprocessing,
         policy=policy,
-        folder=Path(config.default_out),
-        accelerator=accelerator,
         augment=augment,
         augment_name=augment_name,
         balance=classes,
         select=select,
-        dry=dry,
-        unfinished=unfinished,
+        resumed=unfinished,
     )
 
 
@@ -169,7 +171,7 @@ def _precision(
     config: FinetuneConfig, model: nn.Module, runtime: Runtime, unfinished: Unfinished | None, reporter: Reporter
 ) -> Runtime:
     """The precision of an unfinished run; else the one that processor and network call for, if it is left to them."""
-    settled = unfinished.facts.get("precision") if unfinished is not None else None
+    settled = None if unfinished is None else unfinished.settled("precision")
     if settled in PRECISIONS:
         found, line = recorded_precision(settled, model, runtime, config.runtime)
     else:
@@ -209,14 +211,15 @@ def _balance(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> 
     return found, selection(counts, config.select, config.uneven)
 
 
-def _open_folder(run: Run) -> None:
-    """Its own where a run is taken up again; a new one, or none for a dry run."""
-    if run.unfinished is not None:
-        run.folder = run.unfinished.folder
-        if run.unfinished.lock is not None:
-            run.cleanup.callback(run.unfinished.lock.release)
-    elif not run.dry:
-        run.folder = shared_folder(run.config, run.accelerator, run.cleanup)
+def _run_folder(
+    config: FinetuneConfig, accelerator: Accelerator, cleanup: ExitStack, unfinished: Unfinished | None, *, dry: bool
+) -> Path:
+    """Its own where a run is taken up again; else a new one. A dry run makes none: of its folder there is the name."""
+    if unfinished is None:
+        return Path(config.default_out) if dry else shared_folder(config, accelerator, cleanup)
+    if unfinished.lock is not None:
+        cleanup.callback(unfinished.lock.release)
+    return unfinished.folder
 
 
 def shared_folder(config: FinetuneConfig, accelerator: Accelerator, cleanup: ExitStack) -> Path:

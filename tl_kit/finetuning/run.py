@@ -1,10 +1,10 @@
-"""One fine-tuning run's parts, put together from a configuration: data, model, policy, folder, clock."""
+"""One fine-tuning run: its given parts, such as configuration, model and folder; and its images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.pixel_store import PixelStore
-from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
@@ -33,18 +32,21 @@ from tl_kit.storage.unfinished import Unfinished
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["Images", "Run", "apply_trainable"]
+__all__ = ["Run", "RunImages", "Taught", "apply_trainable"]
 
 
 @dataclass
-class Images:
-    """A run's images: their list, and their pixels once decoded. One owner for a run and for what is made from it.
+class RunImages:
+    """The images of a run and of the runs made from it: their list, and their pixels once decoded.
 
-    An image that cannot be decoded leaves ``manifest`` for everybody, and is found once.
+    They have one owner: an image that cannot be decoded leaves ``manifest`` for everybody, and is found once; another
+    crop mode has another ``store``. ``content``: the content hash of the whole data set, where the training images are
+    a sample of it.
     """
 
     manifest: Manifest
     store: PixelStore
+    content: str | None = None
 
     def decode(
         self, samples: Sequence[Sample], *, crop: bool, on_image: Callable[[], object] | None = None
@@ -59,40 +61,49 @@ class Images:
             self.manifest = self.manifest.without(broken)
         return frozenset(reasons), broken
 
+    def content_hash(self) -> str:
+        """The content hash of the whole data set; of the images that are left, where the run has all of it."""
+        return self.content or self.manifest.content_hash()
 
-@dataclass
+
+@dataclass(frozen=True)
+class Taught:
+    """A teacher's probabilities (k,) by the digests of training images, and what the teacher has seen."""
+
+    targets: Mapping[str, Tensor]
+    uses: Uses
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """A fine-tuning run's parts, which all of its steps read.
+    """The given parts of a fine-tuning run, which all of its steps read.
 
-    ``unfinished``: the run that this one takes up again. ``content`` is the content hash of the whole data set, where
-    the training images are a sample of it.
-    ``soft_targets``: of a teacher, by the digests of training images; ``taught_by``: what that teacher has seen.
+    None of them is replaced in a run. A step that settles one, such as the policy, returns another run, which has the
+    images, the model, the clock and the folder in common with the first.
+
+    ``cleanup``: what is undone when the run ends. ``folder``: the run's own, unless it is a ``dry`` one.
     ``balance``: what is done about classes of uneven size; ``select``: the validation figure that chooses the epoch.
-    ``adapters``: those that train in place of the model's own weights, under a policy that has any.
+    ``resumed``: the run that this one takes up again. ``taught``: by the teacher, once that has been asked.
     """
 
     config: FinetuneConfig
     reporter: Reporter
     runtime: Runtime
+    accelerator: Accelerator
     clock: Clock
-    images: Images
+    cleanup: ExitStack
+    folder: Path
+    dry: bool
+    images: RunImages
     model: nn.Module
     weights: WeightsReport
-    preprocessing: Preprocessing
     policy: Policy
-    folder: Path
-    accelerator: Accelerator
     augment: AugmentConfig
     augment_name: str
     balance: Reasoned[str]
     select: Reasoned[str]
-    dry: bool = False
-    content: str | None = None
-    unfinished: Unfinished | None = None
-    soft_targets: Mapping[str, Tensor] | None = None
-    taught_by: Uses | None = None
-    adapters: Adapters | None = None
-    cleanup: ExitStack = field(default_factory=ExitStack)
+    resumed: Unfinished | None = None
+    taught: Taught | None = None
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
         """Decode samples into the pixel store; those that cannot be decoded leave the manifest, with all their copies.
@@ -119,6 +130,11 @@ class Run:
     def store(self) -> PixelStore:
         """Their pixels."""
         return self.images.store
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The way from an image file to the network's input."""
+        return self.images.store.preprocessing
 
     @property
     def writes(self) -> bool:

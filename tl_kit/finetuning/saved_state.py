@@ -25,6 +25,7 @@ from tl_kit.storage.fingerprint import digest_of, network_settings, plain_fields
 from tl_kit.storage.metrics_log import Journal
 from tl_kit.storage.relocation import birthplace
 from tl_kit.storage.saved_states import StateFolder
+from tl_kit.storage.unfinished import Unfinished
 from tl_kit.training.loop import begin_phase
 from tl_kit.training.stateful import RandomState, Stateful
 from tl_kit.training.task import Callback, FitResult, Task
@@ -107,7 +108,7 @@ class StateSaver(Callback):
 
 def saved_settings(run: Run) -> dict[str, Any]:
     """The settings as they were resolved when the run began; empty where it begins now."""
-    return dict(_saved(run, "settings"))
+    return {} if run.resumed is None else dict(run.resumed.saved("settings"))
 
 
 def take_up(run: Run, task: Task) -> FitResult | None:
@@ -116,22 +117,21 @@ def take_up(run: Run, task: Task) -> FitResult | None:
     Every phase up to that epoch is gone through, without training; none that the fit does not come to. Raises DataError
     where other images could be decoded then, and CheckpointError for a state that does not fit the run.
     """
-    if not _saved(run, "parts"):
+    resumed = run.resumed
+    if resumed is None or resumed.state is None or not resumed.saved("parts"):
         return None
-    assert run.unfinished is not None
-    assert run.unfinished.state is not None
-    if run.unfinished.state.get("content") != run.manifest.content_hash():
+    if resumed.state.get("content") != run.manifest.content_hash():
         raise DataError(f"{run.config.data}: other images can be decoded now than when the run began; start a new run")
-    _check_processes(run)
+    _check_processes(run, resumed.state)
     with _fitting(run):
-        result = FitResult.from_dict(_saved(run, "result"))
+        result = FitResult.from_dict(resumed.saved("result"))
     over = result.epochs >= task.epochs or result.epochs - result.best_epoch >= task.patience
     for epoch in range(result.epochs if over else result.epochs + 1):
         begin_phase(task, epoch)
     with _fitting(run):
-        _load_parts(task.parts, _saved(run, "parts"))
+        _load_parts(task.parts, resumed.saved("parts"))
         if run.accelerator.num_processes > 1:
-            _take_own_state(run, run.unfinished.state["processes"][run.accelerator.process_index])
+            _take_own_state(run, resumed.state["processes"][run.accelerator.process_index])
     journal = Journal(run.folder if run.writes else None)
     for row in result.history:
         journal.write(**row)
@@ -152,11 +152,9 @@ def _take_own_state(run: Run, state: Mapping[str, Any]) -> None:
         tensor.copy_(state["buffers"][name])
 
 
-def _check_processes(run: Run) -> None:
+def _check_processes(run: Run, state: Mapping[str, Any]) -> None:
     """Raises CheckpointError unless as many processes train as trained when the state was saved."""
-    assert run.unfinished is not None
-    assert run.unfinished.state is not None
-    found = run.unfinished.state.get("processes", [])
+    found = state.get("processes", [])
     before = len(found) if isinstance(found, list) and found else 1
     now = run.accelerator.num_processes
     if before != now:
@@ -165,14 +163,6 @@ def _check_processes(run: Run) -> None:
         raise CheckpointError(
             f"--resume {run.folder}: trained by {trained}, and would go on with {now}; start it with {how}"
         )
-
-
-def _saved(run: Run, name: str) -> Mapping[str, Any]:
-    state = run.unfinished.state if run.unfinished is not None else None
-    found = {} if state is None else state.get(name)
-    if not isinstance(found, Mapping):
-        raise CheckpointError(f"{run.folder}: its saved state has no {name}; remove it, and --resume starts over")
-    return found
 
 
 @contextmanager
@@ -243,13 +233,12 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-def check_unchanged(run: Run, content: str) -> None:
+def check_unchanged(run: Run, resumed: Unfinished, content: str) -> None:
     """Raises DataError for other images and WeightsError for other pretrained weights than those the run began with.
 
     Another device, number of threads or version is said: numbers are then rounded otherwise.
     """
-    assert run.unfinished is not None
-    before, folder = run.unfinished.facts, run.unfinished.folder
+    before, folder = resumed.facts, resumed.folder
     if not before:
         return
     if before.get("content") != content:

@@ -73,7 +73,7 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
         facts = facts_of(run)
         if is_auto(config.policy) or crop_mode.compared:
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
-        reason = settle_policy(run, facts)
+        run, reason = settle_policy(run, facts)
         settings = None if in_closed_form(run) else resolve(run)
         choices = (
             _policy(run, settings, reason),

@@ -19,8 +19,9 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import build_task
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.run import Images, Run, apply_trainable
+from tl_kit.finetuning.run import Run, RunImages, apply_trainable
 from tl_kit.finetuning.settings import Settings
+from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.optimization.schedules import set_lr
@@ -57,6 +58,7 @@ def apply(run: Run, names: Collection[str], settings: Settings) -> list[str]:
 def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, views: int, epochs: int) -> Rates:
     """Rates of epochs in which these parameters train on ``views`` augmented views of an image (0: not augmented)."""
     with _miniature(run, views=views) as small, torch.random.fork_rng():
+        small = teach(small)
         order = apply(small, names, settings)
         source, _ = open_source(small, open_reuse(small, order), epochs=epochs)
         trained, seen = (len(small.manifest.split(split)) for split in ("train", "val"))
@@ -86,7 +88,7 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
         yield replace(
             run,
             config=replace(run.config, cache=cache if run.config.cache.size_gb > 0 else run.config.cache),
-            images=Images(
+            images=RunImages(
                 replace(run.manifest, samples=tuple(kept)),
                 PixelStore(run.preprocessing, run.config.store, limits=run.config.decode, device=run.store.device),
             ),

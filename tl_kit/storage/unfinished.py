@@ -44,6 +44,21 @@ class Unfinished:
     facts: Mapping[str, Any]
     state: Mapping[str, Any] | None
 
+    def settled(self, name: str) -> str | None:
+        """A choice that the run had settled, by its name; None where it had not, or records none that is a text."""
+        found = self.facts.get(name)
+        return found if isinstance(found, str) else None
+
+    def saved(self, name: str) -> Mapping[str, Any]:
+        """A part of the saved state, by its name; empty where nothing was saved.
+
+        Raises CheckpointError for a state without it.
+        """
+        found = {} if self.state is None else self.state.get(name)
+        if not isinstance(found, Mapping):
+            raise CheckpointError(f"{self.folder}: its saved state has no {name}; remove it, and --resume starts over")
+        return found
+
 
 def open_unfinished(folder: Path, lock: FolderLock, reporter: Reporter) -> Unfinished:
     """Remove half-written files, and read the last intact state; ``lock`` is the lock of the folder.
