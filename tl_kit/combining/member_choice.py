@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import worse_by_more_than_noise
 from tl_kit.combining.calibration import fit_temperature, tempered
-from tl_kit.combining.canonical_order import canonical_members, stratified_folds
+from tl_kit.combining.canonical_order import canonical_members, label_probabilities, stratified_folds
 from tl_kit.combining.ensemble_rules import mean
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.combining.selection import Candidate, with_temperature
+from tl_kit.config import MemberChoiceConfig
 
 __all__ = ["Limits", "MemberChoice", "choose_members"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+_SAME = 1e-6
+_NOISE = MemberChoiceConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +67,15 @@ def choose_members(
     limits: Limits,
     folds: int,
     seed: int,
+    config: MemberChoiceConfig = _NOISE,
 ) -> MemberChoice | None:
     """The members whose mean of probabilities validation supports; None if no member is within the limits.
 
-    Members are added one by one, each time the one that gives the mean the lowest NLL. Of the ensembles on this way,
-    ``prefer`` "nll" takes that of the lowest NLL; "accuracy" the most accurate of those that are not worse than it by
-    more than the standard error of the paired difference; "speed" the fastest of these and of the single members.
+    Members are added to the best one by one, each time the one that gives the mean the lowest NLL, and removed from
+    all of them in the same way. Of the ensembles on these two ways, ``prefer`` "accuracy" and "nll" take the largest
+    that is not worse than the best by more than ``config.largest_within`` standard errors of the paired difference: in
+    NLL, and for "accuracy" in the share of errors too. More members vary less, so few images are no reason for fewer
+    members. "speed" takes the fastest, single members included, within ``config.fastest_within`` standard errors.
 
     Args:
         stack: probabilities of the validation images, (m, n, k).
@@ -79,68 +86,110 @@ def choose_members(
         limits: of the whole ensemble.
         folds: for the temperature and for the estimate.
         seed: draws the folds.
+        config: widths of the noise.
     """
+    cost = _Cost(latencies, parameters, limits)
 
     def choose(rows: NDArray[np.bool_]) -> tuple[int, ...]:
-        return _choose(stack[:, rows], labels[rows], prefer, latencies, parameters, limits)
+        return _choose(stack[:, rows], labels[rows], prefer, cost, config)
 
     everything = np.ones(len(labels), dtype=bool)
     members = choose(everything)
     if not members:
         return None
     numbers = stratified_folds(labels, folds, seed=seed)
-    whole = with_temperature(FittedRule(), mean(stack[list(members)]), labels, folds=numbers, calibrate=len(labels) > 1)
+    pooled = mean(stack[list(members)])
+    whole = with_temperature(FittedRule(), pooled, labels, folds=numbers, calibrate=len(labels) > 1)
     crossed = np.empty_like(whole.scored)
     for fold in np.unique(numbers):
         out = numbers == fold
         kept = ~out if (~out).any() else everything
-        part = list(choose(kept) or members)
-        pooled = mean(stack[part])
+        pooled = mean(stack[list(choose(kept) or members)])
         scale = fit_temperature(pooled[kept], labels[kept]) if whole.fitted.temperature != 1 else 1.0
         crossed[out] = tempered(pooled[out], scale)
     return MemberChoice(members=members, whole=replace(whole, crossed=crossed))
 
 
+@dataclass(frozen=True)
+class _Cost:
+    """Milliseconds and parameters of each member, and the limits on their sums."""
+
+    latencies: Sequence[float]
+    parameters: Sequence[float]
+    limits: Limits
+
+    def allows(self, members: Sequence[int]) -> bool:
+        return self.limits.allow([self.latencies[m] for m in members], [self.parameters[m] for m in members])
+
+    def latency(self, members: Sequence[int]) -> float:
+        return sum(self.latencies[m] for m in members)
+
+
 def _choose(
-    stack: FloatArray,
-    labels: IntArray,
-    prefer: str,
-    latencies: Sequence[float],
-    parameters: Sequence[float],
-    limits: Limits,
+    stack: FloatArray, labels: IntArray, prefer: str, cost: _Cost, config: MemberChoiceConfig
 ) -> tuple[int, ...]:
     """The members by their numbers, in ascending order; empty if none is within the limits."""
-
-    def allowed(members: Sequence[int]) -> bool:
-        return limits.allow([latencies[m] for m in members], [parameters[m] for m in members])
-
-    order = [int(member) for member in canonical_members(stack, labels)]
-    singles = [(member,) for member in order if allowed((member,))]
+    order = _distinct(stack, labels)
+    singles = [(member,) for member in order if cost.allows((member,))]
     if not singles:
         return ()
-    path = [tuple(sorted(members)) for members in _path(stack, labels, order, allowed)]
-    losses = {each: metrics.image_losses(mean(stack[list(each)]), labels) for each in (*path, *singles)}
-    best = min(path, key=lambda each: (losses[each].mean(), len(each)))
-    if prefer == "nll":
-        return best
-    near = [each for each in losses if each == best or not worse_by_more_than_noise(losses[each] - losses[best])]
+    given = label_probabilities(stack, labels)
+    ways = [*_adding(given, order, cost), *_removing(given, order, cost)]
+    path = list(dict.fromkeys(tuple(sorted(members)) for members in ways))
+    pooled = {each: mean(stack[list(each)]) for each in (*path, *singles)}
+    losses = {each: metrics.image_losses(found, labels) for each, found in pooled.items()}
+    wrong: dict[tuple[int, ...], FloatArray] = {
+        each: (~metrics.correct(found, labels)).astype(np.float64) for each, found in pooled.items()
+    }
     if prefer == "speed":
-        return min(near, key=lambda each: (sum(latencies[m] for m in each), losses[each].mean()))
+        near = _near(losses, config.fastest_within)
+        return min(near, key=lambda each: (cost.latency(each), losses[each].mean()))
+    near = _near({each: losses[each] for each in path}, config.largest_within)
+    if prefer == "accuracy":
+        near = _near({each: wrong[each] for each in near}, config.largest_within)
+    return max(near, key=lambda each: (len(each), -losses[each].mean()))
 
-    def accuracy(members: tuple[int, ...]) -> float:
-        return metrics.accuracy(mean(stack[list(members)]), labels)
 
-    return max((each for each in near if each in path), key=lambda each: (accuracy(each), -losses[each].mean()))
+def _near(losses: Mapping[tuple[int, ...], FloatArray], errors: float) -> list[tuple[int, ...]]:
+    """The ensembles that are not worse than the best by more than so many standard errors, the best among them."""
+    best = min(losses, key=lambda each: (losses[each].mean(), len(each)))
+    worse = (each for each in losses if each != best)
+    return [best, *(e for e in worse if not worse_by_more_than_noise(losses[e] - losses[best], errors=errors))]
 
 
-def _path(
-    stack: FloatArray, labels: IntArray, order: Sequence[int], allowed: Callable[[Sequence[int]], bool]
-) -> Iterator[tuple[int, ...]]:
-    """The ensembles of forward selection, one member more each time, as long as one more is allowed."""
+def _distinct(stack: FloatArray, labels: IntArray) -> list[int]:
+    """The members, without copies of another one, such as a run whose guard kept the head, beside that head."""
+    kept: list[int] = []
+    for member in canonical_members(stack, labels):
+        if not any(np.allclose(stack[member], stack[other], atol=_SAME) for other in kept):
+            kept.append(int(member))
+    return kept
+
+
+def _adding(given: FloatArray, order: Sequence[int], cost: _Cost) -> Iterator[tuple[int, ...]]:
+    """One member more each time, as long as one more is allowed. ``given`` (m, n): the labels' probabilities."""
     members: tuple[int, ...] = ()
     while True:
-        options = [(*members, m) for m in order if m not in members and allowed((*members, m))]
+        options = [m for m in order if m not in members and cost.allows((*members, m))]
         if not options:
             return
-        members = min(options, key=lambda each: metrics.nll(mean(stack[list(each)]), labels))
+        losses = _losses((given[list(members)].sum(axis=0) + given[options]) / (len(members) + 1))
+        members = (*members, options[int(np.argmin(losses))])
         yield members
+
+
+def _removing(given: FloatArray, order: Sequence[int], cost: _Cost) -> Iterator[tuple[int, ...]]:
+    """From all members to one; those of them that are allowed."""
+    members = tuple(order)
+    while members:
+        if cost.allows(members):
+            yield members
+        rows = given[list(members)]
+        out = int(np.argmin(_losses((rows.sum(axis=0) - rows) / max(1, len(members) - 1))))
+        members = (*members[:out], *members[out + 1 :])
+
+
+def _losses(probabilities: FloatArray) -> FloatArray:
+    """The NLL (options,) of the labels' probabilities (options, n)."""
+    losses: FloatArray = -np.log(np.maximum(probabilities, np.finfo(np.float64).eps)).mean(axis=1)
+    return losses

@@ -38,7 +38,13 @@ from tl_kit.config.data_settings import (
     ShortcutConfig,
     StoreConfig,
 )
-from tl_kit.config.ensemble_settings import EnsembleConfig, RuleFitConfig, SoupConfig, TemperatureConfig
+from tl_kit.config.ensemble_settings import (
+    EnsembleConfig,
+    MemberChoiceConfig,
+    RuleFitConfig,
+    SoupConfig,
+    TemperatureConfig,
+)
 from tl_kit.config.finetune_settings import DistillConfig, FinetuneConfig, RunsConfig, Vary, VaryConfig
 from tl_kit.config.fit_settings import (
     BudgetConfig,
@@ -113,6 +119,7 @@ __all__ = [
     "LikenessConfig",
     "LoopConfig",
     "McDropoutConfig",
+    "MemberChoiceConfig",
     "MembersConfig",
     "ModelsConfig",
     "NanAnswer",

@@ -14,7 +14,7 @@ from tl_kit.config.training_settings import HeadConfig
 from tl_kit.flags import NO_FLAGS, Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, FRACTION, OWN_CHECK, POSITIVE, SHARE
 
-__all__ = ["EnsembleConfig", "RuleFitConfig", "SoupConfig"]
+__all__ = ["EnsembleConfig", "MemberChoiceConfig", "RuleFitConfig", "SoupConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,18 @@ class RuleFitConfig:
     stack_c: Annotated[tuple[float, ...], POSITIVE] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     stack_parameters: int = 20_000
     concat_multiplications: int = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberChoiceConfig:
+    """Noise in the choice of members, in standard errors of a paired difference (docs/fit.md has the figures).
+
+    ``largest_within``: of ensembles that are so near to the best, the largest is taken; ``fastest_within``: where speed
+    is preferred, the fastest.
+    """
+
+    largest_within: Annotated[float, POSITIVE] = 2.0
+    fastest_within: Annotated[float, POSITIVE] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
