@@ -65,7 +65,6 @@ class Climb:
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
-        self.before = budget.elapsed
 
     @property
     def entries(self) -> list[Entry]:
@@ -106,7 +105,6 @@ class Climb:
                 self.whole.without(self.manifest.exclusions[len(self.whole.exclusions) :]),
                 self.best,
                 stopped=stopped,
-                before=self.before,
                 budget=self.budget,
                 reporter=self.reporter,
             )
@@ -178,6 +176,7 @@ class Climb:
             attempt=attempt,
             name=name,
             seconds=self.budget.elapsed - started,
+            elapsed=self.budget.elapsed,
             estimate=admission.seconds,
             policy=trained.result.policy,
             epochs=admission.epochs or 0,
@@ -256,7 +255,7 @@ class Climb:
     def _note(self, step: Step, status: Status, note: str, seconds: float = 0.0, name: str = "") -> None:
         self.reporter.message(f"{_named(step)}: {note}")
         attempt = Attempt(step=step, status=status, note=note)
-        self.journal.entries.append(Entry(attempt=attempt, name=name, seconds=seconds))
+        self.journal.entries.append(Entry(attempt=attempt, name=name, seconds=seconds, elapsed=self.budget.elapsed))
         self.journal.write(self.budget.elapsed)
 
     def _drop(self, step: Step, status: Status, note: str, folder: Path, started: float) -> None:

@@ -86,7 +86,6 @@ def finish(
     best: Best,
     *,
     stopped: str,
-    before: float,
     budget: Budget,
     reporter: Reporter,
 ) -> FitResult:
@@ -95,7 +94,7 @@ def finish(
     predictor = load(best.folder, decode=journal.config.decode, runtime=journal.config.runtime)
     tests = predict_labelled(predictor, whole, whole.split("test"), data=whole.root, reporter=reporter)
     val = metrics.summary(best.choice.whole.estimate, pool.labels)
-    rows = rows_of(journal.entries, pool, best.chosen, before=before)
+    rows = rows_of(journal.entries, pool, best.chosen)
     smallest = smallest_of(pool, choose_best(pool, journal.config, prefer="speed"))
     test = None if tests is None else _test_scores(tests, predictor, pool, best)
     receipt = _receipt(journal, pool, best, predictor, tests)

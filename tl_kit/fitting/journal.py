@@ -28,13 +28,15 @@ _JOURNAL = "journal.json"
 class Entry:
     """An attempt with its run: the name of its folder, its time, its outcome and its speed.
 
-    ``epochs`` are those that it was given; 0 for a head. ``chosen``: names of the members of the best ensemble after
-    this step. ``trained`` and ``speed`` are None where it did not finish.
+    ``elapsed``: seconds from the start of the fit to its end. ``epochs`` are those that it was given; 0 for a head.
+    ``chosen``: names of the members of the best ensemble after this step. ``trained`` and ``speed`` are None where it
+    did not finish.
     """
 
     attempt: Attempt
     name: str
     seconds: float
+    elapsed: float
     estimate: float | None = None
     policy: str = "head"
     epochs: int = 0
@@ -120,6 +122,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "note": attempt.note,
         "name": entry.name,
         "seconds": entry.seconds,
+        "elapsed": entry.elapsed,
         "estimate": entry.estimate,
         "policy": entry.policy,
         "epochs": entry.epochs,
@@ -136,7 +139,7 @@ def entries_of(written: list[dict[str, Any]], file: Path) -> Iterator[Entry]:
             attempt = Attempt(
                 step=step, status=each["status"], crop_mode=each["crop_mode"], kept=each["kept"], note=each["note"]
             )
-            names = ("name", "seconds", "estimate", "policy", "epochs", "parameters")
+            names = ("name", "seconds", "elapsed", "estimate", "policy", "epochs", "parameters")
             speed = None if each["speed"] is None else Speed(**each["speed"])
             yield Entry(attempt=attempt, speed=speed, **{name: each[name] for name in names})
         except (KeyError, TypeError) as error:

@@ -72,12 +72,11 @@ class Smallest:
     parameters: int
 
 
-def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str], *, before: float) -> list[Row]:
-    """The rows in the order of the steps; ``before``: seconds until the first of them began."""
+def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list[Row]:
+    """The rows in the order of the steps."""
     places = {entry.name: place for place, entry in enumerate(pool.entries)}
-    rows, elapsed, last = list[Row](), before, None
+    rows, last = list[Row](), None
     for entry in entries:
-        elapsed += entry.seconds
         scores: dict[str, float | None] = {}
         if entry.name in places and entry.finished:
             scores |= _scores(pool.stack[places[entry.name]], pool.labels)
@@ -94,7 +93,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str], *, befo
                 epochs=entry.epochs,
                 status=entry.attempt.status,
                 seconds=entry.seconds,
-                elapsed=elapsed,
+                elapsed=entry.elapsed,
                 latency=None if entry.speed is None else entry.speed.latency,
                 parameters=entry.parameters or None,
                 chosen=entry.name in chosen,
@@ -149,7 +148,7 @@ def story(
     lines.append(f"won: {how}; cross-fitted on validation {val['accuracy']:.1%}, NLL {val['nll']:.3f}")
     if test is not None:
         lines.append(_on_test(test))
-    lines.append(f"more time: {stopped}")
+    lines.append(f"more time: {stopped}{_last_gain(finished)}")
     if smallest is not None and set(smallest.members) != set(won):
         names = " and ".join(smallest.members)
         lines.append(
@@ -157,6 +156,12 @@ def story(
             f"{smallest.latency:.0f} ms an image, validation {smallest.accuracy:.1%}, NLL {smallest.nll:.3f}"
         )
     return lines
+
+
+def _last_gain(finished: Sequence[Row]) -> str:
+    """The change that the last steps brought, as what the next one may bring."""
+    gains = [f"{-row.added:+.3f}" for row in finished[-2:] if row.added is not None]
+    return "" if not gains else f"; the last steps changed the ensemble's NLL by {' and '.join(gains)}"
 
 
 def _on_test(test: Mapping[str, Any]) -> str:

@@ -67,5 +67,5 @@ def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_yticks(range(len(rows)), labels, size=8)
     axes.set_ylim(len(rows) - 0.4, -0.7)
     axes.margins(x=0.15)
-    axes.set_xlabel("accuracy on validation (%), one standard error; filled: in the result")
+    axes.set_xlabel("accuracy on validation (%) ± one standard error\nfilled: a member of the result")
     axes.spines[["top", "right"]].set_visible(False)
