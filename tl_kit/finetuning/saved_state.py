@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tl_kit.errors import CheckpointError, DataError, WeightsError, first_line
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings
 from tl_kit.machine.process_group import first_answer
-from tl_kit.storage.checkpoint import HELD_OUT_HEAD, WEIGHTS, is_checkpoint
+from tl_kit.storage.checkpoint import HELD_OUT_HEAD, WEIGHTS, is_checkpoint, version_of
 from tl_kit.storage.ensemble_folder import MANIFEST
 from tl_kit.storage.fingerprint import digest_of, network_settings, plain_fields
 from tl_kit.storage.metrics_log import Journal
@@ -223,14 +222,7 @@ def _teacher_folder(run: Run) -> Path | None:
 
 def _surroundings(run: Run) -> dict[str, Any]:
     names = ("tl-kit", "torch", "torchvision", "timm", "numpy", "scikit-learn")
-    return {"device": run.runtime.device.type, "threads": torch.get_num_threads(), **{n: _version(n) for n in names}}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+    return {"device": run.runtime.device.type, "threads": torch.get_num_threads(), **{n: version_of(n) for n in names}}
 
 
 def check_unchanged(run: Run, resumed: Unfinished, content: str) -> None:

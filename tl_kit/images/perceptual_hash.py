@@ -17,6 +17,7 @@ from PIL import Image
 
 from tl_kit.config import LikenessConfig
 from tl_kit.images.decode import decode_pool
+from tl_kit.optimization.side_by_side import one_thread
 
 __all__ = ["SIDE", "Pairs", "detail", "few_pairs", "linked_sets", "near_pairs", "perceptual_hash", "thumbnail"]
 
@@ -96,11 +97,9 @@ class _Count:
 
 
 def _search(grey: NDArray[Any], config: LikenessConfig, count: _Count) -> Pairs | None:
-    from threadpoolctl import threadpool_limits
-
     hashes, details = perceptual_hash(grey), detail(grey)
     found = [np.zeros((0, 2), dtype=np.int64)]
-    with threadpool_limits(1, user_api="blas"):  # blocks are small: the pool shares them out, BLAS need not
+    with one_thread():  # blocks are small: the pool shares them out, BLAS need not
         for mirrored in (False, True):
             others = (hashes * _mirror(_HASHED), details * _mirror(_COMPARED)) if mirrored else (hashes, details)
             search = partial(_alike, hashes, details, *others, config=config, count=count)

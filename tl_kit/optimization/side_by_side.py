@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TypeVar
+from functools import cache
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["Workers", "one_thread", "side_by_side", "workers"]
 
@@ -41,8 +42,14 @@ def side_by_side(function: Callable[[Item], Found], items: Sequence[Item], *, th
 
 def one_thread() -> AbstractContextManager[object]:
     """One thread of BLAS for all threads of this process, until the block ends."""
-    import scipy.linalg  # noqa: F401 - brings its own BLAS, which is limited only if it is there already
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[object] = threadpool_limits(1, user_api="blas")
+    limits: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="blas")
     return limits
+
+
+@cache
+def _libraries() -> Any:
+    """Those of this process that have threads, looked up once."""
+    import scipy.linalg  # noqa: F401 - brings its own BLAS, which is limited only if it is there already
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ __all__ = [
     "save_held_out_head",
     "save_meta",
     "save_weights",
+    "version_of",
 ]
 
 META, WEIGHTS = "tlkit.json", "model.safetensors"
@@ -108,11 +110,13 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
     """Write ``tlkit.json``."""
-    versions = {"torch": _version("torch"), "timm": timm.__version__, "tl_kit": _version("tl-kit")}
+    versions = {"torch": version_of("torch"), "timm": timm.__version__, "tl_kit": version_of("tl-kit")}
     write_json(folder / META, {"format": FORMAT, "classes": list(classes), **content, "versions": versions})
 
 
-def _version(package: str) -> str:
+@cache
+def version_of(package: str) -> str:
+    """The version of an installed package; ``unknown`` where it is not installed. Reading it takes milliseconds."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
