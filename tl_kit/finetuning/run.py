@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_kit.clock import Clock
 from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.pixel_store import PixelStore
+from tl_kit.freezing.audit import tensor_digest
 from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
 from tl_kit.images.transforms import Preprocessing
@@ -27,12 +30,16 @@ from tl_kit.optimization.cases import Reasoned
 from tl_kit.optimization.class_weights import image_weights
 from tl_kit.optimization.network_traits import ScaleFree, find_scale_free
 from tl_kit.reporting import Reporter, tell
+from tl_kit.storage.fingerprint import digest_of, network_settings
 from tl_kit.storage.seen_images import Uses
 from tl_kit.storage.unfinished import Unfinished
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["Run", "RunImages", "Taught", "apply_trainable"]
+
+_FOUND: OrderedDict[str, ScaleFree] = OrderedDict()
+_KEPT = 16
 
 
 @dataclass
@@ -148,13 +155,30 @@ class Run:
     @cached_property
     def scale_free(self) -> ScaleFree:
         """The network's scale-free weights, as it was when they were first asked for."""
-        return find_scale_free(self.model, self.preprocessing.input_size)
+        return _scale_free(self.model, self.preprocessing.input_size)
 
     def trainable(self, epoch: int = 0) -> frozenset[str]:
         """Names of the parameters that train in ``epoch``."""
         heads = classifier_names(self.model)
         classifier = frozenset(name for name, _ in self.model.named_parameters() if in_modules(name, heads))
         return self.policy.trainable(Layers(self.model, classifier), epoch=epoch)
+
+
+def _scale_free(model: nn.Module, input_size: Sequence[int]) -> ScaleFree:
+    """:func:`find_scale_free`, which looks at no parameter's values: done once for equal networks, such as members."""
+    shapes = {name: [str(parameter.device), *parameter.shape] for name, parameter in model.named_parameters()}
+    buffers = {
+        f"{prefix}.{name}": tensor_digest(buffer)
+        for prefix, module in model.named_modules()
+        if not isinstance(module, _BatchNorm)  # whose statistics start afresh
+        for name, buffer in module.named_buffers(recurse=False)
+    }
+    key = digest_of([network_settings(model), shapes, buffers, list(input_size)])
+    found = _FOUND.get(key) or find_scale_free(model, input_size)
+    _FOUND[key] = found
+    while len(_FOUND) > _KEPT:
+        _FOUND.popitem(last=False)
+    return found
 
 
 def apply_trainable(run: Run, names: Collection[str]) -> list[str]:
