@@ -13,7 +13,10 @@ import pytest
 from tests.cli.conftest import Story
 from tests.cli.helpers import MODEL, Outcome, start, tlkit
 from tests.helpers import write_images
+from tests.torture.processes import NO_FORKS, Command
 from tl_kit.errors import TlKitError
+
+forks = pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 
 
 def last_line(outcome: Outcome) -> str:
@@ -95,26 +98,20 @@ def test_every_error_is_one_line(
     assert shown.err.endswith(line + "\n")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@forks
 def test_ctrl_c_keeps_the_best_checkpoint_and_says_where(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images", images=40)
     options = ("--weights", "none", "--img-size", 64, "--policy", "full", "--epochs", 100_000, "--compile", "off")
     out = tmp_path / "run"
     # The rate is so small that validation never gets worse for long, and the run cannot end before the signal.
-    process = start(
-        "finetune", MODEL, "--data", data, *options, "--lr", 1e-7, "--schedule", "constant", "--out", out, "--json"
-    )
-    assert process.stderr is not None
-    assert process.stdout is not None
-    for line in process.stderr:
-        if line.startswith("epoch 2 "):
-            break
-    process.send_signal(signal.SIGINT)
-    out_text, err_text = process.communicate(timeout=120)
-    assert process.returncode == 130, err_text
-    assert err_text.splitlines()[-1] == f"interrupted: the best checkpoint so far is in {out}"
-    assert "Traceback" not in err_text
-    assert json.loads(out_text)["status"] == "interrupted"
+    options += ("--lr", 1e-7, "--schedule", "constant", "--out", out, "--json")
+    process = Command(["finetune", MODEL, "--data", data, *options], tmp_path / "err", out=tmp_path / "out")
+    assert process.wait_for("\nepoch 2 ")
+    process.send(signal.SIGINT)
+    assert process.wait() == 130, process.text()
+    assert process.text().splitlines()[-1] == f"interrupted: the best checkpoint so far is in {out}"
+    assert "Traceback" not in process.text()
+    assert json.loads((tmp_path / "out").read_text())["status"] == "interrupted"
     done = tlkit("predict", out, data / "red", "--format", "csv")
     assert done.code == 0
     assert len(done.out.splitlines()) == 41
@@ -149,15 +146,15 @@ def test_a_full_disk_is_one_line() -> None:
     assert (process.returncode, err_text) == (2, "error: No space left on device\n")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@forks
 def test_ctrl_c_before_the_first_epoch_leaves_nothing(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images", images=40)
     options = ("--weights", "none", "--policy", "full", "--epochs", 100_000)
-    process = start("finetune", MODEL, "--data", data, *options, "--out", tmp_path / "run")
-    assert process.stderr is not None
-    process.stderr.readline()  # the scan is over, the model is yet to be built
-    process.send_signal(signal.SIGINT)
-    out_text, err_text = process.communicate(timeout=120)
-    assert (process.returncode, out_text, err_text.splitlines()[-1]) == (130, "", "interrupted")
-    assert "Traceback" not in err_text
+    command = ("finetune", MODEL, "--data", data, *options, "--out", tmp_path / "run")
+    process = Command(command, tmp_path / "err", out=tmp_path / "out")
+    assert process.wait_for("\n")  # the scan is over, the model is yet to be built
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    assert ((tmp_path / "out").read_text(), process.text().splitlines()[-1]) == ("", "interrupted")
+    assert "Traceback" not in process.text()
     assert not (tmp_path / "run").exists()

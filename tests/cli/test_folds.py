@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -13,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import CLASSES
-from tests.cli.helpers import MODEL, TINY, Outcome, start, tlkit
+from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
 from tests.helpers import write_images
+from tests.torture.processes import NO_FORKS, Command
 from tl_kit.storage.checkpoint import is_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -144,20 +144,17 @@ def test_the_folder_of_all_folds_is_refused_where_a_checkpoint_is_wanted(
     assert tlkit("evaluate", shown[0] / "fold-1", "--data", images, "--split", "all").code == 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 def test_ctrl_c_keeps_the_finished_folds_and_says_so(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = (*TINY, "--policy", "full", "--epochs", 1, "--folds", 10, "--out", out)
-    process = start("finetune", MODEL, "--data", images, *options, "--json")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("fold 2 of 10"):
-            break
-    process.send_signal(signal.SIGINT)
-    out_text, err_text = process.communicate(timeout=120)
-    assert (process.returncode, out_text) == (130, "")
-    assert err_text.splitlines()[-1].startswith("interrupted: 1 of 10 folds are finished, in ")
-    assert "Traceback" not in err_text
+    command = ("finetune", MODEL, "--data", images, *options, "--json")
+    process = Command(command, tmp_path / "err", out=tmp_path / "out")
+    assert process.wait_for("\nfold 2 of 10")
+    process.send(signal.SIGINT)
+    assert (process.wait(), (tmp_path / "out").read_text()) == (130, "")
+    assert process.text().splitlines()[-1].startswith("interrupted: 1 of 10 folds are finished, in ")
+    assert "Traceback" not in process.text()
     assert is_checkpoint(out / "fold-1")
     assert {path.name for path in out.iterdir()} <= {"fold-1", "fold-2", "state"}
     again = tlkit("finetune", MODEL, "--data", images, *options)

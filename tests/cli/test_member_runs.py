@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.cli.helpers import MODEL, TINY, Outcome, start, tlkit
+from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
+from tests.torture.processes import NO_FORKS, Command
 from tl_kit.storage.checkpoint import is_checkpoint
 
 SHORT = (*TINY, "--policy", "full", "--epochs", 2, "--batch-size", 8)
@@ -73,17 +73,14 @@ def test_snapshots_have_a_table_and_a_command_of_their_own(images: Path, tmp_pat
     assert all(is_checkpoint(out / name) for name in ("", "snapshot-1", "snapshot-2", "epoch-2"))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 def test_ctrl_c_keeps_the_finished_members_and_says_so(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = (*TINY, "--policy", "full", "--epochs", 1, "--members", 10, "--out", out)
-    process = start("finetune", MODEL, "--data", images, *options, "--json")
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("member 2 of 10"):
-            break
-    process.send_signal(signal.SIGINT)
-    out_text, err_text = process.communicate(timeout=120)
-    assert (process.returncode, out_text) == (130, "")
-    assert err_text.splitlines()[-1].startswith("interrupted: 1 of 10 members are finished, in ")
+    command = ("finetune", MODEL, "--data", images, *options, "--json")
+    process = Command(command, tmp_path / "err", out=tmp_path / "out")
+    assert process.wait_for("\nmember 2 of 10")
+    process.send(signal.SIGINT)
+    assert (process.wait(), (tmp_path / "out").read_text()) == (130, "")
+    assert process.text().splitlines()[-1].startswith("interrupted: 1 of 10 members are finished, in ")
     assert is_checkpoint(out / "member-1")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ import torch
 from torch import Tensor
 
 import tl_kit
-from tests import children
 from tests.helpers import UNGUARDED, Listener, interrupt, quick, quick_config, same, weights, write_images
 from tests.killing import EVERY_STEP, Killer, digest, killing, meta, rows
+from tests.ranks import in_two_processes, two_processes
 from tl_kit import EnsembleConfig, RegularizationConfig, metrics
 from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.config import CacheConfig, HeadConfig, RuntimeConfig
@@ -380,17 +378,9 @@ Path(f"guard-{os.environ['RANK']}").write_text(repr((run.guard, run.val, run.tes
 """
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
+@two_processes
 def test_several_processes_keep_the_same(data: Path, tmp_path: Path) -> None:
-    from tests.finetuning.test_processes import free_port
-
-    (tmp_path / "run.py").write_text(SCRIPT)
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", str(free_port()), "run.py", str(data), str(tmp_path / "two")]
-    done = children.run([*command, str(data.parent / "pretrained")], cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes(SCRIPT, tmp_path, data, tmp_path / "two", data.parent / "pretrained")
     one, two = ((tmp_path / f"guard-{rank}").read_text() for rank in range(2))
     assert one == two
     assert "'kept'" in one

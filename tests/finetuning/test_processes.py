@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 import tl_kit
-from tests import children
 from tests.helpers import quick, write_images
+from tests.ranks import by_torchrun, in_two_processes, two_processes
 from tl_kit.errors import CheckpointError
 
 SCRIPT = """
@@ -56,29 +54,11 @@ def little_memory(rank: str) -> list[int]:
     return passes
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def in_two_processes(script: str, folder: Path, *arguments: Path, fails: bool = False) -> str:
-    """Run a script by torchrun in ``folder``; gives what it wrote to stderr."""
-    (folder / "run.py").write_text(script)
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", str(free_port()), "run.py", *map(str, arguments)]
-    done = children.run(command, cwd=folder, env=environment)
-    assert (done.returncode != 0) is fails, done.stderr[-3000:]
-    return done.stderr
-
-
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images", images=10)  # 18 training images in batches of 6: equal shares
     alone = quick(data, tmp_path / "one", model="test_vit", img_size=None, optimizer="sgd", lr=0.05, batch_size=8)
-    in_two_processes(SCRIPT, tmp_path, data, tmp_path / "two", tmp_path / "parts")
+    by_torchrun(SCRIPT, tmp_path, data, tmp_path / "two", tmp_path / "parts")
     scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
     assert scores[0] == scores[1], "all processes report what the first one saved"
     told, silent = ((tmp_path / f"told-{rank}").read_text().splitlines() for rank in range(2))
@@ -129,12 +109,12 @@ else:
 """
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
+@two_processes
 def test_a_run_of_two_processes_is_resumed_by_two_to_the_same_weights(tmp_path: Path) -> None:
     """Dropout and BatchNorm: each process has random numbers, and statistics, of its own."""
     data, whole, out = write_images(tmp_path / "images", images=10), tmp_path / "whole", tmp_path / "run"
     in_two_processes(RESUMED, tmp_path, data, whole, Path("undisturbed"))
-    in_two_processes(RESUMED, tmp_path, data, out, Path("killed"), fails=True)
+    in_two_processes(RESUMED, tmp_path, data, out, Path("killed"), code=9)
     with pytest.raises(CheckpointError, match="trained by 2 processes, and would go on with 1; start it with as many"):
         tl_kit.resume(out)
     in_two_processes(RESUMED, tmp_path, data, out, Path("resumed"))

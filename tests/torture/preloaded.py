@@ -1,6 +1,13 @@
-"""Imported once, by the process that all others are forked from: nothing here may start a thread."""
+"""Imported once, by the process that all others are forked from: nothing here may start a thread.
 
-import tl_kit
+``tl_kit`` itself imports next to nothing; named here is what a run needs and takes seconds to import.
+"""
+
+import scipy.fft
+import scipy.optimize
+
 import tl_kit.cli
+import tl_kit.finetuning.finetune
+import tl_kit.series.resume
 
-__all__ = ["tl_kit"]
+__all__ = ["scipy", "tl_kit"]

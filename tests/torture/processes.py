@@ -1,4 +1,4 @@
-"""``tlkit`` in processes of its own that can be killed: forked from one that has imported what they need.
+"""Work in processes of its own that can be killed: forked from one that has imported what they need.
 
 They end with the test that started them (:mod:`tests.children`).
 """
@@ -9,14 +9,14 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 from tests import children
 
-__all__ = ["NO_FORKS", "Command"]
+__all__ = ["NO_FORKS", "Command", "Forked"]
 
 NO_FORKS = "forkserver" not in multiprocessing.get_all_start_methods()
 
@@ -27,14 +27,24 @@ def _context() -> ForkServerContext:
     return context
 
 
-class Command:
-    """One command under way; what it prints goes to ``log``. ``limits`` is called in the process before it begins."""
+class Forked:
+    """``work(*arguments)`` under way; what it prints goes to ``log``, or, to stdout, to ``out`` where that is given.
 
-    def __init__(self, arguments: Sequence[object], log: Path, *, limits: Callable[[], None] | None = None) -> None:
+    It has the environment variables of this process, and ``more``.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., None],
+        *arguments: object,
+        log: Path,
+        out: Path | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
-        self._process = _context().Process(
-            target=_run, args=([str(a) for a in arguments], str(log), limits, os.getpid())
-        )
+        environment = {**os.environ, **(more or {})}
+        streams = [str(path) for path in (log, out) if path is not None]
+        self._process = _context().Process(target=_run, args=(work, arguments, streams, environment, os.getpid()))
         self._process.start()
         assert self._process.pid is not None
         children.register(self._process.pid, self.kill)
@@ -73,14 +83,40 @@ class Command:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
 
-def _run(arguments: list[str], log: str, limits: Callable[[], None] | None, parent: int) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    children.prepare(parent)
+class Command(Forked):
+    """One command under way. ``limits`` is called in the process before it begins."""
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        log: Path,
+        *,
+        limits: Callable[[], None] | None = None,
+        out: Path | None = None,
+    ) -> None:
+        super().__init__(_command, [str(a) for a in arguments], limits, log=log, out=out)
+
+
+def _command(arguments: list[str], limits: Callable[[], None] | None) -> None:
     if limits is not None:
         limits()
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - for as long as it runs
     from tl_kit.cli import main
 
     main(arguments)
+
+
+def _run(
+    work: Callable[..., None],
+    arguments: tuple[object, ...],
+    streams: list[str],
+    environment: dict[str, str],
+    parent: int,
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    files = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) for path in streams]
+    os.dup2(files[-1], 1)
+    os.dup2(files[0], 2)
+    children.prepare(parent)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115 - for as long as it runs
+    work(*arguments)
