@@ -57,6 +57,15 @@ def write_images(
     return root
 
 
+def few_digits(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """Of scikit-learn's digits the first ones alone, of all ten classes."""
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    digits.images, digits.target = digits.images[:count], digits.target[:count]
+    monkeypatch.setattr(datasets, "load_digits", lambda: digits)
+
+
 def quick_config(data: Path, out: Path, **options: Any) -> FinetuneConfig:
     """A run on a tiny network from random weights, in a precision that is the same on every machine."""
     settings: dict[str, Any] = {

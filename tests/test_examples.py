@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import few_digits
 from tl_kit.zoo.starter import starter_path
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -16,7 +17,8 @@ pytestmark = [
 ]
 
 
-def test_first_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_first_classifier(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    few_digits(monkeypatch, 500)
     accuracy = runpy.run_path(str(EXAMPLES / "first_classifier.py"))["main"](tmp_path, img_size=64)
     assert accuracy > 0.8, "ten digits, of which chance knows a tenth"
     lines = capsys.readouterr().out.splitlines()

@@ -209,7 +209,7 @@ def replacing_before_decoding(patch: pytest.MonkeyPatch, splits: tuple[str, ...]
 def test_a_file_replaced_between_scan_and_decoding_is_left_out_and_poisons_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    data = write_images(tmp_path / "images", images=10)
+    data = write_images(tmp_path / "images", images=5)
     shutil.copytree(data, tmp_path / "kept")
     alone_in_its_batch = RuntimeConfig(batch_size=1)  # batches of other sizes round otherwise
     epochs = None if policy in ("head", "auto") else 1

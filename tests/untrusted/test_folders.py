@@ -13,6 +13,7 @@ import pytest
 from tests.cli.helpers import tlkit
 from tests.untrusted.conftest import Watch
 from tests.untrusted.refusals import every_way_in, refused
+from tl_kit.config import TrustConfig
 from tl_kit.errors import ConfigError
 from tl_kit.machine.memory import peak_memory
 from tl_kit.zoo.build_model import build_model
@@ -85,8 +86,11 @@ CARDS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("fault", CARDS)
-def test_a_hostile_card_is_refused(fault: str, checkpoint: Path, images: Path, tmp_path: Path, watch: Watch) -> None:
+def test_a_hostile_card_is_refused(
+    fault: str, checkpoint: Path, images: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edit, says = CARDS[fault]
+    monkeypatch.setattr(TrustConfig, "modules", 10_000)  # timm makes as many layers until it is stopped
     change(checkpoint / "config.json", edit)
     before = peak_memory()
     line = refused(tmp_path, "predict", checkpoint, images / "red")
