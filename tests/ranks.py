@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import children
-from tests.torture.processes import NO_FORKS, Forked
+from tests.torture.processes import NO_FORKS, Forked, script
 
 __all__ = ["by_torchrun", "in_two_processes", "two_processes"]
 
@@ -23,31 +23,30 @@ two_processes = pytest.mark.skipif(
 )
 
 
-def by_torchrun(script: str, folder: Path, *arguments: Path) -> None:
+def by_torchrun(code: str, folder: Path, *arguments: Path) -> None:
     """Run a script in ``folder``, in processes that each import all that they need."""
-    (folder / "run.py").write_text(script)
+    (folder / "run.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(_free_port()), "run.py", *map(str, arguments)]
     done = children.run(command, cwd=folder, env={**os.environ, **ON_CPU})
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def in_two_processes(script: str, folder: Path, *arguments: Path, code: int = 0) -> None:
-    """Run a script in ``folder``; both processes end with this exit code."""
+def in_two_processes(code: str, folder: Path, *arguments: Path, ends: int = 0) -> None:
+    """Run a script in ``folder``; both processes end with the exit code ``ends``."""
     shared = {**ON_CPU, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     shared["MASTER_PORT"] = str(_free_port())
     both = [
-        Forked(_run, script, str(folder), [str(path) for path in arguments], log=folder / f"log-{rank}", more=more)
+        Forked(_run_in, str(folder), code, *map(str, arguments), log=folder / f"log-{rank}", more=more)
         for rank, more in ((rank, {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01")
     ]
     for process in both:
-        assert process.wait() == code, process.text()[-3000:]
+        assert process.wait() == ends, process.text()[-3000:]
 
 
-def _run(script: str, folder: str, arguments: list[str]) -> None:
+def _run_in(folder: str, code: str, *arguments: str) -> None:
     os.chdir(folder)
-    sys.argv = ["run.py", *arguments]
-    exec(compile(script, "run.py", "exec"), {"__name__": "__main__"})
+    script(code, *arguments)
 
 
 def _free_port() -> int:

@@ -114,7 +114,7 @@ def test_a_run_of_two_processes_is_resumed_by_two_to_the_same_weights(tmp_path: 
     """Dropout and BatchNorm: each process has random numbers, and statistics, of its own."""
     data, whole, out = write_images(tmp_path / "images", images=10), tmp_path / "whole", tmp_path / "run"
     in_two_processes(RESUMED, tmp_path, data, whole, Path("undisturbed"))
-    in_two_processes(RESUMED, tmp_path, data, out, Path("killed"), code=9)
+    in_two_processes(RESUMED, tmp_path, data, out, Path("killed"), ends=9)
     with pytest.raises(CheckpointError, match="trained by 2 processes, and would go on with 1; start it with as many"):
         tl_kit.resume(out)
     in_two_processes(RESUMED, tmp_path, data, out, Path("resumed"))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import children
+from tests.torture.processes import NO_FORKS, Forked, script
 from tl_kit.errors import CheckpointError
 from tl_kit.storage.lock import LOCK, FolderLock
 
-HOLD = "import sys, pathlib; from tl_kit.storage.lock import FolderLock; lock = FolderLock(pathlib.Path(sys.argv[1]))"
+HOLD = """
+import pathlib, sys, time
+from tl_kit.storage.lock import FolderLock
+lock = FolderLock(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+forks = pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 
 
 def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
@@ -26,17 +32,17 @@ def test_the_second_is_refused_until_the_first_is_done(tmp_path: Path) -> None:
     FolderLock(tmp_path).release()
 
 
+@forks
 def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
-    code = f"{HOLD}; print('held', flush=True); sys.stdin.read()"
-    process = children.start(code, tmp_path, stdin=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    process = Forked(script, HOLD, str(folder), log=tmp_path / "log")
+    assert process.wait_for("held\n"), process.text()
     with pytest.raises(CheckpointError, match="another process"):
-        FolderLock(tmp_path)
-    process.kill()
-    process.wait()
-    assert (tmp_path / LOCK).exists()
-    FolderLock(tmp_path).release()
+        FolderLock(folder)
+    assert process.kill() == -9
+    assert (folder / LOCK).exists()
+    FolderLock(folder).release()
 
 
 def test_a_file_that_was_removed_between_opening_and_locking_is_no_lock(
@@ -77,12 +83,13 @@ while held < 50:
 """
 
 
+@forks
 def test_two_processes_that_take_and_release_it_without_pause_never_hold_it_together(tmp_path: Path) -> None:
-    processes = [children.start(CONTEND, tmp_path) for _ in range(2)]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-    assert not list(tmp_path.iterdir())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for process in [Forked(script, CONTEND, str(folder), log=tmp_path / f"log-{number}") for number in range(2)]:
+        assert process.wait() == 0, process.text()
+    assert not list(folder.iterdir())
 
 
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import math
 import pickle
 import shutil
 import signal
-import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -22,8 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import children
 from tests.killing import killing_before_operation
+from tests.torture.processes import NO_FORKS, Forked, script
 from tl_kit.errors import CheckpointError
 from tl_kit.storage import saved_states as states
 from tl_kit.storage.saved_states import StateFolder, read_state, write_state
@@ -269,12 +268,13 @@ else:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+@pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 def test_a_disk_that_is_full_at_any_byte_is_told_as_such(tmp_path: Path) -> None:
     """In some places torch's own error takes the place of the system's."""
-    process = children.start(FULL, tmp_path)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    process = Forked(script, FULL, str(folder), log=tmp_path / "log")
+    assert process.wait() == 0, process.text()
 
 
 def test_a_state_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

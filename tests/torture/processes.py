@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests import children
 
-__all__ = ["NO_FORKS", "Command", "Forked"]
+__all__ = ["NO_FORKS", "Command", "Forked", "script"]
 
 NO_FORKS = "forkserver" not in multiprocessing.get_all_start_methods()
 
@@ -81,6 +81,12 @@ class Forked:
 
     def text(self) -> str:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+
+def script(code: str, *arguments: str) -> None:
+    """For :class:`Forked`: a script's ``code``, with these arguments."""
+    sys.argv = ["script", *arguments]
+    exec(compile(code, "script", "exec"), {"__name__": "__main__"})
 
 
 class Command(Forked):

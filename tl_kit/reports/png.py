@@ -18,7 +18,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write a PNG file, atomically; missing characters become boxes. Raises CheckpointError if it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)  # its own method: the figure's draws all twice
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+        write_atomically(path, canvas.print_png)
