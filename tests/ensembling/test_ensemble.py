@@ -29,7 +29,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("ckpts")
     quick(data, root / "a")
     quick(data, root / "b", policy="head", epochs=None, seed=1)
-    quick(data, root / "c", model="test_vit", img_size=None, epochs=1, seed=2)  # another architecture and input size
+    quick(data, root / "c", model="test_vit", img_size=64, epochs=1, seed=2)  # another architecture and input size
     return [root / name for name in "abc"]
 
 

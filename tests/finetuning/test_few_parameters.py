@@ -26,13 +26,13 @@ NETWORKS = ("test_resnet", "test_vit")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = write_images(tmp_path_factory.mktemp("few") / "images", images=9)
     for name in NETWORKS:
-        size = {"img_size": None} if name == "test_vit" else {}
+        size = {"img_size": 64} if name == "test_vit" else {}
         quick(data, data.parent / name, model=name, epochs=1, **size)
     return data
 
 
 def run_on(data: Path, out: Path, *, model: str = "test_resnet", **options: Any) -> tl_kit.FinetuneResult:
-    size = {"img_size": None} if model == "test_vit" else {}
+    size = {"img_size": 64} if model == "test_vit" else {}
     settings = {"weights": str(data.parent / model), "guard": UNGUARDED, "lr": 0.01, "epochs": 3}
     return quick(data, out, model=model, **{**settings, **size, **options})
 

@@ -57,6 +57,21 @@ def final_head(data: Path) -> Path:
     return data.parent / "final"
 
 
+@pytest.fixture(scope="module")
+def bare(data: Path) -> Callable[..., Path]:
+    """The same run without the guard; of equal options one."""
+    found: dict[str, Path] = {}
+
+    def run(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in found:
+            found[key] = data.parent / f"bare-{len(found)}"
+            run_on(data, found[key], guard=UNGUARDED, **options)
+        return found[key]
+
+    return run
+
+
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """What validation shall choose."""
@@ -97,16 +112,16 @@ def by_hand(head: dict[str, Tensor], trained: dict[str, Tensor], alpha: float) -
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_it_compares_the_head_the_trained_network_and_their_averages(
-    data: Path, head: Path, tmp_path: Path, policy: str
+    data: Path, head: Path, bare: Callable[..., Path], tmp_path: Path, policy: str
 ) -> None:
     """Each as it would be without the others; trained networks at the temperature that fits them best."""
     run = run_on(data, tmp_path / "run", policy=policy, head=ONCE)
-    run_on(data, tmp_path / "bare", policy=policy, guard=UNGUARDED)
+    without = bare(policy=policy)
     assert run.guard is not None
-    if read_meta(tmp_path / "bare")["best_epoch"] == 0:
+    if read_meta(without)["best_epoch"] == 0:
         pytest.fail("no epoch was better than the start, which a guarded run does not keep: choose other rates")
     assert tuple(run.guard["compared"]) == ORDER
-    start, end = weights(head), weights(tmp_path / "bare")
+    start, end = weights(head), weights(without)
     for name, row in run.guard["compared"].items():
         alpha = {"trained": 1.0, "head": 0.0}.get(name) or float(name.split()[-1]) if name != "head" else 0.0
         if policy == "last:2" and name.startswith("average"):
@@ -128,19 +143,25 @@ def test_it_compares_the_head_the_trained_network_and_their_averages(
 @pytest.mark.parametrize("policy", ["full", "last:2", "lp-ft:2"])
 @pytest.mark.parametrize("name", ["trained", "average 0.25", "head"])
 def test_the_weights_that_are_kept_are_those_and_what_was_frozen_is_unchanged(
-    data: Path, final_head: Path, tmp_path: Path, choose: Callable[[str], None], policy: str, name: str
+    data: Path,
+    final_head: Path,
+    bare: Callable[..., Path],
+    tmp_path: Path,
+    choose: Callable[[str], None],
+    policy: str,
+    name: str,
 ) -> None:
     """With the head that was fitted to validation images too; the temperature scales the classifier."""
     choose(name)
     lr = {"lr": 1e-3, "epochs": 8} if policy == "lp-ft:2" else {}  # so that an epoch is better than none
     run = run_on(data, tmp_path / "run", policy=policy, **lr)
-    run_on(data, tmp_path / "bare", policy=policy, guard=UNGUARDED, **lr)
+    without = bare(policy=policy, **lr)
     assert run.guard is not None
     if tuple(run.guard["compared"]) != ORDER:
         pytest.fail("no epoch was better than the fitted head: choose other rates")
     assert run.guard["kept"] == name
     alpha = {"trained": 1.0, "average 0.25": 0.25, "head": 0.0}[name]
-    found, start, end = weights(run.checkpoint), weights(final_head), weights(tmp_path / "bare")
+    found, start, end = weights(run.checkpoint), weights(final_head), weights(without)
     for key, expected in by_hand(start, end, alpha).items():
         if key.startswith("fc."):
             expected = expected / run.guard["temperature"]

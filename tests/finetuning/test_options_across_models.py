@@ -14,7 +14,7 @@ from tl_kit import FinetuneConfig, finetune
 from tl_kit.config import CacheConfig, LoopConfig, RegularizationConfig
 from tl_kit.errors import ConfigError
 
-SIDES = {"test_vit": 160, "test_byobnet": 32, "test_convnext": 32, "test_efficientnet": 32}
+SIDES = {"test_vit": 64, "test_byobnet": 32, "test_convnext": 32, "test_efficientnet": 32}
 # The last group is the head, and the blocks of test_efficientnet all change their width.
 WITHOUT_A_BRANCH = {(model, "last:1") for model in SIDES} | {("test_efficientnet", p) for p in ("last:2", "full")}
 NO_CACHE = CacheConfig(size_gb=0)
@@ -103,7 +103,7 @@ def test_a_range_test_meets_a_batch_of_one(tmp_path: Path, batch_size: int) -> N
 
 
 def test_second_derivatives_go_through_attention(data: Path, tmp_path: Path) -> None:
-    run = quick(data, tmp_path / "run", model="test_vit", img_size=160, optimizer="adahessian", epochs=1)
+    run = quick(data, tmp_path / "run", model="test_vit", img_size=64, optimizer="adahessian", epochs=1)
     assert run.epochs == 1
 
 
