@@ -212,20 +212,27 @@ def test_wise_ft_wants_a_head_and_a_fine_tuned_run(runs: dict[str, Path], tmp_pa
         assert not (tmp_path / "e").exists()
 
 
+@pytest.fixture(scope="module")
+def unlike(data: Path, runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """Runs that cannot be averaged with ``a``, and what is said of each."""
+    root = tmp_path_factory.mktemp("unlike")
+    quick(data, root / "random")
+    quick(data, root / "larger", weights=str(runs["a"] / WEIGHTS), img_size=48, epochs=1)
+    quick(data, root / "else", weights=str(runs["b"] / WEIGHTS), epochs=1)
+    quick(data, root / "vit", model="test_vit", img_size=32, epochs=1)
+    return {
+        root / "random": "random",
+        root / "larger": "another preprocessing",
+        root / "else": "other pretrained weights",
+        root / "vit": "vit: cannot be averaged",
+    }
+
+
 @pytest.mark.parametrize("rule", ["soup", "greedy-soup"])
 def test_members_that_cannot_be_averaged_are_refused_in_one_line(
-    data: Path, runs: dict[str, Path], tmp_path: Path, rule: str
+    runs: dict[str, Path], unlike: dict[Path, str], tmp_path: Path, rule: str
 ) -> None:
-    random = Path(quick(data, tmp_path / "random").checkpoint)
-    larger = Path(quick(data, tmp_path / "larger", weights=str(runs["a"] / WEIGHTS), img_size=48, epochs=1).checkpoint)
-    elsewhere = Path(quick(data, tmp_path / "else", weights=str(runs["b"] / WEIGHTS), epochs=1).checkpoint)
-    vit = Path(quick(data, tmp_path / "vit", model="test_vit", img_size=32, epochs=1).checkpoint)
-    for other, message in (
-        (random, "random"),
-        (larger, "another preprocessing"),
-        (elsewhere, "other pretrained weights"),
-        (vit, "vit: cannot be averaged"),
-    ):
+    for other, message in unlike.items():
         with pytest.raises(MemberError, match=message) as caught:
             combine([runs["a"], other], tmp_path / "e", rule)
         assert "\n" not in str(caught.value)
