@@ -45,11 +45,16 @@ def test_no_temperature_on_a_fine_grid_is_better(sharpness, images, prior):
     every, classes = np.repeat(p, p.shape[1], axis=0), np.tile(np.arange(p.shape[1]), images)
     weights = np.concatenate([np.ones(images), p.ravel() * prior / images])
 
-    def loss(temperature):
-        rows, truth = np.concatenate([p, every]), np.concatenate([labels, classes])
-        return log_loss(truth, tempered(rows, temperature), sample_weight=weights, labels=range(p.shape[1]))
+    rows, truth = np.concatenate([p, every]), np.concatenate([labels, classes])
+    eps = np.finfo(float).eps
 
-    lowest = loss(fit_temperature(p, labels, TemperatureConfig(prior_images=prior)))
+    def loss(temperature):
+        at_label = tempered(rows, temperature)[np.arange(len(rows)), truth]
+        return np.average(-np.log(at_label.clip(eps, 1 - eps)), weights=weights)
+
+    found = fit_temperature(p, labels, TemperatureConfig(prior_images=prior))
+    lowest = log_loss(truth, tempered(rows, found), sample_weight=weights, labels=range(p.shape[1]))
+    assert loss(found) == pytest.approx(lowest, abs=1e-12)
     for temperature in np.geomspace(*TEMPERATURES, 400):
         assert lowest <= loss(float(temperature)) + 1e-9
 
