@@ -143,11 +143,13 @@ def test_threads_may_read_while_it_shrinks(samples: tuple[Sample, ...], free: Ca
     """Batches are made in one thread while another one validates, and memory may be short just then."""
     store = PixelStore(P, replace(CONFIG, check_seconds=1e9))
     store.fill(samples, crop=True)
-    wanted, errors = expected(samples), list[BaseException]()
+    wanted, errors, short = expected(samples), list[BaseException](), threading.Event()
 
     def read() -> None:
+        more = 30
         try:
-            for _ in range(60):
+            while more:
+                more -= short.is_set()
                 found = store.get(samples, crop=True)
                 assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
         except BaseException as error:  # noqa: BLE001 - told in the main thread
@@ -158,6 +160,7 @@ def test_threads_may_read_while_it_shrinks(samples: tuple[Sample, ...], free: Ca
         thread.start()
     free(0)
     store.check_every = 0.0
+    short.set()
     for thread in threads:
         thread.join()
     assert errors == []
