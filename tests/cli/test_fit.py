@@ -104,7 +104,7 @@ def test_a_finished_fit_may_have_more_time(options: tuple[object, ...], tmp_path
     first = tlkit("fit", *options, "--out", tmp_path / "fit", "--time", "1h", "--json").json
     again = tlkit("fit", "--resume", tmp_path / "fit", "--time", "1h", "--json").json
     assert [row["name"] for row in again["leaderboard"]] == [row["name"] for row in first["leaderboard"]]
-    assert again["test"] == first["test"]
+    assert again["test"] == first["test"] | {"readings": 2}
 
 
 @pytest.mark.parametrize(
@@ -155,3 +155,9 @@ def test_auto_without_weights_says_what_to_do(data: Path, tmp_path: Path, monkey
     found = tlkit("finetune", "auto", "--data", data, "--out", tmp_path / "a")
     assert found.code == 2
     assert "pip install tl-kit[starter]" in found.err
+
+
+def test_auto_has_no_folds(data: Path, tmp_path: Path) -> None:
+    found = tlkit("finetune", "auto", "--data", data, "--folds", 2, "--out", tmp_path / "a")
+    assert found.code == 2
+    assert "--folds: auto would choose the network on the images of every fold" in " ".join(found.err.split())

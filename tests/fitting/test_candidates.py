@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import timm
@@ -108,3 +109,24 @@ def test_the_cost_grows_with_the_image() -> None:
     small, large = forward_cost("resnet18", 128), forward_cost("resnet18", 256)
     assert large.operations / small.operations == pytest.approx(4, rel=0.01)
     assert forward_cost("vit_small_patch16_224", 96).operations < forward_cost("vit_small_patch16_224").operations / 4
+
+
+def test_a_folder_may_have_a_wildcards_letters(here: Callable[..., None], tmp_path: Path) -> None:
+    folder = tmp_path / "r[1]"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architecture": "test_resnet", "num_classes": 3}')
+    here()
+    assert [each.name for each in found(f"local-dir:{folder}")] == [f"local-dir:{folder}"]
+
+
+def test_a_name_without_a_tag_has_the_licence_of_timms_own_choice(here: Callable[..., None]) -> None:
+    here()
+    for name in ("convnext_base", "beit_base_patch16_224", "resnet50"):
+        card = timm.get_pretrained_cfg(name)
+        assert card is not None
+        assert found(name)[0].licence == card.license
+
+
+def test_auto_may_be_one_of_several(here: Callable[..., None]) -> None:
+    here("resnet10t.c3_in1k")
+    assert {each.name for each in found("auto, test_resnet")} == {"resnet10t.c3_in1k", "test_resnet"}

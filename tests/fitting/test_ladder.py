@@ -88,6 +88,7 @@ def test_members_are_the_runner_up_and_then_other_seeds() -> None:
     gain = iter(np.linspace(0.3, 0.05, 30))
     steps, last = climb(lambda step: finished(step, nll[step.model], together=float(next(gain))))
     members = [(step.model, step.seed) for step in steps if step.rung == "member"]
+    assert len(members) == CONFIG.members
     assert members == [("large", 0), *(("middle", seed) for seed in range(1, CONFIG.members))][: CONFIG.members]
     assert "further members" in last
 
@@ -105,14 +106,16 @@ def test_it_ends_where_training_does_not_help(rung: str) -> None:
     assert "did not help" in last
 
 
-def test_failed_steps_are_passed_over() -> None:
+@pytest.mark.parametrize("broken", ["small", "middle", "large"])
+def test_failed_steps_are_passed_over(broken: str) -> None:
     def outcome(step: Step) -> Attempt:
-        if step.model == "middle":
+        if step.model == broken:
             return Attempt(step=step, status="failed", note="broken")
         return finished(step, 0.4)
 
     steps, _ = climb(outcome)
-    assert [step.rung for step in steps if step.model == "middle"] == ["head"]
+    assert [step.rung for step in steps if step.model == broken] == ["head"]
+    assert sorted(step.model for step in steps if step.rung == "head") == ["large", "middle", "small"]
     assert any(step.rung == "full" for step in steps)
 
 
@@ -147,3 +150,23 @@ def test_the_order_of_equal_attempts_does_not_matter() -> None:
     first = next_step(heads, networks("a", "b", "c"), views=(), seed=0, config=CONFIG)
     again = next_step(list(heads), networks("a", "b", "c"), views=(), seed=0, config=CONFIG)
     assert first == again == Step("short", "b", 0, "center")
+
+
+def test_a_network_over_a_limit_is_not_trained() -> None:
+    def outcome(step: Step) -> Attempt:
+        slow = replace(finished(step, {"small": 0.5, "middle": 0.3, "large": 0.4}[step.model]), allowed=False)
+        return slow if step.model == "middle" else replace(slow, allowed=True)
+
+    steps, _ = climb(outcome, views=("center", "squash"))
+    assert [step.rung for step in steps if step.model == "middle"] == ["head"]
+    assert ("full", "large") in [(step.rung, step.model) for step in steps]
+    assert climb(lambda step: replace(finished(step, 0.4), allowed=False))[1] == "no network is within the limits"
+
+
+def test_images_lost_on_the_way_do_not_end_the_climb() -> None:
+    def outcome(step: Step) -> Attempt:
+        found = finished(step, 0.4)
+        return replace(found, together=found.together[1:]) if step.rung == "member" else found
+
+    steps, _ = climb(outcome)
+    assert sum(step.rung == "member" for step in steps) >= CONFIG.patience

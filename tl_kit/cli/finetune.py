@@ -39,7 +39,10 @@ def finetune(given: Given, console: Console) -> None:
             return
         import tl_kit
 
-        config = tl_kit.choose_network(given.read(FinetuneConfig), reporter=console)
+        config = given.read(FinetuneConfig)
+        if runs.folds is not None and config.model == "auto":
+            raise ConfigError("--folds: auto would choose the network on the images of every fold; name one")
+        config = tl_kit.choose_network(config, reporter=console)
         _report(_train(config, runs, console), config.out, console, json=json)
 
 

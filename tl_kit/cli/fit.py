@@ -43,8 +43,8 @@ def fit(given: Given, console: Console) -> None:
 
 def _show(result: FitResult, console: Console) -> None:
     rows = []
-    for number, row in enumerate(result.leaderboard, 1):
-        mark = "*" if row.chosen else ""
+    for row in result.leaderboard:
+        number, mark = row.name.partition("-")[0].lstrip("0"), "*" if row.chosen else ""
         how = row.what if not row.epochs else f"{row.what}, {row.policy}, {row.epochs} epochs"
         if row.accuracy is None or row.nll is None:
             rows.append(
@@ -57,8 +57,8 @@ def _show(result: FitResult, console: Console) -> None:
                 row.network,
                 how,
                 f"{row.seconds:.0f}",
-                f"{figure('accuracy', row.accuracy)} ± {100 * (row.accuracy_error or 0):.1f}",
-                f"{row.nll:.3f} ± {row.nll_error:.3f}",
+                figure("accuracy", row.accuracy) + _error(row.accuracy_error, 100, 1),
+                f"{row.nll:.3f}" + _error(row.nll_error, 1, 3),
                 "" if row.added is None else f"{-row.added:+.3f}",
                 "" if row.latency is None else f"{row.latency:.0f}",
                 "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
@@ -66,9 +66,7 @@ def _show(result: FitResult, console: Console) -> None:
         )
     header = ["", "network", "step", "s", "val* accuracy", "val* nll", "ensemble", "ms", "M"]
     console.table(header, rows, align="lnwrrrrrr")
-    console.line(
-        "*: in the result. val*: validation chose each run's epoch or penalty. ensemble: the change of the best"
-    )
+    console.line("*: in the result. val*: validation chose epochs and networks by it. ensemble: the change of the best")
     console.line("ensemble's NLL by this step. ms: one image alone. M: million parameters.")
     console.line()
     for line in result.story:
@@ -77,3 +75,8 @@ def _show(result: FitResult, console: Console) -> None:
         console.entry("one fast network of it", offer)
     console.entry("picture", result.picture)
     console.entry("result", result.folder)
+
+
+def _error(value: float | None, factor: float, digits: int) -> str:
+    """A standard error; nothing where there is none, of a single image."""
+    return "" if value is None else f" ± {factor * value:.{digits}f}"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import worse_by_more_than_noise
-from tl_kit.combining.calibration import fit_temperature, tempered
+from tl_kit.combining.calibration import tempered
 from tl_kit.combining.canonical_order import canonical_members, label_probabilities, stratified_folds
 from tl_kit.combining.ensemble_rules import mean
 from tl_kit.combining.fitted_rule import FittedRule
@@ -105,8 +105,10 @@ def choose_members(
         out = numbers == fold
         kept = ~out if (~out).any() else everything
         pooled = mean(stack[list(choose(kept) or members)])
-        scale = fit_temperature(pooled[kept], labels[kept]) if whole.fitted.temperature != 1 else 1.0
-        crossed[out] = tempered(pooled[out], scale)
+        part = with_temperature(
+            FittedRule(), pooled[kept], labels[kept], folds=numbers[kept], calibrate=int(kept.sum()) > 1
+        )
+        crossed[out] = tempered(pooled[out], part.fitted.temperature)
     return MemberChoice(members=members, whole=replace(whole, crossed=crossed))
 
 

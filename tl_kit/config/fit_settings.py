@@ -26,7 +26,8 @@ def seconds_of(text: str | float) -> float:
         return float(text)
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(h|min|m|s|)", text.strip().lower())
     whole = "".join(number + unit for number, unit in parts)
-    if not parts or whole != re.sub(r"\s", "", text.lower()):
+    bare = sum(not unit for _, unit in parts)
+    if not parts or whole != re.sub(r"\s", "", text.lower()) or (bare and len(parts) > 1):
         raise ValueError("give a duration such as 90s, 10m or 1h30m")
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 

@@ -38,6 +38,7 @@ from tl_kit.optimization.rules import balance, selection
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import check_name, new_numbered_folder
 from tl_kit.storage.checkpoint import is_checkpoint
+from tl_kit.storage.fit_folder import is_fit
 from tl_kit.storage.lock import LOCK, FolderLock
 from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
 from tl_kit.zoo.build_model import WeightsReport, build_model
@@ -270,10 +271,14 @@ def _check_empty(out: Path) -> None:
     """Raises CheckpointError unless ``out`` is a new folder, or an empty one that nobody else works on."""
     if (out / LOCK).exists():
         FolderLock(out).release()
-    if is_unfinished(out):
+    if is_unfinished(out) and not is_fit(out):
         raise CheckpointError(
             f"--out {out}: is not empty, a run ended early there; go on with tlkit finetune --resume {out}, or choose "
             "another folder"
+        )
+    if is_fit(out):
+        raise CheckpointError(
+            f"--out {out}: is not empty, it holds a fit; go on with tlkit fit --resume {out}, or choose another folder"
         )
     if is_checkpoint(out):
         raise CheckpointError(f"--out {out}: holds a checkpoint already; choose another folder or remove it")

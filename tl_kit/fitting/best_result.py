@@ -15,14 +15,16 @@ from tl_kit.combining.member_choice import Limits, MemberChoice, choose_members
 from tl_kit.config import CropConfig, FitConfig, RuleFitConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.fitting.journal import RUNS, Entry
+from tl_kit.storage.atomic import new_numbered_folder, writing
 from tl_kit.storage.checkpoint import digest_prefix
 from tl_kit.storage.ensemble_folder import write_ensemble
 from tl_kit.storage.seen_images import Uses
 
-__all__ = ["Best", "Pool", "choose_best", "fitted_on", "limits_of", "pool_of_runs", "write_best"]
+__all__ = ["Best", "Pool", "choose_best", "fitted_on", "limits_of", "pool_of_runs", "remove_others", "write_best"]
 
 FloatArray = NDArray[np.float64]
 CHOSEN_BY_VAL = ("members", "temperature")
+_BEST = "best"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,8 +38,12 @@ class Pool:
 
     @property
     def latencies(self) -> list[float]:
-        """Milliseconds an image, (m,)."""
-        return [0.0 if entry.speed is None else entry.speed.latency for entry in self.entries]
+        """Milliseconds an image, (m,): the fastest measurement of runs of the same network."""
+        found: dict[str, float] = {}
+        for entry in self.entries:
+            measured = 0.0 if entry.speed is None else entry.speed.latency
+            found[entry.attempt.step.model] = min(measured, found.get(entry.attempt.step.model, measured))
+        return [found[entry.attempt.step.model] for entry in self.entries]
 
     @property
     def parameters(self) -> list[float]:
@@ -105,16 +111,26 @@ def fitted_on(pool: Pool) -> Uses:
     return Uses(selected=frozenset(map(digest_prefix, pool.samples)), chose=CHOSEN_BY_VAL)
 
 
-def write_best(folder: Path, pool: Pool, choice: MemberChoice, number: int, classes: Sequence[str]) -> Best:
-    """The checkpoint of a single member without a temperature; else a new ensemble, complete when this returns."""
+def write_best(folder: Path, pool: Pool, choice: MemberChoice, classes: Sequence[str]) -> Best:
+    """The only run there is, if it has no temperature; else a new ensemble, complete when this returns.
+
+    An ensemble of a single member is one too: its record says that validation chose it. Raises CheckpointError if it
+    cannot be written.
+    """
     chosen = tuple(pool.entries[member].name for member in choice.members)
     runs = [folder / RUNS / name for name in chosen]
-    if len(runs) == 1 and choice.whole.fitted.temperature == 1:
+    if len(pool.entries) == 1 and choice.whole.fitted.temperature == 1:
         return Best(choice=choice, chosen=chosen, folder=runs[0])
-    target = folder / f"best-{number}"
-    shutil.rmtree(target, ignore_errors=True)  # half-written by a killed process
-    target.mkdir(parents=True)
-    write_ensemble(
-        target, runs, classes=classes, rule=choice.whole.fitted, crops=CropConfig(), fitted_on=fitted_on(pool)
-    )
+    target = new_numbered_folder(folder, _BEST)
+    with writing(target):
+        write_ensemble(
+            target, runs, classes=classes, rule=choice.whole.fitted, crops=CropConfig(), fitted_on=fitted_on(pool)
+        )
     return Best(choice=choice, chosen=chosen, folder=target)
+
+
+def remove_others(folder: Path, best: Best | None) -> None:
+    """Remove the ensembles that the fit's folder does not stand for any more, also half-written ones."""
+    for other in folder.glob(f"{_BEST}-*"):
+        if best is None or other != best.folder:
+            shutil.rmtree(other, ignore_errors=True)

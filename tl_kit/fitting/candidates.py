@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import timm
 
 from tl_kit.config import BudgetConfig
 from tl_kit.errors import ConfigError
 from tl_kit.reporting import Reporter
 from tl_kit.zoo import hub
-from tl_kit.zoo.catalog import ModelInfo, local_models, search
+from tl_kit.zoo.catalog import UNKNOWN_LICENCE, ModelInfo, local_models, search
 from tl_kit.zoo.forward_cost import ForwardCost, forward_cost
 from tl_kit.zoo.names import FOLDER_PREFIX, HUB_PREFIX, check_name
 
@@ -28,6 +29,7 @@ WORTH_A_DOWNLOAD: dict[str, str] = {
 """Networks of several families and sizes, each with the reason why it is in the list. Their licences are in timm."""
 
 _BYTES_A_PARAMETER = 4
+_AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,16 @@ def find_candidates(
 ) -> list[Candidate]:
     """The networks to try, the cheapest first; ``classes``: those of their new heads.
 
-    ``models`` "auto": all whose weights are on this machine; with a network connection, those of ``WORTH_A_DOWNLOAD``
-    whose download the seconds ``left`` allow, which is said. Otherwise names and wildcards with commas between; what
-    the user names is downloaded. Raises ConfigError if there is none.
+    ``models`` are names and wildcards with commas between; what the user names is downloaded. "auto", alone or among
+    them, stands for all whose weights are on this machine and, with a network connection, for those of
+    ``WORTH_A_DOWNLOAD`` whose download the seconds ``left`` allow, which is said. Raises ConfigError if there is none.
     """
-    named = [part.strip() for part in models.split(",")]
-    infos = _automatic(left, config, reporter) if models == "auto" else _named(named)
+    infos: dict[str, tuple[ModelInfo, str]] = {}
+    for name in (part.strip() for part in models.split(",")):
+        new = _automatic(left, config, reporter) if name == _AUTO else _named(name)
+        infos |= {info.name: (info, why) for info, why in new if info.name not in infos}
     found, large = list[Candidate](), list[Candidate]()
-    for info, why in infos:
+    for info, why in infos.values():
         candidate = Candidate(
             info.name, forward_cost(info.name, img_size, classes), info.licence, why, remote=info.weights == "hub"
         )
@@ -106,23 +110,20 @@ def _automatic(left: float, config: BudgetConfig, reporter: Reporter) -> list[tu
     return found
 
 
-def _named(names: Sequence[str]) -> list[tuple[ModelInfo, str]]:
-    """The networks of names and wildcards; of a wildcard, those that are on this machine."""
-    found: dict[str, tuple[ModelInfo, str]] = {}
-    for name in names:
-        if any(mark in name for mark in "*?["):
-            matches = [info for info in search(name) if info.weights in ("starter", "cache")]
-            if not matches:
-                raise ConfigError(f"--models {name}: no network of this name has its weights on this machine")
-            found |= {info.name: (info, f"fits {name}") for info in matches}
-            continue
+def _named(name: str) -> list[tuple[ModelInfo, str]]:
+    """The network of a name, or those of a wildcard that are on this machine."""
+    if name.startswith((FOLDER_PREFIX, HUB_PREFIX)):
         check_name(name)
-        other = name.startswith((FOLDER_PREFIX, HUB_PREFIX))
-        info = None if other else next((each for each in search(name) if name in _forms(each.name)), None)
-        licence, weights = ("unknown", "named") if info is None else (info.licence, info.weights)
-        found[name] = (ModelInfo(name, (3, 0, 0), licence, weights), "you named it")
-    return list(found.values())
-
-
-def _forms(name: str) -> tuple[str, str]:
-    return name, name.split(".")[0]
+        return [(ModelInfo(name, (3, 0, 0), UNKNOWN_LICENCE, "named"), "you named it")]
+    if any(mark in name for mark in "*?["):
+        matches = [info for info in search(name) if info.weights in ("starter", "cache")]
+        if not matches:
+            raise ConfigError(f"--models {name}: no network of this name has its weights on this machine")
+        return [(info, f"fits {name}") for info in matches]
+    check_name(name)
+    card = timm.get_pretrained_cfg(name)
+    tagged = f"{name.split('.')[0]}.{card.tag}" if card is not None and card.tag else name
+    info = next((each for each in search(tagged) if each.name == tagged), None)
+    if info is None:
+        return [(ModelInfo(name, (3, 0, 0), UNKNOWN_LICENCE, "named"), "you named it")]
+    return [(replace(info, name=name), "you named it")]

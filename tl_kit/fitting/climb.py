@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tl_kit.combining.member_choice import MemberChoice
 from tl_kit.config import FinetuneConfig, FitConfig
 from tl_kit.data.manifest import Manifest, labels_of
-from tl_kit.errors import ConfigError, DataError, TlKitError, first_line
+from tl_kit.errors import CheckpointError, ConfigError, DataError, TlKitError, first_line
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import Trained
-from tl_kit.fitting.best_result import Best, choose_best, pool_of_runs, write_best
+from tl_kit.fitting.best_result import Best, Pool, choose_best, pool_of_runs, remove_others, write_best
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
-from tl_kit.fitting.candidates import Candidate, find_candidates
+from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
@@ -36,6 +39,7 @@ from tl_kit.storage.fit_folder import write_fit
 __all__ = ["Climb", "options_of"]
 
 _ANY_NETWORK = "tf_efficientnet_lite0"  # each step names its own
+_FAILURES = (TlKitError, MemoryError, torch.OutOfMemoryError)
 
 
 def options_of(config: FitConfig) -> FinetuneConfig:
@@ -58,9 +62,16 @@ def options_of(config: FitConfig) -> FinetuneConfig:
 class Climb:
     """The steps of one fit, from the first to the result. ``whole`` are all images; runs get those that are no test."""
 
-    def __init__(self, journal: Journal, whole: Manifest, budget: Budget, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        whole: Manifest,
+        candidates: Sequence[Candidate],
+        budget: Budget,
+        reporter: Reporter,
+    ) -> None:
         self.journal, self.config, self.budget, self.reporter = journal, journal.config, budget, reporter
-        self.folder, self.whole = journal.folder, whole
+        self.folder, self.whole, self.candidates = journal.folder, whole, candidates
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
@@ -71,33 +82,23 @@ class Climb:
         """All steps so far."""
         return self.journal.entries
 
-    def take_up(self, entries: Iterator[Entry]) -> None:
-        """Finished and failed steps count as they were; what there was no time for may have some now."""
-        for entry in entries:
-            if entry.attempt.status == "failed":
-                self.entries.append(entry)
-            elif entry.finished:
-                trained = self.records.finished(entry.name, self.manifest, self.reporter)
-                if trained is None:  # its record is damaged: it is trained again, and what followed with it
-                    return
-                self._add(replace(entry, trained=trained), trained)
+    def take_up(self, entries: Sequence[Entry]) -> None:
+        """Finished steps count as they were; what failed, or had no time, is tried again."""
+        found = None
+        for entry in (each for each in entries if each.finished):
+            trained = self.records.finished(entry.name, self.manifest, self.reporter)
+            if trained is None:  # its record is damaged: it is trained again, and what followed with it
+                break
+            found = self._add(replace(entry, trained=trained), trained) or found
+        if found is not None:
+            self._publish(*found)
 
     def run(self) -> FitResult:
         """All steps that the time allows, and the result."""
-        most = self.config.max_params
         self.journal.write(self.budget.elapsed)
         self._describe("running")
-        candidates = find_candidates(
-            self.config.models,
-            img_size=self.config.img_size,
-            classes=len(self.manifest.classes),
-            max_params=None if most is None else float(most),
-            left=self.budget.left,
-            config=self.config.budget,
-            reporter=self.reporter,
-        )
         with self._leaving():
-            stopped = self._steps(candidates, self._views(candidates))
+            stopped = self._steps()
             if self.best is None:
                 raise self._nothing(stopped)
             return finish(
@@ -109,44 +110,52 @@ class Climb:
                 reporter=self.reporter,
             )
 
-    def _views(self, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-        """The crop modes to compare, where a centre crop hides much of the images."""
-        options = replace(options_of(self.config), model=candidates[0].name)
+    @cached_property
+    def _views(self) -> tuple[str, ...]:
+        """The crop modes to compare, where a centre crop hides much of the images; asked once a head is there."""
+        first = next(entry.attempt.step.model for entry in self.entries if entry.finished)
+        options = replace(options_of(self.config), model=first)
         return options.crop_choice.modes if uncropped(self.manifest, options) else ()
 
-    def _steps(self, candidates: Sequence[Candidate], views: Sequence[str]) -> str:
+    def _steps(self) -> str:
         """Take one step after the other; returns in a sentence why there is no further one."""
         config = self.config
-        prices = Prices(candidates, self.manifest, self.budget, config.budget, config.ladder)
+        prices = Prices(self.candidates, self.manifest, self.budget, config.budget, config.ladder)
         while True:
             attempts = [entry.attempt for entry in self.entries]
-            step = next_step(attempts, candidates, views=views, seed=config.seed, config=config.ladder)
+            views = self._views if any(entry.finished for entry in self.entries) else ()
+            step = next_step(attempts, self.candidates, views=views, seed=config.seed, config=config.ladder)
             if isinstance(step, str):
                 return step
             try:
                 admission = self._admission(step, prices)
             except OutOfTimeError:
                 return f"the time was over before {_named(step)}"
-            except TlKitError as error:
+            except _FAILURES as error:
                 self._note(step, "failed", first_line(error))
                 continue
             if admission.admitted:
                 self._take(step, admission)
                 continue
-            needs = f"needs about {admission.needed:.0f} s, {max(0.0, self.budget.left):.0f} s are left"
+            left = max(0.0, self.budget.left)
+            after = " with the run in full after it" if step.rung == "short" else ""
+            needs = (
+                f"needs about {admission.needed:.0f} s{after}, {left:.0f} s are left" if left else "the time is over"
+            )
             self._note(step, "no time", needs)
             if step.rung in ("full", "member"):
                 return f"{_named(step)} {needs}"
 
     def _admission(self, step: Step, prices: Prices) -> Admission:
         begun = self.journal.begun
-        if begun is not None and begun["step"] == asdict(step):  # as it was decided before the fit was interrupted
+        if begun is not None and self._at_work(step):  # as it was decided before the fit was interrupted
             return Admission(admitted=True, epochs=begun["epochs"], policy=begun["policy"], seconds=begun["seconds"])
         options = replace(options_of(self.config), model=step.model, crop_mode=step.crop_mode or "auto", seed=step.seed)
         return prices.admit(step, options, self.entries, TimedReporter(SILENT, self.budget))
 
     def _take(self, step: Step, admission: Admission) -> None:
         """Run a step, and bring the best result up to date. A step that fails is noted, and the next one follows."""
+        resumed = self._at_work(step)
         name, started = self._begin(step, admission), self.budget.elapsed
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
         self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{about}")
@@ -158,9 +167,9 @@ class Climb:
         except OutOfTimeError:
             self._drop(step, "out of time", "it took longer than its estimate", folder, started)
             return
-        except DataError:
+        except (DataError, CheckpointError):  # no other step would do better
             raise
-        except (TlKitError, MemoryError, torch.OutOfMemoryError) as error:
+        except _FAILURES as error:
             self._drop(step, "failed", first_line(error), folder, started)
             return
         known = len(self.manifest.exclusions)
@@ -171,13 +180,14 @@ class Climb:
             status="finished",
             crop_mode=checkpoint.preprocessing.crop_mode,
             kept=None if guard is None else guard["kept"],
+            allowed=self.config.max_latency is None or speed.latency <= self.config.max_latency,
         )
         entry = Entry(
             attempt=attempt,
             name=name,
             seconds=self.budget.elapsed - started,
             elapsed=self.budget.elapsed,
-            estimate=admission.seconds,
+            estimate=None if resumed else admission.seconds,  # its seconds are those of this session alone
             policy=trained.result.policy,
             epochs=admission.epochs or 0,
             parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
@@ -185,15 +195,20 @@ class Climb:
             speed=speed,
         )
         self.journal.begun = None
-        self._add(entry, trained)
+        if found := self._add(entry, trained):
+            self._publish(*found)
         self.journal.write(self.budget.elapsed)
+
+    def _at_work(self, step: Step) -> bool:
+        """True for the step that was at work when the fit was interrupted."""
+        return self.journal.begun is not None and self.journal.begun["step"] == asdict(step)
 
     def _begin(self, step: Step, admission: Admission) -> str:
         """Record the step with all that was decided about it; returns the name of its run."""
         begun = self.journal.begun
-        if begun is not None and begun["step"] == asdict(step):
+        if begun is not None and self._at_work(step):
             return str(begun["name"])
-        numbers = [int(entry.name[:2]) for entry in self.entries if entry.name]
+        numbers = [int(entry.name.partition("-")[0]) for entry in self.entries if entry.name]
         safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in step.model)
         name = f"{max(numbers, default=0) + 1:02d}-{safe}-{step.rung}"
         shutil.rmtree(self.folder / RUNS / name, ignore_errors=True)
@@ -220,33 +235,32 @@ class Climb:
             raise KeyboardInterrupt
         return trained
 
-    def _add(self, entry: Entry, trained: Trained) -> None:
-        """Add a finished step, choose the best result among all, and let the folder stand for it."""
+    def _add(self, entry: Entry, trained: Trained) -> tuple[Pool, MemberChoice] | None:
+        """Add a finished step, and choose the best result among all; None where none is within the limits."""
         self.manifest = self.manifest.without(trained.manifest.exclusions[len(self.manifest.exclusions) :])
         losses = image_losses(*_outputs(trained))
         known = [*self.entries, replace(entry, attempt=replace(entry.attempt, losses=losses))]
+        self.journal.entries = known
         pool = pool_of_runs(known)
         choice = choose_best(pool, self.config)
         if choice is None:
-            self.journal.entries = known
-            return
-        chosen = tuple(pool.entries[member].name for member in choice.members)
+            return None
         together = image_losses(choice.whole.scored, pool.labels)
-        known[-1] = replace(known[-1], chosen=chosen, attempt=replace(known[-1].attempt, together=together))
-        self.journal.entries = known
-        before = self.best
-        self.best = write_best(self.folder, pool, choice, len(known), self.manifest.classes)
-        self.budget.reserve = self._reserve(
-            pool_speeds=[e.speed.row for e in pool.entries if e.speed and e.name in chosen]
-        )
-        self._describe("running")
-        if before is not None and before.folder != self.best.folder and before.folder.parent == self.folder:
-            shutil.rmtree(before.folder, ignore_errors=True)
+        known[-1] = replace(known[-1], attempt=replace(known[-1].attempt, together=together))
+        return pool_of_runs(known), choice
 
-    def _reserve(self, *, pool_speeds: Sequence[float]) -> float:
+    def _publish(self, pool: Pool, choice: MemberChoice) -> None:
+        """Write the best result, and let the folder stand for it; the one before goes once the new one is complete."""
+        self.best = write_best(self.folder, pool, choice, self.manifest.classes)
+        rows = [entry.speed.row for entry in pool.entries if entry.speed and entry.name in self.best.chosen]
+        self.budget.reserve = self._reserve(rows)
+        self._describe("running")
+        remove_others(self.folder, self.best)
+
+    def _reserve(self, rows: Sequence[float]) -> float:
         """Seconds for the end: the members predict the test images, and the result is written."""
         tests = len(self.whole.split("test"))
-        return self.config.budget.finish + self.config.budget.margin * tests * sum(pool_speeds)
+        return self.config.budget.finish + self.config.budget.margin * tests * sum(rows)
 
     def _describe(self, status: str) -> None:
         best = None if self.best is None else str(self.best.folder.relative_to(self.folder))
@@ -267,15 +281,14 @@ class Climb:
         """The error of a fit without any result."""
         if any(entry.finished for entry in self.entries):
             return ConfigError("no network is within --max-latency and --max-params; raise them")
-        late = next((entry for entry in self.entries if entry.attempt.status == "out of time"), None)
-        if late is not None:
+        if any(entry.attempt.status == "out of time" for entry in self.entries):
             return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
         failed = next((entry.attempt for entry in self.entries if entry.attempt.status == "failed"), None)
         return ConfigError(stopped if failed is None else f"{failed.step.model}: {failed.note}")
 
     @contextmanager
     def _leaving(self) -> Iterator[None]:
-        """Say what remains of a fit that ends early."""
+        """Say what remains of a fit that ends early; after an error without any result, no folder remains."""
         try:
             yield
         except KeyboardInterrupt:
@@ -283,11 +296,18 @@ class Climb:
         except StoppedError:
             self.reporter.message(self._left_over())
             raise
+        except TlKitError:
+            if self.best is None and not any(entry.finished for entry in self.entries):
+                shutil.rmtree(self.folder, ignore_errors=True)
+            else:
+                self.reporter.message(self._left_over())
+            raise
         finally:
-            self.journal.write(self.budget.elapsed)
+            if self.folder.is_dir():
+                self.journal.write(self.budget.elapsed)
 
     def _left_over(self) -> str:
-        goes_on = f"tlkit fit --resume {self.folder} goes on"
+        goes_on = f"tlkit fit --resume {shlex.quote(str(self.folder))} goes on"
         if self.best is None:
             return f"no step is finished yet; {goes_on}"
         return f"the best result so far is in {self.folder}; {goes_on}"

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from tl_kit.config import FitConfig, count_of, seconds_of
+from tl_kit.data.manifest import Manifest
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.preparation import open_folder, training_images
 from tl_kit.fitting.budget import Budget
+from tl_kit.fitting.candidates import Candidate, find_candidates
 from tl_kit.fitting.climb import Climb, options_of
 from tl_kit.fitting.fit_result import FitResult
 from tl_kit.fitting.journal import Journal, entries_of
@@ -20,6 +22,8 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import remove_leftovers
 from tl_kit.storage.lock import FolderLock
 from tl_kit.storage.relocation import relocated
+from tl_kit.storage.saved_states import STATE
+from tl_kit.zoo.names import FOLDER_PREFIX
 
 __all__ = ["fit", "resume_fit"]
 
@@ -40,11 +44,13 @@ def fit(config: FitConfig, *, spent: float = 0.0, reporter: Reporter = SILENT) -
     """
     config = _checked(config)
     budget = Budget(config.time if config.time is None else float(config.time), spent, config.budget.finish)
+    _check_time(config, budget)
     manifest = training_images(options_of(config), reporter)
+    candidates = _candidates(config, manifest, budget, reporter)
     with ExitStack() as cleanup:
         folder = open_folder(config.out, Path(config.default_out), _stem(config.data), cleanup)
-        journal = Journal(folder, config, manifest.content_hash())
-        return Climb(journal, manifest, budget, reporter).run()
+        journal = Journal(folder, config, manifest.content_hash(), [candidate.name for candidate in candidates])
+        return Climb(journal, manifest, candidates, budget, reporter).run()
 
 
 @undisturbed()
@@ -59,10 +65,12 @@ def resume_fit(
     folder without a fit, and DataError if its images have changed.
     """
     folder = Path(folder)
-    journal, written = Journal.read(folder)
+    Journal.read(folder)  # raises for a folder without a fit, which must not be locked
     with ExitStack() as cleanup:
         cleanup.callback(FolderLock(folder).release)
+        journal, written = Journal.read(folder)
         remove_leftovers(folder)
+        remove_leftovers(folder / STATE)
         config = journal.config
         moved = relocated(options_of(config), journal.born, folder, reporter)
         config = replace(config, data=moved.data, cache=moved.cache, runtime=moved.runtime)
@@ -71,9 +79,41 @@ def resume_fit(
         budget = Budget(total if total is None else float(total), journal.elapsed + spent, config.budget.finish)
         manifest = training_images(options_of(config), reporter)
         journal.check_images(manifest.content_hash())
-        work = Climb(journal, manifest, budget, reporter)
-        work.take_up(entries_of(written, journal.file))
+        entries = list(entries_of(written, journal.file))
+        if not any(entry.finished for entry in entries):
+            _check_time(journal.config, budget)
+        named = replace(journal.config, models=",".join(journal.candidates) or config.models)
+        work = Climb(journal, manifest, _candidates(named, manifest, budget, reporter), budget, reporter)
+        work.take_up(entries)
         return work.run()
+
+
+def _check_time(config: FitConfig, budget: Budget) -> None:
+    """Raises ConfigError if no time is left for a first step."""
+    if budget.left <= 0:
+        beside = budget.elapsed + budget.reserve
+        raise ConfigError(f"--time {config.time:g}: is too short; {beside:.0f} s pass beside the steps; give more")
+
+
+def _candidates(config: FitConfig, manifest: Manifest, budget: Budget, reporter: Reporter) -> list[Candidate]:
+    """The networks to try, each told in a line."""
+    most = config.max_params
+    found = find_candidates(
+        config.models,
+        img_size=config.img_size,
+        classes=len(manifest.classes),
+        max_params=None if most is None else float(most),
+        left=budget.left,
+        config=config.budget,
+        reporter=reporter,
+    )
+    for each in found:
+        cost = each.cost
+        reporter.message(
+            f"network {each.name}: {cost.parameters / 1e6:.1f} M parameters, {cost.side} px, licence {each.licence}; "
+            f"{each.why}"
+        )
+    return found
 
 
 def _checked(config: FitConfig) -> FitConfig:
@@ -82,7 +122,14 @@ def _checked(config: FitConfig) -> FitConfig:
         most = None if config.max_params is None else count_of(config.max_params)
     except ValueError as error:
         raise ConfigError(f"--max-params {config.max_params}: {error}") from None
-    return replace(config, time=time, max_params=most)
+    return replace(config, time=time, max_params=most, models=_absolute(config.models))
+
+
+def _absolute(models: str) -> str:
+    """The same names, with absolute folders: a fit may be resumed from another one."""
+    parts = [part.strip() for part in models.split(",")]
+    folders = {part: part.removeprefix(FOLDER_PREFIX) for part in parts if part.startswith(FOLDER_PREFIX)}
+    return ",".join(f"{FOLDER_PREFIX}{Path(folders[p]).expanduser().absolute()}" if p in folders else p for p in parts)
 
 
 def _seconds(time: float | str) -> float:

@@ -16,7 +16,7 @@ from tl_kit.data.manifest import Manifest
 from tl_kit.fitting.best_result import Best, Pool, choose_best, fitted_on, pool_of_runs
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.journal import Journal
-from tl_kit.fitting.leaderboard import Row, Smallest, rows_of, smallest_of, story
+from tl_kit.fitting.leaderboard import Fastest, Row, fastest_of, rows_of, story
 from tl_kit.inference.labelled import Predicted, predict_labelled
 from tl_kit.inference.predictor import Prediction, Predictor, load
 from tl_kit.reporting import Reporter
@@ -36,9 +36,11 @@ class FitResult:
     """Result of a fit. ``folder`` is what ``predict`` and ``evaluate`` take; ``best`` the checkpoint or ensemble in it.
 
     ``members``: the names of its members in the leaderboard. ``val``: its scores on validation images, each predicted
-    by members and a temperature that were chosen without its fold; each member's own epoch or penalty was still chosen
-    on them. ``selected_val``: the scores that chose it, too good as estimates. ``test`` is None without test images;
-    they were predicted once, after all choices. ``stopped``: why there was no further step. ``story``: five sentences.
+    by members and a temperature that were chosen without its fold; the epochs, what each run's head guard kept, and
+    which networks were trained were still chosen on all of them. ``selected_val``: the scores that chose it, too good
+    as estimates. ``test`` is None without test images; they are predicted after all choices, and ``readings`` counts
+    how often, since a fit may be resumed. ``fastest``: the fastest result that validation cannot tell from the best.
+    ``stopped``: why there was no further step. ``story``: five sentences. ``offers``: commands that promise more.
     """
 
     folder: str
@@ -49,7 +51,7 @@ class FitResult:
     val: dict[str, float]
     selected_val: dict[str, float]
     test: dict[str, Any] | None
-    smallest: Smallest | None
+    fastest: Fastest | None
     stopped: str
     seconds: float
     story: tuple[str, ...]
@@ -68,14 +70,14 @@ class FitResult:
         """Plain JSON."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("classes", "story")}
         rows = [row.to_dict() for row in self.leaderboard]
-        smallest = None if self.smallest is None else asdict(self.smallest)
+        fastest = None if self.fastest is None else asdict(self.fastest)
         return {
             **content,
             "classes": list(self.classes),
             "members": list(self.members),
             "offers": list(self.offers),
             "leaderboard": rows,
-            "smallest": smallest,
+            "fastest": fastest,
             "story": list(self.story),
         }
 
@@ -95,11 +97,12 @@ def finish(
     tests = predict_labelled(predictor, whole, whole.split("test"), data=whole.root, reporter=reporter)
     val = metrics.summary(best.choice.whole.estimate, pool.labels)
     rows = rows_of(journal.entries, pool, best.chosen)
-    smallest = smallest_of(pool, choose_best(pool, journal.config, prefer="speed"))
-    test = None if tests is None else _test_scores(tests, predictor, pool, best)
+    fastest = fastest_of(pool, choose_best(pool, journal.config, prefer="speed"))
+    journal.readings += tests is not None
+    test = None if tests is None else {**_test_scores(tests, predictor, pool, best), "readings": journal.readings}
     receipt = _receipt(journal, pool, best, predictor, tests)
     seconds = budget.elapsed
-    lines = story(rows, seconds=seconds, val=val, test=test, smallest=smallest, stopped=stopped)
+    lines = story(rows, seconds=seconds, val=val, test=test, fastest=fastest, stopped=stopped)
     result = FitResult(
         folder=str(journal.folder),
         best=str(best.folder),
@@ -109,7 +112,7 @@ def finish(
         val=val,
         selected_val=metrics.summary(best.choice.whole.scored, pool.labels),
         test=test,
-        smallest=smallest,
+        fastest=fastest,
         stopped=stopped,
         seconds=seconds,
         story=tuple(lines),

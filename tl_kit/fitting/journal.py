@@ -29,8 +29,7 @@ class Entry:
     """An attempt with its run: the name of its folder, its time, its outcome and its speed.
 
     ``elapsed``: seconds from the start of the fit to its end. ``epochs`` are those that it was given; 0 for a head.
-    ``chosen``: names of the members of the best ensemble after this step. ``trained`` and ``speed`` are None where it
-    did not finish.
+    ``trained`` and ``speed`` are None where it did not finish.
     """
 
     attempt: Attempt
@@ -43,7 +42,6 @@ class Entry:
     parameters: int = 0
     trained: Trained | None = None
     speed: Speed | None = None
-    chosen: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -55,13 +53,16 @@ class Entry:
 class Journal:
     """``state/journal.json`` in the fit's ``folder``. ``elapsed``: seconds of all sessions before this one.
 
-    ``begun``: the step at work with its epochs, so that a resumed fit goes on with the same.
+    ``candidates``: names of the networks to try. ``begun``: the step at work with its epochs, so that a resumed fit
+    goes on with the same. ``readings``: how often test images were predicted.
     """
 
     folder: Path
     config: FitConfig
     content: str
+    candidates: list[str] = field(default_factory=list)
     elapsed: float = 0.0
+    readings: int = 0
     begun: dict[str, Any] | None = None
     entries: list[Entry] = field(default_factory=list)
     born: Mapping[str, str] = field(default_factory=dict)
@@ -82,6 +83,8 @@ class Journal:
                 "content": self.content,
                 "born": dict(self.born) or birthplace(self.folder),
                 "elapsed": elapsed,
+                "candidates": self.candidates,
+                "readings": self.readings,
                 "begun": self.begun,
                 "entries": [_plain(entry) for entry in self.entries],
             },
@@ -97,13 +100,13 @@ class Journal:
         try:
             config = from_json(FitConfig, content["config"])
             entries = list(content["entries"])
-            begun, elapsed = content["begun"], float(content["elapsed"])
+            elapsed, readings = float(content["elapsed"]), int(content["readings"])
+            begun, candidates = content["begun"], [str(name) for name in content["candidates"]]
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{file}: is not a journal that this version of tl-kit reads ({error})") from error
         born = content.get("born")
-        journal = cls(
-            folder, config, str(content.get("content")), elapsed, begun, born=born if isinstance(born, dict) else {}
-        )
+        journal = cls(folder, config, str(content.get("content")), candidates, elapsed, readings, begun)
+        journal.born = born if isinstance(born, dict) else {}
         return journal, entries
 
     def check_images(self, content: str) -> None:

@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Step:
-    """One step: a network, and how it is trained. Equal steps give equal weights.
+    """One step: a network, and how it is trained. Equal steps of equal epochs give equal weights.
 
     ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
     and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``member``,
@@ -47,7 +47,8 @@ class Attempt:
 
     ``losses`` (n,): the NLL of each validation image, where it ``finished``. ``kept``: the network that the head guard
     kept, ``head`` where training did not help. ``together`` (n,): the losses of the best ensemble after this step.
-    ``crop_mode``: the one that the run used. ``note``: why it did not finish.
+    ``crop_mode``: the one that the run used. ``allowed``: False where the network alone is over a limit on the result.
+    ``note``: why it did not finish.
     """
 
     step: Step
@@ -56,6 +57,7 @@ class Attempt:
     together: FloatArray = field(default_factory=lambda: np.empty(0))
     crop_mode: str = ""
     kept: str | None = None
+    allowed: bool = True
     note: str = ""
 
     @property
@@ -85,10 +87,12 @@ def _steps(
 ) -> Iterator[Step | str]:
     """All steps in their order, as far as the attempts so far determine them."""
     first = next((a.crop_mode for a in done if a.status == "finished"), None)
-    yield from (Step("head", each.name, seed, first if index else None) for index, each in enumerate(candidates))
-    heads = _ranked(done, "head")
+    had = {attempt.step.model for attempt in done if attempt.step.rung == "head"}
+    yield from (Step("head", each.name, seed, first) for each in candidates if each.name not in had)
+    fitted = _ranked(done, "head")
+    heads = [attempt for attempt in fitted if attempt.allowed]
     if not heads:
-        yield "no network's head could be fitted"
+        yield "no network is within the limits" if fitted else "no network's head could be fitted"
         return
     used = {attempt.crop_mode for attempt in heads}
     yield from (Step("view", heads[0].step.model, seed, mode) for mode in views if mode not in used)
@@ -123,7 +127,7 @@ def _further(
         yield "training more than the head did not help"
         return
     others = [Step("member", model, seed, modes[model]) for model in order[1:2]]
-    seeds = [Step("member", order[0], seed + more, modes[order[0]]) for more in range(1, config.members)]
+    seeds = [Step("member", order[0], seed + more, modes[order[0]]) for more in range(1, config.members + 1)]
     for count, step in enumerate([*others, *seeds][: config.members]):
         if count >= config.patience and not _still_gaining(done, config.patience):
             yield f"the last {config.patience} members lowered the ensemble's NLL by no more than noise"
@@ -148,5 +152,7 @@ def _still_gaining(done: Sequence[Attempt], patience: int) -> bool:
     latest = [attempt for attempt in finished if attempt.step.rung == "member"][-patience:]
     if len(latest) < patience:
         return True
-    before = finished[finished.index(latest[0]) - 1]
-    return worse_by_more_than_noise(before.together - latest[-1].together)
+    before, now = finished[finished.index(latest[0]) - 1].together, latest[-1].together
+    if not now.size:
+        return False
+    return before.size != now.size or worse_by_more_than_noise(before - now)

@@ -16,7 +16,7 @@ from tl_kit.combining.member_choice import MemberChoice
 from tl_kit.fitting.best_result import Pool
 from tl_kit.fitting.journal import Entry
 
-__all__ = ["Row", "Smallest", "rows_of", "smallest_of", "story"]
+__all__ = ["Fastest", "Row", "fastest_of", "rows_of", "story"]
 
 FloatArray = NDArray[np.float64]
 _KINDS = {
@@ -34,7 +34,7 @@ class Row:
 
     Scores are None where the step did not finish. ``added``: by how much the best ensemble's validation NLL fell with
     this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it. Validation
-    chose each run's epoch or penalty, so its scores are too good as estimates.
+    chose each run's epoch, what the head guard kept, and which networks were trained: its scores are too good.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smallest:
+class Fastest:
     """The fastest result that validation cannot tell from the best: its members, scores, speed and size."""
 
     members: tuple[str, ...]
@@ -94,7 +94,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 status=entry.attempt.status,
                 seconds=entry.seconds,
                 elapsed=entry.elapsed,
-                latency=None if entry.speed is None else entry.speed.latency,
+                latency=pool.latencies[places[entry.name]] if entry.name in places else None,
                 parameters=entry.parameters or None,
                 chosen=entry.name in chosen,
                 note=entry.attempt.note,
@@ -104,25 +104,30 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
     return rows
 
 
-def _scores(probabilities: FloatArray, labels: NDArray[np.int64]) -> dict[str, float]:
+def _finite(error: float) -> float | None:
+    """None for the standard error of a single image."""
+    return error if np.isfinite(error) else None
+
+
+def _scores(probabilities: FloatArray, labels: NDArray[np.int64]) -> dict[str, float | None]:
     right = metrics.correct(probabilities, labels).astype(np.float64)
     losses = metrics.image_losses(probabilities, labels)
     return {
         "accuracy": float(right.mean()),
-        "accuracy_error": standard_error(right),
+        "accuracy_error": _finite(standard_error(right)),
         "nll": float(losses.mean()),
-        "nll_error": standard_error(losses),
+        "nll_error": _finite(standard_error(losses)),
     }
 
 
-def smallest_of(pool: Pool, choice: MemberChoice | None) -> Smallest | None:
+def fastest_of(pool: Pool, choice: MemberChoice | None) -> Fastest | None:
     """The result that ``choose_best`` finds under "speed", described."""
     if choice is None:
         return None
-    return Smallest(
+    return Fastest(
         members=tuple(pool.entries[member].name for member in choice.members),
-        accuracy=metrics.accuracy(choice.whole.scored, pool.labels),
-        nll=metrics.nll(choice.whole.scored, pool.labels),
+        accuracy=metrics.accuracy(choice.whole.estimate, pool.labels),
+        nll=metrics.nll(choice.whole.estimate, pool.labels),
         latency=sum(pool.latencies[member] for member in choice.members),
         parameters=int(sum(pool.parameters[member] for member in choice.members)),
     )
@@ -134,10 +139,10 @@ def story(
     seconds: float,
     val: Mapping[str, float],
     test: Mapping[str, Any] | None,
-    smallest: Smallest | None,
+    fastest: Fastest | None,
     stopped: str,
 ) -> list[str]:
-    """Five sentences: the steps, the winner, its test score, the worth of more time, and the smallest good model."""
+    """Five sentences: the steps, the winner, its test score, the worth of more time, and the fastest good model."""
     finished = [row for row in rows if row.accuracy is not None]
     counts = Counter(row.what for row in finished)
     tried = ", ".join(f"{_KINDS[kind]}: {counts[_KINDS[kind]]}" for kind in _KINDS if counts[_KINDS[kind]])
@@ -149,11 +154,11 @@ def story(
     if test is not None:
         lines.append(_on_test(test))
     lines.append(f"more time: {stopped}{_last_gain(finished)}")
-    if smallest is not None and set(smallest.members) != set(won):
-        names = " and ".join(smallest.members)
+    if fastest is not None and set(fastest.members) != set(won):
+        names = " and ".join(fastest.members)
         lines.append(
-            f"smallest within the noise: {names}, {smallest.parameters / 1e6:.1f} M parameters, "
-            f"{smallest.latency:.0f} ms an image, validation {smallest.accuracy:.1%}, NLL {smallest.nll:.3f}"
+            f"fastest within the noise: {names}, {fastest.parameters / 1e6:.1f} M parameters, "
+            f"{fastest.latency:.0f} ms an image; cross-fitted {fastest.accuracy:.1%}, NLL {fastest.nll:.3f}"
         )
     return lines
 
@@ -165,7 +170,8 @@ def _last_gain(finished: Sequence[Row]) -> str:
 
 
 def _on_test(test: Mapping[str, Any]) -> str:
-    text = f"test, read once: {test['accuracy']:.1%}, NLL {test['nll']:.3f} ({test['images']:,} images)"
+    times = "read once" if test["readings"] == 1 else f"read {test['readings']} times"
+    text = f"test, {times}: {test['accuracy']:.1%}, NLL {test['nll']:.3f} ({test['images']:,} images)"
     best = test.get("best_member")
     return (
         text

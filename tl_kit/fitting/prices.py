@@ -48,7 +48,7 @@ class Prices:
         if not step.trains:
             seconds = self._head(step, entries)
             if seconds is None:
-                return Admission(admitted=True)
+                return Admission(admitted=self.budget.left > 0)
             needed = seconds * self.config.margin
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
         return self._trained(step, options, entries, reporter)
@@ -63,7 +63,8 @@ class Prices:
         fits = min((_fits(entry) for entry in entries if entry.finished and not entry.attempt.step.trains), default=0.0)
         passes = _PASSES if step.crop_mode is None else 1
         weights = next(each for each in self.candidates if each.name == step.model)
-        download = weights.megabytes / self.config.download if weights.remote else 0.0
+        here = not weights.remote or any(e.finished and e.attempt.step.model == step.model for e in entries)
+        download = 0.0 if here else weights.megabytes / self.config.download
         return _FIXED + fits + images * row * passes + download
 
     def _compared(self, model: str, entries: Sequence[Entry]) -> bool:
@@ -76,6 +77,7 @@ class Prices:
         if model in rows:
             return rows[model]
         costs = {each.name: each.cost.operations for each in self.candidates}
+        rows = {name: row for name, row in rows.items() if name in costs}
         if not rows:
             return None
         like = min(rows, key=lambda name: abs(math.log(costs[name] / costs[model])))

@@ -38,10 +38,13 @@ def fit_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _draw_course(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    for number, row in enumerate(rows, 1):
+    for row in rows:
+        number = row["name"].partition("-")[0].lstrip("0")
         colour = OKABE_ITO["blue"] if row["what"] in _HEADS else OKABE_ITO["vermillion"]
-        axes.errorbar(row["elapsed"], row["nll"], yerr=row["nll_error"], fmt="o", color=colour, alpha=0.8, capsize=2)
-        axes.annotate(str(number), (row["elapsed"], row["nll"]), (5, 3), textcoords="offset points", size=8)
+        axes.errorbar(
+            row["elapsed"], row["nll"], yerr=row["nll_error"] or 0.0, fmt="o", color=colour, alpha=0.8, capsize=2
+        )
+        axes.annotate(number, (row["elapsed"], row["nll"]), (5, 3), textcoords="offset points", size=8)
     together = [row for row in rows if row["together"] is not None]
     times, values = [row["elapsed"] for row in together], [row["together"] for row in together]
     axes.step(times, values, where="post", color=OKABE_ITO["black"], linewidth=2, label="best ensemble so far")
@@ -58,12 +61,13 @@ def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     labels = []
     for place, row in enumerate(rows):
         colour = OKABE_ITO["blue"] if row["what"] in _HEADS else OKABE_ITO["vermillion"]
-        value, error = 100 * row["accuracy"], 100 * row["accuracy_error"]
+        value, error = 100 * row["accuracy"], 100 * (row["accuracy_error"] or 0.0)
         axes.errorbar(
             value, place, xerr=error, fmt="o", color=colour, capsize=2, mfc=None if row["chosen"] else "white"
         )
         axes.annotate(f"{value:.1f} %", (value, place), (0, 6), textcoords="offset points", ha="center", size=8)
-        labels.append(f"{place + 1}  {drawable(row['network'])}, {row['what']}")
+        number = row["name"].partition("-")[0].lstrip("0")
+        labels.append(f"{number}  {drawable(row['network'])}, {row['what']}")
     axes.set_yticks(range(len(rows)), labels, size=8)
     axes.set_ylim(len(rows) - 0.4, -0.7)
     axes.margins(x=0.15)

@@ -19,7 +19,7 @@ from tl_kit.zoo.locate import hub_filenames
 from tl_kit.zoo.silence_timm import quiet
 from tl_kit.zoo.starter import STARTERS, find_starter, starter_path
 
-__all__ = ["ModelInfo", "local_models", "models", "search"]
+__all__ = ["UNKNOWN_LICENCE", "ModelInfo", "local_models", "models", "search"]
 
 UNKNOWN_LICENCE = "unknown"
 

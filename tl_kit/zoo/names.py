@@ -62,6 +62,8 @@ def check_name(name: str) -> None:
         raise ConfigError(f"the model is given as {type(name).__name__}, not as a text: {_FORMS}")
     if not name.strip():
         raise ConfigError(f"the model's name is empty: {_FORMS}; tlkit models PATTERN searches")
+    if name == "auto":
+        raise ConfigError("auto: name a network here; tl_kit.choose_network chooses one, as tlkit finetune auto does")
     if name.startswith(HUB_PREFIX):
         repository = name.removeprefix(HUB_PREFIX)
         if not is_repository(repository):
