@@ -244,6 +244,14 @@ def test_statistics_by_table(known: Case, given: str, expected: str, reason: str
         (case(bare=6), "sgd", LOOP, "sgd", f"{AS_GIVEN}; BatchNorm follows 4 of 10 trained weight tensors"),
         (
             case(bare=6),
+            "adagrad",
+            LOOP,
+            "adagrad",
+            f"{AS_GIVEN}; BatchNorm follows 4 of 10 trained weight tensors; on few photos 5.7 points behind the best "
+            "(docs/policies.md)",
+        ),
+        (
+            case(bare=6),
             None,
             LoopConfig(optimizer="lion"),
             "lion",

@@ -35,7 +35,8 @@ class OptimizerDefaults:
 
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
     penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
-    are those of the lecture's optimizers.
+    are those of the lecture's optimizers. ``behind``: points below the best of the lecture's optimizers, each at its own
+    defaults, on few photos (docs/policies.md), of those that noise does not explain; a plan says it.
     """
 
     finetune_scale: float = 0.1
@@ -82,6 +83,7 @@ class OptimizerDefaults:
         }
     )
     timm_momentum: float = 0.9
+    behind: Mapping[str, float] = field(default_factory=lambda: {"adagrad": 5.7})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,7 +224,10 @@ def optimizer(case: Case, given: str | None, loop: LoopConfig) -> Reasoned[str]:
         return Reasoned(given, AS_GIVEN) if given else Reasoned(loop.gradient_head_optimizer, "for a head alone")
     count = f"BatchNorm follows {network.batch_free} of {network.decayed} trained weight tensors"
     if given or loop.optimizer != LoopConfig.optimizer:
-        return Reasoned(given or loop.optimizer, f"{AS_GIVEN}; {count}")
+        name = given or loop.optimizer
+        behind = OptimizerDefaults().behind.get(name)
+        known = "" if behind is None else f"; on few photos {behind:g} points behind the best (docs/policies.md)"
+        return Reasoned(name, f"{AS_GIVEN}; {count}{known}")
     if case.policy.adapters or case.policy.vectors:
         return Reasoned(loop.bare_optimizer, "adapters or vectors alone train, which differ in size")
     if network.normed:
