@@ -35,8 +35,8 @@ class OptimizerDefaults:
 
     ``weight_decays`` are for decay that is decoupled or goes with momentum; where an adaptive method divides a coupled
     penalty by its own root mean square, even a weak one rules: all others get timm's own ``weight_decay``. ``options``
-    are those of the lecture's optimizers. ``behind``: points below the best of the lecture's optimizers, each at its own
-    defaults, on few photos (docs/policies.md), of those that noise does not explain; a plan says it.
+    are those of the lecture's optimizers. ``behind``: points below the best of them, each at its own defaults, on few
+    photos (docs/policies.md), where noise does not explain them; a plan says it.
     """
 
     finetune_scale: float = 0.1
