@@ -5,14 +5,30 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.helpers import Outcome, start, tlkit
 from tests.helpers import quick, write_images
-from tl_kit.fitting import candidates
+from tl_kit.fitting import candidates, climb
 from tl_kit.zoo.catalog import ModelInfo
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_runs() -> Iterator[None]:
+    """One epoch at most in this process: these tests are about what is shown, not about what training reaches."""
+    original = climb.finetune_on
+
+    def short(manifest: Any, options: Any, **more: Any) -> Any:
+        return original(manifest, replace(options, epochs=None if options.epochs is None else 1), **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(climb, "finetune_on", short)
+        yield
 
 
 @pytest.fixture(scope="module")
