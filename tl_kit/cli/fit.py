@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
+_STEPS = {
+    "head": "head",
+    "head on another crop": "crop",
+    "short training": "short",
+    "training in full": "full",
+    "further member": "member",
+}
 _USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 10m]"
 
 
@@ -45,29 +52,25 @@ def _show(result: FitResult, console: Console) -> None:
     rows = []
     for row in result.leaderboard:
         number, mark = row.name.partition("-")[0].lstrip("0"), "*" if row.chosen else ""
-        how = row.what if not row.epochs else f"{row.what}, {row.policy}, {row.epochs} epochs"
-        if row.accuracy is None or row.nll is None:
-            rows.append(
-                [f"{number}{mark}", row.network, f"{how}: {row.status}", f"{row.seconds:.0f}", "", "", "", "", ""]
-            )
-            continue
+        right = "" if row.accuracy is None else figure("accuracy", row.accuracy) + _error(row.accuracy_error)
         rows.append(
             [
                 f"{number}{mark}",
                 row.network,
-                how,
+                _STEPS[row.what],
                 f"{row.seconds:.0f}",
-                figure("accuracy", row.accuracy) + _error(row.accuracy_error, 100, 1),
-                f"{row.nll:.3f}" + _error(row.nll_error, 1, 3),
+                right or row.status,
+                "" if row.nll is None else f"{row.nll:.3f}",
                 "" if row.added is None else f"{-row.added:+.3f}",
                 "" if row.latency is None else f"{row.latency:.0f}",
                 "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
             ]
         )
-    header = ["", "network", "step", "s", "val* accuracy", "val* nll", "ensemble", "ms", "M"]
-    console.table(header, rows, align="lnwrrrrrr")
-    console.line("*: in the result. val*: validation chose epochs and networks by it. ensemble: the change of the best")
-    console.line("ensemble's NLL by this step. ms: one image alone. M: million parameters.")
+    console.table(["", "network", "step", "s", "val* accuracy", "nll", "gain", "ms", "M"], rows, align="lnlrrrrrr")
+    console.line(
+        "*: in the result. val*: validation chose epochs and networks by it. gain: the change of the ensemble's NLL by "
+        "this step. ms: one image alone. M: million parameters."
+    )
     console.line()
     for line in result.story:
         console.line(line)
@@ -77,6 +80,6 @@ def _show(result: FitResult, console: Console) -> None:
     console.entry("result", result.folder)
 
 
-def _error(value: float | None, factor: float, digits: int) -> str:
-    """A standard error; nothing where there is none, of a single image."""
-    return "" if value is None else f" ± {factor * value:.{digits}f}"
+def _error(value: float | None) -> str:
+    """The standard error of an accuracy; nothing where there is none, of a single image."""
+    return "" if value is None else f" ± {100 * value:.1f}"

@@ -144,7 +144,7 @@ class Climb:
             )
             self._note(step, "no time", needs)
             if step.rung in ("full", "member"):
-                return f"{_named(step)} {needs}"
+                return f"{_named(step)} {needs}" if left else needs
 
     def _admission(self, step: Step, prices: Prices) -> Admission:
         begun = self.journal.begun
