@@ -81,5 +81,5 @@ def _show(result: FitResult, console: Console) -> None:
 
 
 def _error(value: float | None) -> str:
-    """The standard error of an accuracy; nothing where there is none, of a single image."""
+    """The standard error of an accuracy in points, as a text; empty for a single image, which has none."""
     return "" if value is None else f" ± {100 * value:.1f}"

@@ -153,7 +153,7 @@ def _choose(
 
 
 def _near(losses: Mapping[tuple[int, ...], FloatArray], errors: float) -> list[tuple[int, ...]]:
-    """The ensembles that are not worse than the best by more than so many standard errors, the best among them."""
+    """The best ensemble, and all that are worse than it by no more than ``errors`` standard errors."""
     best = min(losses, key=lambda each: (losses[each].mean(), len(each)))
     worse = (each for each in losses if each != best)
     return [best, *(e for e in worse if not worse_by_more_than_noise(losses[e] - losses[best], errors=errors))]

@@ -36,7 +36,7 @@ from tl_kit.machine.runtime import PRECISIONS, Runtime, check_gradients, detect
 from tl_kit.optimization.cases import Reasoned
 from tl_kit.optimization.rules import balance, selection
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.storage.atomic import check_name, new_numbered_folder
+from tl_kit.storage.atomic import check_name, new_numbered_folder, safe_name
 from tl_kit.storage.checkpoint import is_checkpoint
 from tl_kit.storage.fit_folder import is_fit
 from tl_kit.storage.lock import LOCK, FolderLock
@@ -251,8 +251,7 @@ def open_folder(out: Path | None, parent: Path, name: str, cleanup: ExitStack) -
     Raises CheckpointError for a folder that is not empty or cannot be made.
     """
     if out is None:
-        stem = "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
-        folder = new_numbered_folder(parent, stem)
+        folder = new_numbered_folder(parent, safe_name(name))
         cleanup.callback(FolderLock(folder).release)
         return folder
     out = Path(out)

@@ -13,14 +13,25 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.member_choice import Limits, MemberChoice, choose_members
 from tl_kit.config import CropConfig, FitConfig, RuleFitConfig
-from tl_kit.data.manifest import Sample
+from tl_kit.data.manifest import Sample, labels_of
+from tl_kit.finetuning.result import Trained
 from tl_kit.fitting.journal import RUNS, Entry
 from tl_kit.storage.atomic import new_numbered_folder, writing
 from tl_kit.storage.checkpoint import digest_prefix
 from tl_kit.storage.ensemble_folder import write_ensemble
 from tl_kit.storage.seen_images import Uses
 
-__all__ = ["Best", "Pool", "choose_best", "fitted_on", "limits_of", "pool_of_runs", "remove_others", "write_best"]
+__all__ = [
+    "Best",
+    "Pool",
+    "choose_best",
+    "fitted_on",
+    "limits_of",
+    "pool_of_runs",
+    "probabilities_of",
+    "remove_others",
+    "write_best",
+]
 
 FloatArray = NDArray[np.float64]
 CHOSEN_BY_VAL = ("members", "temperature")
@@ -62,24 +73,21 @@ class Best:
 
 def pool_of_runs(entries: Sequence[Entry]) -> Pool:
     """The finished runs, on the validation images that all of them could decode."""
-    finished = tuple(entry for entry in entries if entry.finished and entry.trained is not None)
-    kept: list[dict[str, int]] = []
-    for entry in finished:
-        assert entry.trained is not None
-        kept.append({sample.digest: row for row, sample in enumerate(entry.trained.manifest.split("val"))})
-    assert finished[0].trained is not None
-    first = finished[0].trained.manifest.split("val")
-    samples = tuple(sample for sample in first if all(sample.digest in rows for rows in kept))
-    stack = np.stack(
-        [_probabilities(e)[[rows[s.digest] for s in samples]] for e, rows in zip(finished, kept, strict=True)]
-    )
-    labels = np.array([sample.label for sample in samples], dtype=np.int64)
-    return Pool(entries=finished, samples=samples, stack=stack, labels=labels)
+    found = [(entry, entry.trained) for entry in entries if entry.finished and entry.trained is not None]
+    splits = [trained.manifest.split("val") for _, trained in found]
+    kept = [{sample.digest: row for row, sample in enumerate(split)} for split in splits]
+    samples = tuple(sample for sample in splits[0] if all(sample.digest in rows for rows in kept))
+    stack = [
+        probabilities_of(trained)[[rows[sample.digest] for sample in samples]]
+        for (_, trained), rows in zip(found, kept, strict=True)
+    ]
+    entries = tuple(entry for entry, _ in found)
+    return Pool(entries=entries, samples=samples, stack=np.stack(stack), labels=labels_of(samples))
 
 
-def _probabilities(entry: Entry) -> FloatArray:
-    assert entry.trained is not None
-    return metrics.softmax(entry.trained.logits["val"].numpy().astype(np.float64))
+def probabilities_of(trained: Trained) -> FloatArray:
+    """The run's probabilities of its validation images, (n, k)."""
+    return metrics.softmax(trained.logits["val"].numpy().astype(np.float64))
 
 
 def limits_of(config: FitConfig) -> Limits:

@@ -20,7 +20,7 @@ class OutOfTimeError(BaseException):
 
 @dataclass
 class Budget:
-    """Seconds of the whole work, ``total`` (None: no limit), of which ``spent`` were over when it ``started``.
+    """The time of the whole work: ``total`` seconds, or None for no limit; ``spent`` of them are over at the start.
 
     ``reserve``: seconds that are kept for the end. ``clock`` counts seconds from any moment.
     """

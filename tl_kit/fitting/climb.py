@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tl_kit.combining.member_choice import MemberChoice
 from tl_kit.config import FinetuneConfig, FitConfig
@@ -20,7 +19,15 @@ from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TlKitError, first_line
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import Trained
-from tl_kit.fitting.best_result import Best, Pool, choose_best, pool_of_runs, remove_others, write_best
+from tl_kit.fitting.best_result import (
+    Best,
+    Pool,
+    choose_best,
+    pool_of_runs,
+    probabilities_of,
+    remove_others,
+    write_best,
+)
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
 from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
@@ -28,11 +35,12 @@ from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
 from tl_kit.fitting.prices import Admission, Prices
 from tl_kit.fitting.speed import measure_speed
-from tl_kit.metrics import image_losses, softmax
+from tl_kit.metrics import image_losses
 from tl_kit.planning.price import uncropped
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
 from tl_kit.stopping import StoppedError
+from tl_kit.storage.atomic import safe_name
 from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.storage.fit_folder import write_fit
 
@@ -89,14 +97,14 @@ class Climb:
             trained = self.records.finished(entry.name, self.manifest, self.reporter)
             if trained is None:  # its record is damaged: it is trained again, and what followed with it
                 break
-            found = self._add(replace(entry, trained=trained), trained) or found
+            found = self._add(entry, trained) or found
         if found is not None:
             self._publish(*found)
 
     def run(self) -> FitResult:
         """All steps that the time allows, and the result."""
         self.journal.write(self.budget.elapsed)
-        self._describe("running")
+        self._describe()
         with self._leaving():
             stopped = self._steps()
             if self.best is None:
@@ -147,15 +155,14 @@ class Climb:
                 return f"{_named(step)} {needs}" if left else needs
 
     def _admission(self, step: Step, prices: Prices) -> Admission:
-        begun = self.journal.begun
-        if begun is not None and self._at_work(step):  # as it was decided before the fit was interrupted
+        if begun := self._at_work(step):  # as it was decided before the fit was interrupted
             return Admission(admitted=True, epochs=begun["epochs"], policy=begun["policy"], seconds=begun["seconds"])
         options = replace(options_of(self.config), model=step.model, crop_mode=step.crop_mode or "auto", seed=step.seed)
         return prices.admit(step, options, self.entries, TimedReporter(SILENT, self.budget))
 
     def _take(self, step: Step, admission: Admission) -> None:
         """Run a step, and bring the best result up to date. A step that fails is noted, and the next one follows."""
-        resumed = self._at_work(step)
+        resumed = self._at_work(step) is not None
         name, started = self._begin(step, admission), self.budget.elapsed
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
         self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{about}")
@@ -191,7 +198,6 @@ class Climb:
             policy=trained.result.policy,
             epochs=admission.epochs or 0,
             parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
-            trained=trained,
             speed=speed,
         )
         self.journal.begun = None
@@ -199,18 +205,17 @@ class Climb:
             self._publish(*found)
         self.journal.write(self.budget.elapsed)
 
-    def _at_work(self, step: Step) -> bool:
-        """True for the step that was at work when the fit was interrupted."""
-        return self.journal.begun is not None and self.journal.begun["step"] == asdict(step)
+    def _at_work(self, step: Step) -> dict[str, Any] | None:
+        """The record of this step, if it was at work when the fit was interrupted."""
+        begun = self.journal.begun
+        return begun if begun is not None and begun["step"] == asdict(step) else None
 
     def _begin(self, step: Step, admission: Admission) -> str:
         """Record the step with all that was decided about it; returns the name of its run."""
-        begun = self.journal.begun
-        if begun is not None and self._at_work(step):
+        if begun := self._at_work(step):
             return str(begun["name"])
         numbers = [int(entry.name.partition("-")[0]) for entry in self.entries if entry.name]
-        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in step.model)
-        name = f"{max(numbers, default=0) + 1:02d}-{safe}-{step.rung}"
+        name = f"{max(numbers, default=0) + 1:02d}-{safe_name(step.model)}-{step.rung}"
         shutil.rmtree(self.folder / RUNS / name, ignore_errors=True)
         decided = {"epochs": admission.epochs, "policy": admission.policy, "seconds": admission.seconds}
         self.journal.begun = {"step": asdict(step), "name": name, **decided}
@@ -238,23 +243,21 @@ class Climb:
     def _add(self, entry: Entry, trained: Trained) -> tuple[Pool, MemberChoice] | None:
         """Add a finished step, and choose the best result among all; None where none is within the limits."""
         self.manifest = self.manifest.without(trained.manifest.exclusions[len(self.manifest.exclusions) :])
-        losses = image_losses(*_outputs(trained))
-        known = [*self.entries, replace(entry, attempt=replace(entry.attempt, losses=losses))]
-        self.journal.entries = known
-        pool = pool_of_runs(known)
+        losses = image_losses(probabilities_of(trained), labels_of(trained.manifest.split("val")))
+        attempt, entry = replace(entry.attempt, losses=losses), replace(entry, trained=trained)
+        pool = pool_of_runs([*self.entries, entry])
         choice = choose_best(pool, self.config)
-        if choice is None:
-            return None
-        together = image_losses(choice.whole.scored, pool.labels)
-        known[-1] = replace(known[-1], attempt=replace(known[-1].attempt, together=together))
-        return pool_of_runs(known), choice
+        if choice is not None:
+            attempt = replace(attempt, together=image_losses(choice.whole.scored, pool.labels))
+        self.entries.append(replace(entry, attempt=attempt))
+        return None if choice is None else (pool, choice)
 
     def _publish(self, pool: Pool, choice: MemberChoice) -> None:
         """Write the best result, and let the folder stand for it; the one before goes once the new one is complete."""
         self.best = write_best(self.folder, pool, choice, self.manifest.classes)
         rows = [entry.speed.row for entry in pool.entries if entry.speed and entry.name in self.best.chosen]
         self.budget.reserve = self._reserve(rows)
-        self._describe("running")
+        self._describe()
         remove_others(self.folder, self.best)
 
     def _reserve(self, rows: Sequence[float]) -> float:
@@ -262,9 +265,10 @@ class Climb:
         tests = len(self.whole.split("test"))
         return self.config.budget.finish + self.config.budget.margin * tests * sum(rows)
 
-    def _describe(self, status: str) -> None:
+    def _describe(self) -> None:
+        """Let the fit's folder stand for the best result so far."""
         best = None if self.best is None else str(self.best.folder.relative_to(self.folder))
-        write_fit(self.folder, {"status": status, "best": best})
+        write_fit(self.folder, {"status": "running", "best": best})
 
     def _note(self, step: Step, status: Status, note: str, seconds: float = 0.0, name: str = "") -> None:
         self.reporter.message(f"{_named(step)}: {note}")
@@ -311,11 +315,6 @@ class Climb:
         if self.best is None:
             return f"no step is finished yet; {goes_on}"
         return f"the best result so far is in {self.folder}; {goes_on}"
-
-
-def _outputs(trained: Trained) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The run's probabilities of the validation images (n, k), and their labels (n,)."""
-    return softmax(trained.logits["val"].numpy().astype(np.float64)), labels_of(trained.manifest.split("val"))
 
 
 def _named(step: Step) -> str:

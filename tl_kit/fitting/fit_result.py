@@ -22,6 +22,7 @@ from tl_kit.inference.predictor import Prediction, Predictor, load
 from tl_kit.reporting import Reporter
 from tl_kit.reports.fit_picture import draw_fit
 from tl_kit.reports.receipt_picture import draw_receipt
+from tl_kit.storage.config_json import to_json
 from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
 from tl_kit.storage.fit_folder import write_fit
 from tl_kit.storage.seen_images import kinds_of, uses_of
@@ -68,18 +69,8 @@ class FitResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
-        content = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("classes", "story")}
-        rows = [row.to_dict() for row in self.leaderboard]
-        fastest = None if self.fastest is None else asdict(self.fastest)
-        return {
-            **content,
-            "classes": list(self.classes),
-            "members": list(self.members),
-            "offers": list(self.offers),
-            "leaderboard": rows,
-            "fastest": fastest,
-            "story": list(self.story),
-        }
+        plain: dict[str, Any] = to_json(self)
+        return plain
 
 
 def finish(
@@ -118,14 +109,14 @@ def finish(
         story=tuple(lines),
         offers=_offers(journal, best, rows),
     )
-    draw_fit([row.to_dict() for row in rows], journal.folder / LEADERBOARD)
+    draw_fit([asdict(row) for row in rows], journal.folder / LEADERBOARD)
     inside = str(best.folder.relative_to(journal.folder))
     write_fit(journal.folder, {**result.to_dict(), "best": inside, "status": "finished", "receipt": receipt})
     return result
 
 
 def _test_scores(tests: Predicted, predictor: Predictor, pool: Pool, best: Best) -> dict[str, Any]:
-    """The result's scores on test; beside them, where it has several members, those of the best by validation."""
+    """Test scores of the result and, where it has several members, of the one that is best by validation."""
     stack, labels = tests.predictions.members, tests.predictions.labels
     scores: dict[str, Any] = {**metrics.summary(predictor.rule(stack), labels), "images": len(labels)}
     if len(stack) > 1:

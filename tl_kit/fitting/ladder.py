@@ -69,7 +69,7 @@ class Attempt:
 def next_step(
     done: Sequence[Attempt], candidates: Sequence[Candidate], *, views: Sequence[str], seed: int, config: LadderConfig
 ) -> Step | str:
-    """The next step, or in a sentence why there is none. ``views``: crop modes that are worth comparing; or empty.
+    """The next step; or a sentence, where there is none. ``views``: crop modes that are worth comparing, if any.
 
     It depends on nothing but its arguments. A step that there was ``no time`` for is not proposed again.
     """

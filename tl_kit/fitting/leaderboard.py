@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,6 @@ class Row:
     chosen: bool = False
     note: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Fastest:
@@ -75,7 +71,7 @@ class Fastest:
 def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list[Row]:
     """The rows in the order of the steps."""
     places = {entry.name: place for place, entry in enumerate(pool.entries)}
-    rows, last = list[Row](), None
+    rows, last, latencies = list[Row](), None, pool.latencies
     for entry in entries:
         scores: dict[str, float | None] = {}
         if entry.name in places and entry.finished:
@@ -94,7 +90,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 status=entry.attempt.status,
                 seconds=entry.seconds,
                 elapsed=entry.elapsed,
-                latency=pool.latencies[places[entry.name]] if entry.name in places else None,
+                latency=latencies[places[entry.name]] if entry.name in places else None,
                 parameters=entry.parameters or None,
                 chosen=entry.name in chosen,
                 note=entry.attempt.note,

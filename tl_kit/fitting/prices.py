@@ -54,7 +54,7 @@ class Prices:
         return self._trained(step, options, entries, reporter)
 
     def _head(self, step: Step, entries: Sequence[Entry]) -> float | None:
-        """Seconds of a head: those of the measured ones, by operations; None for the first."""
+        """Estimated seconds of a head, from heads that have ended and the networks' operations; None for the first."""
         row = self._row(step.model, entries)
         if row is None:
             return None
@@ -84,9 +84,9 @@ class Prices:
         return rows[like] * max(1.0, costs[model] / costs[like])
 
     def _trained(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
-        row, left = self._row(step.model, entries), self.budget.left
+        row = self._row(step.model, entries)
         passes = len(self.manifest.split("train")) * (row or 0.0)
-        if passes > left:
+        if passes > self.budget.left:
             return Admission(admitted=False, needed=passes)
         key = (step.model, step.crop_mode)
         if key not in self.known:

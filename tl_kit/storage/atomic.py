@@ -23,6 +23,7 @@ __all__ = [
     "csv_text",
     "new_numbered_folder",
     "remove_leftovers",
+    "safe_name",
     "write_atomically",
     "write_csv",
     "write_json",
@@ -132,6 +133,11 @@ def check_name(folder: Path) -> None:
         str(folder).encode()
     except UnicodeEncodeError as error:
         raise CheckpointError(f"--out {folder}: has bytes that are not UTF-8; choose another name") from error
+
+
+def safe_name(name: str) -> str:
+    """The name with a hyphen in the place of every character that a file name should not have."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
 def new_numbered_folder(parent: Path, stem: str) -> Path:
