@@ -18,6 +18,7 @@ from tl_kit.finetuning import saved_state as saving
 
 __all__ = [
     "EVERY_STEP",
+    "Copies",
     "KilledError",
     "Killer",
     "assert_the_same",
@@ -55,8 +56,28 @@ class Killer:
         self._kept.rename(self.out)
 
 
+class Copies:
+    """Copies a run's folder each time that a fit can be taken up again: what a kill would have left; ``seen`` of them.
+
+    One run then stands for all that are killed, where it is not in question that equal runs are equal.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.seen = out, 0
+        self._folder = out.with_name(f"{out.name}-copies")
+
+    def __call__(self) -> None:
+        self.seen += 1
+        shutil.copytree(self.out, self._folder / str(self.seen))
+
+    def restore(self, at: int) -> Path:
+        """The run's folder, as it was at the n-th time."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        return Path(shutil.copytree(self._folder / str(at), self.out))
+
+
 @contextmanager
-def killing(killer: Killer) -> Iterator[None]:
+def killing(killer: Killer | Copies) -> Iterator[None]:
     """Within the block the killer strikes, after the state has been saved where it was time for it."""
     save: Callable[[saving.StateSaver, Any], None] = saving.StateSaver.on_resumable
 
@@ -69,6 +90,7 @@ def killing(killer: Killer) -> Iterator[None]:
         try:
             yield
         except KilledError:
+            assert isinstance(killer, Killer)
             killer.restore()
 
 

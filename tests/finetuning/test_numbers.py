@@ -15,7 +15,7 @@ import torch
 
 import tl_kit
 from tests.helpers import Listener, quick, write_images
-from tests.killing import EVERY_STEP, Killer, digest, killing
+from tests.killing import EVERY_STEP, Copies, digest, killing
 from tl_kit import CacheConfig, RegularizationConfig, resume
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning import preparation
@@ -113,14 +113,14 @@ def test_a_run_that_went_back_is_resumed_to_the_same_bits(
 
     monkeypatch.setattr(loop, "train_step", spoiled)
     options = {"on_nan": "rollback", "epochs": 3, "lr": 0.1, "schedule": "constant", "save": EVERY_STEP}
-    quick(data, tmp_path / "whole", **options)
-    assert len(json.loads((tmp_path / "whole" / "tlkit.json").read_text())["settings"]["rollbacks"]) == 1
+    copies = Copies(tmp_path / "run")
+    with killing(copies):
+        quick(data, copies.out, **options)
+    whole = copies.out.rename(tmp_path / "whole")
+    assert len(json.loads((whole / "tlkit.json").read_text())["settings"]["rollbacks"]) == 1
     for at in (4, 5, 6, 8):
-        out = tmp_path / f"killed-{at}"
-        with killing(Killer(out, at)):
-            quick(data, out, **options)
-        resume(out)
-        assert digest(out) == digest(tmp_path / "whole"), at
+        resume(copies.restore(at))
+        assert digest(copies.out) == digest(whole), at
 
 
 def test_bf16_that_overflows_in_training_gives_way_to_fp32(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import Listener, quick, quick_config, write_images
-from tests.killing import EVERY_STEP, Killer, assert_the_same, digest, killing, meta, rows
+from tests.killing import EVERY_STEP, Copies, Killer, assert_the_same, digest, killing, meta, rows
 from tl_kit import FinetuneConfig, FinetuneResult, SaveConfig, TlKitError, cross_validate, resume
 from tl_kit.config import CacheConfig, LoopConfig, RangeTestConfig, RegularizationConfig
 from tl_kit.data.scan import scan
@@ -54,46 +54,61 @@ def train(data: Path, out: Path, options: Mapping[str, Any], *, save: SaveConfig
     return quick(data, out, save=save, **settings)
 
 
+def status(folder: Path) -> str:
+    found: str = json.loads((folder / "tlkit.json").read_text())["status"]
+    return found
+
+
 def kill(data: Path, out: Path, options: Mapping[str, Any], at: int, *, save: SaveConfig = EVERY_STEP) -> None:
     """A run that is killed at the n-th of its steps and ends of epochs."""
     killer = Killer(out, at)
     with killing(killer):
         train(data, out, options, save=save)
     assert killer.seen == at
-    assert json.loads((out / "tlkit.json").read_text())["status"] == "running"
+    assert status(out) == "running"
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_killed_run_ends_as_if_it_had_not_been(name: str, data: Path, tmp_path: Path) -> None:
     """Within an epoch, and where the last is over but not what follows it; the others are left to the torture."""
-    counter = Killer(tmp_path / "whole")
-    with killing(counter):
-        train(data, tmp_path / "whole", RUNS[name])
-    for at in (counter.seen // 2, counter.seen):
-        kill(data, tmp_path / f"{at}", RUNS[name], at)
-        resume(tmp_path / f"{at}")
-        assert_the_same(tmp_path / f"{at}", tmp_path / "whole")
+    out = tmp_path / "run"
+    copies = Copies(out)
+    with killing(copies):
+        train(data, out, RUNS[name])
+    whole = out.rename(tmp_path / "whole")
+    for at in (copies.seen // 2, copies.seen):
+        assert status(copies.restore(at)) == "running"
+        resume(out)
+        assert_the_same(out, whole)
 
 
 def test_a_phase_that_patience_has_spared_a_run_is_not_entered_when_it_is_taken_up(data: Path, tmp_path: Path) -> None:
     """Nothing of gradual's second phase is computed or reported: no epoch of it ever came."""
     options = {"policy": "gradual:2", "epochs": 6, "schedule": "constant", "lr": 50.0, "patience": 2}
-    counter = Killer(tmp_path / "whole")
-    with killing(counter):
-        finished = train(data, tmp_path / "whole", options)
+    copies = Copies(tmp_path / "run")
+    with killing(copies):
+        finished = train(data, tmp_path / "run", options)
     assert finished.epochs == 2, "no epoch is better than the fitted head"
-    kill(data, tmp_path / "killed", options, counter.seen)
-    again = resume(tmp_path / "killed")
+    again = resume(copies.restore(copies.seen))
     assert isinstance(again, FinetuneResult)
     assert again.trainable_parameters == finished.trainable_parameters
     assert again.audit == finished.audit
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path) -> Path:
-    """Nine times at which it can be killed: two steps and the end of each of three epochs."""
-    train(data, data.parent / "whole", WHOLE)
-    return data.parent / "whole"
+def copies(data: Path) -> Copies:
+    """Of the run that ``whole`` is; nine of them: two steps and the end of each of three epochs."""
+    found = Copies(data.parent / "run")
+    with killing(found):
+        train(data, found.out, WHOLE)
+    assert found.seen == 9
+    shutil.copytree(found.out, data.parent / "whole")
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(copies: Copies) -> Path:
+    return copies.out.with_name("whole")
 
 
 WHOLE = {"optimizer": "adamw", "regularization": DROPPED, "epochs": 3}
@@ -114,13 +129,10 @@ def test_killed_at_every_step_it_ends_as_if_it_had_not_been(data: Path, whole: P
     assert_the_same(out, whole)
 
 
-def test_what_was_done_since_the_last_save_is_done_again(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_what_was_done_since_the_last_save_is_done_again(copies: Copies, whole: Path, tmp_path: Path) -> None:
     """Saved after the second step alone, killed at the end: epochs and their best weights are found once more."""
-    out = tmp_path / "run"
-    kill(data, out, WHOLE, 2)
-    shutil.copytree(out / "state", tmp_path / "state")
-    shutil.rmtree(out)
-    kill(data, out, WHOLE, 9)
+    shutil.copytree(copies.restore(2) / "state", tmp_path / "state")
+    out = copies.restore(9)
     shutil.rmtree(out / "state")
     (tmp_path / "state").rename(out / "state")
     resume(out)
@@ -144,9 +156,8 @@ def damage(file: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_a_damaged_state_gives_way_to_the_one_before(torn: bool, data: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    kill(data, out, WHOLE, 7)
+def test_a_damaged_state_gives_way_to_the_one_before(torn: bool, copies: Copies, whole: Path) -> None:
+    out = copies.restore(7)
     older, newest = sorted((out / "state").glob("*.pt"))
     if torn:
         newest.write_bytes(newest.read_bytes()[:1000])
@@ -159,9 +170,8 @@ def test_a_damaged_state_gives_way_to_the_one_before(torn: bool, data: Path, who
     assert_the_same(out, whole)
 
 
-def test_without_a_state_that_is_whole_one_line_says_what_to_do(data: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    kill(data, out, WHOLE, 7)
+def test_without_a_state_that_is_whole_one_line_says_what_to_do(copies: Copies, whole: Path) -> None:
+    out = copies.restore(7)
     for file in (out / "state").glob("*.pt"):
         damage(file)
     with pytest.raises(CheckpointError, match=r"damaged .*remove .*state, and --resume starts the run over$"):
@@ -233,9 +243,8 @@ class Stopper(Listener):
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_goes_on_where_a_state_was_saved(data: Path, whole: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    kill(data, out, WHOLE, 2)
+def test_an_interrupted_run_goes_on_where_a_state_was_saved(copies: Copies, whole: Path) -> None:
+    out = copies.restore(2)
     stopped = resume(out, reporter=Stopper())
     assert isinstance(stopped, FinetuneResult)
     assert (stopped.status, stopped.epochs) == ("interrupted", 1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers import Listener, quick, quick_config, write_images
-from tests.killing import EVERY_STEP, Killer, digest, killing
+from tests.killing import EVERY_STEP, Copies, digest, killing
 from tl_kit import FinetuneResult, MemberRuns, SwaConfig, finetune_members, resume
 from tl_kit.config import CacheConfig, RegularizationConfig
 from tl_kit.errors import CheckpointError
@@ -43,16 +43,15 @@ def test_a_run_killed_anywhere_has_the_same_snapshots_and_average(
     judgement: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tl_kit.finetuning.kept_weights.better", lambda *_: judgement)
-    counter = Killer(tmp_path / "whole")
-    with killing(counter):
-        whole = train(data, tmp_path / "whole", ALONG)
+    out = tmp_path / "run"
+    copies = Copies(out)
+    with killing(copies):
+        whole = train(data, out, ALONG)
+    out.rename(tmp_path / "whole")
     names = ["epoch-2", "epoch-3", "snapshot-1", "snapshot-2"]
     assert [Path(s.checkpoint).name for s in whole.snapshots] == names
-    for at in range(1, counter.seen + 1):
-        out = tmp_path / str(at)
-        with killing(Killer(out, at)):
-            train(data, out, ALONG)
-        again = resume(out)
+    for at in range(1, copies.seen + 1):
+        again = resume(copies.restore(at))
         assert isinstance(again, FinetuneResult)
         assert digest(out) == digest(tmp_path / "whole")
         assert again.swa == whole.swa
@@ -69,11 +68,12 @@ def members(data: Path, out: Path, vary: Any) -> MemberRuns:
 
 @pytest.mark.parametrize("vary", ["seed", "folds", "bootstrap"])
 def test_members_go_on_with_the_one_that_was_under_way(vary: str, data: Path, tmp_path: Path) -> None:
-    counter, out = Killer(tmp_path / "whole"), tmp_path / "run"
-    with killing(counter):
-        whole = members(data, tmp_path / "whole", vary)
-    with killing(Killer(out, counter.seen - 1)):
-        members(data, out, vary)
+    out = tmp_path / "run"
+    copies = Copies(out)
+    with killing(copies):
+        whole = members(data, out, vary)
+    out.rename(tmp_path / "whole")
+    copies.restore(copies.seen - 1)
     assert not (out / "members.json").exists()
     with pytest.raises(CheckpointError, match=f"tlkit finetune --resume {out}"):
         members(data, out, vary)
