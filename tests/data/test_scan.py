@@ -18,8 +18,6 @@ from tl_kit.data import folders
 from tl_kit.data.listing import natural_key
 from tl_kit.data.scan import scan
 
-PHOTOS = Path(__file__).parents[2].parent / "shared" / "data"
-
 
 def test_class_folders(tmp_path):
     write_classes(tmp_path, {"dog": 10, "cat": 20})
@@ -180,18 +178,3 @@ def test_progress_counts_files_to_the_last(tmp_path):
     scan(tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert seen[-1] == (51, 51)
-
-
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the real photos (shared/data) are not here")
-def test_real_photos():
-    clothing = scan(PHOTOS / "clothing")
-    assert {split: sum(table.values()) for split, table in clothing.counts().items()} == {
-        "train": 1000,
-        "val": 341,
-        "test": 372,
-    }
-    assert clothing.exclusions == ()
-    assert clothing.notes == ()
-    digits = scan(PHOTOS / "sign_digits")
-    assert digits.classes == tuple("0123456789")
-    assert sum(sum(table.values()) for table in digits.counts().values()) == 2059

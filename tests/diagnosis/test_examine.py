@@ -12,12 +12,12 @@ from PIL import Image
 
 from tests.data.images import encoded, noise, png, write_classes, write_image
 from tests.data.planting import copied, photo, write_given_away, write_photos
+from tests.helpers import few_digits
 from tl_kit.config import DoctorConfig
 from tl_kit.data.findings import BLOCKING, REMEDIES
+from tl_kit.demonstration import write_digits
 from tl_kit.diagnosis.examine import Report, examine
 from tl_kit.diagnosis.shortcuts import KINDS
-
-PHOTOS = Path(__file__).parents[2].parent / "shared" / "data"
 
 
 def write_healthy(root: Path) -> Path:
@@ -309,8 +309,8 @@ def test_progress(tmp_path):
     assert seen == [(done, 20) for done in range(1, 21)]
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the real photos (shared/data) are not here")
-def test_real_photos_are_sound():
-    """Photos of hands before one wall included: nothing is suspected that is not there."""
-    assert examine(PHOTOS / "clothing").findings == ()
-    assert {item.code for item in examine(PHOTOS / "sign_digits").findings} == {"note"}
+def test_real_images_are_sound(tmp_path, monkeypatch):
+    """Handwriting: nothing is suspected that is not there."""
+    few_digits(monkeypatch, 300)
+    write_digits(tmp_path, side=32)
+    assert {item.code for item in examine(tmp_path).findings} == {"note"}

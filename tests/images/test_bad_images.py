@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from tests.data.images import encoded, write_classes, write_image
 from tests.data.scans import error, reasons
 from tests.images.bad_images import BROKEN, ENTRIES, GOOD, KINDS, ODD_NAMES, many_scans, photo, plant, reason_of
 from tests.images.decoding import pixels, reason
+from tests.torture.processes import NO_FORKS, Forked
+from tests.torture.rights import bound_by_rights
 from tl_kit.config import DecodeConfig
 from tl_kit.data.folders import list_files
 from tl_kit.data.listing import natural_key
@@ -217,17 +218,26 @@ def test_folders_nested_deeper_than_python_recurses(tmp_path: Path) -> None:
     assert not top.exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def print_reasons(folder: str) -> None:
+    bound_by_rights()
+    print(json.dumps(reasons(scan(folder))))
+
+
+@pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 def test_without_permission(tmp_path: Path) -> None:
-    write_classes(tmp_path, {"a": 4, "b": 3})
-    secret = write_image(tmp_path / "a" / "secret" / "x.png", 60).parent
-    (tmp_path / "a" / "link.png").symlink_to(secret / "x.png")
-    (tmp_path / "a" / "0.png").chmod(0)
+    """In a process of its own, since the superuser may read everything."""
+    images = tmp_path / "images"
+    write_classes(images, {"a": 4, "b": 3})
+    secret = write_image(images / "a" / "secret" / "x.png", 60).parent
+    (images / "a" / "link.png").symlink_to(secret / "x.png")
+    (images / "a" / "0.png").chmod(0)
     secret.chmod(0)
     try:
-        found = reasons(scan(tmp_path))
+        process = Forked(print_reasons, str(images), log=tmp_path / "log", out=tmp_path / "out")
+        assert process.wait() == 0, process.text()
     finally:
         secret.chmod(0o700)
+    found = json.loads((tmp_path / "out").read_text())
     assert found == dict.fromkeys(("a/0.png", "a/secret", "a/link.png"), "cannot be read: Permission denied")
 
 
