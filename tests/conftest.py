@@ -49,6 +49,21 @@ def no_process_outlives_its_test() -> Iterator[None]:
     children.end_all()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_disk_is_waited_for() -> Iterator[None]:
+    """Syncing guards against power cuts alone, which no test has; a run syncs ten files, and waits for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture
+def plain_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that look at no picture: to draw a receipt takes longer than to compute it, of so few images."""
+    for drawing in ("ensembling.output.draw_receipt", "fitting.fit_result.draw_receipt", "fitting.fit_result.draw_fit"):
+        monkeypatch.setattr(f"tl_kit.{drawing}", lambda _, path: path.write_bytes(b"drawn"))
+
+
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache for one file's tests alone, where others have the same images.

@@ -25,7 +25,7 @@ from tl_kit.fitting.journal import Journal
 from tl_kit.planning.price import Price
 from tl_kit.storage.fit_folder import best_of, read_fit
 
-pytestmark = pytest.mark.usefixtures("own_cache", "short_runs")
+pytestmark = pytest.mark.usefixtures("own_cache", "short_runs", "plain_pictures")
 
 LADDER = LadderConfig(members=2, patience=1)
 
@@ -62,8 +62,23 @@ def config(data: Path, out: Path, **options: Any) -> FitConfig:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, short_runs: None) -> FitResult:
-    return tl_kit.fit(config(data, data.parent / "whole"))
+def predicted() -> list[int]:
+    """The numbers of images that were predicted for the test scores of ``whole``."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, short_runs: None, predicted: list[int]) -> FitResult:
+    """With its pictures drawn."""
+    original = fit_result.predict_labelled
+
+    def counting(predictor: Any, manifest: Any, samples: Any, **options: Any) -> Any:
+        predicted.append(len(samples))
+        return original(predictor, manifest, samples, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_result, "predict_labelled", counting)
+        return tl_kit.fit(config(data, data.parent / "whole"))
 
 
 def test_its_rungs_come_in_order(whole: FitResult) -> None:
@@ -321,25 +336,17 @@ def test_a_damaged_journal_is_one_line(tmp_path: Path) -> None:
             Journal.read(tmp_path)
 
 
-def test_a_fit_is_no_data(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_is_no_data(data: Path, tmp_path: Path) -> None:
     """A fit beside the images does not become a class."""
     own = write_images(tmp_path / "images", images=8)
-    tl_kit.fit(replace(config(data, own / "fits" / "one"), data=own, ladder=LadderConfig(members=1)))
+    one = f"local-dir:{data.parent / 'a'}"
+    tl_kit.fit(replace(config(data, own / "fits" / "one", models=one), data=own, ladder=LadderConfig(members=1)))
     from tl_kit.data.scan import scan
 
     assert scan(own, tl_kit.DataConfig()).classes == ("blue", "green", "red")
 
 
-def test_test_images_are_predicted_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    original = fit_result.predict_labelled
-
-    def counting(predictor: Any, manifest: Any, samples: Any, **options: Any) -> Any:
-        seen.append(len(samples))
-        return original(predictor, manifest, samples, **options)
-
-    monkeypatch.setattr(fit_result, "predict_labelled", counting)
-    result = tl_kit.fit(config(data, tmp_path / "out"))
-    assert result.test is not None
-    assert seen == [result.test["images"]]
-    assert result.test["accuracy"] == pytest.approx(tl_kit.evaluate(result.folder, data).metrics["accuracy"])
+def test_test_images_are_predicted_once(data: Path, whole: FitResult, predicted: list[int]) -> None:
+    assert whole.test is not None
+    assert predicted == [whole.test["images"]]
+    assert whole.test["accuracy"] == pytest.approx(tl_kit.evaluate(whole.folder, data).metrics["accuracy"])

@@ -21,7 +21,7 @@ from tl_kit.fitting import best_result, climb, fit_result, prices
 from tl_kit.planning.price import Price
 from tl_kit.storage.fit_folder import best_of, read_fit
 
-pytestmark = pytest.mark.usefixtures("own_cache", "quick_runs")
+pytestmark = pytest.mark.usefixtures("own_cache", "quick_runs", "plain_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_kill_while_results_are_written_leaves_one(data: Path, tmp_path: Path,
 
 def test_validation_that_chose_the_result_is_not_called_a_test(data: Path, tmp_path: Path) -> None:
     for prefer in ("accuracy", "speed"):
-        result = tl_kit.fit(config(data, tmp_path / prefer, prefer=prefer))
+        result = tl_kit.fit(config(data, tmp_path / prefer, "a", prefer=prefer))
         assert len(result.leaderboard) > 1
         assert tl_kit.evaluate(result.folder, data, split="val").kind == "selected on"
         assert tl_kit.evaluate(result.folder, data, split="test").kind == "test"
@@ -97,7 +97,7 @@ def test_a_fit_whose_time_is_over_still_gets_its_end(data: Path, tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_result, "predict_labelled", interrupted)
         with pytest.raises(KeyboardInterrupt, match="--resume"):
-            tl_kit.fit(config(data, out, time=1000))
+            tl_kit.fit(config(data, out, "a", time=1000))
     journal = json.loads((out / "state" / "journal.json").read_text())
     (out / "state" / "journal.json").write_text(json.dumps(journal | {"elapsed": 999.0}))
     result = tl_kit.resume_fit(out)
@@ -137,7 +137,7 @@ def test_memory_that_runs_out_in_a_trial_is_a_failed_step(
         raise MemoryError("too large")
 
     monkeypatch.setattr(prices, "price_of", hungry)
-    result = tl_kit.fit(config(data, tmp_path / "fit"))
+    result = tl_kit.fit(config(data, tmp_path / "fit", "a"))
     assert {row.status for row in result.leaderboard} == {"finished", "failed"}
     assert result.members
 
@@ -181,7 +181,8 @@ def test_a_full_disk_ends_it_with_what_there_is(data: Path, tmp_path: Path) -> N
     assert tl_kit.resume_fit(out).test is not None
 
 
-def test_a_single_validation_image(tmp_path: Path, data: Path) -> None:
+def test_a_single_validation_image(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # its pictures are drawn
     own = tmp_path / "images"
     write_images(own / "train", images=6)
     write_images(own / "val", ("red",), images=1, seed=3)

@@ -11,12 +11,6 @@ from tl_kit.config import HeadConfig
 from tl_kit.storage.checkpoint import WEIGHTS
 
 
-@pytest.fixture(autouse=True)
-def plain_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The receipt is drawn as for any other ensemble, which takes a quarter of an ensemble's time here."""
-    monkeypatch.setattr("tl_kit.ensembling.output.draw_receipt", lambda _, path: path.write_bytes(b"drawn"))
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"), images=20)
