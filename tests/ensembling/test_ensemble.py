@@ -18,6 +18,8 @@ from tl_kit.ensembling import ensemble as ensembles
 from tl_kit.errors import CheckpointError, ConfigError, DataError, MemberError
 from tl_kit.storage.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -114,7 +116,7 @@ def test_every_rule_is_stored_and_used_again(data: Path, runs: list[Path], tmp_p
     pooled = "logit-mean" if result.receipt["rule"] == "concat" else result.receipt["rule"]
     assert (stored["rule"], stored["parameters"]) == (pooled, result.receipt["parameters"])
     assert bool(result.receipt["comparison"]) == (rule == "auto")
-    assert Path(result.picture).read_bytes().startswith(b"\x89PNG")
+    assert Path(result.picture).is_file()
 
 
 def test_cost(data: Path, runs: list[Path], tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ from tl_kit.storage.checkpoint import (
     save_weights,
 )
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 FP32 = RuntimeConfig(precision="fp32")
 PLAIN = {"policy": "head", "epochs": None}
 ONCE = HeadConfig(refit=False)

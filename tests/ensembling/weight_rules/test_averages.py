@@ -27,6 +27,8 @@ from tl_kit.inference.predictor import load_members
 from tl_kit.metrics import softmax
 from tl_kit.storage.checkpoint import WEIGHTS, load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 def test_a_soup_is_the_average_and_opens_in_timm(data: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     members = around(runs["head"], tmp_path, spread=1.5, only="fc")

@@ -24,6 +24,8 @@ from tl_kit.metrics import softmax
 from tl_kit.optimization.feature_scaling import fit_scaling
 from tl_kit.storage.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 def features_of(folder: Path, images: Tensor) -> Tensor:
     """The inputs of the classifier, in float64."""

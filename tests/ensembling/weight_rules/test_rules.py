@@ -26,6 +26,8 @@ from tl_kit.errors import ConfigError
 from tl_kit.inference.predictor import load_members
 from tl_kit.storage.checkpoint import WEIGHTS, load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.mark.parametrize("rule", WEIGHT_RULES)
 def test_the_folder_scores_what_the_receipt_says_and_is_plain(
