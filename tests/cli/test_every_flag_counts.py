@@ -56,7 +56,7 @@ OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {
     "head_guard": ("--head-guard",),
 }
 # Tested below: it gives other weights where the figures of validation disagree.
-BY_SCORES = {"select"}
+BY_SCORES = {"select", "keep_epoch"}
 # Tested below, or in other files: they change where and how something is shown, or what stops, and not the weights.
 OTHER_EFFECTS = {
     "on_nan",
@@ -136,18 +136,31 @@ def test_the_flag_alters_the_weights(name: str, data: Path, pretrained: Path, us
     assert weights(tmp_path / "run") != usual
 
 
-@pytest.mark.parametrize(("select", "epoch"), [("accuracy", 1), ("balanced-accuracy", 2), ("macro-f1", 2), ("nll", 2)])
-def test_select_alters_the_weights_where_the_figures_disagree(
-    select: str, epoch: int, data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("flag", "epoch"),
+    [
+        ("--select=accuracy", 1),
+        ("--select=balanced-accuracy", 2),
+        ("--select=macro-f1", 2),
+        ("--select=nll", 2),
+        ("--keep-epoch=best", 1),
+        ("--keep-epoch=last", 2),
+        ("--keep-epoch=auto", 2),
+    ],
+)
+def test_the_epoch_that_is_kept_alters_the_weights_where_the_figures_disagree(
+    flag: str, epoch: int, data: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first epoch is the more accurate, the second is better by all else."""
     first = {"accuracy": 0.9, "balanced_accuracy": 0.5, "macro_f1": 0.5, "nll": 0.9}
     scores = [first, {"accuracy": 0.8, "balanced_accuracy": 0.6, "macro_f1": 0.6, "nll": 0.8}] * 2
     monkeypatch.setattr("tl_kit.finetuning.batch_sources._scores", lambda *_: scores.pop(0))
-    assert run(data, pretrained, tmp_path / "usual").code == 0
-    assert run(data, pretrained, tmp_path / "run", "--select", select).code == 0
-    assert json.loads((tmp_path / "run" / "tlkit.json").read_text())["best_epoch"] == epoch
-    assert (weights(tmp_path / "run") != weights(tmp_path / "usual")) == (select != "accuracy")
+    assert run(data, pretrained, tmp_path / "first", "--keep-epoch", "best").code == 0
+    assert run(data, pretrained, tmp_path / "run", flag).code == 0
+    record = json.loads((tmp_path / "run" / "tlkit.json").read_text())
+    assert record["best_epoch"] == epoch
+    assert ("epoch" in record["chosen_by_val"]) == (flag not in ("--keep-epoch=last", "--keep-epoch=auto"))
+    assert (weights(tmp_path / "run") != weights(tmp_path / "first")) == (epoch == 2)
 
 
 @pytest.fixture
@@ -294,6 +307,7 @@ def test_what_cannot_be_is_one_line(
         (("--optimizer", "lbfgs", "--late", 2), "--late: the head that lbfgs fits"),
         (("--members", 2), "--vary seed: a head that is fitted in closed form is the same for every seed"),
         (("--select", "macro-f1"), "--select macro-f1: a head fitted in closed form"),
+        (("--keep-epoch", "last"), "--keep-epoch last: a head fitted in closed form"),
         (("--opt", "momentum=0.9"), "has no option 'momentum'"),
     ],
 )

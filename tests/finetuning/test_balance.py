@@ -82,7 +82,7 @@ def test_even_classes_make_loss_and_none_the_same_bit_for_bit(even: Path, tmp_pa
 def test_uneven_classes_get_the_loss_by_themselves_and_it_is_in_the_settings(
     uneven: Path, tmp_path: Path, policy: str
 ) -> None:
-    epochs = {} if policy == "head" else {"epochs": 2}
+    epochs: dict[str, Any] = {} if policy == "head" else {"epochs": 2, "keep_epoch": "best"}
     said = messages(uneven, tmp_path / "auto", policy=policy, **epochs)
     assert any("2 to 12 training images a class, 6 times as many in the largest" in text for text in said)
     selected = any("the best epoch is that of the highest balanced accuracy in validation" in text for text in said)

@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_not_begun(
 ) -> None:
     slow(monkeypatch, wall, lambda policy: 5.0)
     result = tl_kit.fit(config(data, tmp_path / "out", time=60))
-    assert [row.status for row in result.leaderboard] == [*["finished"] * 3, "no time", "no time"]
+    assert [row.status for row in result.leaderboard] == [*["finished"] * 3, *["no time"] * 3]
     assert "needs about" in result.stopped
     assert wall.now <= 60
 
@@ -249,6 +249,28 @@ def test_a_run_in_full_takes_fewer_epochs_where_time_is_short(
     full = next(row for row in result.leaderboard if row.what == "training in full")
     assert (full.status, full.epochs) == ("finished", 3)  # of 4: 127 s are left, and 150 s would be needed
     assert result.test is not None
+
+
+def test_the_last_layers_train_where_all_of_them_take_too_long(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    """The last layers' price is asked for by the rules' own threshold, and their run is the last one."""
+    slow(monkeypatch, wall, lambda policy: 5.0)
+
+    def price(manifest: Any, options: Any, **more: Any) -> Price:
+        part = options.auto.last_groups_from == 0
+        return Price(policy="lp-ft:1" if part else "full", epochs=4, seconds=20.0 if part else 500.0)
+
+    monkeypatch.setattr(prices, "price_of", price)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=60))
+    last = result.leaderboard[-1]
+    assert (last.what, last.status, last.policy, last.epochs) == (
+        "training of the last layers",
+        "finished",
+        "lp-ft:1",
+        4,
+    )
+    assert wall.now <= 60
 
 
 def test_more_time_goes_on_where_it_ended(

@@ -137,10 +137,22 @@ def test_no_time_for_one_short_run_is_none_for_the_others() -> None:
 
 def test_members_wait_for_the_run_in_full() -> None:
     steps, last = climb(
-        lambda step: Attempt(step=step, status="no time") if step.rung == "full" else finished(step, 0.4)
+        lambda step: Attempt(step=step, status="out of time") if step.rung == "full" else finished(step, 0.4)
     )
     assert steps[-1].rung == "full"
     assert last == "the run in full did not finish"
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_without_time_for_a_run_in_full_the_fastest_network_trains_in_part(fits: bool) -> None:
+    def outcome(step: Step) -> Attempt:
+        if step.rung in ("short", "full") or (step.rung == "part" and not fits):
+            return Attempt(step=step, status="no time")
+        return finished(step, {"small": 0.5, "middle": 0.3, "large": 0.4}[step.model])
+
+    steps, last = climb(outcome)
+    assert [(s.rung, s.model) for s in steps[3:]] == [("short", "middle"), ("full", "middle"), ("part", "small")]
+    assert last == "there is no time to train more"
 
 
 def test_the_order_of_equal_attempts_does_not_matter() -> None:

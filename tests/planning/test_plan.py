@@ -62,6 +62,7 @@ def test_the_run_does_what_the_plan_says(data: Path, pretrained: Path, tmp_path:
         chosen = {choice.name: choice.value for choice in found.choices}
         assert (chosen["schedule"], chosen["patience"]) == (done["schedule"], f"{done['patience']} epochs")
         assert (chosen["class balance"], chosen["best epoch by"]) == (done["balance"], done["select"])
+        assert chosen["epoch kept"] == done["keep_epoch"] == "last"
         assert found.steps == result.epochs * 4  # 27 images in batches of 8
     else:
         assert result.epochs == 0
@@ -162,6 +163,7 @@ def test_each_choice_has_its_figures(data: Path, pretrained: Path, tmp_path: Pat
         "weight decay",
         "epochs",
         "patience",
+        "epoch kept",
         "best epoch by",
         "batch size",
         "class balance",

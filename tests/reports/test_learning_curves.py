@@ -61,7 +61,7 @@ def test_what_is_drawn_is_what_was_read() -> None:
         line = lines_of(panel)[label]
         np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4, 5])
         np.testing.assert_array_equal(line.get_ydata(), values)
-    star = lines_of(accuracy)["best: epoch 4, 90.0% (selected on)"]
+    star = lines_of(accuracy)["kept: epoch 4, 90.0% (selected on)"]
     assert (list(star.get_xdata()), list(star.get_ydata())) == ([4], [0.9])
 
 

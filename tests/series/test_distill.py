@@ -220,7 +220,7 @@ def test_killed_and_taken_up_again_it_ends_the_same(data: Path, teacher: Path, t
 
 
 def test_a_teacher_that_has_seen_the_test_images_is_not_compared(data: Path, tmp_path: Path) -> None:
-    base = replace(config(data, tmp_path / "folds", tmp_path), distill=None)
+    base = replace(config(data, tmp_path / "folds", tmp_path), distill=None, keep_epoch="best")
     folds = tl_kit.cross_validate(base, folds=3)
     members = tuple(Path(fold.checkpoint) for fold in folds.folds)
     tl_kit.ensemble(EnsembleConfig(checkpoints=members, out=tmp_path / "e", bootstrap=50))

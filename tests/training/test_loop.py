@@ -280,3 +280,13 @@ def test_the_best_epoch_is_that_of_the_figure_selected_and_at_equal_figures_of_t
     result = fit(a_task(select=select, epochs=5, patience=9, evaluate=lambda: next(coming)), Accelerator(cpu=True))
     assert result.best_epoch == best
     assert result.best == SCORES[best - 1]
+
+
+@pytest.mark.parametrize(("epochs", "patience", "kept"), [(5, 9, 5), (3, 9, 3), (5, 2, 1)])
+def test_the_last_epoch_is_kept_and_of_a_run_that_stops_early_the_best(epochs: int, patience: int, kept: int) -> None:
+    """The first of these epochs is the most accurate; two later ones without a better one are a patience of two."""
+    coming = iter(SCORES)
+    task = a_task(keep_last=True, epochs=epochs, patience=patience, evaluate=lambda: next(coming))
+    result = fit(task, Accelerator(cpu=True))
+    assert (result.best_epoch, result.best) == (kept, SCORES[kept - 1])
+    assert result.epochs == (3 if patience == 2 else epochs)

@@ -21,6 +21,7 @@ _STEPS = {
     "head on another crop": "crop",
     "short training": "short",
     "training in full": "full",
+    "training of the last layers": "part",
     "further member": "member",
 }
 _USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 10m]"

@@ -16,6 +16,7 @@ from tl_kit.config.training_settings import (
     AutoPolicyConfig,
     GuardConfig,
     HeadConfig,
+    KeptEpoch,
     LoopConfig,
     NanAnswer,
     ProbeConfig,
@@ -70,6 +71,9 @@ class FinetuneConfig:
     ``balance`` is what is done about classes of uneven size: "sampler" draws every class equally often, "loss" weights
     images by n / (k n_c). ``select`` is the validation figure by which the best epoch is kept. "auto": where classes
     are uneven (``uneven``), loss and balanced-accuracy; elsewhere none and accuracy.
+
+    ``keep_epoch``: the epoch whose weights a run ends with, "last", or "best" by ``select``. "auto": the last where the
+    rate decays to nothing and neither ``select`` nor ``patience`` is given. A run that ends early keeps its best.
 
     ``snapshots`` is the number of cycles of the rate, at the end of each of which a checkpoint of its own is kept;
     ``late`` that of the last epochs of which one is.
@@ -151,6 +155,10 @@ class FinetuneConfig:
     select: Annotated[
         Selection,
         Flag(help="Validation figure of the best epoch; auto: accuracy, or balanced-accuracy where uneven."),
+    ] = "auto"
+    keep_epoch: Annotated[
+        KeptEpoch,
+        Flag(help="Epoch whose weights are kept: the last, or the best by --select; auto: last where the rate decays."),
     ] = "auto"
     augment: Annotated[
         AugmentConfig | str,

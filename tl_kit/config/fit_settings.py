@@ -68,7 +68,8 @@ class LadderConfig:
 
     Of the networks, by their heads' NLL, the best share ``halved`` is trained for a ``short`` share of the epochs, but
     at most ``most_short`` networks (successive halving, Jamieson & Talwalkar 2016). The best of them trains in full.
-    Where time is short, it trains for fewer epochs, but no less than the share ``least`` of them. Then further members
+    Where time is short, it trains for fewer epochs, but no less than the share ``least`` of them; where that is too
+    long, the last layers of the fastest network train, on the same terms. After a run in full, further members
     follow, until ``patience`` of them in a row have not lowered the ensemble's NLL by more than its standard error. An
     ensemble has at most ``members``.
     """

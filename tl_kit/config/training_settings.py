@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from tl_kit.flags import Flag
-from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, SHARE
+from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
 
 __all__ = [
     "AdapterConfig",
     "AutoPolicyConfig",
     "GuardConfig",
     "HeadConfig",
+    "KeptEpoch",
     "LoopConfig",
     "NanAnswer",
     "PenaltyConfig",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 NanAnswer: TypeAlias = Literal["stop", "rollback"]
+KeptEpoch: TypeAlias = Literal["auto", "best", "last"]
 Selection: TypeAlias = Literal["auto", "accuracy", "balanced-accuracy", "macro-f1", "nll"]
 
 
@@ -145,9 +147,9 @@ class GuardConfig:
 
     ``alphas`` are the trained network's shares in the averages that are tried (Wortsman et al. 2022, "Robust
     fine-tuning of zero-shot models", find 0.5 near the best on most sets). ``noise``: of two networks, one is worse in
-    accuracy where it is so by more than so many standard errors of the paired difference; ``errors``: the same of its
-    NLL. Of those that are not worse, the one whose share is nearest to ``usual`` is kept. ``beside``: a second network
-    is kept where the mean of the two's probabilities lowers the NLL by more than so many. Where BatchNorm trains with
+    accuracy where it is so by more than so many standard errors of the paired difference. Of those that are not worse,
+    the one of lowest NLL is kept. ``beside``: a second network is kept where the mean of the two's probabilities lowers
+    the NLL by more than so many. Where BatchNorm trains with
     the batch's statistics, those of an average are estimated anew, on ``statistics_images`` training images at most.
     """
 
@@ -160,8 +162,6 @@ class GuardConfig:
     ] = True
     alphas: Annotated[tuple[float, ...], FRACTION] = (0.25, 0.5, 0.75)
     noise: Annotated[float, POSITIVE] = 2.0
-    errors: Annotated[float, POSITIVE] = 1.0
-    usual: Annotated[float, SHARE] = 0.5
     beside: Annotated[float, POSITIVE] = 2.0
     statistics_images: Annotated[int, AT_LEAST_ONE] = 512
 
@@ -194,7 +194,8 @@ class LoopConfig:
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
     than ``least_steps`` steps; from random weights, up to ``scratch_most_epochs`` for ``scratch_steps``.
     docs/policies.md has the figures. ``patience`` ends a run early only under the schedules of ``stops_early``, which
-    have no end of their own: a rate that decays does its best work at the end.
+    have no end of their own: a rate that decays does its best work at the end. The schedules of ``decays_to_nothing``
+    keep the last epoch.
     Under policies that keep statistics, pretrained BatchNorm normalises by its running ones where there are fewer than
     ``batch_statistics_from`` training images.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
@@ -215,6 +216,7 @@ class LoopConfig:
     head_epochs: Annotated[int, AT_LEAST_ONE] = 100
     patience: Annotated[int, AT_LEAST_ONE] = 5
     stops_early: tuple[str, ...] = ("constant", "plateau")
+    decays_to_nothing: tuple[str, ...] = ("cosine", "linear", "poly", "onecycle", "wsd")
     batch_statistics_from: int = 300
     batch_size: Annotated[int, AT_LEAST_ONE] = 32
     warmup_epochs: Annotated[

@@ -48,6 +48,7 @@ def build_task(run: Run, order: list[str], settings: Settings, source: Source) -
         clip_norm=settings.clip_norm,
         loss=build_loss(run),
         select=settings.select,
+        keep_last=settings.keep_epoch == "last",
         second_order=needs_second_order(settings.optimizer),
         precision=run.runtime.training,
         prefetch=run.runtime.on_gpu,

@@ -13,6 +13,7 @@ from tl_kit.config import (
     BalanceMethod,
     FinetuneConfig,
     HeadConfig,
+    KeptEpoch,
     Options,
     Selection,
 )
@@ -130,11 +131,12 @@ def _check_closed_form(config: FinetuneConfig) -> None:
         return
     if config.plot:
         raise ConfigError("--plot: a head fitted in closed form has no epochs to draw; add --epochs, or leave it out")
-    if config.select != "auto":
-        raise ConfigError(
-            f"--select {config.select}: a head fitted in closed form has no epochs to choose from; add --epochs, or "
-            "leave it out"
-        )
+    for flag, value in (("--select", config.select), ("--keep-epoch", config.keep_epoch)):
+        if value != "auto":
+            raise ConfigError(
+                f"{flag} {value}: a head fitted in closed form has no epochs to choose from; add --epochs, or leave it "
+                "out"
+            )
     head_config(config)
 
 
@@ -202,7 +204,8 @@ def check_distill(config: FinetuneConfig) -> None:
 
 def check_balance(config: FinetuneConfig) -> None:
     """Raises ConfigError for a way or a figure that does not exist."""
-    for name, kind in (("balance", BalanceMethod), ("select", Selection)):
+    for name, kind in (("balance", BalanceMethod), ("select", Selection), ("keep_epoch", KeptEpoch)):
         known = get_args(kind)
         if getattr(config, name) not in known:
-            raise ConfigError(f"--{name} {getattr(config, name)}: known are {', '.join(known)}")
+            flag = name.replace("_", "-")
+            raise ConfigError(f"--{flag} {getattr(config, name)}: known are {', '.join(known)}")

@@ -192,7 +192,7 @@ def _save(run: Run, outcome: Outcome, data: Mapping[str, Any], resumable: Mappin
         _save_meta(run, data=data, status="running", resume=resumable)
     save_weights(run.folder, run.model)
     if run.config.plot and outcome.epochs:
-        draw_curves(run.folder, best_epoch=outcome.best_epoch)
+        draw_curves(run.folder, best_epoch=outcome.best_epoch, selected="epoch" in outcome.chosen_by_val)
 
 
 def _audit(outcome: Outcome) -> dict[str, Any]:

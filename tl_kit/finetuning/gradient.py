@@ -32,7 +32,7 @@ __all__ = ["fit_by_gradient"]
 
 
 def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: FittedHead | None = None) -> Outcome:
-    """Train under the run's policy; the model ends with the weights of its best epoch, which are those saved.
+    """Train under the run's policy; the model ends with the saved weights: those of its best epoch, or of its last.
 
     ``order`` is the forward order of the model's modules. The policy has been applied, the model placed. Where the head
     was fitted first, that state is epoch 0, and is kept if no epoch is better. With a ``head`` epoch 0 does not
@@ -41,7 +41,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     _start_head_at_zero(run)
     settings = replace(resolve(run), **saved_settings(run))
     set_train_mode(run.model, order, batchnorm=settings.batchnorm)
-    if run.config.select == "auto" and settings.select != "accuracy":
+    if run.config.select == "auto" and settings.select != "accuracy" and settings.keep_epoch == "best":
         run.reporter.message(f"the best epoch is that of the highest {settings.select.replace('_', ' ')} in validation")
     check_drop_path(run, order)
     drop_connect(run, order)
@@ -127,12 +127,14 @@ def _fit(run: Run, fit: Followed, start: FitResult) -> tuple[FitResult, str | No
 def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared: bool, failed: bool) -> tuple[str, ...]:
     """As Outcome has it; ``compared``: whether averaged weights were, with the best epoch.
 
-    Of a single epoch there is none to choose, unless the head's fit before it is another. A run that ``failed`` says
+    Of a single epoch there is none to choose, unless the head's fit before it is another; nor where the last one is
+    kept. A run that ``failed`` says
     how many epochs it kept, not how many it saw.
     """
     states = result.epochs + run.policy.fits_head_first
+    kept_last = settings.keep_epoch == "last" and result.epochs == settings.epochs == result.best_epoch
     found = {
-        "epoch": states > 1 or failed,
+        "epoch": (states > 1 and not kept_last) or failed,
         "average": compared,
         "rate": settings.schedule == "plateau" and result.epochs > 1,
     }

@@ -46,14 +46,13 @@ State = Mapping[str, Tensor]
 class FittedHead:
     """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C.
 
-    ``start``: its probabilities (k,) of each validation image, by digest. ``final``: the classifier's tensors, fitted
-    to the validation images too, for a run that ends with the head; None where it is fitted once. ``expected``: the
-    probabilities of each validation image by such a head, fitted to all others; those of ``start`` without a final one.
+    ``final``: the classifier's tensors, fitted to the validation images too, for a run that ends with the head; None
+    where it is fitted once. ``expected``: by digest, the probabilities (k,) of each validation image by a final head
+    that was fitted to all other images; by the head itself where there is no final one.
     """
 
     state: State
     strength: float
-    start: Mapping[str, NDArray[np.float64]]
     expected: Mapping[str, NDArray[np.float64]]
     final: State | None = None
 
@@ -112,8 +111,8 @@ def fit_guard(run: Run) -> FittedHead | None:
             found = refit_predictions(head, reuse, strength=fit.strength)
     _load(run, own)
     digests = [sample.digest for sample in run.manifest.split("val")]
-    start, expected = (dict(zip(digests, each, strict=True)) for each in (rows, rows if found is None else found))
-    return FittedHead(state, fit.c, start, expected, final)
+    expected = dict(zip(digests, rows if found is None else found, strict=True))
+    return FittedHead(state, fit.c, expected, final)
 
 
 def take_final_head(
@@ -145,15 +144,13 @@ def compare_with_head(
     """
     labels = labels_of(run.manifest.split("val"))
     found = list(_candidates(run, head, source, labels, task=task, epoch=epoch)) if epoch else []
-    digests = [sample.digest for sample in run.manifest.split("val")]
-    start, expected = (np.stack([of[digest] for digest in digests]) for of in (head.start, head.expected))
+    expected = np.stack([head.expected[sample.digest] for sample in run.manifest.split("val")])
     found.append(_Candidate(HEAD, 0.0, 1.0, head.state, expected))
     config = run.config.guard
     position = choose_network(
         [each.probabilities for each in found],
         labels,
-        shares=[each.alpha for each in found],
-        start=start,
+        head=len(found) - 1,
         select=select,
         config=config,
     )

@@ -33,7 +33,7 @@ from tl_kit.zoo.model_card import CONFIG
 
 __all__ = ["StateSaver", "changing_names", "check_unchanged", "facts", "saved_settings", "take_up"]
 
-_SETTINGS = ("epochs", "batch_size", "patience", "lr")
+_SETTINGS = ("epochs", "batch_size", "patience", "lr", "keep_epoch")
 
 
 def changing_names(run: Run) -> frozenset[str]:
@@ -107,7 +107,8 @@ class StateSaver(Callback):
 
 def saved_settings(run: Run) -> dict[str, Any]:
     """The settings as they were resolved when the run began; empty where it begins now."""
-    return {} if run.resumed is None else dict(run.resumed.saved("settings"))
+    saved = {} if run.resumed is None else dict(run.resumed.saved("settings"))
+    return {"keep_epoch": "best", **saved} if saved else {}  # a state of version 0.6 or older does not name it
 
 
 def take_up(run: Run, task: Task) -> FitResult | None:

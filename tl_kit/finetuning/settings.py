@@ -55,6 +55,7 @@ class Settings:
     swa: SwaConfig | None = None
     bare_decay: float | None = None
     head_factor: float = 1.0
+    keep_epoch: str = "best"
 
     def to_dict(self) -> dict[str, object]:
         """Plain JSON."""
@@ -125,6 +126,7 @@ def resolve(run: Run) -> Settings:
         weight_decay=rules.decay.value,
         bare_decay=None if rules.bare_decay is None else rules.bare_decay.value,
         head_factor=rules.head_factor,
+        keep_epoch=rules.kept_epoch.value,
         clip_norm=config.loop.clip_norm,
         layer_decay=rules.layer_decay.value,
         regularization=config.regularization,

@@ -151,7 +151,7 @@ class Climb:
                 f"needs about {admission.needed:.0f} s{after}, {left:.0f} s are left" if left else "the time is over"
             )
             self._note(step, "no time", needs)
-            if step.rung in ("full", "member"):
+            if step.rung in ("part", "member"):
                 return f"{_named(step)} {needs}" if left else needs
 
     def _admission(self, step: Step, prices: Prices) -> Admission:
@@ -324,6 +324,7 @@ def _named(step: Step) -> str:
         "view": f"head of {step.model}, crop mode {step.crop_mode}",
         "short": f"short training of {step.model}",
         "full": f"training of {step.model}",
+        "part": f"training of the last layers of {step.model}",
         "member": f"one more training of {step.model}, seed {step.seed}",
     }
     return how[step.rung]

@@ -16,7 +16,7 @@ from tl_kit.fitting.candidates import Candidate
 
 __all__ = ["Attempt", "Rung", "Status", "Step", "next_step"]
 
-Rung: TypeAlias = Literal["head", "view", "short", "full", "member"]
+Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member"]
 Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
 FloatArray = NDArray[np.float64]
 
@@ -26,8 +26,9 @@ class Step:
     """One step: a network, and how it is trained. Equal steps of equal epochs give equal weights.
 
     ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
-    and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``member``,
-    one more of these. ``crop_mode`` None: to be chosen by the run.
+    and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``part``,
+    training of the last layers alone, where there is no time for the run in full; ``member``, one more run in full.
+    ``crop_mode`` None: to be chosen by the run.
     """
 
     rung: Rung
@@ -38,7 +39,7 @@ class Step:
     @property
     def trains(self) -> bool:
         """True where more than a head trains."""
-        return self.rung in ("short", "full", "member")
+        return self.rung in ("short", "full", "part", "member")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -107,19 +108,25 @@ def _steps(
     if _helpless(done, "short", len(shorts)):
         yield "training more than the heads did not help"
         return
-    yield from _further(done, [Step("full", order[0], seed, modes[order[0]])], order, modes, seed, config)
+    full = Step("full", order[0], seed, modes[order[0]])
+    yield full
+    if any(a.step == full and a.status == "no time" for a in done):
+        costs = {each.name: each.cost.operations for each in candidates}
+        cheapest = min(order, key=lambda name: costs[name])
+        yield Step("part", cheapest, seed, modes[cheapest])
+        yield "there is no time to train more"
+        return
+    yield from _further(done, order, modes, seed, config)
 
 
 def _further(
     done: Sequence[Attempt],
-    full: list[Step],
     order: Sequence[str],
     modes: dict[str, str],
     seed: int,
     config: LadderConfig,
 ) -> Iterator[Step | str]:
-    """The run in full, and members after it: the runner-up, then the best network with other seeds."""
-    yield from full
+    """Members after the run in full: the runner-up, then the best network with other seeds."""
     if not _ranked(done, "full"):
         yield "the run in full did not finish"
         return

@@ -24,6 +24,7 @@ _KINDS = {
     "view": "head on another crop",
     "short": "short training",
     "full": "training in full",
+    "part": "training of the last layers",
     "member": "further member",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tl_kit.config import BudgetConfig, FinetuneConfig, LadderConfig
 from tl_kit.data.manifest import Manifest
@@ -34,14 +34,14 @@ class Admission:
 
 @dataclass
 class Prices:
-    """Estimates by what has been measured so far; ``known`` are those of trained networks by name and crop mode."""
+    """Estimates by what has been measured so far; ``known``: of trained runs, by network, crop mode and "in part"."""
 
     candidates: Sequence[Candidate]
     manifest: Manifest
     budget: Budget
     config: BudgetConfig
     ladder: LadderConfig
-    known: dict[tuple[str, str | None], Price] = field(default_factory=dict)
+    known: dict[tuple[str, str | None, bool], Price] = field(default_factory=dict)
 
     def admit(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         """Decide by the estimate of the step, and of those that must follow it."""
@@ -88,9 +88,10 @@ class Prices:
         passes = len(self.manifest.split("train")) * (row or 0.0)
         if passes > self.budget.left:
             return Admission(admitted=False, needed=passes)
-        key = (step.model, step.crop_mode)
+        part = step.rung == "part"
+        key = (step.model, step.crop_mode, part)
         if key not in self.known:
-            self.known[key] = price_of(self.manifest, options, reporter=reporter)
+            self.known[key] = price_of(self.manifest, _last_layers(options) if part else options, reporter=reporter)
         price, left = self.known[key], self.budget.left
         factor, measured = self._correction(entries)
         full = price.seconds * factor
@@ -98,9 +99,10 @@ class Prices:
         if step.rung == "short":
             return self._short(price, full, margin, left)
         epochs, needed = price.epochs, full * margin
-        if needed > left and step.rung == "full":
+        shortens = step.rung in ("full", "part")
+        if needed > left and shortens:
             epochs = int(price.epochs * left / needed)
-        admitted = needed <= left or (step.rung == "full" and epochs >= self.ladder.least * price.epochs)
+        admitted = needed <= left or (shortens and epochs >= self.ladder.least * price.epochs)
         seconds = full * epochs / price.epochs
         return Admission(admitted=admitted, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
 
@@ -115,6 +117,11 @@ class Prices:
         """The time of trained runs over their estimates; 1 where none has ended."""
         ratios = [e.seconds / e.estimate for e in entries if e.finished and e.attempt.step.trains and e.estimate]
         return (max(ratios[-2:]), True) if ratios else (1.0, False)
+
+
+def _last_layers(options: FinetuneConfig) -> FinetuneConfig:
+    """The same options, under which ``--policy auto`` trains the last layers of few images too."""
+    return replace(options, auto=replace(options.auto, last_groups_from=0))
 
 
 def _fits(entry: Entry) -> float:

@@ -28,6 +28,7 @@ __all__ = [
     "decay",
     "epochs",
     "hyperparameters",
+    "kept_epoch",
     "optimizer",
     "patience",
     "schedule",
@@ -52,6 +53,7 @@ class Hyperparameters:
     epochs: Reasoned[int]
     schedule: Reasoned[str]
     patience: Reasoned[int]
+    kept_epoch: Reasoned[str]
     augmentation: Reasoned[str]
     statistics: Reasoned[str]
     optimizer: Reasoned[str]
@@ -91,6 +93,7 @@ def hyperparameters(case: Case, config: FinetuneConfig) -> Hyperparameters:
         epochs=length,
         schedule=shape,
         patience=patience(length.value, shape.value, config.patience, loop, averages=swa is not None),
+        kept_epoch=kept_epoch(case, shape.value, config),
         augmentation=augmentation(case.images / case.classes, AugmentLevels(), head_only=case.policy.head_only),
         statistics=kept,
         optimizer=name,
@@ -158,6 +161,23 @@ def patience(epochs: int, schedule: str, given: int | None, loop: LoopConfig, *,
     found = max(loop.patience, math.ceil(loop.patience * epochs / loop.epochs))
     share = f"{loop.patience} of {loop.epochs} epochs, and {loop.patience} at least"
     return Reasoned(found, f"the rate of {schedule} has no end of its own: {share}")
+
+
+def kept_epoch(case: Case, schedule: str, config: FinetuneConfig) -> Reasoned[str]:
+    """The epoch whose weights a run ends with: "last", or "best" by the validation figure.
+
+    The best of many epochs on few images is the luckiest: the last one of a rate that decays to nothing is better on
+    new images, and its validation score is no choice's.
+    """
+    if config.keep_epoch != "auto":
+        return Reasoned(config.keep_epoch, AS_GIVEN)
+    if config.select != "auto" or config.patience:
+        return Reasoned("best", "--select, or a patience, is given")
+    if case.policy.fits_head_first and not (config.guard.head_guard and case.pretrained):
+        return Reasoned("best", "the fitted head that training starts from may be better")
+    if schedule in config.loop.decays_to_nothing:
+        return Reasoned("last", f"the rate of {schedule} decays to nothing, and validation need not choose")
+    return Reasoned("best", f"the rate of {schedule} does not decay to nothing")
 
 
 def balance(counts: Collection[int], given: str, config: BalanceConfig) -> Reasoned[str]:

@@ -113,6 +113,7 @@ def _choices(run: Run, settings: Settings | None) -> list[Choice]:
         _decay(settings, rules),
         Choice("epochs", f"{settings.epochs} ({steps * settings.epochs} steps)", rules.epochs.reason),
         Choice("patience", f"{settings.patience} epochs", rules.patience.reason),
+        Choice("epoch kept", settings.keep_epoch, rules.kept_epoch.reason),
         Choice("best epoch by", settings.select.replace("_", " "), run.select.reason),
         Choice("batch size", str(settings.batch_size), rules.batch_size.reason),
         classes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Curves:
 
     ``val_nll`` (nats) and ``val_accuracy`` (0 to 1) are None for a run without validation images. ``best_epoch`` is the
     epoch whose weights were kept: highest accuracy, then lowest NLL, then the first; without validation images the
-    last; 0 if the state before the first epoch was the best.
+    last; 0 if the state before the first epoch was the best. ``selected``: False where validation did not choose it.
     """
 
     epochs: tuple[int, ...]
@@ -51,17 +51,22 @@ class Curves:
     val_nll: tuple[float, ...] | None
     val_accuracy: tuple[float, ...] | None
     best_epoch: int
+    selected: bool = True
 
 
-def draw_curves(folder: Path, *, best_epoch: int | None = None) -> Path:
+def draw_curves(folder: Path, *, best_epoch: int | None = None, selected: bool = True) -> Path:
     """Draw ``folder/metrics.jsonl`` into ``folder/curves.png``, replacing it; returns its path.
+
+    ``best_epoch`` is the kept one (None: the best by validation), and ``selected`` False where it is not marked as
+    chosen by validation.
 
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
     form trains without any), or if the picture cannot be written.
     """
     journal, picture = folder / _METRICS, folder / "curves.png"
     try:
-        figure = curves_figure(curve_data(_rows(journal), best_epoch=best_epoch), title=folder.resolve().name)
+        curves = replace(curve_data(_rows(journal), best_epoch=best_epoch), selected=selected)
+        figure = curves_figure(curves, title=folder.resolve().name)
     except ValueError as error:
         raise CheckpointError(f"{journal}: {error}") from error
     try:
@@ -176,8 +181,10 @@ def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> 
     if curves.best_epoch not in curves.epochs:  # the weights from before the first epoch were kept
         return
     best = accuracy[curves.epochs.index(curves.best_epoch)]
-    chosen = " (selected on)" if len(accuracy) > 1 else ""  # the best of several looks better than it is
-    label = f"best: epoch {curves.best_epoch}, {best:.1%}{chosen}"
+    chosen = (
+        " (selected on)" if curves.selected and len(accuracy) > 1 else ""
+    )  # the best of several looks better than it is
+    label = f"kept: epoch {curves.best_epoch}, {best:.1%}{chosen}"
     marker: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "none"}
     panel.plot([curves.best_epoch], [best], color=OKABE_ITO["orange"], markeredgecolor="black", label=label, **marker)
     panel.legend(**_LEGEND)

@@ -85,7 +85,8 @@ def _end_epoch(task: Task, accelerator: Accelerator, result: FitResult, row: dic
         result.progress = Progress()
         row |= {f"val_{name}": value for name, value in (scores or {}).items()}
         result.history.append({"epoch": float(epoch), **row})
-        if scores is None or result.best is None or better(scores, result.best, task.select):
+        last = task.keep_last and epoch == task.epochs
+        if last or scores is None or result.best is None or better(scores, result.best, task.select):
             result.best_epoch, result.best = epoch, scores
         for callback in task.callbacks:
             callback.on_epoch(result)

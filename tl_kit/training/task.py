@@ -101,7 +101,8 @@ class Task:
     context of the forward pass.
 
     ``evaluate()`` gives the validation metrics, or None without validation images; ``select`` names the one that
-    decides which epoch is the best. Within ``averaged()`` the model holds the weights to evaluate and to keep.
+    decides which epoch is the best. With ``keep_last`` the last of all ``epochs`` counts as the best. Within
+    ``averaged()`` the model holds the weights to evaluate and to keep.
 
     ``callbacks`` hear each event in this order. ``parts`` are by name all that changes as the fit goes: together with
     the result, their states are all that is needed to take it up again.
@@ -119,6 +120,7 @@ class Task:
     clip_norm: float
     loss: Loss = Loss()
     select: str = "accuracy"
+    keep_last: bool = False
     averaged: Callable[[], AbstractContextManager[None]] = nullcontext
     second_order: bool = False
     precision: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -142,7 +144,7 @@ class Progress:
 
 @dataclass
 class FitResult:
-    """Result of a fit. ``epochs`` counts finished ones; ``best_epoch`` is from 1, 0 if no epoch was finished."""
+    """Result of a fit. ``epochs`` counts finished ones; ``best_epoch`` is the kept one, from 1, 0 if there is none."""
 
     epochs: int = 0
     best_epoch: int = 0
