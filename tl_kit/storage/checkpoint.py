@@ -7,6 +7,7 @@ the validation images too, ``held-out-head.safetensors`` is the classifier that 
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,14 +75,23 @@ class Checkpoint:
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write ``config.json``: everything timm needs to build the model, with its dropout rate, and the class names."""
-    data = preprocessing.card()
+    """Write ``config.json``: everything timm needs to build the model, with its dropout rate, and the class names.
+
+    transformers opens it too: it takes the number of classes from the top level alone, and fails on a second one.
+    """
     recorded = getattr(model, "_model_args", {})  # timm writes all of these except drop rates
     config = {
         "label_names": list(classes),
         "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
     }
-    write_atomically(folder / CONFIG, lambda path: save_config_for_hf(model, str(path), config, data_config=data))
+
+    def write(path: Path) -> None:
+        save_config_for_hf(model, str(path), config, data_config=preprocessing.card())
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["model_args"].pop("num_classes", None)
+        path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+    write_atomically(folder / CONFIG, write)
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
