@@ -82,6 +82,14 @@ def test_the_folder_predicts_what_the_result_says(whole: FitResult, data: Path) 
     assert whole.predict(image)[0].label == tl_kit.load(whole.best).predict(image)[0].label == "red"
 
 
+def test_the_best_has_a_model_card_with_the_scores_of_the_fit(whole: FitResult) -> None:
+    assert whole.test is not None
+    (row,) = [line for line in (Path(whole.best) / "README.md").read_text().splitlines() if line.startswith("| test")]
+    assert f"| test | {whole.test['images']} | {100 * whole.test['accuracy']:.1f} % |" in row
+    for run in (Path(whole.folder) / "runs").iterdir():
+        assert (run / "README.md").is_file()
+
+
 def test_no_run_has_seen_a_test_image(whole: FitResult) -> None:
     for folder in (Path(whole.folder) / "runs").iterdir():
         meta = json.loads((folder / "tlkit.json").read_text())

@@ -25,7 +25,7 @@ from torch.hub import download_url_to_file, get_dir
 from tl_kit.errors import WeightsError, first_line
 from tl_kit.zoo.silence_timm import quiet
 
-__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url", "reachable"]
+__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url", "reach", "reachable"]
 
 CONNECT_TIMEOUT = 5.0  # seconds
 
@@ -50,7 +50,7 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
     repository or all of the files.
     """
     repo_id, _, revision = repository.partition("@")
-    _reach(constants.ENDPOINT)
+    reach(constants.ENDPOINT)
     for filename in filenames:
         try:
             with quiet():
@@ -83,7 +83,7 @@ def cached_url(url: str) -> Path | None:
 
 def download_url(url: str) -> Path:
     """Download weights that timm lists by URL only into torch.hub's cache, and check the hash in their name."""
-    _reach(url)
+    reach(url)
     path = _url_target(url)
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     try:
@@ -102,13 +102,14 @@ def _url_target(url: str) -> Path:
 def reachable() -> bool:
     """True where the hub answers one short request."""
     try:
-        _reach(constants.ENDPOINT)
+        reach(constants.ENDPOINT)
     except WeightsError:
         return False
     return True
 
 
-def _reach(url: str) -> None:
+def reach(url: str) -> None:
+    """Raises WeightsError unless the host of this address answers one short request."""
     try:
         with quiet():
             huggingface_hub.get_session().head(url, timeout=CONNECT_TIMEOUT)
