@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -93,6 +94,20 @@ def test_the_pipeline_gives_what_predict_gives(name: str, crop_mode: str, tmp_pa
             pixels = processor(image)["pixel_values"]
             own = normalize(preprocessing.evaluate(image.convert("RGB"))[None], preprocessing)
         assert torch.equal(pixels, own), "the same pixels, to the last bit"
+
+
+def test_of_a_large_photo_the_pixels_decide(tmp_path: Path) -> None:
+    """tl-kit decodes a large JPEG at a fraction of its size: the network gets other pixels, as the card says."""
+    folder = write_checkpoint(tmp_path / "run")
+    photo(900, 700).save(tmp_path / "large.jpg", quality=90)
+    predictor, theirs = tl_kit.load(folder), answers(folder, str(tmp_path / "large.jpg"))
+    with Image.open(tmp_path / "large.jpg") as image:
+        (whole,) = predictor.predict(np.asarray(image))
+    assert theirs == pytest.approx(whole.probabilities, abs=TOLERANCE)
+    (reduced,) = predictor.predict(tmp_path / "large.jpg")
+    assert theirs != pytest.approx(reduced.probabilities, abs=TOLERANCE)
+    assert theirs == pytest.approx(reduced.probabilities, abs=0.05)
+    assert "decode them whole" in (folder / "README.md").read_text()
 
 
 def test_a_photo_that_lies_on_its_side_is_turned_by_both(tmp_path: Path) -> None:

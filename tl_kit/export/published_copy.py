@@ -32,7 +32,7 @@ _RECEIPT = (
     *("images", "kinds", "chosen_by_val", "ensemble", "gain", "gain_over_mean_member", "calibration", "out_of_fold"),
 )
 _KNOWN_SOURCES = ("random", "starter wheel ", "Hugging Face hub ", "Hugging Face cache ")
-_PLAIN = ({}, {"format": "pt"})
+_PLAIN: tuple[dict[str, str], ...] = ({}, {"format": "pt"})
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,8 @@ def _ensemble(
         networks.append(Network(config=alone.config, meta=alone.meta, name=name))
     card = ensemble_readme(content, networks, further=further, repository=repository)
     uses = found.fitted_on
+    kept = {key: value for key, value in mapping(content.get("receipt")).items() if key in _RECEIPT}
+    unseen: dict[str, Any] = {"unknown": True} if uses.known or uses.unknown else {"train": [], "val": []}
     manifest = {
         "format": ENSEMBLE_FORMAT,
         "classes": list(found.classes),
@@ -92,10 +94,8 @@ def _ensemble(
         **asdict(found.crops),
         "mc_dropout": found.mc_dropout,
         "members": [network.name for network in networks],
-        "data": {"unknown": True} if uses.known or uses.unknown else {"train": [], "val": []},
-        "receipt": _without_paths({key: value for key, value in mapping(content["receipt"]).items() if key in _RECEIPT})
-        if content.get("receipt")
-        else None,
+        "data": unseen,
+        "receipt": _without_paths(kept) or None,
     }
     files = [_text(README, card), _json(MANIFEST, manifest)]
     for network, member in zip(networks, found.members, strict=True):

@@ -351,11 +351,14 @@ def _limits(card: _Card) -> str:
             "It was trained on images of more than 8 bits a sample. Only tl-kit reads such images over the range that "
             "they use; timm and transformers clip them, and their predictions of them are wrong."
         )
-    lines.append(
-        "transformers and timm do the same resize, crop and normalisation as tl-kit, from `config.json`. They do not "
-        "put transparent images on white, read images of more than 8 bits, or take the middle of images whose sides "
-        "differ by a factor of 20 or more, as tl-kit does."
-    )
+    lines += [
+        "transformers and timm resize, crop and normalise as tl-kit does, from `config.json`. They do not put "
+        "transparent images on white, read images of more than 8 bits, or take the middle of images whose sides differ "
+        "by a factor of 20 or more.",
+        "tl-kit decodes JPEGs whose shorter side is more than about 4 times that of the network's input at a half, a "
+        "quarter or an eighth of their size. The others decode them whole: their probabilities then differ as if the "
+        "photo had been saved anew.",
+    ]
     return "\n".join(f"- {line}" for line in lines)
 
 
