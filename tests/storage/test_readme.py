@@ -91,6 +91,8 @@ def test_the_metadata_holds_only_scores_that_are_estimates(runs: tuple[Path, Pat
 def test_validation_that_chose_nothing_is_an_estimate_too(runs: tuple[Path, Path]) -> None:
     card = card_of(runs[1])
     assert row_of(card.text, "val")[:2] == ["val", "test"]
+    assert "fitted to the validation images too" in card.text
+    assert "fitted to the validation images too" not in card_of(runs[0]).text
     assert {result.dataset_split for result in card.data.eval_results or []} >= {"val", "test"}
 
 

@@ -47,6 +47,10 @@ _TEMPLATE = """---
 
 {{ text }}
 {% endfor %}"""
+_REFITTED = (
+    "The classifier was fitted to the validation images too, in the end. The scores on val are those of the one before, "
+    "which had not seen them; the scores on test are those of the final one."
+)
 _SHOWN_CLASSES = 200
 _SINGLE = "single members, each on images that it has not seen"
 _COLUMNS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
@@ -123,7 +127,7 @@ class _Card:
     scores: Sequence[Score]
     chose: Sequence[str]
     library: str
-    further: Sequence[str] = ()
+    further: Sequence[str]
     rows: Sequence[str] = ()
 
 
@@ -152,6 +156,7 @@ def checkpoint_readme(network: Network, *, further: Sequence[Score] = (), reposi
         scores=_merged(network.scores, further),
         chose=network.meta.get("chosen_by_val") or (),
         library="timm",
+        further=[_REFITTED] if network.meta.get("refit") is True else (),
     )
     return _text(card, repository)
 
