@@ -17,7 +17,7 @@ from transformers import pipeline
 
 import tl_kit
 from tests.cli.helpers import tlkit
-from tests.export.checkpoints import CLASSES, photo, write_checkpoint
+from tests.export.checkpoints import CLASSES, photo, run_blocks, write_checkpoint
 from tests.export.hub_server import Hub, Repository
 from tests.helpers import quick, write_images
 from tl_kit import EnsembleConfig, PushConfig, TlKitError
@@ -118,6 +118,22 @@ def test_it_opens_from_the_hub_and_predicts_the_same(
             assert torch.equal(model(pixels), tl_kit.load(folder).members[0].model(pixels))
         found = pipeline("image-classification", str(copy))(str(tmp_path / "photo.jpg"), top_k=None)
         assert {row["label"]: row["score"] for row in found} == pytest.approx(ours.probabilities, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "ensemble"])
+def test_the_code_in_its_card_opens_it_from_the_hub(
+    kind: str, run: Path, ensemble: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {"checkpoint": run, "ensemble": ensemble}[kind]
+    push(folder)
+    photo(60, 40).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    ours, timms, theirs = run_blocks(hub.repositories[REPOSITORY].files["README.md"].decode())
+    (together,) = tl_kit.load(folder).predict("photo.jpg")
+    (single,) = tl_kit.load(run).predict("photo.jpg")
+    assert ours == [(together.label, together.probabilities)]
+    assert timms[0][0] == pytest.approx(single.probabilities, abs=1e-5)
+    assert {row["label"]: row["score"] for row in theirs[0][0]} == pytest.approx(single.probabilities, abs=1e-5)
 
 
 def test_the_records_keep_the_scores_and_say_that_images_are_unknown(run: Path, hub: Hub, data: Path) -> None:

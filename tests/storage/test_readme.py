@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import tl_kit
-from tests.export.checkpoints import photo, write_checkpoint
+from tests.export.checkpoints import photo, run_blocks, write_checkpoint
 from tests.helpers import quick, quick_config, write_images
 from tl_kit import EnsembleConfig, TlKitError
 from tl_kit.metrics import wilson
@@ -122,20 +122,6 @@ def test_no_card_tells_a_path_or_a_name_of_the_users(runs: tuple[Path, Path], en
 def test_equal_runs_write_equal_cards(data: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
     again = quick(data, tmp_path / "again", epochs=2)
     assert (Path(again.checkpoint) / README).read_bytes() == (runs[0] / README).read_bytes()
-
-
-def run_blocks(text: str, **places: str) -> list[Any]:
-    """Run the card's blocks of Python, with these texts in the place of its words; gives what each printed."""
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 3
-    found: list[Any] = []
-    for block in blocks:
-        for word, place in places.items():
-            block = block.replace(word, place)
-        printed: list[Any] = []
-        exec(block, {"print": lambda *values, to=printed: to.append(values)})
-        found.append(printed)
-    return found
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "ensemble"])

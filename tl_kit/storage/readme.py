@@ -48,8 +48,8 @@ _TEMPLATE = """---
 {{ text }}
 {% endfor %}"""
 _REFITTED = (
-    "The classifier was fitted to the validation images too, in the end. The scores on val are those of the one before, "
-    "which had not seen them; the scores on test are those of the final one."
+    "The classifier was fitted to the validation images too, in the end. The scores on val are those of the one "
+    "before, which had not seen them; the scores on test are those of the final one."
 )
 _SHOWN_CLASSES = 200
 _SINGLE = "single members, each on images that it has not seen"
