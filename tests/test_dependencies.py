@@ -21,7 +21,7 @@ OURS = {"tl_kit", "recipes", "tests"}
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
-    "jinja2": "for the report that is to come",
+    "jinja2": "huggingface_hub fills the model card's template with it",
     "mypy": "a program",
     "ruff": "a program",
     "pytest-xdist": "a plugin of pytest",

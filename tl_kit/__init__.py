@@ -24,6 +24,7 @@ from tl_kit.config import (
     FitConfig,
     HeadConfig,
     LoopConfig,
+    PushConfig,
     RangeTestConfig,
     RegularizationConfig,
     RuntimeConfig,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tl_kit.diagnosis.examine import doctor
     from tl_kit.diagnosis.examine import report_dict as report_dict
     from tl_kit.ensembling.ensemble import EnsembleResult, ensemble
+    from tl_kit.export.push import PushResult, push
     from tl_kit.finetuning.result import FinetuneResult
     from tl_kit.fitting.fit import fit, resume_fit
     from tl_kit.fitting.fit_result import FitResult
@@ -93,6 +95,8 @@ __all__ = [
     "Plan",
     "Prediction",
     "Predictor",
+    "PushConfig",
+    "PushResult",
     "RangeTestConfig",
     "RegularizationConfig",
     "RuntimeConfig",
@@ -115,6 +119,7 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "push",
     "resume",
     "resume_fit",
 ]
@@ -132,6 +137,7 @@ _MODULES = {
     "Plan": "tl_kit.planning.plan",
     "Prediction": "tl_kit.inference.predictor",
     "Predictor": "tl_kit.inference.predictor",
+    "PushResult": "tl_kit.export.push",
     "Report": "tl_kit.diagnosis.examine",
     "alone": "tl_kit.machine.process_group",
     "began_with": "tl_kit.series.resume",
@@ -156,6 +162,7 @@ _MODULES = {
     "models": "tl_kit.zoo.catalog",
     "plan": "tl_kit.planning.plan",
     "predict": "tl_kit.inference.predict",
+    "push": "tl_kit.export.push",
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",
     "resume_fit": "tl_kit.fitting.fit",

@@ -11,6 +11,7 @@
     ├── WeightsError            pretrained weights are not available, or do not fit
     ├── CheckpointError         a checkpoint or ensemble folder is missing, foreign or broken
     │   └── MemberError         members of an ensemble do not belong together
+    ├── PublishError            the hub refuses an upload, or cannot be reached
     ├── TrainingError           training cannot continue, or there is nothing to train
     │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
     ├── ResourceError           the machine's memory is not enough
@@ -32,6 +33,7 @@ __all__ = [
     "MemberError",
     "NonFiniteError",
     "PolicyError",
+    "PublishError",
     "ResourceError",
     "TlKitError",
     "TrainingError",
@@ -75,6 +77,10 @@ class CheckpointError(TlKitError):
 
 class MemberError(CheckpointError):
     """Checkpoints cannot be members of one ensemble."""
+
+
+class PublishError(TlKitError):
+    """A checkpoint or ensemble cannot be published."""
 
 
 class TrainingError(TlKitError):

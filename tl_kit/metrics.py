@@ -1,8 +1,8 @@
 """Metrics of class probabilities: accuracies, macro-F1, negative log-likelihood, Brier score and calibration error.
 
-Every function takes probabilities of shape (n images, k classes) with k >= 2, whose rows sum to 1, and integer labels
-of shape (n,) in 0..k-1; it computes in float64. Anything else is a ``ValueError`` that says what is wrong. The
-predicted class is the one of highest probability, the first of them where several are equal.
+Every function of probabilities takes them in shape (n images, k classes) with k >= 2, with rows that sum to 1, and
+integer labels of shape (n,) in 0..k-1; it computes in float64. Anything else is a ``ValueError`` that says what is
+wrong. The predicted class is the one of highest probability, the first of them where several are equal.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "per_class",
     "softmax",
     "summary",
+    "wilson",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -149,6 +150,14 @@ def summary(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 
 
 @_many_classes()
+def wilson(share: float, images: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of ``images`` (Wilson 1927), which stays within 0..1."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(share * images), images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
 def per_class(
     probabilities: ArrayLike, labels: ArrayLike, class_names: Sequence[str]
 ) -> dict[str, dict[str, float | int]]:

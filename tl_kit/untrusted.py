@@ -56,15 +56,15 @@ def sha256(path: Path, *, error: type[TlKitError]) -> str:
 def check_inside(path: Path, folder: Path, *, error: type[TlKitError]) -> None:
     """Raises ``error`` if links lead from ``path`` out of ``folder``.
 
-    Links of the Hugging Face cache, from ``snapshots/REVISION`` to ``blobs`` of the same repository, are allowed.
+    Links of the Hugging Face cache, from ``snapshots/REVISION`` and the folders of an ensemble's members below it to
+    ``blobs`` of the same repository, are allowed.
     """
     try:
         root, real = folder.resolve(), path.resolve()
     except (OSError, ValueError, RuntimeError) as failure:  # a loop of links, a NUL
         raise error(f"{path}: cannot be resolved ({failure})") from failure
-    roots = [root]
-    if root.parent.name == "snapshots":
-        roots.append(root.parent.parent / "blobs")
+    snapshots = [each.parent for each in (root, *root.parents[:2]) if each.parent.name == "snapshots"]
+    roots = [root, *(each.parent / "blobs" for each in snapshots)]
     if not any(real.is_relative_to(each) for each in roots):
         raise error(f"{path}: a link that leads out of its folder, to {real}; copy the file itself there")
 

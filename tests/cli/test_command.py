@@ -26,6 +26,7 @@ from tl_kit.config import (
     JsonConfig,
     ModelsConfig,
     PredictConfig,
+    PushConfig,
     RunsConfig,
     StudentConfig,
 )
@@ -39,6 +40,7 @@ COMMANDS: dict[str, tuple[type[Any], ...]] = {
     "ensemble": (EnsembleConfig, StudentConfig, JsonConfig),
     "evaluate": (EvaluateConfig, JsonConfig),
     "predict": (PredictConfig,),
+    "push": (PushConfig, JsonConfig),
     "models": (ModelsConfig,),
     "doctor": (ExamineConfig, JsonConfig),
     "cache": (CacheReportConfig, JsonConfig),

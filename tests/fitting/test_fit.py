@@ -15,9 +15,10 @@ import pytest
 
 import tl_kit
 from tests.helpers import Listener, quick, same, weights, write_images
-from tl_kit import FitConfig, FitResult
+from tl_kit import FitConfig, FitResult, PushConfig
 from tl_kit.config import LadderConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
+from tl_kit.export.published_copy import published_files
 from tl_kit.fitting import climb, fit_result, prices
 from tl_kit.fitting import fit as fit_module
 from tl_kit.fitting.budget import Budget, OutOfTimeError
@@ -95,6 +96,28 @@ def test_the_folder_predicts_what_the_result_says(whole: FitResult, data: Path) 
     assert scores.metrics["nll"] == pytest.approx(whole.test["nll"], abs=1e-6)
     image = next((data / "red").iterdir())
     assert whole.predict(image)[0].label == tl_kit.load(whole.best).predict(image)[0].label == "red"
+
+
+def test_the_best_has_a_model_card_with_the_scores_of_the_fit(whole: FitResult) -> None:
+    assert whole.test is not None
+    (row,) = [line for line in (Path(whole.best) / "README.md").read_text().splitlines() if line.startswith("| test")]
+    assert f"| test | {whole.test['images']} | {100 * whole.test['accuracy']:.1f} % |" in row
+    for run in (Path(whole.folder) / "runs").iterdir():
+        assert (run / "README.md").is_file()
+
+
+def test_a_published_fit_has_the_scores_of_the_fit(whole: FitResult) -> None:
+    assert whole.test is not None
+    files, left_out = published_files(Path(whole.folder), Path(whole.best), "someone/colours")
+    contents = {file.path: file.content for file in files}
+    card = contents["README.md"]
+    assert isinstance(card, bytes)
+    assert f"| test | {whole.test['images']} | {100 * whole.test['accuracy']:.1f} % |" in card.decode()
+    small = b"".join(content for content in contents.values() if isinstance(content, bytes))
+    assert whole.folder.encode() not in small
+    assert left_out
+    dry = tl_kit.push(PushConfig(checkpoint=Path(whole.folder), repository="someone/colours", dry_run=True))
+    assert set(dry.files) == set(contents)
 
 
 def test_no_run_has_seen_a_test_image(whole: FitResult) -> None:

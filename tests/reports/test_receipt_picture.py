@@ -10,7 +10,8 @@ import pytest
 
 from tests.combining.test_receipt import receipt_of
 from tests.combining.toy import noisy
-from tl_kit.reports.receipt_picture import draw_receipt, receipt_figure, wilson
+from tl_kit.metrics import wilson
+from tl_kit.reports.receipt_picture import draw_receipt, receipt_figure
 
 
 @pytest.mark.parametrize(("hits", "images"), [(0, 9), (9, 9), (5, 9), (180, 372), (371, 372)])

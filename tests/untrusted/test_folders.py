@@ -274,6 +274,14 @@ def test_links_that_stay_inside_and_those_of_the_hub_cache_are_followed(
         (repository / "blobs" / file).write_bytes((checkpoint / file).read_bytes())
         (repository / "snapshots" / "abc" / file).symlink_to(f"../../blobs/{file}")
     assert tlkit("predict", repository / "snapshots" / "abc", images / "red").code == 0
+    member = repository / "snapshots" / "def" / "members" / "01-a"
+    member.mkdir(parents=True)
+    for file in ("tlkit.json", "config.json", "model.safetensors"):
+        (member / file).symlink_to(f"../../../../blobs/{file}")
+    assert tlkit("predict", member, images / "red").code == 0
+    (member / "tlkit.json").unlink()
+    (member / "tlkit.json").symlink_to(checkpoint / "tlkit.json")
+    assert "leads out of its folder" in refused(tmp_path, "predict", member, images / "red")
     (tmp_path / "link").symlink_to(checkpoint)
     assert tlkit("predict", tmp_path / "link", images / "red").code == 0
 

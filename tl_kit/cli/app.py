@@ -20,12 +20,13 @@ from tl_kit.cli.fit import fit
 from tl_kit.cli.models import models
 from tl_kit.cli.plan import plan
 from tl_kit.cli.predict import predict
+from tl_kit.cli.push import push
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
 from tl_kit.cli.startup import from_shell
 
 __all__ = ["app", "main"]
 
-COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, models, doctor, cache, demo)
+COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, push, models, doctor, cache, demo)
 
 app = typer.Typer(
     name="tlkit",

@@ -26,6 +26,7 @@ __all__ = [
     "JsonConfig",
     "ModelsConfig",
     "PredictConfig",
+    "PushConfig",
     "RangeConfig",
     "ScalingConfig",
     "StudentConfig",
@@ -144,6 +145,16 @@ class PredictConfig:
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     decode: DecodeConfig = DecodeConfig()
     runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushConfig:
+    """A checkpoint, an ensemble or the folder of a fit, and the repository on the hub that it becomes."""
+
+    checkpoint: Annotated[Path, CHECKPOINT]
+    repository: Annotated[str, Flag(name="OWNER/NAME", help="The repository: your name on the hub, and a new one.")]
+    public: Annotated[bool, Flag(help="Let everybody see it.")] = False
+    dry_run: Annotated[bool, Flag(help="Show what would go up, and send nothing.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

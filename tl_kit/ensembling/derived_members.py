@@ -42,7 +42,7 @@ def write_member(
         evidence.predictor.classes,
         config=_common([_mapping(member, "config") for member in members]),
         data={
-            **_common([_mapping(member, "data") for member in members], only=("content", "root")),
+            **_common([_mapping(member, "data") for member in members], only=("content", "root", "images")),
             **uses.to_dict(),
         },
         precision=_precision(evidence, sources),

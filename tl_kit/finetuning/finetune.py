@@ -272,6 +272,7 @@ def _data(run: Run, chosen_by_val: Sequence[str] | None, *, refit: bool = False)
     data: dict[str, Any] = {
         "content": run.images.content_hash(),
         "root": str(run.manifest.root),
+        "images": {split: len(run.manifest.split(split)) for split in ("train", "val", "test")},
         "train": _digests(run, "train"),
         "val": _digests(run, "val"),
     }

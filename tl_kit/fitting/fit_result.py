@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tl_kit import metrics
 from tl_kit.combining.contributions import Subsets
 from tl_kit.combining.receipt import Receipt, Worth, build_receipt
 from tl_kit.config import EnsembleConfig, RuleFitConfig
-from tl_kit.data.manifest import Manifest
+from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.fitting.best_result import Best, Pool, choose_best, fitted_on, pool_of_runs
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.journal import Journal
@@ -23,8 +23,8 @@ from tl_kit.reporting import Reporter
 from tl_kit.reports.fit_picture import draw_fit
 from tl_kit.reports.receipt_picture import draw_receipt
 from tl_kit.storage.config_json import to_json
-from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
-from tl_kit.storage.fit_folder import write_fit
+from tl_kit.storage.ensemble_folder import PICTURE, describe_again, is_ensemble
+from tl_kit.storage.fit_folder import fit_scores, write_fit
 from tl_kit.storage.seen_images import kinds_of, uses_of
 
 __all__ = ["LEADERBOARD", "FitResult", "finish"]
@@ -110,9 +110,24 @@ def finish(
         offers=_offers(journal, best, rows),
     )
     draw_fit([asdict(row) for row in rows], journal.folder / LEADERBOARD)
-    inside = str(best.folder.relative_to(journal.folder))
-    write_fit(journal.folder, {**result.to_dict(), "best": inside, "status": "finished", "receipt": receipt})
+    splits = _splits(pool, tests)
+    content = {
+        **result.to_dict(),
+        "best": str(best.folder.relative_to(journal.folder)),
+        "status": "finished",
+        "receipt": receipt,
+        "kinds": kinds_of(splits, predictor.uses | fitted_on(pool)),
+        "images": {split: len(samples) for split, samples in splits.items()},
+    }
+    plain: Mapping[str, Any] | None = None if receipt is None else dict(receipt)
+    describe_again(best.folder, further=fit_scores(content), receipt=plain)
+    write_fit(journal.folder, content)
     return result
+
+
+def _splits(pool: Pool, tests: Predicted | None) -> dict[str, list[Sample]]:
+    """The images that scored the result."""
+    return {"val": list(pool.samples), "test": [] if tests is None else list(tests.samples)}
 
 
 def _test_scores(tests: Predicted, predictor: Predictor, pool: Pool, best: Best) -> dict[str, Any]:
@@ -130,7 +145,7 @@ def _receipt(journal: Journal, pool: Pool, best: Best, predictor: Predictor, tes
     """The receipt of an ensemble, and its picture in the ensemble's folder; None for a single checkpoint."""
     if not is_ensemble(best.folder) or len(best.choice.members) < 2:
         return None
-    splits = {"val": list(pool.samples), "test": [] if tests is None else tests.samples}
+    splits = _splits(pool, tests)
     uses = predictor.uses | fitted_on(pool)
     receipt = build_receipt(
         [str(member.path) for member in predictor.members],

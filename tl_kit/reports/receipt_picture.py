@@ -10,13 +10,14 @@ import numpy as np
 
 from tl_kit.combining.receipt import Receipt
 from tl_kit.display import drawable, is_marked, visible
+from tl_kit.metrics import wilson
 from tl_kit.reports.png import save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_receipt", "receipt_figure", "wilson"]
+__all__ = ["draw_receipt", "receipt_figure"]
 
 Split: TypeAlias = Literal["val", "test"]
 
@@ -45,14 +46,6 @@ def receipt_figure(receipt: Receipt) -> Figure:
     _draw_accuracies(left, receipt, split, names)
     _draw_disagreement(figure, right, receipt, split)
     return figure
-
-
-def wilson(share: float, images: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of ``images`` (Wilson 1927), which stays within 0..1."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(round(share * images), images).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence[str]) -> None:

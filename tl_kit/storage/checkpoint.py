@@ -1,12 +1,14 @@
 """A checkpoint is a folder that timm itself can open: ``timm.create_model("local-dir:FOLDER")``.
 
-``config.json`` (architecture, classes, preprocessing, in timm's form), ``model.safetensors`` (weights) and
-``tlkit.json`` (the run's configuration, class names, metrics, versions). No pickle. Where the classifier was fitted to
-the validation images too, ``held-out-head.safetensors`` is the classifier that was fitted without them.
+``config.json`` (architecture, classes, preprocessing, in timm's form), ``model.safetensors`` (weights), ``README.md``
+(the model card) and ``tlkit.json`` (the run's configuration, class names, metrics, versions). No pickle. Where the
+classifier was fitted to the validation images too, ``held-out-head.safetensors`` is the classifier that was fitted
+without them.
 """
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
 from tl_kit.storage.fingerprint import digest_of
+from tl_kit.storage.readme import Network, checkpoint_readme, write_readme
 from tl_kit.untrusted import check_inside, read_json, sha256
 from tl_kit.zoo.meta_model import Outline, outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card
@@ -42,6 +45,7 @@ __all__ = [
     "is_checkpoint",
     "load_checkpoint",
     "map_weights",
+    "read_meta",
     "refit_digests",
     "save_config",
     "save_held_out_head",
@@ -74,14 +78,23 @@ class Checkpoint:
 
 
 def save_config(folder: Path, model: nn.Module, classes: Sequence[str], preprocessing: Preprocessing) -> None:
-    """Write ``config.json``: everything timm needs to build the model, with its dropout rate, and the class names."""
-    data = preprocessing.card()
+    """Write ``config.json``: everything timm needs to build the model, with its dropout rate, and the class names.
+
+    transformers opens it too: it takes the number of classes from the top level alone, and fails on a second one.
+    """
     recorded = getattr(model, "_model_args", {})  # timm writes all of these except drop rates
     config = {
         "label_names": list(classes),
         "model_args": {name: recorded[name] for name in ("drop_rate",) if recorded.get(name) is not None},
     }
-    write_atomically(folder / CONFIG, lambda path: save_config_for_hf(model, str(path), config, data_config=data))
+
+    def write(path: Path) -> None:
+        save_config_for_hf(model, str(path), config, data_config=preprocessing.card())
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["model_args"].pop("num_classes", None)
+        path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+    write_atomically(folder / CONFIG, write)
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
@@ -109,9 +122,12 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_meta(folder: Path, classes: Sequence[str], **content: object) -> None:
-    """Write ``tlkit.json``."""
+    """Write ``tlkit.json`` and, unless a run is under way, the model card before it."""
     versions = {"torch": version_of("torch"), "timm": timm.__version__, "tl_kit": version_of("tl-kit")}
-    write_json(folder / META, {"format": FORMAT, "classes": list(classes), **content, "versions": versions})
+    meta = {"format": FORMAT, "classes": list(classes), **content, "versions": versions}
+    if content.get("status") != "running" and (folder / CONFIG).is_file():
+        write_readme(folder, checkpoint_readme(Network.read(folder, meta)))
+    write_json(folder / META, meta)
 
 
 @cache

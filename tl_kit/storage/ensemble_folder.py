@@ -13,13 +13,14 @@ from tl_kit.config import CropConfig
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.images.crops import check_crops
 from tl_kit.storage.atomic import write_json
-from tl_kit.storage.checkpoint import HELD_OUT_HEAD, META, WEIGHTS
+from tl_kit.storage.checkpoint import HELD_OUT_HEAD, META, WEIGHTS, read_meta
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, data_problems
+from tl_kit.storage.readme import Network, Score, checkpoint_readme, ensemble_readme, write_readme
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_in
 from tl_kit.untrusted import check_inside, is_plain_relative, read_json
 from tl_kit.zoo.model_card import CONFIG
 
-__all__ = ["PICTURE", "EnsembleFolder", "is_ensemble", "read_ensemble", "write_ensemble"]
+__all__ = ["PICTURE", "EnsembleFolder", "describe_again", "is_ensemble", "read_ensemble", "write_ensemble"]
 
 MANIFEST = "ensemble.json"
 PICTURE = "receipt.png"
@@ -60,8 +61,8 @@ def write_ensemble(
     fitted_on: Uses = NO_USES,
     **content: object,
 ) -> None:
-    """Copy the members into ``folder`` and describe them; ``ensemble.json`` comes last and marks a complete folder."""
-    names = []
+    """Copy the members into ``folder``, and describe them; ``ensemble.json`` comes last and marks a complete folder."""
+    names, networks = [], []
     for number, member in enumerate(members, 1):
         name = f"members/{number:02d}-{member.resolve().name}"
         (folder / name).mkdir(parents=True)
@@ -69,19 +70,34 @@ def write_ensemble(
             if file != HELD_OUT_HEAD or (member / file).is_file():
                 shutil.copyfile(member / file, folder / name / file)
         names.append(name)
-    write_json(
-        folder / MANIFEST,
-        {
-            "format": FORMAT,
-            "classes": list(classes),
-            **rule.to_dict(),
-            **asdict(crops),
-            "mc_dropout": mc_dropout,
-            "members": names,
-            "data": fitted_on.to_dict(),
-            **content,
-        },
-    )
+        networks.append(Network.read(folder / name, read_meta(folder / name), f"{number:02d}"))
+        write_readme(folder / name, checkpoint_readme(networks[-1]))
+    manifest = {
+        "format": FORMAT,
+        "classes": list(classes),
+        **rule.to_dict(),
+        **asdict(crops),
+        "mc_dropout": mc_dropout,
+        "members": names,
+        "data": fitted_on.to_dict(),
+        **content,
+    }
+    write_readme(folder, ensemble_readme(manifest, networks))
+    write_json(folder / MANIFEST, manifest)
+
+
+def describe_again(folder: Path, *, further: Sequence[Score], receipt: Mapping[str, Any] | None) -> None:
+    """Write the model card of a checkpoint or an ensemble anew, with scores that came later.
+
+    ``receipt``: an ensemble's, where its own record has none.
+    """
+    if not is_ensemble(folder):
+        write_readme(folder, checkpoint_readme(Network.read(folder, read_meta(folder)), further=further))
+        return
+    found = read_ensemble(folder)
+    content = {**found.content, **({} if receipt is None else {"receipt": receipt})}
+    networks = [Network.read(path, read_meta(path), f"{number:02d}") for number, path in enumerate(found.members, 1)]
+    write_readme(folder, ensemble_readme(content, networks, further=further))
 
 
 def read_ensemble(folder: Path) -> EnsembleFolder:

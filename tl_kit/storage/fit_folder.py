@@ -8,9 +8,10 @@ from typing import Any
 
 from tl_kit.errors import CheckpointError
 from tl_kit.storage.atomic import write_json
+from tl_kit.storage.readme import Score, mapping, score_of
 from tl_kit.untrusted import check_inside, is_plain_relative, read_json
 
-__all__ = ["FIT", "best_of", "is_fit", "read_fit", "write_fit"]
+__all__ = ["FIT", "best_of", "fit_scores", "is_fit", "read_fit", "write_fit"]
 
 FIT = "fit.json"
 FORMAT = 1
@@ -43,6 +44,13 @@ def read_fit(folder: Path) -> dict[str, Any]:
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{folder / FIT}: format {content.get('format')!r} is not {FORMAT}; another version's")
     return content
+
+
+def fit_scores(content: Mapping[str, Any]) -> list[Score]:
+    """The scores of the best result, from the content of a finished fit's ``fit.json``; empty where it has none."""
+    kinds, images = mapping(content.get("kinds")), mapping(content.get("images"))
+    found = [score_of(split, content.get(split), kinds.get(split), images.get(split)) for split in ("test", "val")]
+    return [score for score in found if score is not None]
 
 
 def write_fit(folder: Path, content: Mapping[str, object]) -> None:

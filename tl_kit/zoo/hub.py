@@ -23,9 +23,10 @@ from huggingface_hub.errors import (
 from torch.hub import download_url_to_file, get_dir
 
 from tl_kit.errors import WeightsError, first_line
+from tl_kit.untrusted import sha256
 from tl_kit.zoo.silence_timm import quiet
 
-__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url", "reachable"]
+__all__ = ["CONNECT_TIMEOUT", "cached_file", "cached_url", "download", "download_url", "reach", "reachable"]
 
 CONNECT_TIMEOUT = 5.0  # seconds
 
@@ -50,7 +51,7 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
     repository or all of the files.
     """
     repo_id, _, revision = repository.partition("@")
-    _reach(constants.ENDPOINT)
+    reach(constants.ENDPOINT)
     for filename in filenames:
         try:
             with quiet():
@@ -61,11 +62,14 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
                     etag_timeout=CONNECT_TIMEOUT,
                     library_name="tl-kit",
                 )
+            _check_digest(Path(path), repository)
             return Path(path)
         except LocalEntryNotFoundError as error:
             raise WeightsError(f"{repository}: the download failed ({first_line(error)})") from error
         except EntryNotFoundError:
             continue
+        except WeightsError:
+            raise
         except GatedRepoError as error:
             raise WeightsError(f"{repository}: accept its licence on the hub, then run hf auth login") from error
         except RepositoryNotFoundError as error:
@@ -73,6 +77,21 @@ def download(repository: str, filenames: Iterable[str]) -> Path:
         except Exception as error:
             raise WeightsError(f"{repository}: the download failed ({first_line(error)})") from error
     raise WeightsError(f"{repository}: the repository holds none of {', '.join(filenames)}")
+
+
+def _check_digest(path: Path, repository: str) -> None:
+    """Compare a large file with its SHA-256, by which the cache names it: the client compares only the sizes.
+
+    A file of other bytes is removed. Small files have a name of another kind, and systems without links have none.
+    """
+    file = path.resolve()
+    if re.fullmatch("[0-9a-f]{64}", file.name) and sha256(file, error=WeightsError) != file.name:
+        path.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{repository}: {path.name} came with other bytes than its SHA-256 promises, so it is not kept; try again, "
+            "or find out what stands between you and the hub"
+        )
 
 
 def cached_url(url: str) -> Path | None:
@@ -83,7 +102,7 @@ def cached_url(url: str) -> Path | None:
 
 def download_url(url: str) -> Path:
     """Download weights that timm lists by URL only into torch.hub's cache, and check the hash in their name."""
-    _reach(url)
+    reach(url)
     path = _url_target(url)
     digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
     try:
@@ -102,13 +121,14 @@ def _url_target(url: str) -> Path:
 def reachable() -> bool:
     """True where the hub answers one short request."""
     try:
-        _reach(constants.ENDPOINT)
+        reach(constants.ENDPOINT)
     except WeightsError:
         return False
     return True
 
 
-def _reach(url: str) -> None:
+def reach(url: str) -> None:
+    """Raises WeightsError unless the host of this address answers one short request."""
     try:
         with quiet():
             huggingface_hub.get_session().head(url, timeout=CONNECT_TIMEOUT)

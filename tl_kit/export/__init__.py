@@ -1,0 +1,1 @@
+"""Export: what other programs and people open, from a checkpoint or an ensemble."""
