@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, is_dataclass, replace
 from typing import Any, TypeAlias, TypeVar, get_args, get_origin
 
@@ -33,7 +33,7 @@ def with_options(config: T, options: Mapping[str, Any], *, where: str) -> T:
     return found
 
 
-def read_options(kinds: list[type[Any]], options: Mapping[str, Any], *, where: str) -> dict[tuple[str, ...], Any]:
+def read_options(kinds: Sequence[type[Any]], options: Mapping[str, Any], *, where: str) -> dict[tuple[str, ...], Any]:
     """The values of named options, converted to their fields' types, by the path to the field.
 
     A name is that of a field, or of a flag of one of the ``kinds`` or of a configuration inside it, with hyphens or

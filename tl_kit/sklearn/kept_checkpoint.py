@@ -10,6 +10,7 @@ from typing import Any
 from tl_kit.config import DecodeConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.inference.predictor import Predictor, load
+from tl_kit.options_file import OPTIONS
 from tl_kit.storage.atomic import write_atomically, writing
 from tl_kit.storage.checkpoint import META
 from tl_kit.storage.lock import LOCK
@@ -29,8 +30,8 @@ class KeptCheckpoint:
 
     @classmethod
     def read(cls, folder: Path) -> KeptCheckpoint:
-        """The files of a finished run's folder, without those of runs inside it."""
-        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name != LOCK)
+        """The files of a finished run's folder, without those of runs inside it and those that name its images."""
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (LOCK, OPTIONS))
         return cls({path.name: path.read_bytes() for path in paths})
 
     def write(self, folder: Path) -> Path:
