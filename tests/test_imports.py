@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 # From the top to the ground. A room imports from rooms of lower floors alone; rooms of one floor know nothing of each
 # other, but for the ground, whose modules may import one another.
 FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"__main__"}),
     frozenset({"cli", "recipes", "sklearn"}),
     frozenset({"face"}),
     frozenset({"fitting"}),
@@ -42,6 +43,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "metrics",
             "named_options",
             "number_ranges",
+            "options_file",
             "plain_values",
             "reporting",
             "score_kinds",
