@@ -84,7 +84,7 @@ def finetune_on(
         if run.resumed is not None:
             check_unchanged(run, run.resumed, own)
         _save_meta(run, status="running", resume=facts(run, own, policy=None))
-        if manifest is None and unfinished is None and run.writes:
+        if manifest is None and run.writes:
             save_options(run.folder, config, command="finetune")
         run = teach(run)
         settle_crop_mode(run)

@@ -94,10 +94,11 @@ class Series:
                 records = SeriesRecords(shared_folder(self.config, self._accelerator, cleanup), self.what)
                 if self.main:
                     records.begin(self.config, len(parts), self.manifest, **more)
-                    save_options(records.folder, self.config, runs, command="finetune")
             else:
                 records = unfinished
                 records.take_up(self.config, self.manifest, cleanup)
+            if self.main:
+                save_options(records.folder, self.config, runs, command="finetune")
             names = [part.folder for part in parts]
             with records.kept(done, names, cleanup, main=self.main, reporter=self.reporter):
                 _train_parts(parts, records, done, reporter=self.reporter, content=content)

@@ -17,7 +17,12 @@ _OF_ONE_FOLDER = ("out", "resume")
 
 
 def save_options(folder: Path, *configs: Any, command: str) -> None:
-    """Write the options of a command that made the folder; all but those that name a folder to write."""
+    """Write the options of a command that made the folder; all but those that name a folder to write.
+
+    A file that is there stays: a run that is taken up again keeps the options that it began with.
+    """
+    if (folder / OPTIONS).exists():
+        return
     anchored = [_anchored(config) for config in configs]
     write_text(folder / OPTIONS, options_text(anchored, command=command, without=_OF_ONE_FOLDER))
 
