@@ -35,7 +35,7 @@ def _anchored(config: Any) -> Any:
 
 
 def _weights(text: str) -> str:
-    """Where weights come from: a word, an address on the hub, or an absolute path."""
+    """Source of weights: a word, an address on the hub, or an absolute path."""
     return text if text in ("auto", "none") or text.startswith(HUB_PREFIX) else str(Path(text).expanduser().absolute())
 
 
