@@ -18,7 +18,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
-MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
+MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",

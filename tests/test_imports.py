@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 # From the top to the ground. A room imports from rooms of lower floors alone; rooms of one floor know nothing of each
 # other, but for the ground, whose modules may import one another.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"cli", "recipes"}),
+    frozenset({"__main__"}),
+    frozenset({"cli", "recipes", "sklearn"}),
     frozenset({"face"}),
     frozenset({"fitting"}),
     frozenset({"series", "planning", "demonstration", "export"}),
@@ -40,7 +41,9 @@ FLOORS: tuple[frozenset[str], ...] = (
             "file_kinds",
             "flags",
             "metrics",
+            "named_options",
             "number_ranges",
+            "options_file",
             "plain_values",
             "reporting",
             "score_kinds",

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from tl_kit.series.resume import resume
     from tl_kit.storage.feature_cache import cache_report as cache_report
     from tl_kit.storage.feature_cache import clear_cache as clear_cache
+    from tl_kit.storage.known_models import known_models as known_models
     from tl_kit.zoo.catalog import models
 
 __all__ = [
@@ -156,6 +157,7 @@ _MODULES = {
     "finetune": "tl_kit.fitting.network_choice",
     "finetune_members": "tl_kit.series.finetune_members",
     "fit": "tl_kit.fitting.fit",
+    "known_models": "tl_kit.storage.known_models",
     "leads": "tl_kit.machine.process_group",
     "load": "tl_kit.inference.predictor",
     "member_configs": "tl_kit.series.finetune_members",

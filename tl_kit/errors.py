@@ -7,7 +7,8 @@
     │   ├── InputError          an input of predict is not an image (also a TypeError)
     │   └── PolicyError         a freezing policy does not fit the model
     ├── DataError               a folder, a CSV file or a split is wrong
-    │   └── ImageError          one image cannot be decoded
+    │   ├── ImageError          one image cannot be decoded
+    │   └── SamplesError        images or labels given to an estimator cannot be used (also a ValueError)
     ├── WeightsError            pretrained weights are not available, or do not fit
     ├── CheckpointError         a checkpoint or ensemble folder is missing, foreign or broken
     │   └── MemberError         members of an ensemble do not belong together
@@ -35,6 +36,7 @@ __all__ = [
     "PolicyError",
     "PublishError",
     "ResourceError",
+    "SamplesError",
     "TlKitError",
     "TrainingError",
     "WeightsError",
@@ -65,6 +67,10 @@ class DataError(TlKitError):
 
 class ImageError(DataError):
     """One image cannot be decoded; the text is the reason, without the path."""
+
+
+class SamplesError(DataError, ValueError):
+    """Images ``X`` or labels ``y`` of an estimator cannot be used."""
 
 
 class WeightsError(TlKitError):

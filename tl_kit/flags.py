@@ -5,9 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-__all__ = ["NO_FLAGS", "Field", "Flag", "OnlyFlags", "fields_of"]
+__all__ = ["NO_FLAGS", "Field", "Flag", "OnlyFlags", "Panel", "fields_of"]
+
+Panel: TypeAlias = Literal[
+    "Data",
+    "Search",
+    "What trains",
+    "Optimisation",
+    "Regularisation",
+    "Combination",
+    "Prediction",
+    "Run",
+    "Output",
+]
+"""The sections of a long help page, in order."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +41,19 @@ class Flag:
     ``name``: by default that of the field (``batch_size``: ``--batch-size``); a name without dashes is a positional
     argument. ``metavar``: a word for the value in the help text, by default its type. ``parse`` makes the value from
     text where the type alone does not say how, and raises ValueError that says what the text must be.
-    ``show_default``: False where the help text says more about it.
+    ``show_default``: False where the help text says more about it. ``panel``: the section of a long help page in which
+    it stands; such a page shows first what is ``common``. ``complete``: what a shell offers, apart from choices of the
+    type: texts, or "models" or "checkpoints".
     """
 
     help: str
+    panel: Panel
     name: str = ""
     metavar: str | None = None
     parse: Callable[[str], object] | None = None
     show_default: bool = True
+    common: bool = False
+    complete: tuple[str, ...] | Literal["models", "checkpoints"] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.flags import fields_of
 from tl_kit.number_ranges import check_numbers
 
-__all__ = ["plain", "takes_plain_values"]
+__all__ = ["plain", "plain_value", "takes_plain_values"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -65,6 +65,11 @@ def plain(config: T) -> T:
     }
     found: T = kind(**values)
     return found
+
+
+def plain_value(hint: Any, value: object, where: str) -> Any:
+    """One value as its type hint has it. Raises ConfigError, which begins with ``where``, for an impossible one."""
+    return _plain(hint, value, where, where)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 import typer
@@ -25,12 +25,13 @@ from tl_kit.config import (
     FinetuneConfig,
     JsonConfig,
     ModelsConfig,
+    OptionsFileConfig,
     PredictConfig,
     PushConfig,
     RunsConfig,
     StudentConfig,
 )
-from tl_kit.flags import NO_FLAGS, Field, Flag, OnlyFlags, fields_of
+from tl_kit.flags import NO_FLAGS, Field, Flag, OnlyFlags, Panel, fields_of
 from tl_kit.number_ranges import AT_LEAST_ONE
 
 RUN = (FinetuneConfig, RunsConfig, JsonConfig)
@@ -57,29 +58,29 @@ def _pair(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Inner:
-    depth: Annotated[int, AT_LEAST_ONE, Flag(metavar="D", help="Layers.")] = 2
+    depth: Annotated[int, AT_LEAST_ONE, Flag(panel="Run", metavar="D", help="Layers.")] = 2
     width: int = 7  # no flag
 
 
 @dataclass(frozen=True, kw_only=True)
 class Perhaps:
-    views: Annotated[int, AT_LEAST_ONE, Flag(help="Many.")] = 4
+    views: Annotated[int, AT_LEAST_ONE, Flag(panel="Run", help="Many.")] = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Partly:
-    spoken: Annotated[int, Flag(help="Taken.")] = 1
-    unspoken: Annotated[int, Flag(help="Not taken.")] = 2
+    spoken: Annotated[int, Flag(panel="Run", help="Taken.")] = 1
+    unspoken: Annotated[int, Flag(panel="Run", help="Not taken.")] = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    source: Annotated[Path, Flag(name="SOURCE", help="A file.")]
-    new_field: Annotated[float | None, Flag(help="A new thing.")] = None
-    kind: Annotated[Literal["a", "b"], Flag(name="--sort", help="Of two.")] = "a"
-    loud: Annotated[bool, Flag(help="Say more.")] = False
-    tags: Annotated[tuple[str, ...], Flag(name="--tag", help="May be repeated.")] = ()
-    size: Annotated[tuple[int, ...], Flag(metavar="WxH", help="Two numbers.", parse=_pair)] = (1, 1)
+    source: Annotated[Path, Flag(panel="Run", name="SOURCE", help="A file.")]
+    new_field: Annotated[float | None, Flag(panel="Run", help="A new thing.")] = None
+    kind: Annotated[Literal["a", "b"], Flag(panel="Run", name="--sort", help="Of two.")] = "a"
+    loud: Annotated[bool, Flag(panel="Run", help="Say more.")] = False
+    tags: Annotated[tuple[str, ...], Flag(panel="Run", name="--tag", help="May be repeated.")] = ()
+    size: Annotated[tuple[int, ...], Flag(panel="Run", metavar="WxH", help="Two numbers.", parse=_pair)] = (1, 1)
     inner: Inner = Inner(depth=5, width=9)
     perhaps: Perhaps | None = None
     silent: Annotated[Inner, NO_FLAGS] = Inner()
@@ -151,7 +152,7 @@ def test_what_a_field_cannot_be_is_one_line(seen: list[Example], flags: tuple[ob
 def test_a_needed_field_that_is_missing_is_named(seen: list[Example]) -> None:
     done = tlkit("example")
     assert (done.code, seen) == (2, [])
-    assert "Missing argument 'SOURCE'" in done.err
+    assert done.err == "error: SOURCE is missing\n"
 
 
 @pytest.mark.parametrize("name", ["finetune", "plan"])
@@ -170,21 +171,28 @@ def flagged(*kinds: type[Any]) -> Iterator[Field]:
                 yield entry
 
 
-def blocks(name: str) -> dict[str, str]:
-    """The help text of each option and argument of a command, by its name, on one line."""
-    text = tlkit(name, "--help").out
-    lines = text[text.index("\nOptions:") :]
-    if "\nArguments:" in text:
-        lines = text[text.index("\nArguments:") :]
-    found = re.split(r"\n  (?=\S)", lines)[1:]
-    return {re.split(r"[ ,/\]]", block.removeprefix("-h, ").lstrip("["))[0]: " ".join(block.split()) for block in found}
+LONG = ("finetune", "plan")
+
+
+def page(name: str) -> str:
+    """The help page of a command with every option."""
+    return tlkit(name, "--help-all" if name in LONG else "--help").out
+
+
+def blocks(text: str) -> dict[str, str]:
+    """The help text of each option and argument on a help page, by its name, on one line."""
+    sections = re.split(r"\n\n(?=[A-Z][a-zA-Z ]+:\n)", text)[1:]
+    entries = [block for section in sections for block in re.split(r"\n  (?=\S)", section.partition("\n\n")[0])[1:]]
+    return {
+        re.split(r"[ ,/\]]", block.removeprefix("-h, ").lstrip("["))[0]: " ".join(block.split()) for block in entries
+    }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_of_a_command_is_a_field_with_its_help_and_its_default(name: str) -> None:
-    shown = blocks(name)
-    entries = {entry.shown: entry for entry in flagged(*COMMANDS[name], DebugConfig)}
-    assert set(shown) == {*entries, "--help"}
+    shown = blocks(page(name))
+    entries = {entry.shown: entry for entry in flagged(*COMMANDS[name], OptionsFileConfig, DebugConfig)}
+    assert set(shown) - {"--help-all"} == {*entries, "--help"}
     for option, entry in entries.items():
         assert entry.flag is not None
         assert entry.flag.help.split()[0] in shown[option]
@@ -195,4 +203,33 @@ def test_every_flag_of_a_command_is_a_field_with_its_help_and_its_default(name: 
 
 
 def test_plan_takes_every_option_of_finetune() -> None:
-    assert list(blocks("plan")) == list(blocks("finetune"))
+    assert list(blocks(page("plan"))) == list(blocks(page("finetune")))
+
+
+def sections(text: str) -> list[str]:
+    return re.findall(r"^([A-Z][a-zA-Z ]+):$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["finetune", "plan", "fit"])
+def test_a_long_page_has_sections_and_shows_the_common_options_first(name: str) -> None:
+    first, whole = tlkit(name, "--help").out, tlkit(name, "--help-all").out
+    shown, every = blocks(first), blocks(whole)
+    assert set(shown) < set(every)
+    assert {option: every[option] for option in shown} == shown
+    assert first.endswith(f"\n{len(every) - len(shown)} more options: tlkit {name} --help-all\n")
+    order = ["Arguments", *get_args(Panel)]
+    assert sections(whole) == [title for title in order if title in sections(whole)]
+    assert len(sections(whole)) > 4
+    assert "more options" not in whole
+    assert tlkit(name, "--help").out == first, "the whole page leaves nothing behind"
+    assert name == "fit" or 10 * len(first.splitlines()) < 6 * len(whole.splitlines())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_pages_fit_80_columns(name: str) -> None:
+    assert max(map(len, page(name).splitlines())) <= 80
+
+
+def test_a_short_page_has_one_list_of_options() -> None:
+    assert sections(tlkit("evaluate", "--help").out) == ["Arguments", "Options"]
+    assert tlkit("evaluate", "--help-all").code == 2

@@ -81,7 +81,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         tlkit(command, "resnet18", "--data", "imgs", *shared)
     assert calls[0] == calls[1]
     tested = {flag.partition("=")[0].lstrip("-").removeprefix("no-").replace("-", "_") for flag in shared}
-    others = {"context", "model", "data", "folds", "members", "vary", "resume", "json", "debug"}
+    others = {"context", "model", "data", "folds", "members", "vary", "resume", "json", "debug", "config", "help_all"}
     assert tested | others == set(signature(plan_command).parameters) == set(signature(finetune_command).parameters)
 
 
@@ -155,7 +155,7 @@ def test_ensemble_flags(calls: Calls) -> None:
 
 def test_an_ensemble_takes_no_flag_that_is_for_training() -> None:
     own = {"checkpoints", "data", "out", "rule", "calibrate", "crops", "scales", "mc_dropout", "strict"}
-    own |= {"max_pixels", "device", "distill", "json", "debug"}
+    own |= {"max_pixels", "device", "distill", "json", "debug", "config"}
     assert set(signature(ensemble_command).parameters) - {"context"} == own
 
 

@@ -43,6 +43,7 @@ def test_the_folder_holds_a_checkpoint_a_fold_and_three_files(shown: tuple[Path,
     out, done = shown
     assert done.code == 0, done.err
     assert sorted(path.name for path in out.iterdir()) == [
+        "config.yaml",
         *("fold-1", "fold-2", "fold-3"),
         *("folds.json", "out_of_fold.csv", "suspects.csv"),
     ]
@@ -156,7 +157,7 @@ def test_ctrl_c_keeps_the_finished_folds_and_says_so(images: Path, tmp_path: Pat
     assert process.text().splitlines()[-1].startswith("interrupted: 1 of 10 folds are finished, in ")
     assert "Traceback" not in process.text()
     assert is_checkpoint(out / "fold-1")
-    assert {path.name for path in out.iterdir()} <= {"fold-1", "fold-2", "state"}
+    assert {path.name for path in out.iterdir()} <= {"config.yaml", "fold-1", "fold-2", "state"}
     again = tlkit("finetune", MODEL, "--data", images, *options)
     assert again.code == 2
     assert "is not empty" in again.err

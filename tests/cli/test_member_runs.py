@@ -51,7 +51,7 @@ def test_the_command_that_is_shown_combines_them(shown: tuple[Path, Outcome], tm
     assert combined.code == 0, combined.err
     everything = tlkit("ensemble", *sorted(out.glob("*")), "--out", tmp_path / "other")
     assert everything.code == 2
-    assert everything.err.splitlines()[-1].endswith(f"members.json: is a file, not a checkpoint; give {out}/member-*")
+    assert everything.err.splitlines()[-1].endswith(f"config.yaml: is a file, not a checkpoint; give {out}/member-*")
 
 
 def test_json_is_one_object(images: Path, tmp_path: Path) -> None:

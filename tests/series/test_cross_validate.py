@@ -128,6 +128,7 @@ def test_the_summary_is_the_result_and_the_configuration(done: CrossValidation) 
     assert [Path(fold["checkpoint"]).name for fold in summary["folds"]] == [f"fold-{n}" for n in range(1, 5)]
     assert summary["suspects"] == len(rows_of(done.folder, "suspects.csv"))
     assert sorted(path.name for path in Path(done.folder).iterdir()) == [
+        "config.yaml",
         *(f"fold-{n}" for n in range(1, 5)),
         *("folds.json", "out_of_fold.csv", "suspects.csv"),
     ]

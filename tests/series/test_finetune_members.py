@@ -212,7 +212,7 @@ def test_ctrl_c_keeps_the_finished_members_and_says_so(
     with pytest.raises(KeyboardInterrupt) as stop:
         finetune_members(settings(data, tmp_path / "run"), members=3)
     assert str(stop.value) == f"1 of 3 members are finished, in {tmp_path / 'run'}"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["member-1", "state"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "member-1", "state"]
     assert same(weights(tmp_path / "run" / "member-1"), weights(seeds.checkpoints[0]))
 
 

@@ -43,7 +43,7 @@ def test_ctrl_c_before_the_second_fold_has_an_epoch_keeps_the_first(
     with pytest.raises(KeyboardInterrupt) as stop:
         cross_validate(quick_config(data, tmp_path / "run"), folds=3)
     assert str(stop.value) == f"1 of 3 folds are finished, in {tmp_path / 'run'}"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fold-1", "state"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "fold-1", "state"]
     whole = quick_fold(data, tmp_path / "alone")
     assert same(weights(tmp_path / "run" / "fold-1"), weights(whole))
 
@@ -58,7 +58,7 @@ def test_ctrl_c_in_the_second_epoch_of_the_second_fold_keeps_its_best_checkpoint
     assert str(stop.value) == (
         f"1 of 3 folds are finished, in {out}; the best checkpoint so far of the next one is in {out / 'fold-2'}"
     )
-    assert sorted(path.name for path in out.iterdir()) == ["fold-1", "fold-2", "state"]
+    assert sorted(path.name for path in out.iterdir()) == ["config.yaml", "fold-1", "fold-2", "state"]
     assert [read_meta(out / f"fold-{n}")["status"] for n in (1, 2)] == ["finished", "interrupted"]
 
 
@@ -88,7 +88,7 @@ def test_an_error_in_a_later_fold_keeps_the_finished_ones_and_says_so(
         cross_validate(quick_config(data, tmp_path / "run", **HEAD), folds=3, reporter=listener)
     assert f"2 of 3 folds are finished, in {tmp_path / 'run'}" in listener.messages
     assert listener.messages[-1] == f"tlkit finetune --resume {tmp_path / 'run'} goes on from here"
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["fold-1", "fold-2", "state"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml", "fold-1", "fold-2", "state"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tl_kit.cli.plan import plan
 from tl_kit.cli.predict import predict
 from tl_kit.cli.push import push
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
+from tl_kit.cli.shell.help_pages import PanelCommand
 from tl_kit.cli.startup import from_shell
 
 __all__ = ["app", "main"]
@@ -34,10 +35,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=PanelCommand)(command)
 
 
 @app.callback(invoke_without_command=True)

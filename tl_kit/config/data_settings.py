@@ -38,11 +38,14 @@ class DataConfig:
     val_fraction: Annotated[float, BELOW_ONE] = 0.2
     test_fraction: Annotated[float, BELOW_ONE] = 0.2
     split_seed: Annotated[
-        int, _BELOW_2_32, Flag(help="For splits that the data lacks; the same for all members of an ensemble.")
+        int,
+        _BELOW_2_32,
+        Flag(panel="Data", help="For splits that the data lacks; the same for all members of an ensemble."),
     ] = 0
     group_pattern: Annotated[
         str | None,
         Flag(
+            panel="Data",
             metavar="REGEX",
             help="File names with the same match, such as '^[^_]+' or 'patient([0-9]+)', stay in one split.",
         ),
@@ -58,7 +61,9 @@ class DecodeConfig:
     """
 
     max_pixels: Annotated[
-        int, AT_LEAST_ONE, Flag(metavar="N", help="Larger images are refused, before they fill the memory.")
+        int,
+        AT_LEAST_ONE,
+        Flag(panel="Data", metavar="N", help="Larger images are refused, before they fill the memory."),
     ] = 2**27
     max_scans: Annotated[int, AT_LEAST_ONE] = 500
 

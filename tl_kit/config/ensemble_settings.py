@@ -80,15 +80,23 @@ class EnsembleConfig:
     """
 
     checkpoints: Annotated[
-        tuple[Path, ...], Flag(name="CKPT", help="Two or more checkpoint folders, for example ckpts/*.")
+        tuple[Path, ...],
+        Flag(
+            panel="Combination",
+            name="CKPT",
+            complete="checkpoints",
+            help="Two or more checkpoint folders, for example ckpts/*.",
+        ),
     ]
-    data: Annotated[Path | None, Flag(help="Images to score on (default: those that the members were trained on).")] = (
-        None
-    )
+    data: Annotated[
+        Path | None,
+        Flag(panel="Data", common=True, help="Images to score on (default: those that the members were trained on)."),
+    ] = None
     out: Annotated[Path | None, OUT] = None
     rule: Annotated[
         str,
         Flag(
+            panel="Combination",
             metavar="NAME",
             help="mean, logit-mean, vote; fitted on val: weighted, greedy, stack; of weights: soup, greedy-soup, "
             "wise-ft; of features: concat; auto: the one that val supports.",
@@ -96,7 +104,11 @@ class EnsembleConfig:
     ] = "mean"
     calibrate: Annotated[
         bool,
-        Flag(name="--calibrate/--no-calibrate", help="Fit a temperature on val, where it lowers the NLL out of fold."),
+        Flag(
+            panel="Combination",
+            name="--calibrate/--no-calibrate",
+            help="Fit a temperature on val, where it lowers the NLL out of fold.",
+        ),
     ] = True
     fit: RuleFitConfig = RuleFitConfig()
     soups: SoupConfig = SoupConfig()

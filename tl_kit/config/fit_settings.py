@@ -97,6 +97,8 @@ class FitConfig:
         float | str | None,
         POSITIVE,
         Flag(
+            panel="Search",
+            common=True,
             metavar="90s|10m|1h",
             help="Time in all (default: until the next step promises no gain).",
             parse=seconds_of,
@@ -105,25 +107,47 @@ class FitConfig:
     models: Annotated[
         str,
         Flag(
+            panel="Search",
+            common=True,
             metavar="auto|NAMES",
             help="auto: all whose weights are on this machine; or timm names and wildcards with commas between.",
         ),
     ] = "auto"
     prefer: Annotated[
-        Prefer, Flag(help="speed: the fastest of the results that validation cannot tell from the best.")
+        Prefer,
+        Flag(
+            panel="Search",
+            common=True,
+            help="speed: the fastest of the results that validation cannot tell from the best.",
+        ),
     ] = "accuracy"
     max_latency: Annotated[
-        float | None, POSITIVE, Flag(metavar="MS", help="At most so many milliseconds for one image.")
+        float | None,
+        POSITIVE,
+        Flag(panel="Search", common=True, metavar="MS", help="At most so many milliseconds for one image."),
     ] = None
     max_params: Annotated[
-        float | str | None, POSITIVE, Flag(metavar="N", help="At most so many parameters, such as 5M.", parse=count_of)
+        float | str | None,
+        POSITIVE,
+        Flag(panel="Search", common=True, metavar="N", help="At most so many parameters, such as 5M.", parse=count_of),
     ] = None
-    img_size: Annotated[int | None, AT_LEAST_ONE, Flag(help="Pixels a side (default: each network's own).")] = None
-    seed: Annotated[int, NOT_NEGATIVE, Flag(help="For new heads, the order of images and augmentation.")] = 0
+    img_size: Annotated[
+        int | None,
+        AT_LEAST_ONE,
+        Flag(panel="What trains", common=True, help="Pixels a side (default: each network's own)."),
+    ] = None
+    seed: Annotated[
+        int, NOT_NEGATIVE, Flag(panel="Run", common=True, help="For new heads, the order of images and augmentation.")
+    ] = 0
     split: DataConfig = DataConfig()
     allow: Annotated[
         tuple[str, ...],
-        Flag(metavar="NAME", help="What shall not stop the work, as for finetune; may be repeated."),
+        Flag(
+            panel="Data",
+            common=True,
+            metavar="NAME",
+            help="What shall not stop the work, as for finetune; may be repeated.",
+        ),
     ] = ()
     strict: Annotated[bool, STRICT] = False
     out: Annotated[Path | None, OUT] = None
@@ -143,6 +167,8 @@ class FitResumeConfig:
     resume: Annotated[
         Path | None,
         Flag(
+            panel="Run",
+            common=True,
             metavar="FIT",
             help="Go on with the work in this folder, with its own options; --time: so much more time.",
         ),

@@ -31,10 +31,21 @@ class RuntimeConfig:
 
     mode: Annotated[
         Literal["auto", "plain"],
-        Flag(name="--runtime", help="plain: no cache, no bf16, no channels_last, memory as the system has it."),
+        Flag(
+            panel="Run",
+            name="--runtime",
+            help="plain: no cache, no bf16, no channels_last, memory as the system has it.",
+        ),
     ] = "auto"
     device: Annotated[
-        str, Flag(metavar="auto|cpu|cuda[:N]|mps", help="Where it computes; auto: a GPU if there is one.")
+        str,
+        Flag(
+            panel="Run",
+            common=True,
+            metavar="auto|cpu|cuda[:N]|mps",
+            complete=("auto", "cpu", "cuda", "mps"),
+            help="Where it computes; auto: a GPU if there is one.",
+        ),
     ] = "auto"
     batch_size: Annotated[int, AT_LEAST_ONE] = 32
     gpu_batch_size: Annotated[int, AT_LEAST_ONE] = 256
@@ -43,7 +54,7 @@ class RuntimeConfig:
     decoder: Literal["auto", "pillow", "nvjpeg"] = "auto"
     compile: Annotated[
         Literal["auto", "on", "off"],
-        Flag(help="torch.compile for training; auto: where it pays back within the run."),
+        Flag(panel="Run", help="torch.compile for training; auto: where it pays back within the run."),
     ] = "auto"
     compile_backend: str = "inductor"
     compile_seconds: float = 121.0
@@ -92,12 +103,17 @@ class CacheConfig:
     directory: Path | None = None
     size_gb: Annotated[
         float,
-        Flag(name="--cache-size", metavar="GB", help="Bound of the cache of frozen networks' outputs; 0: no cache."),
+        Flag(
+            panel="Run",
+            name="--cache-size",
+            metavar="GB",
+            help="Bound of the cache of frozen networks' outputs; 0: no cache.",
+        ),
     ] = 4.0
     views: Annotated[
         int | None,
         AT_LEAST_ONE,
-        Flag(metavar="V", help="Augmented views an image for last:K (default: by epochs and memory)."),
+        Flag(panel="Run", metavar="V", help="Augmented views an image for last:K (default: by epochs and memory)."),
     ] = None
     default_views: Annotated[int, AT_LEAST_ONE] = 4
 
@@ -123,6 +139,7 @@ class SaveConfig:
     every: Annotated[
         float,
         Flag(
+            panel="Output",
             name="--save-every",
             metavar="SECONDS",
             help="How often the run's state is saved for --resume; 0 or none: never.",

@@ -6,15 +6,22 @@ from tl_kit.flags import Flag, OnlyFlags
 
 __all__ = ["CHECKPOINT", "DATA", "DEVICE_ONLY", "MC_DROPOUT", "OUT", "STRICT"]
 
-CHECKPOINT = Flag(name="CKPT", help="A folder that finetune or ensemble wrote.")
-DATA = Flag(help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).")
+CHECKPOINT = Flag(
+    panel="Prediction", name="CKPT", complete="checkpoints", help="A folder that finetune or ensemble wrote."
+)
+DATA = Flag(
+    panel="Data",
+    common=True,
+    help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).",
+)
 DEVICE_ONLY = OnlyFlags(("device",))
 """Of a RuntimeConfig: ``--device``."""
 
 MC_DROPOUT = Flag(
+    panel="Prediction",
     metavar="T",
     help="Average T forward passes with dropout; 0: one without (default: 0, or as the ensemble was made).",
     show_default=False,
 )
-OUT = Flag(help="Folder to write (default: a new numbered one).")
-STRICT = Flag(help="A file that cannot be used is an error, and not left out.")
+OUT = Flag(panel="Output", common=True, help="Folder to write (default: a new numbered one).")
+STRICT = Flag(panel="Data", help="A file that cannot be used is an error, and not left out.")

@@ -79,6 +79,7 @@ class HeadConfig(PenaltyConfig):
     refit: Annotated[
         bool,
         Flag(
+            panel="What trains",
             name="--refit/--no-refit",
             help="Fit a head in closed form to val too, at the end; val is scored by the head from before.",
         ),
@@ -95,28 +96,54 @@ class RegularizationConfig:
     whether a uniform average of them is tried at the end (``SwaConfig``).
     """
 
-    l1: Annotated[float, Flag(help="Strength of the penalty on absolute weights.")] = 0.0
-    l2: Annotated[float, Flag(help="Strength of half the squared weights, whatever the optimizer.")] = 0.0
-    l2_sp: Annotated[float, Flag(help="The same on the distance from the pretrained weights.")] = 0.0
+    l1: Annotated[float, Flag(panel="Regularisation", help="Strength of the penalty on absolute weights.")] = 0.0
+    l2: Annotated[
+        float, Flag(panel="Regularisation", help="Strength of half the squared weights, whatever the optimizer.")
+    ] = 0.0
+    l2_sp: Annotated[
+        float, Flag(panel="Regularisation", help="The same on the distance from the pretrained weights.")
+    ] = 0.0
     dropout: Annotated[
-        float | None, BELOW_ONE, Flag(metavar="P", help="Dropout before the head (default: as the model has it).")
+        float | None,
+        BELOW_ONE,
+        Flag(
+            panel="Regularisation",
+            common=True,
+            metavar="P",
+            help="Dropout before the head (default: as the model has it).",
+        ),
     ] = None
     drop_connect: Annotated[
-        float, BELOW_ONE, Flag(metavar="P", help="Drop weights of the linear layers that train.")
+        float,
+        BELOW_ONE,
+        Flag(panel="Regularisation", metavar="P", help="Drop weights of the linear layers that train."),
     ] = 0.0
     drop_path: Annotated[
-        float | None, BELOW_ONE, Flag(metavar="P", help="Stochastic depth (default: as the model has it).")
+        float | None,
+        BELOW_ONE,
+        Flag(panel="Regularisation", metavar="P", help="Stochastic depth (default: as the model has it)."),
     ] = None
     label_smoothing: Annotated[
-        float, BELOW_ONE, Flag(metavar="P", help="Share of a label spread over all classes.")
+        float, BELOW_ONE, Flag(panel="Regularisation", metavar="P", help="Share of a label spread over all classes.")
     ] = 0.0
-    mixup: Annotated[float, Flag(metavar="ALPHA", help="Blend pairs of images and labels; 0: off.")] = 0.0
-    cutmix: Annotated[float, Flag(metavar="ALPHA", help="Paste pieces of other images; 0: off.")] = 0.0
+    mixup: Annotated[
+        float,
+        Flag(panel="Regularisation", common=True, metavar="ALPHA", help="Blend pairs of images and labels; 0: off."),
+    ] = 0.0
+    cutmix: Annotated[
+        float, Flag(panel="Regularisation", metavar="ALPHA", help="Paste pieces of other images; 0: off.")
+    ] = 0.0
     ema: Annotated[
-        float | None, BELOW_ONE, Flag(metavar="DECAY", help="Evaluate and keep a moving average of the weights.")
+        float | None,
+        BELOW_ONE,
+        Flag(panel="Regularisation", metavar="DECAY", help="Evaluate and keep a moving average of the weights."),
     ] = None
     swa: Annotated[
-        bool, Flag(help="Average the weights of the later epochs, and keep that where val finds it no worse.")
+        bool,
+        Flag(
+            panel="Regularisation",
+            help="Average the weights of the later epochs, and keep that where val finds it no worse.",
+        ),
     ] = False
 
 
@@ -156,6 +183,7 @@ class GuardConfig:
     head_guard: Annotated[
         bool,
         Flag(
+            panel="What trains",
             name="--head-guard/--no-head-guard",
             help="Keep the best by val of fitted head, trained network and averages of their weights.",
         ),
@@ -220,16 +248,19 @@ class LoopConfig:
     batch_statistics_from: int = 300
     batch_size: Annotated[int, AT_LEAST_ONE] = 32
     warmup_epochs: Annotated[
-        float, Flag(name="--warmup", metavar="EPOCHS", help="The rate rises evenly for so long.")
+        float, Flag(panel="Optimisation", name="--warmup", metavar="EPOCHS", help="The rate rises evenly for so long.")
     ] = 0.5
     weight_decay: Annotated[
         float | None,
-        Flag(help="In the gradient (L2), or decoupled (adamw), as the optimizer has it (default: by optimizer)."),
+        Flag(
+            panel="Regularisation",
+            help="In the gradient (L2), or decoupled (adamw), as the optimizer has it (default: by optimizer).",
+        ),
     ] = None
-    clip_norm: Annotated[float, Flag(help="Largest norm of the gradient; 0: any.")] = 1.0
-    layer_decay: Annotated[float | None, FRACTION, Flag(help="Factor on the rate for each layer below the head.")] = (
-        None
-    )
+    clip_norm: Annotated[float, Flag(panel="Optimisation", help="Largest norm of the gradient; 0: any.")] = 1.0
+    layer_decay: Annotated[
+        float | None, FRACTION, Flag(panel="Optimisation", help="Factor on the rate for each layer below the head.")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

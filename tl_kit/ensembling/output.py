@@ -13,6 +13,7 @@ from tl_kit.inference.predictor import Predictor
 from tl_kit.reports.receipt_picture import draw_receipt
 from tl_kit.storage.atomic import check_name, new_numbered_folder
 from tl_kit.storage.ensemble_folder import PICTURE, write_ensemble
+from tl_kit.storage.run_options import save_options
 from tl_kit.storage.seen_images import Uses
 
 __all__ = ["check_out", "write_output"]
@@ -45,6 +46,7 @@ def write_output(
             fitted_on=fitted_on,
             receipt=dict(receipt),
         )
+        save_options(folder, config, command="ensemble")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror})") from error

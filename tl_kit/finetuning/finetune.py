@@ -44,6 +44,7 @@ from tl_kit.storage.checkpoint import (
     save_weights,
 )
 from tl_kit.storage.config_json import to_json
+from tl_kit.storage.run_options import save_options
 from tl_kit.storage.saved_states import StateFolder
 from tl_kit.storage.seen_images import kinds_of, uses_in
 from tl_kit.storage.unfinished import UNFINISHED, Unfinished
@@ -83,6 +84,8 @@ def finetune_on(
         if run.resumed is not None:
             check_unchanged(run, run.resumed, own)
         _save_meta(run, status="running", resume=facts(run, own, policy=None))
+        if manifest is None and run.writes:
+            save_options(run.folder, config, command="finetune")
         run = teach(run)
         settle_crop_mode(run)
         run = _settle(run)

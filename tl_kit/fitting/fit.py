@@ -22,8 +22,9 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import remove_leftovers
 from tl_kit.storage.lock import FolderLock
 from tl_kit.storage.relocation import relocated
+from tl_kit.storage.run_options import save_options
 from tl_kit.storage.saved_states import STATE
-from tl_kit.zoo.names import FOLDER_PREFIX
+from tl_kit.zoo.names import absolute_names
 
 __all__ = ["fit", "resume_fit"]
 
@@ -50,6 +51,7 @@ def fit(config: FitConfig, *, spent: float = 0.0, reporter: Reporter = SILENT) -
     with ExitStack() as cleanup:
         folder = open_folder(config.out, Path(config.default_out), _stem(config.data), cleanup)
         journal = Journal(folder, config, manifest.content_hash(), [candidate.name for candidate in candidates])
+        save_options(folder, config, command="fit")
         return Climb(journal, manifest, candidates, budget, reporter).run()
 
 
@@ -122,14 +124,7 @@ def _checked(config: FitConfig) -> FitConfig:
         most = None if config.max_params is None else count_of(config.max_params)
     except ValueError as error:
         raise ConfigError(f"--max-params {config.max_params}: {error}") from None
-    return replace(config, time=time, max_params=most, models=_absolute(config.models))
-
-
-def _absolute(models: str) -> str:
-    """The same names, with absolute folders: a fit may be resumed from another one."""
-    parts = [part.strip() for part in models.split(",")]
-    folders = {part: part.removeprefix(FOLDER_PREFIX) for part in parts if part.startswith(FOLDER_PREFIX)}
-    return ",".join(f"{FOLDER_PREFIX}{Path(folders[p]).expanduser().absolute()}" if p in folders else p for p in parts)
+    return replace(config, time=time, max_params=most, models=absolute_names(config.models))
 
 
 def _seconds(time: float | str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tl_kit import metrics
-from tl_kit.config import FinetuneConfig, FoldsConfig
+from tl_kit.config import FinetuneConfig, FoldsConfig, RunsConfig
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import ConfigError
@@ -106,7 +106,7 @@ def cross_validate(
         for number, part in enumerate(fold_manifests(manifest, folds, config.split), start=1)
     ]
     _announce(manifest, folds, series.reporter)
-    with series.trained(parts, unfinished=unfinished) as (folder, done):
+    with series.trained(parts, RunsConfig(folds=folds), unfinished=unfinished) as (folder, done):
         result = _collect(config, manifest, folder, done, series.seconds())
         if series.main:
             _write(config, folder, result)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from tl_kit.config import FinetuneConfig, Vary, VaryConfig
+from tl_kit.config import FinetuneConfig, RunsConfig, Vary, VaryConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
 from tl_kit.errors import ConfigError
@@ -118,7 +118,8 @@ def finetune_members(
     parts = _parts(variants, series.manifest, vary)
     rehearse([part.config for part in parts], series.manifest, vary)
     whole = series.manifest.content_hash()
-    with series.trained(parts, unfinished=unfinished, content=whole, vary=vary) as (folder, done):
+    runs = RunsConfig(members=members, vary=vary)
+    with series.trained(parts, runs, unfinished=unfinished, content=whole, vary=vary) as (folder, done):
         result = MemberRuns(
             folder=str(folder),
             vary=vary,

@@ -13,6 +13,7 @@ from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Exclusion, Manifest
 from tl_kit.errors import CheckpointError, DataError, TlKitError
 from tl_kit.finetuning.result import FinetuneResult, Snapshot, Trained
+from tl_kit.options_file import OPTIONS
 from tl_kit.reporting import Reporter
 from tl_kit.stopping import TERMINATED, StoppedError
 from tl_kit.storage.atomic import remove_leftovers, write_json, writing
@@ -126,6 +127,7 @@ class SeriesRecords:
             nothing = not stopped and not any((self.folder / name).exists() for name in names)
             if main and self.states.is_dir() and nothing:
                 self.remove()
+                (self.folder / OPTIONS).unlink(missing_ok=True)
             if main and self.states.is_dir():
                 reporter.message(f"tlkit finetune --resume {self.folder} goes on from here")
             cleanup.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tl_kit.config import FinetuneConfig
+from tl_kit.config import FinetuneConfig, RunsConfig
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.preparation import shared_folder, training_images
@@ -18,6 +18,7 @@ from tl_kit.machine.process_group import join
 from tl_kit.machine.runtime import detect
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
+from tl_kit.storage.run_options import save_options
 
 __all__ = ["Part", "PartRun", "Series", "run_fields"]
 
@@ -73,10 +74,17 @@ class Series:
 
     @contextmanager
     def trained(
-        self, parts: Sequence[Part], *, unfinished: SeriesRecords | None, content: str | None = None, **more: str
+        self,
+        parts: Sequence[Part],
+        runs: RunsConfig,
+        *,
+        unfinished: SeriesRecords | None,
+        content: str | None = None,
+        **more: str,
     ) -> Iterator[tuple[Path, list[Trained]]]:
         """Run all parts; yields their folder and their outcomes. The series ends with the block.
 
+        ``runs``: the options that ask for the series, beside those of each run.
         ``unfinished``: the records of this series if it is resumed. ``content`` as for ``finetune_on``; ``more``:
         further values for ``--resume``. If the series ends early, the finished parts are kept and reported.
         """
@@ -89,6 +97,8 @@ class Series:
             else:
                 records = unfinished
                 records.take_up(self.config, self.manifest, cleanup)
+            if self.main:
+                save_options(records.folder, self.config, runs, command="finetune")
             names = [part.folder for part in parts]
             with records.kept(done, names, cleanup, main=self.main, reporter=self.reporter):
                 _train_parts(parts, records, done, reporter=self.reporter, content=content)

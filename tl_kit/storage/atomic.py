@@ -28,6 +28,7 @@ __all__ = [
     "write_csv",
     "write_json",
     "write_tensors",
+    "write_text",
     "writing",
 ]
 
@@ -97,6 +98,11 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write a JSON object, atomically, in UTF-8; bytes of file names that are not UTF-8 become ``\\udc..`` escapes."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, atomically."""
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 
 

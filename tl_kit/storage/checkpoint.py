@@ -160,7 +160,9 @@ def is_checkpoint(folder: Path) -> bool:
 def read_meta(folder: Path) -> dict[str, Any]:
     """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
     if folder.is_file():
-        hint = f"give {folder.parent}/member-*" if folder.name == MEMBERS else "give the checkpoint's folder"
+        series = {MEMBERS: "member-*", FOLDS: "fold-*"}
+        parts = [each for name, each in series.items() if (folder.parent / name).is_file()]
+        hint = f"give {folder.parent}/{parts[0]}" if parts else "give the checkpoint's folder"
         raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")

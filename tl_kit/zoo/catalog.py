@@ -19,7 +19,7 @@ from tl_kit.zoo.locate import hub_filenames
 from tl_kit.zoo.silence_timm import quiet
 from tl_kit.zoo.starter import STARTERS, find_starter, starter_path
 
-__all__ = ["UNKNOWN_LICENCE", "ModelInfo", "local_models", "models", "search"]
+__all__ = ["UNKNOWN_LICENCE", "ModelInfo", "all_names", "local_models", "models", "search"]
 
 UNKNOWN_LICENCE = "unknown"
 
@@ -60,6 +60,11 @@ def local_models() -> list[ModelInfo]:
     others = [name for name in timm.list_pretrained() if name not in starters]
     cached = [info for name in others if (info := _describe(name)).weights == "cache"]
     return [_describe(name) for name in starters] + cached
+
+
+def all_names() -> list[str]:
+    """The names of all of timm's models, without and with their tags, sorted."""
+    return sorted({*timm.list_models(), *timm.list_models(include_tags=True)})
 
 
 def _matching(names: Iterable[str], pattern: str) -> list[str]:

@@ -17,7 +17,7 @@ from tl_kit.zoo.model_card import CONFIG, read_card
 from tl_kit.zoo.spelling import FOLDER_PREFIX, HUB_PREFIX, is_repository, looks_like_a_file, meant, shown, suggestions
 from tl_kit.zoo.starter import WAYS_OUT
 
-__all__ = ["FOLDER_PREFIX", "HUB_PREFIX", "ModelSource", "check_name", "resolve", "suggestions"]
+__all__ = ["FOLDER_PREFIX", "HUB_PREFIX", "ModelSource", "absolute_names", "check_name", "resolve", "suggestions"]
 
 _FORMS = f"give a timm name such as resnet18, {HUB_PREFIX}OWNER/NAME or {FOLDER_PREFIX}FOLDER"
 
@@ -162,3 +162,10 @@ def _from_config(name: str, config: Path, *, repository: str | None = None, fold
         weights_name=card.get("hf_hub_filename"),
         folder=folder,
     )
+
+
+def absolute_names(names: str) -> str:
+    """The same names, with commas between them, with absolute folders: they may be read again from another one."""
+    parts = [part.strip() for part in names.split(",")]
+    folders = {part: part.removeprefix(FOLDER_PREFIX) for part in parts if part.startswith(FOLDER_PREFIX)}
+    return ",".join(f"{FOLDER_PREFIX}{Path(folders[p]).expanduser().absolute()}" if p in folders else p for p in parts)

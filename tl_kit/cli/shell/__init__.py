@@ -1,0 +1,1 @@
+"""Help pages and shell completion of the commands."""

@@ -1,0 +1,61 @@
+"""Kept checkpoint: the files of a checkpoint folder in memory, so that a fitted estimator needs no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tl_kit.config import DecodeConfig, RuntimeConfig
+from tl_kit.errors import CheckpointError
+from tl_kit.inference.predictor import Predictor, load
+from tl_kit.options_file import OPTIONS
+from tl_kit.storage.atomic import write_atomically, writing
+from tl_kit.storage.checkpoint import META
+from tl_kit.storage.lock import LOCK
+
+__all__ = ["KeptCheckpoint"]
+
+
+class KeptCheckpoint:
+    """The files of one checkpoint, by name, and the predictor that is made of them when it is first asked for.
+
+    A pickle or a copy holds the files alone: it opens on machines with other devices, and the predictor is made again.
+    """
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self.files = dict(files)
+        self._opened: dict[object, Predictor] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> KeptCheckpoint:
+        """The files of a finished run's folder, without those of runs inside it and those that name its images."""
+        paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (LOCK, OPTIONS))
+        return cls({path.name: path.read_bytes() for path in paths})
+
+    def write(self, folder: Path) -> Path:
+        """Write the files to a new or empty folder. Raises CheckpointError for any other."""
+        with writing(folder):
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise CheckpointError(f"{folder}: is not an empty folder; choose another")
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in sorted(self.files, key=lambda each: each == META):  # what makes it a checkpoint comes last
+            content = self.files[name]
+            write_atomically(folder / name, lambda path, content=content: path.write_bytes(content))  # type: ignore[misc]
+        return folder
+
+    def predictor(self, decode: DecodeConfig, runtime: RuntimeConfig) -> Predictor:
+        """The predictor for these limits and this device, made once."""
+        key = (decode, runtime)
+        if key not in self._opened:
+            with TemporaryDirectory(prefix="tl-kit-") as folder:
+                found = load(self.write(Path(folder)), decode=decode, runtime=runtime)
+            self._opened = {key: found}
+        return self._opened[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["files"])  # type: ignore[misc]
