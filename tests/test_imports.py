@@ -22,7 +22,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "recipes"}),
     frozenset({"face"}),
     frozenset({"fitting"}),
-    frozenset({"series", "planning", "demonstration"}),
+    frozenset({"series", "planning", "exporting", "demonstration"}),
     frozenset({"finetuning", "ensembling"}),
     frozenset({"inference", "reports"}),
     frozenset({"storage", "diagnosis"}),

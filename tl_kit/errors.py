@@ -13,6 +13,7 @@
     │   └── MemberError         members of an ensemble do not belong together
     ├── TrainingError           training cannot continue, or there is nothing to train
     │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
+    ├── ExportError             an exported file would not predict as its checkpoint does
     ├── ResourceError           the machine's memory is not enough
     └── AuditError              a tensor that the policy freezes changed (a defect of ours)
 """
@@ -27,6 +28,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "ImageError",
     "InputError",
     "MemberError",
@@ -83,6 +85,10 @@ class TrainingError(TlKitError):
 
 class NonFiniteError(TrainingError):
     """A loss, a weight or an output is not finite."""
+
+
+class ExportError(TlKitError):
+    """An exported file would not predict as its checkpoint does, or its 8 bits would cost too much accuracy."""
 
 
 class ResourceError(TlKitError):

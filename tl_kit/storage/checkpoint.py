@@ -145,6 +145,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """The content of ``tlkit.json``. Raises CheckpointError if it is missing, broken or of another format."""
     if folder.is_file():
         hint = f"give {folder.parent}/member-*" if folder.name == MEMBERS else "give the checkpoint's folder"
+        if folder.suffix.lower() == ".onnx":
+            hint = "predict and evaluate take an exported file; here give the folder that it was made of"
         raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
