@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_labels_and_probabilities_are_those_of_predict(data: Path, shared: Path,
     assert [prediction.source for prediction in found] == [str(path) for path in images(data)]
     assert [prediction.label for prediction in found] == [prediction.label for prediction in expected]
     assert np.abs(rows(found, classes) - rows(expected, classes)).max() < 1e-5
-    assert len({prediction.label for prediction in found}) > 1  # a constant would agree too
+    assert np.ptp(rows(found, classes), axis=0).max() > 0.01  # a constant would agree too
 
 
 def test_the_script_of_the_documentation_needs_no_tl_kit(data: Path, shared: Path, file: Path, tmp_path: Path) -> None:
@@ -169,7 +170,9 @@ def test_other_formats(data: Path, shared: Path, tmp_path: Path, form: str) -> N
         found = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"images": cropped})[0]
         assert np.abs(found.sum(axis=1) - 1).max() < 1e-5
     else:
-        program = torch.export.load(str(tmp_path / "file.pt2"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about its own files
+            program = torch.export.load(str(tmp_path / "file.pt2"))
         layers = sum(isinstance(m, torch.nn.Conv2d) for m in tl_kit.load(shared).members[0].model.modules())
         targets = Counter(str(node.target) for node in program.graph.nodes)
         assert sum(count for name, count in targets.items() if "conv" in name and "." in name) == layers

@@ -15,7 +15,7 @@ from tl_kit.exporting.resample import KERNELS, Views
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference.predictor import Predictor
 
-__all__ = ["POOLS", "Classifier", "any_size", "build_classifier"]
+__all__ = ["POOLS", "Classifier", "Member", "Uncut", "any_size", "build_classifier"]
 
 _EPS = float(np.finfo(np.float64).eps)  # where the rules clip logarithms
 _CORNERS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))  # in the order of test-time crops
@@ -90,7 +90,7 @@ class _Rule(nn.Module):
         return pooled if self.temperature == 1 else (_logs(pooled) / self.temperature).softmax(dim=1)
 
 
-class _Whole(nn.Module):
+class Uncut(nn.Module):
     """Pixels that are cropped already, as the one crop of an image."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ def build_classifier(predictor: Predictor, *, resizes: bool) -> Classifier:
         for member, columns in zip(predictor.members, predictor.columns, strict=True)
     ]
     for member in members[1:]:
-        _tie(member.network, members[0].network)
-    views = [_views(each, predictor.crops) if resizes else _Whole() for each in first]
+        _tie(member, members[0])
+    views = [_views(each, predictor.crops) if resizes else Uncut() for each in first]
     found = Classifier(views, [distinct.index(kind) for kind in kinds], members, predictor.rule)
     return found.eval().requires_grad_(False)
 
@@ -187,10 +187,10 @@ def _kind(preprocessing: Preprocessing) -> Hashable:
     return preprocessing.input_size, preprocessing.geometry, preprocessing.most_aspect
 
 
-def _tie(network: nn.Module, first: nn.Module) -> None:
-    """Let a network hold the tensors of another where theirs are equal, so that they are written once."""
+def _tie(twin: nn.Module, first: nn.Module) -> None:
+    """Let a module hold the tensors of another where theirs are equal, so that they are written once."""
     theirs = dict(first.named_modules())
-    for name, module in network.named_modules():
+    for name, module in twin.named_modules():
         other = theirs.get(name)
         if other is None:
             continue
