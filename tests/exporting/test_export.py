@@ -28,6 +28,8 @@ from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, ExportError
 from tl_kit.exporting import eight_bits
+from tl_kit.exporting.check_images import find_images
+from tl_kit.exporting.parity import Parity, check_parity
 from tl_kit.inference.exported import ExportedModel
 
 ROOT = Path(__file__).parents[2]
@@ -178,31 +180,25 @@ def test_other_formats(data: Path, shared: Path, tmp_path: Path, form: str) -> N
         assert sum(count for name, count in targets.items() if "conv" in name and "." in name) == layers
 
 
-def test_two_ways_into_the_square_and_several_crops(run: Path, tmp_path: Path) -> None:
+def test_two_ways_into_the_square_and_two_scales(run: Path, tmp_path: Path) -> None:
     squashed = variant(run, tmp_path / "squash", seed=2, crop_mode="squash", interpolation="bilinear")
-    folder = together(tmp_path / "both", run, squashed, crops=CropConfig(crops=5, scales=(1.0, 1.2)))
+    folder = together(tmp_path / "both", run, squashed, crops=CropConfig(scales=(1.0, 1.25)))
     result = write(folder, tmp_path / "both.onnx")
     assert result.parity.largest_difference < 1e-5
     with pytest.raises(ConfigError, match="its members see different crops"):
         write(folder, tmp_path / "one.onnx", input="model")
 
 
-def test_images_of_the_models_size_alone(data: Path, run: Path, tmp_path: Path) -> None:
-    result = write(run, tmp_path / "model.onnx", input="model")
+@pytest.mark.parametrize("asked", ["any", "model"])
+def test_images_of_the_models_size_alone(run: Path, tmp_path: Path, asked: str) -> None:
+    """Because the user asks for it, or because the graph does not know the resize."""
+    lanczos = variant(run, tmp_path / "run", seed=2, interpolation="lanczos")
+    listener = Listener()
+    config = ExportConfig(checkpoint=lanczos, out=tmp_path / "f.pt2", format="torch", input=asked)
+    result = tl_kit.export(config, reporter=listener)
     assert result.size == (32, 32)
     assert result.parity.largest_difference < 1e-5
-    assert operators(tmp_path / "model.onnx")["If"] == 0
-    expected = tl_kit.load(run, runtime=RuntimeConfig(precision="fp32")).predict(images(data)[0])[0]
-    found = tl_kit.predict(tmp_path / "model.onnx", images(data)[0])[0]
-    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
-
-
-def test_a_resize_that_the_graph_does_not_know_is_left_outside(run: Path, tmp_path: Path) -> None:
-    lanczos = variant(run, tmp_path / "lanczos", seed=2, interpolation="lanczos")
-    listener = Listener()
-    result = tl_kit.export(ExportConfig(checkpoint=lanczos, out=tmp_path / "f.onnx"), reporter=listener)
-    assert result.size == (32, 32)
-    assert any("model's own size" in text and "lanczos" in text for text in listener.messages)
+    assert any("model's own size" in text and "lanczos" in text for text in listener.messages) is (asked == "any")
 
 
 def test_what_disagrees_is_not_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,10 +206,15 @@ def test_what_disagrees_is_not_written(shared: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(ExportedModel, "combine", lambda self, stack: original(self, stack) + 2e-4)
     with pytest.raises(ExportError, match=r"f.pt2: is not written: .* 0.0002 .* more than 0.0001"):
         write(shared, tmp_path / "f.pt2", format="torch")
-    monkeypatch.setattr(ExportedModel, "combine", lambda self, stack: np.nan * stack[0])
-    with pytest.raises(ExportError, match="is not written"):
-        write(shared, tmp_path / "f.pt2", format="torch")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_finite_disagrees() -> None:
+    parity = Parity(
+        images=1, source="", largest_difference=np.nan, agreement=1, beside_predict=None, rate=1, predict_rate=1
+    )
+    with pytest.raises(ExportError, match="is not written"):
+        check_parity(parity, 1e-4, name="f.onnx")
 
 
 def test_without_photos_it_is_checked_with_noise_and_says_so(run: Path, tmp_path: Path) -> None:
@@ -222,18 +223,18 @@ def test_without_photos_it_is_checked_with_noise_and_says_so(run: Path, tmp_path
     meta = json.loads((alone / "tlkit.json").read_text())
     meta["data"]["root"] = str(tmp_path / "gone")
     (alone / "tlkit.json").write_text(json.dumps(meta))
-    listener = Listener()
-    config = ExportConfig(checkpoint=alone, out=tmp_path / "f.pt2", format="torch")
-    result = tl_kit.export(config, reporter=listener)
-    assert result.parity.source == "images of noise"
+    predictor, listener = tl_kit.load(alone), Listener()
+    found = find_images(ExportConfig(checkpoint=alone), predictor, listener)
+    assert found.words == "images of noise"
+    assert found.labels is None
     assert any("checked with noise" in text and "--data" in text for text in listener.messages)
     photo = noise_photo(tmp_path / "photo.jpg", (60, 50))
-    given = tl_kit.export(ExportConfig(checkpoint=alone, out=tmp_path / "g.pt2", format="torch", data=(photo, photo)))
-    assert (given.parity.images, given.parity.source) == (2, "images given")
+    given = find_images(ExportConfig(checkpoint=alone, data=(photo, photo)), predictor, listener)
+    assert (list(given.sources), given.words) == ([photo, photo], "images given")
     with pytest.raises(DataError, match="no such file"):
-        tl_kit.export(ExportConfig(checkpoint=alone, out=tmp_path / "h.pt2", format="torch", data=(tmp_path / "no",)))
+        find_images(ExportConfig(checkpoint=alone, data=(tmp_path / "no",)), predictor, listener)
     with pytest.raises(DataError, match="--int8: needs training images"):
-        tl_kit.export(ExportConfig(checkpoint=alone, out=tmp_path / "i.onnx", int8=True, data=(photo,)))
+        write(alone, tmp_path / "i.onnx", int8=True, input="model", data=(photo,))
 
 
 @pytest.mark.parametrize(
@@ -296,13 +297,13 @@ def test_eight_bits_that_cost_too_much_are_not_written(
 
     monkeypatch.setattr(eight_bits, "_quantized", ruin)
     with pytest.raises(ExportError, match=r"--int8: is not written: it costs .* more than --most-loss 1;"):
-        write(run, tmp_path / "small.onnx", int8=True)
+        write(run, tmp_path / "small.onnx", int8=True, input="model")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_heads_fitted_to_validation_images_do_not_score_eight_bits(data: Path, tmp_path: Path) -> None:
     head = Path(quick(data, tmp_path / "run", policy="head", epochs=None).checkpoint)
-    result = write(head, tmp_path / "small.onnx", int8=True, most_loss=100.0)
+    result = write(head, tmp_path / "small.onnx", int8=True, most_loss=100.0, input="model")
     assert result.int8 is not None
     assert result.int8.held_out
     expected = tl_kit.evaluate(head, data, split="val", runtime=RuntimeConfig(precision="fp32"))  # by the same heads

@@ -9,7 +9,7 @@ from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
 from tl_kit.cli.show_distillation import distill_and_show
-from tl_kit.cli.show_folds import is_of_folds, show_fold_scores
+from tl_kit.cli.show_runs import is_of_folds, show_fold_scores
 from tl_kit.config import EnsembleConfig, JsonConfig, StudentConfig
 from tl_kit.display import marked
 

@@ -12,8 +12,7 @@ from tl_kit.cli.cells import figure
 from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, answering_signals
-from tl_kit.cli.show_folds import show_folds
-from tl_kit.cli.show_members import show_members, show_snapshots
+from tl_kit.cli.show_runs import show_folds, show_members, show_snapshots
 from tl_kit.cli.startup import with_startup
 from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
 from tl_kit.display import marked

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.export import ExportedProgram
 from torch.fx.passes.dialect.common.cse_pass import CSEPass
 
 from tl_kit.errors import ConfigError, first_line
+from tl_kit.exporting.classifier import Classifier
 from tl_kit.inference.exported import Classifies
 
 __all__ = ["hushed", "open_program", "trace", "write_program"]
@@ -23,7 +23,7 @@ __all__ = ["hushed", "open_program", "trace", "write_program"]
 _BLANK = (48, 64)  # of an image of any size
 
 
-def trace(classifier: nn.Module, *, size: tuple[int, int] | None) -> ExportedProgram:
+def trace(classifier: Classifier, *, size: tuple[int, int] | None) -> ExportedProgram:
     """The graph for uint8 images (n, h, w, 3): of any number, and of ``size`` or, None, of any.
 
     What members have in common, a trunk above all, is computed once in it. Raises ConfigError for a network that torch
@@ -35,7 +35,9 @@ def trace(classifier: nn.Module, *, size: tuple[int, int] | None) -> ExportedPro
     with hushed():
         try:
             program: ExportedProgram = torch.export.export(classifier, (example,), dynamic_shapes=(axes,), strict=False)
-            program = program.run_decompositions({})
+            if len(classifier.members) == 1:
+                return program
+            program = program.run_decompositions({})  # none of whose operations changes its input
         except Exception as error:  # of many classes, by the operator that it cannot trace
             raise ConfigError(f"torch.export cannot trace this network ({first_line(error)[:200]})") from error
         shared = CSEPass()(program.graph_module)
