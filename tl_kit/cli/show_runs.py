@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["is_of_folds", "show_fold_scores", "show_folds", "show_members", "show_snapshots"]
 
-FOLD_SHOWN = ("accuracy", "macro_f1", "nll")
+OF_FOLDS = ("accuracy", "macro_f1", "nll")
 ENSEMBLE_SHOWN = ("accuracy", "nll", "ece")
 MEMBER_SHOWN = ("accuracy", "nll")
 
@@ -30,16 +30,16 @@ def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None
         return
     rows = []
     for fold in result.folds:
-        scores = [figure(name, fold.test[name]) if fold.test else "" for name in FOLD_SHOWN]
+        scores = [figure(name, fold.test[name]) if fold.test else "" for name in OF_FOLDS]
         rows.append([f"fold {fold.fold}", f"{fold.images['test']:,}", *scores, f"{fold.seconds:.1f} s"])
-    scores = [figure(name, result.out_of_fold[name]) for name in FOLD_SHOWN]
+    scores = [figure(name, result.out_of_fold[name]) for name in OF_FOLDS]
     rows.append(["out of fold", f"{result.images:,}", *scores, f"{result.seconds['total']:.1f} s"])
-    names = [name.replace("_", " ") for name in FOLD_SHOWN]
-    console.table(["", "images", *names, "time"], rows, align="lr" + "r" * len(FOLD_SHOWN) + "r")
+    names = [name.replace("_", " ") for name in OF_FOLDS]
+    console.table(["", "images", *names, "time"], rows, align="lr" + "r" * len(OF_FOLDS) + "r")
     console.line()
     if result.standard_error:
         console.line(
-            "over folds: " + ", ".join(f"{name.replace('_', ' ')} {_spread(result, name)}" for name in FOLD_SHOWN)
+            "over folds: " + ", ".join(f"{name.replace('_', ' ')} {_spread(result, name)}" for name in OF_FOLDS)
         )
     _show_suspects(result, console)
     console.entry("predictions", str(result.files["predictions"]))

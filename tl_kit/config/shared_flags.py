@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from tl_kit.flags import Flag, OnlyFlags
 
-__all__ = ["CHECKPOINT", "DATA", "DEVICE_ONLY", "MC_DROPOUT", "OUT", "STRICT"]
+__all__ = ["CHECKPOINT", "CHECKPOINT_OR_FILE", "DATA", "DEVICE_ONLY", "MC_DROPOUT", "OUT", "STRICT"]
 
 CHECKPOINT = Flag(name="CKPT", help="A folder that finetune or ensemble wrote.")
+CHECKPOINT_OR_FILE = Flag(name="CKPT", help="A folder that finetune or ensemble wrote, or a file of export (.onnx).")
 DATA = Flag(help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).")
 DEVICE_ONLY = OnlyFlags(("device",))
 """Of a RuntimeConfig: ``--device``."""
