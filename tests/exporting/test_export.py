@@ -25,7 +25,7 @@ from tests.exporting.saved import together, turned, variant
 from tests.helpers import Listener, quick, write_images
 from tl_kit import ExportConfig, ExportResult
 from tl_kit.combining.fitted_rule import FittedRule
-from tl_kit.config import CropConfig, RuntimeConfig
+from tl_kit.config import CropConfig, RegularizationConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, ExportError
 from tl_kit.exporting import eight_bits
 from tl_kit.exporting.check_images import find_images
@@ -256,7 +256,7 @@ def test_options_are_checked_first(
 
 
 def test_dropout_at_test_time_is_refused(data: Path, tmp_path: Path) -> None:
-    dropped = Path(quick(data, tmp_path / "run", epochs=1, dropout=0.2).checkpoint)
+    dropped = Path(quick(data, tmp_path / "run", epochs=1, regularization=RegularizationConfig(dropout=0.2)).checkpoint)
     folder = together(tmp_path / "e", dropped, variant(dropped, tmp_path / "b", seed=1), passes=3)
     with pytest.raises(ConfigError, match="averages 3 passes with dropout"):
         write(folder, tmp_path / "f.onnx")
