@@ -20,6 +20,7 @@ from tl_kit.config import (
     DataConfig,
     DistillConfig,
     EnsembleConfig,
+    ExportConfig,
     FinetuneConfig,
     FitConfig,
     HeadConfig,
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from tl_kit.diagnosis.examine import doctor
     from tl_kit.diagnosis.examine import report_dict as report_dict
     from tl_kit.ensembling.ensemble import EnsembleResult, ensemble
-    from tl_kit.export.push import PushResult, push
+    from tl_kit.exporting.export import ExportResult, export
+    from tl_kit.exporting.parity import Parity as Parity
+    from tl_kit.exporting.push import PushResult, push
     from tl_kit.finetuning.result import FinetuneResult
     from tl_kit.fitting.fit import fit, resume_fit
     from tl_kit.fitting.fit_result import FitResult
@@ -86,6 +89,8 @@ __all__ = [
     "EnsembleConfig",
     "EnsembleResult",
     "Evaluation",
+    "ExportConfig",
+    "ExportResult",
     "FinetuneConfig",
     "FinetuneResult",
     "FitConfig",
@@ -113,6 +118,7 @@ __all__ = [
     "doctor",
     "ensemble",
     "evaluate",
+    "export",
     "finetune",
     "finetune_members",
     "fit",
@@ -132,13 +138,15 @@ _MODULES = {
     "Distillation": "tl_kit.series.distill",
     "EnsembleResult": "tl_kit.ensembling.ensemble",
     "Evaluation": "tl_kit.inference.evaluate",
+    "ExportResult": "tl_kit.exporting.export",
     "FinetuneResult": "tl_kit.finetuning.result",
     "FitResult": "tl_kit.fitting.fit_result",
     "MemberRuns": "tl_kit.series.finetune_members",
+    "Parity": "tl_kit.exporting.parity",
     "Plan": "tl_kit.planning.plan",
     "Prediction": "tl_kit.inference.predictor",
     "Predictor": "tl_kit.inference.predictor",
-    "PushResult": "tl_kit.export.push",
+    "PushResult": "tl_kit.exporting.push",
     "Report": "tl_kit.diagnosis.examine",
     "alone": "tl_kit.machine.process_group",
     "began_with": "tl_kit.series.resume",
@@ -154,6 +162,7 @@ _MODULES = {
     "doctor": "tl_kit.diagnosis.examine",
     "ensemble": "tl_kit.ensembling.ensemble",
     "evaluate": "tl_kit.inference.evaluate",
+    "export": "tl_kit.exporting.export",
     "finetune": "tl_kit.fitting.network_choice",
     "finetune_members": "tl_kit.series.finetune_members",
     "fit": "tl_kit.fitting.fit",
@@ -164,7 +173,7 @@ _MODULES = {
     "models": "tl_kit.zoo.catalog",
     "plan": "tl_kit.planning.plan",
     "predict": "tl_kit.inference.predict",
-    "push": "tl_kit.export.push",
+    "push": "tl_kit.exporting.push",
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",
     "resume_fit": "tl_kit.fitting.fit",

@@ -15,6 +15,7 @@
     ├── PublishError            the hub refuses an upload, or cannot be reached
     ├── TrainingError           training cannot continue, or there is nothing to train
     │   └── NonFiniteError      a loss, a weight or an output is NaN or infinite
+    ├── ExportError             an exported file would not predict as its checkpoint does
     ├── ResourceError           the machine's memory is not enough
     └── AuditError              a tensor that the policy freezes changed (a defect of ours)
 """
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "ImageError",
     "InputError",
     "MemberError",
@@ -95,6 +97,10 @@ class TrainingError(TlKitError):
 
 class NonFiniteError(TrainingError):
     """A loss, a weight or an output is not finite."""
+
+
+class ExportError(TlKitError):
+    """An exported file would not predict as its checkpoint does, or its 8 bits would cost too much accuracy."""
 
 
 class ResourceError(TlKitError):

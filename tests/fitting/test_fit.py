@@ -18,7 +18,7 @@ from tests.helpers import Listener, quick, same, weights, write_images
 from tl_kit import FitConfig, FitResult, PushConfig
 from tl_kit.config import LadderConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
-from tl_kit.export.published_copy import published_files
+from tl_kit.exporting.published_copy import published_files
 from tl_kit.fitting import climb, fit_result, prices
 from tl_kit.fitting import fit as fit_module
 from tl_kit.fitting.budget import Budget, OutOfTimeError

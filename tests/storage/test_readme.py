@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import tl_kit
-from tests.export.checkpoints import photo, run_blocks, write_checkpoint
+from tests.exporting.checkpoints import photo, run_blocks, write_checkpoint
 from tests.helpers import quick, quick_config, write_images
 from tl_kit import EnsembleConfig, TlKitError
 from tl_kit.metrics import wilson

@@ -15,6 +15,7 @@ from tl_kit.cli.demo import demo
 from tl_kit.cli.doctor import doctor
 from tl_kit.cli.ensemble import ensemble
 from tl_kit.cli.evaluate import evaluate
+from tl_kit.cli.export import export
 from tl_kit.cli.finetune import finetune
 from tl_kit.cli.fit import fit
 from tl_kit.cli.models import models
@@ -27,7 +28,7 @@ from tl_kit.cli.startup import from_shell
 
 __all__ = ["app", "main"]
 
-COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, push, models, doctor, cache, demo)
+COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, export, push, models, doctor, cache, demo)
 
 app = typer.Typer(
     name="tlkit",

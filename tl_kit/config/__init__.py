@@ -48,6 +48,7 @@ from tl_kit.config.ensemble_settings import (
     SoupConfig,
     TemperatureConfig,
 )
+from tl_kit.config.export_settings import ExportConfig
 from tl_kit.config.finetune_settings import DistillConfig, FinetuneConfig, RunsConfig, Vary, VaryConfig
 from tl_kit.config.fit_settings import (
     BudgetConfig,
@@ -110,6 +111,7 @@ __all__ = [
     "EstimatorConfig",
     "EvaluateConfig",
     "ExamineConfig",
+    "ExportConfig",
     "FamilyDefaults",
     "FinetuneConfig",
     "FitConfig",

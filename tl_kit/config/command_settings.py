@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tl_kit.config.augment_settings import AugmentConfig, CropConfig
 from tl_kit.config.data_settings import DataConfig, DecodeConfig
 from tl_kit.config.machine_settings import RuntimeConfig
-from tl_kit.config.shared_flags import CHECKPOINT, DATA, DEVICE_ONLY, MC_DROPOUT, STRICT
+from tl_kit.config.shared_flags import CHECKPOINT, CHECKPOINT_OR_FILE, DATA, DEVICE_ONLY, MC_DROPOUT, STRICT
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE, SHARE
 
@@ -124,7 +124,7 @@ class EvaluateConfig:
     ``strict`` as for ``FinetuneConfig``.
     """
 
-    checkpoint: Annotated[Path, CHECKPOINT]
+    checkpoint: Annotated[Path, CHECKPOINT_OR_FILE]
     data: Annotated[Path, DATA]
     split: Annotated[
         str | None,
@@ -144,7 +144,7 @@ class PredictConfig:
     ``top`` classes an image are shown. ``crops`` and ``mc_dropout`` as for ``EvaluateConfig``.
     """
 
-    checkpoint: Annotated[Path, CHECKPOINT]
+    checkpoint: Annotated[Path, CHECKPOINT_OR_FILE]
     images: Annotated[
         tuple[str, ...],
         Flag(panel="Data", name="PATH", help="Image files, folders of them, or wildcards; ** is any folders."),

@@ -12,9 +12,10 @@ from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.exclusions import left_out_dict, scan_images
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
 from tl_kit.errors import ConfigError, DataError
+from tl_kit.inference.exported import ExportedModel, open_classifier
 from tl_kit.inference.labelled import predict_labelled
 from tl_kit.inference.made_splits import split_config
-from tl_kit.inference.predictor import Predictor, load
+from tl_kit.inference.predictor import Predictor
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -64,7 +65,7 @@ def evaluate(
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Score ``split`` (train, val, test, all) of ``data``.
+    """Score ``split`` (train, val, test, all) of ``data``. ``checkpoint`` as for ``predict``.
 
     The default is ``test``, or ``val`` if there is no test split. If the folder has no splits and the model, its
     teacher and its rule have seen none of its images, all images are scored. Images that trained the model, or selected
@@ -74,11 +75,11 @@ def evaluate(
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
-    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+    predictor = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
 
     def by_splits(samples: Sequence[Sample]) -> bool:
         """False where all images are scored, whatever split they would be in."""
-        return split != "all" and (split is not None or bool(predictor.uses.seen(samples)))
+        return split != "all" and (split is not None or _may_know(predictor, samples))
 
     made = split_config(predictor)
     manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False, link=by_splits)
@@ -105,8 +106,13 @@ def evaluate(
     )
 
 
-def _default_split(manifest: Manifest, predictor: Predictor) -> str:
-    if manifest.made_splits and not predictor.uses.seen(manifest.samples):
+def _may_know(predictor: Predictor | ExportedModel, samples: Sequence[Sample]) -> bool:
+    """True if the model has seen one of the images; of an exported file, which does not say, it is assumed."""
+    return isinstance(predictor, ExportedModel) or bool(predictor.uses.seen(samples))
+
+
+def _default_split(manifest: Manifest, predictor: Predictor | ExportedModel) -> str:
+    if manifest.made_splits and not _may_know(predictor, manifest.samples):
         return "all"
     return "test" if manifest.split("test") else "val"
 

@@ -14,6 +14,7 @@ from tl_kit.combining.predictions import SplitPredictions
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.errors import DataError
+from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.held_out_heads import held_out_probabilities
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
@@ -35,7 +36,12 @@ class Predicted:
 
 
 def predict_labelled(
-    predictor: Predictor, manifest: Manifest, samples: Sequence[Sample], *, data: Path | str, reporter: Reporter
+    predictor: Predictor | ExportedModel,
+    manifest: Manifest,
+    samples: Sequence[Sample],
+    *,
+    data: Path | str,
+    reporter: Reporter,
 ) -> Predicted | None:
     """Each member's predictions of the manifest's ``samples``; images of ``data`` that cannot be decoded are reported.
 
@@ -46,7 +52,7 @@ def predict_labelled(
         return None
     started = time.perf_counter()
     labels = labels_for(samples, manifest, predictor, Path(data))
-    stack, failures = held_out_probabilities(predictor, samples, reporter=reporter)
+    stack, failures = _probabilities(predictor, samples, reporter)
     left_out = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
     tell_left_out(left_out, data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
@@ -60,7 +66,18 @@ def predict_labelled(
     )
 
 
-def labels_for(samples: Sequence[Sample], manifest: Manifest, predictor: Predictor, data: Path) -> NDArray[np.int64]:
+def _probabilities(
+    predictor: Predictor | ExportedModel, samples: Sequence[Sample], reporter: Reporter
+) -> tuple[NDArray[np.float64], dict[int, str]]:
+    if isinstance(predictor, Predictor):
+        return held_out_probabilities(predictor, samples, reporter=reporter)
+    paths, digests = [sample.path for sample in samples], [sample.digest for sample in samples]
+    return predictor.member_probabilities(paths, digests=digests, reporter=reporter)
+
+
+def labels_for(
+    samples: Sequence[Sample], manifest: Manifest, predictor: Predictor | ExportedModel, data: Path
+) -> NDArray[np.int64]:
     """Class indices (n,) in the predictor's order. Raises DataError if the data has a class that it does not know."""
     position = {name: index for index, name in enumerate(predictor.classes)}
     unknown = [name for name in manifest.classes if name not in position]

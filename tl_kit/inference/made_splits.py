@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from tl_kit.config import DataConfig
+from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.predictor import Predictor
 
 __all__ = ["split_config"]
 
 
-def split_config(predictor: Predictor) -> DataConfig:
-    """The split settings of the first member's run, which give the same splits for the same data.
+def split_config(predictor: Predictor | ExportedModel) -> DataConfig:
+    """The split settings of the first member's run, or of the exported file: they make the same splits again.
 
     Checkpoints without these settings come from versions that did not yet keep near copies in one split.
     """
-    stored = predictor.members[0].meta.get("config", {}).get("split", {})
+    if isinstance(predictor, ExportedModel):
+        stored = predictor.facts.split
+    else:
+        stored = predictor.members[0].meta.get("config", {}).get("split", {})
     if not stored:
         return DataConfig()
     names = DataConfig.__dataclass_fields__

@@ -11,8 +11,9 @@ from tl_kit.data.exclusions import missed
 from tl_kit.data.folders import list_files
 from tl_kit.data.patterns import expand
 from tl_kit.errors import DataError
+from tl_kit.inference.exported import open_classifier
 from tl_kit.inference.inputs import paths
-from tl_kit.inference.predictor import Prediction, load
+from tl_kit.inference.predictor import Prediction
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -35,6 +36,9 @@ def predict(
 ) -> list[Prediction]:
     """Predict each file, and each file below each folder, in order; hidden files in folders are skipped.
 
+    ``checkpoint`` is a checkpoint, an ensemble, or an ONNX file that ``export`` wrote (which takes neither ``crops``
+    nor ``mc_dropout``).
+
     A path that does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that
     match it (:func:`expand`). A file that is named several times is predicted as often; a file found through folders or
     patterns is predicted once. A file that cannot be read or decoded gives a Prediction with its ``error``, and so does
@@ -46,7 +50,7 @@ def predict(
     rows = list(_rows(given))
     if not rows or all(isinstance(row, Prediction) and row.error == _EMPTY for row in rows):
         raise DataError("no images to predict: give image files, or folders that hold some")
-    predictor = load(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+    predictor = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     if predictor.crops != CropConfig():
         reporter.message(f"each image: the mean of {predictor.crops}")
     if predictor.mc_dropout:

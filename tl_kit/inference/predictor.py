@@ -36,7 +36,7 @@ from tl_kit.storage.ensemble_folder import EnsembleFolder, is_ensemble, read_ens
 from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
 
-__all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members"]
+__all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members", "prediction_of"]
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,16 @@ class Predictor:
         stack, failures = self.member_probabilities(found, reporter=reporter)
         combined = self.combine(stack)
         return [
-            self._prediction(name, row, failures.get(index))
+            prediction_of(name, row, self.classes, failures.get(index))
             for index, (name, row) in enumerate(zip(names, combined, strict=True))
         ]
 
-    def _prediction(self, name: str, row: NDArray[np.float64], error: str | None) -> Prediction:
-        if error is not None:
-            return Prediction(name, {}, error)
-        return Prediction(name, {self.classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
+
+def prediction_of(name: str, row: NDArray[np.float64], classes: Sequence[str], error: str | None) -> Prediction:
+    """A Prediction from probabilities (classes,), or from the ``error`` of an image without any."""
+    if error is not None:
+        return Prediction(name, {}, error)
+    return Prediction(name, {classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
 
 
 def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:

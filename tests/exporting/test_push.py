@@ -17,8 +17,8 @@ from transformers import pipeline
 
 import tl_kit
 from tests.cli.helpers import tlkit
-from tests.export.checkpoints import CLASSES, photo, run_blocks, write_checkpoint
-from tests.export.hub_server import Hub, Repository
+from tests.exporting.checkpoints import CLASSES, photo, run_blocks, write_checkpoint
+from tests.exporting.hub_server import Hub, Repository
 from tests.helpers import quick, write_images
 from tl_kit import EnsembleConfig, PushConfig, TlKitError
 from tl_kit.errors import CheckpointError, ConfigError, PublishError

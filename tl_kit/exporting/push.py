@@ -14,7 +14,7 @@ from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progr
 
 from tl_kit.config import PushConfig
 from tl_kit.errors import ConfigError, PublishError, WeightsError, first_line
-from tl_kit.export.published_copy import PublishedFile, is_ours, published_files
+from tl_kit.exporting.published_copy import PublishedFile, is_ours, published_files
 from tl_kit.inference.predictor import load
 from tl_kit.machine.process_group import alone
 from tl_kit.plain_values import takes_plain_values
@@ -56,8 +56,8 @@ class PushResult:
 def push(config: PushConfig, *, reporter: Reporter = SILENT) -> PushResult:
     """Publish a folder in one commit, in a repository that is private unless ``config.public``.
 
-    The weights go up whole; the records as :mod:`tl_kit.export.published_copy` cleans them. The folder is not changed.
-    Raises CheckpointError for a folder that ``load`` would refuse; PublishError if the hub cannot be reached, asks for
+    The weights go up whole; the records as :mod:`tl_kit.exporting.published_copy` cleans them. The folder does not
+    change. Raises CheckpointError for a folder that ``load`` would refuse; PublishError if the hub cannot be reached, asks for
     another token, or has a repository of that name with another visibility.
     """
     _check_name(config.repository)

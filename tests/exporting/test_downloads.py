@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import constants
 
 from tests import children
-from tests.export.hub_server import Hub, running
+from tests.exporting.hub_server import Hub, running
 from tests.helpers import weights, write_images
 from tests.zoo.helpers import trained
 from tl_kit.errors import WeightsError

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 import tl_kit
-from tests.export.checkpoints import CLASSES, photo, write_checkpoint
+from tests.exporting.checkpoints import CLASSES, photo, write_checkpoint
 from tests.helpers import quick, write_images
 from tl_kit.images.transforms import normalize
 from tl_kit.storage.checkpoint import load_checkpoint

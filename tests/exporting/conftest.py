@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from tests.export.hub_server import TOKEN, Hub, running
+from tests.exporting.hub_server import TOKEN, Hub, running
 
 
 @pytest.fixture
