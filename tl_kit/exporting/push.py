@@ -57,8 +57,8 @@ def push(config: PushConfig, *, reporter: Reporter = SILENT) -> PushResult:
     """Publish a folder in one commit, in a repository that is private unless ``config.public``.
 
     The weights go up whole; the records as :mod:`tl_kit.exporting.published_copy` cleans them. The folder does not
-    change. Raises CheckpointError for a folder that ``load`` would refuse; PublishError if the hub cannot be reached, asks for
-    another token, or has a repository of that name with another visibility.
+    change. Raises CheckpointError for a folder that ``load`` would refuse; PublishError if the hub cannot be reached,
+    asks for another token, or has a repository of that name with another visibility.
     """
     _check_name(config.repository)
     folder = best_of(Path(config.checkpoint))
