@@ -15,9 +15,9 @@ from tests.exporting.checkpoints import photo, run_blocks, write_checkpoint
 from tests.helpers import quick, quick_config, write_images
 from tl_kit import EnsembleConfig, TlKitError
 from tl_kit.metrics import wilson
+from tl_kit.storage.cards.readme import README, Network, Score, checkpoint_readme, code
 from tl_kit.storage.checkpoint import is_checkpoint, read_meta
 from tl_kit.storage.ensemble_folder import is_ensemble
-from tl_kit.storage.readme import README, Network, Score, checkpoint_readme, code
 
 CLASSES = ("red", "green", "blue")
 

@@ -14,11 +14,11 @@ from typing import Any
 from safetensors import safe_open
 
 from tl_kit.errors import PublishError
+from tl_kit.storage.cards.readme import README, Network, Score, checkpoint_readme, ensemble_readme, mapping
 from tl_kit.storage.checkpoint import FORMAT, HELD_OUT_HEAD, META, WEIGHTS, read_meta
 from tl_kit.storage.ensemble_folder import FORMAT as ENSEMBLE_FORMAT
 from tl_kit.storage.ensemble_folder import MANIFEST, is_ensemble, read_ensemble
 from tl_kit.storage.fit_folder import fit_scores, is_fit, read_fit
-from tl_kit.storage.readme import README, Network, Score, checkpoint_readme, ensemble_readme, mapping
 from tl_kit.zoo.model_card import CONFIG
 
 __all__ = ["PublishedFile", "is_ours", "published_files"]

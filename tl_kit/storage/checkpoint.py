@@ -28,9 +28,9 @@ from tl_kit.freezing.audit import tensor_digest
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.forks import unforked
 from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
+from tl_kit.storage.cards.readme import Network, checkpoint_readme, write_readme
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
 from tl_kit.storage.fingerprint import digest_of
-from tl_kit.storage.readme import Network, checkpoint_readme, write_readme
 from tl_kit.untrusted import check_inside, read_json, sha256
 from tl_kit.zoo.meta_model import Outline, outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card

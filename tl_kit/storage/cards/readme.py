@@ -16,8 +16,8 @@ from tl_kit.errors import CheckpointError
 from tl_kit.metrics import wilson
 from tl_kit.score_kinds import OUT_OF_FOLD, notes_on
 from tl_kit.storage.atomic import write_atomically
-from tl_kit.storage.pretrained_origin import Origin, origin_of
-from tl_kit.storage.readme_loading import loading
+from tl_kit.storage.cards.pretrained_origin import Origin, origin_of
+from tl_kit.storage.cards.readme_loading import loading
 from tl_kit.untrusted import plain_number, read_json
 from tl_kit.zoo.model_card import CONFIG
 
