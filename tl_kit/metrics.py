@@ -80,7 +80,7 @@ def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Each of these classes counts the same, however few images it has; where all have as many, it is the accuracy.
     """
-    return _balanced_accuracy(*_validated(probabilities, labels))
+    return float(_recall_and_f1(*_validated(probabilities, labels))[0].mean())
 
 
 def macro_f1(probabilities: ArrayLike, labels: ArrayLike) -> float:
@@ -89,7 +89,7 @@ def macro_f1(probabilities: ArrayLike, labels: ArrayLike) -> float:
     As in scikit-learn, the mean is over the classes that occur among the labels or the predictions: a class that
     nobody has and nobody predicts does not lower the score. A class without a hit counts as 0.
     """
-    return _macro_f1(*_validated(probabilities, labels))
+    return float(_recall_and_f1(*_validated(probabilities, labels))[1].mean())
 
 
 def nll(probabilities: ArrayLike, labels: ArrayLike, *, weights: ArrayLike | None = None) -> float:
@@ -139,10 +139,11 @@ def summary(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     Each is the function of that name.
     """
     values, truth = _validated(probabilities, labels)
+    recall, f1 = _recall_and_f1(values, truth)
     return {
         "accuracy": _accuracy(values, truth),
-        "balanced_accuracy": _balanced_accuracy(values, truth),
-        "macro_f1": _macro_f1(values, truth),
+        "balanced_accuracy": float(recall.mean()),
+        "macro_f1": float(f1.mean()),
         "nll": _nll(values, truth),
         "brier": _brier(values, truth),
         "ece": _ece(values, truth, bins=15),
@@ -223,18 +224,12 @@ def _accuracy(values: FloatArray, truth: IntArray) -> float:
 
 
 @_many_classes()
-def _balanced_accuracy(values: FloatArray, truth: IntArray) -> float:
-    from sklearn.metrics import recall_score
+def _recall_and_f1(values: FloatArray, truth: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Recall of each class that occurs among the labels, and F1 of each that occurs there or among the predictions."""
+    from sklearn.metrics import precision_recall_fscore_support
 
-    # scikit-learn's balanced_accuracy_score is the same number, and warns where a class without images is predicted.
-    return float(recall_score(truth, values.argmax(axis=1), labels=np.unique(truth), average="macro", zero_division=0))
-
-
-@_many_classes()
-def _macro_f1(values: FloatArray, truth: IntArray) -> float:
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(truth, values.argmax(axis=1), average="macro", zero_division=0))
+    _, recall, f1, images = precision_recall_fscore_support(truth, values.argmax(axis=1), zero_division=0)
+    return recall[images > 0], f1
 
 
 def _nll(values: FloatArray, truth: IntArray, *, weights: ArrayLike | None = None) -> float:

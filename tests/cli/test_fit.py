@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli.helpers import Outcome, start, tlkit
+from tests.cli.helpers import Outcome, tlkit
 from tests.helpers import quick, write_images
+from tests.torture.processes import NO_FORKS, Command
 from tl_kit.fitting import candidates, climb
 from tl_kit.zoo.catalog import ModelInfo
 
@@ -123,25 +123,23 @@ def test_a_finished_fit_may_have_more_time(options: tuple[object, ...], tmp_path
     assert again["test"] == first["test"] | {"readings": 2}
 
 
+@pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
 def test_a_signal_leaves_a_whole_result(
-    networks: str, data: Path, tmp_path: Path, number: signal.Signals, code: int, done: Outcome
+    networks: str, data: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """It comes while the second step is at work: the first is there, and the fit goes on."""
     out = tmp_path / "fit"
     arguments = ("fit", "--data", data, "--models", networks, "--img-size", 32, "--out", out)
-    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 2"):
-            break
-    process.send_signal(number)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == code, error
+    process = Command(arguments, tmp_path / "log")
+    assert process.wait_for("\nstep 2"), process.text()
+    process.send(number)
+    assert process.wait() == code, process.text()
     if number != signal.SIGKILL:
-        assert f"the best result so far is in {out}; tlkit fit --resume {out} goes on" in " ".join(error.split())
+        said = " ".join(process.text().split())
+        assert f"the best result so far is in {out}; tlkit fit --resume {out} goes on" in said
     assert tlkit("predict", out, next((data / "red").iterdir())).code == 0
     resumed = tlkit("fit", "--resume", out, "--json").json
     assert [row["what"] for row in resumed["leaderboard"]][:2] == ["head", "head"]

@@ -34,7 +34,7 @@ def choose(stack: Floats, labels: NDArray[np.int64], **options: object) -> Membe
         "folds": 5,
         "seed": 0,
     }
-    found = choose_members(stack, labels, **(given | options))  # type: ignore[arg-type]
+    found = choose_members(stack, labels, **(given | options))
     assert found is not None
     return found
 

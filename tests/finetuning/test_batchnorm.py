@@ -71,6 +71,7 @@ def test_no_default_joins_frozen_statistics_with_a_decay_that_shrinks_the_output
         optimizer=optimizer,
         epochs=1,
         loop=LoopConfig(),
+        guard=UNGUARDED,
     )
     found = settings_of(tmp_path / "run")
     if found.get("batchnorm") != "frozen":
@@ -88,7 +89,7 @@ def test_the_rate_and_the_decay_follow_the_statistics(data: Path, pretrained: Pa
         ("frozen", defaults.frozen_norm_scale, defaults.frozen_norm_decay),
         ("train", defaults.clipped_scale, defaults.weight_decays["momentum"]),
     ):
-        quick(data, tmp_path / mode, weights=str(pretrained), batchnorm=mode, epochs=1)
+        quick(data, tmp_path / mode, weights=str(pretrained), batchnorm=mode, epochs=1, guard=UNGUARDED)
         found = settings_of(tmp_path / mode)
         assert found["batchnorm"] == mode
         assert found["lr"] == pytest.approx(defaults.learning_rates["momentum"] * scale)

@@ -12,7 +12,7 @@ import pytest
 
 import tl_kit
 from tests.data.images import png, tiff
-from tests.helpers import COLOURS, Listener, quick, quick_config, write_images
+from tests.helpers import COLOURS, UNGUARDED, Listener, quick, quick_config, write_images
 from tl_kit.config import CacheConfig, EnsembleConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.images.deep import SampleRanges
@@ -20,6 +20,8 @@ from tl_kit.inference.run_models import FileReader
 from tl_kit.planning.plan import plan
 from tl_kit.series.cross_validate import cross_validate
 from tl_kit.storage.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 CLASSES = ("red", "green", "blue")
 TWELVE = SampleRanges.of({"uint16": (0, 4095)})
@@ -113,7 +115,7 @@ def test_a_model_that_knows_no_range_says_so(tmp_path: Path) -> None:
 def test_members_of_an_ensemble_read_images_each_over_its_own_range(tmp_path: Path) -> None:
     data = write_deep(tmp_path / "data", scale=16)
     for seed in (0, 1):
-        quick(data, tmp_path / f"m{seed}", seed=seed)
+        quick(data, tmp_path / f"m{seed}", seed=seed, epochs=1)
     meta = tmp_path / "m1" / "tlkit.json"
     content = json.loads(meta.read_text())
     assert content["ranges"] == {"uint16": [0, 4095]}
@@ -151,8 +153,9 @@ def test_folds_plan_members_and_resume_share_the_range(tmp_path: Path) -> None:
 def test_an_average_of_members_keeps_their_range(tmp_path: Path) -> None:
     data = write_deep(tmp_path / "data", scale=16)
     quick(data, tmp_path / "start", epochs=1)
+    start = {"weights": str(tmp_path / "start" / "model.safetensors"), "guard": UNGUARDED}
     for seed in (0, 1):
-        quick(data, tmp_path / f"m{seed}", seed=seed, epochs=1, weights=str(tmp_path / "start" / "model.safetensors"))
+        quick(data, tmp_path / f"m{seed}", seed=seed, epochs=1, **start)
     config = EnsembleConfig(checkpoints=(tmp_path / "m0", tmp_path / "m1"), out=tmp_path / "e", rule="soup")
     tl_kit.ensemble(config)
     (average,) = [path.parent for path in (tmp_path / "e").rglob("tlkit.json")]

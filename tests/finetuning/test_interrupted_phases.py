@@ -12,7 +12,7 @@ from tests.helpers import Listener, quick, write_images
 from tl_kit import FinetuneResult
 from tl_kit.config import CacheConfig
 
-EPOCHS = 5
+EPOCHS = 4
 
 
 class Watcher(Listener):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ SIDES = {"test_vit": 64, "test_byobnet": 32, "test_convnext": 32, "test_efficien
 # The last group is the head, and the blocks of test_efficientnet all change their width.
 WITHOUT_A_BRANCH = {(model, "last:1") for model in SIDES} | {("test_efficientnet", p) for p in ("last:2", "full")}
 NO_CACHE = CacheConfig(size_gb=0)
+Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +27,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("images"), images=6)
 
 
-def weights(data: Path, out: Path, model: str, **options: Any) -> dict[str, torch.Tensor]:
+def weights(data: Path, out: Path, model: str, **options: Any) -> Weights:
     quick(data, out, model=model, img_size=SIDES[model], epochs=1, **options)
     return load_file(out / "model.safetensors")
 
 
-def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+@pytest.fixture(scope="module")
+def usual(data: Path) -> Callable[..., Weights]:
+    """The weights of the run without regularization; of equal options one."""
+    found: dict[str, Weights] = {}
+
+    def run(model: str, policy: str, cache: CacheConfig | None = None) -> Weights:
+        cache = cache or CacheConfig()
+        key = repr((model, policy, cache))
+        if key not in found:
+            out = data.parent / f"usual-{len(found)}"
+            found[key] = weights(data, out, model, policy=policy, cache=cache)
+        return found[key]
+
+    return run
+
+
+def same(one: Weights, two: Weights) -> bool:
     return all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
@@ -38,32 +56,31 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("policy", ["head", "last:1"])
 @pytest.mark.parametrize("model", SIDES)
 def test_dropout_before_the_head_is_never_lost(
-    data: Path, tmp_path: Path, model: str, policy: str, cache: CacheConfig
+    data: Path, usual: Callable[..., Weights], tmp_path: Path, model: str, policy: str, cache: CacheConfig
 ) -> None:
-    usual = weights(data, tmp_path / "usual", model, policy=policy, cache=cache)
-    dropped = RegularizationConfig(dropout=0.5)
-    assert not same(
-        usual, weights(data, tmp_path / "dropped", model, policy=policy, cache=cache, regularization=dropped)
-    )
+    options = {"policy": policy, "cache": cache, "regularization": RegularizationConfig(dropout=0.5)}
+    assert not same(usual(model, policy, cache), weights(data, tmp_path / "dropped", model, **options))
 
 
 @pytest.mark.parametrize("model", SIDES)
-def test_the_weights_of_the_head_are_dropped(data: Path, tmp_path: Path, model: str) -> None:
-    usual = weights(data, tmp_path / "usual", model, policy="head")
-    dropped = RegularizationConfig(drop_connect=0.5)
-    assert not same(usual, weights(data, tmp_path / "dropped", model, policy="head", regularization=dropped))
+def test_the_weights_of_the_head_are_dropped(
+    data: Path, usual: Callable[..., Weights], tmp_path: Path, model: str
+) -> None:
+    options = {"policy": "head", "regularization": RegularizationConfig(drop_connect=0.5)}
+    assert not same(usual(model, "head"), weights(data, tmp_path / "dropped", model, **options))
 
 
 @pytest.mark.parametrize("policy", ["last:1", "last:2", "full"])
 @pytest.mark.parametrize("model", SIDES)
-def test_stochastic_depth_drops_something_or_is_refused(data: Path, tmp_path: Path, model: str, policy: str) -> None:
-    usual = weights(data, tmp_path / "usual", model, policy=policy)
+def test_stochastic_depth_drops_something_or_is_refused(
+    data: Path, usual: Callable[..., Weights], tmp_path: Path, model: str, policy: str
+) -> None:
     deep = RegularizationConfig(drop_path=0.9)
     if (model, policy) in WITHOUT_A_BRANCH:
         with pytest.raises(ConfigError, match="--drop-path: no residual branch"):
             weights(data, tmp_path / "deep", model, policy=policy, regularization=deep)
         return
-    assert not same(usual, weights(data, tmp_path / "deep", model, policy=policy, regularization=deep))
+    assert not same(usual(model, policy), weights(data, tmp_path / "deep", model, policy=policy, regularization=deep))
 
 
 @pytest.mark.parametrize("model", SIDES)
@@ -142,6 +159,7 @@ def test_what_the_data_makes_moot_is_said(data: Path, tmp_path: Path) -> None:
         weights="none",
         img_size=32,
         augment="strong",
+        epochs=2,
         plot=True,
         cache=CacheConfig(views=3),
         out=tmp_path / "run",

@@ -50,7 +50,7 @@ def little_memory(rank: str) -> list[int]:
                 raise torch.OutOfMemoryError("CUDA out of memory")
         return original(self, images, *args, **options)
 
-    VisionTransformer.forward = forward  # type: ignore[method-assign]
+    VisionTransformer.forward = forward
     return passes
 
 

@@ -19,7 +19,7 @@ from tl_kit.zoo.forward_cost import forward_cost
 
 def found(models: str = "auto", *, left: float = 1e9, listener: Listener | None = None, **more: int) -> list[Candidate]:
     options = {"img_size": None, "max_params": None} | more
-    return find_candidates(models, left=left, config=BudgetConfig(), reporter=listener or Listener(), **options)  # type: ignore[arg-type]
+    return find_candidates(models, left=left, config=BudgetConfig(), reporter=listener or Listener(), **options)
 
 
 @pytest.fixture

@@ -241,7 +241,7 @@ def test_a_damaged_file_costs_the_others_nothing(torchvision_decodes: Any) -> No
     for number in (0, 2):
         (alone,) = decode_on_device([files[number]], P, crop=True, device=CPU, limits=LIMITS)
         assert alone is not None
-        assert torch.equal(together[number], alone)  # type: ignore[arg-type]
+        assert torch.equal(together[number], alone)
 
 
 @pytest.mark.parametrize("most", [3, 1, 0])

@@ -288,4 +288,4 @@ def test_predict_with_a_checkpoint_takes_paths_alone(predictor: Predictor) -> No
             tl_kit.predict(predictor.path, empty)
     for given in (None, 3, PHOTO, [PHOTO], {"a": 1}, [None]):
         with pytest.raises(InputError, match=r"tl_kit\.load"):
-            tl_kit.predict(predictor.path, given)  # type: ignore[arg-type]
+            tl_kit.predict(predictor.path, given)

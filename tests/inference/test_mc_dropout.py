@@ -21,6 +21,8 @@ from tl_kit.images.crops import crop_views
 from tl_kit.images.decode import decode
 from tl_kit.storage.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -25,6 +25,8 @@ from tl_kit.inference.members_in_memory import MemberPass
 from tl_kit.inference.predictor import Predictor, load_members
 from tl_kit.storage.checkpoint import WEIGHTS, load_checkpoint, map_weights
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 EIGHT = 8  # images a batch: the images fill several
 TIGHT = MembersConfig(keep_bytes=0)
 ONE = CropConfig()

@@ -14,6 +14,8 @@ from tests.helpers import Listener, quick, quick_config, write_images
 from tl_kit import DistillConfig, EnsembleConfig, Evaluation
 from tl_kit.errors import CheckpointError
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 ONCE = {"epochs": 1}  # one epoch chooses nothing
 
 

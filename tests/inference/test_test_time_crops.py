@@ -24,6 +24,8 @@ from tl_kit.images.crops import crop_views
 from tl_kit.images.decode import decode, decode_as
 from tl_kit.inference.run_models import Scorer
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 MANY = CropConfig(crops=10, scales=(1.0, 1.25))
 
 

@@ -99,7 +99,7 @@ def test_the_numbers_are_the_same(switch: str, data: Path, plain: dict[str, obje
         found = work(data, tmp_path)
         assert _switches() == before, "they are put back"
     for name in ("full", "head"):
-        assert same(found.pop(name), plain[name])  # type: ignore[arg-type]
+        assert same(found.pop(name), plain[name])
     assert found == {name: plain[name] for name in found}
 
 

@@ -179,7 +179,7 @@ def test_workers_of_a_data_loader(checkpoint: Path, files: list[Path]) -> None:
     predictor = tl_kit.load(checkpoint, runtime=FP32)
     expected = predictor.predict(files[:6])
     loader: DataLoader[Any] = DataLoader(
-        Predictions(predictor, files[:6]),  # type: ignore[arg-type]
+        Predictions(predictor, files[:6]),
         batch_size=None,
         num_workers=2,
         multiprocessing_context="fork",
@@ -317,7 +317,7 @@ def test_a_fork_waits_while_torchs_generator_is_in_use(
     jobs: dict[str, Callable[[], object]] = {
         "load": lambda: tl_kit.load(checkpoint, runtime=FP32),
         "construct": lambda: construct(resolve("test_resnet"), 2, img_size=None, seed=0),
-        "augment": lambda: draw_all([(3, 3)], SimpleNamespace(draw=draw, quick=False), seed=0, epoch=0, keys=["a"]),  # type: ignore[arg-type]
+        "augment": lambda: draw_all([(3, 3)], SimpleNamespace(draw=draw, quick=False), seed=0, epoch=0, keys=["a"]),
         "mix": lambda: mix(torch.zeros(2, 3, 4, 4), torch.arange(2), 2, mixup=1, cutmix=0, seed=(0,)),
     }
     if work in ("load", "construct"):

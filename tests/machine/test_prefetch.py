@@ -55,7 +55,7 @@ def test_one_that_is_given_up_leaves_no_thread_and_begins_no_more() -> None:
     begun: list[int] = []
     coming = prefetched(lambda number: begun.append(number), range(100))
     next(coming)
-    coming.close()  # type: ignore[attr-defined]
+    coming.close()
     count = len(begun)
     assert count <= 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("tlkit-prefetch")]

@@ -61,7 +61,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     class Noted(DevicePart):
         def __init__(self, rows: NDArray[np.float32], *rest: object) -> None:
             shapes.append(rows.shape)
-            super().__init__(rows, *rest)  # type: ignore[arg-type]
+            super().__init__(rows, *rest)
 
     monkeypatch.setattr(softmax_on_device, "DevicePart", Noted)
     return shapes

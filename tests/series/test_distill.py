@@ -17,8 +17,8 @@ import tl_kit
 from tests.cli.helpers import tlkit
 from tests.ensembling.test_ensemble import reorder_classes
 from tests.helpers import MODEL, UNGUARDED, Listener, quick, quick_config, write_images
-from tests.killing import assert_the_same
-from tests.series.test_resume import kill, train
+from tests.killing import Copies, assert_the_same, killing
+from tests.series.test_resume import train
 from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, HeadConfig, LoopConfig, RegularizationConfig, distill
 from tl_kit.errors import CheckpointError, ConfigError, MemberError
 from tl_kit.finetuning.batch_sources import PlainSource, TaughtSource
@@ -27,6 +27,8 @@ from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.teacher import teach
 from tl_kit.inference.held_out_heads import with_held_out_heads
 from tl_kit.reporting import SILENT
+
+pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +214,12 @@ def test_teachers_that_are_none_or_know_other_classes_are_refused(data: Path, te
 
 
 def test_killed_and_taken_up_again_it_ends_the_same(data: Path, teacher: Path, tmp_path: Path) -> None:
-    options = {"distill": DistillConfig(teacher=teacher)}
-    train(data, tmp_path / "whole", options)
-    kill(data, tmp_path / "killed", options, at=4)
-    assert tl_kit.resume(tmp_path / "killed") is not None
-    assert_the_same(tmp_path / "killed", tmp_path / "whole")
+    copies = Copies(tmp_path / "run")
+    with killing(copies):
+        train(data, copies.out, {"distill": DistillConfig(teacher=teacher)})
+    whole = copies.out.rename(tmp_path / "whole")
+    assert tl_kit.resume(copies.restore(4)) is not None
+    assert_the_same(copies.out, whole)
 
 
 def test_a_teacher_that_has_seen_the_test_images_is_not_compared(data: Path, tmp_path: Path) -> None:
@@ -230,7 +233,11 @@ def test_a_teacher_that_has_seen_the_test_images_is_not_compared(data: Path, tmp
     assert any("the teacher has seen 9 of the 9 test images" in text for text in listener.messages)
 
 
-def test_the_command_writes_the_student_into_the_ensemble(data: Path, teacher: Path, tmp_path: Path) -> None:
+def test_the_command_writes_the_student_into_the_ensemble(
+    data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student of one epoch."""
+    monkeypatch.setattr(tl_kit, "distill", lambda asked, **more: distill(replace(asked, epochs=1), **more))
     members = (data.parent / "a", data.parent / "b")
     model = f"local-dir:{data.parent / 'a'}"
     done = tlkit("ensemble", *members, "--distill", model, "--out", tmp_path / "e")

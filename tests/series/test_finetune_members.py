@@ -22,7 +22,7 @@ from tl_kit.series import series
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, read_meta
 from tl_kit.storage.feature_store import FeatureStore
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = pytest.mark.usefixtures("own_cache", "plain_pictures")
 
 STEPS = 2 * 3  # of a member: two epochs of three batches
 

@@ -144,7 +144,7 @@ def test_a_saved_state_waits_for_the_losses(tmp_path: Path) -> None:
     result.unread = lambda: seen.append("read")
     saver = object.__new__(StateSaver)
     saver.run, saver.parts, saver.settings = _RunOf(tmp_path), {}, {}
-    saver.states = _States(seen)  # type: ignore[assignment]
+    saver.states = _States(seen)
     saver._warned = False
     saver._save(result)
     assert seen == ["read", "saved"]

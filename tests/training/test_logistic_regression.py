@@ -215,7 +215,7 @@ def test_few_or_coarse_images_are_fine(kind: str) -> None:
     if kind == "a constant channel":
         x[:, 4] = 7.0
     elif kind == "float16":
-        x = x.astype(np.float16)  # type: ignore[assignment]
+        x = x.astype(np.float16)
     elif kind == "two classes":
         x, y = x[y < 2], y[y < 2]
     elif kind == "a class of one image":

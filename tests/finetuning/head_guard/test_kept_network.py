@@ -16,6 +16,8 @@ from tl_kit.config import RuntimeConfig
 from tl_kit.freezing.audit import tensor_digest
 from tl_kit.storage.checkpoint import HELD_OUT_HEAD, read_meta
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.mark.parametrize("policy", ["full", "last:2", "lp-ft:2"])
 @pytest.mark.parametrize("name", ["trained", "average 0.25", "head"])
