@@ -164,9 +164,11 @@ class PushConfig:
     """A checkpoint, an ensemble or the folder of a fit, and the repository on the hub that it becomes."""
 
     checkpoint: Annotated[Path, CHECKPOINT]
-    repository: Annotated[str, Flag(name="OWNER/NAME", help="The repository: your name on the hub, and a new one.")]
-    public: Annotated[bool, Flag(help="Let everybody see it.")] = False
-    dry_run: Annotated[bool, Flag(help="Show what would go up, and send nothing.")] = False
+    repository: Annotated[
+        str, Flag(panel="Output", name="OWNER/NAME", help="The repository: your name on the hub, and a new one.")
+    ]
+    public: Annotated[bool, Flag(panel="Output", help="Let everybody see it.")] = False
+    dry_run: Annotated[bool, Flag(panel="Output", help="Show what would go up, and send nothing.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,22 +29,40 @@ class ExportConfig:
     checkpoint: Annotated[Path, CHECKPOINT]
     format: Annotated[
         Literal["onnx", "openvino", "torch"],
-        Flag(help="onnx: one file for onnxruntime; openvino: .xml and .bin; torch: .pt2, for torch.export.load."),
+        Flag(
+            panel="Output",
+            help="onnx: one file for onnxruntime; openvino: .xml and .bin; torch: .pt2, for torch.export.load.",
+        ),
     ] = "onnx"
-    int8: Annotated[bool, Flag(help="Quantise the network to 8 bits, calibrated on training images (onnx).")] = False
+    int8: Annotated[
+        bool, Flag(panel="Output", help="Quantise the network to 8 bits, calibrated on training images (onnx).")
+    ] = False
     most_loss: Annotated[
         float,
         _POINTS,
-        Flag(metavar="POINTS", help="--int8 is refused where it costs more points of validation accuracy."),
+        Flag(
+            panel="Output",
+            metavar="POINTS",
+            help="--int8 is refused where it costs more points of validation accuracy.",
+        ),
     ] = 1.0
     input: Annotated[
         Literal["any", "model"],
-        Flag(help="any: images of any size, resized inside; model: only the model's size, for which it is faster."),
+        Flag(
+            panel="Output",
+            help="any: images of any size, resized inside; model: only the model's size, for which it is faster.",
+        ),
     ] = "any"
-    out: Annotated[Path | None, Flag(metavar="FILE", help="File to write (default: the folder's name).")] = None
+    out: Annotated[
+        Path | None, Flag(panel="Output", metavar="FILE", help="File to write (default: the folder's name).")
+    ] = None
     data: Annotated[
         tuple[Path, ...],
-        Flag(metavar="PATH", help="Data set, or images, to check the file with (default: the run's own data set)."),
+        Flag(
+            panel="Data",
+            metavar="PATH",
+            help="Data set, or images, to check the file with (default: the run's own data set).",
+        ),
     ] = ()
     tolerance: Annotated[float, POSITIVE] = 1e-4
     check_images: Annotated[int, AT_LEAST_ONE] = 400

@@ -196,7 +196,10 @@ class FinetuneConfig:
     ] = "auto"
     keep_epoch: Annotated[
         KeptEpoch,
-        Flag(help="Epoch whose weights are kept: the last, or the best by --select; auto: last where the rate decays."),
+        Flag(
+            panel="Optimisation",
+            help="Epoch whose weights are kept: the last, or the best by --select; auto: last where the rate decays.",
+        ),
     ] = "auto"
     augment: Annotated[
         AugmentConfig | str,
