@@ -277,9 +277,11 @@ class TestProperties:
         assert np.sum(metrics.confusion(probabilities, labels)) == 50
 
     def test_that_warning_is_silent_whatever_version_is_installed(self, monkeypatch):
+        text = "The number of unique classes is greater than 50% of the number of samples."
+
         def warn(original):
             def warned(*given, **options):
-                warnings.warn("The number of unique classes is greater than 50% of the number of samples.", stacklevel=2)
+                warnings.warn(text, stacklevel=2)
                 return original(*given, **options)
 
             return warned
