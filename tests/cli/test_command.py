@@ -186,7 +186,8 @@ def blocks(text: str) -> dict[str, str]:
     sections = re.split(r"\n\n(?=[A-Z][a-zA-Z ]+:\n)", text)[1:]
     entries = [block for section in sections for block in re.split(r"\n  (?=\S)", section.partition("\n\n")[0])[1:]]
     return {
-        re.split(r"[ ,\]]|/(?=-)", block.removeprefix("-h, ").lstrip("["))[0]: " ".join(block.split()) for block in entries
+        re.split(r"[ ,\]]|/(?=-)", block.removeprefix("-h, ").lstrip("["))[0]: " ".join(block.split())
+        for block in entries
     }
 
 
