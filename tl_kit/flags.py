@@ -99,7 +99,8 @@ def _field(kind: type[Any], name: str, hint: Any, default: Any) -> Field:
     flag = next((mark for mark in marks if isinstance(mark, Flag)), None)
     shown = f"{kind.__name__}.{name}"
     if flag is not None:
-        shown = flag.name.partition("/")[0] or f"--{name.replace('_', '-')}"
+        both = flag.name.startswith("--")  # --name/--no-name; OWNER/NAME is one argument
+        shown = (flag.name.partition("/")[0] if both else flag.name) or f"--{name.replace('_', '-')}"
     held = next((choice for choice in (hint, *get_args(hint)) if is_dataclass(choice)), None)
     only = next((mark.names for mark in marks if isinstance(mark, OnlyFlags)), None)
     nested = held if isinstance(held, type) and get_origin(hint) is not tuple and only != () else None

@@ -33,20 +33,23 @@ def with_options(config: T, options: Mapping[str, Any], *, where: str) -> T:
     return found
 
 
-def read_options(kinds: Sequence[type[Any]], options: Mapping[str, Any], *, where: str) -> dict[tuple[str, ...], Any]:
+def read_options(
+    kinds: Sequence[type[Any]], options: Mapping[str, Any], *, where: str, command: str = ""
+) -> dict[tuple[str, ...], Any]:
     """The values of named options, converted to their fields' types, by the path to the field.
 
     A name is that of a field, or of a flag of one of the ``kinds`` or of a configuration inside it, with hyphens or
     underscores. A field that holds a configuration takes that, or a mapping of its own fields; where a flag has its
-    name (``runtime``), any other value is the flag's. Raises ConfigError, which begins
-    with ``where`` and names the option, for an unknown name, one that is given twice, and a value of another type.
+    name (``runtime``), any other value is the flag's. Raises ConfigError, which begins with ``where`` and names the
+    option, for a name that is unknown (to the ``command``), one that is given twice, and a value of another type.
     """
+    of_command = f" of {command}" if command else ""
     names = {name: paths for kind in kinds for name, paths in option_names(kind).items()}
     found: dict[tuple[str, ...], Any] = {}
     for name, value in options.items():
         paths = names.get(str(name).replace("-", "_"))
         if paths is None:
-            raise ConfigError(f"{where}: {name}: no such option{_meant(str(name), names)}")
+            raise ConfigError(f"{where}: {name}: no such option{of_command}{_meant(str(name), names)}")
         whole = isinstance(value, Mapping) or is_dataclass(value)
         path = next((each for each in paths if (held_by(each[-1]) is not None) is whole), paths[0])
         for each, converted in _read(path, value, f"{where}: {name}"):
@@ -139,6 +142,9 @@ def _read(path: tuple[Field, ...], value: Any, where: str) -> Iterator[tuple[tup
         except ValueError as error:
             raise ConfigError(f"{where} {value}: {error}") from None
         return
+    if held is not None and held is entry.hint and not is_dataclass(value):
+        such = next(inner for inner in fields_of(held) if isinstance(inner.default, bool | int | float | str))
+        raise ConfigError(f"{where} {value}: must hold names and values, such as {such.name}: {such.default}")
     if isinstance(value, str) and many_of(entry.hint) is not None:
         value = (value,)
     yield path, plain_value(entry.hint, value, where)

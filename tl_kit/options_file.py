@@ -127,7 +127,7 @@ def _loader() -> Any:
                 raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
             return super().construct_mapping(node, deep=deep)
 
-    _add_numbers(Loader)
+    _add_words(Loader)
     return Loader
 
 
@@ -138,12 +138,16 @@ def _dumper() -> Any:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    _add_numbers(Dumper)
+    _add_words(Dumper)
     return Dumper
 
 
-def _add_numbers(kind: Any) -> None:
-    """Numbers without a point are numbers too (YAML 1.2): a loader reads them, and a dumper quotes texts like them."""
+def _add_words(kind: Any) -> None:
+    """Numbers without a point are numbers too (YAML 1.2), and None, as messages say it, is null.
+
+    A loader reads them, and a dumper quotes texts like them.
+    """
     import re
 
+    kind.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
     kind.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+0123456789"))

@@ -139,7 +139,7 @@ def test_what_is_not_typed_is_as_the_configuration_has_it(seen: list[Example]) -
         (("--views", 0), "--views 0: must be at least 1"),
         (("--new-field", "-1"), "--new-field -1.0: must be at least 0"),
         (("--size", "wide"), "--size wide: must be two numbers, such as 3x4"),
-        (("--sort", "c"), "'c' is not one of 'a', 'b'"),
+        (("--sort", "c"), "'--sort': 'c' is not one of 'a', 'b'"),
         (("--width", 3), "--width"),
     ],
 )
@@ -186,7 +186,8 @@ def blocks(text: str) -> dict[str, str]:
     sections = re.split(r"\n\n(?=[A-Z][a-zA-Z ]+:\n)", text)[1:]
     entries = [block for section in sections for block in re.split(r"\n  (?=\S)", section.partition("\n\n")[0])[1:]]
     return {
-        re.split(r"[ ,/\]]", block.removeprefix("-h, ").lstrip("["))[0]: " ".join(block.split()) for block in entries
+        re.split(r"[ ,\]]|/(?=-)", block.removeprefix("-h, ").lstrip("["))[0]: " ".join(block.split())
+        for block in entries
     }
 
 
@@ -230,6 +231,26 @@ def test_a_long_page_has_sections_and_shows_the_common_options_first(name: str) 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_pages_fit_80_columns(name: str) -> None:
     assert max(map(len, page(name).splitlines())) <= 80
+
+
+def test_the_list_of_commands_cuts_no_sentence() -> None:
+    assert "..." not in tlkit("--help").out.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_arguments_have_no_types_of_python(name: str) -> None:
+    arguments = re.search(r"^Arguments:\n(.*?)\n\n", page(name), flags=re.MULTILINE | re.DOTALL)
+    assert arguments is None or not re.search(r"^  \S+ <", arguments[1], flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", [("--epochs",), ("--epochs", "many"), ("--bogus",)])
+def test_a_parsers_error_names_the_commands_own_page(arguments: tuple[str, ...]) -> None:
+    assert tlkit("finetune", *arguments).err.endswith(" (tlkit finetune -h shows how)\n")
+
+
+def test_a_repository_that_is_missing_is_named_in_full() -> None:
+    assert tlkit("push", "x").err == "error: OWNER/NAME is missing: tlkit push CKPT OWNER/NAME\n"
+    assert tlkit("export").err == "error: CKPT is missing: tlkit export CKPT\n"
 
 
 def test_a_short_page_has_one_list_of_options() -> None:

@@ -44,6 +44,26 @@ def test_a_file_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) == 3
 
 
+@pytest.mark.parametrize(
+    ("stage", "done", "text"),
+    [
+        ("predict", 1, "predict: 1 image in"),
+        ("predict", 1200, "predict: 1,200 images in"),
+        ("range test", 100, "range test: 100 steps in"),
+        ("export", 1, "export: 1 step in"),
+    ],
+)
+def test_a_stage_that_ended_says_what_it_counted(
+    stage: str, done: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    with Console() as console:
+        console.start(stage, done)
+        console.advance(done)
+    assert stream.getvalue().startswith(f"{text} ")
+
+
 def test_a_terminal_gets_a_bar_with_images_loss_and_data_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)

@@ -157,14 +157,16 @@ def test_every_command_takes_its_options_from_a_file(data: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("epoch: 3", "FILE: epoch: no such option; did you mean epochs?"),
+        ("epoch: 3", "FILE: epoch: no such option of tlkit finetune; did you mean epochs?"),
+        ("checkpoints: [a]", "FILE: checkpoints: no such option of tlkit finetune"),
         ("epochs: many", "FILE: epochs 'many': must be a whole number, or None"),
         ("epochs: 0", "FILE: --epochs 0: must be at least 1"),
         ("mixup: [1]", "FILE: mixup [1]: must be a number"),
         ("lr: fast", "FILE: lr fast: must be a positive number, or auto"),
         ("on-nan: continue", "FILE: on-nan continue: known are stop, rollback"),
         ("head: {max_itre: 3}", "FILE: head: max_itre: no such option; did you mean max_iter?"),
-        ("debug: true", "FILE: debug: no such option"),
+        ("debug: true", "FILE: debug: no such option of tlkit finetune"),
+        ("split: 3", "FILE: split 3: must hold names and values, such as val_fraction: 0.2"),
         ("opt: a=1\noptimizer_options: b=1", "FILE: optimizer_options: is given twice"),
         ("epochs: 1\nepochs: 2", "--config FILE: line 1: is not YAML (epochs is given twice)"),
         ("epochs: [1", "--config FILE: line 1: is not YAML (expected ',' or ']', but got '<stream end>')"),
@@ -226,6 +228,14 @@ def test_the_examples_of_the_documentation_are_options(tmp_path: Path) -> None:
     assert config.allow == ("split-leak",)
     assert config.head.c == 0.5
     assert config.runtime.precision == "fp32"
+
+
+def test_none_in_a_file_is_none_and_the_text_is_quoted(tmp_path: Path) -> None:
+    """Messages say None, so that people write it."""
+    file = written(tmp_path, "epochs: None\nmodel: 'None'\n")
+    assert read_options_file(file) == {"epochs": None, "model": "None"}
+    file = written(tmp_path, options_text([replace(BASE, model="None", epochs=None)], command="finetune"))
+    assert again(file, FinetuneConfig) == replace(BASE, model="None")
 
 
 def test_python_m_tl_kit() -> None:

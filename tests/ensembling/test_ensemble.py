@@ -79,6 +79,17 @@ def test_copies_of_one_model_equal_that_model(data: Path, runs: list[Path], tmp_
     assert result["gain"]["nll"] == pytest.approx(0, abs=1e-12)
 
 
+def test_a_network_that_is_given_twice_is_named(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / "copy")
+    for number, (paths, twice) in enumerate([([*runs, tmp_path / "copy"], True), (runs, False)]):
+        listener = Listener()
+        tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(paths), out=tmp_path / f"e{number}"), reporter=listener)
+        said = [text for text in listener.messages if "counts twice" in text]
+        assert said == [
+            f"warning: {tmp_path / 'copy'} predicts exactly what {runs[0]} does, so that this network counts twice"
+        ] * (1 if twice else 0)
+
+
 def test_it_predicts_after_being_moved_and_its_members_gone(data: Path, runs: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copytree(run, tmp_path / "ckpts" / run.name)) for run in runs]
     result = combine(copies, tmp_path / "e")
@@ -216,7 +227,16 @@ def test_one_checkpoint_is_no_ensemble_and_an_unfinished_one_is_named(
     with pytest.raises(MemberError, match="at least two"):
         combine(runs[:1], tmp_path / "e")
     (tmp_path / "torn").mkdir()
-    with pytest.raises(CheckpointError, match="torn"):
+    with pytest.raises(
+        CheckpointError, match=r"torn: is no checkpoint; give a folder that tlkit finetune, ensemble or"
+    ):
+        combine([runs[0], tmp_path / "torn"], tmp_path / "e")
+    with pytest.raises(CheckpointError, match=r"give one of those inside it, such as .*/\w+$"):
+        combine([runs[0], runs[1].parent], tmp_path / "e")
+    shutil.copyfile(runs[0] / "config.json", tmp_path / "torn" / "config.json")
+    with pytest.raises(
+        CheckpointError, match=r"torn: not a finished checkpoint \(tlkit.json, model.safetensors missing"
+    ):
         combine([runs[0], tmp_path / "torn"], tmp_path / "e")
 
 
@@ -274,6 +294,9 @@ def test_a_full_out_folder_is_refused_before_anything_is_scored(
     monkeypatch.setattr(tl_kit.Predictor, "member_probabilities", None)
     with pytest.raises(CheckpointError, match="not empty"):
         combine(runs, tmp_path / "e")
+    for below in ("mine.txt", "mine.txt/inside"):
+        with pytest.raises(CheckpointError, match=r"mine.txt: is a file, not a folder; choose another folder"):
+            combine(runs, tmp_path / "e" / below)
 
 
 @pytest.mark.parametrize(

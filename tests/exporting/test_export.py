@@ -217,7 +217,9 @@ def test_what_is_not_finite_disagrees() -> None:
         check_parity(parity, 1e-4, name="f.onnx")
 
 
-def test_without_photos_it_is_checked_with_noise_and_says_so(run: Path, tmp_path: Path) -> None:
+def test_without_photos_it_is_checked_with_noise_and_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(run, alone)
     meta = json.loads((alone / "tlkit.json").read_text())
@@ -233,8 +235,15 @@ def test_without_photos_it_is_checked_with_noise_and_says_so(run: Path, tmp_path
     assert (list(given.sources), given.words) == ([photo, photo], "images given")
     with pytest.raises(DataError, match="no such file"):
         find_images(ExportConfig(checkpoint=alone, data=(tmp_path / "no",)), predictor, listener)
+    monkeypatch.setattr("tl_kit.exporting.export.make_file", None)  # nothing is made in vain
     with pytest.raises(DataError, match="--int8: needs training images"):
         write(alone, tmp_path / "i.onnx", int8=True, input="model", data=(photo,))
+
+
+def test_images_that_cannot_check_the_file_are_named(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=rf"{re.escape(str(tmp_path / 'notes.txt'))}: .+; name others by --data"):
+        write(run, tmp_path / "f.onnx", input="model", data=(tmp_path / "notes.txt",))
 
 
 @pytest.mark.parametrize(
@@ -242,13 +251,20 @@ def test_without_photos_it_is_checked_with_noise_and_says_so(run: Path, tmp_path
     [
         ({"out": "f.onnx", "format": "torch"}, ConfigError, "ends in .pt2"),
         ({"out": "there.onnx"}, CheckpointError, "there.onnx: is there already"),
+        ({"out": "there.onnx/f.onnx"}, CheckpointError, "there.onnx: is a file, not a folder; choose another folder"),
         ({"out": "f.pt2", "format": "torch", "int8": True}, ConfigError, "--int8: goes with --format onnx"),
         ({"out": "f.onnx", "most_loss": 101.0}, ConfigError, "--most-loss 101.0: must be from 0 to 100"),
     ],
 )
 def test_options_are_checked_first(
-    run: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+    run: Path,
+    tmp_path: Path,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("tl_kit.exporting.export.load", None)  # nothing is opened before
     (tmp_path / "there.onnx").write_bytes(b"")
     with pytest.raises(error, match=re.escape(message)):
         tl_kit.export(ExportConfig(checkpoint=run, **{**options, "out": tmp_path / options["out"]}))

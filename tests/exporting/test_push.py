@@ -224,6 +224,14 @@ def test_an_impossible_name_is_refused_before_anything(name: str, run: Path, hub
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("name", ["a/b.git", "a/-b", "a/b--c", f"a/{'b' * 100}"])
+def test_a_name_that_the_hub_refuses_is_refused_here_in_a_line(name: str, run: Path, hub: Hub) -> None:
+    with pytest.raises(ConfigError, match=r"is no name for a repository: .") as refusal:
+        tl_kit.push(PushConfig(checkpoint=run, repository=name, dry_run=True))
+    assert "\n" not in str(refusal.value)
+    assert hub.requests == []
+
+
 def test_without_a_login_it_says_what_to_do(run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(PublishError, match="hf auth login"):

@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from tl_kit.errors import CheckpointError
-from tl_kit.storage.atomic import new_numbered_folder, write_atomically, write_json, write_tensors
+from tl_kit.storage.atomic import check_writable, new_numbered_folder, write_atomically, write_json, write_tensors
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -26,6 +26,18 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> 
         write_atomically(target, broken)
     assert json.loads(target.read_text()) == {"x": 1}
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_can_be_made_is_writable_and_is_not_made(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for attempt in (check_writable, lambda folder: write_json(folder / "a.json", {})):
+        with pytest.raises(CheckpointError, match=r"file: is a file, not a folder; choose another folder$"):
+            attempt(tmp_path / "file" / "inside")
 
 
 def test_json_refuses_what_is_no_json(tmp_path: Path) -> None:

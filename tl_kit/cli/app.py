@@ -30,6 +30,8 @@ __all__ = ["app", "main"]
 
 COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, export, push, models, doctor, cache, demo)
 
+_OF_A_LIBRARY = "Value error, "  # pydantic's, before typer's own words
+
 app = typer.Typer(
     name="tlkit",
     help="Transfer learning and ensembling of image classifiers on timm's model zoo.",
@@ -70,7 +72,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         if not hasattr(error, "format_message"):  # the parser's errors have this method
             raise
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "tlkit"
-        Console().error(f"error: {error.format_message()} ({command} -h shows how)")
+        command = context.command_path if context else _command(sys.argv[1:] if arguments is None else arguments)
+        text = error.format_message().replace(_OF_A_LIBRARY, "")
+        Console().error(f"error: {text} ({command} -h shows how)")
         return USER_ERROR
     return code if isinstance(code, int) else 0
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command that was typed: the parser does not say it of an option without its value."""
+    name = arguments[0] if arguments else ""
+    return f"tlkit {name}" if name in {each.__name__ for each in COMMANDS} else "tlkit"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from types import GenericAlias
@@ -104,7 +104,7 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
             own = Given(typed, usage)
             with session(debug=own.read(DebugConfig).debug) as console:
                 file = own.read(OptionsFileConfig).config
-                in_file = {} if file is None else read_options(kinds, read_options_file(file), where=str(file))
+                in_file = {} if file is None else _read_file(file, kinds, function.__name__)
                 function(Given(typed, usage, file=file, in_file=in_file), console)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
@@ -117,6 +117,11 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
         return run
 
     return decorate
+
+
+def _read_file(file: Path, kinds: Sequence[type[Any]], name: str) -> Changes:
+    """The options in a file of the command with this name, by the path to the field."""
+    return read_options(kinds, read_options_file(file), where=str(file), command=f"tlkit {name}")
 
 
 def _help_all() -> inspect.Parameter:

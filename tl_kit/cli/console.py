@@ -31,6 +31,8 @@ from tl_kit.display import visible
 
 __all__ = ["Console", "OutputClosedError"]
 
+_IN_STEPS = ("export", "range test")  # stages that count no images
+
 
 class OutputClosedError(Exception):
     """The reader of standard output has closed it (``tlkit predict ... | head``)."""
@@ -84,7 +86,7 @@ class Console:
         self._in_epoch = self._in_epoch or stage.startswith("epoch ")
         self._stage = _Stage(stage, total)
         if self._animated:
-            self._progress = _progress(self._err)
+            self._progress = _progress(self._err, _unit(stage))
             self._task = self._progress.add_task(visible(stage), total=total, figures="")
             self._progress.start()
 
@@ -158,7 +160,8 @@ class Console:
             self._progress = None
         stage, self._stage = self._stage, _Stage()
         if stage.name and finished and not self._in_epoch:
-            self.message(f"{stage.name}: {stage.done:,} images in {stage.seconds():.1f} s")
+            unit = _unit(stage.name) if stage.done != 1 else _unit(stage.name).removesuffix("s")
+            self.message(f"{stage.name}: {stage.done:,} {unit} in {stage.seconds():.1f} s")
 
     def _say(self, text: Text) -> None:
         if self._animated:
@@ -194,7 +197,12 @@ class _Stage:
         return time.perf_counter() - self._started
 
 
-def _progress(console: RichConsole) -> Progress:
+def _unit(stage: str) -> str:
+    """The word for what a stage counts."""
+    return "steps" if stage in _IN_STEPS else "images"
+
+
+def _progress(console: RichConsole, unit: str) -> Progress:
     """Progress in one line: the share done, then bar, time and figures as far as they fit the terminal."""
     name, done = TextColumn("{task.description}", markup=False), MofNCompleteColumn()
     figures = TextColumn("{task.fields[figures]}", markup=False)
@@ -202,7 +210,7 @@ def _progress(console: RichConsole) -> Progress:
     for least, more in (
         (TableConfig.progress_figures, (name, done, figures)),
         (TableConfig.progress_bar, (name, BarColumn(10), done, figures)),
-        (TableConfig.progress_time, (name, BarColumn(25), done, TextColumn("images"), TimeElapsedColumn(), figures)),
+        (TableConfig.progress_time, (name, BarColumn(25), done, TextColumn(unit), TimeElapsedColumn(), figures)),
     ):
         columns = more if console.width >= least else columns
     return Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)

@@ -17,7 +17,7 @@ __all__ = ["demo"]
 
 @command(DemoConfig)
 def demo(given: Given, console: Console) -> None:
-    """Show the whole story, without a network. Fine-tunes three models on scikit-learn's digits and combines them."""
+    """Show the whole story offline, on scikit-learn's digits. Fine-tunes three models and combines them."""
     from tl_kit import demo as run
 
     _show(run(given.read(DemoConfig), reporter=console), console)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 
-@command(ExportConfig, JsonConfig)
+@command(ExportConfig, JsonConfig, usage="tlkit export CKPT")
 def export(given: Given, console: Console) -> None:
-    """Write a checkpoint or an ensemble as one file for programs without tl-kit.
+    """Write a checkpoint or an ensemble as one file. Programs without tl-kit can run it.
 
     Resize, normalisation, members, rule and temperature are inside. The file is compared with predict before it is
     kept.

@@ -29,7 +29,7 @@ _USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 
 
 @command(FitConfig, FitResumeConfig, JsonConfig, usage=_USAGE)
 def fit(given: Given, console: Console) -> None:
-    """Find the best classifier for a folder of images in the time you have: networks, training and an ensemble."""
+    """Find the best classifier for your images in a given time. Chooses networks, trains them and combines them."""
     folder, json = given.read(FitResumeConfig).resume, given.read(JsonConfig).json
     with answering_signals():
         if folder is not None:

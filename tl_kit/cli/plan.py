@@ -17,7 +17,7 @@ __all__ = ["plan"]
 
 @command(FinetuneConfig, RunsConfig, JsonConfig, usage=USAGE.format("plan"))
 def plan(given: Given, console: Console) -> None:
-    """Say what finetune would do with these images, why, and what it would cost. Trains nothing.
+    """Say what finetune would do, why, and what it would cost. Trains nothing.
 
     Takes every option of finetune. Those that only say what is kept and shown of a run change nothing here: --out,
     --plot, --on-nan, --save-every, --late. --resume: the whole run of that folder is planned, with its own options.

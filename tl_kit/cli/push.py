@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["push"]
 
 
-@command(PushConfig, JsonConfig)
+@command(PushConfig, JsonConfig, usage="tlkit push CKPT OWNER/NAME")
 def push(given: Given, console: Console) -> None:
     """Publish a checkpoint or an ensemble on the Hugging Face hub. Private unless told; images stay here."""
     config, json = given.read(PushConfig), given.read(JsonConfig).json

@@ -7,13 +7,13 @@ from tl_kit.flags import Flag, OnlyFlags
 __all__ = ["CHECKPOINT", "CHECKPOINT_OR_FILE", "DATA", "DEVICE_ONLY", "MC_DROPOUT", "OUT", "STRICT"]
 
 CHECKPOINT = Flag(
-    panel="Prediction", name="CKPT", complete="checkpoints", help="A folder that finetune or ensemble wrote."
+    panel="Prediction", name="CKPT", complete="checkpoints", help="A folder that finetune, ensemble or fit wrote."
 )
 CHECKPOINT_OR_FILE = Flag(
     panel="Prediction",
     name="CKPT",
     complete="checkpoints",
-    help="A folder that finetune or ensemble wrote, or a file of export (.onnx).",
+    help="A folder that finetune, ensemble or fit wrote, or a file of export (.onnx).",
 )
 DATA = Flag(
     panel="Data",

@@ -8,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from tl_kit.combining.class_order import align_classes
 from tl_kit.combining.contributions import Subsets
 from tl_kit.combining.ensemble_rules import AUTO, RULES, WEIGHT_RULES, check_rule
@@ -96,10 +98,22 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
         config=config,
         reporter=reporter,
     )
+    _tell_copies(evidence)
     with TemporaryDirectory(prefix="tlkit-") as scratch:
         whole, comparison = _choose(evidence, Path(scratch))
         receipt, final = _finish(evidence, whole, comparison, splits, val.seconds, Path(scratch))
         return _made(config, final, whole.fitted, _fitted_on(evidence), receipt=receipt, reporter=reporter)
+
+
+def _tell_copies(evidence: Evidence) -> None:
+    """A message for each member that predicts exactly what one before it does."""
+    paths, stack = [member.path for member in evidence.predictor.members], evidence.stack
+    for number, later in enumerate(stack):
+        same = next((before for before in range(number) if np.array_equal(stack[before], later)), None)
+        if same is not None:
+            evidence.reporter.message(
+                f"warning: {paths[number]} predicts exactly what {paths[same]} does, so that this network counts twice"
+            )
 
 
 def _check(config: EnsembleConfig) -> None:

@@ -11,7 +11,7 @@ from tl_kit.config import EnsembleConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reports.receipt_picture import draw_receipt
-from tl_kit.storage.atomic import check_name, new_numbered_folder
+from tl_kit.storage.atomic import check_name, check_writable, new_numbered_folder
 from tl_kit.storage.ensemble_folder import PICTURE, write_ensemble
 from tl_kit.storage.run_options import save_options
 from tl_kit.storage.seen_images import Uses
@@ -20,11 +20,14 @@ __all__ = ["check_out", "write_output"]
 
 
 def check_out(out: Path | None) -> None:
-    """Check the output folder before any scoring. Raises CheckpointError if it is not empty."""
-    if out is not None:
-        check_name(Path(out))
-    if out is not None and Path(out).exists() and (not Path(out).is_dir() or any(Path(out).iterdir())):
+    """Check the output folder before any scoring. Raises CheckpointError if it is not empty, or cannot be made."""
+    if out is None:
+        return
+    folder = Path(out)
+    check_name(folder)
+    if folder.is_dir() and any(folder.iterdir()):
         raise CheckpointError(f"--out {out}: is not empty; choose another folder or remove it")
+    check_writable(folder)
 
 
 def write_output(

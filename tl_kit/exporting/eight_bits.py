@@ -19,7 +19,7 @@ from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
 from tl_kit.storage.checkpoint import digest_prefix
 
-__all__ = ["EightBits", "check_eight_bits", "quantized"]
+__all__ = ["EightBits", "check_eight_bit_images", "check_eight_bits", "quantized"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,14 @@ def check_eight_bits(config: ExportConfig) -> None:
         raise ConfigError(f"--int8: goes with --format onnx, not {config.format}")
 
 
+def check_eight_bit_images(images: CheckImages) -> None:
+    """Raises DataError without training images, or without labels of the others."""
+    if images.labels is None or not images.train:
+        raise DataError(
+            "--int8: needs training images to calibrate on, and labelled validation images; name the data set by --data"
+        )
+
+
 def quantized(
     model: ExportedModel,
     target: Path,
@@ -63,15 +71,11 @@ def quantized(
     *,
     reporter: Reporter,
 ) -> EightBits:
-    """Write the quantised file of ``model``. Raises ExportError where it costs too much, DataError without images.
+    """Write the quantised file of ``model``. Raises ExportError where it costs too much.
 
     Validation images that a head was fitted to say little about a loss: nearly all of them are right by a wide margin.
     So the accuracies are then those of the heads that were fitted without them, quantised in the same way.
     """
-    if images.labels is None or not images.train:
-        raise DataError(
-            "--int8: needs training images to calibrate on, and labelled validation images; name the data set by --data"
-        )
     small = _quantized(model, target, images)
     before, kept, rate_before = probabilities_of(model, images.sources, reporter=reporter)
     after, _, rate = probabilities_of(small, images.sources, reporter=reporter)
@@ -81,6 +85,7 @@ def quantized(
         judged = make_file(target.with_name("judged.onnx"), with_held_out_heads(exact), model.facts, config)
         before, _, _ = probabilities_of(judged, images.sources)
         after, _, _ = probabilities_of(_quantized(judged, target.with_name("judged8.onnx"), images), images.sources)
+    assert images.labels is not None
     accuracies = [float((each.argmax(axis=1) == images.labels[kept]).mean()) for each in (before, after)]
     found = EightBits(
         images=len(kept),

@@ -15,7 +15,7 @@ from tl_kit.config import ExportConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.exporting.check_images import find_images
 from tl_kit.exporting.classifier import any_size
-from tl_kit.exporting.eight_bits import EightBits, check_eight_bits, quantized
+from tl_kit.exporting.eight_bits import EightBits, check_eight_bit_images, check_eight_bits, quantized
 from tl_kit.exporting.graph_files import ENDINGS, check_packages, make_file
 from tl_kit.exporting.parity import Parity, check_parity, compare
 from tl_kit.images.crops import decode_side
@@ -23,7 +23,7 @@ from tl_kit.inference.predictor import Predictor, load
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
-from tl_kit.storage.atomic import safe_name, write_atomically, writing
+from tl_kit.storage.atomic import check_writable, safe_name, write_atomically, writing
 from tl_kit.storage.checkpoint import version_of
 from tl_kit.storage.exported_facts import ExportedFacts
 
@@ -69,6 +69,8 @@ def export(config: ExportConfig, *, reporter: Reporter = SILENT) -> ExportResult
         reporter.message(f"the file takes images of the model's own size, cropped already: {reason}")
     facts = _facts(exact, cropped=config.input == "model" or reason is not None)
     images = find_images(config, exact, reporter)
+    if config.int8:
+        check_eight_bit_images(images)
     with TemporaryDirectory(prefix="tlkit-") as scratch:
         file = Path(scratch) / f"file{ENDINGS[config.format]}"
         reporter.start("export", 1)
@@ -92,7 +94,7 @@ def export(config: ExportConfig, *, reporter: Reporter = SILENT) -> ExportResult
 
 
 def _out(config: ExportConfig) -> Path:
-    """The file to write. Raises ConfigError for another format's ending, CheckpointError for a file that exists."""
+    """The file to write. Raises ConfigError for another format's ending, CheckpointError if it exists or cannot be."""
     ending = ENDINGS[config.format]
     name = safe_name(Path(config.checkpoint).resolve().name)
     out = Path(f"{name}{'-int8' if config.int8 else ''}{ending}") if config.out is None else Path(config.out)
@@ -101,6 +103,7 @@ def _out(config: ExportConfig) -> Path:
     for path in (out, out.with_suffix(".bin")) if config.format == "openvino" else (out,):
         if path.exists():
             raise CheckpointError(f"--out {path}: is there already; choose another file or remove it")
+    check_writable(out.parent)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ def probabilities_of(
     rate = len(sources) / (time.perf_counter() - started)
     kept = [index for index in range(len(sources)) if index not in failures]
     if not kept:
-        raise DataError(f"none of the {len(sources)} images that check the file can be decoded; name others by --data")
+        first = f"{sources[0]}: {failures[0]}" if isinstance(sources[0], Path) else failures[0]
+        raise DataError(f"no image that would check the file can be decoded ({first}); name others by --data")
     return model.combine(stack[:, kept]), kept, rate
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from tl_kit.config import PushConfig
@@ -81,6 +82,10 @@ def push(config: PushConfig, *, reporter: Reporter = SILENT) -> PushResult:
 def _check_name(repository: str) -> None:
     if not is_repository(repository) or "@" in repository:
         raise ConfigError(f"{repository}: names no repository; write OWNER/NAME, your name on the hub first")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ConfigError(f"{repository}: is no name for a repository: {first_line(error)}") from error
 
 
 def _commit(config: PushConfig, files: Sequence[PublishedFile]) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -20,6 +21,7 @@ from tl_kit.errors import CheckpointError
 
 __all__ = [
     "check_name",
+    "check_writable",
     "csv_text",
     "new_numbered_folder",
     "remove_leftovers",
@@ -46,12 +48,21 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if not folder.is_dir():
+            if (file := next((path for path in (folder, *folder.parents) if path.is_file()), None)) is not None:
+                raise CheckpointError(f"{file}: is a file, not a folder; choose another folder") from error
             gone = [path for path in (folder, *folder.parents) if not path.exists()]
             raise CheckpointError(
                 f"{gone[-1] if gone else folder}: has vanished; nothing more can be written there"
             ) from error
         advice = f"; {_WHAT_TO_DO[error.errno]}" if error.errno in _WHAT_TO_DO else ""
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror or error}){advice}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raises CheckpointError unless files can be made in the folder, or in the one above it that exists."""
+    existing = next((path for path in (folder, *folder.absolute().parents) if path.exists()), folder)
+    with writing(existing), TemporaryFile(dir=existing):
+        pass
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -60,6 +60,7 @@ FOLDS = "folds.json"
 MEMBERS = "members.json"
 FORMAT = 1
 _KEPT = 16
+_WRITTEN = "give a folder that tlkit finetune, ensemble or fit wrote"
 
 
 @dataclass(frozen=True)
@@ -167,18 +168,26 @@ def read_meta(folder: Path) -> dict[str, Any]:
             hint = "predict and evaluate take an exported file; here give the folder that it was made of"
         raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; give a folder that tlkit finetune or tlkit ensemble wrote")
+        raise CheckpointError(f"{folder}: no such folder; {_WRITTEN}")
     if not is_checkpoint(folder):
         if (folder / FOLDS).is_file():
             raise CheckpointError(f"{folder}: holds the folds of a cross-validation; give one of them, such as fold-1")
         if (folder / MEMBERS).is_file():
             raise CheckpointError(f"{folder}: holds the members of an ensemble; give them as {folder}/member-*")
         missing = [name for name in (META, CONFIG, WEIGHTS) if not (folder / name).is_file()]
+        if len(missing) == len((META, CONFIG, WEIGHTS)):
+            raise CheckpointError(f"{folder}: is no checkpoint; {_advice(folder)}")
         raise CheckpointError(f"{folder}: not a finished checkpoint ({', '.join(missing)} missing)")
     meta = read_json(folder / META, error=CheckpointError, folder=folder)
     check_format(meta, folder / META, readable=(FORMAT,))
     check_meta(meta, folder / META)
     return meta
+
+
+def _advice(folder: Path) -> str:
+    """Advice for a folder that is no checkpoint: one of those inside it, if there are any."""
+    inside = next((path.name for path in sorted(folder.iterdir()) if is_checkpoint(path)), None)
+    return _WRITTEN if inside is None else f"give one of those inside it, such as {folder / inside}"
 
 
 @unforked()

@@ -45,20 +45,19 @@ class PanelCommand(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options, with their help, a section after the other."""
         common = getattr(self.callback, "common", None)
-        if common is None:
-            super().format_options(ctx, formatter)
-            return
-        rows: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", *get_args(Panel))}
+        rows: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", "Options", *get_args(Panel))}
         left_out = 0
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is None:
                 continue
-            if param.name not in common and param.name != "help" and not ctx.meta.get(_ALL):
+            if common is not None and param.name not in common and param.name != "help" and not ctx.meta.get(_ALL):
                 left_out += 1
-                continue
-            argument = param.param_type_name == "argument"
-            rows["Arguments" if argument else getattr(param, "rich_help_panel", None) or "Run"].append(record)
+            elif param.param_type_name == "argument":  # without its type, which is of Python
+                rows["Arguments"].append((record[0].partition(" ")[0], record[1]))
+            else:
+                panel = "Options" if common is None else getattr(param, "rich_help_panel", None) or "Run"
+                rows[panel].append(record)
         width = min(_COLUMN, max(len(name) for section in rows.values() for name, _ in section))
         for title, section in rows.items():
             if section:
