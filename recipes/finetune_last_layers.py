@@ -17,7 +17,7 @@ __all__ = ["finetune_last_layers"]
 def finetune_last_layers(
     model: str, data: Path | str, *, groups: int = 2, epochs: int | None = None, seed: int = 0, out: Path | None = None
 ) -> FinetuneResult:
-    """Train the last ``groups`` groups of layers, counted from the head, and keep the best epoch by validation."""
+    """Train the last ``groups`` groups of layers, counted from the head; validation decides how much of it is kept."""
     return finetune(
         FinetuneConfig(model=model, data=Path(data), policy=f"last:{groups}", epochs=epochs, seed=seed, out=out)
     )

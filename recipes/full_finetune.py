@@ -17,5 +17,5 @@ __all__ = ["full_finetune"]
 def full_finetune(
     model: str, data: Path | str, *, epochs: int | None = None, seed: int = 0, out: Path | None = None
 ) -> FinetuneResult:
-    """Train all layers and keep the best epoch by validation."""
+    """Train all layers; validation images decide how much of the trained network is kept."""
     return finetune(FinetuneConfig(model=model, data=Path(data), policy="full", epochs=epochs, seed=seed, out=out))

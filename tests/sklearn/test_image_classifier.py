@@ -292,7 +292,7 @@ def array(*shape: int, dtype: Any = np.uint8) -> Any:
 def test_mistakes_in_images_and_labels(x: Any, y: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text) as caught:
         classifier().fit(x, y)
-    assert "/tl-kit-" not in str(caught.value), "names a folder that the user does not know"
+    assert "/tlkit-" not in str(caught.value), "names a folder that the user does not know"
     assert "doctor" not in str(caught.value)
 
 
@@ -305,6 +305,8 @@ def test_mistakes_in_images_and_labels(x: Any, y: Any, error: type[Exception], t
         ({"options": {"l2": "much"}}, "options: l2 'much': must be a number"),
         ({"options": {"seed": 1}}, "options: seed: is a parameter of its own"),
         ({"options": {"out": "x"}}, "options: out: is for runs in a folder"),
+        ({"options": ["l2=1"]}, r"options \['l2=1'\]: must be a mapping from names to values, or None"),
+        ({"options": {3: 1}}, r"options \{3: 1\}: must be a mapping from names to values, or None"),
         ({"epochs": "many"}, "epochs 'many': must be a whole number, or None"),
         ({"val_fraction": 1.0}, "val_fraction 1.0: must be at least 0 and below 1"),
         ({"policy": "nonsense"}, "nonsense"),

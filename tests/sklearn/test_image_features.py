@@ -104,5 +104,9 @@ def test_mistakes(paths: list[Path], tmp_path: Path) -> None:
         features().fit(paths[0])
     with pytest.raises(ConfigError, match="crop_mode nonsense: known are None, center"):
         features(crop_mode="nonsense").fit(paths)
+    with pytest.raises(ConfigError, match="img_size 'large': must be a whole number, or None"):
+        features(img_size="large").fit(paths)
+    with pytest.raises(ConfigError, match="seed 'a': must be a whole number"):
+        features(seed="a").fit(paths)
     with pytest.raises(WeightsError, match="resnet18"):
         features(model="resnet18", weights="auto").fit(paths)

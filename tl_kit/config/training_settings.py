@@ -176,8 +176,8 @@ class GuardConfig:
     fine-tuning of zero-shot models", find 0.5 near the best on most sets). ``noise``: of two networks, one is worse in
     accuracy where it is so by more than so many standard errors of the paired difference. Of those that are not worse,
     the one of lowest NLL is kept. ``beside``: a second network is kept where the mean of the two's probabilities lowers
-    the NLL by more than so many. Where BatchNorm trains with
-    the batch's statistics, those of an average are estimated anew, on ``statistics_images`` training images at most.
+    the NLL by more than so many. Where BatchNorm trains with the batch's statistics, those of an average are estimated
+    anew, on ``statistics_images`` training images at most.
     """
 
     head_guard: Annotated[
@@ -223,9 +223,8 @@ class LoopConfig:
     than ``least_steps`` steps; from random weights, up to ``scratch_most_epochs`` for ``scratch_steps``.
     docs/policies.md has the figures. ``patience`` ends a run early only under the schedules of ``stops_early``, which
     have no end of their own: a rate that decays does its best work at the end. The schedules of ``decays_to_nothing``
-    keep the last epoch.
-    Under policies that keep statistics, pretrained BatchNorm normalises by its running ones where there are fewer than
-    ``batch_statistics_from`` training images.
+    keep the last epoch. Under policies that keep statistics, pretrained BatchNorm normalises by its running ones where
+    there are fewer than ``batch_statistics_from`` training images.
     ``weight_decay`` is coupled (an L2 penalty) or decoupled, as the optimizer has it (None: ``OptimizerDefaults`` says
     how much); norms and biases are exempt.
     ``clip_norm`` bounds the gradient's norm; 0: it is not bounded. ``layer_decay`` multiplies the rate of each layer

@@ -128,8 +128,7 @@ def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared:
     """As Outcome has it; ``compared``: whether averaged weights were, with the best epoch.
 
     Of a single epoch there is none to choose, unless the head's fit before it is another; nor where the last one is
-    kept. A run that ``failed`` says
-    how many epochs it kept, not how many it saw.
+    kept. A run that ``failed`` says how many epochs it kept, not how many it saw.
     """
     states = result.epochs + run.policy.fits_head_first
     kept_last = settings.keep_epoch == "last" and result.epochs == settings.epochs == result.best_epoch

@@ -41,8 +41,9 @@ class Curves:
     """One value per epoch: mean training loss (nats), learning rate of the last step, and the validation metrics.
 
     ``val_nll`` (nats) and ``val_accuracy`` (0 to 1) are None for a run without validation images. ``best_epoch`` is the
-    epoch whose weights were kept: highest accuracy, then lowest NLL, then the first; without validation images the
-    last; 0 if the state before the first epoch was the best. ``selected``: False where validation did not choose it.
+    epoch whose weights were kept; where the run does not say which, that of highest accuracy, then lowest NLL, then the
+    first, and without validation images the last; 0 if the state before the first epoch was the best. ``selected``:
+    False where validation did not choose it.
     """
 
     epochs: tuple[int, ...]
@@ -181,9 +182,8 @@ def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> 
     if curves.best_epoch not in curves.epochs:  # the weights from before the first epoch were kept
         return
     best = accuracy[curves.epochs.index(curves.best_epoch)]
-    chosen = (
-        " (selected on)" if curves.selected and len(accuracy) > 1 else ""
-    )  # the best of several looks better than it is
+    several = curves.selected and len(accuracy) > 1
+    chosen = " (selected on)" if several else ""  # the best of several looks better than it is
     label = f"kept: epoch {curves.best_epoch}, {best:.1%}{chosen}"
     marker: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "none"}
     panel.plot([curves.best_epoch], [best], color=OKABE_ITO["orange"], markeredgecolor="black", label=label, **marker)

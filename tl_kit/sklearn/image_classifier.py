@@ -102,7 +102,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = np.array(class_names(encoder.classes_.tolist()), dtype=object)
         if len(names) < 2:
             raise SamplesError(f"y has one class only, {encoder.classes_.tolist()[0]!r}; at least 2 are needed")
-        with TemporaryDirectory(prefix="tl-kit-") as scratch:
+        with TemporaryDirectory(prefix="tlkit-") as scratch:
             folder = Path(scratch).resolve()
             table = TrainingTable(folder)
             config = self._config(table.path, out=folder / "run")
@@ -170,6 +170,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _config(self, data: Path, *, out: Path | None = None) -> FinetuneConfig:
         """The run's configuration. Raises ConfigError, naming the parameter or the option."""
         options = self.options or {}
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+            raise ConfigError(f"options {options!r:.60}: must be a mapping from names to values, or None")
         for name in options:
             if name.replace("-", "_") in self.get_params(deep=False):
                 raise ConfigError(f"options: {name}: is a parameter of its own; give {name}=... itself")

@@ -26,6 +26,8 @@ from tl_kit.inference.run_models import FileReader, Scorer, Source, run_models
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.precision import choose_precision
 from tl_kit.machine.runtime import detect
+from tl_kit.number_ranges import check_numbers
+from tl_kit.plain_values import plain
 from tl_kit.sklearn.given_images import images_of, may_be_deep, source_name
 from tl_kit.sklearn.kept_checkpoint import KeptCheckpoint
 from tl_kit.sklearn.training_table import TrainingTable
@@ -76,12 +78,12 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         images = images_of(X)
         if self.crop_mode not in (None, *CROP_MODES):
             raise ConfigError(f"crop_mode {self.crop_mode}: known are None, {', '.join(CROP_MODES)}")
-        config = RuntimeConfig(device=self.device)
-        model, _ = build_model(self.model, 1, weights=self.weights, img_size=self.img_size, seed=self.seed)
+        given = self._config()
+        model, _ = build_model(given.model, 1, weights=given.weights, img_size=given.img_size, seed=given.seed)
         if self.crop_mode is not None:
             set_crop_mode(model, self.crop_mode)
-        runtime, _ = choose_precision(model, detect(config), config)
-        with TemporaryDirectory(prefix="tl-kit-") as scratch:
+        runtime, _ = choose_precision(model, detect(given.runtime), given.runtime)
+        with TemporaryDirectory(prefix="tlkit-") as scratch:
             folder = Path(scratch).resolve()
             ranges = _ranges(images, folder)
             run = folder / "run"
@@ -114,6 +116,21 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             index, reason = next(iter(reader.failures.items()))
             raise SamplesError(f"{source_name(images[index], index)}: {reason}")
         return np.asarray(found.numpy(), dtype=np.float32)
+
+    def _config(self) -> FinetuneConfig:
+        """The parameters as those of a run on no images. Raises ConfigError, naming one of another type or range."""
+        config = plain(
+            FinetuneConfig(
+                model=self.model,
+                data=Path("X"),
+                weights=self.weights,
+                img_size=self.img_size,
+                runtime=RuntimeConfig(device=self.device),
+                seed=self.seed,
+            )
+        )
+        check_numbers(config)
+        return config
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_kept")

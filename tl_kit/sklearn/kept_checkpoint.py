@@ -48,11 +48,12 @@ class KeptCheckpoint:
     def predictor(self, decode: DecodeConfig, runtime: RuntimeConfig) -> Predictor:
         """The predictor for these limits and this device, made once."""
         key = (decode, runtime)
-        if key not in self._opened:
-            with TemporaryDirectory(prefix="tl-kit-") as folder:
+        found = self._opened.get(key)
+        if found is None:
+            with TemporaryDirectory(prefix="tlkit-") as folder:
                 found = load(self.write(Path(folder)), decode=decode, runtime=runtime)
-            self._opened = {key: found}
-        return self._opened[key]
+            self._opened = {key: found}  # another thread may ask for another device
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"files": self.files}
