@@ -316,6 +316,8 @@ def test_mistakes_in_images_and_labels(x: Any, y: Any, error: type[Exception], t
     ("params", "text"),
     [
         ({"options": {"l3": 1}}, "options: l3: no such option"),
+        ({"options": ["l2=1"]}, "options: must be a mapping from names to values, not a list"),
+        ({"options": {3: 1}}, "options: 3: no such option"),
         ({"options": {"mixupp": 1}}, "options: mixupp: no such option; did you mean mixup"),
         ({"options": {"l2": -1}}, "options: --l2 -1: must be at least 0"),
         ({"options": {"l2": "much"}}, "options: l2 'much': must be a number"),
@@ -346,6 +348,8 @@ def test_images_that_cannot_be_used(paths: list[Path], labels: list[str], tmp_pa
     with pytest.warns(UserWarning, match=r"2 images were left out of training, the first: .*gone.png: X\[36\]: no suc"):
         model = classifier().fit([*paths, tmp_path / "gone.png", broken], [*labels, "red", "red"])
     assert model.score(paths, labels) > 0.9
+    with pytest.warns(UserWarning, match=r"^1 image was left out of training: .*broken\.png"):
+        classifier().fit([*paths, broken], [*labels, "red"])
     with pytest.raises(DataError, match=r"broken\.png"):
         classifier(options={"strict": True}).fit([*paths, broken], [*labels, "red"])
     with pytest.raises(SamplesError, match=r"X\[1\] \(.*broken\.png\): truncated"):
