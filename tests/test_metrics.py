@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
@@ -274,6 +275,23 @@ class TestProperties:
         assert set(metrics.summary(probabilities, labels)) == set(KEYS)
         assert len(metrics.per_class(probabilities, labels, [str(c) for c in labels])) == 50
         assert np.sum(metrics.confusion(probabilities, labels)) == 50
+
+    def test_that_warning_is_silent_whatever_version_is_installed(self, monkeypatch):
+        text = "The number of unique classes is greater than 50% of the number of samples."
+
+        def warn(original):
+            def warned(*given, **options):
+                warnings.warn(text, stacklevel=2)
+                return original(*given, **options)
+
+            return warned
+
+        for name in ("accuracy_score", "confusion_matrix", "precision_recall_fscore_support"):
+            monkeypatch.setattr(sklearn.metrics, name, warn(getattr(sklearn.metrics, name)))
+        probabilities, labels = sample(6, images=9, classes=3)
+        metrics.summary(probabilities, labels)
+        metrics.per_class(probabilities, labels, ["a", "b", "c"])
+        metrics.confusion(probabilities, labels)
 
 
 class TestSoftmax:

@@ -37,6 +37,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "FitConfig": {"data": Path("imgs")},
     "EnsembleConfig": {"checkpoints": (Path("a"), Path("b"))},
     "DistillConfig": {"teacher": Path("a")},
+    "ExportConfig": {"checkpoint": Path("a")},
+    "PushConfig": {"checkpoint": Path("a"), "repository": "someone/fruit"},
     "DemoMember": {"model": "resnet18", "policy": "full", "img_size": 32},
 }
 CONFIGS = {

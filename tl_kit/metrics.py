@@ -150,7 +150,6 @@ def summary(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
-@_many_classes()
 def wilson(share: float, images: int) -> tuple[float, float]:
     """The 95 % score interval of a share of ``images`` (Wilson 1927), which stays within 0..1."""
     from scipy.stats import binomtest
@@ -159,6 +158,7 @@ def wilson(share: float, images: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+@_many_classes()
 def per_class(
     probabilities: ArrayLike, labels: ArrayLike, class_names: Sequence[str]
 ) -> dict[str, dict[str, float | int]]:

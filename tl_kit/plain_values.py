@@ -192,13 +192,14 @@ def _whole(value: Any) -> int:
 
 
 def _path(value: Any) -> Path:
-    return Path(_if(isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str), value))
+    return Path(_text(value))
 
 
 def _text(value: Any) -> str:
+    """A text, which may name a file: a NUL is in no name, and would be an error without a name where it is opened."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    return str(_if(isinstance(value, str), value))
+    return str(_if(isinstance(value, str) and "\0" not in value, value))
 
 
 def _if(sound: bool, value: T) -> T:

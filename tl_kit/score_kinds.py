@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tl_kit.config import FoldsConfig
 from tl_kit.display import HONEST
 
-__all__ = ["OUT_OF_FOLD", "notes_on", "what_chose"]
+__all__ = ["KINDS", "OUT_OF_FOLD", "notes_on", "what_chose"]
 
 OUT_OF_FOLD = HONEST[1]
 
@@ -27,6 +27,8 @@ _NOTES = {
     "mixed": "the model was trained on some of these images, or they chose {chose}, so that this is no test",
     "unknown": "the record of the model does not say what it was trained on, nor so whether these images are new",
 }
+KINDS = (*HONEST, *_NOTES)
+"""All kinds of score."""
 
 
 def what_chose(chose: Sequence[str]) -> str:

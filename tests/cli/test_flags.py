@@ -59,7 +59,14 @@ def test_plan_without_flags_plans_finetune_without_flags(calls: Calls) -> None:
 
 def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> None:
     shared = ("--policy=last:3", "--epochs=7", "--batch-size=5", "--lr=3e-4", "--optimizer=lion", "--schedule=wsd")
-    shared += ("--layer-decay=0.8", "--balance=loss", "--select=nll", "--augment=light", "--batchnorm=frozen")
+    shared += (
+        "--layer-decay=0.8",
+        "--balance=loss",
+        "--select=nll",
+        "--keep-epoch=last",
+        "--augment=light",
+        "--batchnorm=frozen",
+    )
     shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
     shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+", "--strict", "--max-pixels=1000000")
     shared += ("--opt=eps=1", "--schedule-opt=decay=0.1", "--warmup=2", "--weight-decay=0.1", "--clip-norm=2", "--l1=1")
@@ -96,6 +103,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         ("--schedule", "wsd", "schedule", "wsd"),
         ("--balance", "sampler", "balance", "sampler"),
         ("--select", "macro-f1", "select", "macro-f1"),
+        ("--keep-epoch", "best", "keep_epoch", "best"),
         ("--weights", "w.pth", "weights", "w.pth"),
         ("--img-size", "96", "img_size", 96),
         ("--snapshots", "3", "snapshots", 3),

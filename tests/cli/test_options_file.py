@@ -171,6 +171,8 @@ def test_every_command_takes_its_options_from_a_file(data: Path, tmp_path: Path)
         ("epochs: 1\nepochs: 2", "--config FILE: line 1: is not YAML (epochs is given twice)"),
         ("epochs: [1", "--config FILE: line 1: is not YAML (expected ',' or ']', but got '<stream end>')"),
         ("- epochs", "--config FILE: must hold names and values, such as epochs: 3"),
+        ('model: "a\\0b"', "FILE: model 'a\\x00b': must be a text"),
+        ('out: "a\\0b"', "FILE: out 'a\\x00b': must be a path, or None"),
         ("just words", "--config FILE: must hold names and values, such as epochs: 3"),
     ],
 )

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
 
-SHORT = (*TINY, "--policy", "full", "--batch-size", 8)
+SHORT = (*TINY, "--policy", "full", "--batch-size", 8, "--keep-epoch", "best")
 HINT = "--folds 5"
 
 

@@ -34,10 +34,10 @@ NAMES: dict[str, dict[str, int]] = {
     "mobilenetv3_small_050": {},
     "resnet10t": {},
     "regnetx_002": {},
-    "ghostnet_050": {},
+    "mnasnet_small": {},
     "repvgg_a0": {},
     "vgg11": {},
-    "mobileone_s0": {},
+    "tinynet_e": {},
 }
 ALIKE = 1e-4  # the tolerance of export
 

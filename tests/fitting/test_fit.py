@@ -341,6 +341,11 @@ def test_limits_on_the_whole_result(data: Path, tmp_path: Path, whole: FitResult
     assert sum(row.parameters or 0 for row in result.leaderboard if row.chosen) <= sizes[0] + 1
     with pytest.raises(ConfigError, match="no network is within --max-latency"):
         tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6))
+    runs = sorted((tmp_path / "slow" / "runs").iterdir())
+    assert all(run.name.endswith("-head") for run in runs)
+    with pytest.raises(ConfigError, match="no network is within --max-latency"):
+        tl_kit.resume_fit(tmp_path / "slow")
+    assert sorted((tmp_path / "slow" / "runs").iterdir()) == runs, "a network over the limit is not trained"
 
 
 def test_speed_gives_the_smallest_within_the_noise(data: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def change(folder: Path, name: str, **data: Any) -> None:
 
 
 def test_training_and_validation_images_are_counted_apart(data: Path, tmp_path: Path) -> None:
-    quick(data, tmp_path / "run", epochs=2)
+    quick(data, tmp_path / "run", epochs=2, keep_epoch="best")
     found, warnings = scored(tmp_path / "run", data, split="all")
     split = json.loads((tmp_path / "run" / "tlkit.json").read_text())["data"]
     assert found.seen == {"train": len(split["train"]), "selected_on": len(split["val"])}
@@ -71,7 +71,7 @@ def test_training_and_validation_images_are_counted_apart(data: Path, tmp_path: 
 
 
 def test_copies_elsewhere_under_other_names_and_labels_are_known(data: Path, tmp_path: Path) -> None:
-    quick(data, tmp_path / "run", epochs=2)
+    quick(data, tmp_path / "run", epochs=2, keep_epoch="best")
     names = {"red": "green", "green": "blue", "blue": "red"}
     for folder in data.iterdir():
         shutil.copytree(folder, tmp_path / "other" / names[folder.name])
@@ -108,7 +108,7 @@ def test_images_that_fitted_the_rule_are_not_evaluated_by_default(data: Path, ru
 
 
 def test_folds_together_have_seen_everything_and_each_alone_has_not(data: Path, tmp_path: Path) -> None:
-    found = tl_kit.cross_validate(quick_config(data, tmp_path / "folds"), folds=3)
+    found = tl_kit.cross_validate(quick_config(data, tmp_path / "folds", keep_epoch="best"), folds=3)
     members = [Path(fold.checkpoint) for fold in found.folds]
     together = combine(members, tmp_path / "e")
     everything = scored(together, data, split="all")[0]

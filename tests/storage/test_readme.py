@@ -15,7 +15,8 @@ from tests.exporting.checkpoints import photo, run_blocks, write_checkpoint
 from tests.helpers import quick, quick_config, write_images
 from tl_kit import EnsembleConfig, TlKitError
 from tl_kit.metrics import wilson
-from tl_kit.storage.cards.readme import README, Network, Score, checkpoint_readme, code
+from tl_kit.storage.cards.readme import README, Network, checkpoint_readme, code, ensemble_readme
+from tl_kit.storage.cards.recorded_scores import Score
 from tl_kit.storage.checkpoint import is_checkpoint, read_meta
 from tl_kit.storage.ensemble_folder import is_ensemble
 
@@ -37,7 +38,7 @@ def data(secret: Path) -> Path:
 @pytest.fixture(scope="module")
 def runs(data: Path, secret: Path) -> tuple[Path, Path]:
     """One whose validation chose its epoch, and one whose did not choose anything."""
-    first = quick(data, secret / "secretrun", epochs=2)
+    first = quick(data, secret / "secretrun", epochs=2, keep_epoch="best")
     second = quick(data, secret / "secretother", policy="head", epochs=None, seed=1)
     return Path(first.checkpoint), Path(second.checkpoint)
 
@@ -128,7 +129,7 @@ def test_no_card_tells_a_path_or_a_name_of_the_users(runs: tuple[Path, Path], en
 
 
 def test_equal_runs_write_equal_cards(data: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
-    again = quick(data, tmp_path / "again", epochs=2)
+    again = quick(data, tmp_path / "again", epochs=2, keep_epoch="best")
     assert (Path(again.checkpoint) / README).read_bytes() == (runs[0] / README).read_bytes()
 
 
@@ -262,3 +263,51 @@ def test_an_average_of_weights_has_a_card(data: Path, runs: tuple[Path, Path], t
     (member,) = (made / "members").iterdir()
     assert "weights of a file; their licence is unknown" in card_of(member).text
     assert row_of(card_of(made).text, "test")
+
+
+FIGURES = {"accuracy": 0.5, "nll": 1.0}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"test": FIGURES, "kinds": {"test": "of a later version"}},
+        {"test": FIGURES, "kinds": {"test": ["test"]}},
+        {"test": FIGURES, "kinds": "test"},
+        {"test": FIGURES, "data": {"images": {"test": 10**400}}},
+        {"test": {"accuracy": 0.5, "nll": 10**400}},
+        {"test": {"accuracy": "high"}},
+        {"test": FIGURES, "chosen_by_val": 5},
+        {"test": FIGURES, "chosen_by_val": [["rule"], None]},
+        {"versions": {"tl_kit": "1\n\n## Heading"}, "precision": "bf16\n\n## Heading", "decoder": "a\n## Heading"},
+        {"weights": {"source": "starter wheel\n\n## Heading"}},
+    ],
+)
+def test_an_entry_that_tl_kit_would_not_write_counts_as_missing(record: dict[str, Any]) -> None:
+    """Records may come from others, and their cards are written when they become members, or go up."""
+    network = Network(config={"architecture": "resnet18"}, meta={"classes": list(CLASSES), **record})
+    text = checkpoint_readme(network)
+    assert text.count("\n## ") == 6
+    known = isinstance(record.get("test"), dict) and record["test"]["accuracy"] == 0.5
+    assert ("| test* | unknown |" in text) == known
+    assert ("of a later version" in text) is False
+
+
+@pytest.mark.parametrize(
+    "receipt",
+    [
+        5,
+        {"gain": 5},
+        {"gain": {"accuracy": 0.1}},
+        {"gain": {"accuracy": "x", "ci95": [0, 0.1]}},
+        {"gain": {"accuracy": 0.1, "ci95": "ab"}},
+        {"gain": {"accuracy": 10**400, "ci95": [0, 0.1]}},
+        {"gain": {"accuracy": 0.1, "ci95": [0, 0.1, 0.2]}},
+        {"ensemble": {"val": FIGURES}, "kinds": {"val": 5}, "images": {"val": True}, "chosen_by_val": "rule"},
+    ],
+)
+def test_a_receipt_that_tl_kit_would_not_write_counts_as_missing(receipt: Any) -> None:
+    network = Network(config={"architecture": "resnet18"}, meta={"classes": list(CLASSES)}, name="01")
+    text = ensemble_readme({"classes": list(CLASSES), "receipt": receipt, "data": {"selected": 5}}, [network])
+    assert "Gain over" not in text
+    assert ("| val* | unknown | unknown |" in text) == ("ensemble" in receipt if isinstance(receipt, dict) else False)

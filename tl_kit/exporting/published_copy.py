@@ -14,7 +14,8 @@ from typing import Any
 from safetensors import safe_open
 
 from tl_kit.errors import PublishError
-from tl_kit.storage.cards.readme import README, Network, Score, checkpoint_readme, ensemble_readme, mapping
+from tl_kit.storage.cards.readme import README, Network, checkpoint_readme, ensemble_readme
+from tl_kit.storage.cards.recorded_scores import Score, mapping
 from tl_kit.storage.checkpoint import FORMAT, HELD_OUT_HEAD, META, WEIGHTS, read_meta
 from tl_kit.storage.ensemble_folder import FORMAT as ENSEMBLE_FORMAT
 from tl_kit.storage.ensemble_folder import MANIFEST, is_ensemble, read_ensemble

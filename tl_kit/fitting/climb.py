@@ -187,7 +187,6 @@ class Climb:
             status="finished",
             crop_mode=checkpoint.preprocessing.crop_mode,
             kept=None if guard is None else guard["kept"],
-            allowed=self.config.max_latency is None or speed.latency <= self.config.max_latency,
         )
         entry = Entry(
             attempt=attempt,
@@ -244,7 +243,9 @@ class Climb:
         """Add a finished step, and choose the best result among all; None where none is within the limits."""
         self.manifest = self.manifest.without(trained.manifest.exclusions[len(self.manifest.exclusions) :])
         losses = image_losses(probabilities_of(trained), labels_of(trained.manifest.split("val")))
-        attempt, entry = replace(entry.attempt, losses=losses), replace(entry, trained=trained)
+        most, speed = self.config.max_latency, entry.speed
+        allowed = most is None or (speed is not None and speed.latency <= most)
+        attempt, entry = replace(entry.attempt, losses=losses, allowed=allowed), replace(entry, trained=trained)
         pool = pool_of_runs([*self.entries, entry])
         choice = choose_best(pool, self.config)
         if choice is not None:

@@ -141,7 +141,7 @@ def csv_text(rows: Iterable[Sequence[object]]) -> Iterator[str]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
 
 def check_name(folder: Path) -> None:

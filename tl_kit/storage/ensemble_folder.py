@@ -13,7 +13,8 @@ from tl_kit.config import CropConfig
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.images.crops import check_crops
 from tl_kit.storage.atomic import write_json
-from tl_kit.storage.cards.readme import Network, Score, checkpoint_readme, ensemble_readme, write_readme
+from tl_kit.storage.cards.readme import Network, checkpoint_readme, ensemble_readme, write_readme
+from tl_kit.storage.cards.recorded_scores import Score
 from tl_kit.storage.checkpoint import HELD_OUT_HEAD, META, WEIGHTS, read_meta
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, data_problems
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_in

@@ -8,7 +8,7 @@ from typing import Any
 
 from tl_kit.errors import CheckpointError
 from tl_kit.storage.atomic import write_json
-from tl_kit.storage.cards.readme import Score, mapping, score_of
+from tl_kit.storage.cards.recorded_scores import Score, mapping, score_of
 from tl_kit.untrusted import check_inside, is_plain_relative, read_json
 
 __all__ = ["FIT", "best_of", "fit_scores", "is_fit", "read_fit", "write_fit"]

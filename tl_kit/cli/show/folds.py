@@ -1,11 +1,7 @@
-"""Output of ``tlkit finetune`` for several runs: folds, members of an ensemble; and of ``tlkit ensemble`` for folds."""
+"""Output of ``tlkit finetune --folds``, and of ``tlkit ensemble`` for the folds of a cross-validation."""
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_kit.cli.cells import figure, figures
@@ -14,13 +10,12 @@ from tl_kit.config import FoldsConfig
 from tl_kit.display import marked
 
 if TYPE_CHECKING:
-    from tl_kit import CrossValidation, EnsembleResult, FinetuneResult, MemberRuns
+    from tl_kit import CrossValidation, EnsembleResult
 
-__all__ = ["is_of_folds", "show_fold_scores", "show_folds", "show_members", "show_snapshots"]
+__all__ = ["is_of_folds", "show_fold_scores", "show_folds"]
 
-OF_FOLDS = ("accuracy", "macro_f1", "nll")
+SHOWN = ("accuracy", "macro_f1", "nll")
 ENSEMBLE_SHOWN = ("accuracy", "nll", "ece")
-MEMBER_SHOWN = ("accuracy", "nll")
 
 
 def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None:
@@ -30,17 +25,15 @@ def show_folds(result: CrossValidation, console: Console, *, json: bool) -> None
         return
     rows = []
     for fold in result.folds:
-        scores = [figure(name, fold.test[name]) if fold.test else "" for name in OF_FOLDS]
+        scores = [figure(name, fold.test[name]) if fold.test else "" for name in SHOWN]
         rows.append([f"fold {fold.fold}", f"{fold.images['test']:,}", *scores, f"{fold.seconds:.1f} s"])
-    scores = [figure(name, result.out_of_fold[name]) for name in OF_FOLDS]
+    scores = [figure(name, result.out_of_fold[name]) for name in SHOWN]
     rows.append(["out of fold", f"{result.images:,}", *scores, f"{result.seconds['total']:.1f} s"])
-    names = [name.replace("_", " ") for name in OF_FOLDS]
-    console.table(["", "images", *names, "time"], rows, align="lr" + "r" * len(OF_FOLDS) + "r")
+    names = [name.replace("_", " ") for name in SHOWN]
+    console.table(["", "images", *names, "time"], rows, align="lr" + "r" * len(SHOWN) + "r")
     console.line()
     if result.standard_error:
-        console.line(
-            "over folds: " + ", ".join(f"{name.replace('_', ' ')} {_spread(result, name)}" for name in OF_FOLDS)
-        )
+        console.line("over folds: " + ", ".join(f"{name.replace('_', ' ')} {_spread(result, name)}" for name in SHOWN))
     _show_suspects(result, console)
     console.entry("predictions", str(result.files["predictions"]))
     console.entry("summary", str(result.files["summary"]))
@@ -101,45 +94,3 @@ def show_fold_scores(result: EnsembleResult, console: Console) -> None:
         console.line(
             "The ensemble on val and test: none, every image was seen by a member; name other images with --data."
         )
-
-
-def show_members(runs: MemberRuns, console: Console, *, json: bool) -> None:
-    """Show one JSON object, or a table of the members and the command that combines them."""
-    if json:
-        console.notes(runs.notes, json=True)
-        console.json(runs.to_dict())
-        return
-    rows = [
-        [Path(m.checkpoint).name, m.varied, f"{m.images['train']:,}", *_scores(m.val, m.test), f"{m.seconds:.1f} s"]
-        for m in runs.members
-    ]
-    header = _header([member.kinds for member in runs.members])
-    console.table(["", "varied", "images", *header, "time"], rows, align="llr" + "r" * 2 * len(MEMBER_SHOWN) + "r")
-    console.line()
-    console.notes(runs.notes, json=False)
-    console.line(f"time: {runs.seconds['total']:.1f} s")
-    console.entry("members", str(runs.folder))
-    console.entry("combine them", runs.command)
-
-
-def show_snapshots(result: FinetuneResult, console: Console) -> None:
-    """Show the checkpoints saved during the run, and the commands that combine them; nothing if there are none."""
-    if not result.snapshots:
-        return
-    rows = [[Path(s.checkpoint).name, f"{s.step:,}", *_scores(s.val, s.test)] for s in result.snapshots]
-    console.line()
-    header = _header([snapshot.kinds for snapshot in result.snapshots])
-    console.table(["", "step", *header], rows, align="lr" + "r" * 2 * len(MEMBER_SHOWN))
-    console.line()
-    kinds = Counter(Path(s.checkpoint).name.partition("-")[0] for s in result.snapshots)
-    for kind, count in kinds.items():
-        if count > 1:
-            console.entry("combine them", f"tlkit ensemble {shlex.quote(result.checkpoint)}/{kind}-*")
-
-
-def _header(kinds: Sequence[Mapping[str, str]]) -> list[str]:
-    return [f"{marked(split, kinds)} {name}" for split in ("val", "test") for name in MEMBER_SHOWN]
-
-
-def _scores(*splits: Mapping[str, float] | None) -> list[str]:
-    return ["" if scores is None else figure(name, scores[name]) for scores in splits for name in MEMBER_SHOWN]

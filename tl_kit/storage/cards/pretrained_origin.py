@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tl_kit.display import visible
 from tl_kit.zoo.spelling import is_repository
 from tl_kit.zoo.starter import find_starter
 
@@ -63,7 +64,7 @@ def origin_of(config: Mapping[str, Any], meta: Mapping[str, Any]) -> Origin:
         found if isinstance(found, Mapping) else {}
         for found in (meta.get("weights"), meta.get("config"), config.get("pretrained_cfg"))
     )
-    source = str(weights.get("source", ""))
+    source = visible(str(weights.get("source", "")))
     own = options.get("weights", "auto") == "auto"
     licence = _licence(card.get("license")) if own else None
     if source.startswith("random"):

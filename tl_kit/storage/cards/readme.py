@@ -5,7 +5,6 @@ It is made from the folder's own records. It names classes, but no path, no file
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +12,15 @@ from typing import Any
 
 from tl_kit.display import HONEST, visible
 from tl_kit.errors import CheckpointError
-from tl_kit.metrics import wilson
 from tl_kit.score_kinds import OUT_OF_FOLD, notes_on
-from tl_kit.storage.atomic import write_atomically
+from tl_kit.storage.atomic import write_text
 from tl_kit.storage.cards.pretrained_origin import Origin, origin_of
 from tl_kit.storage.cards.readme_loading import loading
-from tl_kit.untrusted import plain_number, read_json
+from tl_kit.storage.cards.recorded_scores import Score, gain_of, mapping, score_of, texts_of
+from tl_kit.untrusted import read_json
 from tl_kit.zoo.model_card import CONFIG
 
-__all__ = [
-    "README",
-    "Network",
-    "Score",
-    "checkpoint_readme",
-    "code",
-    "ensemble_readme",
-    "mapping",
-    "score_of",
-    "write_readme",
-]
+__all__ = ["README", "Network", "checkpoint_readme", "code", "ensemble_readme", "write_readme"]
 
 README = "README.md"
 
@@ -60,21 +49,6 @@ _SHOWN_CLASSES = 200
 _SINGLE = "single members, each on images that it has not seen"
 _COLUMNS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
 _SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Scores on one split, as :func:`tl_kit.metrics.summary` gives them; ``images``: how many, None if unknown."""
-
-    split: str
-    kind: str
-    images: int | None
-    figures: Mapping[str, float]
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the accuracy."""
-        return wilson(self.figures["accuracy"], self.images) if self.images else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +112,7 @@ class _Card:
 
 def write_readme(folder: Path, text: str) -> None:
     """Write ``README.md``, atomically, in UTF-8."""
-    write_atomically(folder / README, lambda path: _write(path, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+    write_text(folder / README, text)
 
 
 def checkpoint_readme(network: Network, *, further: Sequence[Score] = (), repository: str | None = None) -> str:
@@ -159,7 +129,7 @@ def checkpoint_readme(network: Network, *, further: Sequence[Score] = (), reposi
         classes=network.meta["classes"],
         networks=[network],
         scores=_merged(network.scores, further),
-        chose=network.meta.get("chosen_by_val") or (),
+        chose=texts_of(network.meta.get("chosen_by_val")),
         library="timm",
         further=[_REFITTED] if network.meta.get("refit") is True else (),
     )
@@ -175,15 +145,7 @@ def ensemble_readme(
 ) -> str:
     """The card of an ensemble; ``content`` is that of its ``ensemble.json``, ``further`` as for a checkpoint."""
     receipt, data = mapping(content.get("receipt")), mapping(content.get("data"))
-    rule = code(str(content.get("rule", "mean")))
-    gain = mapping(receipt.get("gain"))
-    lines = []
-    if gain:
-        low, high = (100 * bound for bound in gain["ci95"])
-        lines.append(
-            f"Gain over the member that validation finds best: {100 * gain['accuracy']:+.1f} points of test accuracy "
-            f"(95 % interval {low:+.1f} to {high:+.1f})."
-        )
+    rule, gain = code(str(content.get("rule", "mean"))), gain_of(receipt)
     card = _Card(
         title=f"Ensemble of {_number(len(members), 'network', 'networks')} for "
         f"{_number(len(content['classes']), 'class', 'classes')}",
@@ -192,9 +154,9 @@ def ensemble_readme(
         classes=content["classes"],
         networks=members,
         scores=_merged(_receipt_scores(receipt), further),
-        chose=receipt.get("chosen_by_val") or data.get("selected") or (),
+        chose=texts_of(receipt.get("chosen_by_val")) or texts_of(data.get("selected")),
         library="tl-kit",
-        further=lines,
+        further=[] if gain is None else [gain],
         rows=list(_member_rows(members)),
     )
     return _text(card, repository, member=members[0].name)
@@ -206,20 +168,6 @@ def _receipt_scores(receipt: Mapping[str, Any]) -> list[Score]:
     crossed = mapping(receipt.get("out_of_fold"))
     found.append(score_of(_SINGLE, crossed.get("scores"), OUT_OF_FOLD, crossed.get("images")))
     return [score for score in found if score is not None]
-
-
-def score_of(split: str, figures: object, kind: object, images: object) -> Score | None:
-    """The score with these entries of a record; None where they hold no accuracy."""
-    numbers = {name: float(value) for name, value in mapping(figures).items() if plain_number(value, 0, math.inf)}
-    if not 0 <= numbers.get("accuracy", -1) <= 1:
-        return None
-    count = images if isinstance(images, int) and images > 0 else None
-    return Score(split=split, kind=str(kind or "unknown"), images=count, figures=numbers)
-
-
-def mapping(value: object) -> Mapping[str, Any]:
-    """The value where it is a JSON object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def _merged(own: Sequence[Score], further: Sequence[Score]) -> list[Score]:
@@ -346,13 +294,13 @@ def _limits(card: _Card) -> str:
         "be harder.",
     ]
     networks = card.networks
-    precisions = sorted({str(network.meta.get("precision", "fp32")) for network in networks} - {"fp32"})
+    precisions = sorted({visible(str(network.meta.get("precision", "fp32"))) for network in networks} - {"fp32"})
     if precisions:
         lines.append(
             f"tl-kit computes in {' and '.join(precisions)} here, as in training; timm and transformers compute in "
             "fp32, so that their probabilities differ a little (up to some hundredths where two classes are close)."
         )
-    decoders = sorted({str(network.meta.get("decoder", "pillow")) for network in networks} - {"pillow"})
+    decoders = sorted({visible(str(network.meta.get("decoder", "pillow"))) for network in networks} - {"pillow"})
     if decoders:
         lines.append(
             f"JPEGs were decoded by {' and '.join(decoders)}; timm and transformers decode with Pillow, whose pixels "
@@ -390,7 +338,7 @@ def code(text: str) -> str:
 
 def _version(meta: Mapping[str, Any]) -> str:
     versions = mapping(meta.get("versions"))
-    return f" {versions['tl_kit']}" if versions.get("tl_kit", "unknown") != "unknown" else ""
+    return f" {visible(str(versions['tl_kit']))}" if versions.get("tl_kit", "unknown") != "unknown" else ""
 
 
 def _number(count: int, one: str, many: str) -> str:
