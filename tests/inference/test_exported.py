@@ -176,6 +176,13 @@ def test_options_that_a_file_does_not_have(file: Path, tmp_path: Path) -> None:
         tl_kit.predict(file, photos, runtime=RuntimeConfig(device="cuda"))
 
 
+def test_of_other_formats_the_line_names_the_one_that_is_run(tmp_path: Path) -> None:
+    for name in ("a.pt2", "a.xml", "a.bin"):
+        (tmp_path / name).touch()
+        with pytest.raises(CheckpointError, match=f"{name}: is a file, not a checkpoint; of exported files .* onnx"):
+            tl_kit.predict(tmp_path / name, [tmp_path])
+
+
 def test_where_a_folder_is_needed_the_line_says_so(file: Path) -> None:
     with pytest.raises(CheckpointError, match="predict and evaluate take an exported file; here give the folder"):
         tl_kit.load(file)

@@ -277,6 +277,21 @@ def array(*shape: int, dtype: Any = np.uint8) -> Any:
         (array(4, 8, 8), [0, 1, 0, np.nan], ValueError, "y contains NaN"),
         (array(4, 8), [0, 1, 0, 1], SamplesError, r"X is an array of uint8 \(4, 8\), which holds no images"),
         (array(4, 8, 8, dtype=float), [0, 1, 0, 1], InputError, r"float64 \(4, 8, 8\): numbers from 0 to 1 become"),
+        (
+            array(8, 8, 3),
+            [0, 1] * 4,
+            InputError,
+            r"X is an array of uint8 \(8, 8, 3\): of one image give X\[None\]",
+        ),
+        (array(4, 3, 8, 8), [0, 1, 0, 1], InputError, r"X\[0\] is .* \(3, 8, 8\): channels come last.*; an estimator"),
+        ([array(8, 8), array(8, 8, 7)], [0, 1], InputError, r"X\[1\] is .* \(8, 8, 7\); an estimator takes"),
+        (
+            ["x.jpg", "https://a.org/y.jpg"],
+            [0, 1],
+            InputError,
+            r"X\[1\] is https.* an address, and files are read",
+        ),
+        ((each for each in "ab"), [0, 1], InputError, "X is one generator, and must be a list of images"),
         ("photo.jpg", ["a"], InputError, "X is one str, and must be a list of images"),
         (["x.jpg", "y.jpg"], [0, 1], SamplesError, r"X\[0\] \(x\.jpg\): no such file, and none at any other"),
         ([None, None], [0, 1], InputError, r"X is an array of object|X\[0\] is None"),
@@ -294,12 +309,15 @@ def test_mistakes_in_images_and_labels(x: Any, y: Any, error: type[Exception], t
         classifier().fit(x, y)
     assert "/tlkit-" not in str(caught.value), "names a folder that the user does not know"
     assert "doctor" not in str(caught.value)
+    assert "predict" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("params", "text"),
     [
         ({"options": {"l3": 1}}, "options: l3: no such option"),
+        ({"options": ["l2=1"]}, "options: must be a mapping from names to values, not a list"),
+        ({"options": {3: 1}}, "options: 3: no such option"),
         ({"options": {"mixupp": 1}}, "options: mixupp: no such option; did you mean mixup"),
         ({"options": {"l2": -1}}, "options: --l2 -1: must be at least 0"),
         ({"options": {"l2": "much"}}, "options: l2 'much': must be a number"),
@@ -332,6 +350,8 @@ def test_images_that_cannot_be_used(paths: list[Path], labels: list[str], tmp_pa
     with pytest.warns(UserWarning, match=r"2 images were left out of training, the first: .*gone.png: X\[36\]: no suc"):
         model = classifier().fit([*paths, tmp_path / "gone.png", broken], [*labels, "red", "red"])
     assert model.score(paths, labels) > 0.9
+    with pytest.warns(UserWarning, match=r"^1 image was left out of training: .*broken\.png"):
+        classifier().fit([*paths, broken], [*labels, "red"])
     with pytest.raises(DataError, match=r"broken\.png"):
         classifier(options={"strict": True}).fit([*paths, broken], [*labels, "red"])
     with pytest.raises(SamplesError, match=r"X\[1\] \(.*broken\.png\): truncated"):

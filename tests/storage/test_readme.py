@@ -79,6 +79,14 @@ def test_it_says_what_the_record_says(runs: tuple[Path, Path]) -> None:
     assert "random weights" in card.text
 
 
+def test_it_explains_the_kinds_that_it_has_and_no_others(runs: tuple[Path, Path]) -> None:
+    for run in runs:
+        text = card_of(run).text
+        kinds = {line.split("|")[2].strip() for line in text.splitlines() if re.match(r"\| (test|val|train)", line)}
+        assert "test" in kinds
+        assert set(re.findall(r"Kind ([a-z ]+): ", text)) == kinds & {"test", "out of fold"}
+
+
 def test_the_metadata_holds_only_scores_that_are_estimates(runs: tuple[Path, Path]) -> None:
     meta, data = json.loads((runs[0] / "tlkit.json").read_text()), card_of(runs[0]).data
     assert data.library_name == "timm"

@@ -42,7 +42,7 @@ def _show(result: ExportResult, console: Console) -> None:
     same = f"same label {100 * parity.agreement:.1f} %"
     console.line(f"  largest difference from {against} {parity.largest_difference:.1e}; {same}")
     if parity.beside_predict is not None:
-        console.line(f"  predict computes in bf16 here: from it {parity.beside_predict:.1e}")
+        console.line(f"  predict computes in bf16 here; largest difference from that {parity.beside_predict:.1e}")
     console.line(f"  {parity.rate:.0f} images a second, predict {parity.predict_rate:.0f}")
     if eight is not None:
         whose = ", by heads fitted without them" if eight.held_out else ""

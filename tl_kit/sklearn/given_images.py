@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +19,12 @@ from tl_kit.errors import InputError, SamplesError
 from tl_kit.images.decode import decode
 from tl_kit.images.deep import WHITE, deep_kind
 from tl_kit.images.samples import file_of
-from tl_kit.inference.inputs import sources
+from tl_kit.inference.inputs import TAKEN, sources
 from tl_kit.inference.run_models import Source
 
 __all__ = ["GIVEN", "images_of", "may_be_deep", "source_name", "write_source"]
 
+_COLOURS = (3, 4)
 GIVEN = (
     "an estimator takes image files by their paths, Pillow images, or an array (n, h, w), (n, h, w, 3) or (n, h, w, 4) "
     "of uint8, or (n, h, w) or (n, h, w, 3) of uint16"
@@ -40,12 +42,21 @@ def images_of(given: Any, name: str = "X") -> list[Source]:
     items = [_plain(item, f"{name}[{index}]") for index, item in enumerate(_items(given, name))]
     if not items:
         raise SamplesError(f"{name}: Found array with 0 sample(s), while a minimum of 1 is required")
-    found, _ = sources(items)
+    try:
+        found, _ = sources(items)
+    except InputError as error:
+        raise InputError(_reworded(str(error), name)) from None
     paths = [source for source in found if isinstance(source, Path)]
     if len(paths) == len(found) and not any(map(os.path.lexists, paths)):
         others = ", and none at any other of the paths" if len(paths) > 1 else ""
         raise SamplesError(f"{source_name(paths[0], 0, name)}: no such file{others}")
     return [_eight_bits(source) for source in found]
+
+
+def _reworded(text: str, name: str) -> str:
+    """The text of an error of :func:`sources`, which speaks of predict, in an estimator's words."""
+    text = text.replace(TAKEN, GIVEN).replace("and predict reads files", "and files are read here")
+    return re.sub(r"^image (\d+) is ", rf"{name}[\1] is ", text)
 
 
 def source_name(source: Source, index: int, name: str = "X") -> str:
@@ -88,6 +99,8 @@ def _items(given: Any, name: str) -> Sequence[Any] | NDArray[Any]:
     if hasattr(given, "toarray"):
         raise InputError(f"{name} is a sparse matrix, which holds no images; {GIVEN}")
     values = given if isinstance(given, list | tuple | np.ndarray) else np.asarray(given)
+    if isinstance(values, np.ndarray) and values.ndim == 0:  # of a generator or a set
+        raise InputError(f"{name} is one {type(given).__name__}, and must be a list of images; {GIVEN}")
     if isinstance(values, np.ndarray):
         return _rows(values, name)
     if values and not _is_image(values[0]):
@@ -120,6 +133,10 @@ def _rows(values: NDArray[Any], name: str) -> NDArray[Any] | list[Any]:
         advice = ": numbers from 0 to 1 become images as numpy.rint(255 * X).astype(numpy.uint8)"
         floats = advice if values.dtype.kind == "f" else ""
         raise InputError(f"{name} is an array of {values.dtype} {values.shape}{floats}; {GIVEN}")
+    if values.ndim == 3 and values.shape[2] in _COLOURS:
+        raise InputError(
+            f"{name} is an array of {values.dtype} {values.shape}: of one image give {name}[None]; {GIVEN}"
+        )
     return values
 
 

@@ -223,5 +223,10 @@ def _held_out(given: tuple[Any, Any], encoder: LabelEncoder, names: NDArray[Any]
 def _warn_of_left_out(result: FinetuneResult, table: TrainingTable) -> None:
     if result.left_out:
         first = table.reworded(f"{result.left_out[0]['path']}: {result.left_out[0]['reason']}")
-        count = "1 image was" if len(result.left_out) == 1 else f"{len(result.left_out):,} images were"
-        warnings.warn(f"{count} left out of training, the first: {first}", UserWarning, stacklevel=3)
+        count = len(result.left_out)
+        text = (
+            "1 image was left out of training"
+            if count == 1
+            else f"{count:,} images were left out of training, the first"
+        )
+        warnings.warn(f"{text}: {first}", UserWarning, stacklevel=3)

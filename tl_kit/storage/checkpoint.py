@@ -164,6 +164,8 @@ def read_meta(folder: Path) -> dict[str, Any]:
         series = {MEMBERS: "member-*", FOLDS: "fold-*"}
         parts = [each for name, each in series.items() if (folder.parent / name).is_file()]
         hint = f"give {folder.parent}/{parts[0]}" if parts else "give the checkpoint's folder"
+        if folder.suffix.lower() in (".pt2", ".xml", ".bin"):
+            hint = "of exported files tl-kit runs those of --format onnx; here give the folder that it was made of"
         if folder.suffix.lower() == ".onnx":
             hint = "predict and evaluate take an exported file; here give the folder that it was made of"
         raise CheckpointError(f"{folder}: is a file, not a checkpoint; {hint}")

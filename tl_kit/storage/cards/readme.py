@@ -40,6 +40,11 @@ _REFITTED = (
     "The classifier was fitted to the validation images too, in the end. The scores on val are those of the one "
     "before, which had not seen them; the scores on test are those of the final one."
 )
+_INTERVAL = "The interval is Wilson's, for the number of images alone."
+_KINDS = {
+    HONEST[0]: "Kind test: what is scored was not trained on these images, nor chosen by them.",
+    OUT_OF_FOLD: "Kind out of fold: each image was scored by a model that was trained without it.",
+}
 _SHOWN_CLASSES = 200
 _SINGLE = "single members, each on images that it has not seen"
 _COLUMNS = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
@@ -255,8 +260,10 @@ def _score_text(card: _Card) -> str:
     kinds = {score.split: score.kind for score in card.scores if score.kind != OUT_OF_FOLD}
     crossed = any(score.kind == OUT_OF_FOLD for score in card.scores)
     notes = [line.replace("*", "\\*", 1) for line in notes_on([kinds], card.chose, cross_validated=crossed)]
-    interval_note = "The interval is Wilson's, for the number of images alone."
-    return "\n".join([*lines, "", "\n\n".join([interval_note, *notes, *card.further])])
+    present = {score.kind for score in card.scores}
+    kinds_note = " ".join(text for kind, text in _KINDS.items() if kind in present)
+    further = [kinds_note] if kinds_note else []
+    return "\n".join([*lines, "", "\n\n".join([_INTERVAL, *further, *notes, *card.further])])
 
 
 def _figure(name: str, value: float | None) -> str:
