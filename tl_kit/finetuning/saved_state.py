@@ -108,7 +108,7 @@ class StateSaver(Callback):
 def saved_settings(run: Run) -> dict[str, Any]:
     """The settings as they were resolved when the run began; empty where it begins now."""
     saved = {} if run.resumed is None else dict(run.resumed.saved("settings"))
-    return {"keep_epoch": "best", **saved} if saved else {}  # a state of version 0.6 or older does not name it
+    return {"keep_epoch": "best", **saved} if saved else {}  # older states do not name it
 
 
 def take_up(run: Run, task: Task) -> FitResult | None:
