@@ -12,7 +12,7 @@ import torch
 
 from tests.cli.helpers import Outcome, tlkit
 from tests.helpers import write_images
-from tl_kit.cli.finetune import finetune
+from tl_kit.cli.commands.finetune import finetune
 
 # A flag's parameter -> what is added to the command. Each of these must give other weights.
 OTHER_WEIGHTS: dict[str, tuple[object, ...]] = {

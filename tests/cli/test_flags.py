@@ -11,9 +11,9 @@ import pytest
 
 from tests.cli.helpers import tlkit
 from tl_kit._version import __version__
-from tl_kit.cli.ensemble import ensemble as ensemble_command
-from tl_kit.cli.finetune import finetune as finetune_command
-from tl_kit.cli.plan import plan as plan_command
+from tl_kit.cli.commands.ensemble import ensemble as ensemble_command
+from tl_kit.cli.commands.finetune import finetune as finetune_command
+from tl_kit.cli.commands.plan import plan as plan_command
 from tl_kit.config import (
     CropConfig,
     DataConfig,

@@ -9,19 +9,19 @@ from typing import Annotated
 import typer
 
 from tl_kit._version import __version__
-from tl_kit.cli.cache import cache
+from tl_kit.cli.commands.cache import cache
+from tl_kit.cli.commands.demo import demo
+from tl_kit.cli.commands.doctor import doctor
+from tl_kit.cli.commands.ensemble import ensemble
+from tl_kit.cli.commands.evaluate import evaluate
+from tl_kit.cli.commands.export import export
+from tl_kit.cli.commands.finetune import finetune
+from tl_kit.cli.commands.fit import fit
+from tl_kit.cli.commands.models import models
+from tl_kit.cli.commands.plan import plan
+from tl_kit.cli.commands.predict import predict
+from tl_kit.cli.commands.push import push
 from tl_kit.cli.console import Console
-from tl_kit.cli.demo import demo
-from tl_kit.cli.doctor import doctor
-from tl_kit.cli.ensemble import ensemble
-from tl_kit.cli.evaluate import evaluate
-from tl_kit.cli.export import export
-from tl_kit.cli.finetune import finetune
-from tl_kit.cli.fit import fit
-from tl_kit.cli.models import models
-from tl_kit.cli.plan import plan
-from tl_kit.cli.predict import predict
-from tl_kit.cli.push import push
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
 from tl_kit.cli.shell.help_pages import PanelCommand
 from tl_kit.cli.startup import from_shell

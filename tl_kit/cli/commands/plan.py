@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tl_kit.cli.command import Given, command
+from tl_kit.cli.commands.finetune import USAGE, read_runs
 from tl_kit.cli.console import Console
-from tl_kit.cli.finetune import USAGE, read_runs
 from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
 
 if TYPE_CHECKING:

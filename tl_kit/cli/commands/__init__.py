@@ -1,0 +1,1 @@
+"""The commands of ``tlkit``: a file for each."""
