@@ -12,7 +12,7 @@ QUICK := tests/combining tests/data tests/freezing tests/images tests/optimizati
 	tests/training/test_loop.py tests/training/test_microbatches.py tests/finetuning/test_finetune.py tests/test_children.py \
 	tests/test_dependencies.py tests/test_imports.py
 
-.PHONY: help demo quick test test-lowest lint torture bench clean
+.PHONY: help demo quick test test-lowest lint torture bench site wheel-demo clean
 
 help:
 	@echo "make demo        fine-tune three small models on handwritten digits and combine them (no network after the install)"
@@ -21,6 +21,8 @@ help:
 	@echo "make test-lowest the tests on the lowest versions that pyproject.toml allows, with python3.10"
 	@echo "make torture     kills runs, fills disks, feeds broken and hostile files, and prints what survived (20 minutes)"
 	@echo "make bench       timings against peers, side by side: make bench DATA=folder with train/, val/ and test/ (half an hour)"
+	@echo "make site        the documentation as a site, in build/site"
+	@echo "make wheel-demo  build the wheel, install it into an environment of its own, and run the demo there"
 	@echo "make clean       remove virtual environments, caches and what the demo wrote"
 
 demo: $(STAMP)
@@ -75,6 +77,20 @@ $(PEERS)/.installed:
 	$(PEERS)/bin/python -m pip --quiet --disable-pip-version-check install fastai timm scikit-learn
 	@touch $(PEERS)/.installed
 
+site: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+# In a folder of its own: nothing of the repository can be imported there.
+WHEEL_VENV := .venv-wheel
+
+wheel-demo:
+	rm -rf $(WHEEL_VENV) dist demo-of-the-wheel
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip --quiet --disable-pip-version-check wheel --no-deps --wheel-dir dist .
+	wheel=$$(echo dist/*.whl) && \
+		$(WHEEL_VENV)/bin/python -m pip --quiet --disable-pip-version-check install "$$wheel[starter]"
+	mkdir demo-of-the-wheel && cd demo-of-the-wheel && ../$(WHEEL_VENV)/bin/tlkit demo
+
 clean:
-	rm -rf $(VENV) $(LOWEST) $(PEERS) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
+	rm -rf $(VENV) $(LOWEST) $(PEERS) $(WHEEL_VENV) build demo-of-the-wheel dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis demo
 	find tl_kit recipes tests -name __pycache__ -type d -exec rm -rf {} +

@@ -22,6 +22,8 @@ MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",
+    "mkdocs-material": "a program, and the look of the site",
+    "mkdocstrings-python": "the site's page on Python",
     "mypy": "a program",
     "onnxscript": "torch's exporter to ONNX needs it",
     "ruff": "a program",
