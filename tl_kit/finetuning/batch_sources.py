@@ -26,6 +26,7 @@ from tl_kit.images.mixing import mix
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import Scorer, StoreReader, run_models
 from tl_kit.machine.process_group import first_answer
+from tl_kit.machine.random_state import restored_random_state
 from tl_kit.machine.runtime import send
 from tl_kit.zoo.heads import classifier_names, in_modules
 
@@ -162,7 +163,7 @@ def _adapters(run: Run) -> Adapters:
     heads, rank = classifier_names(run.model), run.policy.depth
     assert rank is not None
     entered = sorted(name for name in names if name in order and not in_modules(f"{name}.weight", heads))
-    with torch.random.fork_rng():
+    with restored_random_state(run.runtime.device):
         torch.manual_seed(run.config.seed)
         return Adapters(run.model, entered, rank=rank, alpha=run.config.adapters.alpha)
 

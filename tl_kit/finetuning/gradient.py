@@ -23,6 +23,7 @@ from tl_kit.finetuning.settings import Settings, resolve
 from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.machine.process_group import first_answer
+from tl_kit.machine.random_state import restored_random_state
 from tl_kit.training.lr_range_test import range_test
 from tl_kit.training.rollback import fit_again
 from tl_kit.training.task import FitResult
@@ -46,7 +47,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     check_drop_path(run, order)
     drop_connect(run, order)
     source, views = open_source(run, reuse, epochs=phase_length(run, 0, settings.epochs))
-    with run.clock("train"), torch.random.fork_rng(), compile_errors():
+    with run.clock("train"), restored_random_state(run.runtime.device), compile_errors():
         torch.manual_seed(run.config.seed)
         if run.config.lr == "auto" and not saved_settings(run):
             settings = _choose_rate(run, order, settings, source)

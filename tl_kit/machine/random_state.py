@@ -1,4 +1,4 @@
-"""Random numbers of torch on the CPU, drawn within a block that restores the global random state."""
+"""Random numbers of torch, drawn within a block that restores the global random state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from tl_kit.machine.forks import unforked
 
-__all__ = ["own_random_state", "seed_cpu"]
+__all__ = ["own_random_state", "restored_random_state", "seed_cpu"]
 
 
 @contextmanager
@@ -19,6 +19,16 @@ def own_random_state() -> Iterator[None]:
     A fork waits until the block ends: torch locks its generator for each draw, and a child would find it locked.
     """
     with unforked(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+@contextmanager
+def restored_random_state(device: torch.device) -> Iterator[None]:
+    """Restore the global random state of the CPU and of ``device`` after the block, in which both may be seeded.
+
+    Other GPUs are left alone: to read their state would open a context on each, of hundreds of megabytes.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-import torch
-
 from tl_kit.clock import Clock
 from tl_kit.config import EstimateConfig
 from tl_kit.data.manifest import Sample
@@ -24,6 +22,7 @@ from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.train_mode import set_train_mode
+from tl_kit.machine.random_state import restored_random_state
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.reporting import SILENT
 from tl_kit.storage.checkpoint import save_weights
@@ -57,7 +56,7 @@ def apply(run: Run, names: Collection[str], settings: Settings) -> list[str]:
 
 def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, views: int, epochs: int) -> Rates:
     """Rates of epochs in which these parameters train on ``views`` augmented views of an image (0: not augmented)."""
-    with _miniature(run, views=views) as small, torch.random.fork_rng():
+    with _miniature(run, views=views) as small, restored_random_state(run.runtime.device):
         small = teach(small)
         order = apply(small, names, settings)
         source, _ = open_source(small, open_reuse(small, order), epochs=epochs)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from tl_kit.config import RangeTestConfig
 from tl_kit.errors import TrainingError
+from tl_kit.machine.random_state import restored_random_state
 from tl_kit.optimization.schedules import set_lr
 from tl_kit.training.late_losses import check_loss
 from tl_kit.training.loop import share_of, train_step
@@ -51,7 +52,7 @@ def range_test(
     batches = [batch for epoch in range(math.ceil(config.steps / per_epoch)) for batch in task.order(epoch)]
     shares = [share_of(batch, accelerator) for batch in batches[: max(config.steps, per_epoch)]]
     task.set_mode(min(map(len, shares[:per_epoch])))
-    with torch.random.fork_rng():
+    with restored_random_state(accelerator.device):
         try:
             for step, ratio in enumerate(np.geomspace(config.lowest, config.highest, config.steps)):
                 set_lr(task.optimizer, float(ratio))

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_kit.errors import NonFiniteError, ResourceError
 from tl_kit.machine.memory import is_out_of_memory, release_memory
+from tl_kit.machine.random_state import restored_random_state
 from tl_kit.reporting import note
 from tl_kit.training.late_losses import check_loss
 from tl_kit.training.task import Task
@@ -92,7 +93,7 @@ def settle_parts(task: Task, accelerator: Accelerator, inputs: Tensor, labels: T
     module = accelerator.unwrap_model(task.model)
     buffers = {name: tensor.clone() for name, tensor in module.named_buffers()}
     failed: ResourceError | None = None
-    with torch.random.fork_rng(devices=[inputs.device] if inputs.is_cuda else []):
+    with restored_random_state(inputs.device):
         try:
             step_gradient(replace(task, model=module), _Alone(), inputs, labels, step=0)
         except NonFiniteError:
