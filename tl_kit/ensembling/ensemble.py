@@ -19,6 +19,7 @@ from tl_kit.combining.selection import Candidate, Compared, choose_rule
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.patterns import expand
+from tl_kit.ensembling.ensemble_tracking import track_ensemble
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.ensembling.fold_ensembles import are_folds, score_folds
 from tl_kit.ensembling.output import check_out, write_output
@@ -36,6 +37,7 @@ from tl_kit.storage.checkpoint import WEIGHTS, Checkpoint, digest_prefix, is_che
 from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
 from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, kinds_of, uses_of
+from tl_kit.tracking.openings import check_trackers
 
 __all__ = ["EnsembleResult", "ensemble"]
 
@@ -122,6 +124,7 @@ def _check(config: EnsembleConfig) -> None:
     check_out(config.out)
     check_crops(config.crops)
     check_passes(config.mc_dropout)
+    check_trackers(config.tracking)
     if config.mc_dropout and config.rule in WEIGHT_RULES:
         raise ConfigError(
             f"--rule {config.rule}: makes new weights, which exclude dropout at test time; leave --mc-dropout out"
@@ -140,6 +143,7 @@ def _made(
     """Report the findings and write the folder."""
     reporter.message(verdict(receipt))
     folder = write_output(config, predictor, rule=rule, fitted_on=fitted_on, receipt=receipt)
+    track_ensemble(config, receipt, folder, reporter)
     return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
 
 

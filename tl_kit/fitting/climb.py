@@ -31,6 +31,7 @@ from tl_kit.fitting.best_result import (
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
 from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
+from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
 from tl_kit.fitting.prices import Admission, Prices
@@ -43,6 +44,7 @@ from tl_kit.stopping import StoppedError
 from tl_kit.storage.atomic import safe_name
 from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.storage.fit_folder import write_fit
+from tl_kit.tracking.trackers import Tracking
 
 __all__ = ["Climb", "options_of"]
 
@@ -77,7 +79,9 @@ class Climb:
         candidates: Sequence[Candidate],
         budget: Budget,
         reporter: Reporter,
+        tracking: Tracking | None = None,
     ) -> None:
+        self.tracking = tracking or Tracking()
         self.journal, self.config, self.budget, self.reporter = journal, journal.config, budget, reporter
         self.folder, self.whole, self.candidates = journal.folder, whole, candidates
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
@@ -203,6 +207,7 @@ class Climb:
         if found := self._add(entry, trained):
             self._publish(*found)
         self.journal.write(self.budget.elapsed)
+        track_step(self.tracking, self.entries[-1], number=len(self.entries))
 
     def _at_work(self, step: Step) -> dict[str, Any] | None:
         """The record of this step, if it was at work when the fit was interrupted."""
@@ -233,7 +238,12 @@ class Climb:
         )
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
-            self.manifest, options, reporter=self.timed, unfinished=started, content=self.journal.content
+            self.manifest,
+            options,
+            reporter=self.timed,
+            unfinished=started,
+            content=self.journal.content,
+            tracking=self.tracking.within(name),
         )
         if trained.result.status != "finished":
             raise KeyboardInterrupt
