@@ -194,7 +194,7 @@ def _send_options(tracker: Any, options: dict[str, Any]) -> None:
     if tracker.name != "tensorboard":
         tracker.store_init_configuration(options)
         return
-    from torch.utils.tensorboard.summary import hparams
+    from torch.utils.tensorboard.summary import hparams  # tensorboard's own needs TensorFlow
 
     figures = dict.fromkeys(_COMPARED, 0.0)  # of which it takes the names alone
     for summary in hparams(options, figures):  # type: ignore[no-untyped-call]
