@@ -18,10 +18,12 @@ else:
 
 ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",
+    "ipykernel": "runs the example notebooks",
+    "ipywidgets": "tqdm draws its bars in notebooks with it",
     "mypy": "a program",
     "onnxscript": "torch's exporter to ONNX needs it",
     "ruff": "a program",
@@ -37,7 +39,7 @@ EXTRAS = {
     "notebook": "progress bars and tables in notebooks",
 }
 
-ON_DEMAND = ("ipywidgets", "onnx", "onnxruntime", "openvino", "peft")
+ON_DEMAND = ("IPython", "onnx", "onnxruntime", "openvino", "peft", "tqdm")
 BY_OTHERS = {"tensorboard": "torch writes its files with it, and tests read them"}
 
 

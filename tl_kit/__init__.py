@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from tl_kit.machine.process_group import leads as leads
     from tl_kit.machine.user_cache import cache_line as cache_line
     from tl_kit.planning.plan import Plan, plan
+    from tl_kit.reports.notebook_reporter import NotebookReporter
     from tl_kit.series.cross_validate import CrossValidation, cross_validate
     from tl_kit.series.distill import Distillation, distill
     from tl_kit.series.distill import check_student as check_student
@@ -98,6 +99,7 @@ __all__ = [
     "HeadConfig",
     "LoopConfig",
     "MemberRuns",
+    "NotebookReporter",
     "Plan",
     "Prediction",
     "Predictor",
@@ -142,6 +144,7 @@ _MODULES = {
     "FinetuneResult": "tl_kit.finetuning.result",
     "FitResult": "tl_kit.fitting.fit_result",
     "MemberRuns": "tl_kit.series.finetune_members",
+    "NotebookReporter": "tl_kit.reports.notebook_reporter",
     "Parity": "tl_kit.exporting.parity",
     "Plan": "tl_kit.planning.plan",
     "Prediction": "tl_kit.inference.predictor",
