@@ -368,8 +368,11 @@ def test_limits_on_the_whole_result(data: Path, tmp_path: Path, whole: FitResult
     sizes = sorted({row.parameters for row in whole.leaderboard if row.parameters})
     result = tl_kit.fit(config(data, tmp_path / "out", max_params=sizes[0] + 1))
     assert sum(row.parameters or 0 for row in result.leaderboard if row.chosen) <= sizes[0] + 1
+    listener = Listener()
     with pytest.raises(ConfigError, match="no network is within --max-latency"):
-        tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6))
+        tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6), reporter=listener)
+    assert not any("--resume" in line for line in listener.messages), "more time would change nothing"
+    assert any(f"are in {tmp_path / 'slow' / 'runs'}" in line for line in listener.messages)
     runs = sorted((tmp_path / "slow" / "runs").iterdir())
     assert all(run.name.endswith("-head") for run in runs)
     with pytest.raises(ConfigError, match="no network is within --max-latency"):

@@ -88,6 +88,7 @@ class Climb:
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
+        self._exhausted = False  # true where more time would change nothing
 
     @property
     def entries(self) -> list[Entry]:
@@ -295,6 +296,8 @@ class Climb:
     def _nothing(self, stopped: str) -> TlKitError:
         """The error of a fit without any result."""
         if any(entry.finished for entry in self.entries):
+            short = any(entry.attempt.status in ("no time", "out of time") for entry in self.entries)
+            self._exhausted = not short and self.budget.left > 0
             return ConfigError("no network is within --max-latency and --max-params; raise them")
         if any(entry.attempt.status == "out of time" for entry in self.entries):
             return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
@@ -322,6 +325,8 @@ class Climb:
                 self.journal.write(self.budget.elapsed)
 
     def _left_over(self) -> str:
+        if self._exhausted:
+            return f"the networks that were tried are in {self.folder / RUNS}; a fit with higher limits begins anew"
         goes_on = f"tlkit fit --resume {shlex.quote(str(self.folder))} goes on"
         if self.best is None:
             return f"no step is finished yet; {goes_on}"

@@ -228,7 +228,7 @@ def _send_picture(tracker: Any, title: str, file: Path, step: int) -> None:
 
 
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the folder's record has by tracker; a record that is missing or damaged is none."""
+    """Content of the folder's record, by tracker; a record that is missing or damaged is none."""
     try:
         content = read_json(folder / TRACKING, error=CheckpointError)
         return {
