@@ -33,6 +33,7 @@ from tl_kit.config import (
     SoupConfig,
     StoreConfig,
     SwaConfig,
+    TrackingConfig,
 )
 from tl_kit.errors import TlKitError
 from tl_kit.machine.forks import survive_forks
@@ -113,6 +114,7 @@ __all__ = [
     "StoreConfig",
     "SwaConfig",
     "TlKitError",
+    "TrackingConfig",
     "__version__",
     "cross_validate",
     "demo",
