@@ -41,8 +41,9 @@ def html_lines(lines: Iterable[str]) -> str:
 
 
 def html_block(title: str, *parts: str) -> str:
-    """A result: its title, then parts that are HTML already."""
-    return f'<div style="line-height:1.35"><div><b>{_text(title)}</b></div>{"".join(parts)}</div>'
+    """A result: its title, if it has one, then parts that are HTML already."""
+    head = f"<div><b>{_text(title)}</b></div>" if title else ""
+    return f'<div style="line-height:1.35">{head}{"".join(parts)}</div>'
 
 
 def _cell(tag: str, cell: object, side: str, *, strong: bool = False) -> str:

@@ -93,7 +93,7 @@ def test_tensorboard_has_final_scores_with_their_kinds(tracked: FinetuneResult) 
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert lines[0] == ["", "val", "test"]
     assert lines[2] == ["kind", tracked.kinds["val"], tracked.kinds["test"]]
-    assert lines[3] == ["accuracy", f"{(tracked.val or {})['accuracy']:.6g}", f"{tracked.test['accuracy']:.6g}"]
+    assert lines[3] == ["accuracy", f"{(tracked.val or {})['accuracy']:.4g}", f"{tracked.test['accuracy']:.4g}"]
 
 
 def test_tensorboard_has_the_effective_options(tracked: FinetuneResult) -> None:
@@ -102,7 +102,7 @@ def test_tensorboard_has_the_effective_options(tracked: FinetuneResult) -> None:
     lines = [line.strip("| ").split(" | ") for line in text(found, "options").splitlines()]
     options = {line[0].replace("\\", ""): line[1] for line in lines if len(line) == 2}
     settings = json.loads((Path(tracked.checkpoint) / "tlkit.json").read_text())["settings"]
-    assert options["lr"] == f"{settings['lr']:.6g}"
+    assert options["lr"] == f"{settings['lr']:.4g}"
     assert (options["optimizer"], options["policy"], options["dropout"]) == (settings["optimizer"], "full", "0.4")
     assert "_hparams_/session_start_info" in found.summary_metadata
 

@@ -55,4 +55,4 @@ def final_scalars(scores: Mapping[str, Mapping[str, Any] | None], kinds: Mapping
 def _cell(value: str | float) -> str:
     if isinstance(value, str):
         return html.escape(visible(value), quote=False).translate(_SPECIAL) if value != "---" else value
-    return f"{value:.6g}"
+    return f"{value:.4g}"
