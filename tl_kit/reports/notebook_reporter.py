@@ -16,8 +16,8 @@ __all__ = ["NotebookReporter"]
 class NotebookReporter:
     """A Reporter for one cell of a notebook: ``tl_kit.finetune(config, reporter=tl_kit.NotebookReporter())``.
 
-    One bar shows the stage under way; messages and a row for each epoch stand beside it, in one place. Raises ConfigError outside
-    of a notebook, and without the packages of ``tl-kit[notebook]``.
+    One bar shows the stage under way; messages and a row for each epoch stand beside it, in one place. Raises
+    ConfigError outside of a notebook, and without the packages of ``tl-kit[notebook]``.
     """
 
     def __init__(self) -> None:
