@@ -100,6 +100,7 @@ def test_trackers_hear_of_every_step_and_of_the_leaderboard(whole: FitResult, se
     for name in trained:
         mine = [step for _, values, step in sent if isinstance(values, dict) and f"{name}/train/loss" in values]
         assert mine == list(range(1, len(mine) + 1))
+    assert not any(f"{row.name}/final" in str(values) for row in finished for _, values, _ in sent)
     ((columns, *rows),) = (content for method, content, _ in sent if method == "table leaderboard")
     assert [row[0].partition(" ")[0] for row in rows] == [row.name for row in whole.leaderboard]
     assert [row[columns.index("val nll")] for row in rows if row[4] == "finished"] == [str(row.nll) for row in finished]

@@ -149,7 +149,9 @@ def track_options(run: Run, settings: Mapping[str, object]) -> None:
 
 
 def track_result(run: Run, result: FinetuneResult) -> None:
-    """Send a run's final scores with their kinds, and its learning curves, to the trackers."""
+    """Send final scores with their kinds, and learning curves, to the run's own trackers; a fit sends its steps."""
+    if not run.tracking.takes_pictures:
+        return
     scores = {"val": result.val, "test": result.test}
     run.tracking.scalars(final_scalars(scores, result.kinds), step=result.epochs)
     run.tracking.table(score_table(scores, result.kinds), step=result.epochs)
