@@ -18,12 +18,14 @@ else:
 
 ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",
     "mkdocs-material": "a program, and the look of the site",
     "mkdocstrings-python": "the site's page on Python",
+    "ipykernel": "runs the example notebooks",
+    "ipywidgets": "tqdm draws its bars in notebooks with it",
     "mypy": "a program",
     "onnxscript": "torch's exporter to ONNX needs it",
     "ruff": "a program",
@@ -35,9 +37,12 @@ EXTRAS = {
     "export": "files for programs without tl-kit",
     "openvino": "one format of these files",
     "peft": "low-rank adapters",
+    "track": "one experiment tracker",
+    "notebook": "progress bars and tables in notebooks",
 }
 
-ON_DEMAND = ("onnx", "onnxruntime", "openvino", "peft")
+ON_DEMAND = ("IPython", "onnx", "onnxruntime", "openvino", "peft", "tqdm")
+BY_OTHERS = {"tensorboard": "torch writes its files with it, and tests read them"}
 
 
 def project() -> dict[str, Any]:
@@ -86,7 +91,7 @@ def test_the_package_declares_what_it_imports_and_no_more() -> None:
     extras = project()["project"]["optional-dependencies"]
     brought = {name: bound for extra in EXTRAS if extra != "starter" for name, bound in bounds(extras[extra]).items()}
     assert imports("tl_kit", "recipes") == modules(declared()[0]) | set(ON_DEMAND)
-    assert modules(brought) == set(ON_DEMAND)
+    assert modules(brought) == {*ON_DEMAND, *BY_OTHERS}
     assert brought.items() <= declared()[1].items()
 
 

@@ -33,6 +33,7 @@ from tl_kit.config import (
     SoupConfig,
     StoreConfig,
     SwaConfig,
+    TrackingConfig,
 )
 from tl_kit.errors import TlKitError
 from tl_kit.machine.forks import survive_forks
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from tl_kit.machine.process_group import leads as leads
     from tl_kit.machine.user_cache import cache_line as cache_line
     from tl_kit.planning.plan import Plan, plan
+    from tl_kit.reports.notebook_reporter import NotebookReporter
     from tl_kit.series.cross_validate import CrossValidation, cross_validate
     from tl_kit.series.distill import Distillation, distill
     from tl_kit.series.distill import check_student as check_student
@@ -98,6 +100,7 @@ __all__ = [
     "HeadConfig",
     "LoopConfig",
     "MemberRuns",
+    "NotebookReporter",
     "Plan",
     "Prediction",
     "Predictor",
@@ -111,6 +114,7 @@ __all__ = [
     "StoreConfig",
     "SwaConfig",
     "TlKitError",
+    "TrackingConfig",
     "__version__",
     "cross_validate",
     "demo",
@@ -142,6 +146,7 @@ _MODULES = {
     "FinetuneResult": "tl_kit.finetuning.result",
     "FitResult": "tl_kit.fitting.fit_result",
     "MemberRuns": "tl_kit.series.finetune_members",
+    "NotebookReporter": "tl_kit.reports.notebook_reporter",
     "Parity": "tl_kit.exporting.parity",
     "Plan": "tl_kit.planning.plan",
     "Prediction": "tl_kit.inference.predictor",

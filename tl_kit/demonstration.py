@@ -98,8 +98,11 @@ def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoR
     )
 
 
-def write_digits(folder: Path, *, side: int) -> int:
-    """Write scikit-learn's digits, ``side`` px square, as PNG files in class folders 0 to 9; returns their number."""
+def write_digits(folder: Path, *, side: int, count: int | None = None) -> int:
+    """Write scikit-learn's digits, ``side`` px square, as PNG files in class folders 0 to 9; returns their number.
+
+    ``count``: the first so many of them; None: all.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -107,12 +110,12 @@ def write_digits(folder: Path, *, side: int) -> int:
     try:
         for label in digits.target_names:
             (folder / str(label)).mkdir(parents=True)
-        for number, (image, label) in enumerate(zip(pixels, digits.target, strict=True)):
+        for number, (image, label) in enumerate(zip(pixels[:count], digits.target[:count], strict=True)):
             large = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
             large.save(folder / str(label) / f"{number:04d}.png")
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror})") from error
-    return len(pixels)
+    return len(pixels[:count])
 
 
 def _require_weights(config: DemoConfig) -> None:

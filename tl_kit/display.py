@@ -1,15 +1,19 @@
-"""Display of untrusted text (class names, paths, names of tensors), and the mark of some scores."""
+"""Display of untrusted text (class names, paths, names of tensors), of figures, and the mark of some scores."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-__all__ = ["HONEST", "drawable", "is_marked", "marked", "visible"]
+__all__ = ["EPOCH_FIGURES", "HONEST", "drawable", "figure", "figures", "is_marked", "marked", "visible"]
 
 HONEST = ("test", "out of fold")
 """Kinds of score that estimate the score on new images: no image had a part in the model that it scored."""
 
+EPOCH_FIGURES = ("epoch", "loss", "val_accuracy", "val_nll", "lr", "images_per_second", "data_wait")
+"""Figures of an epoch, in the order in which they are shown."""
+
+_SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "precision", "recall", "f1", "data_wait")
 _JOINERS = "\u200c\u200d"  # used in Persian and Indic names, and in emoji
 
 
@@ -34,6 +38,23 @@ def is_marked(split: str, kinds: Iterable[Mapping[str, str]]) -> bool:
 def marked(split: str, kinds: Iterable[Mapping[str, str]]) -> str:
     """The name of a split for a table: ``val*`` if it is marked; a line below the table explains the mark."""
     return f"{split}*" if is_marked(split, kinds) else split
+
+
+def figure(name: str, value: float) -> str:
+    """A figure as text by its name: shares in percent, rates in powers of ten, counts whole, others to 3 decimals."""
+    short = name.removeprefix("val_").removeprefix("test_")
+    if short in _SHARES:
+        return f"{100 * value:.1f} %"
+    if short == "lr":
+        return f"{value:.1e}"
+    if short in ("epoch", "support"):
+        return f"{value:.0f}"
+    return f"{value:.0f}" if short == "images_per_second" else f"{value:.3f}"
+
+
+def figures(row: Mapping[str, float]) -> str:
+    """Figures on one line: ``loss 0.412  val accuracy 87.1 %``."""
+    return "  ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in row.items())
 
 
 def _is_hidden(character: str) -> bool:

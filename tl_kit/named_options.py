@@ -27,7 +27,7 @@ def with_options(config: T, options: Mapping[str, Any], *, where: str) -> T:
     changes = read_options([type(config)], options, where=where)
     try:
         found = configured(type(config), changes, base=config)
-        check_numbers(found)
+        check_numbers(found, by_option=True)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return found

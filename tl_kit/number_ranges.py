@@ -47,34 +47,36 @@ OWN_CHECK = Range("what its own check allows", lambda value: True)
 _LARGEST = 2**63
 
 
-def check_numbers(config: object) -> None:
+def check_numbers(config: object, *, by_option: bool = False) -> None:
     """Raises ConfigError, naming the flag or the field, for a number out of range, also in nested configurations.
 
     No number may be NaN, infinite or, if its field declares no range, negative. No integer may be above 2^63 - 1. No
-    tuple of numbers may be empty. The values must be plain Python values.
+    tuple of numbers may be empty. The values must be plain Python values. ``by_option``: fields without a flag have the
+    names that a file of options has for them (``head.c``), and not that of their class.
     """
-    for entry, value in _numbers(config):
-        limits = _range(entry)
+    for entry, value, path in _numbers(config):
+        limits, name = _range(entry), path if by_option and entry.flag is None else entry.shown
         if limits is not OWN_CHECK and not limits.holds(value):
-            raise ConfigError(f"{entry.shown} {value}: must be {limits.text}")
+            raise ConfigError(f"{name} {value}: must be {limits.text}")
         if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{entry.shown} {value}: must be a finite number")
+            raise ConfigError(f"{name} {value}: must be a finite number")
         if isinstance(value, int) and value >= _LARGEST:
-            raise ConfigError(f"{entry.shown} {value}: is too large")
+            raise ConfigError(f"{name} {value}: is too large")
 
 
 def _range(entry: Field) -> Range:
     return next((mark for mark in entry.marks if isinstance(mark, Range)), NOT_NEGATIVE)
 
 
-def _numbers(config: object) -> Iterator[tuple[Field, int | float]]:
-    """Every number with its field; numbers in a mapping are checked by the code that reads it."""
+def _numbers(config: object, path: str = "") -> Iterator[tuple[Field, int | float, str]]:
+    """Every number with its field and the names that lead to it; the code that reads a mapping checks those in it."""
     for entry in fields_of(type(config)):
         value: Any = getattr(config, entry.name)
+        name = f"{path}{entry.name}"
         if value == () and get_args(entry.hint)[:1] in ((int,), (float,)) and _range(entry) is not OWN_CHECK:
             raise ConfigError(f"{entry.shown}: is empty; give one number or more")
         for item in value if isinstance(value, tuple) else (value,):
             if is_dataclass(item):
-                yield from _numbers(item)
+                yield from _numbers(item, f"{name}.")
             elif isinstance(item, int | float) and not isinstance(item, bool):
-                yield entry, item
+                yield entry, item, name

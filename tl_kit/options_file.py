@@ -11,7 +11,7 @@ from tl_kit.errors import ConfigError
 from tl_kit.flags import Field, fields_of
 from tl_kit.named_options import flag_name, held_by
 
-__all__ = ["OPTIONS", "options_text", "read_options_file"]
+__all__ = ["OPTIONS", "named_values", "options_text", "read_options_file"]
 
 OPTIONS = "config.yaml"
 _MOST_BYTES = 2**20
@@ -55,13 +55,15 @@ def options_text(configs: Sequence[Any], *, command: str, without: Sequence[str]
 
     options: dict[str, Any] = {}
     for config in configs:
-        options |= {name: value for name, value in _options(config).items() if name not in without}
+        options |= {name: value for name, value in named_values(config).items() if name not in without}
     text: str = yaml.dump(options, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=_WIDTH)
     return f"# tlkit {command} --config {OPTIONS} does this again. An option that is typed as well wins.\n{text}"
 
 
-def _options(config: Any) -> dict[str, Any]:
-    """Flags under their names, and what has no flag under the names of its fields."""
+def named_values(config: Any) -> dict[str, Any]:
+    """A configuration's values, plain: flags under their names, other fields under theirs where they differ from
+    the default.
+    """
     others = {entry.name: _others(entry, getattr(config, entry.name)) for entry in fields_of(type(config))}
     found: dict[str, Any] = {}
     for entry in fields_of(type(config)):

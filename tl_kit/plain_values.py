@@ -68,8 +68,11 @@ def plain(config: T) -> T:
 
 
 def plain_value(hint: Any, value: object, where: str) -> Any:
-    """One value as its type hint has it. Raises ConfigError, which begins with ``where``, for an impossible one."""
-    return _plain(hint, value, where, where)
+    """One value as its type hint has it. Raises ConfigError, which begins with ``where``, for an impossible one.
+
+    The error speaks of names and values where the hint is a configuration: whoever gives options by name writes those.
+    """
+    return _plain(hint, value, where, where, configs="names and values")
 
 
 @functools.cache
@@ -77,13 +80,13 @@ def _hints(owner: Any) -> dict[str, Any]:
     return get_type_hints(owner)
 
 
-def _plain(hint: Any, value: object, where: str, flag: str) -> Any:
+def _plain(hint: Any, value: object, where: str, flag: str, *, configs: str = "") -> Any:
     try:
         return _as(hint, value, where)
     except _OtherTypeError:
         if get_origin(hint) is Literal and isinstance(value, str):
             raise ConfigError(f"{flag} {value}: known are {_described(hint)}") from None
-        raise ConfigError(f"{where} {_shown(value)}: must be {_described(hint)}") from None
+        raise ConfigError(f"{where} {_shown(value)}: must be {_described(hint, configs)}") from None
 
 
 def _shown(value: object) -> str:
@@ -91,10 +94,11 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _described(hint: Any) -> str:
+def _described(hint: Any, configs: str = "") -> str:
+    """The type in words; ``configs`` is the word for configurations, or empty for the names of their classes."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return ", or ".join(dict.fromkeys(map(_described, arguments)))
+        return ", or ".join(dict.fromkeys(_described(each, configs) for each in arguments))
     if origin is Literal:
         return ", ".join(map(str, arguments))
     if origin is tuple:
@@ -102,6 +106,8 @@ def _described(hint: Any) -> str:
         return f"a tuple, each {one}" if arguments[1:] == (...,) else f"{len(arguments)} values, each {one}"
     if origin is not None and _is_mapping(origin):
         return "a mapping from names to values"
+    if configs and is_dataclass(hint):
+        return configs
     return _WORDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
 
 

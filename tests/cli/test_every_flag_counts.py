@@ -79,6 +79,8 @@ OTHER_EFFECTS = {
     "refit",
     "device",
     "config",
+    "track",
+    "track_project",
 }
 
 

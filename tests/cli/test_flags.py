@@ -82,7 +82,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         "--crop-mode=squash",
     )
     shared += ("--compile=on", "--out=here", "--plot", "--on-nan=rollback", "--save-every=none", "--head-guard")
-    shared += ("--no-refit", "--device=cpu")
+    shared += ("--no-refit", "--device=cpu", "--track=tensorboard", "--track-project=mine")
     shared += ("--crop-mode=squash",)
     for command in ("plan", "finetune"):
         tlkit(command, "resnet18", "--data", "imgs", *shared)
@@ -163,7 +163,7 @@ def test_ensemble_flags(calls: Calls) -> None:
 
 def test_an_ensemble_takes_no_flag_that_is_for_training() -> None:
     own = {"checkpoints", "data", "out", "rule", "calibrate", "crops", "scales", "mc_dropout", "strict"}
-    own |= {"max_pixels", "device", "distill", "json", "debug", "config"}
+    own |= {"max_pixels", "device", "distill", "json", "debug", "config", "track"}
     assert set(signature(ensemble_command).parameters) - {"context"} == own
 
 

@@ -159,6 +159,14 @@ def test_swa_is_the_mean_of_the_weights_at_the_ends_of_the_later_epochs(
     assert run.audit["ok"]
 
 
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_swa_says_which_epoch_the_average_is_compared_with(data: Path, tmp_path: Path, keep: str) -> None:
+    listener = Listener()
+    averaging(data, tmp_path / "run", keep_epoch=keep, epochs=2, reporter=listener)
+    (line,) = [line for line in listener.messages if line.startswith("swa: ")]
+    assert f"the {keep} epoch (val accuracy" in line
+
+
 def test_swa_gets_batchnorm_statistics_of_its_own_where_they_train(
     data: Path, tmp_path: Path, trace: States, judged: Callable[[bool], None]
 ) -> None:

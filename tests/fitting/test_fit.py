@@ -15,8 +15,9 @@ import pytest
 
 import tl_kit
 from tests.helpers import Listener, quick, same, weights, write_images
+from tests.tracking.recorder import Recorder, registered
 from tl_kit import FitConfig, FitResult, PushConfig
-from tl_kit.config import LadderConfig, RuntimeConfig
+from tl_kit.config import LadderConfig, RuntimeConfig, TrackingConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
 from tl_kit.exporting.published_copy import published_files
 from tl_kit.fitting import climb, fit_result, prices
@@ -69,7 +70,13 @@ def predicted() -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, short_runs: None, predicted: list[int]) -> FitResult:
+def sent() -> list[Any]:
+    """What a tracker of ``whole`` was sent."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, short_runs: None, predicted: list[int], sent: list[Any]) -> FitResult:
     """With its pictures drawn."""
     original = fit_result.predict_labelled
 
@@ -77,9 +84,32 @@ def whole(data: Path, short_runs: None, predicted: list[int]) -> FitResult:
         predicted.append(len(samples))
         return original(predictor, manifest, samples, **options)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, registered(Recorder):
         patch.setattr(fit_result, "predict_labelled", counting)
-        return tl_kit.fit(config(data, data.parent / "whole"))
+        result = tl_kit.fit(config(data, data.parent / "whole", tracking=TrackingConfig(track=("recorder",))))
+        sent.extend(Recorder.sessions[-1])
+        return result
+
+
+def test_trackers_hear_of_every_step_and_of_the_leaderboard(whole: FitResult, sent: list[Any]) -> None:
+    finished = [row for row in whole.leaderboard if row.status == "finished"]
+    steps = [values for method, values, _ in sent if method == "log" and "step/val_nll" in values]
+    assert [values["step/val_accuracy"] for values in steps] == pytest.approx([row.accuracy for row in finished])
+    assert [values["ensemble/val_nll"] for values in steps] == pytest.approx([row.together for row in finished])
+    trained = [row.name for row in finished if row.what.startswith(("short", "training"))]
+    for name in trained:
+        mine = [step for _, values, step in sent if isinstance(values, dict) and f"{name}/train/loss" in values]
+        assert mine == list(range(1, len(mine) + 1))
+    assert not any(f"{row.name}/final" in str(values) for row in finished for _, values, _ in sent)
+    ((columns, *rows),) = (content for method, content, _ in sent if method == "table leaderboard")
+    assert [row[0].partition(" ")[0] for row in rows] == [row.name for row in whole.leaderboard]
+    assert [row[columns.index("val nll")] for row in rows if row[4] == "finished"] == [str(row.nll) for row in finished]
+    final = next(values for method, values, _ in sent if method == "log" and "final/test/accuracy" in values)
+    assert whole.test is not None
+    assert final["final/test/accuracy"] == whole.test["accuracy"]
+    assert final["final/val-selected-on/nll"] == whole.val["nll"]
+    options = next(values for method, values, _ in sent if method == "options")
+    assert options["img_size"] == 32
 
 
 def test_its_rungs_come_in_order(whole: FitResult) -> None:
@@ -339,8 +369,11 @@ def test_limits_on_the_whole_result(data: Path, tmp_path: Path, whole: FitResult
     sizes = sorted({row.parameters for row in whole.leaderboard if row.parameters})
     result = tl_kit.fit(config(data, tmp_path / "out", max_params=sizes[0] + 1))
     assert sum(row.parameters or 0 for row in result.leaderboard if row.chosen) <= sizes[0] + 1
+    listener = Listener()
     with pytest.raises(ConfigError, match="no network is within --max-latency"):
-        tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6))
+        tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6), reporter=listener)
+    assert not any("--resume" in line for line in listener.messages), "more time would change nothing"
+    assert any(f"are in {tmp_path / 'slow' / 'runs'}" in line for line in listener.messages)
     runs = sorted((tmp_path / "slow" / "runs").iterdir())
     assert all(run.name.endswith("-head") for run in runs)
     with pytest.raises(ConfigError, match="no network is within --max-latency"):

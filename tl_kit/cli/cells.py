@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 
 from tl_kit.config import CropConfig
+from tl_kit.display import EPOCH_FIGURES, figure, figures
 
 __all__ = ["EPOCH_FIGURES", "figure", "figures", "fold", "pad", "shorten", "views_text", "width_of", "wrap"]
 
@@ -135,29 +136,6 @@ def _joins(character: str) -> bool:
     if character == _ZERO_WIDTH_JOINER or ord(character) in _SKIN_TONES:
         return True
     return unicodedata.category(character) in ("Mn", "Me")
-
-
-EPOCH_FIGURES = ("epoch", "loss", "val_accuracy", "val_nll", "lr", "images_per_second", "data_wait")
-
-
-_SHARES = ("accuracy", "balanced_accuracy", "macro_f1", "ece", "precision", "recall", "f1", "data_wait")
-
-
-def figure(name: str, value: float) -> str:
-    """A figure as text by its name: shares in percent, rates in powers of ten, counts whole, others to 3 decimals."""
-    short = name.removeprefix("val_").removeprefix("test_")
-    if short in _SHARES:
-        return f"{100 * value:.1f} %"
-    if short == "lr":
-        return f"{value:.1e}"
-    if short in ("epoch", "support"):
-        return f"{value:.0f}"
-    return f"{value:.0f}" if short == "images_per_second" else f"{value:.3f}"
-
-
-def figures(row: Mapping[str, float]) -> str:
-    """Figures on one line: ``loss 0.412  val accuracy 87.1 %``."""
-    return "  ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in row.items())
 
 
 def views_text(crops: CropConfig, mc_dropout: int) -> str:

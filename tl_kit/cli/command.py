@@ -52,7 +52,7 @@ class Given:
         }
         config = configured(kind, {**filed, **typed}, usage=self._usage)
         try:
-            check_numbers(config)
+            check_numbers(config, by_option=bool(filed))
         except ConfigError as error:
             was_typed = str(error).partition(" ")[0].rstrip(":") in self._typed
             raise ConfigError(f"{self._file}: {error}") if filed and not was_typed else error from None

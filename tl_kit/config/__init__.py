@@ -68,6 +68,7 @@ from tl_kit.config.machine_settings import (
     TrustConfig,
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
+from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.config.training_settings import (
     AdapterConfig,
     AutoPolicyConfig,
@@ -158,6 +159,7 @@ __all__ = [
     "SwaConfig",
     "TableConfig",
     "TemperatureConfig",
+    "TrackingConfig",
     "TrustConfig",
     "Vary",
     "VaryConfig",

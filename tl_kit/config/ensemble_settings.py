@@ -10,8 +10,9 @@ from tl_kit.config.augment_settings import CropConfig
 from tl_kit.config.data_settings import DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
 from tl_kit.config.shared_flags import DEVICE_ONLY, MC_DROPOUT, OUT, STRICT
+from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.config.training_settings import HeadConfig
-from tl_kit.flags import NO_FLAGS, Flag
+from tl_kit.flags import NO_FLAGS, Flag, OnlyFlags
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, FRACTION, OWN_CHECK, POSITIVE, SHARE
 
 __all__ = ["EnsembleConfig", "MemberChoiceConfig", "RuleFitConfig", "SoupConfig"]
@@ -117,6 +118,7 @@ class EnsembleConfig:
     cache: Annotated[CacheConfig, NO_FLAGS] = CacheConfig()
     seed: int = 0
     bootstrap: Annotated[int, AT_LEAST_ONE] = 2000
+    tracking: Annotated[TrackingConfig, OnlyFlags(("track",))] = TrackingConfig()
     default_out: str = "ensembles"
     crops: CropConfig = CropConfig()
     mc_dropout: Annotated[int, OWN_CHECK, MC_DROPOUT] = 0

@@ -11,6 +11,7 @@ from tl_kit.config.data_settings import BalanceConfig, BalanceMethod, DataConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig, SaveConfig
 from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.shared_flags import DATA, OUT, STRICT
+from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.config.training_settings import (
     AdapterConfig,
     AutoPolicyConfig,
@@ -278,6 +279,7 @@ class FinetuneConfig:
     plot: Annotated[
         bool, Flag(panel="Output", common=True, help="Draw the run's curves into its folder (curves.png).")
     ] = False
+    tracking: TrackingConfig = TrackingConfig()
     on_nan: Annotated[
         NanAnswer,
         Flag(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 from tl_kit.config.data_settings import DataConfig, DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
 from tl_kit.config.shared_flags import DATA, OUT, STRICT
+from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
 
@@ -151,6 +152,7 @@ class FitConfig:
     ] = ()
     strict: Annotated[bool, STRICT] = False
     out: Annotated[Path | None, OUT] = None
+    tracking: TrackingConfig = TrackingConfig()
     default_out: str = "fits"
     decode: DecodeConfig = DecodeConfig()
     cache: CacheConfig = CacheConfig()

@@ -19,12 +19,15 @@ from tl_kit.combining.selection import Candidate, Compared, choose_rule
 from tl_kit.config import CropConfig, EnsembleConfig
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.data.patterns import expand
+from tl_kit.display import figure, marked
+from tl_kit.ensembling.ensemble_tracking import track_ensemble
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.ensembling.fold_ensembles import are_folds, score_folds
 from tl_kit.ensembling.output import check_out, write_output
 from tl_kit.ensembling.scored_images import scoring_images
 from tl_kit.ensembling.weight_rules import weight_rules
 from tl_kit.errors import ConfigError, DataError, MemberError
+from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.images.crops import check_crops
 from tl_kit.inference.labelled import Predicted, predict_labelled
 from tl_kit.inference.predictor import Predictor, check_passes, load, load_members
@@ -36,8 +39,11 @@ from tl_kit.storage.checkpoint import WEIGHTS, Checkpoint, digest_prefix, is_che
 from tl_kit.storage.ensemble_folder import PICTURE, is_ensemble
 from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, kinds_of, uses_of
+from tl_kit.tracking.openings import check_trackers
 
 __all__ = ["EnsembleResult", "ensemble"]
+
+_SHOWN = ("accuracy", "nll", "ece")
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,23 @@ class EnsembleResult:
     def notes(self) -> list[str]:
         """Notes, one line each: scores that are too good as estimates, and how to get an honest one."""
         return notes(self.receipt)
+
+    def _repr_html_(self) -> str:
+        """The receipt, for a notebook: scores of members and ensemble, the gain, and the findings."""
+        receipt = self.receipt
+        scores = {"val": receipt["ensemble"]["val"], "test": receipt["ensemble"]["test"]}
+        splits = [split for split, found in scores.items() if found is not None]
+        kinds = [*(member["kinds"] for member in receipt["members"]), receipt["kinds"]]
+        header = ["", *(f"{marked(split, kinds)} {name}" for split in splits for name in _SHOWN)]
+        together: list[tuple[str, Any]] = [(member["checkpoint"], member) for member in receipt["members"]]
+        together.append((f"ensemble ({receipt['rule']})", receipt["ensemble"]))
+        rows = []
+        for name, found in together:
+            cells = [figure(score, found[split][score]) if found[split] else "" for split in splits for score in _SHOWN]
+            rows.append([name, *cells])
+        table = html_table(header, rows, align="l" + "r" * (len(header) - 1), strong=len(rows) - 1)
+        lines = [*self.notes, verdict(receipt), *self.findings, f"checkpoint: {self.checkpoint}"]
+        return html_block(f"ensemble of {len(receipt['members'])}", table, html_lines(lines))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -122,6 +145,7 @@ def _check(config: EnsembleConfig) -> None:
     check_out(config.out)
     check_crops(config.crops)
     check_passes(config.mc_dropout)
+    check_trackers(config.tracking)
     if config.mc_dropout and config.rule in WEIGHT_RULES:
         raise ConfigError(
             f"--rule {config.rule}: makes new weights, which exclude dropout at test time; leave --mc-dropout out"
@@ -140,6 +164,7 @@ def _made(
     """Report the findings and write the folder."""
     reporter.message(verdict(receipt))
     folder = write_output(config, predictor, rule=rule, fitted_on=fitted_on, receipt=receipt)
+    track_ensemble(config, receipt, folder, reporter)
     return EnsembleResult(str(folder), receipt, config.crops, config.mc_dropout)
 
 

@@ -18,6 +18,7 @@ from tl_kit.exporting.classifier import any_size
 from tl_kit.exporting.eight_bits import EightBits, check_eight_bit_images, check_eight_bits, quantized
 from tl_kit.exporting.graph_files import ENDINGS, check_packages, make_file
 from tl_kit.exporting.parity import Parity, check_parity, compare
+from tl_kit.html_tables import html_block, html_table
 from tl_kit.images.crops import decode_side
 from tl_kit.inference.predictor import Predictor, load
 from tl_kit.machine.ambient import undisturbed
@@ -44,6 +45,13 @@ class ExportResult:
     megabytes: float
     parity: Parity
     int8: EightBits | None = None
+
+    def _repr_html_(self) -> str:
+        """The file and its comparison with ``predict``, for a notebook."""
+        parity = {name.replace("_", " "): value for name, value in asdict(self.parity).items() if value is not None}
+        rows = [[name, f"{value:.3g}" if isinstance(value, float) else str(value)] for name, value in parity.items()]
+        title = f"{self.file} ({self.format}, {self.megabytes:.1f} MB)"
+        return html_block(title, html_table(["", ""], rows, align="lr"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -1,4 +1,4 @@
-"""A run's callbacks: averaged weights, phases, best weights, extra checkpoints, metrics log, rollback, saved states."""
+"""A run's callbacks: averages, phases, best weights, extra checkpoints, logs, trackers, rollback, saved states."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import compile_now, groups_of, set_source
 from tl_kit.finetuning.kept_weights import BestWeights, ExtraCheckpoints
+from tl_kit.finetuning.result import FinetuneResult
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.saved_state import StateSaver, changing_names
 from tl_kit.finetuning.settings import Settings
@@ -20,13 +21,17 @@ from tl_kit.freezing.adapters import Adapters
 from tl_kit.freezing.audit import Audit, frozen_tensors, run_audit
 from tl_kit.freezing.train_mode import apply_policy, set_train_mode
 from tl_kit.optimization.optimizers import add_groups
+from tl_kit.options_file import named_values
+from tl_kit.reports.learning_curves import CURVES
 from tl_kit.storage.metrics_log import Journal
+from tl_kit.tracking.tables import final_scalars, score_table
+from tl_kit.tracking.trackers import Tracking
 from tl_kit.training.averaging import WeightAverage
 from tl_kit.training.rollback import Rollback
 from tl_kit.training.stateful import OptimizerState, RandomState, Stateful, TensorState
 from tl_kit.training.task import Callback, FitResult, Task
 
-__all__ = ["Followed", "Phases", "follow", "phase_length"]
+__all__ = ["Followed", "Phases", "begin_tracking", "follow", "phase_length", "track_options", "track_result"]
 
 
 def phase_length(run: Run, epoch: int, epochs: int) -> int:
@@ -110,6 +115,49 @@ class MetricsLog(Callback):
         self.journal.write(**result.history[-1])
 
 
+class TrackedEpochs(Callback):
+    """Sends each epoch's figures to the run's experiment trackers."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+
+    def on_epoch(self, result: FitResult) -> None:
+        self.tracking.epoch(result.history[-1])
+
+
+def begin_tracking(run: Run, given: Tracking | None) -> Run:
+    """The run with its experiment trackers open until its end; ``given`` are those of the work that it is part of."""
+    tracking = given or Tracking(run.reporter)
+    if given is None and run.writes:
+        run.cleanup.callback(tracking.close)
+        saved = {} if run.resumed is None else run.resumed.saved("result")
+        tracking.begin(run.config.tracking, run.folder, first_step=int(saved.get("epochs", 0)) + 1)
+    return replace(run, tracking=tracking)
+
+
+def track_options(run: Run, settings: Mapping[str, object]) -> None:
+    """Send the effective options to the trackers: those of the configuration, and what the run made of them."""
+    settled = {
+        "policy": str(run.policy),
+        "crop_mode": run.preprocessing.crop_mode,
+        "precision": run.runtime.precision,
+        "classes": len(run.manifest.classes),
+        **{f"images_{split}": len(run.manifest.split(split)) for split in ("train", "val", "test")},
+    }
+    resolved = {name: value for name, value in settings.items() if name not in ("regularization", "swa")}  # as given
+    run.tracking.configure({**named_values(run.config), **resolved, **settled})
+
+
+def track_result(run: Run, result: FinetuneResult) -> None:
+    """Send final scores with their kinds, and learning curves, to the run's own trackers; a fit sends its steps."""
+    if not run.tracking.takes_pictures:
+        return
+    scores = {"val": result.val, "test": result.test}
+    run.tracking.scalars(final_scalars(scores, result.kinds), step=result.epochs)
+    run.tracking.table(score_table(scores, result.kinds), step=result.epochs)
+    run.tracking.pictures({"learning curves": run.folder / CURVES}, step=result.epochs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Followed:
     """A task with its callbacks, and those of them that are asked afterwards. ``compiled``: by torch.compile."""
@@ -148,7 +196,9 @@ def follow(run: Run, task: Task, settings: Settings, phases: Phases) -> Followed
     merging = None if adapters is None else Merging(adapters)
     optional = {"adapters": merging, "average": average, "along": extra if extra.wanted else None, "rollback": rollback}
     parts |= {name: callback for name, callback in optional.items() if callback is not None}
-    last = (MetricsLog(run), rollback, StateSaver(run, settings, parts))  # a state that is saved holds the good one
+    track_options(run, settings.to_dict())
+    log = (MetricsLog(run), TrackedEpochs(run.tracking))
+    last = (*log, rollback, StateSaver(run, settings, parts))  # a state that is saved holds the good one
     wanted = (phases if phases.several else None, merging, average, extra, best, *last)
     task.parts, task.callbacks = parts, tuple(callback for callback in wanted if callback is not None)
     return Followed(task=task, best=best, extra=extra, rollback=rollback, compiled=compiled is not module)

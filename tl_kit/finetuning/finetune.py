@@ -17,6 +17,7 @@ from tl_kit.config import FinetuneConfig
 from tl_kit.data.exclusions import left_out_dict
 from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import TrainingError
+from tl_kit.finetuning.callbacks import begin_tracking, track_options, track_result
 from tl_kit.finetuning.closed_form import fit_closed_form, fit_head_first, wants_closed_form
 from tl_kit.finetuning.crop_mode import settle_crop_mode
 from tl_kit.finetuning.gradient import fit_by_gradient
@@ -48,6 +49,7 @@ from tl_kit.storage.run_options import save_options
 from tl_kit.storage.saved_states import StateFolder
 from tl_kit.storage.seen_images import kinds_of, uses_in
 from tl_kit.storage.unfinished import UNFINISHED, Unfinished
+from tl_kit.tracking.trackers import Tracking
 
 __all__ = ["finetune", "finetune_on"]
 
@@ -72,14 +74,17 @@ def finetune_on(
     reporter: Reporter = SILENT,
     unfinished: Unfinished | None = None,
     content: str | None = None,
+    tracking: Tracking | None = None,
 ) -> Trained:
     """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``.
 
     ``unfinished``: a run of the same configuration, which is taken up again. ``content``: the content hash of all
-    images, where the manifest's training images are a sample of them.
+    images, where the manifest's training images are a sample of them. ``tracking``: the trackers of the work that this
+    run is part of, instead of its own.
     """
     run = prepare(config, reporter, manifest=manifest, unfinished=unfinished, content=content)
     with _leaving(run, alone=manifest is None):
+        run = begin_tracking(run, tracking)
         own = run.manifest.content_hash()
         if run.resumed is not None:
             check_unchanged(run, run.resumed, own)
@@ -183,6 +188,8 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
     _save_meta(run, data=data, best_epoch=outcome.best_epoch, settings=outcome.settings, **written)
     if run.writes and not more:
         StateFolder(run.folder).remove()
+    track_options(run, outcome.settings)
+    track_result(run, result)
     if outcome.error is not None:
         raise TrainingError(f"{outcome.error} in {run.folder}")
     return result
@@ -194,7 +201,7 @@ def _save(run: Run, outcome: Outcome, data: Mapping[str, Any], resumable: Mappin
     if outcome.held_out_head is not None:
         _save_meta(run, data=data, status="running", resume=resumable)
     save_weights(run.folder, run.model)
-    if run.config.plot and outcome.epochs:
+    if (run.config.plot or run.tracking.takes_pictures) and outcome.epochs:
         draw_curves(run.folder, best_epoch=outcome.best_epoch, selected="epoch" in outcome.chosen_by_val)
 
 

@@ -95,7 +95,7 @@ class ExtraCheckpoints(Callback):
             shutil.rmtree(self.run.folder / name, ignore_errors=True)
 
     def judge(self, task: Task, source: Source, result: FitResult, best_weights: BestWeights) -> SwaVerdict | None:
-        """Compare the uniform average with the best epoch on validation; if it is no worse, it is kept as the best.
+        """Compare the uniform average with the kept epoch on validation; if it is no worse, it is kept instead.
 
         BatchNorm layers that trained get statistics anew, from one pass over the training images.
         """
@@ -111,7 +111,9 @@ class ExtraCheckpoints(Callback):
         kept = scores is not None and (best is None or not better(best, scores, task.select))
         if kept:
             best_weights.keep(result.best_epoch)
-        run.reporter.message(_said(self.average.count, scores, best, kept=kept))
+        last = task.keep_last and result.best_epoch == task.epochs
+        beside = f"the {'last' if last else 'best'} epoch"
+        run.reporter.message(_said(self.average.count, scores, best, beside=beside, kept=kept))
         return SwaVerdict(count=self.average.count, val=scores, best_epoch_val=best, kept=kept)
 
     def score(self, source: Source) -> tuple[Waypoint, ...]:
@@ -173,14 +175,16 @@ def new_statistics(run: Run, task: Task, source: Source, *, epoch: int, most: in
     return True
 
 
-def _said(count: int, scores: Mapping[str, float] | None, best: Mapping[str, float] | None, *, kept: bool) -> str:
-    """The outcome of the uniform average, in a sentence."""
+def _said(
+    count: int, scores: Mapping[str, float] | None, best: Mapping[str, float] | None, *, beside: str, kept: bool
+) -> str:
+    """The outcome of the uniform average, in a sentence; ``beside`` names the epoch that it is compared with."""
     verdict = "kept: no worse than" if kept else "not kept: worse than"
     average, epoch = (
         "no finite outputs" if row is None else f"val accuracy {row['accuracy']:.1%}, nll {row['nll']:.3f}"
         for row in (scores, best)
     )
-    return f"swa: the average of {count} ({average}) is {verdict} the best epoch ({epoch})"
+    return f"swa: the average of {count} ({average}) is {verdict} {beside} ({epoch})"
 
 
 class BestWeights(Callback):

@@ -41,6 +41,7 @@ from tl_kit.storage.checkpoint import is_checkpoint
 from tl_kit.storage.fit_folder import is_fit
 from tl_kit.storage.lock import LOCK, FolderLock
 from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
+from tl_kit.tracking.openings import check_trackers
 from tl_kit.zoo.build_model import WeightsReport, build_model
 
 __all__ = ["open_folder", "prepare", "shared_folder", "training_images"]
@@ -61,6 +62,8 @@ def prepare(
     ``unfinished`` one has its own, and what it has settled stays. ``content`` as in :class:`RunImages`.
     """
     check(config)
+    if unfinished is None:  # a run that goes on does so without a tracker that has gone
+        check_trackers(config.tracking)
     changes = augment_options(config)
     clock, runtime = Clock(), detect(config.runtime)
     check_gradients()

@@ -11,7 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from tl_kit.data.manifest import Manifest
+from tl_kit.display import figure, marked
 from tl_kit.freezing.audit import Audit
+from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.score_kinds import notes_on
 from tl_kit.storage.config_json import to_json
 
@@ -163,6 +165,18 @@ class FinetuneResult:
         """Plain JSON."""
         plain: dict[str, Any] = to_json(self)
         return plain
+
+    def _repr_html_(self) -> str:
+        """The scores, for a notebook."""
+        scores = {name: values for name, values in (("val", self.val), ("test", self.test)) if values is not None}
+        names = list(next(iter(scores.values()), {}))
+        rows = [[name.replace("_", " "), *(figure(name, each[name]) for each in scores.values())] for name in names]
+        how = f"{self.epochs} epochs" if self.epochs else "in closed form"
+        return html_block(
+            f"{self.model}, policy {self.policy}: {self.trainable_parameters:,} parameters trained, {how}",
+            html_table(["", *(marked(name, [self.kinds]) for name in scores)], rows, align="l" + "r" * len(scores)),
+            html_lines([*self.notes, f"checkpoint: {self.checkpoint}"]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from tl_kit.reporting import Reporter, tell
 from tl_kit.storage.fingerprint import digest_of, network_settings
 from tl_kit.storage.seen_images import Uses
 from tl_kit.storage.unfinished import Unfinished
+from tl_kit.tracking.trackers import Tracking
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
@@ -91,6 +92,7 @@ class Run:
     ``cleanup``: what is undone when the run ends. ``folder``: the run's own, unless it is a ``dry`` one.
     ``balance``: what is done about classes of uneven size; ``select``: the validation figure that chooses the epoch.
     ``resumed``: the run that this one takes up again. ``taught``: by the teacher, once that has been asked.
+    ``tracking``: the experiment trackers that follow the run.
     """
 
     config: FinetuneConfig
@@ -111,6 +113,7 @@ class Run:
     select: Reasoned[str]
     resumed: Unfinished | None = None
     taught: Taught | None = None
+    tracking: Tracking = field(default_factory=Tracking)
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
         """Decode samples into the pixel store; those that cannot be decoded leave the manifest, with all their copies.

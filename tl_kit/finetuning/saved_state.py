@@ -135,6 +135,7 @@ def take_up(run: Run, task: Task) -> FitResult | None:
     journal = Journal(run.folder if run.writes else None)
     for row in result.history:
         journal.write(**row)
+    run.tracking.catch_up(result.history)
     run.reporter.message(f"taken up in epoch {result.epochs + 1}, after {result.progress.steps} of its steps")
     return result
 

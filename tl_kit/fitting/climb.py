@@ -31,6 +31,7 @@ from tl_kit.fitting.best_result import (
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
 from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
+from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
 from tl_kit.fitting.prices import Admission, Prices
@@ -43,6 +44,7 @@ from tl_kit.stopping import StoppedError
 from tl_kit.storage.atomic import safe_name
 from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.storage.fit_folder import write_fit
+from tl_kit.tracking.trackers import Tracking
 
 __all__ = ["Climb", "options_of"]
 
@@ -77,13 +79,16 @@ class Climb:
         candidates: Sequence[Candidate],
         budget: Budget,
         reporter: Reporter,
+        tracking: Tracking | None = None,
     ) -> None:
+        self.tracking = tracking or Tracking()
         self.journal, self.config, self.budget, self.reporter = journal, journal.config, budget, reporter
         self.folder, self.whole, self.candidates = journal.folder, whole, candidates
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
+        self._exhausted = False  # true where more time would change nothing
 
     @property
     def entries(self) -> list[Entry]:
@@ -203,6 +208,7 @@ class Climb:
         if found := self._add(entry, trained):
             self._publish(*found)
         self.journal.write(self.budget.elapsed)
+        track_step(self.tracking, self.entries[-1], number=len(self.entries))
 
     def _at_work(self, step: Step) -> dict[str, Any] | None:
         """The record of this step, if it was at work when the fit was interrupted."""
@@ -233,7 +239,12 @@ class Climb:
         )
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
-            self.manifest, options, reporter=self.timed, unfinished=started, content=self.journal.content
+            self.manifest,
+            options,
+            reporter=self.timed,
+            unfinished=started,
+            content=self.journal.content,
+            tracking=self.tracking.within(name),
         )
         if trained.result.status != "finished":
             raise KeyboardInterrupt
@@ -285,6 +296,8 @@ class Climb:
     def _nothing(self, stopped: str) -> TlKitError:
         """The error of a fit without any result."""
         if any(entry.finished for entry in self.entries):
+            short = any(entry.attempt.status in ("no time", "out of time") for entry in self.entries)
+            self._exhausted = not short and self.budget.left > 0
             return ConfigError("no network is within --max-latency and --max-params; raise them")
         if any(entry.attempt.status == "out of time" for entry in self.entries):
             return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
@@ -312,6 +325,8 @@ class Climb:
                 self.journal.write(self.budget.elapsed)
 
     def _left_over(self) -> str:
+        if self._exhausted:
+            return f"the networks that were tried are in {self.folder / RUNS}; a fit with higher limits begins anew"
         goes_on = f"tlkit fit --resume {shlex.quote(str(self.folder))} goes on"
         if self.best is None:
             return f"no step is finished yet; {goes_on}"

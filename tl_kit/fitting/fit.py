@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate, find_candidates
 from tl_kit.fitting.climb import Climb, options_of
 from tl_kit.fitting.fit_result import FitResult
+from tl_kit.fitting.fit_tracking import track_fit
 from tl_kit.fitting.journal import Journal, entries_of
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
+from tl_kit.machine.runtime import detect
+from tl_kit.options_file import named_values
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import remove_leftovers
@@ -24,6 +28,8 @@ from tl_kit.storage.lock import FolderLock
 from tl_kit.storage.relocation import relocated
 from tl_kit.storage.run_options import save_options
 from tl_kit.storage.saved_states import STATE
+from tl_kit.tracking.openings import check_trackers
+from tl_kit.tracking.trackers import Tracking, track
 from tl_kit.zoo.names import absolute_names
 
 __all__ = ["fit", "resume_fit"]
@@ -44,6 +50,7 @@ def fit(config: FitConfig, *, spent: float = 0.0, reporter: Reporter = SILENT) -
     short for a first head. Ctrl-C raises KeyboardInterrupt; the folder is then whole, and ``resume_fit`` goes on.
     """
     config = _checked(config)
+    check_trackers(config.tracking)
     budget = Budget(config.time if config.time is None else float(config.time), spent, config.budget.finish)
     _check_time(config, budget)
     manifest = training_images(options_of(config), reporter)
@@ -52,7 +59,10 @@ def fit(config: FitConfig, *, spent: float = 0.0, reporter: Reporter = SILENT) -
         folder = open_folder(config.out, Path(config.default_out), _stem(config.data), cleanup)
         journal = Journal(folder, config, manifest.content_hash(), [candidate.name for candidate in candidates])
         save_options(folder, config, command="fit")
-        return Climb(journal, manifest, candidates, budget, reporter).run()
+        tracking = cleanup.enter_context(_track(config, folder, reporter))
+        result = Climb(journal, manifest, candidates, budget, reporter, tracking).run()
+        track_fit(tracking, result)
+        return result
 
 
 @undisturbed()
@@ -85,9 +95,22 @@ def resume_fit(
         if not any(entry.finished for entry in entries):
             _check_time(journal.config, budget)
         named = replace(journal.config, models=",".join(journal.candidates) or config.models)
-        work = Climb(journal, manifest, _candidates(named, manifest, budget, reporter), budget, reporter)
+        candidates = _candidates(named, manifest, budget, reporter)
+        tracking = cleanup.enter_context(_track(journal.config, folder, reporter))
+        work = Climb(journal, manifest, candidates, budget, reporter, tracking)
         work.take_up(entries)
-        return work.run()
+        result = work.run()
+        track_fit(tracking, result)
+        return result
+
+
+@contextmanager
+def _track(config: FitConfig, folder: Path, reporter: Reporter) -> Iterator[Tracking]:
+    """The fit's experiment trackers, which know its options."""
+    cpu = detect(config.runtime).device.type == "cpu"
+    with track(config.tracking, folder, cpu=cpu, reporter=reporter) as tracking:
+        tracking.configure(named_values(config))
+        yield tracking
 
 
 def _check_time(config: FitConfig, budget: Budget) -> None:

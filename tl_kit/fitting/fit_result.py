@@ -13,10 +13,12 @@ from tl_kit.combining.contributions import Subsets
 from tl_kit.combining.receipt import Receipt, Worth, build_receipt
 from tl_kit.config import EnsembleConfig, RuleFitConfig
 from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.display import figure
 from tl_kit.fitting.best_result import Best, Pool, choose_best, fitted_on, pool_of_runs
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.journal import Journal
 from tl_kit.fitting.leaderboard import Fastest, Row, fastest_of, rows_of, story
+from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.inference.labelled import Predicted, predict_labelled
 from tl_kit.inference.predictor import Prediction, Predictor, load
 from tl_kit.reporting import Reporter
@@ -66,6 +68,26 @@ class FitResult:
     def predict(self, images: Any) -> list[Prediction]:
         """Predictions of the best result, as :meth:`tl_kit.Predictor.predict` gives them."""
         return load(self.folder).predict(images)
+
+    def _repr_html_(self) -> str:
+        """The leaderboard and the story, for a notebook."""
+        rows = [
+            [
+                f"{row.name}{'*' if row.chosen else ''}",
+                row.what,
+                f"{row.seconds:.0f}",
+                row.status if row.accuracy is None else figure("accuracy", row.accuracy),
+                *("" if value is None else figure("nll", value) for value in (row.nll, row.together)),
+            ]
+            for row in self.leaderboard
+        ]
+        header = ["", "step", "s", "val* accuracy", "nll", "ensemble nll"]
+        note = "*: in the result. val*: validation chose epochs and networks by it."
+        return html_block(
+            "leaderboard",
+            html_table(header, rows, align="llrrrr"),
+            html_lines([note, *self.story, f"result: {self.folder}"]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -11,7 +11,9 @@ from tl_kit import metrics
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.exclusions import left_out_dict, scan_images
 from tl_kit.data.manifest import SPLITS, Manifest, Sample
+from tl_kit.display import figure, marked
 from tl_kit.errors import ConfigError, DataError
+from tl_kit.html_tables import html_block, html_table
 from tl_kit.inference.exported import ExportedModel, open_classifier
 from tl_kit.inference.labelled import predict_labelled
 from tl_kit.inference.made_splits import split_config
@@ -23,6 +25,8 @@ from tl_kit.score_kinds import what_chose
 from tl_kit.storage.seen_images import Uses, kind_of
 
 __all__ = ["Evaluation", "evaluate"]
+
+_CONFUSED = 3  # classes named for each one, in a notebook
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,32 @@ class Evaluation:
     confusion: list[list[int]]
     left_out: list[dict[str, str]]
 
+    def _repr_html_(self) -> str:
+        """The scores, for a notebook: of the split, and of each class with what it is taken for."""
+        split = marked(self.split, [{self.split: self.kind}])
+        scores = [[name.replace("_", " "), figure(name, value)] for name, value in self.metrics.items()]
+        names = list(self.per_class)
+        rows = [
+            [name, *(figure(each, value) for each, value in self.per_class[name].items()), _taken_for(names, row)]
+            for name, row in zip(names, self.confusion, strict=True)
+        ]
+        columns = list(next(iter(self.per_class.values()), {}))
+        return html_block(
+            f"{self.images:,} images of {split} ({self.kind})",
+            html_table(["", split], scores, align="lr"),
+            html_table(["class", *columns, "taken for"], rows, align="l" + "r" * len(columns) + "l"),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         values = asdict(self)
         return {**values, **values["crops"]}
+
+
+def _taken_for(names: Sequence[str], row: Sequence[int]) -> str:
+    """The classes that a class's images were predicted as, the most frequent first."""
+    found = sorted(((count, name) for name, count in zip(names, row, strict=True) if count), key=lambda each: -each[0])
+    return ", ".join(f"{name} {count}" for count, name in found[:_CONFUSED])
 
 
 @undisturbed()

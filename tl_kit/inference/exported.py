@@ -17,7 +17,7 @@ from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, ImageError, first_line
 from tl_kit.images.decode import decode_as, in_pool, read_sample
 from tl_kit.inference.inputs import Given, sources
-from tl_kit.inference.predictor import Prediction, Predictor, load, prediction_of
+from tl_kit.inference.predictor import Prediction, Predictions, Predictor, load, prediction_of
 from tl_kit.inference.run_models import Source
 from tl_kit.machine.runtime import available_cores
 from tl_kit.reporting import SILENT, Reporter
@@ -97,10 +97,10 @@ class ExportedModel:
         """As :meth:`Predictor.predict`."""
         found, names = sources(images, self.decode)
         stack, failures = self.member_probabilities(found, reporter=reporter)
-        return [
+        return Predictions(
             prediction_of(name, row, self.classes, failures.get(index))
             for index, (name, row) in enumerate(zip(names, self.combine(stack), strict=True))
-        ]
+        )
 
     def pixels(self, source: Source, digest: str | None = None) -> NDArray[np.uint8] | str:
         """An image as the graph takes it, (h, w, 3); the reason where it cannot be decoded.

@@ -13,7 +13,7 @@ from tl_kit.data.patterns import expand
 from tl_kit.errors import DataError
 from tl_kit.inference.exported import open_classifier
 from tl_kit.inference.inputs import paths
-from tl_kit.inference.predictor import Prediction
+from tl_kit.inference.predictor import Prediction, Predictions
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -56,7 +56,7 @@ def predict(
     if predictor.mc_dropout:
         reporter.message(f"each image: the mean of {predictor.mc_dropout} passes with dropout")
     predicted = iter(predictor.predict([row for row in rows if isinstance(row, Path)], reporter=reporter))
-    return [next(predicted) if isinstance(row, Path) else row for row in rows]
+    return Predictions(next(predicted) if isinstance(row, Path) else row for row in rows)
 
 
 _EMPTY = "folder without files"

@@ -18,6 +18,7 @@ from tl_kit.combining.class_order import align_classes
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
+from tl_kit.html_tables import Bar, html_block, html_lines, html_table
 from tl_kit.images.crops import check_crops, check_fit
 from tl_kit.images.deep import reads_by_type
 from tl_kit.inference.decoders import decoded_here
@@ -36,7 +37,9 @@ from tl_kit.storage.ensemble_folder import EnsembleFolder, is_ensemble, read_ens
 from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
 
-__all__ = ["Prediction", "Predictor", "check_passes", "load", "load_members", "prediction_of"]
+__all__ = ["Prediction", "Predictions", "Predictor", "check_passes", "load", "load_members", "prediction_of"]
+
+_SHOWN, _MOST_ROWS = 5, 50  # classes of one image, and images, in a notebook
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,30 @@ class Prediction:
     def label(self) -> str | None:
         """The most probable class name; None where the image could not be decoded."""
         return next(iter(self.probabilities), None)
+
+    def _repr_html_(self) -> str:
+        """The most probable classes, for a notebook."""
+        if self.error is not None:
+            return html_block(self.source, html_lines([self.error]))
+        rows = [[name, Bar(share)] for name, share in list(self.probabilities.items())[:_SHOWN]]
+        return html_block(self.source, html_table(["", ""], rows, align="ll", strong=0))
+
+
+class Predictions(list[Prediction]):
+    """Predictions in the order of their images: a list, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        """The first of them with their most probable class, for a notebook."""
+        rows = [
+            (each.source, each.error or each.label, Bar(max(each.probabilities.values())) if each.probabilities else "")
+            for each in self[:_MOST_ROWS]
+        ]
+        rest = len(self) - len(rows)
+        return html_block(
+            f"{len(self):,} predictions",
+            html_table(["image", "label", "probability"], rows, align="lll"),
+            html_lines([f"and {rest:,} more"] if rest else []),
+        )
 
 
 @dataclass(frozen=True)
@@ -165,10 +192,10 @@ class Predictor:
         found, names = sources(images, self.decode)
         stack, failures = self.member_probabilities(found, reporter=reporter)
         combined = self.combine(stack)
-        return [
+        return Predictions(
             prediction_of(name, row, self.classes, failures.get(index))
             for index, (name, row) in enumerate(zip(names, combined, strict=True))
-        ]
+        )
 
 
 def prediction_of(name: str, row: NDArray[np.float64], classes: Sequence[str], error: str | None) -> Prediction:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["OKABE_ITO", "Curves", "curve_data", "curves_figure", "draw_curves"]
+__all__ = ["CURVES", "OKABE_ITO", "Curves", "curve_data", "curves_figure", "draw_curves"]
 
 # Eight colours that colour-blind readers can tell apart (Okabe & Ito 2008), without the yellow: too pale for lines.
 OKABE_ITO: Mapping[str, str] = {
@@ -29,6 +29,9 @@ OKABE_ITO: Mapping[str, str] = {
     "vermillion": "#D55E00",
     "purple": "#CC79A7",
 }
+CURVES = "curves.png"
+"""The picture of a run's learning curves, in its folder."""
+
 _METRICS = "metrics.jsonl"
 _DPI = 120
 _LEGEND: Mapping[str, Any] = {"fontsize": 10, "facecolor": "white", "framealpha": 1, "edgecolor": "none"}
@@ -64,7 +67,7 @@ def draw_curves(folder: Path, *, best_epoch: int | None = None, selected: bool =
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
     form trains without any), or if the picture cannot be written.
     """
-    journal, picture = folder / _METRICS, folder / "curves.png"
+    journal, picture = folder / _METRICS, folder / CURVES
     try:
         curves = replace(curve_data(_rows(journal), best_epoch=best_epoch), selected=selected)
         figure = curves_figure(curves, title=folder.resolve().name)

@@ -13,6 +13,7 @@ from tl_kit import metrics
 from tl_kit.config import FinetuneConfig, FoldsConfig, RunsConfig
 from tl_kit.data.folds import check_folds, fold_manifests, pool_of
 from tl_kit.data.manifest import Manifest
+from tl_kit.display import figure
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import check
 from tl_kit.finetuning.result import Trained
@@ -22,7 +23,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.score_kinds import OUT_OF_FOLD
 from tl_kit.series.out_of_fold import OutOfFold, Suspect, gather, suspects_of, write_predictions, write_suspects
 from tl_kit.series.records import SeriesRecords
-from tl_kit.series.series import Part, PartRun, Series, run_fields
+from tl_kit.series.series import Part, PartRun, Series, parts_html, run_fields
 from tl_kit.storage.atomic import write_json
 from tl_kit.storage.checkpoint import FOLDS
 from tl_kit.storage.config_json import to_json
@@ -65,6 +66,13 @@ class CrossValidation:
     predictions: OutOfFold
     files: dict[str, str]
     seconds: dict[str, float]
+
+    def _repr_html_(self) -> str:
+        """Each fold's scores and those of all images out of fold, for a notebook."""
+        parts = [(f"fold {fold.fold}", fold) for fold in self.folds]
+        scores = ", ".join(f"{name} {figure(name, self.out_of_fold[name])}" for name in ("accuracy", "nll", "ece"))
+        lines = [f"all {self.images:,} images, {self.kind}: {scores}", f"suspect labels: {len(self.suspects)}"]
+        return parts_html(f"{len(parts)} folds of {self.model}", parts, [*lines, f"folder: {self.folder}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON; ``suspects`` is the number of suspects, which the file lists."""

@@ -21,7 +21,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.score_kinds import notes_on
 from tl_kit.series.records import SeriesRecords
 from tl_kit.series.rehearsal import rehearse
-from tl_kit.series.series import Part, PartRun, Series, run_fields
+from tl_kit.series.series import Part, PartRun, Series, parts_html, run_fields
 from tl_kit.storage.atomic import write_json
 from tl_kit.storage.checkpoint import MEMBERS
 from tl_kit.storage.config_json import to_json
@@ -77,6 +77,11 @@ class MemberRuns:
     def command(self) -> str:
         """The command that combines them."""
         return f"tlkit ensemble {shlex.quote(self.folder)}/member-*"
+
+    def _repr_html_(self) -> str:
+        """Each member's scores, for a notebook."""
+        parts = [(f"{member.member}, {member.varied}", member) for member in self.members]
+        return parts_html(f"{len(parts)} members", parts, [*self.notes, f"folder: {self.folder}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""

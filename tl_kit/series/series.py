@@ -11,16 +11,20 @@ from typing import Any
 
 from tl_kit.config import FinetuneConfig, RunsConfig
 from tl_kit.data.manifest import SPLITS, Exclusion, Manifest, check_trainable
+from tl_kit.display import figure, marked
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.preparation import shared_folder, training_images
 from tl_kit.finetuning.result import Trained
+from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.machine.process_group import join
 from tl_kit.machine.runtime import detect
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
 from tl_kit.storage.run_options import save_options
 
-__all__ = ["Part", "PartRun", "Series", "run_fields"]
+__all__ = ["Part", "PartRun", "Series", "parts_html", "run_fields"]
+
+_SHOWN = ("accuracy", "nll", "ece")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,19 @@ class PartRun:
     chosen_by_val: tuple[str, ...]
     kept: str | None
     seconds: float
+
+
+def parts_html(title: str, parts: Sequence[tuple[str, PartRun]], lines: Sequence[str]) -> str:
+    """The scores of several runs, for a notebook: a row for each, with its name."""
+    kinds = [part.kinds for _, part in parts]
+    splits = [split for split in ("val", "test") if any(getattr(part, split) is not None for _, part in parts)]
+    rows = []
+    for name, part in parts:
+        scores = [getattr(part, split) or {} for split in splits]
+        cells = [figure(what, found[what]) if found else "" for found in scores for what in _SHOWN]
+        rows.append([name, *cells])
+    header = ["", *(f"{marked(split, kinds)} {what}" for split in splits for what in _SHOWN)]
+    return html_block(title, html_table(header, rows, align="l" + "r" * (len(header) - 1)), html_lines(lines))
 
 
 class Series:

@@ -14,7 +14,7 @@ from tl_kit.flags import Panel
 __all__ = ["HELP_ALL", "PanelCommand", "add_pages", "is_long"]
 
 HELP_ALL = "--help-all"
-_SHORT = 16  # options that a page shows in one section, and all of them
+_SHORT = 17  # options that a page shows in one section, and all of them
 _ALL = "tl_kit.help_all"
 _COLUMN = 30  # of the options' names, at most: click's own
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -34,7 +35,7 @@ def distill_and_show(
             ensemble.checkpoint, student, data=given.data, decode=given.decode, runtime=given.runtime
         )
         with alone():
-            result = tl_kit.distill(config, reporter=console)
+            result = tl_kit.distill(replace(config, tracking=given.tracking), reporter=console)
     except KeyboardInterrupt as stopped:
         left = [f"the ensemble is in {ensemble.checkpoint}", *(str(text) for text in stopped.args)]
         raise KeyboardInterrupt("; ".join(left)) from None
