@@ -33,9 +33,10 @@ EXTRAS = {
     "export": "files for programs without tl-kit",
     "openvino": "one format of these files",
     "peft": "low-rank adapters",
+    "data": "forms in which data sets come",
 }
 
-ON_DEMAND = ("onnx", "onnxruntime", "openvino", "peft")
+ON_DEMAND = ("datasets", "fsspec", "onnx", "onnxruntime", "openvino", "peft", "pyarrow")
 
 
 def project() -> dict[str, Any]:

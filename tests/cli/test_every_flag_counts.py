@@ -76,6 +76,7 @@ OTHER_EFFECTS = {
     "max_pixels",
     "image_column",
     "label_column",
+    "copy_size",
     "save_every",
     "resume",
     "refit",

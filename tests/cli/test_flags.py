@@ -68,7 +68,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         "--batchnorm=frozen",
     )
     shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
-    shared += ("--image-column=photo", "--label-column=breed")
+    shared += ("--image-column=photo", "--label-column=breed", "--copy-size=1")
     shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+", "--strict", "--max-pixels=1000000")
     shared += ("--opt=eps=1", "--schedule-opt=decay=0.1", "--warmup=2", "--weight-decay=0.1", "--clip-norm=2", "--l1=1")
     shared += ("--l2=1", "--l2-sp=1", "--dropout=0.1", "--drop-connect=0.1", "--drop-path=0.1", "--label-smoothing=0.1")
@@ -166,7 +166,7 @@ def test_ensemble_flags(calls: Calls) -> None:
 
 def test_an_ensemble_takes_no_flag_that_is_for_training() -> None:
     own = {"checkpoints", "data", "out", "rule", "calibrate", "crops", "scales", "mc_dropout", "strict"}
-    own |= {"image_column", "label_column"}
+    own |= {"image_column", "label_column", "copy_size", "help_all"}
     own |= {"max_pixels", "device", "distill", "json", "debug", "config"}
     assert set(signature(ensemble_command).parameters) - {"context"} == own
 

@@ -62,6 +62,8 @@ class DecodeConfig:
     """Images of more pixels are refused: 5 to 25 bytes each must fit into memory while it is decoded, once a thread.
 
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    Archives, images inside of tables and what an address names are copied into the user's cache, ``copy_gb`` in units
+    of 10^9 bytes and ``copy_files`` files at most for one data set, and ``copy_gb`` in all where none is in use.
     """
 
     max_pixels: Annotated[
@@ -70,6 +72,17 @@ class DecodeConfig:
         Flag(panel="Data", metavar="N", help="Larger images are refused, before they fill the memory."),
     ] = 2**27
     max_scans: Annotated[int, AT_LEAST_ONE] = 500
+    copy_gb: Annotated[
+        float,
+        POSITIVE,
+        Flag(
+            panel="Data",
+            name="--copy-size",
+            metavar="GB",
+            help="Bound of local copies: of archives, images in Parquet, addresses.",
+        ),
+    ] = 20.0
+    copy_files: Annotated[int, AT_LEAST_ONE] = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ CHECKPOINT_OR_FILE = Flag(
 DATA = Flag(
     panel="Data",
     common=True,
-    help="Class folders, train/val/test folders of them, or a CSV (path,label[,split][,group]).",
+    help="Class folders, train/val/test folders of them, a table, an archive, shards, or an address (docs/data.md).",
 )
 DEVICE_ONLY = OnlyFlags(("device",))
 """Of a RuntimeConfig: ``--device``."""

@@ -44,7 +44,7 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
         bare = [row.line for row in rows if not row.split]
         if bare:
             problems.append(f"line {bare[0]}: no split, though other rows have one ({len(bare)} such rows)")
-    listing = Listing()
+    listing = Listing(table=True)
     files = NamedFiles(file.parent)
     first: dict[str, tuple[TableRow, Candidate]] = {}
     for row in rows:

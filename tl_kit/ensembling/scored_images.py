@@ -9,6 +9,7 @@ from tl_kit.config import EnsembleConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import DataError, MemberError
+from tl_kit.file_kinds import may_be_there
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
@@ -43,7 +44,7 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
         raise MemberError(
             "the members were trained on different images or splits: name the folder to score on with --data"
         )
-    if not Path(root).exists():
+    if not may_be_there(root):
         raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
     return Path(root)
 
