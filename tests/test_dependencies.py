@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
 MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
+    "aiohttp": "fsspec reads https:// with it",
+    "requests": "fsspec asks for it too before it reads https://",
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",
     "mypy": "a program",

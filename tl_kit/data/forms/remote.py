@@ -16,7 +16,16 @@ from tl_kit.untrusted import is_plain_relative
 __all__ = ["fetch", "hidden_login"]
 
 _CHUNK = 1 << 20
-_INSTALL = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+_INSTALL = {
+    "http": '"tl-kit[data]"',
+    "https": '"tl-kit[data]"',
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
 
 
 def fetch(address: str, decode: DecodeConfig) -> Path:
@@ -53,7 +62,7 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             room.file()
             try:
-                with store.open(path, "rb") as stream, target.open("wb") as output:
+                with _open(store, path) as stream, target.open("wb") as output:
                     while chunk := stream.read(_CHUNK):
                         room.take(len(chunk))
                         output.write(chunk)
@@ -62,7 +71,11 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
             except Exception as error:  # as above
                 raise DataError(f"{shown}: {name}: cannot be read ({_reason(error)})") from error
 
-    folder = copy_of(shown, _key(store, address, files), fill=fill, config=decode)
+    try:
+        key = _key(store, address, files)
+    except Exception as error:  # as above
+        raise DataError(f"{shown}: cannot be read ({_reason(error)})") from error
+    folder = copy_of(shown, key, fill=fill, config=decode)
     return folder / names[0] if alone else folder
 
 
@@ -118,14 +131,20 @@ def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]]) -> s
     return digest.hexdigest()[:32]
 
 
+def _open(store: Any, path: str) -> Any:
+    """The file's bytes, from the first to the last: not every web server can begin elsewhere."""
+    scheme = store.protocol if isinstance(store.protocol, str) else store.protocol[0]
+    return store.open(path, "rb", **({"block_size": 0} if scheme in ("http", "https") else {}))
+
+
 def _content(store: Any, path: str) -> str:
     """SHA-256 of the bytes of a file that has no tag."""
     digest = hashlib.sha256()
-    with store.open(path, "rb") as stream:
+    with _open(store, path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:
-    return "no such file or folder" if isinstance(error, FileNotFoundError) else first_line(error)
+    return "nothing is there, or nothing answers" if isinstance(error, FileNotFoundError) else first_line(error)
