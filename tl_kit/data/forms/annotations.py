@@ -79,19 +79,16 @@ class _Files:
         self._files = NamedFiles(root)
 
     def find(self, text: str) -> Path | str:
-        """As :meth:`NamedFiles.find`."""
-        names = [text]
-        if (base := PurePosixPath(text.replace("\\", "/")).name) != text:
-            names.append(base)
-        if (uploaded := _UPLOADED.fullmatch(base)) is not None:
+        """As :meth:`NamedFiles.find`, by as many of the last folders as there are."""
+        path = self._files.find(text)
+        if isinstance(path, str) or path.is_file():
+            return path
+        parts = PurePosixPath(text.replace("\\", "/").lstrip("/")).parts
+        names = ["/".join(parts[start:]) for start in range(len(parts))]
+        if parts and (uploaded := _UPLOADED.fullmatch(parts[-1])) is not None:
             names.append(uploaded[1])
-        first: Path | str | None = None
-        for name in names:
-            path = self._files.find(name)
-            if isinstance(path, str) or path.is_file():
-                return path
-            first = first or path
-        return first or text
+        found = (self._files.below(name) for name in names)
+        return next((each for each in found if each is not None), path)
 
 
 def _json(file: Path) -> Iterator[tuple[str, list[str], str | None]]:

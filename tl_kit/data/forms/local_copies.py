@@ -22,10 +22,12 @@ try:
 except ImportError:  # Windows: a copy in use is not protected from being removed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LocalCopy", "Room", "clear_copies", "copies", "copies_root", "copy_of", "key_of"]
+__all__ = ["UNPACKED", "LocalCopy", "Room", "clear_copies", "copies", "copies_root", "copy_of", "inner_name", "key_of"]
 
 _VERSION = "1"  # of what is in a copy: another one makes them anew
 _INDEX, _CONTENT = "copy.json", "content"
+UNPACKED = "files"
+"""In the copy of an archive, the folder with its members."""
 _FREE = 0.05  # of a disk that is left free
 _HELD: dict[Path, int] = {}  # lock files of the copies that this process reads, kept open until it ends
 
@@ -69,6 +71,15 @@ class LocalCopy:
 def copies_root() -> Path:
     """The folder of all copies, in the user's cache; it need not exist."""
     return user_cache() / "data"
+
+
+def inner_name(path: Path) -> Path | None:
+    """The path of a file in a copy, below what it is a copy of; None for a file elsewhere."""
+    root = copies_root()
+    if not path.is_relative_to(root):
+        return None
+    parts = path.relative_to(root).parts[2:]  # behind the key and the folder of the content
+    return Path(*parts[1:]) if parts[:1] == (UNPACKED,) else Path(*parts)
 
 
 def key_of(files: Sequence[Path], *settings: str) -> str:

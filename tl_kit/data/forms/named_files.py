@@ -45,13 +45,24 @@ class NamedFiles:
             wanted = tuple(nfc(part) for part in parts.parent.parts)
             found = [each for each in beside if _parents(each, self.folder)[-len(wanted) :] == wanted or not wanted]
         if len(found) > 1:
-            named = ", ".join(each.relative_to(self.folder).as_posix() for each in found[:_SHOWN])
-            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-            return f"'{text}' may be {named}{more}: write the path"
+            return self._several(text, found)
         if not found:
             return path
         self.by_name += 1
         return found[0]
+
+    def below(self, text: str) -> Path | str | None:
+        """The one file below ``folder`` whose path ends with a text; a sentence for several, None for none."""
+        wanted = tuple(nfc(part) for part in PurePosixPath(text).parts)
+        beside = self._names.get(wanted[-1], []) if wanted else []
+        folders = wanted[:-1]
+        found = [each for each in beside if not folders or _parents(each, self.folder)[-len(folders) :] == folders]
+        return self._several(text, found) if len(found) > 1 else next(iter(found), None)
+
+    def _several(self, text: str, found: list[Path]) -> str:
+        named = ", ".join(each.relative_to(self.folder).as_posix() for each in found[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return f"'{text}' may be {named}{more}: write the path"
 
     @cached_property
     def _files(self) -> list[Path]:

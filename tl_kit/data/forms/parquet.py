@@ -149,7 +149,7 @@ def _class_names(schema: Any, column: str) -> list[str] | None:
 def _bytes_of(image: Any, file: Path) -> tuple[str | None, bytes | None]:
     """Name and bytes of an image in a cell; a structure may name a file beside the table instead of holding it."""
     if not isinstance(image, dict):
-        return None, image if isinstance(image, bytes) else None
+        return None, image if isinstance(image, bytes) and image else None
     name, data = image.get("path"), image.get("bytes")
     name = name if isinstance(name, str) else None
     if data is None and name:

@@ -13,7 +13,7 @@ from tl_kit.data.csvfile import list_csv
 from tl_kit.data.folders import holds_image, list_folder
 from tl_kit.data.forms.annotations import EXPORTS, is_export, list_export
 from tl_kit.data.forms.hub_sets import is_saved_set, list_hub_set, list_saved_set
-from tl_kit.data.forms.local_copies import Room, copy_of, key_of
+from tl_kit.data.forms.local_copies import UNPACKED, Room, copy_of, key_of
 from tl_kit.data.forms.parquet import list_parquet
 from tl_kit.data.forms.remote import fetch, hidden_login
 from tl_kit.data.forms.shards import are_pairs, list_pairs
@@ -26,7 +26,7 @@ from tl_kit.file_kinds import address_of
 
 __all__ = ["list_data", "place_of"]
 
-_LEFT_OUT, _FILES = "left-out.txt", "files"
+_LEFT_OUT = "left-out.txt"
 _PARQUET = (".parquet", ".pq")
 _SHARDS = (".tar", ".tgz", ".tar.gz")
 _HUB = "hf:"
@@ -160,7 +160,7 @@ def _archives(
     def fill(folder: Path, room: Room) -> None:
         left: list[str] = []
         for file, name in zip(files, places, strict=True):
-            place = folder / _FILES / name
+            place = folder / UNPACKED / name
             place.mkdir(parents=True)
             of = str(shown) if top is None else f"{shown}: {file.name}"
             left += [f"{each}\t{why}" for each, why in unpack(file, place, room=room, shown=of)]
@@ -168,7 +168,7 @@ def _archives(
         (folder / _LEFT_OUT).write_text(text, encoding="utf-8", errors="surrogateescape")
 
     folder = copy_of(str(shown), key_of(files, "archive", *places), fill=fill, config=decode)
-    content = folder / _FILES
+    content = folder / UNPACKED
     listing = _called(content, shown, lambda: _unpacked(files, content, places, shown, config, decode, top))
     for line in (folder / _LEFT_OUT).read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         name, reason = line.rsplit("\t", 1)
