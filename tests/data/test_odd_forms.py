@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from tests import children
 from tests.data.images import noise, tiff, write_classes
 from tests.data.packing import FORMS, class_folders, images_of, pairs, tar, zipped
 from tests.data.scans import error, reasons, row_by_row
@@ -279,3 +281,30 @@ def test_a_tar_from_a_pipe_of_bytes(folder: Path, tmp_path: Path) -> None:
     raw = stream.getvalue()
     (tmp_path / "x.bin").write_bytes(raw)
     assert row_by_row(scan(tmp_path / "x.bin")) == row_by_row(scan(folder)), "by its first bytes"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
+def test_copies_that_another_process_reads_stay_and_leftovers_go(
+    folder: Path, tmp_path: Path, own_copies: Path
+) -> None:
+    scan(zipped(tmp_path / "x.zip", class_folders(folder)))
+    (copy,) = copies()
+    code = (
+        "import fcntl, os, sys; file = os.open(sys.argv[1], os.O_RDWR); fcntl.flock(file, fcntl.LOCK_SH); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    reader = children.start(code, copy.folder / ".lock", stdin=subprocess.PIPE)
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "held\n"
+    assert clear_copies() == 0
+    assert copies() == [copy]
+    reader.communicate()
+    left = own_copies / ".1-left"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    (own_copies / ".2-young").mkdir()
+    scan(zipped(tmp_path / "y.zip", [*class_folders(folder), ("a/x.txt", b"x")]))
+    assert not left.exists()
+    assert (own_copies / ".2-young").exists()
+    assert clear_copies() > 0
+    assert list(own_copies.iterdir()) == []

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _VERSION = "1"  # of what is in a copy: another one makes them anew
 _INDEX, _CONTENT = "copy.json", "content"
 UNPACKED = "files"
 """In the copy of an archive, the folder with its members."""
+_ABANDONED_AFTER = 3600.0  # seconds
 _FREE = 0.05  # of a disk that is left free
 _HELD: dict[Path, int] = {}  # lock files of the copies that this process reads, kept open until it ends
 
@@ -124,10 +126,13 @@ def copies() -> list[LocalCopy]:
 
 
 def clear_copies() -> int:
-    """Remove every copy, and what killed runs left; returns the bytes freed."""
+    """Remove every copy that no other process reads, and what killed runs left; returns the bytes freed."""
     freed = 0
     root = copies_root()
     for place in sorted(root.iterdir()) if root.is_dir() else []:
+        _release(place)
+        if _in_use(place):
+            continue
         freed += sum(file.lstat().st_size for file in place.rglob("*") if file.is_file())
         _remove(place)
     return freed
@@ -179,10 +184,12 @@ def _evict(root: Path, limit: int, *, keep: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove the unfinished copies of processes that are gone."""
+    """Remove the unfinished copies of processes that are gone; young ones may not be locked yet."""
+    before = time.time() - _ABANDONED_AFTER
     for place in root.glob(".*"):
-        if place.is_dir() and not _in_use(place):
-            shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            if place.stat().st_mtime < before and not _in_use(place):
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _remove(place: Path) -> None:
