@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
 MODULES = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
+    "aiohttp": "fsspec reads https:// with it",
+    "requests": "fsspec asks for it too before it reads https://",
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",
     "mkdocs-material": "a program, and the look of the site",
@@ -39,9 +41,10 @@ EXTRAS = {
     "peft": "low-rank adapters",
     "track": "one experiment tracker",
     "notebook": "progress bars and tables in notebooks",
+    "data": "forms in which data sets come",
 }
 
-ON_DEMAND = ("IPython", "onnx", "onnxruntime", "openvino", "peft", "tqdm")
+ON_DEMAND = ("IPython", "datasets", "fsspec", "onnx", "onnxruntime", "openvino", "peft", "pyarrow", "tqdm")
 BY_OTHERS = {"tensorboard": "torch writes its files with it, and tests read them"}
 
 

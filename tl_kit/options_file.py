@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.errors import ConfigError
+from tl_kit.file_kinds import address_of
 from tl_kit.flags import Field, fields_of
 from tl_kit.named_options import flag_name, held_by
 
@@ -107,7 +108,7 @@ def _others(entry: Field, value: Any) -> Any:
 def _plain(value: Any) -> Any:
     """A value as YAML has it: paths as absolute text, tuples as lists, configurations as mappings."""
     if isinstance(value, Path):
-        return str(value.expanduser().absolute())
+        return address_of(value) or str(value.expanduser().absolute())
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: _plain(getattr(value, entry.name)) for entry in fields_of(type(value))}
     if isinstance(value, Mapping):

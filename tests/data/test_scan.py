@@ -153,7 +153,7 @@ def test_paths_that_hold_no_data_set(tmp_path):
     assert "no such file or folder" in error(tmp_path / "none")
     assert "is empty" in error(tmp_path)
     (tmp_path / "x").write_text("text")
-    assert "neither a folder nor a .csv file" in error(tmp_path / "x")
+    assert "none of the forms of a data set" in error(tmp_path / "x")
     assert "holds 1 files but no folders; expected are class folders" in error(tmp_path)
     (tmp_path / "a").mkdir()
     assert "no image was found" in error(tmp_path)

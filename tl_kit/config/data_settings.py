@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
+from tl_kit.config.shared_flags import IMAGE_COLUMN, LABEL_COLUMN
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, POSITIVE, SHARE, Range
 
@@ -33,6 +34,7 @@ class DataConfig:
     ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
     bracketed part, where it has one) are one group, unless a CSV says otherwise. Near copies are kept on one side where
     there are at most ``near_images`` different files (their number squared is compared: 3 s for 20,000); 0: nowhere.
+    ``image_column`` and ``label_column`` are those of a table; None: by their usual names.
     """
 
     val_fraction: Annotated[float, BELOW_ONE] = 0.2
@@ -51,6 +53,8 @@ class DataConfig:
         ),
     ] = None
     near_images: int = 20_000
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None
+    label_column: Annotated[str | None, LABEL_COLUMN] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class DecodeConfig:
     """Images of more pixels are refused: 5 to 25 bytes each must fit into memory while it is decoded, once a thread.
 
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
+    Archives, images inside of tables and what an address names are copied into the user's cache, ``copy_gb`` in units
+    of 10^9 bytes and ``copy_files`` files at most for one data set, and ``copy_gb`` in all where none is in use.
     """
 
     max_pixels: Annotated[
@@ -66,6 +72,17 @@ class DecodeConfig:
         Flag(panel="Data", metavar="N", help="Larger images are refused, before they fill the memory."),
     ] = 2**27
     max_scans: Annotated[int, AT_LEAST_ONE] = 500
+    copy_gb: Annotated[
+        float,
+        POSITIVE,
+        Flag(
+            panel="Data",
+            name="--copy-size",
+            metavar="GB",
+            help="Bound of local copies: of archives, images in Parquet, addresses.",
+        ),
+    ] = 20.0
+    copy_files: Annotated[int, AT_LEAST_ONE] = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

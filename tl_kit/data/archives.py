@@ -1,38 +1,39 @@
-"""Archives, spreadsheets and array stores: their images cannot be read directly; each has a remedy."""
+"""Spreadsheets, array stores and archives that cannot be read: each has a remedy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tl_kit.file_kinds import ARCHIVES, HEAD, kind_of
+from tl_kit.file_kinds import HEAD, kind_of
 
 __all__ = ["unpacking"]
 
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
+_UNREAD = (".zst", ".7z", ".rar")  # Python's library unpacks the others
+_KINDS = ("zstd", "7z", "rar")
 _TABLES = (".xlsx", ".xls", ".ods", ".numbers")
 _STORES = (
-    *(".parquet", ".arrow", ".feather", ".h5", ".hdf5", ".npz", ".npy", ".mat", ".tfrecord", ".tfrecords", ".lmdb"),
+    *(".arrow", ".feather", ".h5", ".hdf5", ".npz", ".npy", ".mat", ".tfrecord", ".tfrecords", ".lmdb"),
     *(".mdb", ".pkl", ".pickle", ".pt", ".pth", ".db", ".sqlite", ".rec"),
 )
 
 
 def unpacking(file: Path) -> str:
-    """The format and the remedy for an archive, a spreadsheet or an array store; empty for any other file."""
+    """The format and the remedy for a spreadsheet, an array store or an archive that is not read; else empty."""
     ending = file.suffix.lower()
     if ending in _TABLES:
         return f"{file.name} is a spreadsheet: save it as CSV UTF-8"
     if ending in _STORES:
-        return f"{file.name} is a store of arrays: write its images into class folders first"
-    if ending in _ARCHIVES or _is_archive(file):
-        return f"{file.name} is an archive: unpack it first, then name the folder that it leaves"
+        return f"{file.name} is a store of arrays: write its images into class folders, or into Parquet"
+    if ending in _UNREAD or _kind(file) in _KINDS:
+        return f"{file.name} is an archive that is not read: unpack it, or pack it as .zip or .tar"
     return ""
 
 
-def _is_archive(file: Path) -> bool:
+def _kind(file: Path) -> str | None:
     try:
         if not file.is_file():  # reading a pipe would wait forever
-            return False
+            return None
         with file.open("rb") as stream:
-            return kind_of(stream.read(HEAD)) in ARCHIVES
+            return kind_of(stream.read(HEAD))
     except (OSError, ValueError):
-        return False
+        return None

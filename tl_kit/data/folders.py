@@ -12,13 +12,14 @@ from pathlib import Path
 from tl_kit.class_names import nfc
 from tl_kit.data.archives import unpacking
 from tl_kit.data.findings import Finding
+from tl_kit.data.forms.unpacking import archive_kind
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, split_of
 from tl_kit.data.manifest import HIDDEN, OWN, Exclusion
 from tl_kit.data.own_output import is_own_output
 from tl_kit.errors import DataError
 from tl_kit.images.decode import sniff
 
-__all__ = ["list_files", "list_folder"]
+__all__ = ["holds_image", "list_files", "list_folder"]
 
 # Names, in lower case, of files that operating systems, editors and NAS boxes write into folders.
 _LITTER = {"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "lost+found"}
@@ -57,7 +58,7 @@ def list_folder(root: Path) -> Listing:
     listing.exclusions += [Exclusion(folder, _stray(folder)) for folder in strays]
     listing.exclusions += [Exclusion(file, "stray file next to the split folders") for file in files]
     if len(splits) == 1:
-        listing.faults += _split_or_class(splits["train"], [folder for folder in strays if _holds_image(folder)])
+        listing.faults += _split_or_class(splits["train"], [folder for folder in strays if holds_image(folder)])
     for split, folder in splits.items():
         _list_classes(folder, split, listing)
     return listing
@@ -96,11 +97,18 @@ def _nothing(folder: Path, files: list[Path], passed_over: list[Exclusion]) -> s
     unreadable = [exclusion.reason for exclusion in passed_over if exclusion.path == folder]
     if unreadable:
         return unreadable[0]
-    hint = next((text for file in files if (text := unpacking(file))), "")
+    hint = next((text for file in files if (text := unpacking(file) or _archive(file))), "")
     if files:
         return f"holds {len(files)} files but no folders" + (f": {hint}" if hint else "")
     own = [exclusion for exclusion in passed_over if exclusion.reason == OWN]
     return f"holds nothing but what tl-kit wrote ({name_some([e.path.name for e in own])})" if own else "is empty"
+
+
+def _archive(file: Path) -> str:
+    """The remedy where the images are in an archive that lies in a folder, or in another archive."""
+    if archive_kind(file) is None:
+        return ""
+    return f"{file.name} is an archive: name it by --data itself, unpacked from the one around it if there is one"
 
 
 def _stray(folder: Path) -> str:
@@ -158,7 +166,7 @@ def _list_classes(parent: Path, split: str | None, listing: Listing) -> None:
             listing.candidates.append(Candidate(file, label, split, inside=file.relative_to(folder).parts[:-1]))
 
 
-def _holds_image(folder: Path) -> bool:
+def holds_image(folder: Path) -> bool:
     """True if one of the folder's first files, at any depth, begins like an image."""
     return _any_image(_walk(folder, []))
 

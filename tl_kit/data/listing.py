@@ -14,7 +14,7 @@ __all__ = ["EXPECTED", "SPLIT_NAMES", "Candidate", "Listing", "name_some", "natu
 
 EXPECTED = (
     "expected are class folders (cat/, dog/), or train/, val/ and test/ folders that hold class folders, "
-    "or a CSV file with the columns path,label[,split][,group]"
+    "or a CSV file with the columns path,label[,split][,group], or one of the other forms in docs/data.md"
 )
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -43,7 +43,8 @@ class Candidate:
 class Listing:
     """Candidates in no particular order, exclusions so far, and the split and class of each class folder.
 
-    ``notes`` are sentences on how the data was read, ``faults`` are faults of its layout.
+    ``notes`` are sentences on how the data was read, ``faults`` are faults of its layout. ``table``: labels come from a
+    table, and not from folders. ``copied`` are folders of local copies, each with the path for people that it is of.
     """
 
     candidates: list[Candidate] = field(default_factory=list)
@@ -51,6 +52,8 @@ class Listing:
     class_folders: dict[Path, tuple[str | None, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: list[Finding] = field(default_factory=list)
+    table: bool = False
+    copied: list[tuple[Path, Path]] = field(default_factory=list)
 
 
 def split_of(name: str) -> str | None:

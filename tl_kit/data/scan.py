@@ -1,9 +1,8 @@
-"""The scan: turns a folder or a CSV file into a Manifest; every file that is left out has a reason."""
+"""The scan: turns a data set in any form into a Manifest; every file that is left out has a reason."""
 
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -12,9 +11,7 @@ from pathlib import Path
 
 from tl_kit.class_names import looks_like
 from tl_kit.config import DataConfig, DecodeConfig
-from tl_kit.data.archives import unpacking
-from tl_kit.data.csvfile import list_csv
-from tl_kit.data.folders import list_folder
+from tl_kit.data.forms.reading import list_data, place_of
 from tl_kit.data.grouping import group_by_name
 from tl_kit.data.layout import layout_faults
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
@@ -45,25 +42,26 @@ def scan(
 ) -> Manifest:
     """Read every file below ``path`` once, and return the manifest.
 
-    ``path`` is a folder of class folders, a folder of split folders, or a CSV file. Classes are in natural order ("2"
+    ``path`` is a folder of class folders, a folder of split folders, a table, or of another form that
+    :func:`list_data` reads. Classes are in natural order ("2"
     before "10"). Missing splits are made (:func:`assign_splits`) and noted; if train and val are given, no test split
     is made. Headers are checked here, pixels when they are decoded; pass images that fail then to
     :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread. Where
     ``link(samples)`` is False, near copies are not looked for, for which every image is decoded: the splits that are
     made are then of no interest.
 
-    Raises :class:`DataError` if the layout is none of the three, if a given train split lacks a class of another one,
+    Raises :class:`DataError` if the form is none of these, if a given train split lacks a class of another one,
     or if there is nothing to train on (:func:`check_trainable`; not checked with ``trainable`` False, for scoring).
     Raises ConfigError for a ``group_pattern`` that is not a regular expression. :func:`check_discipline` reports other
     faults of the data.
     """
-    root = Path(path).absolute()
-    listing = _list(root)
+    root = place_of(path)
+    listing = list_data(path, config, decode)
     found, unreadable = _read_all(listing.candidates, decode, progress)
-    exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
+    exclusions = _named([*listing.exclusions, *unreadable, *_empty_folders(listing, found)], listing.copied)
     classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
-        raise DataError(_too_few_classes(root, [each for each, *_ in found], classes, exclusions))
+        raise DataError(_too_few_classes(root, [each for each, *_ in found], classes, exclusions, table=listing.table))
     _check_agreement(root, found, exclusions)
     grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
     samples, notes = _complete_splits(grouped, config if link(grouped) else replace(config, near_images=0), decode)
@@ -74,27 +72,11 @@ def scan(
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
         notes=(*listing.notes, *groups, *notes),
         made_splits=_made_splits(found),
-        faults=(*listing.faults, *layout_faults([each for each, *_ in found], table=root.is_file())),
+        faults=(*listing.faults, *layout_faults([each for each, *_ in found], table=listing.table)),
     )
     if trainable:
         check_trainable(manifest)
     return manifest
-
-
-def _list(root: Path) -> Listing:
-    try:
-        mode = root.stat().st_mode
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        problem = "no such file or folder" if missing else f"cannot be read: {error.strerror}"
-        raise DataError(f"{root}: {problem}; {EXPECTED}") from error
-    if stat.S_ISDIR(mode):
-        return list_folder(root)
-    if stat.S_ISREG(mode) and root.suffix.lower() in (".csv", ".tsv"):
-        return list_csv(root)
-    if stat.S_ISREG(mode) and (hint := unpacking(root)):
-        raise DataError(f"{root}: {hint}")
-    raise DataError(f"{root}: neither a folder nor a .csv file; {EXPECTED}")
 
 
 def _read_all(
@@ -122,6 +104,17 @@ def _read(candidate: Candidate, config: DecodeConfig) -> _Found | Exclusion:
     return candidate, hashlib.sha256(data).hexdigest(), deep
 
 
+def _named(exclusions: Iterable[Exclusion], copied: Iterable[tuple[Path, Path]]) -> list[Exclusion]:
+    """The exclusions, those in a local copy under the name of what it is a copy of."""
+    found = list(exclusions)
+    for folder, shown in copied:
+        found = [
+            replace(each, path=shown / each.path.relative_to(folder)) if each.path.is_relative_to(folder) else each
+            for each in found
+        ]
+    return found
+
+
 def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]:
     filled = {(candidate.split, candidate.label) for candidate, *_ in found}
     known = {exclusion.path for exclusion in listing.exclusions}
@@ -133,11 +126,11 @@ def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]
 
 
 def _too_few_classes(
-    root: Path, found: Iterable[Candidate], classes: Sequence[str], exclusions: Sequence[Exclusion]
+    root: Path, found: Iterable[Candidate], classes: Sequence[str], exclusions: Sequence[Exclusion], *, table: bool
 ) -> str:
     what = f"only one class has images, '{classes[0]}'" if classes else "no image was found"
     inner = sorted({candidate.inside[0] for candidate in found if candidate.inside}, key=natural_key)
-    if len(inner) > 1 and root.is_dir():
+    if len(inner) > 1 and not table:
         what += f", and holds the folders {name_some(inner)}: if these are the classes, name the folder they lie in"
     return f"{root}: {what}{_left_out(exclusions)}; {EXPECTED}"
 

@@ -16,6 +16,7 @@ from tl_kit.data.folds import pool_of
 from tl_kit.data.manifest import Manifest
 from tl_kit.ensembling.scored_images import tell_seen
 from tl_kit.errors import DataError
+from tl_kit.file_kinds import may_be_there
 from tl_kit.inference.labelled import Predicted, predict_labelled
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor
@@ -51,13 +52,13 @@ def score_folds(
     check_fold_rule(config.rule)
     members = predictor.members
     root = Path(members[0].meta["data"]["root"])
-    if config.data is None and not root.exists():
+    if config.data is None and not may_be_there(root):
         raise DataError(f"{root}: the members' data is no longer there; name a folder of other images with --data")
     data = Path(config.data or root)
     reporter.message(f"{len(members)} folds: each member is scored out of fold, the ensemble on separate images")
     started, images = time.perf_counter(), 0
     held_out = manifest = None
-    if root.exists():
+    if may_be_there(root):
         manifest = _scan(config, predictor, root, reporter)
         held_out = _held_out(predictor, manifest, root, reporter)
         images = sum(len(labels) for _, labels in held_out)
@@ -80,7 +81,7 @@ def score_folds(
 
 
 def _scan(config: EnsembleConfig, predictor: Predictor, data: Path, reporter: Reporter) -> Manifest:
-    made = split_config(predictor)
+    made = split_config(predictor, data, image_column=config.image_column, label_column=config.label_column)
     return scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter, trainable=False)
 
 

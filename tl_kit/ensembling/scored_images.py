@@ -9,6 +9,7 @@ from tl_kit.config import EnsembleConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import DataError, MemberError
+from tl_kit.file_kinds import may_be_there
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
@@ -26,7 +27,7 @@ def scoring_images(
     Raises MemberError if the members do not share their data or their splits, and DataError without validation images.
     """
     data = config.data or _common_data(predictor.members)
-    made = split_config(predictor)
+    made = split_config(predictor, data, image_column=config.image_column, label_column=config.label_column)
     manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
     reporter.message(f"{len(predictor.members)} members, scored on {data}")
     splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}
@@ -43,7 +44,7 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
         raise MemberError(
             "the members were trained on different images or splits: name the folder to score on with --data"
         )
-    if not Path(root).exists():
+    if not may_be_there(root):
         raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
     return Path(root)
 

@@ -15,6 +15,8 @@ from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folders import list_files
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import DataError
+from tl_kit.file_kinds import may_be_there
+from tl_kit.images.decode import sniff
 from tl_kit.inference.labelled import labels_for
 from tl_kit.inference.made_splits import split_config
 from tl_kit.inference.predictor import Predictor
@@ -51,7 +53,7 @@ def find_images(config: ExportConfig, predictor: Predictor, reporter: Reporter) 
         return _given(config)
     roots = dict.fromkeys(str(member.meta.get("data", {}).get("root") or "") for member in predictor.members)
     root = next(iter(roots))
-    if len(roots) == 1 and root and Path(root).exists():
+    if len(roots) == 1 and root and may_be_there(root):
         found = _data_set(Path(root), config, predictor, reporter, given=False)
         if found is not None:
             return found
@@ -66,11 +68,11 @@ def _data_set(
     data: Path, config: ExportConfig, predictor: Predictor, reporter: Reporter, *, given: bool
 ) -> CheckImages | None:
     """Validation images of a data set, else all of its images; None for a path that holds none with labels."""
-    if not data.is_dir() and data.suffix.lower() != ".csv":
+    if not may_be_there(data) or _is_image(data):
         return None
     try:
         manifest = scan_images(
-            data, split_config(predictor), decode=config.decode, strict=False, reporter=reporter, trainable=False
+            data, split_config(predictor, data), decode=config.decode, strict=False, reporter=reporter, trainable=False
         )
         samples = _spread(manifest.split("val") or manifest.samples, config.check_images)
         labels = labels_for(samples, manifest, predictor, data)
@@ -90,6 +92,14 @@ def _data_set(
         labels=labels,
         train=_spread(manifest.split("train"), config.calibration_images),
     )
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return sniff(stream.read(16))
+    except OSError:
+        return False
 
 
 def _given(config: ExportConfig) -> CheckImages:

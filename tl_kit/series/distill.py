@@ -16,6 +16,7 @@ from tl_kit.combining.class_order import align_classes
 from tl_kit.config import DecodeConfig, DistillConfig, FinetuneConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import ConfigError, DataError
+from tl_kit.file_kinds import may_be_there
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import FinetuneResult, Trained
 from tl_kit.inference.held_out_heads import held_out_probabilities
@@ -101,7 +102,7 @@ def student_config(
     """
     predictor = load(teacher, mc_dropout=0, runtime=runtime)
     root = predictor.members[0].meta.get("data", {}).get("root")
-    images = Path(root) if root and Path(root).exists() else data
+    images = Path(root) if root and may_be_there(root) else data
     if images is None:
         raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")
     sizes = {member.meta.get("config", {}).get("img_size") for member in predictor.members}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tl_kit import metrics
+from tl_kit.data.forms.local_copies import inner_name
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.diagnosis.label_errors import suspect_labels
 from tl_kit.storage.atomic import write_csv
@@ -50,7 +51,8 @@ class Suspect:
 def gather(root: Path, classes: Sequence[str], held_out: Iterable[tuple[tuple[Sample, ...], Tensor]]) -> OutOfFold:
     """One table of the folds' held-out samples and their logits (n, k), in the order of the folds.
 
-    Paths are relative to ``root``, or to its folder if it is a CSV file; paths outside of it are not changed.
+    Paths are relative to ``root``, or to its folder if it is a file, or as in the archive or table that was copied;
+    other paths are not changed.
     """
     base = root if root.is_dir() else root.parent
     paths: list[str] = []
@@ -73,6 +75,8 @@ def gather(root: Path, classes: Sequence[str], held_out: Iterable[tuple[tuple[Sa
 
 
 def _relative(path: Path, base: Path) -> str:
+    if (name := inner_name(path)) is not None:
+        return str(name)
     return str(path.relative_to(base) if path.is_relative_to(base) else path)
 
 

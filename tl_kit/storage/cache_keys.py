@@ -48,7 +48,7 @@ def cache_key(
         "tensors": network_tensors(model, without=above),
         "cut": cut,
         "preprocessing": plain_fields(preprocessing),
-        "decode": plain_fields(decode),
+        "decode": {name: value for name, value in plain_fields(decode).items() if not name.startswith("copy_")},
         "runtime": plain_fields(runtime),
         "device": device_name(runtime.device),
         "threads": torch.get_num_threads(),

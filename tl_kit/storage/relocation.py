@@ -10,6 +10,7 @@ from typing import Any
 
 from tl_kit.config import FinetuneConfig
 from tl_kit.errors import DataError
+from tl_kit.file_kinds import address_of
 from tl_kit.machine.runtime import present_device
 from tl_kit.reporting import Reporter
 from tl_kit.zoo.names import FOLDER_PREFIX, HUB_PREFIX
@@ -62,6 +63,8 @@ def _other_paths(config: FinetuneConfig, born: Mapping[str, Any], folder: Path) 
 def _found(written: Path | str, born: Mapping[str, Any], folder: Path) -> Path | None:
     """The first place where a path of the run exists; the unchanged path if it leads to the same place."""
     path = Path(written)
+    if address_of(path) is not None:
+        return path
     place = next((each for each in _places(path, born, folder) if _is_there(each)), None)
     return path if place is not None and _is_there(path) and place.samefile(path) else place
 

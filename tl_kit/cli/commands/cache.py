@@ -11,7 +11,7 @@ __all__ = ["cache"]
 
 @command(CacheReportConfig, JsonConfig)
 def cache(given: Given, console: Console) -> None:
-    """Show the cache of frozen networks' outputs, or clear it. Later runs compute missing outputs again."""
+    """Show the cache of frozen networks' outputs and copies of data sets, or clear it. Later runs make both anew."""
     asked, json = given.read(CacheReportConfig), given.read(JsonConfig).json
     from tl_kit import cache_report, clear_cache
 
@@ -29,5 +29,9 @@ def cache(given: Given, console: Console) -> None:
     rows = [[entry.key[:12], f"{entry.rows:,}", f"{entry.size / 1e6:.1f}", entry.used] for entry in report.entries]
     if rows:
         console.table(["trunk", "rows", "MB", "last used"], rows, align="lrrl")
+        console.line()
+    if report.copies:
+        held = [[each.of, f"{each.files:,}", f"{each.size / 1e6:.1f}", each.used] for each in report.copies]
+        console.table(["local copy of", "files", "MB", "last used"], held, align="lrrl")
         console.line()
     console.line(f"{report.size / 1e6:.1f} MB of at most {report.limit / 1e6:,.0f} in {report.directory}")

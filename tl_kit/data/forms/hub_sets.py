@@ -1,0 +1,114 @@
+"""Data sets of the library datasets: folders that ``save_to_disk`` wrote, and data sets on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.data.forms.columns import find_columns
+from tl_kit.data.forms.local_copies import Room, copy_of, key_of
+from tl_kit.data.forms.optional import needed
+from tl_kit.data.forms.rows import RowWriter, list_rows, text_of_label
+from tl_kit.data.listing import Listing, split_of
+from tl_kit.errors import DataError, first_line
+
+__all__ = ["is_saved_set", "list_hub_set", "list_saved_set"]
+
+
+def is_saved_set(folder: Path) -> bool:
+    """True for a folder that ``save_to_disk`` wrote."""
+    return (folder / "dataset_dict.json").is_file() or all(
+        (folder / name).is_file() for name in ("state.json", "dataset_info.json")
+    )
+
+
+def list_saved_set(folder: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+    """Candidates of a folder that ``save_to_disk`` wrote: see :func:`list_hub_set`."""
+    needed("datasets", "a data set of the library datasets")
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:  # the library names no class of errors for damaged folders
+        raise DataError(f"{folder}: cannot be read as a saved data set ({first_line(error)})") from error
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("cache-"))
+    key = key_of(files, "saved", str(config.image_column), str(config.label_column))
+    return _written(loaded, folder, key, config, decode)
+
+
+def list_hub_set(name: str, shown: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+    """Candidates of a data set on the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``, by the library datasets.
+
+    Its splits are kept, names of a ``ClassLabel`` become class names, and bytes are written into a local copy as they
+    are. Images without label (-1) are left out. No code from the hub is run. The library keeps its own copy of the
+    download, in the cache of Hugging Face.
+
+    Raises DataError if the library is missing, the data set cannot be had or is larger than ``copy_gb``, as
+    :func:`find_columns` does, and for a split of another name than train, validation and test.
+    """
+    needed("datasets", "a data set on the Hugging Face hub")
+    import datasets
+
+    path, _, part = name.partition(":")
+    try:
+        info = datasets.load_dataset_builder(path, part or None).info
+        size = info.download_size or 0
+        if size > decode.copy_gb * 1e9:
+            raise DataError(f"{shown}: {size / 1e9:.1f} GB, more than --copy-size {decode.copy_gb:g} GB; raise it")
+        loaded = datasets.load_dataset(path, part or None)
+    except DataError:
+        raise
+    except Exception as error:  # the library and its network raise of many kinds
+        raise DataError(f"{shown}: cannot be had from the hub ({first_line(error)})") from error
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    prints = [f"{split}\t{entry._fingerprint}" for split, entry in splits.items()]
+    return _written(
+        loaded, shown, key_of([], "hub", *prints, str(config.image_column), str(config.label_column)), config, decode
+    )
+
+
+def _written(loaded: Any, shown: Path, key: str, config: DataConfig, decode: DecodeConfig) -> Listing:
+    splits = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
+    unknown = next((name for name in splits if name and split_of(name) is None), None)
+    if unknown is not None:
+        raise DataError(f"{shown}: has a split '{unknown}', which is neither train, validation nor test")
+
+    def fill(folder: Path, room: Room) -> None:
+        writer = RowWriter(folder, room)
+        for name, entry in splits.items():
+            _write(entry, name, shown, config, writer)
+        writer.finish()
+
+    folder = copy_of(str(shown), key, fill=fill, config=decode)
+    listing = list_rows(folder)
+    listing.copied.append((folder, shown))
+    return listing
+
+
+def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowWriter) -> None:
+    import datasets
+
+    place = f"{shown}, {split}" if split else str(shown)
+    pictures = [name for name, kind in entry.features.items() if isinstance(kind, datasets.Image)]
+    image = config.image_column or (pictures[0] if len(pictures) == 1 else None)
+    columns = find_columns(entry.column_names, place, image=image, label=config.label_column)
+    assert columns.label is not None
+    image, label = columns.names[columns.path], columns.names[columns.label]
+    kind = entry.features[label]
+    names = list(kind.names) if isinstance(kind, datasets.ClassLabel) else None
+    if isinstance(entry.features[image], datasets.Image):
+        entry = entry.cast_column(image, datasets.Image(decode=False))  # the file's bytes, not pixels
+    for number, row in enumerate(entry, start=1):
+        where = f"{split or 'rows'} row {number}"
+        cell = row[image]
+        name, data = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
+        if data is None and name and Path(name).is_file():
+            data = Path(name).read_bytes()
+        text = text_of_label(row[label], names, f"{place}: row {number}")
+        if not isinstance(data, bytes) or not data or text is None:
+            writer.leave(where, "no label" if isinstance(data, bytes) and data else "no image")
+            continue
+        group = None if columns.group is None else row[columns.names[columns.group]]
+        given = split if columns.split is None or split else str(row[columns.names[columns.split]])
+        writer.add(data, name=name, label=text, split=split_of(given), group=None if group is None else str(group))

@@ -1,0 +1,150 @@
+"""Data sets at an address (``s3://``, ``gs://``, ``hf://``, ``https://`` ...): a bounded local copy, by fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tl_kit.config import DecodeConfig
+from tl_kit.data.forms.local_copies import Room, copy_of
+from tl_kit.data.forms.optional import needed
+from tl_kit.errors import DataError, first_line
+from tl_kit.untrusted import is_plain_relative
+
+__all__ = ["fetch", "hidden_login"]
+
+_CHUNK = 1 << 20
+_INSTALL = {
+    "http": '"tl-kit[data]"',
+    "https": '"tl-kit[data]"',
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
+
+
+def fetch(address: str, decode: DecodeConfig) -> Path:
+    """The local copy of the file or folder at an address.
+
+    Its key is the address with the tags, sizes and times by which the store tells versions of the files: what has not
+    changed there is not loaded again. A store that names none of them is asked for the bytes each time.
+
+    Raises DataError if fsspec or the store's package is missing, if there is nothing at the address or it cannot be
+    read, for names that lead out of the folder, and beyond ``copy_gb`` and ``copy_files``.
+    """
+    needed("fsspec", "an address")
+    shown = hidden_login(address)
+    store, root = _store(address, shown)
+    try:
+        files = _files(store, root)
+    except Exception as error:  # each store raises of its own kinds
+        raise DataError(f"{shown}: cannot be read ({_reason(error)})") from error
+    if not files:
+        raise DataError(f"{shown}: there is nothing")
+    total = sum(int(info.get("size") or 0) for _, info in files)
+    if total > decode.copy_gb * 1e9 or len(files) > decode.copy_files:
+        raise DataError(
+            f"{shown}: {len(files):,} files of {total / 1e9:.1f} GB, more than --copy-size {decode.copy_gb:g} GB or "
+            "DecodeConfig.copy_files allow; raise it, or copy them yourself"
+        )
+    prefix = root.rstrip("/") + "/"
+    alone = len(files) == 1 and files[0][0].rstrip("/") == root.rstrip("/")
+    names = [_name(path, prefix, alone, address, shown) for path, _ in files]
+
+    def fill(folder: Path, room: Room) -> None:
+        for (path, _), name in zip(files, names, strict=True):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            room.file()
+            try:
+                with _open(store, path) as stream, target.open("wb") as output:
+                    while chunk := stream.read(_CHUNK):
+                        room.take(len(chunk))
+                        output.write(chunk)
+            except DataError:
+                raise
+            except Exception as error:  # as above
+                raise DataError(f"{shown}: {name}: cannot be read ({_reason(error)})") from error
+
+    try:
+        key = _key(store, address, files)
+    except Exception as error:  # as above
+        raise DataError(f"{shown}: cannot be read ({_reason(error)})") from error
+    folder = copy_of(shown, key, fill=fill, config=decode)
+    return folder / names[0] if alone else folder
+
+
+def hidden_login(address: str) -> str:
+    """The address without user, password and query, which may hold keys."""
+    bare = re.sub(r"(?<=://)[^/@]*@", "", address)
+    return bare.partition("?")[0]
+
+
+def _store(address: str, shown: str) -> tuple[Any, str]:
+    import fsspec
+
+    scheme = address.partition("://")[0].lower()
+    try:
+        store, root = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        package = _INSTALL.get(scheme)
+        advice = f": pip install {package}" if package else f" ({first_line(error)})"
+        raise DataError(f"{shown}: there is no reader of {scheme}:// addresses{advice}") from error
+    except Exception as error:  # a store may look at logins here
+        raise DataError(f"{shown}: cannot be opened ({_reason(error)})") from error
+    return store, str(root)
+
+
+def _files(store: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
+    """Path and facts of each file at or below ``root``, sorted; hidden ones are left out."""
+    info = store.info(root)
+    if info.get("type") == "file":
+        return [(root, info)]
+    found = store.find(root, detail=True)
+    inner = {path: facts for path, facts in found.items() if facts.get("type", "file") == "file"}
+    hidden = [path for path in inner if any(part.startswith(".") for part in path[len(root) :].split("/"))]
+    return sorted((path, facts) for path, facts in inner.items() if path not in hidden)
+
+
+def _name(path: str, prefix: str, alone: bool, address: str, shown: str) -> str:
+    """The path of a file's copy, below its folder."""
+    name = PurePosixPath(hidden_login(address).rstrip("/")).name if alone else path.removeprefix(prefix)
+    if alone and not name:
+        name = "data"
+    if not is_plain_relative(name) or name == path:
+        raise DataError(f"{shown}: a file's name leads out of it: {path}")
+    return name
+
+
+def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]]) -> str:
+    digest = hashlib.sha256(address.encode())
+    for path, facts in files:
+        known = [facts.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "updated")]
+        if not any(known):
+            known = ["checked", _content(store, path)]
+        digest.update(f"\n{path}\t{facts.get('size')}\t{known}".encode(errors="surrogatepass"))
+    return digest.hexdigest()[:32]
+
+
+def _open(store: Any, path: str) -> Any:
+    """The file's bytes, from the first to the last: not every web server can begin elsewhere."""
+    scheme = store.protocol if isinstance(store.protocol, str) else store.protocol[0]
+    return store.open(path, "rb", **({"block_size": 0} if scheme in ("http", "https") else {}))
+
+
+def _content(store: Any, path: str) -> str:
+    """SHA-256 of the bytes of a file that has no tag."""
+    digest = hashlib.sha256()
+    with _open(store, path) as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return "nothing is there, or nothing answers" if isinstance(error, FileNotFoundError) else first_line(error)

@@ -1,0 +1,137 @@
+"""WebDataset shards: pairs ``key.jpg`` and ``key.cls`` (or ``.json``, ``.txt``) in tar files, and their listing."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tl_kit.class_names import nfc
+from tl_kit.config import DataConfig
+from tl_kit.data.forms.columns import LABEL_NAMES, plain
+from tl_kit.data.forms.rows import split_in_name, text_of_label
+from tl_kit.data.listing import Candidate, Listing, split_of
+from tl_kit.data.manifest import Exclusion
+from tl_kit.errors import DataError
+
+__all__ = ["are_pairs", "list_pairs"]
+
+_IMAGES = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm", "pfm", "img")
+_LABELS = ("cls", "json", "txt")
+_NAMES = ("classnames.txt", "classes.txt", "labels.txt", "class_names.txt")
+_LARGEST = 10_000_000  # bytes of one label file
+_FEW = 2000  # files that are looked at to tell pairs from class folders
+
+
+def are_pairs(files: Sequence[Path]) -> bool:
+    """True if the files, of one unpacked shard or folder, are pairs of an image and a label of one key.
+
+    A ``.cls`` file says so; ``.json`` and ``.txt`` may be captions beside images in class folders: there they must lie
+    in one folder.
+    """
+    first = [file for file in files[:_FEW] if not file.name.startswith(".")]
+    if any(_ending(file) == "cls" for file in first):
+        return True
+    images = {(file.parent, _key(file)) for file in first if _ending(file) in _IMAGES}
+    labels = {(file.parent, _key(file)) for file in first if _ending(file) in _LABELS}
+    folders = {folder for folder, _ in images}
+    return bool(images) and len(folders) == 1 and 2 * len(images & labels) > len(images)
+
+
+def list_pairs(
+    shards: Iterable[tuple[str, Path, Sequence[Path]]], shown: Path, config: DataConfig, *, beside: Path | None
+) -> Listing:
+    """Candidates of shards, each given as its name, the folder of its files, and these; ``shown`` to people.
+
+    A key is a file's name up to its first dot. The label is the text of ``key.cls``; else ``label``, ``class`` ... or
+    ``label_column`` of the object in ``key.json``, or the value that it is; else the text of ``key.txt``. A number is
+    an index into the lines of ``classes.txt`` or ``classnames.txt`` in the shard or the folder ``beside``; without
+    these it is the class's name. Split and group stand in the JSON; a split else in the shard's name, or its folder's.
+
+    Raises DataError for two images of one key, and as :func:`text_of_label` does.
+    """
+    listing = Listing(table=True)
+    unnamed = False
+    for name, folder, files in shards:
+        names = _class_names([folder, *([beside] if beside else [])])
+        shard_split = split_in_name(Path(name).stem) or split_of(folder.parent.name)
+        parts: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
+        for file in sorted(files):
+            if file.name.startswith(".") or file.name in _NAMES:
+                continue
+            ending = _ending(file)
+            kind = "image" if ending in _IMAGES else ending
+            known = parts[file.parent, _key(file)]
+            if kind in known and kind == "image":
+                both = f"{known[kind].name} and {file.name}"
+                raise DataError(f"{shown}: two images of one key in {name}: {both}")
+            known[kind] = file
+        for (place, key), known in parts.items():
+            image = known.get("image")
+            if image is None:
+                if not known.keys().isdisjoint(_LABELS):
+                    listing.exclusions.append(Exclusion(place / key, "label without an image"))
+                continue
+            label, split, group = _label(known, names, config, f"{shown}: {name}: {key}")
+            if label is None:
+                listing.exclusions.append(Exclusion(image, "no label: no .cls, .json or .txt of its key names a class"))
+                continue
+            unnamed = unnamed or (names is None and label.isdigit())
+            listing.candidates.append(Candidate(image, nfc(label), split or shard_split, group))
+    given = {candidate.split for candidate in listing.candidates}
+    if None in given and len(given) > 1:
+        raise DataError(f"{shown}: some of its shards name a split, others none; name it in all (train-0000.tar)")
+    if unnamed:
+        listing.notes.append("classes are numbers; put their names, one a line, into classes.txt beside the shards")
+    return listing
+
+
+def _label(
+    known: dict[str, Path], names: list[str] | None, config: DataConfig, where: str
+) -> tuple[str | None, str | None, str | None]:
+    """Label, split and group of one key."""
+    about: Any = None
+    if "json" in known:
+        try:
+            about = json.loads(_text(known["json"], where))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where}.json: is no JSON ({error})") from error
+    found = {plain(key): value for key, value in about.items()} if isinstance(about, dict) else {}
+    split = split_of(str(found.get("split", "")))
+    group = nfc(str(found["group"])) if found.get("group") not in (None, "") else None
+    if "cls" in known:
+        text = _text(known["cls"], where).strip()
+        return text_of_label(int(text) if text.isdecimal() else text or None, names, where), split, group
+    if about is not None and not isinstance(about, dict):
+        return text_of_label(about, names, where), split, group
+    wanted = [plain(config.label_column)] if config.label_column else [name for tier in LABEL_NAMES for name in tier]
+    value = next((found[name] for name in wanted if found.get(name) is not None), None)
+    if value is None and "txt" in known:
+        value = _text(known["txt"], where).strip() or None
+    return text_of_label(value, names, where), split, group
+
+
+def _text(file: Path, where: str) -> str:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: {file.name} is not UTF-8 text") from error
+
+
+def _class_names(folders: Iterable[Path]) -> list[str] | None:
+    for folder in folders:
+        for name in _NAMES:
+            if (folder / name).is_file():
+                return [line.strip() for line in _text(folder / name, str(folder)).splitlines() if line.strip()]
+    return None
+
+
+def _key(file: Path) -> str:
+    return file.name.partition(".")[0]
+
+
+def _ending(file: Path) -> str:
+    return file.name.lower().rpartition(".")[2]
