@@ -33,9 +33,10 @@ EXTRAS = {
     "export": "files for programs without tl-kit",
     "openvino": "one format of these files",
     "peft": "low-rank adapters",
+    "data": "Parquet",
 }
 
-ON_DEMAND = ("onnx", "onnxruntime", "openvino", "peft")
+ON_DEMAND = ("onnx", "onnxruntime", "openvino", "peft", "pyarrow")
 
 
 def project() -> dict[str, Any]:

@@ -22,7 +22,6 @@ from tl_kit.config.command_settings import (
     JsonConfig,
     ModelsConfig,
     OptionsFileConfig,
-    PredictConfig,
     PushConfig,
     RangeConfig,
     ScalingConfig,
@@ -68,6 +67,7 @@ from tl_kit.config.machine_settings import (
     TrustConfig,
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
+from tl_kit.config.predict_settings import FetchConfig, PredictConfig, RowFormat, StreamConfig
 from tl_kit.config.training_settings import (
     AdapterConfig,
     AutoPolicyConfig,
@@ -113,6 +113,7 @@ __all__ = [
     "ExamineConfig",
     "ExportConfig",
     "FamilyDefaults",
+    "FetchConfig",
     "FinetuneConfig",
     "FitConfig",
     "FitResumeConfig",
@@ -144,6 +145,7 @@ __all__ = [
     "ReadConfig",
     "RegularizationConfig",
     "RollbackConfig",
+    "RowFormat",
     "RuleFitConfig",
     "RunsConfig",
     "RuntimeConfig",
@@ -154,6 +156,7 @@ __all__ = [
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",
+    "StreamConfig",
     "StudentConfig",
     "SwaConfig",
     "TableConfig",
