@@ -74,6 +74,8 @@ OTHER_EFFECTS = {
     "allow",
     "strict",
     "max_pixels",
+    "image_column",
+    "label_column",
     "save_every",
     "resume",
     "refit",

@@ -69,6 +69,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         "--batchnorm=frozen",
     )
     shared += ("--weights=w.pth", "--img-size=96", "--seed=4", "--split-seed=9", "--cache-size=1", "--views=2")
+    shared += ("--image-column=photo", "--label-column=breed")
     shared += ("--runtime=plain", "--allow=split-leak", "--group-pattern=^[0-9]+", "--strict", "--max-pixels=1000000")
     shared += ("--opt=eps=1", "--schedule-opt=decay=0.1", "--warmup=2", "--weight-decay=0.1", "--clip-norm=2", "--l1=1")
     shared += ("--l2=1", "--l2-sp=1", "--dropout=0.1", "--drop-connect=0.1", "--drop-path=0.1", "--label-smoothing=0.1")
@@ -114,6 +115,8 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
         ("--out", "here", "out", Path("here")),
         ("--max-pixels", "99", "decode", DecodeConfig(max_pixels=99)),
         ("--group-pattern", "^a", "split", DataConfig(group_pattern="^a")),
+        ("--image-column", "photo", "split", DataConfig(image_column="photo")),
+        ("--label-column", "Breed", "split", DataConfig(label_column="Breed")),
         ("--allow", "split-leak", "allow", ("split-leak",)),
     ],
 )
@@ -164,6 +167,7 @@ def test_ensemble_flags(calls: Calls) -> None:
 
 def test_an_ensemble_takes_no_flag_that_is_for_training() -> None:
     own = {"checkpoints", "data", "out", "rule", "calibrate", "crops", "scales", "mc_dropout", "strict"}
+    own |= {"image_column", "label_column"}
     own |= {"max_pixels", "device", "distill", "json", "debug", "config"}
     assert set(signature(ensemble_command).parameters) - {"context"} == own
 
@@ -172,6 +176,7 @@ def test_evaluate_flags(calls: Calls) -> None:
     tlkit("evaluate", "a", "--data", "imgs")
     tlkit("evaluate", "a", "--data", "imgs", "--split", "train")
     usual = {"crops": None, "mc_dropout": None, "strict": False, "decode": DecodeConfig(), "runtime": RuntimeConfig()}
+    usual |= {"image_column": None, "label_column": None}
     assert calls[0] == ((Path("a"), Path("imgs")), {"split": None, **usual})
     assert calls[1] == ((Path("a"), Path("imgs")), {"split": "train", **usual})
 

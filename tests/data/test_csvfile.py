@@ -6,7 +6,9 @@ import pytest
 
 from tests.data.images import write_classes, write_image
 from tests.data.scans import error, row_by_row, write_csv
+from tl_kit.config import DataConfig
 from tl_kit.data.scan import scan
+from tl_kit.errors import DataError
 
 
 def test_csv_with_labels_only(tmp_path):
@@ -83,10 +85,12 @@ def test_csv_files_that_are_missing_or_listed_twice(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1 names no column path and no column label"),
+        ("", "line 1 names no column path; there are none"),
         ("x/0.png,a\nx/1.png,b\n", "line 1 names no column path"),
-        ("path,class\nx/0.png,a\n", "line 1 names no column label"),
+        ("path,breed\nx/0.png,a\n", "names no column label; there are 'path', 'breed': name it with --label-column"),
         ("path,label,label\n", "names the column label twice"),
+        ("image,file_name,label\n", "the column path may be 'image' or 'file_name': name it with --image-column"),
+        ("image,Class,target\n", "the column label may be 'Class' or 'target': name it with --label-column"),
         ("path,label,spilt\nx/0.png,a,train\n", "'spilt'; rename it to 'split'"),
         ("path,label\nx/0.png\n", "line 2: 1 cells, but the header has 2"),
         ("path,label\n\nx/0.png,a\nx/1.png,b,c\n", "line 4: 3 cells"),
@@ -128,3 +132,43 @@ def test_an_empty_split_column_is_no_split(tmp_path):
 
 def test_csv_in_another_encoding(tmp_path):
     assert "UTF-8" in error(write_csv(tmp_path, "path,label\nx.png,straße\n", encoding="latin-1"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["image_path,class", "File Name,Target", "filepath,category", "IMAGE,Class-Name", "path,label,image", "id,label"],
+)
+def test_columns_as_people_name_them(tmp_path, header):
+    write_classes(tmp_path, {"x": 20})
+    extra = ",odd" * (header.count(",") - 1)
+    rows = "".join(f"x/{i}.png,{'ab'[i % 2]}{extra}\n" for i in range(20))
+    named = write_csv(tmp_path, f"{header}\n{rows}", name="named.csv")
+    assert row_by_row(scan(named)) == row_by_row(scan(write_csv(tmp_path, f"path,label{',z' * bool(extra)}\n{rows}")))
+
+
+def test_columns_by_option(tmp_path):
+    write_classes(tmp_path, {"x": 20})
+    rows = "".join(f"gone.png;x/{i}.png;{i};{'ab'[i % 2]}\n" for i in range(20))
+    file = write_csv(tmp_path, f"image;thumb;label;Breed\n{rows}", encoding="utf-8-sig")
+    manifest = scan(file, DataConfig(image_column="thumb", label_column="breed"))
+    assert manifest.classes == ("a", "b")
+    assert "images are named in the column 'thumb', classes in 'Breed'" in manifest.notes
+    with pytest.raises(DataError, match="no column 'no', as --image-column has it; there are 'image', 'thumb'"):
+        scan(file, DataConfig(image_column="no"))
+    with pytest.raises(DataError, match="cannot name both"):
+        scan(file, DataConfig(image_column="breed", label_column="Breed"))
+
+
+def test_ids_are_stems_of_files(tmp_path):
+    write_classes(tmp_path / "train", {"a": 10, "b": 10})
+    for file in (tmp_path / "train").glob("*/*"):
+        file.rename(tmp_path / "train" / f"{file.parent.name}{file.name}")
+    (tmp_path / "train" / "a1.txt").write_text("no image")
+    rows = "".join(f"{name}{i},{name}\n" for i in range(10) for name in "ab")
+    manifest = scan(write_csv(tmp_path, f"id,target\n{rows}"))
+    assert len(manifest.samples) == 20
+    assert any(note.startswith("20 of 20 images were found by their names below") for note in manifest.notes)
+    endings = rows.replace(",", ".png,")
+    assert row_by_row(scan(write_csv(tmp_path, f"image,label\n{endings}", name="2.csv"))) == row_by_row(manifest)
+    write_image(tmp_path / "test" / "a3.png", 1)
+    assert "line 8: 'a3' may be test/a3.png, train/a3.png: write the path" in error(tmp_path / "labels.csv")

@@ -9,7 +9,16 @@ from typing import Annotated
 from tl_kit.config.augment_settings import AugmentConfig, CropConfig
 from tl_kit.config.data_settings import DataConfig, DecodeConfig
 from tl_kit.config.machine_settings import RuntimeConfig
-from tl_kit.config.shared_flags import CHECKPOINT, CHECKPOINT_OR_FILE, DATA, DEVICE_ONLY, MC_DROPOUT, STRICT
+from tl_kit.config.shared_flags import (
+    CHECKPOINT,
+    CHECKPOINT_OR_FILE,
+    DATA,
+    DEVICE_ONLY,
+    IMAGE_COLUMN,
+    LABEL_COLUMN,
+    MC_DROPOUT,
+    STRICT,
+)
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE, SHARE
 
@@ -132,6 +141,8 @@ class EvaluateConfig:
     crops: CropConfig | None = None
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     strict: Annotated[bool, STRICT] = False
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None
+    label_column: Annotated[str | None, LABEL_COLUMN] = None
     decode: DecodeConfig = DecodeConfig()
     runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
 

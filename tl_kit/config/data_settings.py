@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
+from tl_kit.config.shared_flags import IMAGE_COLUMN, LABEL_COLUMN
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, BELOW_ONE, POSITIVE, SHARE, Range
 
@@ -33,6 +34,7 @@ class DataConfig:
     ``group_pattern`` is a regular expression: images in whose file names it finds the same text (that of its first
     bracketed part, where it has one) are one group, unless a CSV says otherwise. Near copies are kept on one side where
     there are at most ``near_images`` different files (their number squared is compared: 3 s for 20,000); 0: nowhere.
+    ``image_column`` and ``label_column`` are those of a table; None: by their usual names.
     """
 
     val_fraction: Annotated[float, BELOW_ONE] = 0.2
@@ -51,6 +53,8 @@ class DataConfig:
         ),
     ] = None
     near_images: int = 20_000
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None
+    label_column: Annotated[str | None, LABEL_COLUMN] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 from tl_kit.config.augment_settings import CropConfig
 from tl_kit.config.data_settings import DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
-from tl_kit.config.shared_flags import DEVICE_ONLY, MC_DROPOUT, OUT, STRICT
+from tl_kit.config.shared_flags import DEVICE_ONLY, IMAGE_COLUMN, LABEL_COLUMN, MC_DROPOUT, OUT, STRICT
 from tl_kit.config.training_settings import HeadConfig
 from tl_kit.flags import NO_FLAGS, Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, FRACTION, OWN_CHECK, POSITIVE, SHARE
@@ -92,6 +92,8 @@ class EnsembleConfig:
         Path | None,
         Flag(panel="Data", common=True, help="Images to score on (default: those that the members were trained on)."),
     ] = None
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None
+    label_column: Annotated[str | None, LABEL_COLUMN] = None
     out: Annotated[Path | None, OUT] = None
     rule: Annotated[
         str,

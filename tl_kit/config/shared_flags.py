@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from tl_kit.flags import Flag, OnlyFlags
 
-__all__ = ["CHECKPOINT", "CHECKPOINT_OR_FILE", "DATA", "DEVICE_ONLY", "MC_DROPOUT", "OUT", "STRICT"]
+__all__ = [
+    "CHECKPOINT",
+    "CHECKPOINT_OR_FILE",
+    "DATA",
+    "DEVICE_ONLY",
+    "IMAGE_COLUMN",
+    "LABEL_COLUMN",
+    "MC_DROPOUT",
+    "OUT",
+    "STRICT",
+]
 
 CHECKPOINT = Flag(
     panel="Prediction", name="CKPT", complete="checkpoints", help="A folder that finetune, ensemble or fit wrote."
@@ -23,6 +33,12 @@ DATA = Flag(
 DEVICE_ONLY = OnlyFlags(("device",))
 """Of a RuntimeConfig: ``--device``."""
 
+IMAGE_COLUMN = Flag(
+    panel="Data", metavar="NAME", help="Column of a table with the images (default: path, file_name, image, id ...)."
+)
+LABEL_COLUMN = Flag(
+    panel="Data", metavar="NAME", help="Column of a table with the classes (default: label, class, target ...)."
+)
 MC_DROPOUT = Flag(
     panel="Prediction",
     metavar="T",

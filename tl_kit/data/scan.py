@@ -15,6 +15,7 @@ from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.archives import unpacking
 from tl_kit.data.csvfile import list_csv
 from tl_kit.data.folders import list_folder
+from tl_kit.data.forms.text_table import TEXT_TABLES
 from tl_kit.data.grouping import group_by_name
 from tl_kit.data.layout import layout_faults
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
@@ -58,7 +59,7 @@ def scan(
     faults of the data.
     """
     root = Path(path).absolute()
-    listing = _list(root)
+    listing = _list(root, config)
     found, unreadable = _read_all(listing.candidates, decode, progress)
     exclusions = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
     classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)
@@ -81,7 +82,7 @@ def scan(
     return manifest
 
 
-def _list(root: Path) -> Listing:
+def _list(root: Path, config: DataConfig) -> Listing:
     try:
         mode = root.stat().st_mode
     except OSError as error:
@@ -90,8 +91,8 @@ def _list(root: Path) -> Listing:
         raise DataError(f"{root}: {problem}; {EXPECTED}") from error
     if stat.S_ISDIR(mode):
         return list_folder(root)
-    if stat.S_ISREG(mode) and root.suffix.lower() in (".csv", ".tsv"):
-        return list_csv(root)
+    if stat.S_ISREG(mode) and root.suffix.lower() in TEXT_TABLES:
+        return list_csv(root, config)
     if stat.S_ISREG(mode) and (hint := unpacking(root)):
         raise DataError(f"{root}: {hint}")
     raise DataError(f"{root}: neither a folder nor a .csv file; {EXPECTED}")

@@ -80,7 +80,7 @@ def score_folds(
 
 
 def _scan(config: EnsembleConfig, predictor: Predictor, data: Path, reporter: Reporter) -> Manifest:
-    made = split_config(predictor)
+    made = split_config(predictor, data, image_column=config.image_column, label_column=config.label_column)
     return scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter, trainable=False)
 
 

@@ -26,7 +26,7 @@ def scoring_images(
     Raises MemberError if the members do not share their data or their splits, and DataError without validation images.
     """
     data = config.data or _common_data(predictor.members)
-    made = split_config(predictor)
+    made = split_config(predictor, data, image_column=config.image_column, label_column=config.label_column)
     manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
     reporter.message(f"{len(predictor.members)} members, scored on {data}")
     splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}

@@ -70,7 +70,7 @@ def _data_set(
         return None
     try:
         manifest = scan_images(
-            data, split_config(predictor), decode=config.decode, strict=False, reporter=reporter, trainable=False
+            data, split_config(predictor, data), decode=config.decode, strict=False, reporter=reporter, trainable=False
         )
         samples = _spread(manifest.split("val") or manifest.samples, config.check_images)
         labels = labels_for(samples, manifest, predictor, data)

@@ -61,6 +61,8 @@ def evaluate(
     crops: CropConfig | None = None,
     mc_dropout: int | None = None,
     strict: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
@@ -70,8 +72,9 @@ def evaluate(
     The default is ``test``, or ``val`` if there is no test split. If the folder has no splits and the model, its
     teacher and its rule have seen none of its images, all images are scored. Images that trained the model, or selected
     something for it, are scored too; they are counted and a warning is reported. Splits that the run made are made
-    again, equal. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError if the folder has classes
-    that the model does not know, or no image that can be decoded; with ``strict``, for any unusable file.
+    again, equal. Columns of a table as for ``DataConfig``. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``.
+    Raises DataError if the folder has classes that the model does not know, or no image that can be decoded; with
+    ``strict``, for any unusable file.
     """
     if split is not None and split not in (*SPLITS, "all"):
         raise ConfigError(f"--split {split}: known are {', '.join(SPLITS)} and all")
@@ -81,7 +84,7 @@ def evaluate(
         """False where all images are scored, whatever split they would be in."""
         return split != "all" and (split is not None or _may_know(predictor, samples))
 
-    made = split_config(predictor)
+    made = split_config(predictor, data, image_column=image_column, label_column=label_column)
     manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False, link=by_splits)
     chosen = split or _default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)

@@ -17,6 +17,7 @@ from tl_kit.untrusted import plain_number
 
 __all__ = ["check_classes", "check_format", "check_meta", "data_problems", "ranges_of"]
 
+_LONGEST_NAME = 1000  # of a column
 _LARGEST_SAMPLE = 3.5e38  # about the largest float32
 
 
@@ -122,7 +123,7 @@ def _wrong_split(split: object) -> Iterator[str]:
         return
     for name, default in ((name, getattr(DataConfig, name)) for name in DataConfig.__dataclass_fields__):
         value = split.get(name, default)
-        if not _fits_split(value, default):
+        if not (_is_name(value) if name.endswith("_column") else _fits_split(value, default)):
             yield f"config.split.{name} is {str(value)[:40]!r}"
 
 
@@ -132,6 +133,10 @@ def _fits_split(value: object, default: object) -> bool:
     if isinstance(default, int):
         return type(value) is int and 0 <= value < 2**63
     return plain_number(value, 0, 1)
+
+
+def _is_name(value: object) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= _LONGEST_NAME)
 
 
 def _is_pattern(text: str) -> bool:

@@ -28,6 +28,8 @@ def evaluate(given: Given, console: Console) -> None:
         crops=asked.crops,
         mc_dropout=asked.mc_dropout,
         strict=asked.strict,
+        image_column=asked.image_column,
+        label_column=asked.label_column,
         decode=asked.decode,
         runtime=asked.runtime,
         reporter=console,
