@@ -184,7 +184,7 @@ def test_evaluate_flags(calls: Calls) -> None:
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
     options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig(), "runtime": RuntimeConfig()}
-    assert calls[0] == ((Path("a"), ["z.png", "b.png"]), {**options, "fetch": FetchConfig()})
+    assert calls[0] == ((Path("a"), ["z.png", "b.png"]), {**options, "fetch": FetchConfig(), "image_column": None})
     tlkit("predict", "a", "https://x.org/z.png", "--urls", "--allow-private")
     assert calls[1][1]["fetch"] == FetchConfig(urls=True, allow_private=True)
 

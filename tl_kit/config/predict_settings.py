@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 from tl_kit.config.augment_settings import CropConfig
 from tl_kit.config.data_settings import DecodeConfig
 from tl_kit.config.machine_settings import RuntimeConfig
-from tl_kit.config.shared_flags import CHECKPOINT_OR_FILE, DEVICE_ONLY, MC_DROPOUT
+from tl_kit.config.shared_flags import CHECKPOINT_OR_FILE, DEVICE_ONLY, IMAGE_COLUMN, MC_DROPOUT
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, OWN_CHECK, POSITIVE
 
@@ -26,7 +26,9 @@ class FetchConfig:
     ``redirects``; ``at_once`` are under way together. Without ``allow_private`` only public addresses are connected to.
     """
 
-    urls: Annotated[bool, Flag(panel="Data", help="Fetch inputs that are http or https addresses.")] = False
+    urls: Annotated[bool, Flag(panel="Data", common=True, help="Fetch inputs that are http or https addresses.")] = (
+        False
+    )
     allow_private: Annotated[
         bool, Flag(panel="Data", help="With --urls: also from this machine and private networks.")
     ] = False
@@ -67,21 +69,30 @@ class PredictConfig:
         Flag(
             panel="Data",
             name="PATH",
-            help="Images, folders of them, wildcards (** is any folders), .tar and .zip archives, or - for paths on "
-            "standard input, one a line.",
+            common=True,
+            help="Images, folders of them, wildcards (** is any folders), .csv and .parquet tables, .tar and .zip "
+            "archives, or - for paths on standard input, one a line.",
         ),
     ]
     null: Annotated[bool, Flag(panel="Data", help="Paths on standard input end with NUL (find -print0).")] = False
+    image_column: Annotated[str | None, IMAGE_COLUMN] = None
     fetch: FetchConfig = FetchConfig()
-    top: Annotated[int, AT_LEAST_ONE, Flag(panel="Output", metavar="K", help="So many classes an image.")] = 3
+    top: Annotated[
+        int, AT_LEAST_ONE, Flag(panel="Output", metavar="K", common=True, help="So many classes an image.")
+    ] = 3
     format: Annotated[
         Literal["table", "csv", "jsonl", "parquet"] | None,
-        Flag(panel="Output", help="For people, or for programs; default: table, or as the name of --out ends."),
+        Flag(
+            panel="Output",
+            common=True,
+            help="For people, or for programs; default: table, or as the name of --out ends.",
+        ),
     ] = None
     out: Annotated[
-        Path | None, Flag(panel="Output", metavar="FILE", help="Write csv, jsonl or parquet there, as it comes.")
+        Path | None,
+        Flag(panel="Output", metavar="FILE", common=True, help="Write csv, jsonl or parquet there, as it comes."),
     ] = None
-    resume: Annotated[bool, Flag(panel="Output", help="Go on with an --out that was interrupted.")] = False
+    resume: Annotated[bool, Flag(panel="Output", common=True, help="Go on with an --out that was interrupted.")] = False
     crops: CropConfig | None = None
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     decode: DecodeConfig = DecodeConfig()

@@ -50,6 +50,7 @@ def predict(
     mc_dropout: int | None = None,
     decode: DecodeConfig = DecodeConfig(),
     fetch: FetchConfig = FetchConfig(),
+    image_column: str | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> list[Prediction]:
@@ -60,9 +61,11 @@ def predict(
 
     A path that does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that
     match it (:func:`expand`). A file that is named several times is predicted as often; a file found through folders or
-    patterns is predicted once. A tar or zip archive stands for the images in it; a :class:`PathList` for those whose
-    paths it gives, which are neither patterns nor folders; an address, with ``fetch.urls``, for the image behind it. An
-    image that cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
+    patterns is predicted once. A tar or zip archive stands for the images in it; a CSV or Parquet file for those in its
+    column of images (``image_column``, where that has no usual name); a :class:`PathList` for those whose paths it
+    gives, which are neither patterns nor folders; an address, with ``fetch.urls``, for the image behind it.
+
+    An image that cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
     ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError without any input, and for a pattern
     without a match; InputError for anything but paths (the predictor that ``load`` returns accepts pixels).
     """
@@ -74,6 +77,7 @@ def predict(
             mc_dropout=mc_dropout,
             decode=decode,
             fetch=fetch,
+            image_column=image_column,
             runtime=runtime,
             reporter=reporter,
         )
@@ -89,6 +93,7 @@ def predict_stream(
     mc_dropout: int | None = None,
     decode: DecodeConfig = DecodeConfig(),
     fetch: FetchConfig = FetchConfig(),
+    image_column: str | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> Generator[Prediction, None, None]:
@@ -96,7 +101,7 @@ def predict_stream(
 
     Mistakes in the arguments are raised by the call itself, those in what lists name when it comes to them.
     """
-    inputs = ByName(paths(images), fetch=fetch, decode=decode)
+    inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column)
     items, total = _begun(inputs)
     with undisturbed():
         classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
@@ -154,6 +159,7 @@ def predict_to_file(
     mc_dropout: int | None = None,
     decode: DecodeConfig = DecodeConfig(),
     fetch: FetchConfig = FetchConfig(),
+    image_column: str | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     stream: StreamConfig = StreamConfig(),
     reporter: Reporter = SILENT,
@@ -173,7 +179,7 @@ def predict_to_file(
     if form == "parquet":
         check_parquet(f"--out {out}")
     check_writable(out.parent)
-    inputs = ByName(paths(images), fetch=fetch, decode=decode, config=stream)
+    inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
     items, total = _begun(inputs)
     classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     _tell(classifier, reporter)

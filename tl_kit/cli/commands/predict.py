@@ -37,6 +37,7 @@ def predict(given: Given, console: Console) -> None:
         "mc_dropout": asked.mc_dropout,
         "decode": asked.decode,
         "fetch": asked.fetch,
+        "image_column": asked.image_column,
         "runtime": asked.runtime,
         "reporter": console,
     }
