@@ -56,8 +56,13 @@ def _of_tar(file: Path, most: int) -> Iterator[Named]:
             archive.members.clear()  # type: ignore[attr-defined]  # which it would all keep
             if info.isreg() and _may_be_image(info.name) and (stream := archive.extractfile(info)) is not None:
                 found = _image(stream, info.name, info.size, most)
+                if isinstance(found, bytes) and len(found) < info.size:
+                    raise tarfile.ReadError(f"it ends in the middle of {info.name}")
                 if found is not None:
                     yield Named(f"{file}/{info.name}", found)
+        end = archive.fileobj
+        if end is None or end.tell() - archive.offset < tarfile.BLOCKSIZE:  # tarfile calls that an end, too
+            raise tarfile.ReadError("the mark of its end is missing: it was cut off")
 
 
 def _of_zip(file: Path, most: int) -> Iterator[Named]:

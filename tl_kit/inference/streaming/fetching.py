@@ -144,15 +144,15 @@ def _get(target: Target, config: FetchConfig, until: float, live: _Live) -> byte
 
 def _answer(connection: _Connection, target: Target, config: FetchConfig, until: float) -> bytes | str:
     connection.request("GET", target.path, headers={"Host": target.host_header, **_HEADERS})
-    answer = connection.getresponse()
-    if answer.status in _REDIRECTIONS and (location := answer.getheader("Location")):
-        return location
-    if answer.status != 200:
-        raise ImageError(f"cannot be fetched: {answer.status} {answer.reason}".rstrip())
-    encoding = answer.getheader("Content-Encoding", "identity").lower()
-    if encoding != "identity":
-        raise ImageError(f"cannot be fetched: sent with the encoding {encoding:.20}, which nobody asked for")
-    return _body(answer, config, until)
+    with connection.getresponse() as answer:
+        if answer.status in _REDIRECTIONS and (location := answer.getheader("Location")):
+            return location
+        if answer.status != 200:
+            raise ImageError(f"cannot be fetched: {answer.status} {answer.reason}".rstrip())
+        encoding = answer.getheader("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            raise ImageError(f"cannot be fetched: sent with the encoding {encoding:.20}, which nobody asked for")
+        return _body(answer, config, until)
 
 
 def _body(answer: http.client.HTTPResponse, config: FetchConfig, until: float) -> bytes:

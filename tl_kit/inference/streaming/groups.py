@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def groups(
             if item.source is None:
                 continue
             images += 1
-            held += sys.getsizeof(item.source) if isinstance(item.source, bytes) else 0
+            held += len(item.source) if isinstance(item.source, bytes) else 0
         whole = (place + images) % per_batch == 0
         full = held >= config.held_bytes or (whole and images >= at_once)
         if inputs and (item is None or full):
