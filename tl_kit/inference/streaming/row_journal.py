@@ -48,7 +48,7 @@ class Names:
 
 @dataclass(frozen=True)
 class State:
-    """What is secured: ``rows``, the ``size`` of their file in bytes, how many ``failed``, and the names' digest.
+    """The secured part: ``rows``, the ``size`` of their file in bytes, how many ``failed``, and the names' digest.
 
     ``place`` is that of the next image in its batch. ``made_by`` says by which model and options, in words.
     """
