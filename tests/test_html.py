@@ -15,7 +15,7 @@ import tl_kit
 from tests.helpers import quick, write_images
 from tl_kit.display import figure, visible
 from tl_kit.html_tables import Bar, html_block, html_lines, html_table
-from tl_kit.inference.predictor import Prediction, Predictions
+from tl_kit.inference.prediction import Prediction, Predictions
 
 TAGS = {"div", "b", "table", "thead", "tbody", "tr", "th", "td", "span"}
 EVIL = '<img src=x onerror="alert(1)">&amp;'

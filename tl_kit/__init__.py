@@ -21,6 +21,7 @@ from tl_kit.config import (
     DistillConfig,
     EnsembleConfig,
     ExportConfig,
+    FetchConfig,
     FinetuneConfig,
     FitConfig,
     HeadConfig,
@@ -32,6 +33,7 @@ from tl_kit.config import (
     SaveConfig,
     SoupConfig,
     StoreConfig,
+    StreamConfig,
     SwaConfig,
     TrackingConfig,
 )
@@ -56,9 +58,12 @@ if TYPE_CHECKING:
     from tl_kit.fitting.network_choice import choose_network as choose_network
     from tl_kit.fitting.network_choice import finetune
     from tl_kit.inference.evaluate import Evaluation, evaluate
+    from tl_kit.inference.predict import PredictedFile, predict, predict_stream, predict_to_file
     from tl_kit.inference.predict import csv_text as csv_text
-    from tl_kit.inference.predict import predict
-    from tl_kit.inference.predictor import Prediction, Predictor, load
+    from tl_kit.inference.prediction import Prediction
+    from tl_kit.inference.predictor import Predictor, load
+    from tl_kit.inference.streaming.path_list import PathList
+    from tl_kit.inference.streaming.rows import Rows as Rows
     from tl_kit.machine.machine_report import runtime_report as runtime_report
     from tl_kit.machine.process_group import alone as alone
     from tl_kit.machine.process_group import leads as leads
@@ -93,6 +98,7 @@ __all__ = [
     "Evaluation",
     "ExportConfig",
     "ExportResult",
+    "FetchConfig",
     "FinetuneConfig",
     "FinetuneResult",
     "FitConfig",
@@ -101,7 +107,9 @@ __all__ = [
     "LoopConfig",
     "MemberRuns",
     "NotebookReporter",
+    "PathList",
     "Plan",
+    "PredictedFile",
     "Prediction",
     "Predictor",
     "PushConfig",
@@ -112,6 +120,7 @@ __all__ = [
     "SaveConfig",
     "SoupConfig",
     "StoreConfig",
+    "StreamConfig",
     "SwaConfig",
     "TlKitError",
     "TrackingConfig",
@@ -130,6 +139,8 @@ __all__ = [
     "models",
     "plan",
     "predict",
+    "predict_stream",
+    "predict_to_file",
     "push",
     "resume",
     "resume_fit",
@@ -149,10 +160,13 @@ _MODULES = {
     "NotebookReporter": "tl_kit.reports.notebook_reporter",
     "Parity": "tl_kit.exporting.parity",
     "Plan": "tl_kit.planning.plan",
-    "Prediction": "tl_kit.inference.predictor",
+    "PathList": "tl_kit.inference.streaming.path_list",
+    "PredictedFile": "tl_kit.inference.predict",
+    "Prediction": "tl_kit.inference.prediction",
     "Predictor": "tl_kit.inference.predictor",
     "PushResult": "tl_kit.exporting.push",
     "Report": "tl_kit.diagnosis.examine",
+    "Rows": "tl_kit.inference.streaming.rows",
     "alone": "tl_kit.machine.process_group",
     "began_with": "tl_kit.series.resume",
     "cache_line": "tl_kit.machine.user_cache",
@@ -178,6 +192,8 @@ _MODULES = {
     "models": "tl_kit.zoo.catalog",
     "plan": "tl_kit.planning.plan",
     "predict": "tl_kit.inference.predict",
+    "predict_stream": "tl_kit.inference.predict",
+    "predict_to_file": "tl_kit.inference.predict",
     "push": "tl_kit.exporting.push",
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",

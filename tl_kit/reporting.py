@@ -7,7 +7,10 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-__all__ = ["SILENT", "Reporter", "note", "take_notes", "tell"]
+__all__ = ["SILENT", "UNKNOWN", "Reporter", "note", "take_notes", "tell"]
+
+UNKNOWN = -1
+"""The total of a stage whose number of steps nobody knows."""
 
 
 class Reporter(Protocol):
@@ -17,7 +20,7 @@ class Reporter(Protocol):
         """One line that the user should read: a decision and its reason, a warning."""
 
     def start(self, stage: str, total: int) -> None:
-        """A stage of ``total`` steps begins (the one before has ended)."""
+        """A stage of ``total`` steps, or ``UNKNOWN``, begins (the one before has ended)."""
 
     def advance(self, steps: int = 1, **figures: float) -> None:
         """Some steps of the stage are done; ``figures`` are shown beside the bar (loss, data_wait)."""

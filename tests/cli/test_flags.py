@@ -19,6 +19,7 @@ from tl_kit.config import (
     DataConfig,
     DecodeConfig,
     EnsembleConfig,
+    FetchConfig,
     FinetuneConfig,
     ProcessConfig,
     RuntimeConfig,
@@ -39,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[s
         seen.append((arguments, options))
         raise SeenError("enough")
 
-    for name in ("finetune", "cross_validate", "finetune_members", "plan", "ensemble", "evaluate", "predict"):
+    for name in ("finetune", "cross_validate", "finetune_members", "plan", "ensemble", "evaluate", "predict_stream"):
         monkeypatch.setattr(f"tl_kit.{name}", record)
     return seen
 
@@ -183,7 +184,9 @@ def test_evaluate_flags(calls: Calls) -> None:
 def test_predict_paths_keep_their_order(calls: Calls) -> None:
     tlkit("predict", "a", "z.png", "b.png", "--top", "2")
     options = {"crops": None, "mc_dropout": None, "decode": DecodeConfig(), "runtime": RuntimeConfig()}
-    assert calls[0] == ((Path("a"), ["z.png", "b.png"]), options)
+    assert calls[0] == ((Path("a"), ["z.png", "b.png"]), {**options, "fetch": FetchConfig(), "image_column": None})
+    tlkit("predict", "a", "https://x.org/z.png", "--urls", "--allow-private")
+    assert calls[1][1]["fetch"] == FetchConfig(urls=True, allow_private=True)
 
 
 def test_passes_with_dropout_of_the_commands_that_predict(calls: Calls) -> None:

@@ -235,6 +235,10 @@ def test_without_photos_it_is_checked_with_noise_and_says_so(
     assert (list(given.sources), given.words) == ([photo, photo], "images given")
     with pytest.raises(DataError, match="no such file"):
         find_images(ExportConfig(checkpoint=alone, data=(tmp_path / "no",)), predictor, listener)
+    (tmp_path / "plain").mkdir()
+    shutil.copy(photo, tmp_path / "plain" / "photo.png")
+    find_images(ExportConfig(checkpoint=alone, data=(tmp_path / "plain",)), predictor, listener)
+    assert listener.messages[-1] == f"no class folders in {tmp_path}/plain: its images are taken without labels"
     monkeypatch.setattr("tl_kit.exporting.export.make_file", None)  # nothing is made in vain
     with pytest.raises(DataError, match="--int8: needs training images"):
         write(alone, tmp_path / "i.onnx", int8=True, input="model", data=(photo,))

@@ -7,6 +7,7 @@ import csv
 import json
 import pickle
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ def test_a_saved_model_predicts_the_same(paths: list[Path], labels: list[str], t
     predictor = tl_kit.load(model.save(tmp_path / "saved"))
     rows = [[p.probabilities[name] for name in model.classes_] for p in predictor.predict(paths)]
     assert np.array_equal(model.predict_proba(paths), rows)
+    record = (tmp_path / "saved" / "tlkit.json").read_text()
+    assert json.loads(record)["config"]["model"]
+    assert tempfile.gettempdir() not in record, "a folder that is gone"
+    assert tl_kit.evaluate(tmp_path / "saved", paths[0].parents[1]).images > 0
     with pytest.raises(CheckpointError, match="is not an empty folder"):
         model.save(tmp_path / "saved")
 

@@ -28,6 +28,7 @@ from tl_kit.cli.cells import EPOCH_FIGURES, figures, width_of, wrap
 from tl_kit.cli.tables import MARKS, layout
 from tl_kit.config import TableConfig
 from tl_kit.display import visible
+from tl_kit.reporting import UNKNOWN
 
 __all__ = ["Console", "OutputClosedError"]
 
@@ -76,7 +77,7 @@ class Console:
 
     def message(self, text: str) -> None:
         """One line for the user."""
-        if self._stage.done >= self._stage.total:
+        if UNKNOWN < self._stage.total <= self._stage.done:
             self._end_stage()
         self._say(Text(visible(text)))
 
@@ -87,7 +88,8 @@ class Console:
         self._stage = _Stage(stage, total)
         if self._animated:
             self._progress = _progress(self._err, _unit(stage))
-            self._task = self._progress.add_task(visible(stage), total=total, figures="")
+            known = None if total == UNKNOWN else total
+            self._task = self._progress.add_task(visible(stage), total=known, figures="")
             self._progress.start()
 
     def advance(self, steps: int = 1, **shown: float) -> None:
@@ -140,6 +142,19 @@ class Console:
             text = "\n".join(map(visible, text.split("\n")))
         self._write(text)
 
+    def stream(self, text: str) -> None:
+        """:meth:`raw` for a part of a result, in the middle of a stage; on a terminal, it takes the bar's place."""
+        if self._stdout.isatty():
+            text = "\n".join(map(visible, text.split("\n")))
+            if self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+        self._put(text)
+
+    def done(self) -> None:
+        """End the stage that is running."""
+        self._end_stage()
+
     def error(self, text: str) -> None:
         """One line with the reason why the command ends."""
         self._end_stage(finished=False)
@@ -175,6 +190,9 @@ class Console:
 
     def _write(self, text: str) -> None:
         self._end_stage()
+        self._put(text)
+
+    def _put(self, text: str) -> None:
         try:
             self._stdout.write(text)
             self._stdout.flush()

@@ -22,7 +22,6 @@ from tl_kit.config.command_settings import (
     JsonConfig,
     ModelsConfig,
     OptionsFileConfig,
-    PredictConfig,
     PushConfig,
     RangeConfig,
     ScalingConfig,
@@ -68,6 +67,7 @@ from tl_kit.config.machine_settings import (
     TrustConfig,
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
+from tl_kit.config.predict_settings import FetchConfig, PredictConfig, RowFormat, StreamConfig
 from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.config.training_settings import (
     AdapterConfig,
@@ -114,6 +114,7 @@ __all__ = [
     "ExamineConfig",
     "ExportConfig",
     "FamilyDefaults",
+    "FetchConfig",
     "FinetuneConfig",
     "FitConfig",
     "FitResumeConfig",
@@ -145,6 +146,7 @@ __all__ = [
     "ReadConfig",
     "RegularizationConfig",
     "RollbackConfig",
+    "RowFormat",
     "RuleFitConfig",
     "RunsConfig",
     "RuntimeConfig",
@@ -155,6 +157,7 @@ __all__ = [
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",
+    "StreamConfig",
     "StudentConfig",
     "SwaConfig",
     "TableConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tl_kit.config.augment_settings import AugmentConfig, CropConfig
 from tl_kit.config.data_settings import DataConfig, DecodeConfig
@@ -36,7 +36,6 @@ __all__ = [
     "JsonConfig",
     "ModelsConfig",
     "OptionsFileConfig",
-    "PredictConfig",
     "PushConfig",
     "RangeConfig",
     "ScalingConfig",
@@ -144,28 +143,6 @@ class EvaluateConfig:
     strict: Annotated[bool, STRICT] = False
     image_column: Annotated[str | None, IMAGE_COLUMN] = None
     label_column: Annotated[str | None, LABEL_COLUMN] = None
-    decode: DecodeConfig = DecodeConfig()
-    runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Predictions for ``images``: files, folders or wildcards. An unreadable one has a row that says so.
-
-    ``top`` classes an image are shown. ``crops`` and ``mc_dropout`` as for ``EvaluateConfig``.
-    """
-
-    checkpoint: Annotated[Path, CHECKPOINT_OR_FILE]
-    images: Annotated[
-        tuple[str, ...],
-        Flag(panel="Data", name="PATH", help="Image files, folders of them, or wildcards; ** is any folders."),
-    ]
-    top: Annotated[int, AT_LEAST_ONE, Flag(panel="Output", metavar="K", help="So many classes an image.")] = 3
-    format: Annotated[Literal["table", "csv", "jsonl"], Flag(panel="Output", help="For people, or for programs.")] = (
-        "table"
-    )
-    crops: CropConfig | None = None
-    mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None
     decode: DecodeConfig = DecodeConfig()
     runtime: Annotated[RuntimeConfig, DEVICE_ONLY] = RuntimeConfig()
 

@@ -21,6 +21,7 @@ CHECKPOINT = Flag(
 )
 CHECKPOINT_OR_FILE = Flag(
     panel="Prediction",
+    common=True,
     name="CKPT",
     complete="checkpoints",
     help="A folder that finetune, ensemble or fit wrote, or a file of export (.onnx).",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tl_kit.config import ExportConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folders import list_files
+from tl_kit.data.listing import EXPECTED
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import DataError
 from tl_kit.file_kinds import may_be_there
@@ -78,7 +79,8 @@ def _data_set(
         labels = labels_for(samples, manifest, predictor, data)
     except DataError as error:
         if given and data.is_dir() and list_files(data)[0]:
-            reporter.message(f"images without labels: {error}")
+            plain = f"no class folders in {data}: its images are taken without labels"
+            reporter.message(plain if EXPECTED in str(error) else f"images without labels: {error}")
             return None
         if given:
             raise

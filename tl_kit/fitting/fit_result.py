@@ -20,7 +20,8 @@ from tl_kit.fitting.journal import Journal
 from tl_kit.fitting.leaderboard import Fastest, Row, fastest_of, rows_of, story
 from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.inference.labelled import Predicted, predict_labelled
-from tl_kit.inference.predictor import Prediction, Predictor, load
+from tl_kit.inference.prediction import Prediction
+from tl_kit.inference.predictor import Predictor, load
 from tl_kit.reporting import Reporter
 from tl_kit.reports.fit_picture import draw_fit
 from tl_kit.reports.receipt_picture import draw_receipt

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,11 @@ from PIL import Image
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, ImageError, first_line
 from tl_kit.images.decode import decode_as, in_pool, read_sample
-from tl_kit.inference.inputs import Given, sources
-from tl_kit.inference.predictor import Prediction, Predictions, Predictor, load, prediction_of
-from tl_kit.inference.run_models import Source
+from tl_kit.inference.inputs import Given, named_sources, sources
+from tl_kit.inference.prediction import Prediction, Predictions, prediction_of
+from tl_kit.inference.predictor import Predictor, load
+from tl_kit.inference.run_models import Attempt
+from tl_kit.inference.streaming.groups import stream
 from tl_kit.machine.runtime import available_cores
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.exported_facts import EXPORTED, INPUT, OUTPUT, ExportedFacts
@@ -63,10 +65,31 @@ class ExportedModel:
         """Unknown: the file does not name the images that it was trained on."""
         return Uses(unknown=(str(self.path),))
 
+    @property
+    def per_batch(self) -> int:
+        """Images that are decoded together."""
+        return _AT_ONCE
+
+    @property
+    def at_once(self) -> int:
+        """Images that a stream predicts together."""
+        return _AT_ONCE
+
     def member_probabilities(
-        self, sources: Sequence[Source], *, digests: Sequence[str] = (), reporter: Reporter = SILENT
+        self,
+        sources: Sequence[Attempt],
+        *,
+        digests: Sequence[str] = (),
+        before: int = 0,
+        filled: bool = False,
+        deep: Counter[str] | None = None,
+        reporter: Reporter = SILENT,
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
-        """The file's probabilities as one member's, (1, n, classes), and the images that cannot be decoded."""
+        """The file's probabilities as one member's, (1, n, classes), and the images that cannot be decoded.
+
+        In place of a batch that is filled up or was begun before (``filled``, ``before``), each image runs alone. Deep
+        images are read over the ranges that the file holds: there is nothing to count.
+        """
         found = np.zeros((1, len(sources), len(self.classes)))
         failures: dict[int, str] = {}
         reporter.start("predict", len(sources))
@@ -80,7 +103,7 @@ class ExportedModel:
                 else:
                     sizes[read.shape].append((index, read))
             for (height, width, _), rows in sizes.items():
-                together = max(1, _MOST_PIXELS // (height * width))
+                together = 1 if filled or before else max(1, _MOST_PIXELS // (height * width))
                 for first in range(0, len(rows), together):
                     batch = rows[first : first + together]
                     places = [index for index, _ in batch]
@@ -93,6 +116,13 @@ class ExportedModel:
         probabilities: NDArray[np.float64] = stack[0]
         return probabilities
 
+    def tell_deep(self, deep: Counter[str], reporter: Reporter) -> None:
+        """Do nothing: there is nothing to count."""
+
+    def stream(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> Iterator[Prediction]:
+        """As :meth:`Predictor.stream`."""
+        return stream(self, named_sources(images, self.decode), reporter=reporter)
+
     def predict(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> list[Prediction]:
         """As :meth:`Predictor.predict`."""
         found, names = sources(images, self.decode)
@@ -102,12 +132,14 @@ class ExportedModel:
             for index, (name, row) in enumerate(zip(names, self.combine(stack), strict=True))
         )
 
-    def pixels(self, source: Source, digest: str | None = None) -> NDArray[np.uint8] | str:
+    def pixels(self, source: Attempt, digest: str | None = None) -> NDArray[np.uint8] | str:
         """An image as the graph takes it, (h, w, 3); the reason where it cannot be decoded.
 
         ``digest``: the SHA-256 that a file must have.
         """
         try:
+            if isinstance(source, ImageError):
+                raise source
             given = Image.fromarray(source) if isinstance(source, np.ndarray) else source
             if digest is not None and isinstance(given, Path):
                 given = read_sample(given, digest, self.decode)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +19,11 @@ from tl_kit.config import DecodeConfig
 from tl_kit.errors import InputError
 from tl_kit.images.limits import most_bytes
 from tl_kit.inference.run_models import Source
+from tl_kit.inference.streaming.addresses import is_address
+from tl_kit.inference.streaming.named import Named
+from tl_kit.inference.streaming.path_list import PathList
 
-__all__ = ["TAKEN", "Given", "paths", "sources"]
+__all__ = ["TAKEN", "Given", "named_sources", "paths", "sources"]
 
 Given: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any] | Tensor
@@ -35,7 +37,6 @@ TAKEN = (
 )
 
 _CHANNELS = (1, 3, 4)
-_ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]+:/|data:)", re.IGNORECASE)  # pathlib turns two slashes into one
 _PIECE = 2**20
 _LONGEST = 100
 
@@ -48,22 +49,33 @@ def sources(given: Given | Iterable[Given], limits: DecodeConfig = DecodeConfig(
     single = _source(given, "", limits)
     if single is not None:
         return [single], [_name(given, single, 0)]
-    found, names = [], []
+    pairs = list(_many(given, limits))
+    return [source for source, _ in pairs], [name for _, name in pairs]
+
+
+def named_sources(given: Given | Iterable[Given], limits: DecodeConfig = DecodeConfig()) -> Iterator[Named]:
+    """:func:`sources`, one after the other; each is taken from the iterable when it is asked for."""
+    single = _source(given, "", limits)
+    pairs = _many(given, limits) if single is None else [(single, _name(given, single, 0))]
+    return (Named(name, source) for source, name in pairs)
+
+
+def _many(given: Any, limits: DecodeConfig) -> Iterator[tuple[Source, str]]:
     for index, item in enumerate(_items(given)):
         source = _source(item, f"image {index} is ", limits)
         if source is None:
             pair = ": of images and labels give the images alone" if isinstance(item, (tuple, list)) else ""
             raise _refusal(f"image {index} is {_what(item)}{pair}")
-        found.append(source)
-        names.append(_name(item, source, index))
-    return found, names
+        yield source, _name(item, source, index)
 
 
-def paths(given: Any) -> list[str | os.PathLike[str]]:
-    """A path, or an iterable of paths, as a list. Raises InputError for anything else."""
-    single = isinstance(given, (str, os.PathLike, Mapping)) or not isinstance(given, Iterable)
+def paths(given: Any) -> list[str | os.PathLike[str] | PathList]:
+    """A path or a list of paths in a file, or an iterable of them, as a list. Raises InputError for anything else."""
+    single = isinstance(given, (str, os.PathLike, Mapping, PathList)) or not isinstance(given, Iterable)
     items = [given] if single else list(given)
     for item in items:
+        if isinstance(item, PathList):
+            continue
         if not isinstance(item, (str, os.PathLike)):
             raise InputError(
                 f"this is {_what(given)}: here files and folders are predicted, by their paths; pixels and open files "
@@ -103,7 +115,7 @@ def _path(item: str | os.PathLike[Any], place: str) -> Path:
     text = os.fsdecode(item)
     if not text.strip():
         raise _refusal(f"{place or 'this is '}an empty path")
-    if _ADDRESS.match(text) and not os.path.lexists(text):
+    if is_address(text) and not os.path.lexists(text):
         raise InputError(f"{place}{text[:_LONGEST]}: an address, and predict reads files: download it, give its path")
     return Path(text)
 

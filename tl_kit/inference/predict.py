@@ -1,36 +1,56 @@
-"""``predict``: class names and probabilities for files and folders of images."""
+"""``predict``: class names and probabilities for files, folders, lists and archives of images."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias, get_args
 
-from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
-from tl_kit.data.exclusions import missed
-from tl_kit.data.folders import list_files
-from tl_kit.data.patterns import expand
-from tl_kit.errors import DataError
-from tl_kit.inference.exported import open_classifier
+import torch
+
+from tl_kit._version import __version__
+from tl_kit.config import CropConfig, DecodeConfig, FetchConfig, RowFormat, RuntimeConfig, StreamConfig
+from tl_kit.errors import CheckpointError, ConfigError, DataError
+from tl_kit.inference.exported import ExportedModel, open_classifier
 from tl_kit.inference.inputs import paths
-from tl_kit.inference.predictor import Prediction, Predictions
+from tl_kit.inference.prediction import Prediction, Predictions
+from tl_kit.inference.predictor import Predictor
+from tl_kit.inference.streaming.groups import Predicted, predict_groups
+from tl_kit.inference.streaming.inputs_by_name import ByName
+from tl_kit.inference.streaming.named import Named
+from tl_kit.inference.streaming.parquet_rows import check_parquet
+from tl_kit.inference.streaming.path_list import PathList
+from tl_kit.inference.streaming.row_journal import Journal, Names, State
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
-from tl_kit.reporting import SILENT, Reporter
-from tl_kit.storage.atomic import csv_text
+from tl_kit.reporting import SILENT, UNKNOWN, Reporter
+from tl_kit.storage.atomic import check_writable, csv_text
+from tl_kit.untrusted import sha256
 
-__all__ = ["csv_text", "predict"]
+_Classifier: TypeAlias = Predictor | ExportedModel
+_END = object()
+
+__all__ = ["Inputs", "PredictedFile", "csv_text", "format_of", "predict", "predict_stream", "predict_to_file"]
+
+Inputs: TypeAlias = Path | str | PathList | Iterable[Path | str | PathList]
+"""Files, folders, patterns, archives, addresses, and lists of paths in an open file."""
 
 
 @undisturbed()
 @takes_plain_values
 def predict(
     checkpoint: Path | str,
-    images: Path | str | Iterable[Path | str],
+    images: Inputs,
     *,
     crops: CropConfig | None = None,
     mc_dropout: int | None = None,
     decode: DecodeConfig = DecodeConfig(),
+    fetch: FetchConfig = FetchConfig(),
+    image_column: str | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
 ) -> list[Prediction]:
@@ -41,59 +61,232 @@ def predict(
 
     A path that does not exist and has a wildcard (``*``, ``?``, ``[``, ``**``) stands for the files and folders that
     match it (:func:`expand`). A file that is named several times is predicted as often; a file found through folders or
-    patterns is predicted once. A file that cannot be read or decoded gives a Prediction with its ``error``, and so does
-    a folder without files. ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError without any
-    input, and for a pattern without a match; InputError for anything but paths (the predictor that ``load`` returns
-    accepts pixels).
+    patterns is predicted once. A tar or zip archive stands for the images in it; a CSV or Parquet file for those in its
+    column of images (``image_column``, where that has no usual name); a :class:`PathList` for those whose paths it
+    gives, which are neither patterns nor folders; an address, with ``fetch.urls``, for the image behind it.
+
+    An image that cannot be read or decoded gives a Prediction with its ``error``, and so does a folder without files.
+    ``crops``, ``mc_dropout`` and ``decode`` as for ``load``. Raises DataError without any input, and for a pattern
+    without a match; InputError for anything but paths (the predictor that ``load`` returns accepts pixels).
     """
-    given = [item if isinstance(item, str) else Path(item) for item in paths(images)]
-    rows = list(_rows(given))
-    if not rows or all(isinstance(row, Prediction) and row.error == _EMPTY for row in rows):
-        raise DataError("no images to predict: give image files, or folders that hold some")
-    predictor = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
-    if predictor.crops != CropConfig():
-        reporter.message(f"each image: the mean of {predictor.crops}")
-    if predictor.mc_dropout:
-        reporter.message(f"each image: the mean of {predictor.mc_dropout} passes with dropout")
-    predicted = iter(predictor.predict([row for row in rows if isinstance(row, Path)], reporter=reporter))
-    return Predictions(next(predicted) if isinstance(row, Path) else row for row in rows)
+    return Predictions(
+        predict_stream(
+            checkpoint,
+            images,
+            crops=crops,
+            mc_dropout=mc_dropout,
+            decode=decode,
+            fetch=fetch,
+            image_column=image_column,
+            runtime=runtime,
+            reporter=reporter,
+        )
+    )
 
 
-_EMPTY = "folder without files"
+@takes_plain_values
+def predict_stream(
+    checkpoint: Path | str,
+    images: Inputs,
+    *,
+    crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
+    decode: DecodeConfig = DecodeConfig(),
+    fetch: FetchConfig = FetchConfig(),
+    image_column: str | None = None,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    reporter: Reporter = SILENT,
+) -> Generator[Prediction, None, None]:
+    """:func:`predict`, with each Prediction once its batch is computed; memory holds a few batches.
+
+    Mistakes in the arguments are raised by the call itself, those in what lists name when it comes to them.
+    """
+    inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column)
+    items, total = _begun(inputs)
+    with undisturbed():
+        classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+    _tell(classifier, reporter)
+    return _predictions(classifier, inputs, items, total, reporter)
 
 
-def _rows(given: Sequence[Path | str]) -> Iterator[Path | Prediction]:
-    """The files that the inputs stand for, and a Prediction with an error for each input that cannot be read."""
-    seen = _Seen()
-    for item in given:
-        for path in expand(item):
-            if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where it may not look
-                yield from (row for row in _files(path) if isinstance(row, Prediction) or seen.first(row))
-            elif seen.first(path) or path == Path(item):
-                yield path
+def _begun(inputs: ByName) -> tuple[Iterator[Named | None], int]:
+    """The inputs, nothing of them fetched, and their number if it is known. Raises DataError if there are none.
+
+    Files and folders are all looked for first; of lists and archives, the first image.
+    """
+    items = inputs.images()
+    if not inputs.streamed:
+        found = list(items)
+        return iter(found), len(found)
+    return chain([next(items)], items), UNKNOWN
 
 
-def _files(folder: Path) -> Iterator[Path | Prediction]:
-    files, exclusions = list_files(folder)
-    unreadable = missed(exclusions)
-    yield from files
-    yield from (Prediction(str(exclusion.path), {}, exclusion.reason) for exclusion in unreadable)
-    if not files and not unreadable:
-        yield Prediction(str(folder), {}, _EMPTY)
+def _tell(classifier: _Classifier, reporter: Reporter) -> None:
+    if classifier.crops != CropConfig():
+        reporter.message(f"each image: the mean of {classifier.crops}")
+    if classifier.mc_dropout:
+        reporter.message(f"each image: the mean of {classifier.mc_dropout} passes with dropout")
 
 
-class _Seen:
-    """Files seen so far, by real folder and name: a linked folder holds the same files, a linked file is another."""
+def _predictions(
+    classifier: _Classifier, inputs: ByName, items: Iterator[Named | None], total: int, reporter: Reporter
+) -> Generator[Prediction, None, None]:
+    reporter.start("predict", total)
+    for predicted in predict_groups(classifier, inputs.fetched(items), timed=inputs.timed, reporter=reporter):
+        yield from predicted.predictions
 
-    def __init__(self) -> None:
-        self._files: set[tuple[str, str]] = set()
-        self._folders: dict[Path, str] = {}
 
-    def first(self, path: Path) -> bool:
-        """True if the file comes for the first time."""
-        folder = self._folders.get(path.parent)
-        if folder is None:
-            folder = self._folders[path.parent] = os.path.realpath(path.parent)
-        known = len(self._files)
-        self._files.add((folder, path.name))
-        return len(self._files) > known
+@dataclass(frozen=True)
+class PredictedFile:
+    """A file of predictions: its ``path``, its number of ``rows``, and how many of them have an error."""
+
+    path: Path
+    rows: int
+    failed: int
+
+
+@undisturbed()
+@takes_plain_values
+def predict_to_file(
+    checkpoint: Path | str,
+    images: Inputs,
+    out: Path | str,
+    *,
+    format: RowFormat | None = None,
+    top: int = 3,
+    resume: bool = False,
+    crops: CropConfig | None = None,
+    mc_dropout: int | None = None,
+    decode: DecodeConfig = DecodeConfig(),
+    fetch: FetchConfig = FetchConfig(),
+    image_column: str | None = None,
+    runtime: RuntimeConfig = RuntimeConfig(),
+    stream: StreamConfig = StreamConfig(),
+    reporter: Reporter = SILENT,
+) -> PredictedFile:
+    """Write the predictions of :func:`predict_stream` to the file ``out``, which is complete once it is there.
+
+    ``format`` None: as the name ends (.csv, .jsonl, .parquet). Until it is complete the file is ``OUT.partial``, beside
+    which ``OUT.partial.json`` says how far it is. With ``resume``, the rows that are secured there are kept, and their
+    inputs passed over; the file becomes the one that a run without interruption writes, byte for byte. ``top`` classes
+    an image are written. Raises ConfigError or DataError if another model, other options or other inputs made the part.
+    """
+    out, form = Path(out), format_of(Path(out), format)
+    if top < 1:
+        raise ConfigError(f"--top {top}: must be at least 1")
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file")
+    if form == "parquet":
+        check_parquet(f"--out {out}")
+    check_writable(out.parent)
+    inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
+    items, total = _begun(inputs)
+    classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
+    _tell(classifier, reporter)
+    made_by = _made_by(classifier, runtime, fetch, form=form, top=top)
+    journal = Journal(out, form, top, made_by, config=stream)
+    try:
+        begun = journal.begin(resume=resume)
+        names = _pass_over(items, begun, journal)
+        if begun.rows:
+            reporter.message(f"{journal.partial}: goes on after {begun.rows:,} rows")
+        reporter.start("predict", total if total == UNKNOWN else total - begun.rows)
+        found = predict_groups(
+            classifier,
+            inputs.fetched(items),
+            begun=begun.rows > 0,
+            place=begun.place,
+            timed=inputs.timed,
+            reporter=reporter,
+            config=stream,
+        )
+        state = _write(found, journal, begun, names, always=inputs.timed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{journal.partial} has {journal.state.rows:,} rows; --resume goes on") from None
+    finally:
+        journal.close()
+    return PredictedFile(out, state.rows, state.failed)
+
+
+def _pass_over(items: Iterator[Named | None], begun: State, journal: Journal) -> Names:
+    """Pass over the inputs whose rows are secured; the digest of their names."""
+    names, left = Names(), begun.rows
+    while left and (item := next(items, _END)) is not _END:
+        if isinstance(item, Named):
+            names.add(item.name)
+            left -= 1
+    if left or names.digest != begun.names:
+        few = f"there are {begun.rows - left:,} now" if left else "names among them changed"
+        raise DataError(
+            f"--resume: {journal.partial} holds rows of {begun.rows:,} inputs, and {few}; give the same inputs, or "
+            "remove it to begin again"
+        )
+    return names
+
+
+def _write(found: Iterator[Predicted], journal: Journal, state: State, names: Names, *, always: bool) -> State:
+    """Write all rows and complete the file; returns its state at the end.
+
+    Where batches are not filled up ``always``, a part that ends within one could not be continued with the same bits.
+    """
+    for predicted in found:
+        journal.add(predicted.predictions)
+        for prediction in predicted.predictions:
+            names.add(prediction.source)
+        failed = sum(prediction.error is not None for prediction in predicted.predictions)
+        state = State(
+            rows=state.rows + len(predicted.predictions),
+            failed=state.failed + failed,
+            place=predicted.place,
+            names=names.digest,
+        )
+        if always or predicted.place == 0:
+            journal.secure(state)
+    journal.finish()
+    return state
+
+
+def format_of(out: Path, given: str | None) -> RowFormat:
+    """The format of a file: the one that is given, or else as its name ends. Raises ConfigError for any other."""
+    known: tuple[RowFormat, ...] = get_args(RowFormat)
+    name = given or {f".{each}": each for each in known}.get(out.suffix.lower())
+    if name not in known:
+        said = f"--format {given}" if given else f"--out {out}"
+        raise ConfigError(f"{said}: a file is csv, jsonl or parquet; give --format, or a name that ends so")
+    return name
+
+
+def _made_by(
+    classifier: _Classifier, runtime: RuntimeConfig, fetch: FetchConfig, *, form: str, top: int
+) -> dict[str, str]:
+    """All that decides the rows besides the inputs, by the word that a message has for it."""
+    precision, device = "fp32", "cpu"
+    if isinstance(classifier, Predictor):
+        first = classifier.scorers[0].runtime
+        precision = ", ".join(scorer.runtime.precision for scorer in classifier.scorers)
+        device = first.device.type
+    return {
+        "model": _digest(classifier.path),
+        "format": form,
+        "--top": str(top),
+        "choice of crops": str(classifier.crops),
+        "--mc-dropout": str(classifier.mc_dropout),
+        "--max-pixels": str(classifier.decode.max_pixels),
+        "--urls": str(fetch.urls),
+        "runtime": runtime.mode,
+        "device": device,
+        "precision": precision,
+        "version": f"tl-kit {__version__}, torch {torch.__version__}",
+    }
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of an exported file, or of all weights and descriptions in a folder."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for ending in ("*.json", "*.safetensors") for file in path.rglob(ending))
+    digest = hashlib.sha256()
+    for file in files:
+        name = os.fsencode(file.relative_to(path))
+        digest.update(name + b"\0" + bytes.fromhex(sha256(file, error=CheckpointError)))
+    return digest.hexdigest()

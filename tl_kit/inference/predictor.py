@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,16 +18,19 @@ from numpy.typing import NDArray
 
 from tl_kit.combining.class_order import align_classes
 from tl_kit.combining.fitted_rule import FittedRule
-from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig
+from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig, StreamConfig
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
-from tl_kit.html_tables import Bar, html_block, html_lines, html_table
 from tl_kit.images.crops import check_crops, check_fit
 from tl_kit.images.deep import reads_by_type
+from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference.decoders import decoded_here
-from tl_kit.inference.inputs import Given, sources
+from tl_kit.inference.inputs import Given, named_sources, sources
 from tl_kit.inference.mc_dropout import McDropout, find_dropout
 from tl_kit.inference.members_in_memory import Members, arrange, weigh_too_much
-from tl_kit.inference.run_models import FileReader, Scorer, Source, run_probabilities
+from tl_kit.inference.prediction import Prediction, Predictions, prediction_of
+from tl_kit.inference.run_models import Attempt, FileReader, Scorer, run_probabilities
+from tl_kit.inference.streaming.groups import stream
+from tl_kit.inference.streaming.placed import Placed
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.forks import ForkLock, unforked
 from tl_kit.machine.precision import recorded_precision
@@ -37,47 +42,7 @@ from tl_kit.storage.ensemble_folder import EnsembleFolder, is_ensemble, read_ens
 from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
 
-__all__ = ["Prediction", "Predictions", "Predictor", "check_passes", "load", "load_members", "prediction_of"]
-
-_SHOWN, _MOST_ROWS = 5, 50  # classes of one image, and images, in a notebook
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One image's probabilities by class name, most probable first; or ``error``, the reason why there are none."""
-
-    source: str
-    probabilities: dict[str, float]
-    error: str | None = None
-
-    @property
-    def label(self) -> str | None:
-        """The most probable class name; None where the image could not be decoded."""
-        return next(iter(self.probabilities), None)
-
-    def _repr_html_(self) -> str:
-        """The most probable classes, for a notebook."""
-        if self.error is not None:
-            return html_block(self.source, html_lines([self.error]))
-        rows = [[name, Bar(share)] for name, share in list(self.probabilities.items())[:_SHOWN]]
-        return html_block(self.source, html_table(["", ""], rows, align="ll", strong=0))
-
-
-class Predictions(list[Prediction]):
-    """Predictions in the order of their images: a list, which a notebook shows as a table."""
-
-    def _repr_html_(self) -> str:
-        """The first of them with their most probable class, for a notebook."""
-        rows = [
-            (each.source, each.error or each.label, Bar(max(each.probabilities.values())) if each.probabilities else "")
-            for each in self[:_MOST_ROWS]
-        ]
-        rest = len(self) - len(rows)
-        return html_block(
-            f"{len(self):,} predictions",
-            html_table(["image", "label", "probability"], rows, align="lll"),
-            html_lines([f"and {rest:,} more"] if rest else []),
-        )
+__all__ = ["Predictor", "check_passes", "load", "load_members"]
 
 
 @dataclass(frozen=True)
@@ -147,15 +112,27 @@ class Predictor:
 
     @undisturbed()
     def member_probabilities(
-        self, sources: Sequence[Source], *, digests: Sequence[str] = (), reporter: Reporter = SILENT
+        self,
+        sources: Sequence[Attempt],
+        *,
+        digests: Sequence[str] = (),
+        before: int = 0,
+        filled: bool = False,
+        deep: Counter[str] | None = None,
+        reporter: Reporter = SILENT,
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
 
-        ``digests`` are those of scanned images: a file that has changed since then counts as undecodable. Raises
-        CheckpointError if weights that are read in turns are gone, or if a member's outputs are not finite.
+        ``digests`` are those of scanned images: a file that has changed since then counts as undecodable. ``before``
+        images of the first one's batch were predicted in another call; ``filled``: the last batch is computed as a full
+        one. ``deep`` gets the kinds of images of more than 8 bits, in place of a warning. Raises CheckpointError if
+        weights that are read in turns are gone, or if a member's outputs are not finite.
         """
-        preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
-        reader = FileReader(sources, preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
+        preprocessings = self._preprocessings
+        files = FileReader(sources, preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
+        total = before + len(sources)
+        total += -total % self.per_batch if filled else 0
+        reader = Placed(files, before, total) if total > len(sources) else files
         reporter.start("predict", len(sources))
         stack = np.empty((len(self.members), len(sources), len(self.classes)))
         if not len(sources):
@@ -168,11 +145,47 @@ class Predictor:
                 )
         except NonFiniteError as error:
             raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
-        _tell_unknown_ranges(reader, reporter)
+        kinds = Counter(files.deep.values())
+        if deep is None:
+            self.tell_deep(kinds, reporter)
+        else:
+            deep.update(kinds)
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
-                stack[member] = probabilities[:, place, self.columns[member]]
-        return stack, dict(reader.failures)
+                stack[member] = probabilities[before : before + len(sources), place, self.columns[member]]
+        return stack, dict(files.failures)
+
+    def tell_deep(self, deep: Counter[str], reporter: Reporter) -> None:
+        """Warn about deep images, counted by kind, that are read over their type's whole range, for lack of another."""
+        known = [p.ranges for p in self._preprocessings]
+        lacking = {k: n for k, n in deep.items() if any(ranges is None or ranges.get(k) is None for ranges in known)}
+        if lacking:
+            count = sum(lacking.values())
+            many = "1 image has" if count == 1 else f"{count:,} images have"
+            whose = "the model" if len(known) == 1 else "a member"
+            over = ", ".join(f"{kind} over {reads_by_type(kind)}" for kind in sorted(lacking))
+            reporter.message(
+                f"warning: {many} more than 8 bits a sample, and {whose} knows no range for them (it was trained on "
+                f"8-bit images, or by an earlier version): they are read as {over}"
+            )
+
+    @property
+    def _preprocessings(self) -> list[Preprocessing]:
+        return list(dict.fromkeys(member.preprocessing for member in self.members))
+
+    @property
+    def per_batch(self) -> int:
+        """Images of a batch."""
+        return max(1, min(scorer.runtime.batch_size for scorer in self.scorers) // self.crops.views)
+
+    @property
+    def at_once(self) -> int:
+        """Images that a stream predicts together: batches for a GPU, or for members that take turns."""
+        batches = StreamConfig.gpu_batches if self.decoding_device is not None else 1
+        if len(self.arranged.passes) > 1:
+            image = sum(math.prod(p.input_size) for p in self._preprocessings) * self.crops.views
+            batches = max(batches, self.memory.pixel_bytes // (image * self.per_batch))
+        return self.per_batch * batches
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
         """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
@@ -197,26 +210,12 @@ class Predictor:
             for index, (name, row) in enumerate(zip(names, combined, strict=True))
         )
 
+    def stream(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> Iterator[Prediction]:
+        """:meth:`predict` for an iterable that is taken as it comes: the same Predictions, each once its batch is full.
 
-def prediction_of(name: str, row: NDArray[np.float64], classes: Sequence[str], error: str | None) -> Prediction:
-    """A Prediction from probabilities (classes,), or from the ``error`` of an image without any."""
-    if error is not None:
-        return Prediction(name, {}, error)
-    return Prediction(name, {classes[i]: float(row[i]) for i in np.argsort(-row, kind="stable")})
-
-
-def _tell_unknown_ranges(reader: FileReader, reporter: Reporter) -> None:
-    """Warn about deep images that were read over their type's whole range, because a model has no range for them."""
-    known = [p.ranges for p in reader.preprocessings]
-    lacking = [k for k in reader.deep.values() if any(ranges is None or ranges.get(k) is None for ranges in known)]
-    if lacking:
-        many = "1 image has" if len(lacking) == 1 else f"{len(lacking):,} images have"
-        whose = "the model" if len(known) == 1 else "a member"
-        over = ", ".join(f"{kind} over {reads_by_type(kind)}" for kind in sorted(set(lacking)))
-        reporter.message(
-            f"warning: {many} more than 8 bits a sample, and {whose} knows no range for them (it was trained on 8-bit "
-            f"images, or by an earlier version): they are read as {over}"
-        )
+        Memory holds a few batches. Raises InputError where an image is not one of those that ``predict`` takes.
+        """
+        return stream(self, named_sources(images, self.decode), reporter=reporter)
 
 
 @undisturbed()

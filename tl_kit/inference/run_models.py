@@ -39,6 +39,7 @@ from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.zoo.heads import classifier_names
 
 __all__ = [
+    "Attempt",
     "FileReader",
     "Pass",
     "Reader",
@@ -52,6 +53,9 @@ __all__ = [
 
 Source = Path | bytes | Image.Image | NDArray[np.uint8]
 """Sources that can be decoded: a path, a file's bytes, a Pillow image, or pixels (h, w), (h, w, 3) or (h, w, 4)."""
+
+Attempt = Source | ImageError
+"""A source, or in its place the reason why an image could not be had."""
 
 # A preprocessing, the side to decode at for it, and the place of one image's views: (views, 3, h, w).
 _Place = tuple[Preprocessing, int, NDArray[np.uint8]]
@@ -97,7 +101,7 @@ class FileReader:
     GPU that decodes plain JPEGs for the preprocessings that ask for it, and keeps their pixels.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[Attempt]
     preprocessings: Sequence[Preprocessing]
     crops: CropConfig = CropConfig()
     limits: DecodeConfig = DecodeConfig()
@@ -175,6 +179,8 @@ class FileReader:
         decoded: dict[tuple[int, SampleRanges | None], Image.Image] = {}
         shallow = False
         given = self.sources[index]
+        if isinstance(given, ImageError):
+            raise given
         source = Image.fromarray(given) if isinstance(given, np.ndarray) else given
         if self.digests and isinstance(source, Path):
             source = read_sample(source, self.digests[index], self.limits)

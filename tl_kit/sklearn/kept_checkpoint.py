@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,9 +31,18 @@ class KeptCheckpoint:
 
     @classmethod
     def read(cls, folder: Path) -> KeptCheckpoint:
-        """The files of a finished run's folder, without those of runs inside it and those that name its images."""
+        """The files of a finished run's folder, without those of runs inside it and those that name its images.
+
+        Its record keeps no path: the folders of the data and of the run are temporary.
+        """
         paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (LOCK, OPTIONS))
-        return cls({path.name: path.read_bytes() for path in paths})
+        files = {path.name: path.read_bytes() for path in paths}
+        record = json.loads(files[META])
+        for holder, name in (("config", "data"), ("config", "out"), ("data", "root")):
+            record.get(holder, {}).pop(name, None)
+        record.pop("checkpoint", None)
+        files[META] = (json.dumps(record, indent=2) + "\n").encode("ascii")
+        return cls(files)
 
     def write(self, folder: Path) -> Path:
         """Write the files to a new or empty folder. Raises CheckpointError for any other."""

@@ -19,15 +19,16 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class FolderLock:
-    """An exclusive lock on ``folder/.lock``, held from the constructor to :meth:`release` or the process's end.
+    """An exclusive lock on ``folder/.lock``, or another ``name``, from the constructor to :meth:`release`.
 
-    A file that a killed process left behind locks nothing. On a file system without locks (some network file systems),
-    nothing is locked, and a second run is not stopped. Raises CheckpointError if another process holds the lock.
+    It ends with the process: a file that a killed process left behind locks nothing. On a file system without locks
+    (some network file systems), nothing is locked, and a second run is not stopped. Raises CheckpointError if another
+    process holds the lock.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = LOCK) -> None:
         # If the existence of the file were the lock, it would outlive a killed process.
-        self._lock = FileLock(folder / LOCK, timeout=_PATIENCE, thread_local=False, fallback_to_soft=False)
+        self._lock = FileLock(folder / name, timeout=_PATIENCE, thread_local=False, fallback_to_soft=False)
         with writing(folder):
             folder.stat()  # raises if it is missing; the library would make it
             try:
