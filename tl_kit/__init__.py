@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from tl_kit.inference.prediction import Prediction
     from tl_kit.inference.predictor import Predictor, load
     from tl_kit.inference.streaming.path_list import PathList
-    from tl_kit.inference.streaming.rows import Rows as Rows
+    from tl_kit.inference.streaming.row_texts import Rows as Rows
     from tl_kit.machine.machine_report import runtime_report as runtime_report
     from tl_kit.machine.process_group import alone as alone
     from tl_kit.machine.process_group import leads as leads
@@ -166,7 +166,7 @@ _MODULES = {
     "Predictor": "tl_kit.inference.predictor",
     "PushResult": "tl_kit.exporting.push",
     "Report": "tl_kit.diagnosis.examine",
-    "Rows": "tl_kit.inference.streaming.rows",
+    "Rows": "tl_kit.inference.streaming.row_texts",
     "alone": "tl_kit.machine.process_group",
     "began_with": "tl_kit.series.resume",
     "cache_line": "tl_kit.machine.user_cache",

@@ -15,7 +15,7 @@ from tl_kit.config import RowFormat, StreamConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError
 from tl_kit.inference.prediction import Prediction
 from tl_kit.inference.streaming.parquet_rows import write_parquet
-from tl_kit.inference.streaming.rows import Rows
+from tl_kit.inference.streaming.row_texts import Rows
 from tl_kit.storage.atomic import write_atomically, write_json, writing
 from tl_kit.storage.lock import FolderLock
 from tl_kit.untrusted import read_json
