@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from tl_kit.machine.process_group import leads as leads
     from tl_kit.machine.user_cache import cache_line as cache_line
     from tl_kit.planning.plan import Plan, plan
+    from tl_kit.report_page.page import ReportResult, report
     from tl_kit.series.cross_validate import CrossValidation, cross_validate
     from tl_kit.series.distill import Distillation, distill
     from tl_kit.series.distill import check_student as check_student
@@ -105,6 +106,7 @@ __all__ = [
     "PushResult",
     "RangeTestConfig",
     "RegularizationConfig",
+    "ReportResult",
     "RuntimeConfig",
     "SaveConfig",
     "SoupConfig",
@@ -127,6 +129,7 @@ __all__ = [
     "plan",
     "predict",
     "push",
+    "report",
     "resume",
     "resume_fit",
 ]
@@ -148,6 +151,7 @@ _MODULES = {
     "Predictor": "tl_kit.inference.predictor",
     "PushResult": "tl_kit.exporting.push",
     "Report": "tl_kit.diagnosis.examine",
+    "ReportResult": "tl_kit.report_page.page",
     "alone": "tl_kit.machine.process_group",
     "began_with": "tl_kit.series.resume",
     "cache_line": "tl_kit.machine.user_cache",
@@ -174,6 +178,7 @@ _MODULES = {
     "plan": "tl_kit.planning.plan",
     "predict": "tl_kit.inference.predict",
     "push": "tl_kit.exporting.push",
+    "report": "tl_kit.report_page.page",
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",
     "resume_fit": "tl_kit.fitting.fit",

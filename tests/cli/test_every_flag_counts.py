@@ -79,6 +79,7 @@ OTHER_EFFECTS = {
     "refit",
     "device",
     "config",
+    "report",
 }
 
 

@@ -68,6 +68,7 @@ from tl_kit.config.machine_settings import (
     TrustConfig,
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
+from tl_kit.config.report_settings import ReportAtEndConfig, ReportConfig, ReportLimits
 from tl_kit.config.training_settings import (
     AdapterConfig,
     AutoPolicyConfig,
@@ -143,6 +144,9 @@ __all__ = [
     "RangeTestConfig",
     "ReadConfig",
     "RegularizationConfig",
+    "ReportAtEndConfig",
+    "ReportConfig",
+    "ReportLimits",
     "RollbackConfig",
     "RuleFitConfig",
     "RunsConfig",
