@@ -21,7 +21,6 @@ OURS = {"tl_kit", "recipes", "tests"}
 MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
-    "jinja2": "huggingface_hub fills the model card's template with it",
     "mypy": "a program",
     "onnxscript": "torch's exporter to ONNX needs it",
     "ruff": "a program",

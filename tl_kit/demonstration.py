@@ -51,7 +51,7 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, total seconds, and report."""
+    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, seconds, and report."""
 
     folder: str
     data: str

@@ -58,7 +58,7 @@ class _Site:
 
     module: str
     layout: _Layout
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
 
 
 _SITES: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], _Site]] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from tl_kit.display import visible
 from tl_kit.errors import ConfigError, DataError, TlKitError
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
-from tl_kit.report_page.facts import Facts, Looks, collect
 from tl_kit.report_page.galleries import fill, wanted_copies, wanted_images, wanted_pairs, wanted_suspects
+from tl_kit.report_page.page_facts import Facts, Looks, collect
 from tl_kit.report_page.pictures import Album
 from tl_kit.report_page.places import look
 from tl_kit.report_page.saved_results import Saved, open_result
@@ -35,6 +35,7 @@ _LIMITS = ReportLimits()
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
+_LISTS = ("data", "receipt", "leaderboard", "left_out")
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,6 @@ def _looks(
 def page_of(facts: Facts) -> str:
     """The page as HTML. All text goes through jinja2's autoescape; the script may run by its digest alone."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
@@ -201,11 +201,11 @@ def page_of(facts: Facts) -> str:
         times=times(facts.saved),
         name=visible(facts.saved.folder.resolve().name),
         version=__version__,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
+        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=script,
         digest=digest,
         computed=_json(facts.computed),
-        record=visible_json(facts.saved.record.content),
+        record=_readable(facts.saved.record.content),
     )
 
 
@@ -216,8 +216,7 @@ def _json(content: dict[str, Any]) -> Any:
     return htmlsafe_json_dumps(content, ensure_ascii=True)
 
 
-def visible_json(content: Any) -> str:
-    """A record as text to read, without the lists of images that it keeps."""
-    if isinstance(content, dict):
-        content = {name: value for name, value in content.items() if name not in ("data", "receipt", "leaderboard")}
-    return json.dumps(content, indent=2, ensure_ascii=True, default=str)
+def _readable(content: Mapping[str, Any]) -> str:
+    """A record as text, without its lists of images and files, and without what stands in the page already."""
+    left = {name: value for name, value in content.items() if name not in _LISTS}
+    return json.dumps(left, indent=2, ensure_ascii=True, default=str)

@@ -113,7 +113,7 @@ def score_folds(saved: Saved, data: Path | None) -> Scored:
             folds.append(int(row["fold"]))
             rows.append([float(row[f"p_{name}"]) for name in classes])
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path}: line {len(paths) + 2} is broken; the file was changed") from error
+        raise CheckpointError(f"{path}: line {len(rows) + 2} is broken; the file was changed") from error
     probabilities = np.array(rows, dtype=np.float64)
     if not len(rows) or not np.isfinite(probabilities).all():
         raise CheckpointError(f"{path}: has no predictions, or some that are no numbers; the file was changed")

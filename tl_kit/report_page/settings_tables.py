@@ -57,7 +57,7 @@ def _short(value: object) -> str:
 
 
 def facts_of_run(record: Record) -> list[Row]:
-    """What a run settled: policy, epochs, optimizer, rate, and the outcome of its audit."""
+    """Outcome of a run: policy, epochs, optimizer, rate, and the outcome of its audit."""
     rows: list[Row] = []
     for title, path in (
         ("network", ("config", "model")),
@@ -87,7 +87,7 @@ def facts_of_run(record: Record) -> list[Row]:
 
 
 def combination(saved: Saved) -> list[Row]:
-    """How an ensemble combines its members: rule, temperature, crops of an image, passes with dropout."""
+    """Combination of an ensemble's members: rule, temperature, crops of an image, passes with dropout."""
     if saved.receipt is None:
         return []
     record, rows = saved.record, list[Row]()
@@ -105,7 +105,7 @@ def combination(saved: Saved) -> list[Row]:
 
 
 def choices(record: Record) -> list[tuple[str, bool, Figure | None, Figure | None]]:
-    """What the head guard compared on validation: name, whether it was kept, accuracy and NLL."""
+    """Candidates that the head guard compared on validation: name, whether it was kept, accuracy and NLL."""
     compared = record.at("guard", "compared")
     if not isinstance(compared, Mapping):
         return []
@@ -142,14 +142,14 @@ def leaderboard(saved: Saved) -> list[tuple[str, str, bool, list[Figure | None]]
 
 
 def member_rows(saved: Saved) -> list[tuple[str, list[Figure | None], list[str]]]:
-    """An ensemble's members: name, accuracy and NLL on the best split, what is lost without it, and sources' kinds."""
+    """An ensemble's members: name, accuracy and NLL on the best split, what is lost without it, and kinds."""
     if saved.receipt is None or not saved.splits:
         return []
     record, split = saved.record, saved.splits[0].name
     members = record.at(*saved.receipt, "members")
     found = []
     for place, member in enumerate(members if isinstance(members, list) else ()):
-        path = (*saved.receipt, "members", place)
+        path: tuple[str | int, ...] = (*saved.receipt, "members", place)
         figures = [
             record.figure(*path, split, "accuracy", shape=percent),
             record.figure(*path, split, "nll", shape=plain),

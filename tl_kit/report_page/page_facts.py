@@ -52,7 +52,7 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the page shows. ``computed`` is the JSON inside the page, of which all figures not from files are."""
+    """Content of the page. ``computed`` is the JSON inside the page, of which all figures not from files are."""
 
     saved: Saved
     what: str
