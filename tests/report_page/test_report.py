@@ -295,6 +295,8 @@ def test_the_command_writes_the_page_and_says_so(run: Path, tmp_path: Path) -> N
     assert done.code == 0, done.err
     assert "test images are classified right" in done.out
     assert str(tmp_path / "page.html") in done.out
+    found = tlkit("report", run, "--no-images", "--out", tmp_path / "page.html", "--json").json
+    assert (found["file"], found["pictures"]) == (str(tmp_path / "page.html"), 0)
     assert tlkit("report", tmp_path / "nothing").code == 2
 
 

@@ -24,10 +24,14 @@ class ReportLimits:
     confidence make a reliability diagram, ``steps`` and ``chance`` random maps a deletion score, of at most
     ``deleted`` images. The doctor looks at data sets of at most ``examined`` images. A class is weak where
     the accuracy of all images lies above the 95 % interval of its recall. ``map_strength``: how much of a pixel's
-    colour the map covers where it is 1.
+    colour the map covers where it is 1. A wrong image is confidently wrong from the probability ``sure`` on, and an
+    image is doubtful if its two highest probabilities differ by less than ``close``. ``points`` of the curve of
+    accuracy against the share answered are kept, and ``left_out`` files are listed.
     """
 
     shown: Annotated[int, AT_LEAST_ONE] = 12
+    sure: Annotated[float, SHARE] = 0.5
+    close: Annotated[float, SHARE] = 0.2
     pairs: Annotated[int, AT_LEAST_ONE] = 6
     of_pair: Annotated[int, AT_LEAST_ONE] = 3
     side: Annotated[int, AT_LEAST_ONE] = 176

@@ -10,7 +10,7 @@ __all__ = ["Chart", "Series", "chart"]
 
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 68, 26, 12, 46
-_STEPS = (1, 2, 2.5, 5, 10)
+_STEPS = (1, 2, 5, 10)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,29 +59,29 @@ def wanted_images(scored: Scored, limits: ReportLimits) -> list[Wanted]:
     """The images that are confidently wrong, those that are doubtful, and those on which members disagree."""
     ordered = np.sort(scored.probabilities, axis=1)
     confidence, margin = ordered[:, -1], ordered[:, -1] - ordered[:, -2]
-    wrong = np.flatnonzero(scored.predicted != scored.labels)
+    wrong = np.flatnonzero((scored.predicted != scored.labels) & (confidence >= limits.sure))
     sure = wrong[np.argsort(-confidence[wrong], kind="stable")]
     found = [
         _of_indices(
             scored,
             "wrong",
             "Confidently wrong",
-            "Images of which the model is sure, and that are labelled otherwise: the surest first. A wrong label looks "
-            "just like a wrong model.",
+            f"Labelled otherwise than the model says with {limits.sure:.0%} or more: the surest first. A wrong label "
+            "looks just like a wrong model.",
             sure[: limits.shown],
             len(wrong),
         )
     ]
     shown = set(sure[: limits.shown].tolist())
     doubtful = [int(index) for index in np.argsort(margin, kind="stable") if index not in shown]
-    close = [index for index in doubtful if margin[index] < 0.2]
+    close = [index for index in doubtful if margin[index] < limits.close]
     found.append(
         _of_indices(
             scored,
             "doubtful",
             "Doubtful",
-            "Images between two classes: the two highest probabilities differ by less than 20 points. The closest "
-            "first; right and wrong ones.",
+            f"The two highest probabilities differ by less than {100 * limits.close:.0f} points. The closest first; "
+            "right and wrong ones.",
             close[: limits.shown],
             len(close),
         )

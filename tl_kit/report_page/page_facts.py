@@ -14,14 +14,21 @@ from tl_kit.data.manifest import OWN, UNMISSED
 from tl_kit.display import HONEST, visible
 from tl_kit.report_page.advice import Advice, advise
 from tl_kit.report_page.charts import Chart
-from tl_kit.report_page.class_tables import ClassRow, answered, class_rows, most_confused, reliability
+from tl_kit.report_page.class_tables import Bin, ClassRow, answered, class_rows, most_confused, reliability
 from tl_kit.report_page.figures import Figure, Record, count, percent, plain
 from tl_kit.report_page.galleries import Gallery
 from tl_kit.report_page.places import Worth
 from tl_kit.report_page.report_charts import answered_chart, cost_chart, curve_charts, reliability_chart
 from tl_kit.report_page.saved_results import Saved
 from tl_kit.report_page.scored import Scored
-from tl_kit.report_page.settings_tables import choices, combination, facts_of_run, leaderboard, member_rows
+from tl_kit.report_page.settings_tables import (
+    choices,
+    combination,
+    disagreements,
+    facts_of_run,
+    leaderboard,
+    member_rows,
+)
 from tl_kit.reports.sentences import findings as receipt_findings
 from tl_kit.reports.sentences import verdict
 from tl_kit.score_kinds import notes_on, what_chose
@@ -67,6 +74,7 @@ class Facts:
     matrix: tuple[tuple[str, ...], tuple[tuple[Figure | None, ...], ...]] = ((), ())
     matrix_left: int = 0
     calibration: tuple[Chart, ...] = ()
+    trial: tuple[Figure | None, ...] = ()
     answered: Chart | None = None
     answered_rows: tuple[tuple[Figure | None, ...], ...] = ()
     looks: Looks = Looks()
@@ -76,6 +84,7 @@ class Facts:
     left_out_more: int = 0
     curves: tuple[Chart, ...] = ()
     members: tuple[Any, ...] = ()
+    disagreements: tuple[list[Figure | None], ...] = ()
     cost: Chart | None = None
     receipt_lines: tuple[str, ...] = ()
     rule: tuple[tuple[str, Figure | str], ...] = ()
@@ -104,14 +113,9 @@ def collect(
     first = saved.splits[0] if saved.splits else None
     accuracy = None if scored is None else metrics.accuracy(scored.probabilities, scored.labels)
     headline, honest = _headline(saved, report, computed)
-    extra: dict[str, Any] = {}
-    if scored is not None:
-        extra = _of_images(report, rows, limits)
-        left = [one for one in scored.left_out if one.reason not in (*UNMISSED, OWN)]
-        extra["left_out"] = tuple(
-            (visible(str(one.path)) if names else "a file", visible(one.reason)) for one in left[: limits.left_out]
-        )
-        extra["left_out_more"] = max(0, len(left) - limits.left_out)
+    extra = {} if scored is None else _of_images(report, rows, limits)
+    left = _left_out(saved, scored)
+    shown = [(visible(path) if names else "a file", visible(reason)) for path, reason in left[: limits.left_out]]
     return Facts(
         saved=saved,
         what=_NAMES[saved.kind],
@@ -135,15 +139,26 @@ def collect(
         examined=examined,
         curves=tuple(curve_charts(saved)),
         members=tuple(member_rows(saved)),
+        disagreements=tuple(disagreements(saved)),
         cost=cost_chart(saved),
         receipt_lines=tuple(_receipt_lines(saved)),
         rule=tuple(combination(saved)),
         runs=tuple((visible(run.name), facts_of_run(run), choices(run)) for run in saved.runs),
         leaderboard=tuple(leaderboard(saved)),
         story=tuple(visible(line) for line in saved.record.at("story") or () if isinstance(line, str)),
+        left_out=tuple(shown),
+        left_out_more=len(left) - len(shown),
         computed=computed,
         **extra,
     )
+
+
+def _left_out(saved: Saved, scored: Scored | None) -> list[tuple[str, str]]:
+    """Path and reason of each file that could not be used, as it is now or else as the run recorded it."""
+    if scored is not None and scored.manifest is not None:
+        return [(str(one.path), one.reason) for one in scored.left_out if one.reason not in (*UNMISSED, OWN)]
+    rows = [row for record in saved.runs for row in record.at("left_out") or () if isinstance(row, dict)]
+    return list(dict.fromkeys((str(row.get("path")), str(row.get("reason"))) for row in rows))
 
 
 def _shape(name: str) -> Any:
@@ -178,6 +193,9 @@ def _computed(scored: Scored | None, limits: ReportLimits) -> dict[str, Any]:
     }
     if scored.before is not None:
         found["reliability"]["before"] = [asdict(one) for one in reliability(scored.before, labels, bins=limits.bins)]
+    elif scored.trial is not None:
+        found["reliability"]["trial"] = [asdict(one) for one in reliability(scored.trial, labels, bins=limits.bins)]
+        found["trial_scores"] = metrics.summary(scored.trial, labels)
     found["interval"] = list(metrics.wilson(found["scores"]["accuracy"], len(labels)))
     return found
 
@@ -263,11 +281,14 @@ def _of_images(report: Record, rows: Sequence[ClassRow], limits: ReportLimits) -
         for place, row in enumerate(rows)
     )
     charts = []
-    for moment, title in (("before", "Reliability before the temperature"), ("after", "Reliability")):
+    tempers = "before" in content["reliability"]
+    for moment, title in (
+        ("before", "Reliability before the temperature"),
+        ("after", "Reliability after the temperature" if tempers else "Reliability, without a temperature"),
+        ("trial", "Reliability with a temperature that other images would choose"),
+    ):
         if moment in content["reliability"]:
-            both = moment == "after" and "before" in content["reliability"]
-            bins = [_bin(one) for one in content["reliability"][moment]]
-            charts.append(reliability_chart(bins, title=f"{title} after the temperature" if both else title))
+            charts.append(reliability_chart([Bin(**one) for one in content["reliability"][moment]], title=title))
     curve = [(share, accuracy, least) for share, accuracy, least in content["answered"]]
     picked = _picked(curve)
     return {
@@ -275,17 +296,18 @@ def _of_images(report: Record, rows: Sequence[ClassRow], limits: ReportLimits) -
         "matrix": (tuple(visible(content["classes"][place]) for place in shown), table),
         "matrix_left": len(content["classes"]) - len(shown),
         "calibration": tuple(charts),
+        "trial": tuple(
+            report.figure(scores, name, shape=shape)
+            for name, shape in (("nll", plain), ("ece", percent))
+            for scores in ("scores", "trial_scores")
+        )
+        if "trial_scores" in content
+        else (),
         "answered": answered_chart(curve),
         "answered_rows": tuple(
             tuple(report.figure("answered", place, column, shape=percent) for column in range(3)) for place in picked
         ),
     }
-
-
-def _bin(content: dict[str, Any]) -> Any:
-    from tl_kit.report_page.class_tables import Bin
-
-    return Bin(**content)
 
 
 def _picked(curve: Sequence[tuple[float, float, float]]) -> list[int]:

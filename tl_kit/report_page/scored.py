@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.config import DecodeConfig, RuntimeConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Exclusion, Manifest
@@ -32,7 +33,8 @@ class Scored:
     """n images with their labels (n,) and probabilities (n, k) in the order of ``classes``.
 
     ``members`` (m, n, k) are those of an ensemble's members, and ``before`` (n, k) those without its temperature; both
-    None for a single model. ``models`` (n,): the number of the model that predicted an image, for folds. ``manifest``:
+    None for a single model. ``trial`` (n, k): those with a temperature that the result does not have, fitted to other
+    images: to validation, or for each fold to the others; None where there are none. ``models`` (n,): the number of the model that predicted an image, for folds. ``manifest``:
     all images; None if they were not looked at. ``left_out``: files that could not be used.
     """
 
@@ -45,6 +47,7 @@ class Scored:
     members: FloatArray | None = None
     before: FloatArray | None = None
     temperature: float = 1.0
+    trial: FloatArray | None = None
     models: NDArray[np.int64] | None = None
     manifest: Manifest | None = None
     predictor: Predictor | None = None
@@ -81,6 +84,12 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
     if found is None:
         raise DataError(f"{data}: no image of {split} can be decoded")
     stack, several = found.predictions.members, len(predictor.members) > 1
+    trial, val = None, manifest.split("val")
+    if split == "test" and not several and val:
+        other = predict_labelled(predictor, manifest, val, data=data, reporter=reporter)
+        if other is not None:
+            scale = fit_temperature(predictor.combine(other.predictions.members), other.predictions.labels)
+            trial = tempered(predictor.combine(stack), scale)
     return Scored(
         split=split,
         kind=kind_of(found.samples, predictor.uses),
@@ -91,6 +100,7 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
         members=stack if several else None,
         before=predictor.rule.pool(stack) if predictor.rule.temperature != 1 else None,
         temperature=predictor.rule.temperature,
+        trial=trial,
         manifest=manifest,
         predictor=predictor,
         left_out=(*manifest.exclusions, *found.left_out),
@@ -117,15 +127,31 @@ def score_folds(saved: Saved, data: Path | None) -> Scored:
     probabilities = np.array(rows, dtype=np.float64)
     if not len(rows) or not np.isfinite(probabilities).all():
         raise CheckpointError(f"{path}: has no predictions, or some that are no numbers; the file was changed")
+    truth, numbers = np.array(labels, dtype=np.int64), np.array(folds, dtype=np.int64)
     return Scored(
         split=OUT_OF_FOLD,
         kind=OUT_OF_FOLD,
         classes=classes,
         paths=tuple(paths),
-        labels=np.array(labels, dtype=np.int64),
+        labels=truth,
         probabilities=probabilities,
-        models=np.array(folds, dtype=np.int64),
+        trial=_tempered_by_others(probabilities, truth, numbers),
+        models=numbers,
     )
+
+
+def _tempered_by_others(
+    probabilities: FloatArray, labels: NDArray[np.int64], folds: NDArray[np.int64]
+) -> FloatArray | None:
+    """Each fold's probabilities with the temperature that is fitted to the other folds; None for a single fold."""
+    numbers = np.unique(folds)
+    if len(numbers) < 2:
+        return None
+    found = probabilities.copy()
+    for number in numbers:
+        own = folds == number
+        found[own] = tempered(probabilities[own], fit_temperature(probabilities[~own], labels[~own]))
+    return found
 
 
 def suspects_in(saved: Saved) -> list[Suspect]:

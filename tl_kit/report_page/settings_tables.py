@@ -17,6 +17,7 @@ __all__ = [
     "choices",
     "combination",
     "digests",
+    "disagreements",
     "facts_of_run",
     "leaderboard",
     "member_rows",
@@ -43,6 +44,8 @@ def _changed(config: Mapping[str, Any]) -> Iterator[Row]:
     kind: Any = next((known for name, known in kinds.items() if name in config), FinetuneConfig)
     usual = {field.name: to_json(field.default) for field in fields(kind) if field.default is not MISSING}
     for name, value in config.items():
+        if value is None and name in _HIDDEN:
+            continue
         if name in _HIDDEN or name not in usual or _flat(value) != _flat(usual[name]):
             yield visible(name), visible(_short(value))
 
@@ -74,7 +77,7 @@ def facts_of_run(record: Record) -> list[Row]:
         ("trained parameters", ("trainable_parameters",), count),
         ("epochs", ("epochs",), count),
         ("epoch kept", ("best_epoch",), count),
-        ("learning rate", ("settings", "lr"), plain),
+        ("learning rate", ("settings", "lr"), "{:.3g}".format),
         ("frozen tensors", ("audit", "frozen_tensors"), count),
         ("of them changed", ("audit", "changed_tensors"), count),
         ("cross-validated accuracy", ("cross_validated", "accuracy"), percent),
@@ -118,6 +121,16 @@ def choices(record: Record) -> list[tuple[str, bool, Figure | None, Figure | Non
         )
         for name in compared
     ]
+
+
+def disagreements(saved: Saved) -> list[list[Figure | None]]:
+    """Shares of images on which members disagree, a row for each member; empty where the receipt has none."""
+    if saved.receipt is None or not saved.splits:
+        return []
+    path = (*saved.receipt, "disagreement", saved.splits[0].name)
+    table = saved.record.at(*path)
+    many = range(len(table) if isinstance(table, list) and len(table) > 1 else 0)
+    return [[saved.record.figure(*path, row, column, shape=percent) for column in many] for row in many]
 
 
 def leaderboard(saved: Saved) -> list[tuple[str, str, bool, list[Figure | None]]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
-from tl_kit.config import ReportConfig
+from tl_kit.config import JsonConfig, ReportConfig
 
 __all__ = ["report", "report_at_end"]
 
 
-@command(ReportConfig, usage="tlkit report RESULT [--data PATH] [--out FILE.html]")
+@command(ReportConfig, JsonConfig, usage="tlkit report RESULT [--data PATH] [--out FILE.html]")
 def report(given: Given, console: Console) -> None:
     """Write a page to look at: what a result is worth, on which images it fails, and where it looks."""
     asked = given.read(ReportConfig)
@@ -29,8 +30,11 @@ def report(given: Given, console: Console) -> None:
             runtime=asked.runtime,
             reporter=console,
         )
+    if given.read(JsonConfig).json:
+        console.json({**asdict(made), "file": str(made.file)})
+        return
     console.line(made.sentence)
-    console.entry("report", f"{made.file} ({made.size / 1e6:.1f} MB)")
+    console.entry("report", str(made.file))
 
 
 def report_at_end(folder: Path | str, console: Console, *, json: bool, data: Path | None = None) -> None:
