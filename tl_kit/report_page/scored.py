@@ -34,8 +34,9 @@ class Scored:
 
     ``members`` (m, n, k) are those of an ensemble's members, and ``before`` (n, k) those without its temperature; both
     None for a single model. ``trial`` (n, k): those with a temperature that the result does not have, fitted to other
-    images: to validation, or for each fold to the others; None where there are none. ``models`` (n,): the number of the model that predicted an image, for folds. ``manifest``:
-    all images; None if they were not looked at. ``left_out``: files that could not be used.
+    images: to validation, or for each fold to the others; None where there are none. ``models`` (n,): the number of the
+    model that predicted an image, for folds. ``manifest``: all images; None if they were not looked at. ``left_out``:
+    files that could not be used.
     """
 
     split: str
@@ -147,7 +148,7 @@ def _tempered_by_others(
     numbers = np.unique(folds)
     if len(numbers) < 2:
         return None
-    found = probabilities.copy()
+    found: FloatArray = probabilities.copy()
     for number in numbers:
         own = folds == number
         found[own] = tempered(probabilities[own], fit_temperature(probabilities[~own], labels[~own]))
