@@ -23,7 +23,6 @@ NOT_IMPORTED = {
     "aiohttp": "fsspec reads https:// with it",
     "requests": "fsspec asks for it too before it reads https://",
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
-    "jinja2": "huggingface_hub fills the model card's template with it",
     "mkdocs-material": "a program, and the look of the site",
     "mkdocstrings-python": "the site's page on Python",
     "ipykernel": "runs the example notebooks",

@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"face"}),
     frozenset({"fitting"}),
     frozenset({"series", "planning", "exporting", "demonstration"}),
-    frozenset({"finetuning", "ensembling"}),
+    frozenset({"finetuning", "ensembling", "report_page"}),
     frozenset({"inference", "reports", "tracking"}),
     frozenset({"storage", "diagnosis"}),
     frozenset({"data"}),

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from tl_kit.machine.process_group import leads as leads
     from tl_kit.machine.user_cache import cache_line as cache_line
     from tl_kit.planning.plan import Plan, plan
+    from tl_kit.report_page.page import ReportResult, report
     from tl_kit.reports.notebook_reporter import NotebookReporter
     from tl_kit.series.cross_validate import CrossValidation, cross_validate
     from tl_kit.series.distill import Distillation, distill
@@ -116,6 +117,7 @@ __all__ = [
     "PushResult",
     "RangeTestConfig",
     "RegularizationConfig",
+    "ReportResult",
     "RuntimeConfig",
     "SaveConfig",
     "SoupConfig",
@@ -142,6 +144,7 @@ __all__ = [
     "predict_stream",
     "predict_to_file",
     "push",
+    "report",
     "resume",
     "resume_fit",
 ]
@@ -167,6 +170,7 @@ _MODULES = {
     "PushResult": "tl_kit.exporting.push",
     "Report": "tl_kit.diagnosis.examine",
     "Rows": "tl_kit.inference.streaming.row_texts",
+    "ReportResult": "tl_kit.report_page.page",
     "alone": "tl_kit.machine.process_group",
     "began_with": "tl_kit.series.resume",
     "cache_line": "tl_kit.machine.user_cache",
@@ -195,6 +199,7 @@ _MODULES = {
     "predict_stream": "tl_kit.inference.predict",
     "predict_to_file": "tl_kit.inference.predict",
     "push": "tl_kit.exporting.push",
+    "report": "tl_kit.report_page.page",
     "report_dict": "tl_kit.diagnosis.examine",
     "resume": "tl_kit.series.resume",
     "resume_fit": "tl_kit.fitting.fit",

@@ -22,6 +22,7 @@ from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
 from tl_kit.plain_values import takes_plain_values
+from tl_kit.report_page.page import report
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import new_numbered_folder, write_json
 from tl_kit.storage.checkpoint import save_config, save_meta, save_weights
@@ -50,13 +51,14 @@ class DemoRow:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, and the total seconds."""
+    """The demonstration's folders, rows (members, then the ensemble), the ensemble's gain, seconds, and report."""
 
     folder: str
     data: str
     rows: tuple[DemoRow, ...]
     gain: dict[str, Any]
     seconds: float
+    report: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -89,12 +91,14 @@ def demo(config: DemoConfig = _DEFAULT, *, reporter: Reporter = SILENT) -> DemoR
     )
     gain = after.receipt["gain"]
     assert gain is not None  # the digits have a test split
+    page = report(after.checkpoint, runtime=config.runtime, reporter=reporter)
     return DemoResult(
         folder=str(folder),
         data=str(data),
         rows=_rows(config, runs, before, after),
         gain=dict(gain),
         seconds=time.perf_counter() - started,
+        report=str(page.file),
     )
 
 

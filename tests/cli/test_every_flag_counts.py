@@ -84,6 +84,7 @@ OTHER_EFFECTS = {
     "config",
     "track",
     "track_project",
+    "report",
 }
 
 

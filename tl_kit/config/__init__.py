@@ -68,6 +68,7 @@ from tl_kit.config.machine_settings import (
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.predict_settings import FetchConfig, PredictConfig, RowFormat, StreamConfig
+from tl_kit.config.report_settings import ReportAtEndConfig, ReportConfig, ReportLimits
 from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.config.training_settings import (
     AdapterConfig,
@@ -145,6 +146,9 @@ __all__ = [
     "RangeTestConfig",
     "ReadConfig",
     "RegularizationConfig",
+    "ReportAtEndConfig",
+    "ReportConfig",
+    "ReportLimits",
     "RollbackConfig",
     "RowFormat",
     "RuleFitConfig",

@@ -10,14 +10,13 @@ from typing import Any
 from tl_kit import metrics
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.exclusions import left_out_dict, scan_images
-from tl_kit.data.manifest import SPLITS, Manifest, Sample
+from tl_kit.data.manifest import SPLITS, Sample
 from tl_kit.display import figure, marked
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.html_tables import html_block, html_table
-from tl_kit.inference.exported import ExportedModel, open_classifier
+from tl_kit.inference.exported import open_classifier
 from tl_kit.inference.labelled import predict_labelled
-from tl_kit.inference.made_splits import split_config
-from tl_kit.inference.predictor import Predictor
+from tl_kit.inference.made_splits import default_split, may_know, split_config
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -108,11 +107,11 @@ def evaluate(
 
     def by_splits(samples: Sequence[Sample]) -> bool:
         """False where all images are scored, whatever split they would be in."""
-        return split != "all" and (split is not None or _may_know(predictor, samples))
+        return split != "all" and (split is not None or may_know(predictor, samples))
 
     made = split_config(predictor, data, image_column=image_column, label_column=label_column)
     manifest = scan_images(data, made, decode=decode, strict=strict, reporter=reporter, trainable=False, link=by_splits)
-    chosen = split or _default_split(manifest, predictor)
+    chosen = split or default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
         raise DataError(f"{data}: has no {chosen} split; choose another --split")
@@ -133,17 +132,6 @@ def evaluate(
         confusion=metrics.confusion(probabilities, truth),
         left_out=left_out_dict([*manifest.exclusions, *found.left_out]),
     )
-
-
-def _may_know(predictor: Predictor | ExportedModel, samples: Sequence[Sample]) -> bool:
-    """True if the model has seen one of the images; of an exported file, which does not say, it is assumed."""
-    return isinstance(predictor, ExportedModel) or bool(predictor.uses.seen(samples))
-
-
-def _default_split(manifest: Manifest, predictor: Predictor | ExportedModel) -> str:
-    if manifest.made_splits and not _may_know(predictor, manifest.samples):
-        return "all"
-    return "test" if manifest.split("test") else "val"
 
 
 def _tell_seen(samples: list[Sample], uses: Uses, split: str, reporter: Reporter) -> dict[str, int]:

@@ -1,15 +1,17 @@
-"""Split settings of a run, with which ``evaluate`` makes the same splits again."""
+"""Splits of labelled images that are scored: the settings with which they are made again, and the default one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tl_kit.config import DataConfig
+from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.predictor import Predictor
 
-__all__ = ["split_config"]
+__all__ = ["default_split", "may_know", "split_config"]
 
 
 def split_config(
@@ -47,3 +49,15 @@ def _stored(predictor: Predictor | ExportedModel) -> DataConfig:
         return DataConfig()
     names = DataConfig.__dataclass_fields__
     return DataConfig(**{"near_images": 0, **{name: value for name, value in stored.items() if name in names}})
+
+
+def may_know(predictor: Predictor | ExportedModel, samples: Sequence[Sample]) -> bool:
+    """True if the model has seen one of the images; of an exported file, which does not say, it is assumed."""
+    return isinstance(predictor, ExportedModel) or bool(predictor.uses.seen(samples))
+
+
+def default_split(manifest: Manifest, predictor: Predictor | ExportedModel) -> str:
+    """The split that is scored if none is named: test, else val; all images where the model has seen none of them."""
+    if manifest.made_splits and not may_know(predictor, manifest.samples):
+        return "all"
+    return "test" if manifest.split("test") else "val"

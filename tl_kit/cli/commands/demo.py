@@ -42,4 +42,5 @@ def _show(result: DemoResult, console: Console) -> None:
         f"ensemble, over its best member by validation: {gain:+.1f} points (95 % interval {lo:+.1f} to {hi:+.1f})"
     )
     console.line(f"{result.seconds:.0f} s in all; everything is in {result.folder}")
+    console.entry("report", result.report)
     console.entry("next", f"tlkit predict {result.rows[-1].checkpoint} {result.data}/7")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli.cells import figure, views_text
 from tl_kit.cli.command import Given, command
+from tl_kit.cli.commands.report import report_at_end
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
 from tl_kit.cli.show.distillation import distill_and_show
 from tl_kit.cli.show.folds import is_of_folds, show_fold_scores
-from tl_kit.config import EnsembleConfig, JsonConfig, StudentConfig
+from tl_kit.config import EnsembleConfig, JsonConfig, ReportAtEndConfig, StudentConfig
 from tl_kit.display import marked
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["ensemble"]
 SHOWN = ("accuracy", "nll", "ece")
 
 
-@command(EnsembleConfig, StudentConfig, JsonConfig, usage="tlkit ensemble CKPT...")
+@command(EnsembleConfig, StudentConfig, ReportAtEndConfig, JsonConfig, usage="tlkit ensemble CKPT...")
 def ensemble(given: Given, console: Console) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
     config, student, json = given.read(EnsembleConfig), given.read(StudentConfig).distill, given.read(JsonConfig).json
@@ -35,9 +36,10 @@ def ensemble(given: Given, console: Console) -> None:
             console.notes(result.notes, json=True)
         if student is None and json:
             console.json(result.to_dict())
-            return
         if not json:
             _show(result, console)
+        if given.read(ReportAtEndConfig).report:
+            report_at_end(result.checkpoint, console, json=json, data=config.data)
         if student is not None:
             distill_and_show(result, student, config, console, json=json)
 

@@ -10,12 +10,13 @@ import typer
 
 from tl_kit.cli.cells import figure
 from tl_kit.cli.command import Given, command
+from tl_kit.cli.commands.report import report_at_end
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, answering_signals
 from tl_kit.cli.show.folds import show_folds
 from tl_kit.cli.show.members import show_members, show_snapshots
 from tl_kit.cli.startup import with_startup
-from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
+from tl_kit.config import FinetuneConfig, JsonConfig, ReportAtEndConfig, RunsConfig, VaryConfig
 from tl_kit.display import marked
 from tl_kit.errors import ConfigError
 
@@ -27,15 +28,18 @@ __all__ = ["USAGE", "finetune", "read_runs"]
 USAGE = "tlkit {0} MODEL --data PATH, or tlkit {0} --resume RUN"
 
 
-@command(FinetuneConfig, RunsConfig, JsonConfig, usage=USAGE.format("finetune"))
+@command(FinetuneConfig, RunsConfig, ReportAtEndConfig, JsonConfig, usage=USAGE.format("finetune"))
 def finetune(given: Given, console: Console) -> None:
     """Fine-tune a timm model on a folder of images. Writes a checkpoint folder."""
     runs, json = read_runs(given), given.read(JsonConfig).json
+    at_end = given.read(ReportAtEndConfig).report
+    if at_end and (runs.members is not None or runs.vary is not None):
+        raise ConfigError("--report: several members have no report; combine them: tlkit ensemble ... --report")
     with answering_signals():
         if runs.resume is not None:
             import tl_kit
 
-            _report(tl_kit.resume(runs.resume, reporter=console), runs.resume, console, json=json)
+            _report(tl_kit.resume(runs.resume, reporter=console), runs.resume, console, json=json, at_end=at_end)
             return
         import tl_kit
 
@@ -43,7 +47,7 @@ def finetune(given: Given, console: Console) -> None:
         if runs.folds is not None and config.model == "auto":
             raise ConfigError("--folds: auto would choose the network on the images of every fold; name one")
         config = tl_kit.choose_network(config, reporter=console)
-        _report(_train(config, runs, console), config.out, console, json=json)
+        _report(_train(config, runs, console), config.out, console, json=json, at_end=at_end)
 
 
 def read_runs(given: Given) -> RunsConfig:
@@ -51,7 +55,9 @@ def read_runs(given: Given) -> RunsConfig:
     runs = given.read(RunsConfig)
     if runs.resume is not None:
         given.refuse_others(
-            "--resume", "--resume continues with the options that the run began with; leave this option out"
+            "--resume",
+            "--resume continues with the options that the run began with; leave this option out",
+            "--report",
         )
     if runs.folds is not None and (runs.members is not None or runs.vary is not None):
         raise ConfigError("--folds: scores one model on every image, and --members trains several; leave one out")
@@ -71,7 +77,12 @@ def _train(config: FinetuneConfig, runs: RunsConfig, console: Console) -> Finetu
 
 
 def _report(
-    result: FinetuneResult | CrossValidation | MemberRuns | None, folder: Path | None, console: Console, *, json: bool
+    result: FinetuneResult | CrossValidation | MemberRuns | None,
+    folder: Path | None,
+    console: Console,
+    *,
+    json: bool,
+    at_end: bool,
 ) -> None:
     """Show the result; ``result`` is None if the run in ``folder`` was finished before."""
     if result is None:
@@ -91,6 +102,9 @@ def _report(
             console.json({**result.to_dict(), "seconds": with_startup(result.seconds)})
         else:
             _show(result, console)
+        if at_end and not isinstance(result, tl_kit.MemberRuns) and getattr(result, "status", "finished") == "finished":
+            where = result.folder if isinstance(result, tl_kit.CrossValidation) else result.checkpoint
+            report_at_end(where, console, json=json)
     if isinstance(result, tl_kit.FinetuneResult) and result.status == "interrupted":
         console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
         raise typer.Exit(INTERRUPTED)

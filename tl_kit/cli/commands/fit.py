@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from tl_kit.cli.cells import figure
 from tl_kit.cli.command import Given, command
+from tl_kit.cli.commands.report import report_at_end
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
 from tl_kit.cli.startup import seconds_before
-from tl_kit.config import FitConfig, FitResumeConfig, JsonConfig
+from tl_kit.config import FitConfig, FitResumeConfig, JsonConfig, ReportAtEndConfig
 
 if TYPE_CHECKING:
     from tl_kit import FitResult
@@ -27,13 +28,15 @@ _STEPS = {
 _USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 10m]"
 
 
-@command(FitConfig, FitResumeConfig, JsonConfig, usage=_USAGE)
+@command(FitConfig, FitResumeConfig, ReportAtEndConfig, JsonConfig, usage=_USAGE)
 def fit(given: Given, console: Console) -> None:
     """Find the best classifier for your images in a given time. Chooses networks, trains them and combines them."""
     folder, json = given.read(FitResumeConfig).resume, given.read(JsonConfig).json
     with answering_signals():
         if folder is not None:
-            given.refuse_others("--resume", "--resume goes on with the fit's own options; leave it out", "--time")
+            given.refuse_others(
+                "--resume", "--resume goes on with the fit's own options; leave it out", "--time", "--report"
+            )
             time = given.typed("--time")
             import tl_kit
 
@@ -47,6 +50,8 @@ def fit(given: Given, console: Console) -> None:
             console.json(result.to_dict())
         else:
             _show(result, console)
+        if given.read(ReportAtEndConfig).report:
+            report_at_end(result.folder, console, json=json)
 
 
 def _show(result: FitResult, console: Console) -> None:

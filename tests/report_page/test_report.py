@@ -1,0 +1,327 @@
+"""The report: every figure is that of the file it names, and whatever the names hold, the page stays as it is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import io
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import tl_kit
+from tests.cli.helpers import tlkit
+from tests.helpers import quick, quick_config, write_images
+from tl_kit.config import ReportLimits
+from tl_kit.errors import CheckpointError, ConfigError, DataError
+from tl_kit.report_page.page import ReportResult
+
+HOSTILE = {"red": "<script>alert(1)<script>", "green": "\"quotes' & אבג", "blue": "{{ 7*7 }} ünï"}
+SECRET = "taken at 52.5 N 13.4 E"
+
+
+@dataclass
+class Page(html.parser.HTMLParser):
+    """Elements of a page: their attributes by tag, figures with their texts, and all text outside of scripts."""
+
+    found: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    figures: list[tuple[str, str, str]] = field(default_factory=list)
+    text: str = ""
+    scripts: list[str] = field(default_factory=list)
+    inside: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag
+        values = dict(attrs)
+        self.found.append((tag, values))
+        if tag == "data":
+            self.figures.append((values["data-source"] or "", values["value"] or "", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script":
+            self.scripts.append(data)
+        elif self.inside != "style":
+            self.text += data
+        if self.inside == "data":
+            self.figures[-1] = (*self.figures[-1][:2], data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [values for name, values in self.found if name == tag]
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.scripts[0])
+        return found
+
+
+def read(file: Path) -> Page:
+    page = Page()
+    page.feed(file.read_text(encoding="utf-8"))
+    return page
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Classes with hostile names; every JPEG knows where it was taken, and one file is no image."""
+    root = tmp_path_factory.mktemp("report") / "images"
+    plain = write_images(tmp_path_factory.mktemp("plain"), images=15)
+    for colour, name in HOSTILE.items():
+        (root / name).mkdir(parents=True)
+        for number, path in enumerate(sorted((plain / colour).iterdir())):
+            exif = Image.Exif()
+            exif[0x010E] = SECRET
+            Image.open(path).save(root / name / f"<b>{number} & \u202e.jpg", quality=90, exif=exif)
+    (root / HOSTILE["red"] / "<img src=x onerror=alert(1)>.jpg").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(data: Path) -> Path:
+    return Path(quick(data, data.parent / "run", epochs=1).checkpoint)
+
+
+@pytest.fixture(scope="module")
+def ensemble(data: Path, run: Path) -> Path:
+    other = Path(quick(data, data.parent / "other", epochs=1, seed=1).checkpoint)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tl_kit.ensembling.output.draw_receipt", lambda _, path: path.write_bytes(b"drawn"))
+        config = tl_kit.EnsembleConfig(checkpoints=(run, other), out=data.parent / "ensemble")
+        return Path(tl_kit.ensemble(config).checkpoint)
+
+
+@pytest.fixture(scope="module")
+def folds(data: Path) -> Path:
+    config = quick_config(data, data.parent / "folds", epochs=1)
+    return Path(tl_kit.cross_validate(config, folds=2).folder)
+
+
+@pytest.fixture(scope="module")
+def made(run: Path, ensemble: Path, folds: Path) -> dict[str, tuple[ReportResult, Page]]:
+    found = {name: tl_kit.report(folder) for name, folder in (("run", run), ("ensemble", ensemble), ("folds", folds))}
+    return {name: (result, read(result.file)) for name, result in found.items()}
+
+
+KINDS = ("run", "ensemble", "folds")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_figure_is_that_of_the_file_that_it_names(kind: str, made: dict[str, tuple[ReportResult, Page]]) -> None:
+    result, page = made[kind]
+    assert len(page.figures) > 30
+    files = {source.partition("#")[0] for source, _, _ in page.figures}
+    assert {"run": "tlkit.json", "ensemble": "ensemble.json", "folds": "folds.json"}[kind] in files
+    for source, value, shown in page.figures:
+        name, _, pointer = source.partition("#/")
+        entry = page.computed if name == "report" else json.loads((result.file.parent / name).read_text())
+        for step in pointer.split("/"):
+            step = step.replace("~1", "/").replace("~0", "~")
+            entry = entry[int(step)] if isinstance(entry, list) else entry[step]
+        assert float(value) == entry, source
+        assert says(shown, float(entry)), (source, shown, entry)
+
+
+def says(shown: str, value: float) -> bool:
+    """Whether a text is the value, as exactly as its digits say."""
+    number, _, unit = shown.replace("\u00a0", " ").replace(",", "").partition(" ")
+    factor = {"%": 100, "min": 1 / 60, "h": 1 / 3600}.get(unit, 1)
+    digits = len(number.partition(".")[2])
+    near = [abs(float(number) - scale * value) <= 0.500001 * 10**-digits for scale in (factor, 100)]
+    return near[0] or (number[0] in "+-" and near[1])
+
+
+@pytest.mark.parametrize("kind", ["run", "ensemble"])
+def test_what_it_computes_is_what_evaluate_says(
+    kind: str, made: dict[str, tuple[ReportResult, Page]], data: Path
+) -> None:
+    result, page = made[kind]
+    expected = tl_kit.evaluate(result.file.parent, data)
+    computed = page.computed
+    assert (computed["split"], computed["kind"]) == (expected.split, expected.kind) == ("test", "test")
+    assert computed["scores"] == pytest.approx(expected.metrics)
+    assert computed["confusion"] == expected.confusion
+    for row in computed["per_class"]:
+        there = expected.per_class[row["name"]]
+        assert (row["recall"], row["precision"], row["f1"], row["support"]) == pytest.approx(
+            (there["recall"], there["precision"], there["f1"], there["support"])
+        )
+
+
+def test_folds_are_scored_as_their_file_says(made: dict[str, tuple[ReportResult, Page]]) -> None:
+    result, page = made["folds"]
+    record = json.loads((result.file.parent / "folds.json").read_text())
+    assert page.computed["scores"] == pytest.approx(record["out_of_fold"])
+    assert page.computed["kind"] == "out of fold"
+    assert f"Probably mislabelled: {record['suspects']}" in page.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_are_text_everywhere(kind: str, made: dict[str, tuple[ReportResult, Page]]) -> None:
+    result, page = made[kind]
+    source = result.file.read_text(encoding="utf-8")
+    assert len(page.all("script")) == 2
+    assert len(page.all("img")) == result.pictures > 0
+    assert not page.all("b")
+    for name in HOSTILE.values():
+        assert name in page.text
+    assert "49 ünï" not in page.text
+    assert "\u202e" not in source, "a character that turns the line around"
+    assert "alert(1)" not in "".join(page.scripts[1:])
+    assert not [key for _, values in page.found for key in values if key.startswith("on")]
+    addresses = [values.get(key) or "" for _, values in page.found for key in ("src", "href") if key in values]
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in addresses)
+
+
+def test_the_page_may_run_its_own_script_alone(made: dict[str, tuple[ReportResult, Page]]) -> None:
+    page = made["run"][1]
+    (policy,) = [each["content"] or "" for each in page.all("meta") if each.get("http-equiv")]
+    digest = base64.b64encode(hashlib.sha256("".join(page.scripts[1:]).encode()).digest()).decode()
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy.partition("script-src")[2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_headings_tables_and_pictures_are_named(kind: str, made: dict[str, tuple[ReportResult, Page]]) -> None:
+    page = made[kind][1]
+    levels = [int(tag[1]) for tag, _ in page.found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(values.get("alt") for values in page.all("img"))
+    assert all(values.get("aria-label") for values in page.all("svg"))
+    assert all(values.get("scope") for values in page.all("th"))
+    identities = [values["id"] for _, values in page.found if "id" in values]
+    assert len(identities) == len(set(identities))
+    assert {(values["href"] or "")[1:] for values in page.all("a")} <= set(identities)
+
+
+def thumbnails(page: Page) -> Iterator[Image.Image]:
+    for values in page.all("img"):
+        yield Image.open(io.BytesIO(base64.b64decode((values["src"] or "").partition(",")[2])))
+
+
+def test_thumbnails_are_small_and_carry_nothing(made: dict[str, tuple[ReportResult, Page]]) -> None:
+    for image in thumbnails(made["ensemble"][1]):
+        assert max(image.size) <= ReportLimits.side
+        assert not image.getexif()
+        assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+
+
+def test_without_images_no_picture_and_no_name_of_a_file(run: Path, tmp_path: Path) -> None:
+    result = tl_kit.report(run, out=tmp_path / "bare.html", images=False)
+    page = read(result.file)
+    assert result.pictures == 0
+    assert not page.all("img")
+    assert ".jpg" not in result.file.read_text()
+    assert page.computed["confusion"]
+    assert "Left out files: 1" in page.text
+
+
+def test_the_numbers_of_images_and_bytes_are_kept(ensemble: Path, tmp_path: Path) -> None:
+    limits = replace(ReportLimits(), shown=1, of_pair=1, pairs=1, image_bytes=6_000, deleted=2)
+    page = read(tl_kit.report(ensemble, out=tmp_path / "small.html", limits=limits).file)
+    assert sum(len(values["src"] or "") for values in page.all("img")) <= limits.image_bytes
+    assert "pictures are left out" in page.text
+    assert re.search(r"\d+ more are not shown", page.text)
+
+
+def changed(folder: Path, to: Path, **entries: Any) -> Path:
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("report.html"))
+    record = json.loads((to / "tlkit.json").read_text())
+    (to / "tlkit.json").write_text(json.dumps({**record, **entries}))
+    return to
+
+
+def test_a_score_that_selected_is_no_estimate(run: Path, data: Path, tmp_path: Path) -> None:
+    kinds = {"val": "selected on"}
+    folder = changed(run, tmp_path / "run", test=None, kinds=kinds, chosen_by_val=["epoch"])
+    result = tl_kit.report(folder, images=False)
+    page = read(result.file)
+    assert "validation images are classified right" in result.sentence
+    assert "they chose the best epoch, so this is too good as an estimate for new images" in result.sentence
+    assert "kind doubt" in [values.get("class") for values in page.all("p")]
+    assert "Measure on images that the model has not seen" in page.text
+
+
+def test_images_that_are_gone_leave_a_page_without_any(run: Path, data: Path, tmp_path: Path) -> None:
+    record = json.loads((run / "tlkit.json").read_text())
+    gone = {**record["data"], "root": str(tmp_path / "<gone>")}
+    folder = changed(run, tmp_path / "run", data=gone)
+    result = tl_kit.report(folder)
+    page = read(result.file)
+    assert result.pictures == 0
+    assert "were not found" in page.text
+    assert not page.all("gone")
+    assert page.computed.keys() == {"headline_interval"}
+    assert tl_kit.report(folder, data=data).pictures > 0
+
+
+def test_what_cannot_be_done_is_one_line(run: Path, folds: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        tl_kit.report(tmp_path / "none")
+    with pytest.raises(CheckpointError, match="holds no result"):
+        tl_kit.report(data)
+    with pytest.raises(ConfigError, match="is a folder"):
+        tl_kit.report(run, out=tmp_path)
+    with pytest.raises(ConfigError, match="its folder does not exist"):
+        tl_kit.report(run, out=tmp_path / "a" / "b.html")
+    with pytest.raises(DataError, match="nowhere"):
+        tl_kit.report(run, data=tmp_path / "nowhere")
+    broken = tmp_path / "folds"
+    shutil.copytree(folds, broken)
+    (broken / "out_of_fold.csv").write_text("path,label,predicted,fold\n1,2,3,4\n")
+    with pytest.raises(CheckpointError, match="line 2 is broken"):
+        tl_kit.report(broken)
+
+
+def test_the_command_writes_the_page_and_says_so(run: Path, tmp_path: Path) -> None:
+    done = tlkit("report", run, "--no-images", "--out", tmp_path / "page.html")
+    assert done.code == 0, done.err
+    assert "test images are classified right" in done.out
+    assert str(tmp_path / "page.html") in done.out
+    found = tlkit("report", run, "--no-images", "--out", tmp_path / "page.html", "--json").json
+    assert (found["file"], found["pictures"]) == (str(tmp_path / "page.html"), 0)
+    assert tlkit("report", tmp_path / "nothing").code == 2
+
+
+def test_a_run_ends_with_its_report(data: Path, tmp_path: Path) -> None:
+    short = ("--weights", "none", "--img-size", 32, "--policy", "head", "--out", tmp_path / "run", "--report")
+    done = tlkit("finetune", "test_resnet", "--data", data, *short)
+    assert done.code == 0, done.err
+    assert read(tmp_path / "run" / "report.html").figures
+    refused = tlkit("finetune", "test_resnet", "--data", data, "--members", 2, "--report")
+    assert refused.code == 2
+    assert "--report" in refused.err
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+def test_a_browser_runs_its_script_and_no_other(made: dict[str, tuple[ReportResult, Page]], tmp_path: Path) -> None:
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    dump = subprocess.run(
+        [*command, made["ensemble"][0].file.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    page = Page()
+    page.feed(dump)
+    heads = [values for values in page.all("th") if values.get("scope") == "col"]
+    assert 0 < len(page.all("button")) <= len(heads)
+    (area,) = [values for values in page.all("p") if values.get("id") == "filter"]
+    assert "hidden" not in area

@@ -1,0 +1,137 @@
+"""The report's charts: reliability, accuracy against the share answered, learning curves, cost against gain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tl_kit.display import visible
+from tl_kit.report_page.charts import Chart, Series, chart
+from tl_kit.report_page.class_tables import Bin
+from tl_kit.report_page.saved_results import Saved
+from tl_kit.reports.learning_curves import curve_data
+
+__all__ = ["answered_chart", "cost_chart", "curve_charts", "reliability_chart"]
+
+
+def reliability_chart(bins: Sequence[Bin], *, title: str) -> Chart:
+    """Accuracy against confidence; points on the diagonal are calibrated (Guo et al. 2017)."""
+    series = Series(
+        name="accuracy",
+        points=[(one.confidence, one.accuracy) for one in bins],
+        bars=[one.interval for one in bins],
+        labels=[f"{one.images} images" for one in bins],
+    )
+    text = (
+        "Each point is a group of images of like confidence, with the 95 % interval of its accuracy. On the diagonal, "
+    )
+    text += "the model is as often right as it says; below it, it is too sure."
+    return chart(
+        [series],
+        title=title,
+        text=text,
+        x=("confidence of the prediction", 0, 1),
+        y=("share that is right", 0, 1),
+        diagonal=True,
+    )
+
+
+def answered_chart(rows: Sequence[tuple[float, float, float]]) -> Chart:
+    """Accuracy against the share answered."""
+    low = min(accuracy for _, accuracy, _ in rows)
+    floor = max(0.0, (int(low * 20) - 1) / 20)
+    points = [(share, accuracy) for share, accuracy, _ in rows]
+    return chart(
+        [Series(name="accuracy", points=points, marks=False)],
+        title="Accuracy against the share answered",
+        text="If the model answers only where it is surest, and a person looks at the rest: how often it is right.",
+        x=("share of images answered", 0, 1),
+        y=("accuracy on them", floor, 1),
+    )
+
+
+def curve_charts(saved: Saved) -> list[Chart]:
+    """Loss and accuracy by epoch; none for a head in closed form."""
+    try:
+        curves = curve_data(saved.journal)
+    except (ValueError, KeyError, TypeError):
+        return []
+    epochs = curves.epochs
+    ends = ("epoch", min(0, epochs[0]), max(epochs[-1], 1))
+    losses = [Series(name="training loss", points=list(zip(epochs, curves.loss, strict=True)))]
+    if curves.val_nll is not None:
+        losses.append(Series(name="validation NLL", points=list(zip(epochs, curves.val_nll, strict=True)), style="b"))
+    highest = max(value for series in losses for _, value in series.points)
+    found = [
+        chart(
+            losses,
+            title="Loss by epoch",
+            text="Validation NLL that rises while the training loss falls is overfitting.",
+            x=ends,
+            y=("loss (nats)", 0, highest * 1.05),
+            share=(False, False),
+        )
+    ]
+    if curves.val_accuracy is not None:
+        floor = max(0.0, min(curves.val_accuracy) - 0.05)
+        found.append(
+            chart(
+                [
+                    Series(
+                        name="validation accuracy",
+                        points=list(zip(epochs, curves.val_accuracy, strict=True)),
+                        style="c",
+                    )
+                ],
+                title="Validation accuracy by epoch",
+                text="The best of several epochs looks better than it is on new images.",
+                x=ends,
+                y=("accuracy", floor, 1),
+                share=(False, True),
+            )
+        )
+    return found
+
+
+def cost_chart(saved: Saved) -> Chart | None:
+    """Accuracy against the forward passes of one image: each member, the smallest subset, all of them."""
+    if saved.receipt is None or not saved.splits:
+        return None
+    record, split, receipt = saved.record, saved.splits[0].name, saved.receipt
+    members = record.at(*receipt, "members")
+    whole = record.at(*receipt, "ensemble", split, "accuracy")
+    if not isinstance(members, list) or not isinstance(whole, float):
+        return None
+    alone = [record.at(*receipt, "members", place, split, "accuracy") for place in range(len(members))]
+    if not all(isinstance(value, float) for value in alone):
+        return None
+    series = [
+        Series(
+            name="a member alone",
+            points=[(1, value) for value in alone],
+            line=False,
+            labels=[f"member {place}" for place in range(1, len(alone) + 1)],
+        )
+    ]
+    subset = record.at(*receipt, "smallest_subset", "members")
+    reached = record.at(*receipt, "smallest_subset", *(("test",) if split == "test" else ()), "accuracy")
+    if isinstance(subset, list) and isinstance(reached, float):
+        series.append(
+            Series(
+                name="the smallest subset within noise",
+                points=[(len(subset), reached)],
+                style="b",
+                line=False,
+                labels=["subset"],
+            )
+        )
+    series.append(Series(name="all members", points=[(len(alone), whole)], style="c", line=False, labels=["all"]))
+    values = [value for one in series for _, value in one.points]
+    spread = max(max(values) - min(values), 0.02)
+    return chart(
+        series,
+        title="Cost against gain",
+        text="Passes through a network that one image costs, and the accuracy that they buy.",
+        x=("forward passes an image", 0, len(alone) + 1),
+        y=(f"accuracy on {visible(split)}", max(0.0, min(values) - spread / 2), min(1.0, max(values) + spread / 2)),
+        share=(False, True),
+    )
