@@ -68,6 +68,7 @@ from tl_kit.config.machine_settings import (
     TrustConfig,
 )
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
+from tl_kit.config.serve_settings import ServeConfig, ServeLimits
 from tl_kit.config.training_settings import (
     AdapterConfig,
     AutoPolicyConfig,
@@ -151,6 +152,8 @@ __all__ = [
     "ScalingConfig",
     "ScheduleDefaults",
     "Selection",
+    "ServeConfig",
+    "ServeLimits",
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",

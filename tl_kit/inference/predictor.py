@@ -24,7 +24,7 @@ from tl_kit.inference.decoders import decoded_here
 from tl_kit.inference.inputs import Given, sources
 from tl_kit.inference.mc_dropout import McDropout, find_dropout
 from tl_kit.inference.members_in_memory import Members, arrange, weigh_too_much
-from tl_kit.inference.run_models import FileReader, Scorer, Source, run_probabilities
+from tl_kit.inference.run_models import FileReader, Reader, Scorer, Source, run_probabilities
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.forks import ForkLock, unforked
 from tl_kit.machine.precision import recorded_precision
@@ -127,12 +127,23 @@ class Predictor:
         ``digests`` are those of scanned images: a file that has changed since then counts as undecodable. Raises
         CheckpointError if weights that are read in turns are gone, or if a member's outputs are not finite.
         """
-        preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
-        reader = FileReader(sources, preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
+        reader = self.reader(sources, digests)
         reporter.start("predict", len(sources))
-        stack = np.empty((len(self.members), len(sources), len(self.classes)))
-        if not len(sources):
-            return stack, {}
+        stack = self.read_probabilities(reader, reporter=reporter)
+        _tell_unknown_ranges(reader, reporter)
+        return stack, dict(reader.failures)
+
+    def reader(self, sources: Sequence[Source], digests: Sequence[str] = ()) -> FileReader:
+        """The decoder of these images for all members, within the limits. ``digests`` as above."""
+        preprocessings = list(dict.fromkeys(member.preprocessing for member in self.members))
+        return FileReader(sources, preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
+
+    @undisturbed()
+    def read_probabilities(self, reader: Reader, *, reporter: Reporter = SILENT) -> NDArray[np.float64]:
+        """Probabilities (members, n, classes) of the images that a reader decodes. Raises as above."""
+        stack = np.empty((len(self.members), len(reader), len(self.classes)))
+        if not len(reader):
+            return stack
         together = self.arranged
         try:
             with together.lock:
@@ -141,11 +152,10 @@ class Predictor:
                 )
         except NonFiniteError as error:
             raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
-        _tell_unknown_ranges(reader, reporter)
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
                 stack[member] = probabilities[:, place, self.columns[member]]
-        return stack, dict(reader.failures)
+        return stack
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
         """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
