@@ -6,13 +6,13 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from tl_kit.config import ServeLimits
@@ -46,7 +46,7 @@ async def images_of(request: Request, limits: ServeLimits) -> list[Upload]:
     """Every image of a request, in order. Raises RefusedError (413, 415, 422) for any other body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = await _form(request, limits)
+        found = await _form(await request.body(), request.headers, limits)
     elif kind == "application/json":
         found = await asyncio.to_thread(_json, await request.body(), limits)
     else:
@@ -56,22 +56,30 @@ async def images_of(request: Request, limits: ServeLimits) -> list[Upload]:
     return found
 
 
-async def _form(request: Request, limits: ServeLimits) -> list[Upload]:
-    parser = _InMemory(request.headers, request.stream(), max_files=limits.files, max_fields=limits.files)
+async def _form(body: bytes, headers: Headers, limits: ServeLimits) -> list[Upload]:
+    async def whole() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _InMemory(headers, whole(), max_files=limits.files, max_fields=limits.files)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if error.message.startswith("Too many files"):
             raise _too_many(limits) from error
         raise RefusedError(422, f"the form cannot be read: {error.message[:100]}") from error
-    except (KeyError, ValueError) as error:  # no boundary, or a character set that is none
+    except (LookupError, ValueError) as error:  # no boundary, or a character set that is none
         raise RefusedError(422, "the form cannot be read: its content type or its parts are damaged") from error
-    files = [item for _, item in form.multi_items() if isinstance(item, UploadFile)]
-    if any(not isinstance(item, UploadFile) for _, item in form.multi_items()):
+    try:
+        return [_file(item, place, limits) for place, (_, item) in enumerate(form.multi_items())]
+    finally:
+        await form.close()
+
+
+def _file(item: UploadFile | str, place: int, limits: ServeLimits) -> Upload:
+    if not isinstance(item, UploadFile):
         raise RefusedError(422, "the form has a field that is no file: send each image as a file")
-    for place, item in enumerate(files):
-        _check_size(item.size or 0, item.filename or f"image {place}", limits)
-    return [Upload(_short(item.filename, place), item.file.read) for place, item in enumerate(files)]
+    _check_size(item.size or 0, item.filename or f"image {place}", limits)
+    return Upload(_short(item.filename, place), partial(bytes, item.file.read()))
 
 
 def _json(body: bytes, limits: ServeLimits) -> list[Upload]:

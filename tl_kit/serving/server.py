@@ -44,11 +44,12 @@ def serve(config: ServeConfig, *, reporter: Reporter = SILENT, ready: Callable[[
     )
     tell(reporter)
     from tl_kit.serving.application import application
-    from tl_kit.serving.uvicorn_server import run
+    from tl_kit.serving.uvicorn_server import run, server_of
 
     with _listening(config) as listener:
         app = application(classifier, config, access=access, tell=reporter.message)
-        run(app, listener, config.limits, ready=lambda: None if ready is None else ready(_address(config, listener)))
+        address = _address(config, listener)
+        run(server_of(app, config.limits, ready=lambda: None if ready is None else ready(address)), listener)
     return int(app.state.batcher.images)
 
 

@@ -15,7 +15,7 @@ import uvicorn
 from tl_kit.config import ServeLimits
 from tl_kit.serving.connections import connections_within
 
-__all__ = ["run"]
+__all__ = ["run", "server_of"]
 
 
 class _Server(uvicorn.Server):
@@ -46,8 +46,8 @@ class _Server(uvicorn.Server):
                     signal.signal(number, handler)
 
 
-def run(app: Any, listener: socket.socket, limits: ServeLimits, *, ready: Callable[[], None]) -> None:
-    """Serve an ASGI application at an open socket until a signal; ``ready`` is called once it answers."""
+def server_of(app: Any, limits: ServeLimits, *, ready: Callable[[], None]) -> uvicorn.Server:
+    """The server of an ASGI application; ``ready`` is called once it answers. Setting ``should_exit`` stops it too."""
     config = uvicorn.Config(
         app,
         http=connections_within(limits),
@@ -59,8 +59,13 @@ def run(app: Any, listener: socket.socket, limits: ServeLimits, *, ready: Callab
         server_header=False,
         proxy_headers=False,
         backlog=limits.connections,
-        timeout_keep_alive=int(limits.idle_seconds),
-        timeout_graceful_shutdown=int(limits.seconds),
+        timeout_keep_alive=max(1, round(limits.idle_seconds)),
+        timeout_graceful_shutdown=max(1, round(limits.seconds)),
         h11_max_incomplete_event_size=2**15,
     )
-    asyncio.run(_Server(config, ready).serve(sockets=[listener]))
+    return _Server(config, ready)
+
+
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve at an open socket until a signal."""
+    asyncio.run(server.serve(sockets=[listener]))
