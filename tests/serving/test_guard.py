@@ -326,9 +326,9 @@ def test_the_network_needs_a_token_or_a_word(tmp_path: Path, monkeypatch: pytest
         access.check("/metadata", {**token, b"host": b"evil.example"})
     for bad in ("short", "with a space", "ü" * 10, ""):
         (tmp_path / "token").write_text(bad, encoding="utf-8")
-        with pytest.raises(ConfigError, match="--token-file .*: a token has 8 or more"):
+        with pytest.raises(ConfigError, match=r"--token-file .*: a token has 8 or more"):
             access_of(config(token_file=tmp_path / "token"))
-    with pytest.raises(ConfigError, match="--token-file .*nowhere: cannot be read"):
+    with pytest.raises(ConfigError, match=r"--token-file .*nowhere: cannot be read"):
         access_of(config(token_file=tmp_path / "nowhere"))
 
 

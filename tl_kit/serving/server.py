@@ -35,18 +35,18 @@ def serve(config: ServeConfig, *, reporter: Reporter = SILENT, ready: Callable[[
     if missing:
         raise ConfigError(f"serve needs {' and '.join(missing)}; run pip install tl-kit[serve]")
     access = access_of(config)
-    classifier = open_classifier(
-        Path(config.checkpoint),
-        crops=config.crops,
-        mc_dropout=config.mc_dropout,
-        decode=DecodeConfig(max_pixels=config.limits.pixels),
-        runtime=config.runtime,
-    )
-    tell(reporter)
-    from tl_kit.serving.application import application
-    from tl_kit.serving.uvicorn_server import run, server_of
+    with _listening(config) as listener:  # first: whether there is room at the address is known at once
+        classifier = open_classifier(
+            Path(config.checkpoint),
+            crops=config.crops,
+            mc_dropout=config.mc_dropout,
+            decode=DecodeConfig(max_pixels=config.limits.pixels),
+            runtime=config.runtime,
+        )
+        tell(reporter)
+        from tl_kit.serving.application import application
+        from tl_kit.serving.uvicorn_server import run, server_of
 
-    with _listening(config) as listener:
         app = application(classifier, config, access=access, tell=reporter.message)
         address = _address(config, listener)
         run(server_of(app, config.limits, ready=lambda: None if ready is None else ready(address)), listener)
