@@ -21,6 +21,7 @@ from tl_kit.serving.application import application
 from tl_kit.serving.uvicorn_server import run, server_of
 
 FP32 = RuntimeConfig(precision="fp32")
+DEFAULTS = ServeLimits()
 
 
 def make_app(checkpoint: Path, *, tell: Callable[[str], None] = print, **options: Any) -> Any:
@@ -39,7 +40,7 @@ def client_of(checkpoint: Path, **options: Any) -> Iterator[TestClient]:
 
 
 @contextmanager
-def listening(checkpoint: Path, limits: ServeLimits = ServeLimits(), **options: Any) -> Iterator[int]:
+def listening(checkpoint: Path, limits: ServeLimits = DEFAULTS, **options: Any) -> Iterator[int]:
     """The port of a real server in a thread of this process."""
     ready = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:

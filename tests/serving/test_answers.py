@@ -163,7 +163,7 @@ def test_the_interface_describes_itself(client: TestClient) -> None:
     asked = schema["paths"]["/predict"]["post"]
     assert set(asked["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
     assert {"200", "413", "415", "422", "429"} <= set(asked["responses"])
-    assert {each["name"] for each in asked["parameters"]} == {"top", "votes"}
+    assert {each["name"] for each in asked["parameters"]} == {"top", "votes", "heat_map"}
 
 
 JSON = {"content-type": "application/json"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,17 +16,20 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from tl_kit._version import __version__
-from tl_kit.config import ServeConfig
+from tl_kit.config import ServeConfig, ServeLimits
+from tl_kit.errors import ConfigError, ImageError
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.predictor import Predictor
 from tl_kit.serving.access import Access
 from tl_kit.serving.batching import Batcher
 from tl_kit.serving.guard import Guard, answer_of
+from tl_kit.serving.heat_pictures import heat_picture
 from tl_kit.serving.page import page
 from tl_kit.serving.refusal import RefusedError
 from tl_kit.serving.replies import (
     ErrorReply,
     HealthReply,
+    HeatMap,
     Metadata,
     PredictReply,
     best_of,
@@ -164,12 +168,12 @@ def _add_predict(app: FastAPI, classifier: Predictor | ExportedModel, config: Se
         request: Request,
         top: Annotated[int, Query(ge=0, description="So many classes an image; 0: all.")] = 5,
         votes: Annotated[bool, Query(description="Each member's vote too.")] = False,
+        heat_map: Annotated[bool, Query(description="Where the networks look, too.")] = False,
     ) -> Response:
         """Name images. One that cannot be decoded has an error in its place; 422 if that is so of all."""
         batcher.check_room()  # before the body is read
         uploads = await images_of(request, config.limits)
-        if len(uploads) > config.limits.queue:
-            raise RefusedError(413, f"too many images: at most {config.limits.queue} are taken at a time")
+        _check_number(len(uploads), config.limits, heat_maps=heat_map)
         found = await batcher.predict([upload.read for upload in uploads])
         rows: list[dict[str, Any]] = []
         for upload, each in zip(uploads, found, strict=True):
@@ -179,16 +183,41 @@ def _add_predict(app: FastAPI, classifier: Predictor | ExportedModel, config: Se
             else:
                 combined = classifier.combine(each[:, np.newaxis])[0]
                 best = best_of(combined, classes, top)
-                row |= {**best[0], "top": best}
+                row |= {**best_of(combined, classes, 1)[0], "top": best}
                 if votes:
                     row["members"] = votes_of(each, members, classes, top)
+                if heat_map:
+                    label = int(np.argmax(combined))
+                    row["heat_map"] = await batcher.in_model_thread(partial(_heat_map, classifier, upload.read, label))
             rows.append(row)
-        content: dict[str, Any] = {"predictions": rows}
-        failed = all(row["error"] is not None for row in rows)
-        if failed:
-            first = f"{rows[0]['name']}: {rows[0]['error']}"
-            content["error"] = first if len(rows) == 1 else f"no image could be decoded; the first: {first}"
-        return Response(_json(content), 422 if failed else 200, media_type="application/json")
+        return _reply(rows)
+
+
+def _check_number(images: int, limits: ServeLimits, *, heat_maps: bool) -> None:
+    if images > limits.queue:
+        raise RefusedError(413, f"too many images: at most {limits.queue} are taken at a time")
+    if heat_maps and images > limits.heat_maps:
+        raise RefusedError(413, f"too many images with a heat map: at most {limits.heat_maps} a request")
+
+
+def _heat_map(classifier: Predictor | ExportedModel, read: Callable[[], bytes], label: int) -> dict[str, Any]:
+    """A heat map as :class:`HeatMap` is in JSON."""
+    try:
+        if not isinstance(classifier, Predictor):
+            raise ConfigError("an exported file has no heat maps: serve its checkpoint")
+        found = heat_picture(classifier, read(), label)
+    except (ConfigError, ImageError) as error:
+        return asdict(HeatMap(None, 0, True, str(error)))
+    return asdict(HeatMap(found.address, found.members, found.blank, None))
+
+
+def _reply(rows: Sequence[Mapping[str, Any]]) -> Response:
+    content: dict[str, Any] = {"predictions": rows}
+    failed = all(row["error"] is not None for row in rows)
+    if failed:
+        first = f"{rows[0]['name']}: {rows[0]['error']}"
+        content["error"] = first if len(rows) == 1 else f"no image could be decoded; the first: {first}"
+    return Response(_json(content), 422 if failed else 200, media_type="application/json")
 
 
 def _json(content: object) -> bytes:

@@ -94,8 +94,13 @@ class Batcher:
                 task.cancel()
 
     async def in_model_thread(self, work: Callable[[], _Found]) -> _Found:
-        """Do other work with the model between two batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._model, work)
+        """Do other work with the model between two batches; it counts as an image. Raises BusyError."""
+        self.check_room()
+        self._inside += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._model, work)
+        finally:
+            self._inside -= 1
 
     def _left(self, _task: object) -> None:
         self._inside -= 1

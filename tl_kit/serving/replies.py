@@ -13,7 +13,17 @@ from tl_kit.config import ServeConfig
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.predictor import Predictor
 
-__all__ = ["ErrorReply", "HealthReply", "Metadata", "PredictReply", "best_of", "members_of", "metadata_of", "votes_of"]
+__all__ = [
+    "ErrorReply",
+    "HealthReply",
+    "HeatMap",
+    "Metadata",
+    "PredictReply",
+    "best_of",
+    "members_of",
+    "metadata_of",
+    "votes_of",
+]
 
 
 @dataclass(frozen=True)
@@ -35,10 +45,24 @@ class MemberVote:
 
 
 @dataclass(frozen=True)
+class HeatMap:
+    """The part of the image that the network sees, tinted where it speaks for the class; ``image``: a PNG (data:...).
+
+    ``members``: how many of them it shows; the others see another part. ``blank``: no place speaks for the class.
+    ``error``: the reason why there is none.
+    """
+
+    image: str | None
+    members: int
+    blank: bool
+    error: str | None
+
+
+@dataclass(frozen=True)
 class ImageReply:
     """One image: its most probable classes; or ``error``, the reason why there are none.
 
-    ``members``: each member's vote, where it was asked for.
+    ``members``: each member's vote, and ``heat_map``, where they were asked for.
     """
 
     name: str
@@ -47,6 +71,7 @@ class ImageReply:
     top: list[ClassProbability]
     error: str | None
     members: list[MemberVote] | None = None
+    heat_map: HeatMap | None = None
 
 
 @dataclass(frozen=True)
@@ -73,9 +98,10 @@ class HealthReply:
 
 @dataclass(frozen=True)
 class LimitsReply:
-    """The limits of one request."""
+    """The limits of one request. ``heat_maps``: 0 where the classifier has none."""
 
     files: int
+    heat_maps: int
     image_bytes: int
     request_bytes: int
     pixels: int
@@ -119,13 +145,16 @@ def metadata_of(classifier: Predictor | ExportedModel, config: ServeConfig) -> M
     else:
         ways = classifier.facts.preprocessings
     limits = config.limits
+    heat_maps = limits.heat_maps if isinstance(classifier, Predictor) else 0
     return Metadata(
         name=classifier.path.resolve().name,
         classes=list(classifier.classes),
         members=members_of(classifier),
         rule=classifier.rule.rule if isinstance(classifier, Predictor) else "in the file",
         input_sizes=[(way.input_size[1], way.input_size[2]) for way in ways],
-        limits=LimitsReply(limits.files, limits.image_bytes, limits.request_bytes, limits.pixels, limits.seconds),
+        limits=LimitsReply(
+            limits.files, heat_maps, limits.image_bytes, limits.request_bytes, limits.pixels, limits.seconds
+        ),
         version=__version__,
     )
 
