@@ -1,4 +1,4 @@
-"""Heat maps of the server: those of class_maps, over what the network sees."""
+"""Heat maps of the server: those of class_maps, over the image."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fastapi.testclient import TestClient
+from matplotlib import colormaps
 from PIL import Image
+from torch.nn import functional
 
 import tl_kit
 from tests.exporting.checkpoints import write_checkpoint
@@ -20,8 +23,9 @@ from tests.inference.test_exported import FACTS, write
 from tests.serving.conftest import FP32, client_of
 from tests.serving.test_answers import BAD, GOOD, form
 from tl_kit.images.decode import decode
-from tl_kit.images.transforms import normalize
+from tl_kit.images.transforms import Preprocessing, normalize
 from tl_kit.inference.class_maps import class_maps
+from tl_kit.serving.heat_pictures import seen_part
 
 NAME = "large.jpg"
 SIDE = 128  # the last feature map has more than one place
@@ -54,39 +58,46 @@ def ask(client: TestClient, *names: str) -> list[dict[str, Any]]:
     return [row.get("heat_map") for row in reply.json()["predictions"]]
 
 
-def drawn(folder: Path, data: bytes) -> Any:
-    """A grey picture, tinted by the mean of the members' maps."""
-    predictor = tl_kit.load(folder, runtime=FP32)
-    label = predictor.classes.index(str(predictor.predict([data])[0].label))
-    way = predictor.members[0].preprocessing
-    view = way.evaluate(decode(data, min_side=way.min_side))
-    maps = [
-        class_maps(member.model, normalize(view[None], way), [member.classes.index(predictor.classes[label])])[0]
-        for member in predictor.members
-        if member.preprocessing == way
-    ]
-    share = 0.8 * np.mean(maps, axis=0)[..., None]
-    grey = np.tensordot(view.permute(1, 2, 0).numpy(), (0.299, 0.587, 0.114), 1)[..., None]
-    return (1 - share) * grey + share * np.array((255, 140, 0))
-
-
-def test_the_mean_map_of_the_members_over_their_view(client: TestClient, ensemble: Path) -> None:
-    found = ask(client, NAME)[0]
-    assert (found["members"], found["blank"], found["error"]) == (2, False, None)
-    shown = picture(found)
-    assert shown.shape == (SIDE, SIDE, 3)
-    assert np.abs(shown - drawn(ensemble, GOOD[NAME])).max() < 2  # levels
-    assert np.ptp(shown[..., 0] - shown[..., 2]) > 20  # not grey everywhere
-
-
-def test_members_that_see_another_part_are_left_out(ensemble: Path, tmp_path: Path) -> None:
-    first, second = (ensemble.parent / name for name in ("one", "two"))
-    other = write_checkpoint(tmp_path / "other", img_size=SIDE, crop_mode="squash", seed=2)
-    folder = together(tmp_path / "three", first, other, second)
+def test_the_mean_map_of_all_members_lies_over_what_each_sees(tmp_path: Path) -> None:
+    """One member sees the middle 300 x 300 of 400 x 300 pixels times its crop, the other all of them, squashed."""
+    middle = write_checkpoint(tmp_path / "middle", img_size=SIDE)
+    whole = write_checkpoint(tmp_path / "whole", img_size=SIDE, crop_mode="squash", seed=1)
+    folder = together(tmp_path / "both", middle, whole)
     with client_of(folder) as client:
         found = ask(client, NAME)[0]
-    assert found["members"] == 2
-    assert np.abs(picture(found) - drawn(folder, GOOD[NAME])).max() < 2
+    assert (found["members"], found["blank"], found["error"]) == (2, False, None)
+    shown = picture(found)
+    assert shown.shape == (300, 400, 3)
+    predictor = tl_kit.load(folder, runtime=FP32)
+    label = str(predictor.predict([GOOD[NAME]])[0].label)
+    mean = np.zeros((300, 400))
+    for member in predictor.members:
+        way = member.preprocessing
+        view = way.evaluate(decode(GOOD[NAME], min_side=way.min_side))
+        heat = class_maps(member.model, normalize(view[None], way), [member.classes.index(label)])[0]
+        height, width = (300, 400) if way.crop_mode == "squash" else (300, 300)
+        height, width = (round(way.crop_pct * side) for side in (height, width))
+        large = functional.interpolate(torch.tensor(heat)[None, None], size=(height, width), mode="bilinear")[0, 0]
+        top, left = (300 - height) // 2, (400 - width) // 2
+        mean[top : top + height, left : left + width] += large.numpy() / 2
+    grey = np.asarray(Image.open(io.BytesIO(GOOD[NAME])).convert("L"))[..., None]
+    wanted = 0.4 * grey + 0.6 * 255 * colormaps["inferno"](mean)[..., :3]
+    assert np.abs(shown - wanted).mean() < 2  # levels; half pixels of the crop's edge are rounded in another way
+    assert np.ptp(mean) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "part"),
+    [
+        ("center", (400, 300), (50, 0, 350, 300)),
+        ("squash", (400, 300), (0, 0, 400, 300)),
+        ("border", (400, 300), (0, -50, 400, 350)),
+        ("center", (100, 5000), (0, 2450, 100, 2550)),
+    ],
+)
+def test_the_part_that_a_network_sees(mode: str, size: tuple[int, int], part: tuple[int, ...]) -> None:
+    way = Preprocessing((3, 64, 64), "bicubic", 1.0, mode, (0.5,) * 3, (0.5,) * 3)
+    assert seen_part(*size, way) == pytest.approx(part, abs=1)
 
 
 def test_only_where_asked_and_where_there_is_an_image(client: TestClient) -> None:

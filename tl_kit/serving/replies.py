@@ -46,10 +46,10 @@ class MemberVote:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """The part of the image that the network sees, tinted where it speaks for the class; ``image``: a PNG (data:...).
+    """Where the networks look: a grey picture, the lighter coloured, the more a place speaks for the class.
 
-    ``members``: how many of them it shows; the others see another part. ``blank``: no place speaks for the class.
-    ``error``: the reason why there is none.
+    ``image``: a PNG (data:...). ``members``: of so many of them. ``blank``: no place speaks for the class. ``error``:
+    the reason why there is none.
     """
 
     image: str | None
