@@ -23,8 +23,10 @@ NOT_IMPORTED = {
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "jinja2": "huggingface_hub fills the model card's template with it",
     "mypy": "a program",
+    "httpx2": "the test client of starlette needs it",
     "onnxscript": "torch's exporter to ONNX needs it",
     "ruff": "a program",
+    "python-multipart": "starlette reads forms with it",
     "pytest-xdist": "a plugin of pytest",
     "setuptools": "builds the wheel",
 }
@@ -33,9 +35,10 @@ EXTRAS = {
     "export": "files for programs without tl-kit",
     "openvino": "one format of these files",
     "peft": "low-rank adapters",
+    "serve": "a page and an HTTP interface",
 }
 
-ON_DEMAND = ("onnx", "onnxruntime", "openvino", "peft")
+ON_DEMAND = ("fastapi", "onnx", "onnxruntime", "openvino", "peft", "starlette", "uvicorn")
 
 
 def project() -> dict[str, Any]:

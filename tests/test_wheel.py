@@ -42,10 +42,10 @@ def test_it_is_exactly_the_two_packages(wheel: zipfile.ZipFile) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and (path.suffix == ".py" or path.name == "py.typed")
+        if path.is_file() and (path.suffix == ".py" or path.name in ("py.typed", "page.html"))
     }
     assert names == expected
-    assert {"tl_kit/py.typed", "recipes/py.typed", "tl_kit/cli/app.py"} <= names
+    assert {"tl_kit/py.typed", "recipes/py.typed", "tl_kit/cli/app.py", "tl_kit/serving/page.html"} <= names
 
 
 def test_metadata(wheel: zipfile.ZipFile) -> None:

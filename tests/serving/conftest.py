@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
+import uvicorn
+from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from tests.exporting.checkpoints import write_checkpoint
 from tests.exporting.saved import together
@@ -24,7 +26,7 @@ FP32 = RuntimeConfig(precision="fp32")
 DEFAULTS = ServeLimits()
 
 
-def make_app(checkpoint: Path, *, tell: Callable[[str], None] = print, **options: Any) -> Any:
+def make_app(checkpoint: Path, *, tell: Callable[[str], None] = print, **options: Any) -> FastAPI:
     config = ServeConfig(checkpoint=checkpoint, runtime=FP32, **options)
     decode = DecodeConfig(max_pixels=config.limits.pixels)
     classifier = open_classifier(
@@ -45,7 +47,7 @@ def listening(checkpoint: Path, limits: ServeLimits = DEFAULTS, **options: Any) 
     ready = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-        server = server_of(make_app(checkpoint, limits=limits, **options), limits, ready=ready.set)
+        server: uvicorn.Server = server_of(make_app(checkpoint, limits=limits, **options), limits, ready=ready.set)
         thread = threading.Thread(target=run, args=(server, listener), daemon=True)
         thread.start()
         assert ready.wait(60)

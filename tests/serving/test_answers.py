@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.testclient import TestClient
 
 import tl_kit
 from tests.exporting.checkpoints import CLASSES, photo

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fastapi.testclient import TestClient
 from matplotlib import colormaps
 from PIL import Image
+from starlette.testclient import TestClient
 from torch.nn import functional
 
 import tl_kit

@@ -128,6 +128,18 @@ def test_clients_that_say_nothing_are_sent_away(ensemble: Path) -> None:
         assert ask(port, "photo.jpg") == 200
 
 
+def test_answers_do_not_wait_for_a_receipt(ensemble: Path) -> None:
+    """The kernel holds back the second part of an answer for 40 ms, unless it is told not to (Nagle, RFC 896)."""
+    with listening(ensemble) as port, connect(port) as connection:
+        seconds = []
+        for _ in range(40):
+            started = time.perf_counter()
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert answer(connection)[0] == 200
+            seconds.append(time.perf_counter() - started)
+    assert min(seconds[5:]) < 0.035
+
+
 def test_too_many_connections(ensemble: Path) -> None:
     with listening(ensemble, ServeLimits(connections=3)) as port:
         kept = [connect(port) for _ in range(3)]

@@ -21,21 +21,22 @@ _PORTS = Range("from 0 (any free one) to 65535", lambda value: 0 <= value <= 655
 class ServeLimits:
     """Limits on what clients may ask for; what is more is refused, and the server goes on.
 
-    ``batch``: on a CPU more images a forward pass gain nothing, and the first of them would wait for all; a GPU gains
-    from more. ``wait``: seconds that a batch waits for images which are being decoded, a fraction of one forward pass;
-    it never waits for images that nobody has sent. ``queue``: images that are decoded, wait or run at a time: about ten
-    seconds of work of a small CPU. ``files`` a request. ``image_bytes`` of one file, ``request_bytes`` of one body: a
-    phone's photo has 3 to 12 MB. ``held_bytes``: of all bodies at a time, which bounds the memory however many clients
-    there are. ``pixels`` of one image: decoding needs 5 to 25 bytes for each. ``seconds`` for one request, from its
-    first byte to its answer; ``body_seconds`` until it has come, ``header_seconds`` for the lines before its body.
-    ``idle_seconds``: between two requests of one connection. ``connections`` at a time: each is an open file.
-    ``drain_bytes``: of a refused body that are read and dropped, so that its sender can read the answer.
-    ``heat_maps`` a request: each costs more than a prediction. ``retry_seconds``: when a refused client may ask again.
+    ``batch``: on a CPU more images a forward pass gain nothing, and the first of them would wait for all
+    (benchmarks/serve.py); on a GPU it is at least the rows that every pass has there. ``wait``: seconds that a batch
+    waits for images which are being decoded, a fraction of one forward pass; it never waits for images that nobody has
+    sent. ``queue``: images that are decoded, wait or run at a time: some seconds of work of a small CPU. ``files`` a
+    request. ``image_bytes`` of one file, ``request_bytes`` of one body: a phone's photo has 3 to 12 MB. ``held_bytes``:
+    of all bodies at a time, which bounds the memory however many clients there are. ``pixels`` of one image: decoding
+    needs 5 to 25 bytes for each. ``seconds`` for one request, from its first byte to its answer; ``body_seconds`` until
+    it has come, ``header_seconds`` for the lines before its body. ``idle_seconds``: between two requests of one
+    connection. ``connections`` at a time: each is an open file. ``drain_bytes``: of a refused body that are read and
+    dropped, so that its sender can read the answer. ``heat_maps`` a request: each costs more than a prediction.
+    ``retry_seconds``: when a refused client may ask again.
     """
 
     batch: Annotated[
         int, AT_LEAST_ONE, Flag(panel="Run", metavar="N", help="At most so many images in one forward pass.")
-    ] = 32
+    ] = 16
     wait: float = 0.005
     queue: Annotated[
         int, AT_LEAST_ONE, Flag(panel="Run", metavar="N", help="More images at a time are refused (429).")

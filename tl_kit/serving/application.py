@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -95,7 +95,7 @@ def application(
     classifier: Predictor | ExportedModel, config: ServeConfig, *, access: Access, tell: Callable[[str], None]
 ) -> FastAPI:
     """The ASGI application of an opened classifier. ``tell`` is called with a line about each failure of the server."""
-    batcher = Batcher(two_steps(classifier), config.limits)
+    batcher = Batcher(two_steps(classifier), _for_device(config.limits, classifier))
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
@@ -114,6 +114,13 @@ def application(
     _add_facts(app, metadata_of(classifier, config), batcher)
     _add_predict(app, classifier, config, batcher)
     return app
+
+
+def _for_device(limits: ServeLimits, classifier: Predictor | ExportedModel) -> ServeLimits:
+    """The limits with batches as large as the passes of a GPU, which are filled up to so many rows anyway."""
+    scorers = classifier.scorers if isinstance(classifier, Predictor) else ()
+    rows = [each.runtime.rows // classifier.crops.views for each in scorers if each.runtime.rows is not None]
+    return replace(limits, batch=max(limits.batch, *rows, 1))
 
 
 def _answer_errors(app: FastAPI) -> None:

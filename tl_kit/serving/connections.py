@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,6 +25,8 @@ def connections_within(limits: ServeLimits) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
+            # asyncio does so only for sockets that name their protocol; else each answer waits 40 ms for a receipt
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if len(self.connections) > limits.connections:
                 headers, text = answer_of(BusyError("too many connections", retry=limits.retry_seconds))
                 lines = [f"{name}: {value}\r\n" for name, value in {**headers, "connection": "close"}.items()]

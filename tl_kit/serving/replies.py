@@ -46,7 +46,7 @@ class MemberVote:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where the networks look: a grey picture, the lighter coloured, the more a place speaks for the class.
+    """The places where the networks look: a grey picture, coloured the lighter, the more a place speaks for the class.
 
     ``image``: a PNG (data:...). ``members``: of so many of them. ``blank``: no place speaks for the class. ``error``:
     the reason why there is none.
