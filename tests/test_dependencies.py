@@ -28,8 +28,10 @@ NOT_IMPORTED = {
     "ipykernel": "runs the example notebooks",
     "ipywidgets": "tqdm draws its bars in notebooks with it",
     "mypy": "a program",
+    "httpx2": "the test client of starlette needs it",
     "onnxscript": "torch's exporter to ONNX needs it",
     "ruff": "a program",
+    "python-multipart": "starlette reads forms with it",
     "pytest-xdist": "a plugin of pytest",
     "setuptools": "builds the wheel",
 }
@@ -41,9 +43,13 @@ EXTRAS = {
     "track": "one experiment tracker",
     "notebook": "progress bars and tables in notebooks",
     "data": "forms in which data sets come",
+    "serve": "a page and an HTTP interface",
 }
 
-ON_DEMAND = ("IPython", "datasets", "fsspec", "onnx", "onnxruntime", "openvino", "peft", "pyarrow", "tqdm")
+ON_DEMAND = (
+    *("IPython", "datasets", "fastapi", "fsspec", "onnx", "onnxruntime", "openvino", "peft", "pyarrow", "starlette"),
+    *("tqdm", "uvicorn"),
+)
 BY_OTHERS = {"tensorboard": "torch writes its files with it, and tests read them"}
 
 

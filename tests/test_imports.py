@@ -23,7 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cli", "recipes", "sklearn"}),
     frozenset({"face"}),
     frozenset({"fitting"}),
-    frozenset({"series", "planning", "exporting", "demonstration"}),
+    frozenset({"series", "planning", "exporting", "serving", "demonstration"}),
     frozenset({"finetuning", "ensembling", "report_page"}),
     frozenset({"inference", "reports", "tracking"}),
     frozenset({"storage", "diagnosis"}),

@@ -42,7 +42,13 @@ def test_it_is_exactly_the_two_packages(wheel: zipfile.ZipFile) -> None:
         path.relative_to(ROOT).as_posix()
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and (path.suffix == ".py" or path.name == "py.typed" or path.parent.name == "templates")
+        if path.is_file()
+        and (
+            path.suffix == ".py"
+            or path.name == "py.typed"
+            or path.parent.name == "templates"
+            or path.name == "page.html"
+        )
     }
     assert names == expected
     assert {
@@ -50,6 +56,7 @@ def test_it_is_exactly_the_two_packages(wheel: zipfile.ZipFile) -> None:
         "recipes/py.typed",
         "tl_kit/cli/app.py",
         "tl_kit/report_page/templates/report.html",
+        "tl_kit/serving/page.html",
     } <= names
 
 

@@ -31,6 +31,7 @@ from tl_kit.config import (
     RegularizationConfig,
     RuntimeConfig,
     SaveConfig,
+    ServeConfig,
     SoupConfig,
     StoreConfig,
     StreamConfig,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from tl_kit.series.finetune_members import member_configs as member_configs
     from tl_kit.series.resume import began_with as began_with
     from tl_kit.series.resume import resume
+    from tl_kit.serving.server import serve
     from tl_kit.storage.feature_cache import cache_report as cache_report
     from tl_kit.storage.feature_cache import clear_cache as clear_cache
     from tl_kit.storage.known_models import known_models as known_models
@@ -120,6 +122,7 @@ __all__ = [
     "ReportResult",
     "RuntimeConfig",
     "SaveConfig",
+    "ServeConfig",
     "SoupConfig",
     "StoreConfig",
     "StreamConfig",
@@ -147,6 +150,7 @@ __all__ = [
     "report",
     "resume",
     "resume_fit",
+    "serve",
 ]
 
 
@@ -204,6 +208,7 @@ _MODULES = {
     "resume": "tl_kit.series.resume",
     "resume_fit": "tl_kit.fitting.fit",
     "runtime_report": "tl_kit.machine.machine_report",
+    "serve": "tl_kit.serving.server",
     "student_config": "tl_kit.series.distill",
 }
 

@@ -22,6 +22,7 @@ from tl_kit.cli.commands.plan import plan
 from tl_kit.cli.commands.predict import predict
 from tl_kit.cli.commands.push import push
 from tl_kit.cli.commands.report import report
+from tl_kit.cli.commands.serve import serve
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, USER_ERROR, session
 from tl_kit.cli.shell.help_pages import PanelCommand
@@ -29,7 +30,7 @@ from tl_kit.cli.startup import from_shell
 
 __all__ = ["app", "main"]
 
-COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, report, export, push, models, doctor, cache, demo)
+COMMANDS = (fit, finetune, plan, ensemble, evaluate, predict, report, serve, export, push, models, doctor, cache, demo)
 
 _OF_A_LIBRARY = "Value error, "  # pydantic's, before typer's own words
 

@@ -69,6 +69,7 @@ from tl_kit.config.machine_settings import (
 from tl_kit.config.optimization_settings import FamilyDefaults, OptimizerDefaults, Options, ScheduleDefaults
 from tl_kit.config.predict_settings import FetchConfig, PredictConfig, RowFormat, StreamConfig
 from tl_kit.config.report_settings import ReportAtEndConfig, ReportConfig, ReportLimits
+from tl_kit.config.serve_settings import ServeConfig, ServeLimits
 from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.config.training_settings import (
     AdapterConfig,
@@ -158,6 +159,8 @@ __all__ = [
     "ScalingConfig",
     "ScheduleDefaults",
     "Selection",
+    "ServeConfig",
+    "ServeLimits",
     "ShortcutConfig",
     "SoupConfig",
     "StoreConfig",

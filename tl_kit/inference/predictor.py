@@ -28,7 +28,7 @@ from tl_kit.inference.inputs import Given, named_sources, sources
 from tl_kit.inference.mc_dropout import McDropout, find_dropout
 from tl_kit.inference.members_in_memory import Members, arrange, weigh_too_much
 from tl_kit.inference.prediction import Prediction, Predictions, prediction_of
-from tl_kit.inference.run_models import Attempt, FileReader, Scorer, run_probabilities
+from tl_kit.inference.run_models import Attempt, FileReader, Reader, Scorer, run_probabilities
 from tl_kit.inference.streaming.groups import stream
 from tl_kit.inference.streaming.placed import Placed
 from tl_kit.machine.ambient import undisturbed
@@ -128,15 +128,33 @@ class Predictor:
         one. ``deep`` gets the kinds of images of more than 8 bits, in place of a warning. Raises CheckpointError if
         weights that are read in turns are gone, or if a member's outputs are not finite.
         """
-        preprocessings = self._preprocessings
-        files = FileReader(sources, preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
+        if not len(sources):
+            return np.empty((len(self.members), 0, len(self.classes))), {}
+        files = self.reader(sources, digests)
         total = before + len(sources)
         total += -total % self.per_batch if filled else 0
         reader = Placed(files, before, total) if total > len(sources) else files
         reporter.start("predict", len(sources))
-        stack = np.empty((len(self.members), len(sources), len(self.classes)))
-        if not len(sources):
-            return stack, {}
+        stack = self.read_probabilities(reader, reporter=reporter)
+        kinds = Counter(files.deep.values())
+        if deep is None:
+            self.tell_deep(kinds, reporter)
+        else:
+            deep.update(kinds)
+        if reader is not files:
+            stack = stack[:, before : before + len(sources)].copy()
+        return stack, dict(files.failures)
+
+    def reader(self, sources: Sequence[Attempt], digests: Sequence[str] = ()) -> FileReader:
+        """The decoder of these images for all members, within the limits. ``digests`` as above."""
+        return FileReader(sources, self._preprocessings, self.crops, self.decode, digests, device=self.decoding_device)
+
+    @undisturbed()
+    def read_probabilities(self, reader: Reader, *, reporter: Reporter = SILENT) -> NDArray[np.float64]:
+        """Probabilities (members, n, classes) of the images that a reader decodes. Raises as above."""
+        stack = np.empty((len(self.members), len(reader), len(self.classes)))
+        if not len(reader):
+            return stack
         together = self.arranged
         try:
             with together.lock:
@@ -145,15 +163,10 @@ class Predictor:
                 )
         except NonFiniteError as error:
             raise CheckpointError(f"{self.path}: {error}, so it predicts nothing; train again") from error
-        kinds = Counter(files.deep.values())
-        if deep is None:
-            self.tell_deep(kinds, reporter)
-        else:
-            deep.update(kinds)
         for owners, probabilities in zip(together.owners, found, strict=True):
             for place, member in enumerate(owners):
-                stack[member] = probabilities[before : before + len(sources), place, self.columns[member]]
-        return stack, dict(files.failures)
+                stack[member] = probabilities[:, place, self.columns[member]]
+        return stack
 
     def tell_deep(self, deep: Counter[str], reporter: Reporter) -> None:
         """Warn about deep images, counted by kind, that are read over their type's whole range, for lack of another."""

@@ -134,7 +134,10 @@ class FileReader:
                     bad[index] = reason
 
         try:
-            list(decode_pool().map(work, range(min(stop - start, available_cores()))))
+            if stop - start == 1:
+                work(0)  # another thread would only be waited for
+            else:
+                list(decode_pool().map(work, range(min(stop - start, available_cores()))))
         finally:
             list(todo)  # where the user interrupts, the threads take no more
         self.failures.update(sorted(bad.items()))

@@ -1,0 +1,62 @@
+"""Connections: a client that opens one and says nothing, or opens too many, holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tl_kit.config import ServeLimits
+from tl_kit.serving.guard import answer_of
+from tl_kit.serving.refusal import BusyError
+
+__all__ = ["connections_within"]
+
+
+def connections_within(limits: ServeLimits) -> type[asyncio.Protocol]:
+    """uvicorn's protocol with a time limit on the lines before a body, and on the number of connections."""
+
+    class Limited(H11Protocol):
+        """One connection of a client."""
+
+        _deadline: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            # asyncio does so only for sockets that name their protocol; else each answer waits 40 ms for a receipt
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if len(self.connections) > limits.connections:
+                headers, text = answer_of(BusyError("too many connections", retry=limits.retry_seconds))
+                lines = [f"{name}: {value}\r\n" for name, value in {**headers, "connection": "close"}.items()]
+                transport.write(b"HTTP/1.1 429 Too Many Requests\r\n" + "".join(lines).encode() + b"\r\n" + text)
+                transport.close()
+                return
+            self._begin()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._end()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._end()  # a request is under way, and the guard watches its body
+            elif self._deadline is None:
+                self._begin()
+
+        def _begin(self) -> None:
+            self._deadline = self.loop.call_later(limits.header_seconds, self._give_up)
+
+        def _end(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _give_up(self) -> None:
+            self._deadline = None
+            if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
+                self.transport.close()
+
+    return Limited

@@ -1,0 +1,71 @@
+"""uvicorn, which stops on SIGTERM and Ctrl-C once the running requests have their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from tl_kit.config import ServeLimits
+from tl_kit.serving.connections import connections_within
+
+__all__ = ["run", "server_of"]
+
+
+class _Server(uvicorn.Server):
+    """The server. A signal that it has obeyed does not end the process: its caller has something to say."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                if handler is not None:
+                    signal.signal(number, handler)
+
+
+def server_of(app: Any, limits: ServeLimits, *, ready: Callable[[], None]) -> uvicorn.Server:
+    """The server of an ASGI application; ``ready`` is called once it answers. Setting ``should_exit`` stops it too."""
+    config = uvicorn.Config(
+        app,
+        http=connections_within(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",  # whatever a client can cause is an answer, and no line on the console
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=limits.connections,
+        timeout_keep_alive=max(1, round(limits.idle_seconds)),
+        timeout_graceful_shutdown=max(1, round(limits.seconds)),
+        h11_max_incomplete_event_size=2**15,
+    )
+    return _Server(config, ready)
+
+
+def run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve at an open socket until a signal."""
+    asyncio.run(server.serve(sockets=[listener]))
