@@ -80,6 +80,8 @@ def _data_set(
         if given and data.is_dir() and list_files(data)[0]:
             reporter.message(f"images without labels: {error}")
             return None
+        if given and data.is_file():
+            raise DataError(f"{error}; name others by --data") from error
         if given:
             raise
         reporter.message(f"warning: {error}")
