@@ -82,6 +82,8 @@ def _data_set(
             plain = f"no class folders in {data}: its images are taken without labels"
             reporter.message(plain if EXPECTED in str(error) else f"images without labels: {error}")
             return None
+        if given and data.is_file():
+            raise DataError(f"{error}; name others by --data") from error
         if given:
             raise
         reporter.message(f"warning: {error}")
