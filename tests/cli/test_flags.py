@@ -91,6 +91,7 @@ def test_plan_plans_what_finetune_would_do_with_the_same_flags(calls: Calls) -> 
     assert calls[0] == calls[1]
     tested = {flag.partition("=")[0].lstrip("-").removeprefix("no-").replace("-", "_") for flag in shared}
     others = {"context", "model", "data", "folds", "members", "vary", "resume", "json", "debug", "config", "help_all"}
+    others |= {"report"}  # a plan has none, and takes the same command
     assert tested | others == set(signature(plan_command).parameters) == set(signature(finetune_command).parameters)
 
 
@@ -168,7 +169,7 @@ def test_ensemble_flags(calls: Calls) -> None:
 def test_an_ensemble_takes_no_flag_that_is_for_training() -> None:
     own = {"checkpoints", "data", "out", "rule", "calibrate", "crops", "scales", "mc_dropout", "strict"}
     own |= {"image_column", "label_column", "copy_size", "help_all"}
-    own |= {"max_pixels", "device", "distill", "json", "debug", "config", "track"}
+    own |= {"max_pixels", "device", "distill", "report", "json", "debug", "config", "track"}
     assert set(signature(ensemble_command).parameters) - {"context"} == own
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tl_kit.cli.command import Given, command
 from tl_kit.cli.commands.finetune import USAGE, read_runs
 from tl_kit.cli.console import Console
-from tl_kit.config import FinetuneConfig, JsonConfig, RunsConfig, VaryConfig
+from tl_kit.config import FinetuneConfig, JsonConfig, ReportAtEndConfig, RunsConfig, VaryConfig
 
 if TYPE_CHECKING:
     from tl_kit import Plan
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-@command(FinetuneConfig, RunsConfig, JsonConfig, usage=USAGE.format("plan"))
+@command(FinetuneConfig, RunsConfig, ReportAtEndConfig, JsonConfig, usage=USAGE.format("plan"))
 def plan(given: Given, console: Console) -> None:
     """Say what finetune would do, why, and what it would cost. Trains nothing.
 
