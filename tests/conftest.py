@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,6 +55,7 @@ def no_disk_is_waited_for() -> Iterator[None]:
     """Syncing guards against power cuts alone, which no test has; a run syncs ten files, and waits for each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
+        patch.setattr(np.memmap, "flush", lambda array: None)
         yield
 
 

@@ -68,12 +68,20 @@ class Copies:
 
     def __call__(self) -> None:
         self.seen += 1
-        shutil.copytree(self.out, self._folder / str(self.seen))
+        shutil.copytree(self.out, self._folder / str(self.seen), copy_function=_keep)
 
     def restore(self, at: int) -> Path:
         """The run's folder, as it was at the n-th time."""
         shutil.rmtree(self.out, ignore_errors=True)
         return Path(shutil.copytree(self._folder / str(at), self.out))
+
+
+def _keep(source: str, target: str) -> None:
+    """A second name is enough for what is only ever replaced as a whole, and large."""
+    if source.endswith((".safetensors", ".pt")):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from recipes import (
     two_views,
 )
 from tests.helpers import UNGUARDED, write_images
-from tl_kit import EnsembleResult, FinetuneConfig, finetune
+from tl_kit import EnsembleResult, FinetuneConfig, FitConfig, finetune
+from tl_kit.config import LadderConfig
+from tl_kit.fitting import climb
 from tl_kit.storage.checkpoint import is_checkpoint, load_checkpoint, read_meta
 from tl_kit.zoo.starter import starter_path
 
@@ -45,11 +48,24 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images of 64 pixels, where a recipe does not say otherwise: a pass of the network takes a tenth of the time."""
+    """Images of 64 pixels, where a recipe does not say otherwise: a pass of the network takes a tenth of the time.
+
+    A fit gives up where the first step brings nothing, and trains for an epoch: else it takes all of its time.
+    """
 
     def config(**options: Any) -> FinetuneConfig:
         return FinetuneConfig(**{**options, "img_size": options.get("img_size") or 64})
 
+    def fit_config(**options: Any) -> FitConfig:
+        return FitConfig(**options, img_size=64, ladder=LadderConfig(members=1, patience=1))
+
+    train = climb.finetune_on
+
+    def an_epoch(manifest: Any, options: Any, **more: Any) -> Any:
+        return train(manifest, replace(options, epochs=None if options.epochs is None else 1), **more)
+
+    monkeypatch.setattr(climb, "finetune_on", an_epoch)
+    monkeypatch.setattr(sys.modules["recipes.best_in_budget"], "FitConfig", fit_config)
     modules = [sys.modules[f"recipes.{name}"] for name in recipes.__all__]
     for module in (module for module in modules if hasattr(module, "FinetuneConfig")):
         monkeypatch.setattr(module, "FinetuneConfig", config)

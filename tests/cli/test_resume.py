@@ -32,8 +32,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("resume") / "images", images=12)
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path) -> Path:
+    """The run of ``short`` that nothing disturbed."""
+    out = data.parent / "whole"
+    assert tlkit(*short(data, out)).code == 0
+    return out
+
+
 def command(data: Path, *more: object) -> tuple[object, ...]:
     return ("finetune", "test_resnet", "--data", data, *OPTIONS, "--save-every", 0.01, *more)
+
+
+def short(data: Path, out: Path) -> tuple[object, ...]:
+    return command(data, "--epochs", 8, *DROPPED, "--out", out)
 
 
 def endless(data: Path, out: Path, log: Path, *more: object, limits: Callable[[], None] | None = None) -> Command:
@@ -58,10 +70,8 @@ def test_kill_9_four_times(data: Path, tmp_path: Path) -> None:
 
 
 @forks
-def test_sigterm_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None:
-    short = command(data, "--epochs", 8, *DROPPED)
-    whole = Command([*short, "--out", tmp_path / "whole"], tmp_path / "whole.log")
-    process = Command([*short, "--save-every", 1000, "--out", tmp_path / "run"], tmp_path / "run.log")
+def test_sigterm_saves_and_says_how_to_go_on(data: Path, whole: Path, tmp_path: Path) -> None:
+    process = Command([*short(data, tmp_path / "run"), "--save-every", 1000], tmp_path / "run.log")
     assert process.wait_for("\nepoch 2 ")
     process.send(signal.SIGTERM)
     assert process.wait() == 143
@@ -73,8 +83,7 @@ def test_sigterm_saves_and_says_how_to_go_on(data: Path, tmp_path: Path) -> None
     done = tlkit("finetune", "--resume", tmp_path / "run", "--json")
     assert done.json["status"] == "finished"
     assert "taken up in epoch" in done.err
-    assert whole.wait() == 0
-    assert_the_same(tmp_path / "run", tmp_path / "whole")
+    assert_the_same(tmp_path / "run", whole)
 
 
 @forks
@@ -122,17 +131,15 @@ def test_ctrl_c_twice_ends_at_once_with_all_files_whole(data: Path, tmp_path: Pa
 
 
 @forks
-def test_ctrl_c_once_leaves_a_run_that_goes_on(data: Path, tmp_path: Path) -> None:
-    whole = Command(command(data, "--epochs", 8, "--out", tmp_path / "whole"), tmp_path / "whole.log")
-    process = Command(command(data, "--epochs", 8, "--out", tmp_path / "run"), tmp_path / "log")
+def test_ctrl_c_once_leaves_a_run_that_goes_on(data: Path, whole: Path, tmp_path: Path) -> None:
+    process = Command(short(data, tmp_path / "run"), tmp_path / "log")
     assert process.wait_for("\nepoch 2 ")
     process.send(signal.SIGINT)
     assert process.wait() == 130
     assert process.text().splitlines()[-1] == f"interrupted: the best checkpoint so far is in {tmp_path / 'run'}"
     assert f"tlkit finetune --resume {tmp_path / 'run'} goes on" in process.text()
     assert tlkit("finetune", "--resume", tmp_path / "run").code == 0
-    assert whole.wait() == 0
-    assert_the_same(tmp_path / "run", tmp_path / "whole")
+    assert_the_same(tmp_path / "run", whole)
 
 
 @forks
@@ -168,10 +175,9 @@ def test_a_folder_that_vanishes_is_named(data: Path, tmp_path: Path) -> None:
 
 @forks
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities")
-def test_a_folder_that_may_not_be_written_any_more_is_named(data: Path, tmp_path: Path) -> None:
-    short, out = command(data, "--epochs", 8), tmp_path / "run"
-    whole = Command([*short, "--out", tmp_path / "whole"], tmp_path / "whole.log")
-    process = Command([*short, "--out", out], tmp_path / "log", limits=bound_by_rights)
+def test_a_folder_that_may_not_be_written_any_more_is_named(data: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = Command(short(data, out), tmp_path / "log", limits=bound_by_rights)
     assert process.wait_for("\nepoch 2 ")
     for folder in (out, out / "state"):
         folder.chmod(0o555)
@@ -185,8 +191,7 @@ def test_a_folder_that_may_not_be_written_any_more_is_named(data: Path, tmp_path
     assert not left_over(out)
     load(out)
     assert tlkit("finetune", "--resume", out).code == 0
-    assert whole.wait() == 0
-    assert_the_same(out, tmp_path / "whole")
+    assert_the_same(out, whole)
 
 
 def test_no_other_option_is_taken_beside_it(tmp_path: Path) -> None:

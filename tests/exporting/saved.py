@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+import tl_kit
 from tests.helpers import weights
+from tl_kit import ExportConfig, ExportResult
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig
 from tl_kit.storage.checkpoint import WEIGHTS
@@ -57,3 +59,8 @@ def together(
     classes = json.loads((members[0] / "tlkit.json").read_text())["classes"]
     write_ensemble(folder, members, classes=classes, rule=rule, crops=crops, mc_dropout=passes)
     return folder
+
+
+def write(checkpoint: Path, out: Path, **options: Any) -> ExportResult:
+    """Export into a file."""
+    return tl_kit.export(ExportConfig(checkpoint=checkpoint, out=out, **options))

@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -16,7 +15,8 @@ import torch
 from huggingface_hub import constants
 
 from tests import children
-from tests.exporting.hub_server import Hub, running
+from tests.cli.helpers import tlkit
+from tests.exporting.hub_server import Hub
 from tests.helpers import weights, write_images
 from tests.zoo.helpers import trained
 from tl_kit.errors import WeightsError
@@ -31,41 +31,31 @@ def pretrained() -> bytes:
     return safetensors.torch.save(trained("test_resnet", 1000).state_dict())
 
 
-def tlkit(*arguments: object, address: str, home: Path, **variables: str) -> Any:
-    """The command in a process of its own, whose hub is at this address."""
-    names = ("HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN")
-    environment = {key: value for key, value in os.environ.items() if key not in names}
-    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **variables}
-    command = [sys.executable, "-c", "from tl_kit.cli import main; main()", *arguments]
-    return children.run(command, env=environment, cwd=Path(__file__).parents[2])
-
-
-def test_finetune_takes_its_weights_from_the_hub_and_needs_it_once(tmp_path: Path) -> None:
-    data, content = write_images(tmp_path / "images", images=8), pretrained()
-    options = ("--data", data, "--img-size", 32, "--policy", "head", "--json")
-    with running() as hub:
-        hub.publish(NAME, {TENSORS: content})
-        first = tlkit("finetune", "test_resnet", *options, "--out", tmp_path / "a", address=hub.address, home=tmp_path)
-        assert first.returncode == 0, first.stderr
-        assert f"GET /{NAME}/resolve/main/{TENSORS}" in hub.requests
-        address = hub.address
-    assert json.loads(first.stdout)["status"] == "finished"
+def test_finetune_takes_its_weights_from_the_hub_and_needs_it_once(hub: Hub, tmp_path: Path) -> None:
+    """From the hub in this process, and from its cache in one that knows nothing but where the cache is."""
+    data = write_images(tmp_path / "images", images=8)
+    options = ("finetune", "test_resnet", "--data", data, "--img-size", 32, "--policy", "head", "--json", "--out")
+    hub.publish(NAME, {TENSORS: pretrained()})
+    assert tlkit(*options, tmp_path / "a").json["status"] == "finished"
+    assert f"GET /{NAME}/resolve/main/{TENSORS}" in hub.requests
     record = json.loads((tmp_path / "a" / "tlkit.json").read_text())
     assert record["weights"]["source"] == f"Hugging Face hub {NAME}"
     card = huggingface_hub.ModelCard((tmp_path / "a" / "README.md").read_text()).data
     assert card.base_model == [NAME]
-    again = tlkit(
-        *("finetune", "test_resnet", *options, "--out", tmp_path / "b"),
-        address=address,  # where nobody answers any more
-        home=tmp_path,
-        HF_HUB_OFFLINE="1",
+    hub.requests.clear()
+    again = children.run(
+        [sys.executable, "-c", "from tl_kit.cli import main; main()", *options, tmp_path / "b"],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": hub.address, "HF_HUB_CACHE": constants.HF_HUB_CACHE},
+        cwd=Path(__file__).parents[2],
     )
     assert again.returncode == 0, again.stderr
+    assert hub.requests == []
     for name, tensor in weights(tmp_path / "a").items():
         assert torch.equal(tensor, weights(tmp_path / "b")[name])
 
 
-def test_a_download_that_breaks_off_is_not_kept(hub: Hub) -> None:
+def test_a_download_that_breaks_off_is_not_kept(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)  # between its attempts
     hub.publish(NAME, {TENSORS: pretrained()})
     hub.cut.add(TENSORS)
     with pytest.raises(WeightsError, match="the download failed") as caught:

@@ -77,8 +77,10 @@ def test_transformers_builds_the_same_network(name: str, side: int | None, tmp_p
     assert torch.allclose(logits, own, rtol=1e-5, atol=1e-3 * apart)
 
 
-@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    ("name", "crop_mode"),
+    [("test_resnet", "center"), ("test_resnet", "squash"), ("test_vit", "border"), ("tf_efficientnet_lite0", "center")],
+)
 def test_the_pipeline_gives_what_predict_gives(name: str, crop_mode: str, tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "run", name, img_size=48, crop_mode=crop_mode)
     files = [tmp_path / f"{number}.jpg" for number in range(3)]

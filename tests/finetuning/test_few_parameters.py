@@ -13,7 +13,7 @@ import tl_kit
 from tests.helpers import UNGUARDED, quick, quick_config, same, settings_of, weights, write_images
 from tests.killing import EVERY_STEP, Copies, assert_the_same, killing
 from tl_kit import RegularizationConfig
-from tl_kit.config import CacheConfig, LoopConfig, OptimizerDefaults, RangeTestConfig, RuntimeConfig
+from tl_kit.config import CacheConfig, LoopConfig, OptimizerDefaults, RuntimeConfig
 from tl_kit.errors import ConfigError, PolicyError
 from tl_kit.finetuning import checks
 from tl_kit.storage.checkpoint import load_checkpoint
@@ -95,9 +95,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {"policy": "lora:2"},
     "lora, ema": {"policy": "lora:2", "regularization": RegularizationConfig(ema=0.9, dropout=0.2)},
     "lora, swa and late epochs": {"policy": "lora:2", "regularization": RegularizationConfig(swa=True), "late": 1},
-    "lora, layer decay": {"policy": "lora:2", "loop": LoopConfig(warmup_epochs=0.0, layer_decay=0.7)},
-    "lora, range test": {"policy": "lora:2", "lr": "auto", "range_test": RangeTestConfig(steps=8)},
-    "lora, mixup": {"policy": "lora:2", "regularization": RegularizationConfig(mixup=0.4)},
     "bias": {"policy": "bias"},
     "norm": {"policy": "norm"},
 }

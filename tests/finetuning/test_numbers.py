@@ -66,11 +66,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize(
+    ("name", "step"), [*((name, 5) for name in OPTIONS), ("full", 1), ("last:2", 1), ("gradual", 1), ("plateau", 1)]
+)
 def test_a_run_goes_back_and_ends_well(
     name: str, step: int, data: Path, tmp_path: Path, poison: Callable[..., list[float]]
 ) -> None:
+    """To the epoch before; of each policy also to its start, which is saved for itself."""
     rates = poison(step)
     options = {"epochs": 3, "schedule": "constant", "cache": CacheConfig(directory=tmp_path / "cache"), **OPTIONS[name]}
     run = quick(data, tmp_path / "run", on_nan="rollback", **options)

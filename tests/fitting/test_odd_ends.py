@@ -21,7 +21,7 @@ from tl_kit.fitting import best_result, climb, fit_result, prices
 from tl_kit.planning.price import Price
 from tl_kit.storage.fit_folder import best_of, read_fit
 
-pytestmark = pytest.mark.usefixtures("own_cache", "quick_runs", "plain_pictures")
+pytestmark = pytest.mark.usefixtures("own_cache", "quick_runs", "plain_pictures", "same_speed")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import copy
 import multiprocessing
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,10 +23,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import tl_kit
-from tests import children
 from tests.forking import in_child
 from tests.helpers import quick, same, weights, write_images
 from tests.inference.test_members_in_memory import together, variants
+from tests.torture.processes import NO_FORKS, Forked, script
 from tl_kit import Prediction, Predictor, RegularizationConfig
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import MembersConfig, ProcessConfig, RuntimeConfig
@@ -130,6 +129,7 @@ def test_a_copy_and_a_pickle_predict_the_same(used: Used, files: list[Path]) -> 
     assert predictor.predict(files) == expected
 
 
+@pytest.mark.skipif(NO_FORKS, reason="no fork server on this system")
 def test_a_pickle_in_a_process_of_its_own(checkpoint: Path, files: list[Path], tmp_path: Path) -> None:
     predictor = ensemble_of(checkpoint, tmp_path, 2)
     (tmp_path / "used").write_bytes(pickle.dumps((predictor.predict(files), predictor, files)))
@@ -137,8 +137,8 @@ def test_a_pickle_in_a_process_of_its_own(checkpoint: Path, files: list[Path], t
         "import pickle, sys, torch; expected, predictor, files = pickle.load(open(sys.argv[1], 'rb')); "
         "torch.set_num_threads(int(sys.argv[2])); assert predictor.predict(files) == expected"
     )
-    done = children.run([sys.executable, "-c", code, tmp_path / "used", torch.get_num_threads()])
-    assert done.returncode == 0, done.stderr
+    process = Forked(script, code, str(tmp_path / "used"), str(torch.get_num_threads()), log=tmp_path / "log")
+    assert process.wait() == 0, process.text()
 
 
 def test_multiprocessing_and_a_pool(checkpoint: Path, files: list[Path]) -> None:

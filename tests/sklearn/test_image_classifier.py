@@ -6,7 +6,6 @@ import copy
 import csv
 import json
 import pickle
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import tl_kit
-from tests import children
 from tests.cli.helpers import tlkit
 from tests.helpers import interrupt, quick_config, same, weights
 from tests.sklearn.helpers import classifier
+from tests.torture.processes import NO_FORKS, Forked, script
 from tl_kit.config import DataConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, InputError, SamplesError
 
@@ -224,14 +223,17 @@ def test_pickles_and_copies_outlive_the_run(paths: list[Path], labels: list[str]
         assert other.get_params() == model.get_params()
     np.save(tmp_path / "expected.npy", expected)
     (tmp_path / "paths.txt").write_text("\n".join(map(str, paths)))
+    if NO_FORKS:
+        return
     code = (
-        "import numpy, pathlib, pickle, torch\ntorch.set_num_threads(1)\n"
-        "model = pickle.loads(pathlib.Path('model.pickle').read_bytes())\n"
-        "found = model.predict_proba(pathlib.Path('paths.txt').read_text().split('\\n'))\n"
-        "assert numpy.array_equal(found, numpy.load('expected.npy'))"
+        "import numpy, pathlib, pickle, sys, torch\ntorch.set_num_threads(1)\n"
+        "here = pathlib.Path(sys.argv[1])\n"
+        "model = pickle.loads((here / 'model.pickle').read_bytes())\n"
+        "found = model.predict_proba((here / 'paths.txt').read_text().split('\\n'))\n"
+        "assert numpy.array_equal(found, numpy.load(here / 'expected.npy'))"
     )
-    done = children.run([sys.executable, "-c", code], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = Forked(script, code, str(tmp_path), log=tmp_path / "log")
+    assert process.wait() == 0, process.text()
 
 
 def test_parameters_and_clones() -> None:

@@ -17,14 +17,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ema": {"policy": "full", "regularization": RegularizationConfig(ema=0.9)},
     "swa": {"policy": "last:2", "regularization": RegularizationConfig(swa=True)},
     "mixup": {"policy": "lp-ft", "regularization": RegularizationConfig(mixup=0.4)},
-    "dropped weights": {"policy": "full", "regularization": RegularizationConfig(drop_connect=0.3)},
     "snapshots": {"policy": "full", "snapshots": 3},
     "late": {"policy": "last:2", "late": 2},
     "gradual": {"policy": "gradual"},
     "frozen statistics": {"policy": "full", "batchnorm": "frozen"},
     "balance": {"policy": "full", "balance": "loss", "select": "balanced-accuracy"},
     "select nll": {"policy": "full", "select": "nll"},
-    "no cache": {"policy": "lp-ft:2", "cache": CacheConfig(size_gb=0)},
     "auto": {"policy": "auto"},
 }
 
