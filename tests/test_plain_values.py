@@ -38,6 +38,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "EnsembleConfig": {"checkpoints": (Path("a"), Path("b"))},
     "DistillConfig": {"teacher": Path("a")},
     "ExportConfig": {"checkpoint": Path("a")},
+    "ServeConfig": {"checkpoint": Path("a")},
     "PushConfig": {"checkpoint": Path("a"), "repository": "someone/fruit"},
     "DemoMember": {"model": "resnet18", "policy": "full", "img_size": 32},
 }
@@ -136,7 +137,7 @@ CHECKS: dict[str, Any] = {
     "FinetuneConfig": check,
     "CropConfig": check_crops,
     **dict.fromkeys(
-        ("EnsembleConfig", "EvaluateConfig", "PredictConfig"), lambda given: check_passes(given.mc_dropout)
+        ("EnsembleConfig", "EvaluateConfig", "PredictConfig", "ServeConfig"), lambda given: check_passes(given.mc_dropout)
     ),
 }
 

@@ -30,6 +30,7 @@ from tl_kit.config import (
     PredictConfig,
     PushConfig,
     RunsConfig,
+    ServeConfig,
     StudentConfig,
 )
 from tl_kit.flags import NO_FLAGS, Field, Flag, OnlyFlags, Panel, fields_of
@@ -44,6 +45,7 @@ COMMANDS: dict[str, tuple[type[Any], ...]] = {
     "export": (ExportConfig, JsonConfig),
     "predict": (PredictConfig,),
     "push": (PushConfig, JsonConfig),
+    "serve": (ServeConfig,),
     "models": (ModelsConfig,),
     "doctor": (ExamineConfig, JsonConfig),
     "cache": (CacheReportConfig, JsonConfig),
@@ -173,7 +175,7 @@ def flagged(*kinds: type[Any]) -> Iterator[Field]:
                 yield entry
 
 
-LONG = ("finetune", "plan")
+LONG = ("finetune", "plan", "serve")
 
 
 def page(name: str) -> str:

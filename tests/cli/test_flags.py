@@ -243,11 +243,13 @@ def test_version_and_help() -> None:
     for arguments in ([], ["-h"], ["--help"]):
         done = tlkit(*arguments)
         assert done.code == 0
-        for command in ("finetune", "ensemble", "evaluate", "predict", "push", "models", "doctor", "demo"):
+        for command in ("finetune", "ensemble", "evaluate", "predict", "serve", "push", "models", "doctor", "demo"):
             assert f"\n  {command} " in done.out
 
 
-@pytest.mark.parametrize("command", ["finetune", "ensemble", "evaluate", "predict", "push", "models", "doctor", "demo"])
+@pytest.mark.parametrize(
+    "command", ["finetune", "ensemble", "evaluate", "predict", "serve", "push", "models", "doctor", "demo"]
+)
 def test_every_command_has_help_and_debug(command: str) -> None:
     done = tlkit(command, "-h")
     assert done.code == 0

@@ -139,7 +139,7 @@ def votes_of(
 
 
 def metadata_of(classifier: Predictor | ExportedModel, config: ServeConfig) -> Metadata:
-    """What clients may know of the classifier: the names of folders, and nothing about where they are."""
+    """Facts that clients may know of the classifier: the names of folders, and nothing about where they are."""
     if isinstance(classifier, Predictor):
         ways = tuple(member.preprocessing for member in classifier.members)
     else:

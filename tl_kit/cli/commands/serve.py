@@ -11,7 +11,7 @@ __all__ = ["serve"]
 
 @command(ServeConfig, usage="tlkit serve CKPT")
 def serve(given: Given, console: Console) -> None:
-    """Serve a page to try a model, and an HTTP interface, on this machine.
+    """Serve a page to try a model, and an HTTP interface.
 
     SIGTERM and Ctrl-C stop it, once running requests have their answers.
     """
