@@ -72,7 +72,7 @@ def test_what_is_not_named_stays() -> None:
         ({"batchnorm": "thaw"}, "run.yaml: batchnorm thaw: known are auto, train, frozen"),
         ({"opt": ["a=1"], "optimizer-options": ["a=2"]}, "run.yaml: optimizer-options: is given twice"),
         ({"distill": {"weight": 0.5}}, "run.yaml: DistillConfig.teacher is missing"),
-        ({"head": {"max_iter": 0}}, "run.yaml: HeadConfig.max_iter 0: must be above 0"),
+        ({"head": {"max_iter": 0}}, "run.yaml: head.max_iter 0: must be above 0"),
     ],
 )
 def test_mistakes_name_the_place_and_the_option(options: dict[str, Any], text: str) -> None:

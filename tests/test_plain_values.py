@@ -39,6 +39,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "DistillConfig": {"teacher": Path("a")},
     "ExportConfig": {"checkpoint": Path("a")},
     "ServeConfig": {"checkpoint": Path("a")},
+    "ReportConfig": {"result": Path("a")},
     "PushConfig": {"checkpoint": Path("a"), "repository": "someone/fruit"},
     "DemoMember": {"model": "resnet18", "policy": "full", "img_size": 32},
 }
@@ -59,6 +60,7 @@ def values_for(hint: Any) -> list[Any]:
     )
     kinds: dict[str, Any] = {"int": 3, "float": 0.5, "bool": True, "str": "a", "Path": Path("a")}
     found = [value for kind, value in kinds.items() if kind in re.findall(r"\w+", text)]
+    found += re.findall(r"Literal\['(\w+)'", text)
     return [(value,) for value in found] if "tuple" in text else found
 
 
@@ -137,7 +139,8 @@ CHECKS: dict[str, Any] = {
     "FinetuneConfig": check,
     "CropConfig": check_crops,
     **dict.fromkeys(
-        ("EnsembleConfig", "EvaluateConfig", "PredictConfig", "ServeConfig"), lambda given: check_passes(given.mc_dropout)
+        ("EnsembleConfig", "EvaluateConfig", "PredictConfig", "ServeConfig"),
+        lambda given: check_passes(given.mc_dropout),
     ),
 }
 

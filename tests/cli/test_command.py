@@ -29,6 +29,8 @@ from tl_kit.config import (
     OptionsFileConfig,
     PredictConfig,
     PushConfig,
+    ReportAtEndConfig,
+    ReportConfig,
     RunsConfig,
     ServeConfig,
     StudentConfig,
@@ -36,16 +38,17 @@ from tl_kit.config import (
 from tl_kit.flags import NO_FLAGS, Field, Flag, OnlyFlags, Panel, fields_of
 from tl_kit.number_ranges import AT_LEAST_ONE
 
-RUN = (FinetuneConfig, RunsConfig, JsonConfig)
+RUN = (FinetuneConfig, RunsConfig, ReportAtEndConfig, JsonConfig)
 COMMANDS: dict[str, tuple[type[Any], ...]] = {
     "finetune": RUN,
     "plan": RUN,
-    "ensemble": (EnsembleConfig, StudentConfig, JsonConfig),
+    "ensemble": (EnsembleConfig, StudentConfig, ReportAtEndConfig, JsonConfig),
     "evaluate": (EvaluateConfig, JsonConfig),
     "export": (ExportConfig, JsonConfig),
     "predict": (PredictConfig,),
     "push": (PushConfig, JsonConfig),
     "serve": (ServeConfig,),
+    "report": (ReportConfig, JsonConfig),
     "models": (ModelsConfig,),
     "doctor": (ExamineConfig, JsonConfig),
     "cache": (CacheReportConfig, JsonConfig),
@@ -175,7 +178,7 @@ def flagged(*kinds: type[Any]) -> Iterator[Field]:
                 yield entry
 
 
-LONG = ("finetune", "plan", "serve")
+LONG = ("finetune", "plan", "ensemble", "predict")
 
 
 def page(name: str) -> str:

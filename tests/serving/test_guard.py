@@ -22,8 +22,8 @@ from tl_kit.errors import ConfigError, ImageError
 from tl_kit.serving.access import Access, access_of
 from tl_kit.serving.batching import Batcher
 from tl_kit.serving.guard import Guard
-from tl_kit.serving.page import page
 from tl_kit.serving.refusal import BusyError, RefusedError
+from tl_kit.serving.web_page import page
 
 
 class Steps:

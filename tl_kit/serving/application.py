@@ -24,7 +24,6 @@ from tl_kit.serving.access import Access
 from tl_kit.serving.batching import Batcher
 from tl_kit.serving.guard import Guard, answer_of
 from tl_kit.serving.heat_pictures import heat_picture
-from tl_kit.serving.page import page
 from tl_kit.serving.refusal import RefusedError
 from tl_kit.serving.replies import (
     ErrorReply,
@@ -39,6 +38,7 @@ from tl_kit.serving.replies import (
 )
 from tl_kit.serving.request_images import images_of
 from tl_kit.serving.two_steps import two_steps
+from tl_kit.serving.web_page import page
 
 __all__ = ["application"]
 

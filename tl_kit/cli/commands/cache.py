@@ -11,7 +11,10 @@ __all__ = ["cache"]
 
 @command(CacheReportConfig, JsonConfig)
 def cache(given: Given, console: Console) -> None:
-    """Show the cache of frozen networks' outputs and copies of data sets, or clear it. Later runs make both anew."""
+    """Show the cached features and copies of data sets, or clear them.
+
+    Later runs make both anew.
+    """
     asked, json = given.read(CacheReportConfig), given.read(JsonConfig).json
     from tl_kit import cache_report, clear_cache
 
