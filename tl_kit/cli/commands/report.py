@@ -15,7 +15,7 @@ __all__ = ["report", "report_at_end"]
 
 @command(ReportConfig, JsonConfig, usage="tlkit report RESULT [--data PATH] [--out FILE.html]")
 def report(given: Given, console: Console) -> None:
-    """Write a page of scores, mistaken images, and where a model looks."""
+    """Write one HTML page: scores, mistakes, and where a model looks."""
     asked = given.read(ReportConfig)
     with answering_signals():
         import tl_kit
