@@ -182,11 +182,13 @@ def test_thirty_images_as_a_table_to_download(page: Page, ensemble: Path) -> Non
 
 
 def test_the_keyboard_alone(page: Page) -> None:
+    page.on("filechooser", lambda _: None)  # from now on the browser tells of it: a dialog of its own would never end
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     page.keyboard.press("Enter")
     expect(page.locator("#classes")).to_be_visible()
     page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Choose images")).to_be_focused()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(files("large.jpg", "photo.jpg", "turned.jpg"))
