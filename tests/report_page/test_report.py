@@ -270,6 +270,7 @@ def test_images_that_are_gone_leave_a_page_without_any(run: Path, data: Path, tm
     assert not page.all("gone")
     assert page.computed.keys() == {"headline_interval"}
     assert tl_kit.report(folder, data=data).pictures > 0
+    assert "gone" not in tl_kit.report(folder, images=False, out=tmp_path / "bare.html").file.read_text()
 
 
 def test_what_cannot_be_done_is_one_line(run: Path, folds: Path, data: Path, tmp_path: Path) -> None:

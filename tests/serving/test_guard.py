@@ -23,6 +23,7 @@ from tl_kit.serving.access import Access, access_of
 from tl_kit.serving.batching import Batcher
 from tl_kit.serving.guard import Guard
 from tl_kit.serving.refusal import BusyError, RefusedError
+from tl_kit.serving.request_images import _json
 from tl_kit.serving.web_page import page
 
 
@@ -118,6 +119,36 @@ def test_a_full_queue_refuses_and_empties_again() -> None:
         assert len(await batcher.predict([file(9)])) == 1
 
     batched(work, steps, queue=4)
+
+
+def test_a_request_that_is_given_up_leaves_its_room_to_others() -> None:
+    steps = Steps(open_gate=False)
+
+    async def work(batcher: Batcher) -> list[Any]:
+        first = asyncio.create_task(batcher.predict([file(0)]))
+        while not batcher.inside or batcher._queue.qsize() or batcher._decoding:
+            await asyncio.sleep(0.001)
+        given_up = asyncio.create_task(batcher.predict([file(n) for n in range(3)]))
+        await waiting(batcher, 3)
+        given_up.cancel()
+        await asyncio.gather(given_up, return_exceptions=True)
+        other = asyncio.create_task(batcher.predict([file(n) for n in (4, 5, 6)]))
+        await waiting(batcher, 6)
+        steps.gate.set()
+        await first
+        return await other
+
+    assert [row[0][0] for row in batched(work, steps, queue=4)] == [4, 5, 6]
+
+
+def test_json_of_many_parts_is_refused_before_it_is_read() -> None:
+    """Each of its objects would take a hundred bytes of memory."""
+    body = b'{"images": [' + b"{}, " * 100_000 + b"{}]}"
+    with pytest.raises(RefusedError, match="more parts") as caught:
+        _json(body, ServeLimits())
+    assert caught.value.status == 422
+    many = json.dumps({"images": [{"name": "a, b: [c] {d}.jpg", "data": "data:image/jpeg;base64,aaaa"}] * 64}).encode()
+    assert len(_json(many, ServeLimits())) == 64
 
 
 def test_images_of_a_request_that_is_given_up_are_not_run() -> None:

@@ -74,7 +74,7 @@ def report(
         what = "is a folder" if file.is_dir() else "its folder does not exist"
         raise ConfigError(f"--out {file}: {what}; give the name of a file to write")
     given = None if data is None else Path(data)
-    scored, missing = _scored(saved, given, decode, runtime, reporter)
+    scored, missing = _scored(saved, given, images, decode, runtime, reporter)
     suspects = suspects_in(saved) if saved.kind == "folds" else []
     base = _base(given or saved.data)
     findings, examined = _examined(scored, given or saved.data, limits, decode, reporter)
@@ -105,7 +105,7 @@ def report(
 
 
 def _scored(
-    saved: Saved, given: Path | None, decode: DecodeConfig, runtime: RuntimeConfig, reporter: Reporter
+    saved: Saved, given: Path | None, images: bool, decode: DecodeConfig, runtime: RuntimeConfig, reporter: Reporter
 ) -> tuple[Scored | None, str]:
     """The scored images, or None and the reason: images that the record names may be gone, given ones not."""
     if saved.kind == "folds":
@@ -121,10 +121,8 @@ def _scored(
         if given is not None:
             raise
         reporter.message(f"no images in the report: {error}; --data says where they are")
-        return (
-            None,
-            f"The images of the run were not found or cannot be used ({visible(str(error))}): no image is shown.",
-        )
+        why = f" ({visible(str(error))})" if images else ""  # which may name a file
+        return None, f"The images of the run were not found or cannot be used{why}: no image is shown."
 
 
 def _base(data: Path | None) -> Path | None:

@@ -22,11 +22,11 @@ __all__ = ["Batcher"]
 _Found = TypeVar("_Found")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Waiting:
-    """A decoded image, and the place for its probabilities (members, classes)."""
+    """A decoded image, None once nobody waits for it, and the place for its probabilities (members, classes)."""
 
-    image: Decoded
+    image: Decoded | None
     answer: asyncio.Future[NDArray[np.float64]]
 
 
@@ -43,7 +43,7 @@ class Batcher:
     def __init__(self, steps: TwoSteps, limits: ServeLimits) -> None:
         self._steps = steps
         self._limits = limits
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(limits.queue)
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()  # check_room bounds it
         self._decoders = ThreadPoolExecutor(available_cores(), thread_name_prefix="tlkit-read")
         self._model = ThreadPoolExecutor(1, thread_name_prefix="tlkit-model")
         self._worker: asyncio.Task[None] | None = None
@@ -120,11 +120,13 @@ class Batcher:
                 "too many large images wait; send this request again later", retry=self._limits.retry_seconds
             )
         self._held += size
+        waiting = _Waiting(decoded, loop.create_future())
+        del decoded
         try:
-            waiting = _Waiting(decoded, loop.create_future())
-            self._queue.put_nowait(waiting)  # there is room: nobody comes in without
+            self._queue.put_nowait(waiting)
             return await waiting.answer
         finally:
+            waiting.image = None  # where the request was given up, it stays in the queue until the next batch
             self._held -= size
 
     def _decode(self, file: Callable[[], bytes]) -> Decoded | str:
@@ -141,11 +143,12 @@ class Batcher:
             if len(batch) < self._limits.batch and self._decoding:
                 await asyncio.sleep(self._limits.wait)
                 self._take(batch)
-            batch = [each for each in batch if not each.answer.done()]  # of requests that were given up
+            batch = [each for each in batch if not each.answer.done()]  # others are of requests that were given up
+            images = [each.image for each in batch if each.image is not None]
             if not batch:
                 continue
             try:
-                found = await loop.run_in_executor(self._model, self._steps.run, [each.image for each in batch])
+                found = await loop.run_in_executor(self._model, self._steps.run, images)
             except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
                 for each in batch:
                     if not each.answer.done():

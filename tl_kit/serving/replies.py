@@ -153,7 +153,12 @@ def metadata_of(classifier: Predictor | ExportedModel, config: ServeConfig) -> M
         rule=classifier.rule.rule if isinstance(classifier, Predictor) else "in the file",
         input_sizes=[(way.input_size[1], way.input_size[2]) for way in ways],
         limits=LimitsReply(
-            limits.files, heat_maps, limits.image_bytes, limits.request_bytes, limits.pixels, limits.seconds
+            min(limits.files, limits.queue),
+            heat_maps,
+            limits.image_bytes,
+            limits.request_bytes,
+            limits.pixels,
+            limits.seconds,
         ),
         version=__version__,
     )

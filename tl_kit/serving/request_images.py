@@ -22,6 +22,8 @@ from tl_kit.serving.refusal import RefusedError
 __all__ = ["Upload", "images_of"]
 
 _LONGEST_NAME = 255
+_STRUCTURE = (b",", b":", b"{", b"[")  # base64 has none of them
+_PARTS = 64  # of one image: more than its name and its data need
 _FORMS = (
     'send image files as a form (multipart/form-data), or JSON: {"images": [base64, ...]} or '
     '{"images": [{"name": ..., "data": base64}, ...]}'
@@ -83,6 +85,8 @@ def _file(item: UploadFile | str, place: int, limits: ServeLimits) -> Upload:
 
 
 def _json(body: bytes, limits: ServeLimits) -> list[Upload]:
+    if sum(map(body.count, _STRUCTURE)) > _PARTS * (limits.files + 1):
+        raise RefusedError(422, f"the JSON has more parts than {limits.files} images need: {_FORMS}")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

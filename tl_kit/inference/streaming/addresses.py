@@ -16,7 +16,8 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)  # pathlib tu
 _PORTS = {"http": 80, "https": 443}
 _KEPT = "%/:=&?~#+!$,;'@()*[]"  # of an address, as it is: everything else that is not ASCII is quoted
 # IPv6 networks whose addresses end in the IPv4 address that they stand for.
-_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96", "::ffff:0:0:0/96")))
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+_LOCAL_TRANSLATION = ipaddress.IPv6Network("64:ff9b:1::/48")  # to the IPv4 addresses of one network (RFC 8215)
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def is_public(ip: str) -> bool:
     """
     address = ipaddress.ip_address(ip.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local or address in _LOCAL_TRANSLATION:
+            return False
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if any(address in network for network in _EMBEDDING):
             inner.append(ipaddress.IPv4Address(address.packed[-4:]))

@@ -148,7 +148,7 @@ def _answer(connection: _Connection, target: Target, config: FetchConfig, until:
         if answer.status in _REDIRECTIONS and (location := answer.getheader("Location")):
             return location
         if answer.status != 200:
-            raise ImageError(f"cannot be fetched: {answer.status} {answer.reason}".rstrip())
+            raise ImageError(f"cannot be fetched: {answer.status} {answer.reason:.60}".rstrip())
         encoding = answer.getheader("Content-Encoding", "identity").lower()
         if encoding != "identity":
             raise ImageError(f"cannot be fetched: sent with the encoding {encoding:.20}, which nobody asked for")
