@@ -54,11 +54,12 @@ _LAYOUTS: tuple[_Layout, ...] = (_channels_first, _channels_last, _tokens)
 
 @dataclass(frozen=True)
 class _Site:
-    """A module whose output is a feature map, and the function that lays it out as (n, channels, rows, columns)."""
+    """A module whose output, or this element of it, is a feature map; ``layout`` makes (n, channels, rows, columns)."""
 
     module: str
+    element: int | None
     layout: _Layout
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
 
 
 _SITES: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], _Site]] = WeakKeyDictionary()
@@ -137,10 +138,14 @@ def _features_and_gradient(
     """
     held: list[Tensor] = []
 
-    def hold(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        held.append(output.detach().requires_grad_())
+    def hold(_module: nn.Module, _args: Any, output: Any) -> Any:
+        before = output if site.element is None else output[site.element]
+        held.append(before.detach().requires_grad_())
         torch.set_grad_enabled(True)  # until the surrounding no_grad ends
-        return held[-1].clone()  # later modules may change it in place
+        changed = held[-1].clone()  # later modules may change it in place
+        if site.element is None:
+            return changed
+        return tuple(changed if place == site.element else other for place, other in enumerate(output))
 
     handle = model.get_submodule(site.module).register_forward_hook(hold)
     try:
@@ -179,10 +184,12 @@ def _sites(model: nn.Module, pixels: Tensor) -> list[_Site]:
 
             def compare(_module: nn.Module, _args: Any, output: Any, name: str = name) -> None:
                 calls[name] += 1
+                outputs = dict(enumerate(output)) if isinstance(output, tuple) else {None: output}
                 for place, values in enumerate(maps):
-                    layout = _layout_of(output, values)
-                    if layout is not None:
-                        found[place].append(_Site(name, layout, tuple(values.shape[1:])))
+                    for element, one in outputs.items():
+                        layout = _layout_of(one, values)
+                        if layout is not None:
+                            found[place].append(_Site(name, element, layout, tuple(values.shape[1:])))
 
             stack.callback(module.register_forward_hook(compare).remove)
         model(pixels)
