@@ -137,7 +137,8 @@ CHECKS: dict[str, Any] = {
     "FinetuneConfig": check,
     "CropConfig": check_crops,
     **dict.fromkeys(
-        ("EnsembleConfig", "EvaluateConfig", "PredictConfig", "ServeConfig"), lambda given: check_passes(given.mc_dropout)
+        ("EnsembleConfig", "EvaluateConfig", "PredictConfig", "ServeConfig"),
+        lambda given: check_passes(given.mc_dropout),
     ),
 }
 
