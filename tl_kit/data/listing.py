@@ -9,6 +9,7 @@ from pathlib import Path
 from tl_kit.class_names import visible
 from tl_kit.data.findings import Finding
 from tl_kit.data.manifest import Exclusion
+from tl_kit.errors import DataError
 
 __all__ = ["EXPECTED", "SPLIT_NAMES", "Candidate", "Listing", "name_some", "natural_key", "split_of"]
 
@@ -60,6 +61,16 @@ def split_of(name: str) -> str | None:
     """The split that a word or a folder's name means, ignoring case and surrounding blanks; None for other words."""
     found = _SPLIT.fullmatch(visible(name).strip())
     return SPLIT_NAMES[found[1].lower()] if found else None
+
+
+def named_split(value: object, where: str) -> str | None:
+    """The split in a cell or an entry; None for an empty one. Raises DataError for any other word."""
+    if value is None or value == "":
+        return None
+    found = split_of(str(value))
+    if found is None:
+        raise DataError(f"{where}: unknown split '{visible(str(value)):.40}' (use train, val or test)")
+    return found
 
 
 def natural_key(name: str) -> tuple[list[tuple[bool, int, str]], str]:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from tl_kit.class_names import nfc
 from tl_kit.data.forms.named_files import NamedFiles
-from tl_kit.data.listing import Candidate, Listing, split_of
+from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
 
@@ -42,8 +42,8 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
     """Candidates of an export; images are looked for by path and by name below the file's folder (``config_root``).
 
     COCO: an image's class is the category of its annotations, of which there may be several of one category. Label
-    Studio: the choice of the first annotation that is not cancelled. CVAT for images: its one tag. Images without class
-    become exclusions. CVAT's subsets are splits.
+    Studio: the choice of the annotations that are not cancelled, which must agree. CVAT for images: its one tag. Images
+    without class become exclusions. CVAT's subsets are splits.
 
     Raises DataError for an image of several classes, for boxes without a class of the whole image, and for anything
     else that is none of the three.
@@ -52,10 +52,13 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
     rows = list(_cvat(file) if file.suffix.lower() == ".xml" else _json(file))
     listing, files = Listing(table=True), _Files(root)
     given = {split for _, _, split in rows if split is not None}
+    taken: dict[Path, str] = {}
     for name, labels, split in rows:
         path = files.find(name)
         if isinstance(path, str):
             raise DataError(f"{file}: {path}")
+        if taken.setdefault(path, name) != name:
+            raise DataError(f"{file}: {taken[path]} and {name} would be one file, {path}: one of them is not there")
         if len(set(labels)) > 1:
             two = " and ".join(f"'{label}'" for label in sorted(set(labels))[:2])
             raise DataError(
@@ -66,6 +69,8 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
             listing.exclusions.append(Exclusion(path, "no label" if path.is_file() else "no such file"))
             continue
         listing.candidates.append(Candidate(path, nfc(labels[0]), split if given else None))
+    if files.by_name:
+        listing.notes.append(f"{files.by_name} of {len(rows)} images lie in other folders than {file.name} says")
     if not listing.candidates:
         missing = f": {rows[0][0]}, for one, is not below {root}" if rows and rows[0][1] else ""
         raise DataError(f"{file}: names no image with a class that is there{missing}")
@@ -77,6 +82,7 @@ class _Files:
 
     def __init__(self, root: Path) -> None:
         self._files = NamedFiles(root)
+        self.by_name = 0
 
     def find(self, text: str) -> Path | str:
         """As :meth:`NamedFiles.find`, by as many of the last folders as there are."""
@@ -87,8 +93,10 @@ class _Files:
         names = ["/".join(parts[start:]) for start in range(len(parts))]
         if parts and (uploaded := _UPLOADED.fullmatch(parts[-1])) is not None:
             names.append(uploaded[1])
-        found = (self._files.below(name) for name in names)
-        return next((each for each in found if each is not None), path)
+        found = next((each for each in map(self._files.below, names) if each is not None), None)
+        if isinstance(found, Path) and found.parent.name != PurePosixPath("/".join(parts)).parent.name:
+            self.by_name += 1
+        return path if found is None else found
 
 
 def _json(file: Path) -> Iterator[tuple[str, list[str], str | None]]:
@@ -106,21 +114,27 @@ def _json(file: Path) -> Iterator[tuple[str, list[str], str | None]]:
 
 
 def _coco(content: dict[str, Any], file: Path) -> Iterator[tuple[str, list[str], str | None]]:
-    names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+    names: dict[Any, str] = {}
+    for entry in content["categories"]:
+        if names.setdefault(entry["id"], str(entry["name"])) != str(entry["name"]):
+            raise DataError(f"{file}: two categories have the id {entry['id']}, so labels are unknown")
     found: dict[Any, list[str]] = defaultdict(list)
     for entry in content["annotations"]:
         category = entry["category_id"]
         if category not in names:
             raise DataError(f"{file}: the category {category} of an annotation has no name")
         found[entry["image_id"]].append(names[category])
+    files: dict[Any, str] = {}
     for entry in content["images"]:
+        if files.setdefault(entry["id"], str(entry["file_name"])) != str(entry["file_name"]):
+            raise DataError(f"{file}: two images have the id {entry['id']}, so labels are unknown")
         yield str(entry["file_name"]), found.get(entry["id"], []), None
 
 
 def _label_studio(task: dict[str, Any], file: Path) -> tuple[str, list[str], str | None]:
     if "annotations" not in task and "data" not in task:  # the export JSON-MIN
         choice = task.get("choice", next((task[key] for key in task if key in ("label", "class")), None))
-        return _local(str(task["image"])), _choices(choice), split_of(str(task.get("split", "")))
+        return _local(str(task["image"])), _choices(choice), named_split(task.get("split"), str(file))
     data = task["data"]
     image = data.get("image", data.get("img", data.get("url")))
     if image is None:
@@ -128,11 +142,12 @@ def _label_studio(task: dict[str, Any], file: Path) -> tuple[str, list[str], str
     kept = [entry for entry in task.get("annotations", []) if not entry.get("was_cancelled")]
     labels = [
         str(choice)
-        for result in (kept[0]["result"] if kept else [])
+        for entry in kept
+        for result in entry["result"]
         if result.get("type", "choices") == "choices"
         for choice in result["value"]["choices"]
     ]
-    return _local(str(image)), labels, split_of(str(data.get("split", "")))
+    return _local(str(image)), labels, named_split(data.get("split"), str(file))
 
 
 def _choices(value: Any) -> list[str]:

@@ -10,7 +10,7 @@ from tl_kit.data.forms.columns import find_columns
 from tl_kit.data.forms.local_copies import Room, copy_of, key_of
 from tl_kit.data.forms.optional import needed
 from tl_kit.data.forms.rows import RowWriter, list_rows, text_of_label
-from tl_kit.data.listing import Listing, split_of
+from tl_kit.data.listing import Listing, named_split, split_of
 from tl_kit.errors import DataError, first_line
 
 __all__ = ["is_saved_set", "list_hub_set", "list_saved_set"]
@@ -110,5 +110,7 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
             writer.leave(where, "no label" if isinstance(data, bytes) and data else "no image")
             continue
         group = None if columns.group is None else row[columns.names[columns.group]]
-        given = split if columns.split is None or split else str(row[columns.names[columns.split]])
-        writer.add(data, name=name, label=text, split=split_of(given), group=None if group is None else str(group))
+        given = split_of(split) if split else None
+        if columns.split is not None and not split:
+            given = named_split(row[columns.names[columns.split]], f"{place}: row {number}")
+        writer.add(data, name=name, label=text, split=given, group=None if group is None else str(group))

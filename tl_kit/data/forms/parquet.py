@@ -14,7 +14,7 @@ from tl_kit.data.forms.local_copies import Room, copy_of, key_of
 from tl_kit.data.forms.named_files import NamedFiles
 from tl_kit.data.forms.optional import needed
 from tl_kit.data.forms.rows import RowWriter, list_rows, split_in_name, text_of_label
-from tl_kit.data.listing import Candidate, Listing, split_of
+from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError, first_line
 
@@ -112,12 +112,7 @@ class _Table:
             raise DataError(f"{self.file}: after row {number}: {first_line(error)}") from error
 
     def _split(self, value: Any, where: str) -> str | None:
-        if value is None or value == "":
-            return None
-        found = split_of(str(value))
-        if found is None:
-            raise DataError(f"{where}: unknown split '{value}' (use train, val or test)")
-        return found
+        return named_split(value, where)
 
 
 def _columns(schema: Any, file: Path, config: DataConfig) -> Columns:

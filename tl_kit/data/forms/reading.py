@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tl_kit.config import DataConfig, DecodeConfig
@@ -118,7 +119,27 @@ def _folder(folder: Path, shown: Path, config: DataConfig, decode: DecodeConfig,
         table = _table(top, files, folders, config)
         if table is not None:
             return table()
+        return listing
+    _check_beside(listing, top, files, folders, config)
     return listing
+
+
+def _check_beside(
+    listing: Listing, top: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig
+) -> None:
+    """A table beside class folders is told of; an export in ``annotations`` is an error: its folders are no classes."""
+    for each in folders:
+        if each.name.lower() == "annotations":
+            for file in _inside(each)[0]:
+                if file.suffix.lower() in EXPORTS and is_export(file):
+                    raise DataError(f"{top}: holds an export in annotations; give its path: {file}")
+    for file in files:
+        if file.suffix.lower() in TEXT_TABLES:
+            with suppress(DataError):
+                open_table(file, image=config.image_column, label=config.label_column)
+                listing.notes.append(
+                    f"the names of folders are the classes; to use {file.name} in their place, give its path"
+                )
 
 
 def _table(

@@ -81,7 +81,7 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
 
 def hidden_login(address: str) -> str:
     """The address without user, password and query, which may hold keys."""
-    bare = re.sub(r"(?<=://)[^/@]*@", "", address)
+    bare = re.sub(r"(?<=://)[^/]*@", "", address)
     return bare.partition("?")[0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,13 +13,14 @@ from tl_kit.class_names import nfc
 from tl_kit.config import DataConfig
 from tl_kit.data.forms.columns import LABEL_NAMES, plain
 from tl_kit.data.forms.rows import split_in_name, text_of_label
-from tl_kit.data.listing import Candidate, Listing, split_of
+from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
 
 __all__ = ["are_pairs", "list_pairs"]
 
 _IMAGES = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm", "pfm", "img")
+_NUMBER = re.compile(r"-?[0-9]+")
 _LABELS = ("cls", "json", "txt")
 _NAMES = ("classnames.txt", "classes.txt", "labels.txt", "class_names.txt")
 _LARGEST = 10_000_000  # bytes of one label file
@@ -54,14 +56,19 @@ def list_pairs(
     """
     listing = Listing(table=True)
     unnamed = False
-    for name, folder, files in shards:
+    several = list(shards)
+    for name, folder, files in several:
         names = _class_names([folder, *([beside] if beside else [])])
-        shard_split = split_in_name(Path(name).stem) or split_of(folder.parent.name)
+        shard_split = None  # one file alone is a whole data set, whatever its name
+        if len(several) > 1:
+            shard_split = split_in_name(Path(name).stem) or split_of(folder.parent.name)
         parts: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
         for file in sorted(files):
             if file.name.startswith(".") or file.name in _NAMES:
                 continue
             ending = _ending(file)
+            if ending in _LABELS and file.name.partition(".")[2].lower() != ending:
+                continue  # 1.seg.cls is no label of 1
             kind = "image" if ending in _IMAGES else ending
             known = parts[file.parent, _key(file)]
             if kind in known and kind == "image":
@@ -99,11 +106,11 @@ def _label(
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}.json: is no JSON ({error})") from error
     found = {plain(key): value for key, value in about.items()} if isinstance(about, dict) else {}
-    split = split_of(str(found.get("split", "")))
+    split = named_split(found.get("split"), where)
     group = nfc(str(found["group"])) if found.get("group") not in (None, "") else None
-    if "cls" in known:
+    if "cls" in known and config.label_column is None:
         text = _text(known["cls"], where).strip()
-        return text_of_label(int(text) if text.isdecimal() else text or None, names, where), split, group
+        return text_of_label(int(text) if _NUMBER.fullmatch(text) else text or None, names, where), split, group
     if about is not None and not isinstance(about, dict):
         return text_of_label(about, names, where), split, group
     wanted = [plain(config.label_column)] if config.label_column else [name for tier in LABEL_NAMES for name in tier]
@@ -125,7 +132,11 @@ def _class_names(folders: Iterable[Path]) -> list[str] | None:
     for folder in folders:
         for name in _NAMES:
             if (folder / name).is_file():
-                return [line.strip() for line in _text(folder / name, str(folder)).splitlines() if line.strip()]
+                names = [line.strip() for line in _text(folder / name, str(folder)).rstrip().splitlines()]
+                if "" in names or len(set(names)) < len(names):
+                    what = "an empty line between names" if "" in names else "one name on two lines"
+                    raise DataError(f"{folder / name}: has {what}; each line is the name of one index")
+                return names
     return None
 
 
