@@ -19,6 +19,8 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tl_kit.storage.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -26,11 +28,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("policy", ["head", "last:2", "full"])
-def test_evaluate_gives_the_runs_figures_digit_for_digit(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
-) -> None:
-    """With a cache of its own: rows that another run computed, in other batches, may differ in the last bit."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_evaluate_gives_the_runs_figures_digit_for_digit(data: Path, tmp_path: Path, policy: str) -> None:
     options = {"epochs": None} if policy == "head" else {}
     run = quick(data, tmp_path / "run", policy=policy, **options)
     for split, scores in (("val", run.val), ("test", run.test)):
@@ -222,7 +220,6 @@ def test_without_a_cache_the_head_is_the_same_and_nothing_is_kept(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = RuntimeConfig(precision="fp32")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))  # rows of other runs may differ in the last bit
     cached = quick(data, tmp_path / "a", policy="head", epochs=None, runtime=exact)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = {"cache": CacheConfig(size_gb=0), "runtime": exact}

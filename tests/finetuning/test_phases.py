@@ -26,6 +26,8 @@ from tl_kit.freezing.train_mode import apply_policy, forward_order, set_train_mo
 from tl_kit.images.transforms import Preprocessing, normalize
 from tl_kit.training.batch_order import even_batches
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 NONE = AugmentConfig(crop="none", flip=0.0)
 GROUPS = [["stem"], ["a", "b"], ["c"], ["head"]]
 
