@@ -24,6 +24,7 @@ from tl_kit.serving.batching import Batcher
 from tl_kit.serving.guard import Guard
 from tl_kit.serving.refusal import BusyError, RefusedError
 from tl_kit.serving.request_images import _json
+from tl_kit.serving.uvicorn_server import allow_files
 from tl_kit.serving.web_page import page
 
 
@@ -139,6 +140,19 @@ def test_a_request_that_is_given_up_leaves_its_room_to_others() -> None:
         return await other
 
     assert [row[0][0] for row in batched(work, steps, queue=4)] == [4, 5, 6]
+
+
+def test_the_limit_on_files_is_above_that_on_connections() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        allow_files(600)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 256, hard)
+        allow_files(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 256, hard), "it is not lowered"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_json_of_many_parts_is_refused_before_it_is_read() -> None:

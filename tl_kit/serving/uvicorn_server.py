@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
@@ -15,7 +16,9 @@ import uvicorn
 from tl_kit.config import ServeLimits
 from tl_kit.serving.connections import connections_within
 
-__all__ = ["run", "server_of"]
+__all__ = ["allow_files", "run", "server_of"]
+
+_OTHER_FILES = 256  # weights, images under way, libraries
 
 
 class _Server(uvicorn.Server):
@@ -68,4 +71,23 @@ def server_of(app: Any, limits: ServeLimits, *, ready: Callable[[], None]) -> uv
 
 def run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Serve at an open socket until a signal."""
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # as log_level above
+    allow_files(server.config.backlog)
     asyncio.run(server.serve(sockets=[listener]))
+
+
+def allow_files(connections: int) -> None:
+    """Raise the process's limit on open files so far that the limit on connections comes first, if it may be raised.
+
+    Without a file for it a connection cannot be accepted and refused; asyncio tries it again and again.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
