@@ -1,4 +1,4 @@
-"""File signatures of archives and array stores, which are neither images nor weights; and addresses."""
+"""Endings of image files; file signatures of archives and array stores, which are no images; and addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["ARCHIVES", "HEAD", "address_of", "kind_of", "may_be_there"]
+__all__ = ["ARCHIVES", "HEAD", "IMAGE_ENDINGS", "address_of", "kind_of", "may_be_there"]
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+"""Common endings of image files. Who reads a form of data adds those that are usual in it."""
 
 HEAD = 264
 """The number of bytes at a file's beginning that are needed."""

@@ -6,8 +6,10 @@ the block's end; within a nested :func:`allowed`, at once again. Without such a 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = [
     "INTERRUPTED",
@@ -19,6 +21,7 @@ __all__ = [
     "put_off",
     "request",
     "reset",
+    "restored_handlers",
     "waiting",
 ]
 
@@ -106,3 +109,15 @@ def _holding(held: bool) -> Iterator[None]:
 def reset() -> None:
     """Forget all requests, at the start of a command."""
     _STATE.held, _STATE.waiting, _STATE.raised = False, None, None
+
+
+@contextmanager
+def restored_handlers() -> Iterator[dict[signal.Signals, Any]]:
+    """Put the handlers of Ctrl-C and SIGTERM back after the block; yields those from before, by signal."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield before
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: set by other code than Python's, which cannot set it again
+                signal.signal(number, handler)

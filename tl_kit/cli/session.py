@@ -101,14 +101,11 @@ def answering_signals() -> Iterator[None]:
         stopping.request(StoppedError(code=TERMINATED))
 
     stopping.reset()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if before[signal.SIGINT] is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
-        signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with stopping.restored_handlers() as before:
+            if before[signal.SIGINT] is signal.default_int_handler:  # a shell's background job ignores Ctrl-C
+                signal.signal(signal.SIGINT, interrupt)
+            signal.signal(signal.SIGTERM, terminate)
+            yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
         stopping.reset()

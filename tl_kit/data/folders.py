@@ -17,6 +17,7 @@ from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, split_o
 from tl_kit.data.manifest import HIDDEN, OWN, Exclusion
 from tl_kit.data.own_output import is_own_output
 from tl_kit.errors import DataError
+from tl_kit.file_kinds import IMAGE_ENDINGS
 from tl_kit.images.decode import sniff
 
 __all__ = ["holds_image", "list_files", "list_folder"]
@@ -24,7 +25,7 @@ __all__ = ["holds_image", "list_files", "list_folder"]
 # Names, in lower case, of files that operating systems, editors and NAS boxes write into folders.
 _LITTER = {"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "lost+found"}
 _LITTER |= {"system volume information"}
-_ENDINGS = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
+_ENDINGS = {*IMAGE_ENDINGS, ".heic"}
 _NO_TARGET = {errno.ENOENT: "dangling symbolic link", errno.ELOOP: "symbolic link in a loop"}
 _DEEPEST = 8  # nested folders that each contain nothing but one folder
 _LOOKED_AT = 100  # files that are checked to see whether a folder contains images

@@ -44,7 +44,7 @@ class CheckImages:
 
 
 def find_images(config: ExportConfig, predictor: Predictor, reporter: Reporter) -> CheckImages:
-    """The images of ``config.data``, or those of the run's data set if it is still there, or noise.
+    """Images on which the file is compared: of ``config.data``, else of the run's data set, else noise.
 
     Raises DataError for a path without images, and for a data set with classes that the model does not know.
     """
@@ -119,7 +119,7 @@ def _given(config: ExportConfig) -> CheckImages:
 
 
 def _spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spread: they are sorted by class."""
+    """At most ``most`` of the items, at even distances: items are sorted by class, and all classes are to be seen."""
     count = min(len(items), most)
     return [items[number * len(items) // count] for number in range(count)]
 

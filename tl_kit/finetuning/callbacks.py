@@ -126,7 +126,7 @@ class TrackedEpochs(Callback):
 
 
 def begin_tracking(run: Run, given: Tracking | None) -> Run:
-    """The run with its experiment trackers open until its end; ``given`` are those of the work that it is part of."""
+    """Open the run's experiment trackers until its end; a run that is part of larger work reports to ``given``."""
     tracking = given or Tracking(run.reporter)
     if given is None and run.writes:
         run.cleanup.callback(tracking.close)
@@ -136,7 +136,7 @@ def begin_tracking(run: Run, given: Tracking | None) -> Run:
 
 
 def track_options(run: Run, settings: Mapping[str, object]) -> None:
-    """Send the effective options to the trackers: those of the configuration, and what the run made of them."""
+    """Send the options to the trackers: the configuration, and the values that the run chose for ``auto``."""
     settled = {
         "policy": str(run.policy),
         "crop_mode": run.preprocessing.crop_mode,

@@ -15,6 +15,7 @@ import uvicorn
 
 from tl_kit.config import ServeLimits
 from tl_kit.serving.connections import connections_within
+from tl_kit.stopping import restored_handlers
 
 __all__ = ["allow_files", "run", "server_of"]
 
@@ -37,16 +38,11 @@ class _Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
-                signal.signal(number, self.handle_exit)
-        try:
-            yield
-        finally:
+        with restored_handlers() as before:
             for number, handler in before.items():
-                if handler is not None:
-                    signal.signal(number, handler)
+                if handler is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                    signal.signal(number, self.handle_exit)
+            yield
 
 
 def server_of(app: Any, limits: ServeLimits, *, ready: Callable[[], None]) -> uvicorn.Server:

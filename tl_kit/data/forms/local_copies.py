@@ -92,7 +92,7 @@ def key_of(files: Sequence[Path], *settings: str) -> str:
 
 
 def copy_of(of: str, key: str, *, fill: Callable[[Path, Room], None], config: DecodeConfig) -> Path:
-    """The folder of the copy with this key; if there is none, ``fill(folder, room)`` writes it first.
+    """The folder of the local copy with this key, which ``fill(folder, room)`` writes if it does not exist yet.
 
     A copy appears whole or not at all, and stays as long as a process reads it. One that lost a file, as a power cut or
     a person may bring about, is made anew. The least recently used of the others are removed beyond the bound.

@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 
 from tl_kit.class_names import nfc
 from tl_kit.data.lostpaths import other_form
+from tl_kit.file_kinds import IMAGE_ENDINGS
 
 __all__ = ["NamedFiles"]
 
-_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".pgm", ".ppm", ".pfm")
+_ENDINGS = (*IMAGE_ENDINGS, ".jp2", ".pgm", ".ppm", ".pfm")
 _SHOWN = 3
 
 
@@ -30,9 +31,10 @@ class NamedFiles:
         """The number of files that were found by name or stem, and not at their path."""
 
     def find(self, text: str) -> Path | str:
-        """The path of a file, of which the text is the path or the one name; a sentence if it names several files.
+        """The path of the file that a table means: ``text`` is its path, its name, or its name without ending.
 
-        A text that names no file is returned as the path that it would be. Files are not opened.
+        A sentence if several files have that name. A text that names no file is returned as the path that it would be.
+        Files are not opened.
         """
         path = other_form(self.folder / text)
         if "\0" in text or os.path.lexists(path):

@@ -106,13 +106,10 @@ class _Table:
                         where = f"{self.file}: row {number}"
                         label = text_of_label(row[names[places.label]], self.names, where)
                         group = None if places.group is None else row[names[places.group]]
-                        split = self.split if places.split is None else self._split(row[names[places.split]], where)
+                        split = self.split if places.split is None else named_split(row[names[places.split]], where)
                         yield number, row[names[places.path]], label, split, None if group is None else str(group)
         except self._errors as error:
             raise DataError(f"{self.file}: after row {number}: {first_line(error)}") from error
-
-    def _split(self, value: Any, where: str) -> str | None:
-        return named_split(value, where)
 
 
 def _columns(schema: Any, file: Path, config: DataConfig) -> Columns:
@@ -170,7 +167,7 @@ def _list_paths(table: _Table, listing: Listing) -> None:
 
 
 def _split_of_file(file: Path, several: bool | None) -> str | None:
-    """The split in the file's name or in that of its folder; a file alone is a whole data set, whatever its name."""
+    """The split in the file's name or in that of its folder; None for a file alone, which is a whole data set."""
     if several is None:
         return None
     return split_in_name(file.stem) or split_of(file.parent.name)

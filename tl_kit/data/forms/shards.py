@@ -16,10 +16,11 @@ from tl_kit.data.forms.rows import split_in_name, text_of_label
 from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
+from tl_kit.file_kinds import IMAGE_ENDINGS
 
 __all__ = ["are_pairs", "list_pairs"]
 
-_IMAGES = ("jpg", "jpeg", "png", "gif", "webp", "bmp", "tif", "tiff", "avif", "jp2", "ppm", "pgm", "pfm", "img")
+_IMAGES = (*(ending[1:] for ending in IMAGE_ENDINGS), "jp2", "ppm", "pgm", "pfm", "img")
 _NUMBER = re.compile(r"-?[0-9]+")
 _LABELS = ("cls", "json", "txt")
 _NAMES = ("classnames.txt", "classes.txt", "labels.txt", "class_names.txt")

@@ -11,6 +11,7 @@ from typing import IO
 
 from tl_kit.config import DecodeConfig
 from tl_kit.errors import ImageError
+from tl_kit.file_kinds import IMAGE_ENDINGS
 from tl_kit.images.decode import sniff
 from tl_kit.images.limits import most_bytes
 from tl_kit.inference.streaming.named import Named
@@ -21,7 +22,7 @@ _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _ZIP = (".zip",)
 ARCHIVE_ENDINGS = (*_TAR, *_ZIP)
 
-_IMAGES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".jp2", ".ico"}
+_IMAGES = {*IMAGE_ENDINGS, ".heic", ".ppm", ".jp2", ".ico"}
 _OTHERS = {".txt", ".cls", ".json", ".csv", ".tsv", ".xml", ".md", ".html", ".npy", ".pth", ".pyd", ".index", ".idx"}
 _LITTER = ("__MACOSX",)
 _HEAD = 16

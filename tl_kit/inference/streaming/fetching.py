@@ -76,7 +76,7 @@ class _Live:
 
     @contextmanager
     def cut_after(self, connection: _Connection, seconds: float) -> Iterator[None]:
-        """Within the block the connection ends after so many seconds; a timeout of its own begins with every byte."""
+        """End the connection after so many seconds in all; a socket's own timeout starts anew with every byte."""
         watch = threading.Timer(max(0.0, seconds), connection.cut)
         watch.daemon = True
         with self._lock:

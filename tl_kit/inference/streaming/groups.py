@@ -63,7 +63,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions of a group; ``place`` is that of the next image in its batch, 0 where a new one begins."""
+    """Predictions of a group of images; ``place``: where in its batch the next image stands, 0 for a new batch."""
 
     predictions: list[Prediction]
     place: int
