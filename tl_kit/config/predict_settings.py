@@ -23,7 +23,8 @@ class FetchConfig:
     """Images behind http and https addresses, fetched only with ``urls``.
 
     Each has at most ``max_bytes`` and takes at most ``seconds``, redirections included, of which there may be
-    ``redirects``; ``at_once`` are under way together. Without ``allow_private`` only public addresses are connected to.
+    ``redirects``; ``at_once`` are under way together. Behind a slow one, ``ahead`` others may wait, with ``held_bytes``
+    in memory. Without ``allow_private`` only public addresses are connected to.
     """
 
     urls: Annotated[bool, Flag(panel="Data", common=True, help="Fetch inputs that are http or https addresses.")] = (
@@ -36,6 +37,8 @@ class FetchConfig:
     seconds: Annotated[float, POSITIVE] = 30.0
     redirects: int = 5
     at_once: Annotated[int, AT_LEAST_ONE] = 8
+    ahead: Annotated[int, AT_LEAST_ONE] = 512
+    held_bytes: Annotated[int, AT_LEAST_ONE] = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)

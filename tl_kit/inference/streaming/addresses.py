@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from tl_kit.errors import ImageError
 
-__all__ = ["Address", "Target", "is_address", "is_public", "target_of"]
+__all__ = ["Address", "PrivateHostError", "Target", "is_address", "is_public", "target_of"]
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|data:", re.IGNORECASE)  # pathlib turns two slashes into one
 _PORTS = {"http": 80, "https": 443}
@@ -18,6 +18,14 @@ _KEPT = "%/:=&?~#+!$,;'@()*[]"  # of an address, as it is: everything else that 
 # IPv6 networks whose addresses end in the IPv4 address that they stand for.
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _LOCAL_TRANSLATION = ipaddress.IPv6Network("64:ff9b:1::/48")  # to the IPv4 addresses of one network (RFC 8215)
+
+
+class PrivateHostError(ImageError):
+    """A host that may not be connected to, since it is not public."""
+
+    def __init__(self, host: str, ip: str) -> None:
+        super().__init__(f"not fetched: {host} is in a private network ({ip}); --allow-private allows it")
+        self.host = host
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,12 @@ class Target:
         return name if self.port == _PORTS[self.scheme] else f"{name}:{self.port}"
 
     def after(self, location: str) -> str:
-        """The address that a redirection leads to."""
-        return urljoin(self.text, location)
+        """The address that a redirection leads to, from its header: bytes, each of them one character (Latin-1)."""
+        raw = location.encode("latin-1")
+        try:
+            return urljoin(self.text, raw.decode("utf-8"))
+        except UnicodeDecodeError:
+            return urljoin(self.text, quote(raw, safe=_KEPT))
 
 
 def is_address(text: str) -> bool:
@@ -65,6 +77,8 @@ def target_of(text: str, *, allow_private: bool) -> Target:
         scheme, port = parts.scheme.lower(), parts.port
     except ValueError as error:
         raise ImageError(f"not an address ({error})") from error
+    if not scheme:
+        raise ImageError("not an address: it begins with neither http:// nor https://")
     if scheme not in _PORTS:
         raise ImageError(f"an address with {scheme}: only http and https are fetched")
     if parts.username is not None:
@@ -94,7 +108,7 @@ def _resolved(host: str, port: int, *, allow_private: bool) -> tuple[str, ...]:
     ips = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     allowed = tuple(ip for ip in ips if allow_private or is_public(ip))
     if not allowed:
-        raise ImageError(f"not fetched: {host} is in a private network ({ips[0]}); --allow-private allows it")
+        raise PrivateHostError(host, ips[0])
     return allowed
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import children
+from tests.local_web import BODY, Handler, Quiet, at, local_web
 from tl_kit.config import FetchConfig
 from tl_kit.errors import ImageError
 from tl_kit.inference.streaming import addresses, fetching
@@ -18,103 +24,13 @@ from tl_kit.inference.streaming.addresses import Address, is_public
 from tl_kit.inference.streaming.fetching import fetch, fetched
 from tl_kit.inference.streaming.named import Named
 
-BODY = bytes(range(256)) * 8
 HERE = FetchConfig(urls=True, allow_private=True, max_bytes=len(BODY), seconds=5, redirects=2)
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers by the path, and notes what was asked for."""
-
-    asked: list[tuple[str, str | None]]
-
-    def do_GET(self) -> None:
-        self.asked.append((self.path, self.headers["Host"]))
-        name, _, rest = self.path[1:].partition("/")
-        getattr(self, f"answer_{name}", self.answer_missing)(rest)
-
-    def do_CONNECT(self) -> None:
-        self.asked.append((self.path, self.headers["Proxy-Authorization"]))
-        host, _, port = self.path.rpartition(":")
-        with socket.create_connection((host, int(port))) as there:
-            self.send_response(200)
-            self.end_headers()
-            there.sendall(self.connection.recv(2**16))
-            while piece := there.recv(2**16):
-                self.connection.sendall(piece)
-        self.close_connection = True
-
-    def answer_image(self, _: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY)
-
-    def answer_large(self, told: str) -> None:
-        self.send_response(200)
-        if told == "told":
-            self.send_header("Content-Length", str(10**12))
-        self.end_headers()
-        self.wfile.write(BODY + b"x")
-
-    def answer_short(self, _: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(BODY)))
-        self.end_headers()
-        self.wfile.write(BODY[:100])
-
-    def answer_slow(self, where: str) -> None:
-        if where == "body":
-            self.send_response(200)
-            self.end_headers()
-        for _ in range(600):
-            self.wfile.write(b"H")
-            self.wfile.flush()
-            time.sleep(0.05)
-
-    def answer_zipped(self, _: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Encoding", "gzip")
-        self.end_headers()
-
-    def answer_to(self, target: str) -> None:
-        self.send_response(302)
-        self.send_header("Location", target)
-        self.end_headers()
-
-    def answer_missing(self, _: str) -> None:
-        self.send_error(404)
-
-    def log_message(self, *_: Any) -> None: ...
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except OSError:
-            self.close_connection = True  # the client has gone
-
-
-class Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: Any) -> None: ...
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Quiet]:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(Handler, "asked", [], raising=False)
-    with Quiet(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with local_web(monkeypatch) as running:
         yield running
-        running.shutdown()
-        thread.join()
-
-
-def at(server: Quiet, path: str, host: str = "127.0.0.1") -> str:
-    return f"http://{host}:{server.server_port}/{path}"
 
 
 def test_an_image_and_the_redirections_to_it(server: Quiet) -> None:
@@ -261,12 +177,134 @@ def test_addresses_keep_their_places_and_are_fetched_together(server: Quiet) -> 
 
 
 def test_nothing_is_waited_for_when_the_rest_is_not_wanted(server: Quiet) -> None:
-    coming = fetched(iter([Named("a", b"a"), *[Named("s", Address(at(server, "slow/body")))] * 3]), HERE)
+    given = [Named("a", Address(at(server, "image"))), *[Named("s", Address(at(server, "slow/body")))] * 3]
+    coming = fetched(iter(given), replace(HERE, at_once=4))
+    assert next(coming) == Named("a", BODY)
+    until = time.monotonic() + 5
+    while len(Handler.asked) < 4 and time.monotonic() < until:
+        time.sleep(0.005)
+    threads = [thread for thread in threading.enumerate() if thread.name == "tlkit-fetch"]
+    assert len(threads) == 3
     started = time.monotonic()
-    assert next(coming) is not None
     coming.close()  # type: ignore[attr-defined]
-    for thread in threading.enumerate():
-        if thread.name.startswith("tlkit-fetch"):
-            thread.join(3)
+    for thread in threads:
+        thread.join(3)
     assert time.monotonic() - started < 3
-    assert fetching.fetch(at(server, "image"), HERE) == BODY
+    assert fetch(at(server, "image"), HERE) == BODY
+
+
+def test_a_slow_address_holds_up_none_of_those_behind_it(server: Quiet) -> None:
+    def items() -> Iterator[Named | None]:
+        yield Named("slow", Address(at(server, "later")))
+        for number in range(20):
+            yield Named(str(number), Address(at(server, f"image/{number}")))
+        until = time.monotonic() + 4
+        while len(Handler.asked) < 21 and time.monotonic() < until:
+            time.sleep(0.005)
+        asked.append(len(Handler.asked))
+        Handler.gate.set()
+
+    asked: list[int] = []
+    found = list(fetched(items(), replace(HERE, at_once=2)))
+    assert asked == [21]
+    assert found == [Named(name, BODY) for name in ("slow", *map(str, range(20)))]
+
+
+@pytest.mark.parametrize(
+    ("source", "bounds", "most"),
+    [
+        (lambda server: bytes(1000), {"held_bytes": 10_000}, 11),
+        (lambda server: Path("x.png"), {"ahead": 30}, 30),
+        (lambda server: Address(at(server, "image")), {"held_bytes": 10 * len(BODY)}, 14),
+        (lambda server: Address(at(server, "nothing")), {"ahead": 30}, 30),
+    ],
+    ids=["bytes", "paths", "addresses", "errors"],
+)
+def test_what_waits_for_a_slow_address_is_bounded(
+    source: Callable[[Quiet], Any], bounds: dict[str, int], most: int, server: Quiet
+) -> None:
+    taken = 0
+
+    def items() -> Iterator[Named | None]:
+        nonlocal taken
+        yield Named("slow", Address(at(server, "later")))
+        while True:
+            taken += 1
+            yield Named("x", source(server))
+
+    threading.Timer(0.5, Handler.gate.set).start()
+    coming = fetched(items(), replace(HERE, at_once=4, **bounds))
+    assert next(coming) == Named("slow", BODY)
+    assert most - 4 <= taken <= most
+    coming.close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """The port of a listener whose queue is full: a connection to it is neither made nor refused."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        time.sleep(0.05)
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            try:
+                probe.connect(listener.getsockname())
+            except TimeoutError:
+                pass
+            else:
+                pytest.skip("this system has no full queue")
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_ctrl_c_waits_for_no_connection(deaf: int) -> None:
+    process = children.start(
+        "import sys\n"
+        "from tl_kit.config import FetchConfig\n"
+        "from tl_kit.inference.streaming.addresses import Address\n"
+        "from tl_kit.inference.streaming.fetching import fetched\n"
+        "from tl_kit.inference.streaming.named import Named\n"
+        "print('ready', flush=True)\n"
+        "list(fetched([Named('a', Address(sys.argv[1]))], FetchConfig(urls=True, allow_private=True)))\n",
+        f"http://127.0.0.1:{deaf}/",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_each_address_of_a_name_has_a_share_of_the_time(
+    deaf: int, server: Quiet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose first address (that of a broken network) says nothing is reached at its second."""
+    real = fetching._Connection.__init__
+
+    def here(self: Any, target: Any, ip: str, timeout: float) -> None:
+        real(self, replace(target, port=deaf if ip == "127.0.0.2" else target.port), "127.0.0.1", timeout)
+
+    monkeypatch.setattr(fetching._Connection, "__init__", here)
+    monkeypatch.setattr(addresses, "_resolved", lambda *_, **__: ("127.0.0.2", "127.0.0.1"))
+    assert fetch(at(server, "image", "two.test"), replace(HERE, seconds=2)) == BODY
+
+
+@pytest.mark.parametrize(
+    ("sent", "path"),
+    [
+        ("/image/caf\u00e9 \u00c5".encode(), "/image/caf%C3%A9%20%C3%85"),
+        (b"/image/caf%C3%A9", "/image/caf%C3%A9"),
+        ("/image/caf\u00e9".encode("latin-1"), "/image/caf%E9"),
+        ("/image/?q=\u65e5".encode(), "/image/?q=%E6%97%A5"),
+    ],
+)
+def test_a_redirection_in_raw_bytes_is_quoted_once(sent: bytes, path: str, server: Quiet) -> None:
+    assert fetch(at(server, f"raw/{sent.hex()}"), HERE) == BODY
+    assert Handler.asked[-1][0] == path
