@@ -156,6 +156,50 @@ def test_a_pasted_image(page: Page, ensemble: Path) -> None:
     expect(page.locator(".answer")).to_have_text(best(ensemble, "clear.png")[0])
 
 
+def carried(page: Page, kind: str, text: str) -> Any:
+    """What a drag carries that holds no file."""
+    return page.evaluate_handle(
+        "([kind, text]) => { const found = new DataTransfer(); found.setData(kind, text); return found; }", [kind, text]
+    )
+
+
+def test_an_image_that_is_dragged_from_another_page(page: Page, ensemble: Path) -> None:
+    """The browser gives its address alone; the sentence about it goes when there are images."""
+    said = page.locator("#said")
+    page.dispatch_event("body", "drop", {"dataTransfer": carried(page, "text/uri-list", "https://x.org/a.jpg")})
+    expect(said).to_contain_text("gave the address of that image, not the image. Save it and drop the file")
+    choose(page, *files("photo.jpg"))
+    expect(said).to_be_hidden()
+    page.dispatch_event("body", "drop", {"dataTransfer": carried(page, "text/plain", "a word")})
+    expect(said).to_have_text("There is no file in what you dropped.")
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer(page, "clear.png")})
+    expect(said).to_be_hidden()
+    expect(page.locator("#state")).to_have_text("2 images")
+    page.evaluate(
+        "carried => dispatchEvent(new ClipboardEvent('paste', {clipboardData: carried, cancelable: true}))",
+        carried(page, "text/plain", "https://x.org/a.jpg"),
+    )
+    expect(said).to_contain_text("There is no image in what you pasted")
+
+
+def test_a_dropped_folder_with_a_file_that_cannot_be_read(page: Page, ensemble: Path) -> None:
+    """As a browser gives them, whose entries a script cannot make: the others are taken, and it is said."""
+    page.evaluate(
+        """([name, text]) => {
+            const file = new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name);
+            const good = { isFile: true, name, file: done => done(file) };
+            const bad = { isFile: true, name: "locked.jpg", file: (done, failed) => failed(new DOMException("no")) };
+            const parts = [[bad, good], []];
+            const reader = { readEntries: done => done(parts.shift()) };
+            const folder = { isDirectory: true, name: "a", createReader: () => reader };
+            return dropped({ types: ["Files"], files: [], items: [{ webkitGetAsEntry: () => folder }] });
+        }""",
+        ["photo.jpg", base64.b64encode(GOOD["photo.jpg"]).decode()],
+    )
+    expect(page.locator(".answer")).to_have_text(best(ensemble, "photo.jpg")[0])
+    expect(page.locator("#said")).to_contain_text("could not read 1 of the files")
+
+
 def test_thirty_images_as_a_table_to_download(page: Page, ensemble: Path) -> None:
     hostile = ["=cmd|' /C calc'!A0.png", 'a "b", c.png', "<b>bold</b>.png"]
     names = hostile + [f"{number}.png" for number in range(27)]
