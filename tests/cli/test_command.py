@@ -178,7 +178,7 @@ def flagged(*kinds: type[Any]) -> Iterator[Field]:
                 yield entry
 
 
-LONG = ("finetune", "plan", "ensemble", "predict")
+LONG = ("finetune", "plan", "ensemble", "predict", "serve")
 
 
 def page(name: str) -> str:

@@ -44,10 +44,17 @@ def client_of(checkpoint: Path, **options: Any) -> Iterator[TestClient]:
 @contextmanager
 def listening(checkpoint: Path, limits: ServeLimits = DEFAULTS, **options: Any) -> Iterator[int]:
     """The port of a real server in a thread of this process."""
+    with running(make_app(checkpoint, limits=limits, **options), limits) as port:
+        yield port
+
+
+@contextmanager
+def running(app: FastAPI, limits: ServeLimits = DEFAULTS) -> Iterator[int]:
+    """The port of a real server of an application, in a thread of this process."""
     ready = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
-        server: uvicorn.Server = server_of(make_app(checkpoint, limits=limits, **options), limits, ready=ready.set)
+        server: uvicorn.Server = server_of(app, limits, ready=ready.set)
         thread = threading.Thread(target=run, args=(server, listener), daemon=True)
         thread.start()
         assert ready.wait(60)

@@ -174,7 +174,15 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("deep JSON", {"content": b"[" * 3_000, "headers": JSON}, 422, "cannot be read as JSON"),
     ("not UTF-8", {"content": b'{"images": ["\xff"]}', "headers": JSON}, 422, "cannot be read as JSON"),
     ("a list", {"json": ["abc"]}, 422, 'an object with "images" alone'),
-    ("addresses", {"json": {"urls": ["http://127.0.0.1/"]}}, 422, 'an object with "images" alone'),
+    (
+        "addresses",
+        {"json": {"urls": ["http://127.0.0.1/"]}},
+        403,
+        "fetches no addresses (it was started without --urls)",
+    ),
+    ("both", {"json": {"images": ["QQ=="], "name": "x"}}, 422, 'an object with "images" alone'),
+    ("no list", {"json": {"images": {"data": "QQ=="}}}, 422, 'an object with "images" alone'),
+    ("empty", {"json": {}}, 422, 'an object with "images" alone'),
     ("numbers", {"json": {"images": [1]}}, 422, "image 0 is no base64 text"),
     ("none", {"json": {"images": []}}, 422, "no image in the request"),
     ("many", {"json": {"images": ["QQ=="] * 65}}, 413, "at most 64 a request"),
@@ -216,6 +224,7 @@ def test_base64_that_is_none(client: TestClient) -> None:
         ("DELETE", "/health", 405),
         ("POST", "/predict?top=-1", 422),
         ("POST", "/predict?top=many", 422),
+        ("POST", "/predict?heatmap=true", 422),
     ],
 )
 def test_addresses_that_are_none(client: TestClient, method: str, path: str, status: int) -> None:

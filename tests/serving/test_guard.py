@@ -1,231 +1,27 @@
-"""What comes between a client and the model: batches of many requests, limits on bytes and time, and who may ask."""
+"""The guard: limits on the bytes and the time of bodies, and headers of every answer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
+from starlette.formparsers import MultiPartParser
 from starlette.testclient import TestClient
 
-from tests.cli.helpers import tlkit
-from tests.serving.conftest import client_of
+from tests.serving.conftest import client_of, listening
+from tests.serving.raw_clients import answer, body_of, connect, head_of
 from tests.serving.test_answers import GOOD, form
-from tl_kit.config import ServeConfig, ServeLimits
-from tl_kit.errors import ConfigError, ImageError
-from tl_kit.serving.access import Access, access_of
-from tl_kit.serving.batching import Batcher
+from tl_kit.config import ServeLimits
+from tl_kit.serving.access import Access
 from tl_kit.serving.guard import Guard
-from tl_kit.serving.refusal import BusyError, RefusedError
+from tl_kit.serving.refusal import RefusedError
 from tl_kit.serving.request_images import _json
-from tl_kit.serving.uvicorn_server import allow_files
 from tl_kit.serving.web_page import page
-
-
-class Steps:
-    """A classifier whose probabilities are the file's two bytes; ``gate`` holds up its forward pass."""
-
-    def __init__(self, *, open_gate: bool = True) -> None:
-        self.gate = threading.Event()
-        self.sizes: list[int] = []
-        self.threads: set[int] = set()
-        if open_gate:
-            self.gate.set()
-
-    def decode(self, data: bytes) -> Any:
-        return "not an image" if data == b"bad" else np.frombuffer(data, dtype=np.uint8)
-
-    def run(self, images: Sequence[Any]) -> Any:
-        assert self.gate.wait(30)
-        self.threads.add(threading.get_ident())
-        self.sizes.append(len(images))
-        if any(image[0] == 255 for image in images):
-            raise RuntimeError("the network failed")
-        return np.stack(images)[np.newaxis].astype(np.float64)
-
-
-def batched(work: Callable[[Batcher], Any], steps: Steps, **limits: Any) -> Any:
-    """The result of asynchronous work with a running batcher."""
-
-    async def main() -> Any:
-        batcher = Batcher(steps, ServeLimits(**limits))
-        batcher.start()
-        try:
-            return await asyncio.wait_for(work(batcher), 30)
-        finally:
-            steps.gate.set()
-            await batcher.stop()
-
-    return asyncio.run(main())
-
-
-def file(number: int) -> Callable[[], bytes]:
-    return lambda: bytes([number, 255 - number])
-
-
-async def waiting(batcher: Batcher, images: int) -> None:
-    """Until so many images wait in the queue."""
-    while batcher._queue.qsize() < images:
-        await asyncio.sleep(0.001)
-
-
-def test_requests_share_a_pass_and_get_their_own_answers() -> None:
-    steps = Steps(open_gate=False)
-
-    async def work(batcher: Batcher) -> list[Any]:
-        first = asyncio.create_task(batcher.predict([file(0)]))  # the pass that the others wait for
-        while batcher._queue.qsize() or not batcher.inside or batcher._decoding:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)
-        tasks = [asyncio.create_task(batcher.predict([file(n), file(100 + n)])) for n in range(1, 11)]
-        await waiting(batcher, 20)
-        steps.gate.set()
-        return [await task for task in (first, *tasks)]
-
-    found = batched(work, steps, batch=8)
-    assert [list(row[0][0]) for row in found] == [[n, 255 - n] for n in range(11)]
-    assert [list(row[1][0]) for row in found[1:]] == [[100 + n, 155 - n] for n in range(1, 11)]
-    assert steps.sizes == [1, 8, 8, 4]
-    assert len(steps.threads) == 1
-
-
-def test_a_single_client_waits_for_nobody() -> None:
-    async def work(batcher: Batcher) -> float:
-        start = asyncio.get_running_loop().time()
-        for n in range(5):
-            await batcher.predict([file(n)])
-        return asyncio.get_running_loop().time() - start
-
-    assert batched(work, Steps(), wait=20.0) < 20
-
-
-def test_a_full_queue_refuses_and_empties_again() -> None:
-    steps = Steps(open_gate=False)
-
-    async def work(batcher: Batcher) -> None:
-        tasks = [asyncio.create_task(batcher.predict([file(n)])) for n in range(4)]
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError) as caught:
-            await batcher.predict([file(9)])
-        assert (caught.value.status, caught.value.retry) == (429, 1)
-        steps.gate.set()
-        await asyncio.gather(*tasks)
-        assert batcher.inside == 0
-        assert len(await batcher.predict([file(9)])) == 1
-
-    batched(work, steps, queue=4)
-
-
-def test_a_request_that_is_given_up_leaves_its_room_to_others() -> None:
-    steps = Steps(open_gate=False)
-
-    async def work(batcher: Batcher) -> list[Any]:
-        first = asyncio.create_task(batcher.predict([file(0)]))
-        while not batcher.inside or batcher._queue.qsize() or batcher._decoding:
-            await asyncio.sleep(0.001)
-        given_up = asyncio.create_task(batcher.predict([file(n) for n in range(3)]))
-        await waiting(batcher, 3)
-        given_up.cancel()
-        await asyncio.gather(given_up, return_exceptions=True)
-        other = asyncio.create_task(batcher.predict([file(n) for n in (4, 5, 6)]))
-        await waiting(batcher, 6)
-        steps.gate.set()
-        await first
-        return await other
-
-    assert [row[0][0] for row in batched(work, steps, queue=4)] == [4, 5, 6]
-
-
-def test_the_limit_on_files_is_above_that_on_connections() -> None:
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        allow_files(600)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 256, hard)
-        allow_files(10)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600 + 256, hard), "it is not lowered"
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_json_of_many_parts_is_refused_before_it_is_read() -> None:
-    """Each of its objects would take a hundred bytes of memory."""
-    body = b'{"images": [' + b"{}, " * 100_000 + b"{}]}"
-    with pytest.raises(RefusedError, match="more parts") as caught:
-        _json(body, ServeLimits())
-    assert caught.value.status == 422
-    many = json.dumps({"images": [{"name": "a, b: [c] {d}.jpg", "data": "data:image/jpeg;base64,aaaa"}] * 64}).encode()
-    assert len(_json(many, ServeLimits())) == 64
-
-
-def test_images_of_a_request_that_is_given_up_are_not_run() -> None:
-    steps = Steps(open_gate=False)
-
-    async def work(batcher: Batcher) -> None:
-        first = asyncio.create_task(batcher.predict([file(0)]))
-        while not batcher.inside or batcher._queue.qsize() or batcher._decoding:
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)
-        given_up = asyncio.create_task(batcher.predict([file(n) for n in range(5)]))
-        kept = asyncio.create_task(batcher.predict([file(7)]))
-        await waiting(batcher, 6)
-        given_up.cancel()
-        await asyncio.gather(given_up, return_exceptions=True)
-        steps.gate.set()
-        await first
-        assert list((await kept)[0][0]) == [7, 248]
-        assert batcher.inside == 0
-
-    batched(work, steps)
-    assert steps.sizes == [1, 1]
-
-
-def test_a_failed_pass_fails_those_who_wait_for_it_alone() -> None:
-    async def work(batcher: Batcher) -> None:
-        with pytest.raises(RuntimeError, match="the network failed"):
-            await batcher.predict([file(255)])
-        assert (await batcher.predict([lambda: b"bad"])) == ["not an image"]
-        assert list((await batcher.predict([file(1)]))[0][0]) == [1, 254]
-
-    def broken() -> bytes:
-        raise ImageError("is no base64 text")
-
-    async def unreadable(batcher: Batcher) -> Any:
-        return await batcher.predict([broken])
-
-    batched(work, Steps())
-    assert batched(unreadable, Steps()) == ["is no base64 text"]
-
-
-def test_decoded_pixels_that_wait_are_bounded() -> None:
-    class Large(Steps):
-        def decode(self, data: bytes) -> Any:
-            return {"way": torch.zeros(1000, dtype=torch.uint8)}
-
-        def run(self, images: Sequence[Any]) -> Any:
-            assert self.gate.wait(30)
-            return np.zeros((1, len(images), 2))
-
-    steps = Large(open_gate=False)
-
-    async def work(batcher: Batcher) -> list[Any]:
-        tasks = [asyncio.create_task(batcher.predict([file(n)])) for n in range(5)]
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        assert all(isinstance(task.exception(), BusyError) for task in done)
-        while sum(task.done() for task in tasks) < 2:
-            await asyncio.sleep(0.001)
-        steps.gate.set()
-        return await asyncio.gather(*tasks, return_exceptions=True)
-
-    found = batched(work, steps, held_bytes=3000)
-    assert sum(isinstance(each, BusyError) for each in found) == 2
 
 
 def asked(app: Any, pieces: Sequence[bytes], *, delay: float = 0.0, headers: Any = (), **limits: Any) -> Any:
@@ -306,77 +102,6 @@ def test_a_full_queue_is_an_answer(ensemble: Path) -> None:
         assert client.post("/predict", files=form({"a.jpg": GOOD["photo.jpg"]})).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"host": "localhost:8000"}, 200),
-        ({"host": "127.0.0.1:8000"}, 200),
-        ({"host": "[::1]:8000"}, 200),
-        ({"host": "LOCALHOST."}, 200),
-        ({"host": "evil.example"}, 421),
-        ({"host": "localhost.evil.example"}, 421),
-        ({"host": "127.0.0.1.nip.io:8000"}, 421),
-        ({"host": "192.168.1.2"}, 421),
-        ({"host": ""}, 421),
-        ({"host": "localhost:8000", "origin": "http://localhost:8000"}, 200),
-        ({"host": "localhost:8000", "origin": "http://localhost:9000"}, 403),
-        ({"host": "localhost:8000", "origin": "https://evil.example"}, 403),
-        ({"host": "localhost:8000", "origin": "null"}, 403),
-        ({"sec-fetch-site": "cross-site"}, 403),
-        ({"sec-fetch-site": "same-origin"}, 200),
-    ],
-)
-def test_hosts_and_pages_of_elsewhere(client: TestClient, headers: dict[str, str], status: int) -> None:
-    reply = client.get("/metadata", headers=headers)
-    assert reply.status_code == status
-    assert not [name for name in reply.headers if name.startswith("access-control")]
-    assert client.options("/predict", headers={"origin": "https://evil.example"}).status_code == 403
-
-
-def test_the_token(ensemble: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "token").write_text("open sesame\n".replace(" ", "-"))
-    with client_of(ensemble, token_file=tmp_path / "token") as client:
-        assert [client.get(path).status_code for path in ("/", "/health")] == [200, 200]
-        for path in ("/metadata", "/openapi.json", "/nothing"):
-            reply = client.get(path)
-            assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
-        assert client.post("/predict", files=form(GOOD)).status_code == 401
-        for given, status in (("open-sesame", 200), ("open-sesamé", 401), ("open-sesam", 401), ("", 401)):
-            header = {"authorization": f"Bearer {given}".encode()}
-            assert client.get("/metadata", headers=header).status_code == status  # type: ignore[arg-type]
-        assert client.get("/metadata", headers={"authorization": "Basic open-sesame"}).status_code == 401
-    monkeypatch.setenv("TLKIT_TOKEN", "from-the-environment")
-    with client_of(ensemble) as client:
-        assert client.get("/metadata").status_code == 401
-        assert client.get("/metadata", headers={"authorization": "bearer from-the-environment"}).status_code == 200
-
-
-def config(**options: Any) -> ServeConfig:
-    return ServeConfig(checkpoint=Path("x"), **options)
-
-
-def test_the_network_needs_a_token_or_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for host in ("0.0.0.0", "::", "192.168.1.2", "example.org"):
-        with pytest.raises(ConfigError, match=r"--host .*: everybody who can reach this machine"):
-            access_of(config(host=host))
-        assert access_of(config(host=host, without_token=True)).token is None
-    for host in ("127.0.0.1", "::1", "localhost", "127.1.2.3"):
-        assert access_of(config(host=host)).any_address is False
-    monkeypatch.setenv("TLKIT_TOKEN", "long-enough")
-    access = access_of(config(host="0.0.0.0", allow_host=("Pets.Example",)))
-    token = {b"authorization": b"Bearer long-enough"}
-    for host in (b"192.168.1.2:8000", b"[fe80::1]", b"pets.example:80"):  # an address cannot be another's name
-        access.check("/metadata", {**token, b"host": host})
-    with pytest.raises(RefusedError, match="--allow-host"):
-        access.check("/metadata", {**token, b"host": b"evil.example"})
-    for bad in ("short", "with a space", "ü" * 10, ""):
-        (tmp_path / "token").write_text(bad, encoding="utf-8")
-        with pytest.raises(ConfigError, match=r"--token-file .*: a token has 8 or more"):
-            access_of(config(token_file=tmp_path / "token"))
-    with pytest.raises(ConfigError, match=r"--token-file .*nowhere: cannot be read"):
-        access_of(config(token_file=tmp_path / "nowhere"))
-
-
 def test_every_answer_has_the_safety_headers(client: TestClient) -> None:
     replies = [client.get(path) for path in ("/", "/health", "/nothing", "/predict", "/metadata")]
     replies.append(client.get("/", headers={"host": "evil.example"}))
@@ -397,16 +122,51 @@ def test_the_page_asks_nobody_else() -> None:
     assert policy.count("'sha256-") == text.count("<script") + text.count("<style") == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (("--host", "0.0.0.0"), "error: --host 0.0.0.0: everybody who can reach this machine could use the server"),
-        (("--host", "no.such.invalid", "--without-token"), "error: --host no.such.invalid: no such address"),
-        (("--port", "70000"), "error: --port 70000: must be from 0 (any free one) to 65535"),
-        (("--files", "0"), "error: --files 0: must be at least 1"),
-    ],
-)
-def test_mistakes_are_a_line(checkpoint: Path, options: tuple[str, ...], text: str) -> None:
-    done = tlkit("serve", checkpoint, *options)
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith(text), done.err
+def test_json_of_many_parts_is_refused_before_it_is_read() -> None:
+    """Each of its objects would take a hundred bytes of memory."""
+    body = b'{"images": [' + b"{}, " * 100_000 + b"{}]}"
+    with pytest.raises(RefusedError, match="more parts") as caught:
+        _json(body, ServeLimits())
+    assert caught.value.status == 422
+    many = json.dumps({"images": [{"name": "a, b: [c] {d}.jpg", "data": "data:image/jpeg;base64,aaaa"}] * 64}).encode()
+    assert len(_json(many, ServeLimits())) == 64
+
+
+def test_the_server_answers_while_it_reads_a_large_form(ensemble: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, answered = threading.Event(), threading.Event()
+    work = MultiPartParser.parse
+
+    async def slow(parser: MultiPartParser) -> Any:
+        reading.set()
+        assert answered.wait(10)
+        return await work(parser)
+
+    monkeypatch.setattr(MultiPartParser, "parse", slow)
+    body = body_of("photo.jpg")
+    with listening(ensemble) as port, connect(port) as sender, connect(port) as other:
+        sender.sendall(head_of(len(body)) + body)
+        assert reading.wait(10)
+        other.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert answer(other)[0] == 200
+        answered.set()
+        assert answer(sender)[0] == 200
+
+
+def test_an_answer_of_too_many_figures_is_refused(ensemble: Path) -> None:
+    """Three classes and two members: an image has 3 probabilities, and with the votes 9."""
+    some = form({f"{n}.jpg": GOOD["photo.jpg"] for n in range(5)})
+    with client_of(ensemble, limits=ServeLimits(figures=15)) as client:
+        assert client.post("/predict", files=some).status_code == 200
+        assert client.post("/predict?top=1&votes=true", files=some).status_code == 200
+        for options in ("votes=true", "top=0&votes=true", "top=2&votes=true"):
+            reply = client.post(f"/predict?{options}", files=some)
+            assert reply.status_code == 413, options
+            assert "at most 15 are given; send fewer images" in reply.json()["error"]
+
+
+def test_an_option_that_is_none_is_named(client: TestClient) -> None:
+    reply = client.post("/predict?heatmap=true", files=form(GOOD))
+    assert (reply.status_code, reply.json()["error"]) == (
+        422,
+        "heatmap: there is no such option; there are top, votes, heat_map",
+    )

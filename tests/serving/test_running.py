@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import signal
-import socket
 import sys
 import threading
 import time
@@ -20,43 +17,8 @@ import pytest
 import tl_kit
 from tests.cli.helpers import start, tlkit
 from tests.serving.conftest import listening
-from tests.serving.test_answers import BAD, GOOD
+from tests.serving.raw_clients import answer, ask, body_of, connect, head_of
 from tl_kit.config import ServeConfig, ServeLimits
-
-BOUNDARY = "abc"
-
-
-def body_of(*names: str) -> bytes:
-    parts = [
-        f'--{BOUNDARY}\r\ncontent-disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
-        + {**GOOD, **BAD}[name]
-        + b"\r\n"
-        for name in names
-    ]
-    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
-
-
-def head_of(length: int | None, path: str = "/predict") -> bytes:
-    size = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
-    kind = f"content-type: multipart/form-data; boundary={BOUNDARY}"
-    return f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{size}\r\n{kind}\r\n\r\n".encode()
-
-
-def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
-
-
-def answer(connection: socket.socket) -> tuple[int, dict[str, object], str | None]:
-    reply = http.client.HTTPResponse(connection)
-    reply.begin()
-    return reply.status, json.loads(reply.read()), reply.getheader("retry-after")
-
-
-def ask(port: int, *names: str) -> int:
-    with connect(port) as connection:
-        body = body_of(*names)
-        connection.sendall(head_of(len(body)) + body)
-        return answer(connection)[0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals")
@@ -114,45 +76,6 @@ def test_ctrl_c_ends_the_call_and_leaves_the_handlers_as_they_were(ensemble: Pat
         signal.signal(signal.SIGINT, before)
     thread[0].join()
     assert found == [200]
-
-
-def test_clients_that_say_nothing_are_sent_away(ensemble: Path) -> None:
-    limits = ServeLimits(header_seconds=0.3, idle_seconds=30)
-    with listening(ensemble, limits) as port, connect(port) as silent, connect(port) as slow, connect(port) as second:
-        slow.sendall(b"POST /predict HT")
-        second.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert answer(second)[0] == 200
-        second.sendall(b"GET /hea")  # the second request of a connection has the same limit
-        for connection in (silent, slow, second):
-            assert connection.recv(100) == b""
-        assert ask(port, "photo.jpg") == 200
-
-
-def test_answers_do_not_wait_for_a_receipt(ensemble: Path) -> None:
-    """The kernel holds back the second part of an answer for 40 ms, unless it is told not to (Nagle, RFC 896)."""
-    with listening(ensemble) as port, connect(port) as connection:
-        seconds = []
-        for _ in range(40):
-            started = time.perf_counter()
-            connection.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            assert answer(connection)[0] == 200
-            seconds.append(time.perf_counter() - started)
-    assert min(seconds[5:]) < 0.035
-
-
-def test_too_many_connections(ensemble: Path) -> None:
-    with listening(ensemble, ServeLimits(connections=3)) as port:
-        kept = [connect(port) for _ in range(3)]
-        kept[0].sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        assert answer(kept[0])[0] == 200
-        with connect(port) as more:
-            assert answer(more) == (429, {"error": "too many connections"}, "1")
-        for connection in kept:
-            connection.close()
-        deadline = time.monotonic() + 30
-        while ask(port, "photo.jpg") != 200 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert ask(port, "photo.jpg") == 200
 
 
 @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])

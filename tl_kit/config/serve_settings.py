@@ -24,14 +24,17 @@ class ServeLimits:
     ``batch``: on a CPU more images a forward pass gain nothing, and the first of them would wait for all
     (benchmarks/serve.py); on a GPU it is at least the rows that every pass has there. ``wait``: seconds that a batch
     waits for images which are being decoded, a fraction of one forward pass; it never waits for images that nobody has
-    sent. ``queue``: images that are decoded, wait or run at a time: some seconds of work of a small CPU. ``files`` a
-    request. ``image_bytes`` of one file, ``request_bytes`` of one body: a phone's photo has 3 to 12 MB. ``held_bytes``:
-    of all bodies at a time, which bounds the memory however many clients there are. ``pixels`` of one image: decoding
-    needs 5 to 25 bytes for each. ``seconds`` for one request, from its first byte to its answer; ``body_seconds`` until
-    it has come, ``header_seconds`` for the lines before its body. ``idle_seconds``: between two requests of one
-    connection. ``connections`` at a time: each is an open file. ``drain_bytes``: of a refused body that are read and
-    dropped, so that its sender can read the answer. ``heat_maps`` a request: each costs more than a prediction.
-    ``retry_seconds``: when a refused client may ask again.
+    sent. ``queue``: images that are decoded, wait or run at a time: some seconds of work of a small CPU; as many more
+    may be fetched. ``files`` a request. ``image_bytes`` of one file, ``request_bytes`` of one body: a phone's photo has
+    3 to 12 MB. ``held_bytes``: of all bodies at a time, and of all images that are fetched, which bounds the memory
+    however many clients there are. ``pixels`` of one image: decoding needs 5 to 25 bytes for each. ``figures``:
+    probabilities in one answer. ``seconds`` for one request, from its first byte to its answer; ``body_seconds`` until
+    it has come, ``header_seconds`` for the lines before its body, ``answer_seconds`` until the client has taken its
+    answer. ``idle_seconds``: between two requests of one connection. ``connections`` at a time: each is an open file.
+    ``drain_bytes``: of a refused body that are read and dropped, so that its sender can read the answer. ``heat_maps``
+    a request: each costs more than a prediction. ``fetch_seconds`` for all addresses of a request, at most half of
+    ``seconds``; ``fetches`` are under way at a time, ``fetches_each`` of one request. ``retry_seconds``: when a refused
+    client may ask again.
     """
 
     batch: Annotated[
@@ -59,7 +62,12 @@ class ServeLimits:
     header_seconds: Annotated[float, POSITIVE] = 10.0
     idle_seconds: Annotated[float, POSITIVE] = 10.0
     connections: Annotated[int, AT_LEAST_ONE] = 2048
+    answer_seconds: Annotated[float, POSITIVE] = 60.0
     drain_bytes: int = 2**24
+    figures: Annotated[int, AT_LEAST_ONE] = 2**18
+    fetch_seconds: Annotated[float, POSITIVE] = 20.0
+    fetches: Annotated[int, AT_LEAST_ONE] = 32
+    fetches_each: Annotated[int, AT_LEAST_ONE] = 8
     heat_maps: Annotated[int, AT_LEAST_ONE] = 4
     retry_seconds: Annotated[int, AT_LEAST_ONE] = 1
 
@@ -71,8 +79,10 @@ class ServeConfig:
     ``host``: 127.0.0.1 is this machine alone. Any other needs a token, or ``without_token``. The token is the content
     of ``token_file``, or of the environment variable TLKIT_TOKEN: a command line can be read by every user of a
     machine. ``allow_host``: names by which browsers may call the server, where there are others than its address; all
-    else is refused, since a page elsewhere could point its own name at this machine (DNS rebinding). ``crops`` and
-    ``mc_dropout`` as for ``PredictConfig``.
+    else is refused, since a page elsewhere could point its own name at this machine (DNS rebinding). ``trust_proxy``:
+    IP addresses or networks of proxies that put the browser's name and scheme into X-Forwarded-Host and
+    X-Forwarded-Proto. With ``urls`` clients may send addresses of images, which the server fetches: of public hosts
+    alone without ``allow_private``. ``crops`` and ``mc_dropout`` as for ``PredictConfig``.
     """
 
     checkpoint: Annotated[Path, CHECKPOINT_OR_FILE]
@@ -96,6 +106,16 @@ class ServeConfig:
         tuple[str, ...],
         Flag(panel="Run", metavar="NAME", help="A further name by which clients may call the server."),
     ] = ()
+    trust_proxy: Annotated[
+        tuple[str, ...],
+        Flag(panel="Run", metavar="IP", help="Believe X-Forwarded-Host and -Proto of a proxy there, or in a network."),
+    ] = ()
+    urls: Annotated[
+        bool, Flag(panel="Data", common=True, help="Fetch images whose http or https addresses clients send.")
+    ] = False
+    allow_private: Annotated[
+        bool, Flag(panel="Data", help="With --urls: also from this machine and private networks.")
+    ] = False
     limits: ServeLimits = ServeLimits()
     crops: CropConfig | None = None
     mc_dropout: Annotated[int | None, OWN_CHECK, MC_DROPOUT] = None

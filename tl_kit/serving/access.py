@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tl_kit.config import ServeConfig
 from tl_kit.errors import ConfigError
+from tl_kit.serving.origins import Networks, called, is_among, name_of, networks_of, same_origin
 from tl_kit.serving.refusal import RefusedError
 
 __all__ = ["TOKEN", "Access", "access_of"]
@@ -25,21 +26,28 @@ _OPEN = ("/", "/health")  # the page asks for the token itself
 
 @dataclass(frozen=True)
 class Access:
-    """The names by which the server may be called, and its token. ``any_address``: every numeric address is one."""
+    """The names by which the server may be called, and its token. ``any_address``: every numeric address is one.
+
+    ``proxies``: networks whose headers X-Forwarded-Host and X-Forwarded-Proto are believed.
+    """
 
     names: frozenset[str]
     any_address: bool
     token: bytes | None = None
+    proxies: Networks = ()
 
-    def check(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        """Raises RefusedError: 421 for a Host that is not ours, 403 for a page of elsewhere, 401 without the token."""
-        host = headers.get(b"host", b"").decode("latin-1")
-        if not self._known(_name(host)):
+    def check(self, path: str, headers: Mapping[bytes, bytes], client: str | None = None) -> None:
+        """Raises RefusedError: 421 for a name that is not ours, 403 for a page of elsewhere, 401 without the token.
+
+        ``client``: the IP address of the connection's other end.
+        """
+        by = called(headers, by_proxy=is_among(client, self.proxies))
+        if not all(self._known(name_of(host)) for host in by.hosts):
             raise RefusedError(
                 421, "this name is not one of the server's; call it by its address, or start it with --allow-host NAME"
             )
         origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1").partition("://")[2].lower() != host.lower():
+        if origin is not None and not same_origin(origin.decode("latin-1"), by):
             raise RefusedError(403, "pages of other addresses may not use this server")
         if headers.get(b"sec-fetch-site", b"same-origin") in (b"cross-site", b"same-site") and path != "/":
             raise RefusedError(403, "pages of other addresses may not use this server")
@@ -70,9 +78,10 @@ def access_of(config: ServeConfig) -> Access:
             f"--host {config.host}: everybody who can reach this machine could use the server; give --token-file FILE "
             f"(or the variable {TOKEN}), or say --without-token"
         )
-    names = {"localhost", _name(config.host), *(name.lower() for name in config.allow_host)}
+    names = {"localhost", config.host.lower(), *map(name_of, config.allow_host)}
     names |= {"127.0.0.1", "::1"} if loopback else {socket.gethostname().lower()}
-    return Access(frozenset(names), any_address=not loopback, token=token)
+    proxies = networks_of(config.trust_proxy, "--trust-proxy")
+    return Access(frozenset(names), any_address=not loopback, token=token, proxies=proxies)
 
 
 def _token(config: ServeConfig) -> bytes | None:
@@ -101,11 +110,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _name(host: str) -> str:
-    """The name in a Host header, without its port and the brackets of IPv6."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() and ":" not in name else host).lower().rstrip(".")

@@ -1,4 +1,4 @@
-"""Connections: a client that opens one and says nothing, or opens too many, holds up nobody."""
+"""Connections: a client that opens one and says nothing, or takes no answer, or opens too many, holds up nobody."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ from tl_kit.serving.refusal import BusyError
 
 __all__ = ["connections_within"]
 
+_LOOKS = 4  # at a connection in the time that an answer may take
+
 
 def connections_within(limits: ServeLimits) -> type[asyncio.Protocol]:
-    """uvicorn's protocol with a time limit on the lines before a body, and on the number of connections."""
+    """uvicorn's protocol with limits on the time of heads and answers, and on the number of connections."""
 
     class Limited(H11Protocol):
         """One connection of a client."""
 
         _deadline: asyncio.TimerHandle | None = None
+        _look: asyncio.TimerHandle | None = None
+        _unsent: tuple[object, float] | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             # asyncio does so only for sockets that name their protocol; else each answer waits 40 ms for a receipt
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._watch()
             if len(self.connections) > limits.connections:
                 headers, text = answer_of(BusyError("too many connections", retry=limits.retry_seconds))
                 lines = [f"{name}: {value}\r\n" for name, value in {**headers, "connection": "close"}.items()]
@@ -37,6 +42,8 @@ def connections_within(limits: ServeLimits) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._end()
+            if self._look is not None:
+                self._look.cancel()
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -58,5 +65,16 @@ def connections_within(limits: ServeLimits) -> type[asyncio.Protocol]:
             self._deadline = None
             if not self.transport.is_closing() and (self.cycle is None or self.cycle.response_complete):
                 self.transport.close()
+
+        def _watch(self) -> None:
+            """Now and then: end the connection of a client that does not take its answer, which it would hold up."""
+            if not self.transport.get_write_buffer_size():
+                self._unsent = None
+            elif self._unsent is None or self._unsent[0] is not self.cycle:
+                self._unsent = self.cycle, self.loop.time()
+            elif self.loop.time() - self._unsent[1] >= limits.answer_seconds:
+                self.transport.abort()
+                return
+            self._look = self.loop.call_later(limits.answer_seconds / _LOOKS, self._watch)
 
     return Limited

@@ -50,7 +50,7 @@ class Guard:
         headers = dict(scope["headers"])
         body = _Body(receive, self._limits, self._hold, expects=b"expect" in headers)
         try:
-            self._access.check(scope["path"], headers)
+            self._access.check(scope["path"], headers, (scope.get("client") or (None,))[0])
             body.check_length(headers.get(b"content-length"))
             await asyncio.wait_for(self._app(scope, body, reply), self._limits.seconds)
         except RefusedError as error:
@@ -61,7 +61,8 @@ class Guard:
             text = f"no answer within {self._limits.seconds:g} seconds; send fewer images, or try again later"
             await self._refuse(RefusedError(503, text, retry=self._limits.retry_seconds), body, reply)
         except Exception as error:  # noqa: BLE001 - one request must not end the server
-            self._tell(f"{scope['method']} {scope['path'][:60]!r} failed: {type(error).__name__}: {str(error)[:200]}")
+            reason = " ".join(str(error).split())[:200]
+            self._tell(f"{scope['method']} {scope['path'][:60]!r} failed: {type(error).__name__}: {reason}")
             await self._refuse(
                 RefusedError(500, "the server failed on this request; its console says more"), body, reply
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ __all__ = [
     "HeatMap",
     "Metadata",
     "PredictReply",
+    "as_json",
     "best_of",
     "members_of",
     "metadata_of",
@@ -62,7 +64,8 @@ class HeatMap:
 class ImageReply:
     """One image: its most probable classes; or ``error``, the reason why there are none.
 
-    ``members``: each member's vote, and ``heat_map``, where they were asked for.
+    ``name``: that in the request, or the address. ``members``: each member's vote, and ``heat_map``, where they were
+    asked for.
     """
 
     name: str
@@ -110,13 +113,17 @@ class LimitsReply:
 
 @dataclass(frozen=True)
 class Metadata:
-    """The classifier: its name, its classes, its members and their input sizes (height, width)."""
+    """The classifier: its name, its classes, its members and their input sizes (height, width).
+
+    ``urls``: whether the server fetches images whose addresses it is sent.
+    """
 
     name: str
     classes: list[str]
     members: list[str]
     rule: str
     input_sizes: list[tuple[int, int]]
+    urls: bool
     limits: LimitsReply
     version: str
 
@@ -152,6 +159,7 @@ def metadata_of(classifier: Predictor | ExportedModel, config: ServeConfig) -> M
         members=members_of(classifier),
         rule=classifier.rule.rule if isinstance(classifier, Predictor) else "in the file",
         input_sizes=[(way.input_size[1], way.input_size[2]) for way in ways],
+        urls=config.urls,
         limits=LimitsReply(
             min(limits.files, limits.queue),
             heat_maps,
@@ -170,3 +178,8 @@ def members_of(classifier: Predictor | ExportedModel) -> list[str]:
         return [classifier.path.resolve().name]
     names = [member.path.resolve().name for member in classifier.members]
     return [f"{name} ({place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1)]
+
+
+def as_json(content: object) -> bytes:
+    """A reply's bytes; what is no text in Unicode is a question mark."""
+    return json.dumps(content, allow_nan=False, ensure_ascii=False).encode("utf-8", errors="replace")

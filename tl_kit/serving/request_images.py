@@ -1,4 +1,4 @@
-"""The images of one request: files of a form, or base64 in JSON."""
+"""The images of one request: files of a form, base64 in JSON, or addresses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,15 +19,20 @@ from tl_kit.config import ServeLimits
 from tl_kit.errors import ImageError
 from tl_kit.serving.refusal import RefusedError
 
-__all__ = ["Upload", "images_of"]
+__all__ = ["LONGEST_ADDRESS", "Remote", "Upload", "images_of"]
 
 _LONGEST_NAME = 255
+LONGEST_ADDRESS = 2048
+"""Longer addresses are not fetched."""
+
 _STRUCTURE = (b",", b":", b"{", b"[")  # base64 has none of them
 _PARTS = 64  # of one image: more than its name and its data need
 _FORMS = (
     'send image files as a form (multipart/form-data), or JSON: {"images": [base64, ...]} or '
     '{"images": [{"name": ..., "data": base64}, ...]}'
 )
+_URLS = '{"urls": ["https://...", ...]}'
+_NO_URLS = "this server fetches no addresses (it was started without --urls): send the images themselves"
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,36 @@ class Upload:
     read: Callable[[], bytes]
 
 
+@dataclass(frozen=True)
+class Remote:
+    """One image of a request that the server fetches."""
+
+    address: str
+
+    @property
+    def name(self) -> str:
+        """The address, cut short if it is longer than any that is fetched."""
+        return self.address[:LONGEST_ADDRESS]
+
+
 class _InMemory(MultiPartParser):
     """The parser of forms; it writes no file, since the size of a body is limited."""
 
     spool_max_size = 2**40
 
 
-async def images_of(request: Request, limits: ServeLimits) -> list[Upload]:
-    """Every image of a request, in order. Raises RefusedError (413, 415, 422) for any other body."""
+async def images_of(request: Request, limits: ServeLimits, *, urls: bool) -> Sequence[Upload | Remote]:
+    """Every image of a request, in order. Raises RefusedError (413, 415, 422) for any other body.
+
+    Without ``urls``, addresses are refused (403).
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    found: Sequence[Upload | Remote]
     if kind == "multipart/form-data":
-        found = await _form(await request.body(), request.headers, limits)
+        # in a thread: the parser is written in Python, and takes seconds for the largest body
+        found = await asyncio.to_thread(asyncio.run, _form(await request.body(), request.headers, limits))
     elif kind == "application/json":
-        found = await asyncio.to_thread(_json, await request.body(), limits)
+        found = await asyncio.to_thread(_json, await request.body(), limits, urls=urls)
     else:
         raise RefusedError(415, f"the content type {kind[:60] or '(none)'} is not taken: {_FORMS}")
     if not found:
@@ -84,19 +106,30 @@ def _file(item: UploadFile | str, place: int, limits: ServeLimits) -> Upload:
     return Upload(_short(item.filename, place), partial(bytes, item.file.read()))
 
 
-def _json(body: bytes, limits: ServeLimits) -> list[Upload]:
+def _json(body: bytes, limits: ServeLimits, *, urls: bool = False) -> Sequence[Upload | Remote]:
+    forms = f"{_FORMS} or {_URLS}" if urls else _FORMS
     if sum(map(body.count, _STRUCTURE)) > _PARTS * (limits.files + 1):
-        raise RefusedError(422, f"the JSON has more parts than {limits.files} images need: {_FORMS}")
+        raise RefusedError(422, f"the JSON has more parts than {limits.files} images need: {forms}")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(422, f"the body cannot be read as JSON: {_FORMS}") from error
-    items = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(items, list) or set(content) != {"images"}:
-        raise RefusedError(422, f'the JSON must be an object with "images" alone: {_FORMS}')
+        raise RefusedError(422, f"the body cannot be read as JSON: {forms}") from error
+    if not urls and isinstance(content, dict) and "urls" in content:
+        raise RefusedError(403, _NO_URLS)
+    name, items = next(iter(content.items()), ("", None)) if isinstance(content, dict) else ("", None)
+    readers: dict[str, Callable[[Any, int, ServeLimits], Upload | Remote]] = {"images": _encoded, "urls": _address}
+    if not isinstance(items, list) or len(content) != 1 or name not in readers:
+        names = '"images" or "urls"' if urls else '"images"'
+        raise RefusedError(422, f"the JSON must be an object with {names} alone: {forms}")
     if len(items) > limits.files:
         raise _too_many(limits)
-    return [_encoded(item, place, limits) for place, item in enumerate(items)]
+    return [readers[name](item, place, limits) for place, item in enumerate(items)]
+
+
+def _address(item: Any, place: int, limits: ServeLimits) -> Remote:
+    if not isinstance(item, str):
+        raise RefusedError(422, f"address {place} is no text: {_URLS}")
+    return Remote(item)
 
 
 def _encoded(item: Any, place: int, limits: ServeLimits) -> Upload:

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def serve(config: ServeConfig, *, reporter: Reporter = SILENT, ready: Callable[[
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"serve needs {' and '.join(missing)}; run pip install tl-kit[serve]")
+    if config.allow_private and not config.urls:
+        raise ConfigError("--allow-private: is for addresses that the server fetches; give --urls too")
     access = access_of(config)
     with _listening(config) as listener:  # first: whether there is room at the address is known at once
         classifier = open_classifier(
@@ -45,11 +48,13 @@ def serve(config: ServeConfig, *, reporter: Reporter = SILENT, ready: Callable[[
         )
         tell(reporter)
         from tl_kit.serving.application import application
-        from tl_kit.serving.uvicorn_server import run, server_of
+        from tl_kit.serving.uvicorn_server import run, server_of, within_files
 
+        config = replace(config, limits=within_files(config.limits, tell=reporter.message))
         app = application(classifier, config, access=access, tell=reporter.message)
         address = _address(config, listener)
-        run(server_of(app, config.limits, ready=lambda: None if ready is None else ready(address)), listener)
+        server = server_of(app, config.limits, ready=lambda: None if ready is None else ready(address))
+        run(server, listener, tell=reporter.message)
     return int(app.state.batcher.images)
 
 
@@ -60,9 +65,7 @@ def _listening(config: ServeConfig) -> Iterator[socket.socket]:
         kind, _, _, _, place = socket.getaddrinfo(
             config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.create_server(
-            place[:2], family=kind, backlog=min(config.limits.connections, socket.SOMAXCONN)
-        )
+        listener = socket.create_server(place[:2], family=kind, backlog=socket.SOMAXCONN)
     except socket.gaierror as error:
         raise ConfigError(f"--host {config.host}: no such address ({error.strerror})") from error
     except OSError as error:

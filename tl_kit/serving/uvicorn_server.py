@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
@@ -17,9 +19,12 @@ from tl_kit.config import ServeLimits
 from tl_kit.serving.connections import connections_within
 from tl_kit.stopping import restored_handlers
 
-__all__ = ["allow_files", "run", "server_of"]
+__all__ = ["run", "server_of", "within_files"]
 
-_OTHER_FILES = 256  # weights, images under way, libraries
+_OTHER_FILES = 256  # weights, fetched images, and connections that are accepted to be refused
+_AT_ONCE = 32  # connections are accepted before the first of them is looked at
+_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_MINUTE = 60.0
 
 
 class _Server(uvicorn.Server):
@@ -31,6 +36,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(socket.SOMAXCONN)  # the queue in the kernel, to which asyncio gives the length below
         self._ready()
 
     @contextmanager
@@ -57,7 +64,7 @@ def server_of(app: Any, limits: ServeLimits, *, ready: Callable[[], None]) -> uv
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        backlog=limits.connections,
+        backlog=_AT_ONCE,
         timeout_keep_alive=max(1, round(limits.idle_seconds)),
         timeout_graceful_shutdown=max(1, round(limits.seconds)),
         h11_max_incomplete_event_size=2**15,
@@ -65,25 +72,49 @@ def server_of(app: Any, limits: ServeLimits, *, ready: Callable[[], None]) -> uv
     return _Server(config, ready)
 
 
-def run(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve at an open socket until a signal."""
+def run(server: uvicorn.Server, listener: socket.socket, *, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Serve at an open socket until a signal. ``tell`` is called with a line where connections cannot be accepted."""
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # as log_level above
-    allow_files(server.config.backlog)
-    asyncio.run(server.serve(sockets=[listener]))
+
+    async def serving() -> None:
+        asyncio.get_running_loop().set_exception_handler(_Complaints(tell))
+        await server.serve(sockets=[listener])
+
+    asyncio.run(serving())
 
 
-def allow_files(connections: int) -> None:
-    """Raise the process's limit on open files so far that the limit on connections comes first, if it may be raised.
+class _Complaints:
+    """The event loop's complaints. A lack of files or memory, which each connection meets, is told once a minute."""
 
-    Without a file for it a connection cannot be accepted and refused; asyncio tries it again and again.
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._told = tell, -_MINUTE
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _LACKS:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._told >= _MINUTE:
+            self._told = loop.time()
+            self._tell(f"new connections wait: {error.strerror}")
+
+
+def within_files(limits: ServeLimits, *, tell: Callable[[str], None]) -> ServeLimits:
+    """The limits, with as many connections as the process may open files; ``tell`` is called if they are fewer.
+
+    The process's own limit is raised where it may be. Without a file for it a connection cannot be accepted and
+    refused, and asyncio tries it again and again.
     """
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return
+        return limits
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+    wanted = limits.connections + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return limits
+    fewer = max(1, soft - min(_OTHER_FILES, soft // 2))
+    tell(f"at most {fewer:,} connections at a time, since this process may open {soft:,} files (ulimit -n)")
+    return replace(limits, connections=fewer)
