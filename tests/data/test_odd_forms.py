@@ -257,8 +257,8 @@ def test_a_missing_package_is_named_with_its_command(
     package: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = FORMS[name](folder.parent / name, folder)
-    monkeypatch.setattr("tl_kit.data.forms.optional.find_spec", lambda asked: None if asked == package else object())
-    with pytest.raises(DataError, match=rf'package {package}, which is missing: pip install "tl-kit\[data\]"$'):
+    monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda asked: None if asked == package else object())
+    with pytest.raises(DataError, match=rf'{name}: needs {package}; run pip install "tl-kit\[data\]"$'):
         scan(file)
 
 

@@ -73,14 +73,16 @@ def examine(
     limits: DoctorConfig = _DEFAULT_LIMITS,
     decoding: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Report:
     """Scan ``path``, decode every image completely, and search for faults that spoil training or its scores.
 
-    Bad data raises no error; the findings report it. ``progress(done, total)`` counts decoded images.
+    Bad data raises no error; the findings report it. ``progress(done, total)`` counts decoded images; ``reporter``
+    shows how far a local copy is.
     """
     root = Path(path).absolute()
     try:
-        scanned = scan(path, config, decode=decoding)
+        scanned = scan(path, config, decode=decoding, reporter=reporter)
     except DataError as error:
         return Report(root, None, (Finding("error", "unusable", str(error)),))
     scanned = replace(
@@ -254,7 +256,7 @@ def doctor(
             reporter.start("examine", total)
         reporter.advance()
 
-    return examine(Path(data), split, limits=limits, decoding=decode, progress=progress)
+    return examine(Path(data), split, limits=limits, decoding=decode, progress=progress, reporter=reporter)
 
 
 def report_dict(report: Report) -> dict[str, Any]:

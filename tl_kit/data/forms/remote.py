@@ -7,28 +7,22 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tl_kit.config import DecodeConfig
-from tl_kit.data.forms.local_copies import Room, copy_of
-from tl_kit.data.forms.optional import needed
+from tl_kit.data.forms.local_copies import CopyTerms, Megabytes, Room, copy_of
 from tl_kit.errors import DataError, first_line
+from tl_kit.optional_packages import check_packages, needs, pip_install
 from tl_kit.untrusted import is_plain_relative
 
 __all__ = ["fetch", "hidden_login"]
 
 _CHUNK = 1 << 20
 _INSTALL = {
-    "http": '"tl-kit[data]"',
-    "https": '"tl-kit[data]"',
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
 }
 
 
-def fetch(address: str, decode: DecodeConfig) -> Path:
+def fetch(address: str, terms: CopyTerms) -> Path:
     """The local copy of the file or folder at an address.
 
     Its key is the address with the tags, sizes and times by which the store tells versions of the files: what has not
@@ -37,8 +31,8 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
     Raises DataError if fsspec or the store's package is missing, if there is nothing at the address or it cannot be
     read, for names that lead out of the folder, and beyond ``copy_gb`` and ``copy_files``.
     """
-    needed("fsspec", "an address")
-    shown = hidden_login(address)
+    shown, bounds = hidden_login(address), terms.bounds
+    check_packages(shown, "fsspec", extra="data", error=DataError)
     store, root = _store(address, shown)
     try:
         files = _files(store, root)
@@ -47,9 +41,9 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
     if not files:
         raise DataError(f"{shown}: there is nothing")
     total = sum(int(info.get("size") or 0) for _, info in files)
-    if total > decode.copy_gb * 1e9 or len(files) > decode.copy_files:
+    if total > bounds.copy_gb * 1e9 or len(files) > bounds.copy_files:
         raise DataError(
-            f"{shown}: {len(files):,} files of {total / 1e9:.1f} GB, more than --copy-size {decode.copy_gb:g} GB or "
+            f"{shown}: {len(files):,} files of {total / 1e9:.1f} GB, more than --copy-size {bounds.copy_gb:g} GB or "
             "DecodeConfig.copy_files allow; raise it, or copy them yourself"
         )
     prefix = root.rstrip("/") + "/"
@@ -57,7 +51,8 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
     names = [_name(path, prefix, alone, address, shown) for path, _ in files]
 
     def fill(folder: Path, room: Room) -> None:
-        for (path, _), name in zip(files, names, strict=True):
+        told = Megabytes(terms.reporter, "download", total)
+        for (path, facts), name in zip(files, names, strict=True):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             room.file()
@@ -66,16 +61,21 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
                     while chunk := stream.read(_CHUNK):
                         room.take(len(chunk))
                         output.write(chunk)
+                        told.add(len(chunk))
+                    size = output.tell()
             except DataError:
                 raise
             except Exception as error:  # as above
                 raise DataError(f"{shown}: {name}: cannot be read ({_reason(error)})") from error
+            if facts.get("size") not in (None, size):
+                raise DataError(f"{shown}: {name}: ended after {size:,} of {facts['size']:,} bytes; try again")
+        told.finish()
 
     try:
-        key = _key(store, address, files)
+        key = _key(store, address, files, terms)
     except Exception as error:  # as above
         raise DataError(f"{shown}: cannot be read ({_reason(error)})") from error
-    folder = copy_of(shown, key, fill=fill, config=decode)
+    folder = copy_of(shown, key, fill=fill, terms=terms)
     return folder / names[0] if alone else folder
 
 
@@ -92,9 +92,11 @@ def _store(address: str, shown: str) -> tuple[Any, str]:
     try:
         store, root = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
-        package = _INSTALL.get(scheme)
-        advice = f": pip install {package}" if package else f" ({first_line(error)})"
-        raise DataError(f"{shown}: there is no reader of {scheme}:// addresses{advice}") from error
+        if scheme in ("http", "https"):
+            raise DataError(needs(shown, ["aiohttp"], pip_install("data"))) from error
+        if (package := _INSTALL.get(scheme)) is not None:
+            raise DataError(needs(shown, [package], f"pip install {package}")) from error
+        raise DataError(f"{shown}: there is no reader of {scheme}:// addresses ({first_line(error)})") from error
     except Exception as error:  # a store may look at logins here
         raise DataError(f"{shown}: cannot be opened ({_reason(error)})") from error
     return store, str(root)
@@ -121,12 +123,15 @@ def _name(path: str, prefix: str, alone: bool, address: str, shown: str) -> str:
     return name
 
 
-def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]]) -> str:
+def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]], terms: CopyTerms) -> str:
     digest = hashlib.sha256(address.encode())
+    told = None
     for path, facts in files:
         known = [facts.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "updated")]
         if not any(known):
-            known = ["checked", _content(store, path)]
+            if told is None:
+                told = Megabytes(terms.reporter, "digest", sum(int(each.get("size") or 0) for _, each in files))
+            known = ["checked", _content(store, path, told)]
         digest.update(f"\n{path}\t{facts.get('size')}\t{known}".encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
@@ -137,12 +142,13 @@ def _open(store: Any, path: str) -> Any:
     return store.open(path, "rb", **({"block_size": 0} if scheme in ("http", "https") else {}))
 
 
-def _content(store: Any, path: str) -> str:
+def _content(store: Any, path: str, told: Megabytes) -> str:
     """SHA-256 of the bytes of a file that has no tag."""
     digest = hashlib.sha256()
     with _open(store, path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
+            told.add(len(chunk))
     return digest.hexdigest()
 
 
