@@ -284,7 +284,5 @@ def test_without_the_packages_the_command_that_installs_them_is_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r'onnx, onnxscript and onnxruntime; run pip install "tl-kit\[export\]"'
-    ):
+    with pytest.raises(ConfigError, match=r'onnx, onnxscript and onnxruntime; run pip install "tl-kit\[export\]"'):
         write(run, tmp_path / "f.onnx")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
+from tl_kit.data.forms.reading import place_of
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import OWN, UNMISSED, Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.ranges import measure_ranges, range_note
@@ -80,7 +81,7 @@ def examine(
     Bad data raises no error; the findings report it. ``progress(done, total)`` counts decoded images; ``reporter``
     shows how far a local copy is.
     """
-    root = Path(path).absolute()
+    root = place_of(path)
     try:
         scanned = scan(path, config, decode=decoding, reporter=reporter)
     except DataError as error:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.archives import unpacking
@@ -32,13 +32,18 @@ __all__ = ["list_data", "place_of"]
 _LEFT_OUT = "left-out.txt"
 _PARQUET = (".parquet", ".pq")
 _HUB = "hf:"
+_HERE = "file://"
 _DEEPEST = 8  # nested folders that each contain nothing but one folder
 
 
 def place_of(path: Path | str) -> Path:
     """The path of a data set for records and messages: an absolute one, or an address without logins."""
     address = address_of(path)
-    return Path(path).absolute() if address is None else Path(hidden_login(address))
+    if address is None:
+        return Path(path).absolute()
+    if address.startswith(_HERE):
+        return Path("/" + unquote(address.removeprefix(_HERE).removeprefix("localhost/")))
+    return Path(hidden_login(address))
 
 
 def list_data(root: Path, config: DataConfig, decode: DecodeConfig, reporter: Reporter = SILENT) -> Listing:
@@ -58,9 +63,8 @@ def _listed(root: Path, shown: Path, config: DataConfig, terms: CopyTerms) -> Li
     address = address_of(root)
     if address is None:
         return _local(shown, shown, config, terms)
-    if address.startswith("file://"):
-        place = Path(unquote(urlsplit(address).path)).absolute()
-        return _local(place, place, config, terms)
+    if address.startswith(_HERE):
+        return _local(shown, shown, config, terms)
     if "::" in address:
         raise DataError(
             f"{shown}: is a chain of addresses; give the address of the archive alone, {address.rpartition('::')[2]}, "

@@ -42,10 +42,10 @@ def fetch(address: str, terms: CopyTerms) -> Path:
         raise DataError(f"{shown}: there is nothing")
     total = sum(int(info.get("size") or 0) for _, info in files)
     if total > bounds.copy_gb * 1e9 or len(files) > bounds.copy_files:
-        raise DataError(
-            f"{shown}: {len(files):,} files of {total / 1e9:.1f} GB, more than --copy-size {bounds.copy_gb:g} GB or "
-            "DecodeConfig.copy_files allow; raise it, or copy them yourself"
-        )
+        large = f"{total / 1e9:.3g} GB, more than --copy-size {bounds.copy_gb:g}"
+        many = f"{len(files):,} files, more than DecodeConfig.copy_files allows"
+        which = large if total > bounds.copy_gb * 1e9 else many
+        raise DataError(f"{shown}: holds {which}; raise it, or copy the files yourself and name the folder")
     prefix = root.rstrip("/") + "/"
     alone = len(files) == 1 and files[0][0].rstrip("/") == root.rstrip("/")
     names = [_name(path, prefix, alone, address, shown) for path, _ in files]
@@ -108,7 +108,11 @@ def _files(store: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
     if info.get("type") == "file":
         return [(root, info)]
     found = store.find(root, detail=True)
-    inner = {path: facts for path, facts in found.items() if facts.get("type", "file") == "file"}
+    inner = {
+        path: facts
+        for path, facts in found.items()
+        if facts.get("type", "file") == "file" and not path.endswith("/")  # objects that stand for folders
+    }
     hidden = [path for path in inner if any(part.startswith(".") for part in path[len(root) :].split("/"))]
     return sorted((path, facts) for path, facts in inner.items() if path not in hidden)
 
@@ -153,4 +157,10 @@ def _content(store: Any, path: str, told: Megabytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return "nothing is there, or nothing answers" if isinstance(error, FileNotFoundError) else first_line(error)
+    """The reason in words, and the remedy where a login is missing."""
+    if isinstance(error, FileNotFoundError):
+        return "nothing is there, or nothing answers"
+    text = first_line(error)
+    if isinstance(error, PermissionError) or "credentials" in text.lower():
+        return f"{text}; log in as the store's package is told: by the environment, or its own files"
+    return text
