@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import fsspec
 import pytest
 
@@ -122,7 +124,7 @@ def test_commands_name_what_a_copy_counts(folder: Path, tmp_path: Path) -> None:
 
 
 class Cut(http.server.SimpleHTTPRequestHandler):
-    """A server that promises a file and closes the connection in the middle."""
+    """A server that promises a file and closes the connection in the middle, of ``slow.zip`` after a second."""
 
     protocol_version = "HTTP/1.1"
 
@@ -132,6 +134,9 @@ class Cut(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content[: len(content) // 2])
+        self.wfile.flush()
+        if self.path == "/slow.zip":
+            time.sleep(1.0)
         self.close_connection = True
 
     def log_message(self, *_: object) -> None: ...
@@ -139,7 +144,8 @@ class Cut(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[str]:
-    zipped(folder.parent / "web.zip", class_folders(folder))
+    for name in ("web.zip", "slow.zip"):
+        zipped(folder.parent / name, class_folders(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Cut, directory=str(folder.parent))) as found:
         thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -154,6 +160,15 @@ def test_a_lost_connection_is_a_line_and_leaves_nothing(server: str, own_copies:
     assert list(own_copies.glob("*")) == []
     with pytest.raises(DataError, match=r"/none\.zip: cannot be read \(nothing is there, or nothing answers\)$"):
         scan(Path(f"{server}/none.zip"))
+
+
+def test_a_silent_server_is_not_waited_for(server: str, own_copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SILENCE", 0.2)
+    (patience,) = remote._patience()["client_kwargs"].values()
+    assert patience == aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=0.2), "large files take long"
+    with pytest.raises(DataError, match=r"/slow\.zip: .*cannot be read \(.*[Tt]ime.*\)$"):
+        scan(Path(f"{server}/slow.zip"))
+    assert list(own_copies.glob("*")) == []
 
 
 def test_a_file_that_ends_early_is_no_copy(address: str, own_copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def _deep_images(manifest: Manifest) -> Iterator[Finding]:
 def _pages(samples: Sequence[Sample], looks: Sequence[_Look]) -> Iterator[Finding]:
     several = tuple(sample.path for sample, look in zip(samples, looks, strict=True) if look.pages)
     if several:
-        text = f"{len(several)} images are TIFFs of several pages: the first page of each is taken"
+        text = f"{len(several)} images hold several pictures, pages or frames: the first of each is taken"
         yield Finding("info", "several-pages", text, several)
 
 

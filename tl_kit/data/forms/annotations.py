@@ -80,13 +80,13 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
 
 def _splits(words: set[str], file: Path, notes: list[str]) -> dict[str | None, str | None]:
     """The split of each word; words none of which means a split name other parts of a data set, which is noted."""
-    found = {word: split_of(word) for word in sorted(words)}
-    unknown = [word for word, split in found.items() if split is None]
+    found: dict[str | None, str | None] = {word: split_of(word) for word in sorted(words)}
+    unknown = [word for word in sorted(words) if found[word] is None]
     if unknown and len(unknown) < len(found):
         raise DataError(f"{file}: unknown split {name_some(unknown)} (use train, val or test)")
     if unknown:
         notes.append(f"the subsets {name_some(unknown)} of {file.name} are no splits (train, val or test): left aside")
-    return dict(found)
+    return found
 
 
 def _subset(word: str) -> str | None:

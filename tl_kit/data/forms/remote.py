@@ -15,6 +15,8 @@ from tl_kit.untrusted import is_plain_relative
 __all__ = ["fetch", "hidden_login"]
 
 _CHUNK = 1 << 20
+_WEB = ("http", "https")
+_CONNECT, _SILENCE = 30.0, 60.0  # seconds in which a web server must answer, and send the next bytes
 _INSTALL = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -90,9 +92,9 @@ def _store(address: str, shown: str) -> tuple[Any, str]:
 
     scheme = address.partition("://")[0].lower()
     try:
-        store, root = fsspec.core.url_to_fs(address)
+        store, root = fsspec.core.url_to_fs(address, **(_patience() if scheme in _WEB else {}))
     except (ImportError, ValueError) as error:
-        if scheme in ("http", "https"):
+        if scheme in _WEB and isinstance(error, ImportError):
             raise DataError(needs(shown, ["aiohttp"], pip_install("data"))) from error
         if (package := _INSTALL.get(scheme)) is not None:
             raise DataError(needs(shown, [package], f"pip install {package}")) from error
@@ -100,6 +102,14 @@ def _store(address: str, shown: str) -> tuple[Any, str]:
     except Exception as error:  # a store may look at logins here
         raise DataError(f"{shown}: cannot be opened ({_reason(error)})") from error
     return store, str(root)
+
+
+def _patience() -> dict[str, Any]:
+    """Options for web servers; without them a download may take five minutes in all, and so may a silent server."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _files(store: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
@@ -143,7 +153,7 @@ def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]], term
 def _open(store: Any, path: str) -> Any:
     """The file's bytes, from the first to the last: not every web server can begin elsewhere."""
     scheme = store.protocol if isinstance(store.protocol, str) else store.protocol[0]
-    return store.open(path, "rb", **({"block_size": 0} if scheme in ("http", "https") else {}))
+    return store.open(path, "rb", **({"block_size": 0} if scheme in _WEB else {}))
 
 
 def _content(store: Any, path: str, told: Megabytes) -> str:
