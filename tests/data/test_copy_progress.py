@@ -184,6 +184,28 @@ def test_a_file_that_ends_early_is_no_copy(address: str, own_copies: Path, monke
     assert list(own_copies.glob("*")) == []
 
 
+class Bucket:
+    """A store in which an empty object stands for each folder, as consoles of web stores make them."""
+
+    protocol = "s3"
+
+    def info(self, path: str) -> dict[str, str]:
+        return {"type": "directory"}
+
+    def find(self, path: str, *, detail: bool) -> dict[str, dict[str, object]]:
+        names = ("b/imgs/", "b/imgs/a/", "b/imgs/a/1.png", "b/imgs/.hidden/2.png")
+        return {name: {"type": "file", "size": 0} for name in names}
+
+
+def test_objects_that_stand_for_folders_are_no_files() -> None:
+    assert [path for path, _ in remote._files(Bucket(), "b/imgs")] == ["b/imgs/a/1.png"]
+
+
+def test_a_missing_login_has_a_remedy() -> None:
+    for error in (PermissionError("Forbidden"), RuntimeError("Unable to locate credentials")):
+        assert remote._reason(error).startswith(f"{error}; log in as the store's package is told: ")
+
+
 def test_addresses_of_files_and_chains(folder: Path) -> None:
     assert row_by_row(scan(Path(f"file://{folder}"))) == row_by_row(scan(folder))
     assert copies() == [], "what lies here is not copied"

@@ -141,6 +141,7 @@ BROKEN: dict[str, tuple[dict[str, str], str]] = {
     "huge": (change(preprocessing=CARD.replace("[3, 24, 32]", "[3, 24, 1000000]")), "'preprocessing' is broken"),
     "zero": (change(preprocessing=CARD.replace('"std": [0.5', '"std": [0')), "'preprocessing' is broken"),
     "kind": (change(preprocessing=CARD.replace("bicubic", "__class__")), "'preprocessing' is broken"),
+    "tiny crop": (change(preprocessing=CARD.replace('"crop_pct": ', '"crop_pct": 0.0')), "'preprocessing' is broken"),
     "mode": (change(preprocessing=CARD.replace('"squash"', "[1]")), "'preprocessing' is broken"),
     "cropped": (change(tlkit=RECORD.replace("false", "3")), "'preprocessing' is broken"),
     "split": (change(tlkit=RECORD.replace('"split": {}', '"split": []')), "split"),

@@ -132,13 +132,13 @@ def inner_name(path: Path) -> Path | None:
 
 def key_of(files: Sequence[Path], *settings: str, reporter: Reporter = SILENT) -> str:
     """Key of a copy: SHA-256 of the files' names and bytes, and of the settings on which its content depends."""
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    megabytes = Megabytes(reporter, "digest", size) if size >= _SLOW else None
+    told = (lambda size: None) if megabytes is None else megabytes.add
     parts = [_VERSION, *settings]
-    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
-    told = Megabytes(reporter, "digest", sum(sizes)) if sum(sizes) >= _SLOW else None
-    for file, size in zip(files, sizes, strict=True):
-        parts.append(f"{file.name}\t{sha256(file, error=DataError)}")
-        if told is not None:
-            told.add(size)
+    parts += [f"{file.name}\t{sha256(file, error=DataError, told=told)}" for file in files]
+    if megabytes is not None:
+        megabytes.finish()
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
