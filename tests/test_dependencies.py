@@ -20,7 +20,6 @@ ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
 MODULES = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
 NOT_IMPORTED = {
-    "aiohttp": "fsspec reads https:// with it",
     "requests": "fsspec asks for it too before it reads https://",
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",
     "mkdocs-material": "a program, and the look of the site",
@@ -47,8 +46,8 @@ EXTRAS = {
 }
 
 ON_DEMAND = (
-    *("IPython", "datasets", "fastapi", "fsspec", "onnx", "onnxruntime", "openvino", "peft", "pyarrow", "starlette"),
-    *("tqdm", "uvicorn"),
+    *("IPython", "aiohttp", "datasets", "fastapi", "fsspec", "onnx", "onnxruntime", "openvino", "peft", "pyarrow"),
+    *("starlette", "tqdm", "uvicorn"),
 )
 BY_OTHERS = {"tensorboard": "torch writes its files with it, and tests read them"}
 

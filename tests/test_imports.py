@@ -44,6 +44,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "metrics",
             "named_options",
             "number_ranges",
+            "optional_packages",
             "options_file",
             "plain_values",
             "reporting",

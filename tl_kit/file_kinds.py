@@ -6,10 +6,23 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["ARCHIVES", "HEAD", "IMAGE_ENDINGS", "address_of", "kind_of", "may_be_there"]
+__all__ = [
+    "ARCHIVES",
+    "HEAD",
+    "IMAGE_ENDINGS",
+    "TAR_ENDINGS",
+    "ZIP_ENDINGS",
+    "address_of",
+    "kind_of",
+    "may_be_there",
+]
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 """Common endings of image files. Who reads a form of data adds those that are usual in it."""
+
+TAR_ENDINGS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
+ZIP_ENDINGS = (".zip",)
+"""Endings of the archives that are read."""
 
 HEAD = 264
 """The number of bytes at a file's beginning that are needed."""

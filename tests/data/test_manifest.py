@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.data.images import write_classes
-from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
+from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable, spread
 from tl_kit.data.scan import scan
 from tl_kit.errors import DataError
 
@@ -45,3 +46,11 @@ def test_what_cannot_be_trained_on(rows, message):
 
 def test_what_can_be_trained_on():
     check_trainable(manifest_of((0, "train"), (1, "train"), (2, "train"), (0, "val")))
+
+
+@pytest.mark.parametrize(("count", "most"), [(0, 3), (3, 5), (7, 7), (10, 4), (1000, 256), (97, 13)])
+def test_spread_takes_what_lies_at_even_distances(count: int, most: int) -> None:
+    found = spread(range(count), most)
+    assert len(found) == min(count, most)
+    assert found[:1] == [0][: len(found)]
+    assert {count // max(1, len(found)), -(-count // max(1, len(found)))} >= set(np.diff([*found, count]))

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from pyarrow import parquet
 
 from tests import children
 from tests.data.images import noise, tiff, write_classes
-from tests.data.packing import FORMS, class_folders, images_of, pairs, tar, zipped
+from tests.data.packing import FORMS, class_folders, flag_all, images_of, pairs, tar, zipped
 from tests.data.scans import error, reasons, row_by_row
 from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.forms import local_copies
@@ -66,17 +65,6 @@ def test_names_that_lead_out_links_and_devices_are_left_out(folder: Path, tmp_pa
         assert all(each.path.is_relative_to(file) for each in manifest.exclusions)
     assert not list(tmp_path.rglob("out.png"))
     assert not list(copies_root().rglob("out.png"))
-
-
-def flag_all(file: Path, byte: int, change: Callable[[int], int]) -> None:
-    """Changes one of the two bytes of flags in both headers of each member of a zip file."""
-    data = bytearray(file.read_bytes())
-    for magic, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        at = data.find(magic)
-        while at >= 0:
-            data[at + place + byte] = change(data[at + place + byte])
-            at = data.find(magic, at + 4)
-    file.write_bytes(data)
 
 
 def test_archives_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
@@ -257,8 +245,8 @@ def test_a_missing_package_is_named_with_its_command(
     package: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = FORMS[name](folder.parent / name, folder)
-    monkeypatch.setattr("tl_kit.data.forms.optional.find_spec", lambda asked: None if asked == package else object())
-    with pytest.raises(DataError, match=rf'package {package}, which is missing: pip install "tl-kit\[data\]"$'):
+    monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda asked: None if asked == package else object())
+    with pytest.raises(DataError, match=rf'{name}: needs {package}; run pip install "tl-kit\[data\]"$'):
         scan(file)
 
 

@@ -283,6 +283,6 @@ def test_dropout_at_test_time_is_refused(data: Path, tmp_path: Path) -> None:
 def test_without_the_packages_the_command_that_installs_them_is_named(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tl_kit.exporting.graph_files.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs onnx, onnxscript, onnxruntime; run pip install tl-kit\[export\]"):
+    monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'onnx, onnxscript and onnxruntime; run pip install "tl-kit\[export\]"'):
         write(run, tmp_path / "f.onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.exporting.hub_server import Hub, Repository
 from tests.helpers import quick, write_images
 from tl_kit import EnsembleConfig, PushConfig, TlKitError
 from tl_kit.errors import CheckpointError, ConfigError, PublishError
+from tl_kit.storage.fit_folder import write_fit
 from tl_kit.zoo import hub as client
 
 REPOSITORY = "someone/fruit"
@@ -185,6 +187,21 @@ def test_a_dry_run_says_what_goes_up_and_asks_nobody(ensemble: Path, hub: Hub) -
     assert dry.url is None
     assert hub.requests == []
     assert push(ensemble).files == dry.files
+
+
+def test_the_result_of_a_fit_goes_up_and_the_rest_is_named(run: Path, hub: Hub, tmp_path: Path) -> None:
+    fit = tmp_path / "fit"
+    shutil.copytree(run, fit / "best-1")
+    (fit / "runs" / "a").mkdir(parents=True)
+    (fit / "leaderboard.csv").touch()
+    write_fit(fit, {"best": "best-1"})
+    result = push(fit, dry_run=True)
+    assert result.files.keys() == push(run, dry_run=True).files.keys()
+    (line,) = [line for line in result.left_out if "the fit" in line]
+    assert line == "what else the fit wrote: fit.json, leaderboard.csv, runs; its best result alone goes up"
+    assert hub.requests == []
+    shown = tlkit("push", fit, REPOSITORY, "--dry-run")
+    assert f"not sent: {line}" in shown.out
 
 
 def test_a_second_push_replaces_the_first(run: Path, ensemble: Path, hub: Hub) -> None:

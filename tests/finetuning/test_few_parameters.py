@@ -15,7 +15,6 @@ from tests.killing import EVERY_STEP, Copies, assert_the_same, killing
 from tl_kit import RegularizationConfig
 from tl_kit.config import CacheConfig, LoopConfig, OptimizerDefaults, RuntimeConfig
 from tl_kit.errors import ConfigError, PolicyError
-from tl_kit.finetuning import checks
 from tl_kit.storage.checkpoint import load_checkpoint
 
 POLICIES = ("lora:2", "bias", "norm")
@@ -141,8 +140,8 @@ def test_the_plan_is_the_runs(data: Path, tmp_path: Path) -> None:
 def test_without_peft_one_line_says_what_to_install(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"^--policy lora:8: needs peft; run pip install tl-kit\[peft\]$"):
+    monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'^--policy lora:8: needs peft; run pip install "tl-kit\[peft\]"$'):
         run_on(data, tmp_path / "run", policy="lora")
     assert not (tmp_path / "run").exists()
 

@@ -128,6 +128,9 @@ def test_the_doctor_says_that_of_several_pages_the_first_is_taken(tmp_path: Path
     pages = [Image.fromarray(GREY + np.uint16(number)) for number in range(3)]
     (tmp_path / "a" / "stack.tif").write_bytes(encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
     (tmp_path / "a" / "one.tif").write_bytes(encoded(pages[1], "TIFF"))
+    frames = [Image.new("RGB", (40, 40), (80 * number, 0, 0)) for number in range(3)]
+    (tmp_path / "a" / "run.gif").write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    (tmp_path / "a" / "still.gif").write_bytes(encoded(frames[0], "GIF"))
     (finding,) = [item for item in examine(tmp_path).findings if item.code == "several-pages"]
     assert finding.severity == "info"
-    assert [path.name for path in finding.paths] == ["stack.tif"]
+    assert sorted(path.name for path in finding.paths) == ["run.gif", "stack.tif"]

@@ -19,7 +19,6 @@ from tl_kit.config import CropConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.images.deep import SampleRanges
 from tl_kit.images.transforms import Preprocessing
-from tl_kit.inference import exported
 from tl_kit.inference.exported import open_exported
 from tl_kit.storage.exported_facts import ExportedFacts
 
@@ -142,6 +141,7 @@ BROKEN: dict[str, tuple[dict[str, str], str]] = {
     "huge": (change(preprocessing=CARD.replace("[3, 24, 32]", "[3, 24, 1000000]")), "'preprocessing' is broken"),
     "zero": (change(preprocessing=CARD.replace('"std": [0.5', '"std": [0')), "'preprocessing' is broken"),
     "kind": (change(preprocessing=CARD.replace("bicubic", "__class__")), "'preprocessing' is broken"),
+    "tiny crop": (change(preprocessing=CARD.replace('"crop_pct": ', '"crop_pct": 0.0')), "'preprocessing' is broken"),
     "mode": (change(preprocessing=CARD.replace('"squash"', "[1]")), "'preprocessing' is broken"),
     "cropped": (change(tlkit=RECORD.replace("false", "3")), "'preprocessing' is broken"),
     "split": (change(tlkit=RECORD.replace('"split": {}', '"split": []')), "split"),
@@ -189,6 +189,6 @@ def test_where_a_folder_is_needed_the_line_says_so(file: Path) -> None:
 
 
 def test_without_onnxruntime(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exported, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs onnxruntime; run pip install tl-kit\[export\]"):
+    monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'needs onnxruntime; run pip install "tl-kit\[export\]"'):
         tl_kit.predict(file, write_images(tmp_path / "photos", images=1))

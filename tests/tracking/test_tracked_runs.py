@@ -241,7 +241,7 @@ def test_an_ensemble_is_tracked(tracked: FinetuneResult, plain: FinetuneResult, 
     [
         ("tensorbord", r"--track tensorbord: known are .*tensorboard.*; did you mean tensorboard\?"),
         ("tensorboard,nothing", "--track nothing: known are "),
-        ("aim", "--track aim: is not installed; run pip install aim"),
+        ("aim", "--track aim: needs aim; run pip install aim"),
     ],
 )
 def test_mistakes_are_told_before_any_work(data: Path, tmp_path: Path, name: str, error: str) -> None:

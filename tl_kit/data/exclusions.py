@@ -33,7 +33,7 @@ def scan_images(
     Hidden files, and files that tl-kit wrote, never count. Layout faults are reported too, unless the caller checks
     them (``judged``). The DataError names the first file and the number of files.
     """
-    manifest = scan(Path(data), split, decode=decode, trainable=trainable, link=link)
+    manifest = scan(Path(data), split, decode=decode, trainable=trainable, link=link, reporter=reporter)
     if strict:
         reporter.start("check", len(manifest.samples))
         _refuse([*missed(manifest.exclusions), *_undecodable(manifest.samples, decode, reporter)], data)

@@ -39,7 +39,7 @@ REMEDIES = {
     "nested-classes": "if they are the classes, give a folder that holds all of them; otherwise nothing need be done",
     "note": "",
     "odd-name": "rename it, or correct the labels, unless it is meant so",
-    "several-pages": "nothing need be done; save the pages as files of their own to use them all",
+    "several-pages": "nothing need be done; save pages or frames as files of their own to use them all",
     "size-shortcut": _ALIKE,
     "small-image": "replace them by larger ones if there are any",
     "split-leak": "remove all but one of each",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from tl_kit.images.deep import SampleRanges
 
 if TYPE_CHECKING:
     from tl_kit.data.findings import Finding
+
+T = TypeVar("T")
 
 __all__ = [
     "HIDDEN",
@@ -30,6 +32,7 @@ __all__ = [
     "check_trainable",
     "in_order",
     "labels_of",
+    "spread",
 ]
 
 SPLITS = ("train", "val", "test")
@@ -133,6 +136,12 @@ def check_trainable(manifest: Manifest) -> None:
         raise DataError(f"{manifest.root}: no training image is left of {named}; add images or remove the class")
     if not manifest.split("val"):
         raise DataError(f"{manifest.root}: no validation image; add a val split, or a second image to some class")
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most ``most`` of the items, at even distances: samples are sorted by class, and all classes are to be seen."""
+    count = min(len(items), most)
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def labels_of(samples: tuple[Sample, ...]) -> NDArray[np.int64]:

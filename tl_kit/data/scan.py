@@ -21,6 +21,7 @@ from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
 from tl_kit.images.decode import in_few, open_header, read_file
 from tl_kit.images.deep import deep_kind
+from tl_kit.reporting import SILENT, Reporter
 
 __all__ = ["scan"]
 
@@ -39,6 +40,7 @@ def scan(
     progress: Callable[[int, int], None] | None = None,
     trainable: bool = True,
     link: Callable[[Sequence[Sample]], bool] = lambda samples: True,
+    reporter: Reporter = SILENT,
 ) -> Manifest:
     """Read every file below ``path`` once, and return the manifest.
 
@@ -46,7 +48,8 @@ def scan(
     :func:`list_data` reads. Classes are in natural order ("2"
     before "10"). Missing splits are made (:func:`assign_splits`) and noted; if train and val are given, no test split
     is made. Headers are checked here, pixels when they are decoded; pass images that fail then to
-    :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread. Where
+    :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread; ``reporter``
+    shows how far a local copy is. Where
     ``link(samples)`` is False, near copies are not looked for, for which every image is decoded: the splits that are
     made are then of no interest.
 
@@ -56,7 +59,7 @@ def scan(
     faults of the data.
     """
     root = place_of(path)
-    listing = list_data(path, config, decode)
+    listing = list_data(path, config, decode, reporter)
     found, unreadable = _read_all(listing.candidates, decode, progress)
     exclusions = _named([*listing.exclusions, *unreadable, *_empty_folders(listing, found)], listing.copied)
     classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tl_kit.config import DataConfig, DecodeConfig, DoctorConfig
 from tl_kit.data.findings import SEVERITIES, Finding, Severity
+from tl_kit.data.forms.reading import place_of
 from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import OWN, UNMISSED, Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.ranges import measure_ranges, range_note
@@ -73,14 +74,16 @@ def examine(
     limits: DoctorConfig = _DEFAULT_LIMITS,
     decoding: DecodeConfig = _DEFAULT_DECODE,
     progress: Callable[[int, int], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Report:
     """Scan ``path``, decode every image completely, and search for faults that spoil training or its scores.
 
-    Bad data raises no error; the findings report it. ``progress(done, total)`` counts decoded images.
+    Bad data raises no error; the findings report it. ``progress(done, total)`` counts decoded images; ``reporter``
+    shows how far a local copy is.
     """
-    root = Path(path).absolute()
+    root = place_of(path)
     try:
-        scanned = scan(path, config, decode=decoding)
+        scanned = scan(path, config, decode=decoding, reporter=reporter)
     except DataError as error:
         return Report(root, None, (Finding("error", "unusable", str(error)),))
     scanned = replace(
@@ -166,7 +169,7 @@ def _deep_images(manifest: Manifest) -> Iterator[Finding]:
 def _pages(samples: Sequence[Sample], looks: Sequence[_Look]) -> Iterator[Finding]:
     several = tuple(sample.path for sample, look in zip(samples, looks, strict=True) if look.pages)
     if several:
-        text = f"{len(several)} images are TIFFs of several pages: the first page of each is taken"
+        text = f"{len(several)} images hold several pictures, pages or frames: the first of each is taken"
         yield Finding("info", "several-pages", text, several)
 
 
@@ -254,7 +257,7 @@ def doctor(
             reporter.start("examine", total)
         reporter.advance()
 
-    return examine(Path(data), split, limits=limits, decoding=decode, progress=progress)
+    return examine(Path(data), split, limits=limits, decoding=decode, progress=progress, reporter=reporter)
 
 
 def report_dict(report: Report) -> dict[str, Any]:

@@ -71,9 +71,9 @@ def read_traits(data: bytes, *, suffix: str, border: tuple[float, ...]) -> Trait
 
 
 def has_pages(data: bytes) -> bool:
-    """True if a file is a TIFF of several pages. Raises ImageError."""
+    """True if a file holds several pictures: pages of a TIFF, or frames of an animation. Raises ImageError."""
     image = open_header(data)
-    return image.format == "TIFF" and bool(getattr(image, "is_animated", False))
+    return image.format in ("TIFF", "GIF", "WEBP", "PNG") and bool(getattr(image, "is_animated", False))
 
 
 def border_colour(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from tl_kit.config import ExportConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folders import list_files
 from tl_kit.data.listing import EXPECTED
-from tl_kit.data.manifest import Sample
+from tl_kit.data.manifest import Sample, spread
 from tl_kit.errors import DataError
 from tl_kit.file_kinds import may_be_there
 from tl_kit.images.decode import sniff
@@ -25,8 +24,6 @@ from tl_kit.inference.run_models import Source
 from tl_kit.reporting import Reporter
 
 __all__ = ["CheckImages", "find_images"]
-
-T = TypeVar("T")
 
 _NOISE = 16
 _SEED = 0
@@ -75,7 +72,7 @@ def _data_set(
         manifest = scan_images(
             data, split_config(predictor, data), decode=config.decode, strict=False, reporter=reporter, trainable=False
         )
-        samples = _spread(manifest.split("val") or manifest.samples, config.check_images)
+        samples = spread(manifest.split("val") or manifest.samples, config.check_images)
         labels = labels_for(samples, manifest, predictor, data)
     except DataError as error:
         if given and data.is_dir() and list_files(data)[0]:
@@ -94,7 +91,7 @@ def _data_set(
         words=f"{which} of {data}",
         samples=samples,
         labels=labels,
-        train=_spread(manifest.split("train"), config.calibration_images),
+        train=spread(manifest.split("train"), config.calibration_images),
     )
 
 
@@ -115,13 +112,7 @@ def _given(config: ExportConfig) -> CheckImages:
         files += list_files(path)[0] if path.is_dir() else [path]
     if not files:
         raise DataError(f"--data {config.data[0]}: holds no images")
-    return CheckImages(sources=_spread(files, config.check_images), words="images given")
-
-
-def _spread(items: Sequence[T], most: int) -> list[T]:
-    """At most ``most`` of the items, at even distances: items are sorted by class, and all classes are to be seen."""
-    count = min(len(items), most)
-    return [items[number * len(items) // count] for number in range(count)]
+    return CheckImages(sources=spread(files, config.check_images), words="images given")
 
 
 def _noise(predictor: Predictor) -> list[Source]:

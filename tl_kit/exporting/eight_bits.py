@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tl_kit.config import ExportConfig
 from tl_kit.errors import ConfigError, DataError, ExportError
@@ -76,15 +78,18 @@ def quantized(
     Validation images that a head was fitted to say little about a loss: nearly all of them are right by a wide margin.
     So the accuracies are then those of the heads that were fitted without them, quantised in the same way.
     """
-    small = _quantized(model, target, images)
+    small = _quantized(model, target, images, reporter)
     before, kept, rate_before = probabilities_of(model, images.sources, reporter=reporter)
     after, _, rate = probabilities_of(small, images.sources, reporter=reporter)
     agreement = float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
     held_out = not fitted_images(exact).isdisjoint(map(digest_prefix, images.samples))
     if held_out:
+        reporter.start("export", 1)
         judged = make_file(target.with_name("judged.onnx"), with_held_out_heads(exact), model.facts, config)
+        reporter.advance()
+        eight = _quantized(judged, target.with_name("judged8.onnx"), images, reporter)
         before, _, _ = probabilities_of(judged, images.sources)
-        after, _, _ = probabilities_of(_quantized(judged, target.with_name("judged8.onnx"), images), images.sources)
+        after, _, _ = probabilities_of(eight, images.sources)
     assert images.labels is not None
     accuracies = [float((each.argmax(axis=1) == images.labels[kept]).mean()) for each in (before, after)]
     found = EightBits(
@@ -108,8 +113,16 @@ def quantized(
     return found
 
 
-def _quantized(model: ExportedModel, target: Path, images: CheckImages) -> ExportedModel:
+def _quantized(model: ExportedModel, target: Path, images: CheckImages, reporter: Reporter) -> ExportedModel:
     """A quantised copy of a file, calibrated on the training images that can be decoded."""
-    read = (model.pixels(sample.path) for sample in images.train)
-    quantize(model.path, target, (pixels for pixels in read if isinstance(pixels, np.ndarray)))
+    reporter.start("calibrate", len(images.train))
+
+    def read() -> Iterator[NDArray[np.uint8]]:
+        for sample in images.train:
+            pixels = model.pixels(sample.path)
+            reporter.advance()
+            if isinstance(pixels, np.ndarray):
+                yield pixels
+
+    quantize(model.path, target, read())
     return ExportedModel(target, model.facts, open_session(target)[0], model.decode)

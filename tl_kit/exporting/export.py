@@ -16,7 +16,7 @@ from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.exporting.check_images import find_images
 from tl_kit.exporting.classifier import any_size
 from tl_kit.exporting.eight_bits import EightBits, check_eight_bit_images, check_eight_bits, quantized
-from tl_kit.exporting.graph_files import ENDINGS, check_packages, make_file
+from tl_kit.exporting.graph_files import ENDINGS, check_format, make_file
 from tl_kit.exporting.parity import Parity, check_parity, compare
 from tl_kit.html_tables import html_block, html_table
 from tl_kit.images.crops import decode_side
@@ -69,7 +69,7 @@ def export(config: ExportConfig, *, reporter: Reporter = SILENT) -> ExportResult
     packages of the extra ``export``; CheckpointError if the checkpoint is broken, or the file is there already.
     """
     check_eight_bits(config)
-    check_packages(config.format)
+    check_format(config.format)
     out = _out(config)
     exact, usual = _predictors(config)
     reason = any_size(exact, config.format) if config.input == "any" else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from tl_kit.config import ExportConfig
@@ -14,21 +13,20 @@ from tl_kit.exporting.openvino_file import open_openvino, write_openvino
 from tl_kit.exporting.programs import open_program, trace, write_program
 from tl_kit.inference.exported import ExportedModel, open_session
 from tl_kit.inference.predictor import Predictor
+from tl_kit.optional_packages import check_packages
 from tl_kit.storage.exported_facts import ExportedFacts
 
-__all__ = ["ENDINGS", "check_packages", "make_file"]
+__all__ = ["ENDINGS", "check_format", "make_file"]
 
 ENDINGS: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 _NEEDS: Mapping[str, tuple[str, ...]] = {"onnx": _ONNX, "openvino": (*_ONNX, "openvino"), "torch": ()}
 
 
-def check_packages(form: str) -> None:
+def check_format(form: str) -> None:
     """Raises ConfigError, with the command that helps, if a package for this format is not installed."""
-    missing = [name for name in _NEEDS[form] if find_spec(name) is None]
-    if missing:
-        extras = "export,openvino" if form == "openvino" else "export"
-        raise ConfigError(f"--format {form}: needs {', '.join(missing)}; run pip install tl-kit[{extras}]")
+    extra = "export,openvino" if form == "openvino" else "export"
+    check_packages(f"--format {form}", *_NEEDS[form], extra=extra, error=ConfigError)
 
 
 def make_file(file: Path, predictor: Predictor, facts: ExportedFacts, config: ExportConfig) -> ExportedModel:

@@ -6,7 +6,7 @@ Records keep only what is listed here. Paths, options, digests of images and nam
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def published_files(given: Path, folder: Path, repository: str) -> tuple[list[Pu
         network = _network(folder)
         card = checkpoint_readme(network, further=further, repository=repository)
         files, sources = [_text(README, card), *_checkpoint(folder, network, "")], [folder]
-    return files, list(_left_out(folder, sources))
+    return files, list(_left_out(given, folder, sources))
 
 
 def _ensemble(
@@ -161,16 +161,21 @@ def _is_path(value: object) -> bool:
     return isinstance(value, str) and any(mark in value for mark in "/\\")
 
 
-def _left_out(folder: Path, sources: Sequence[Path]) -> Iterator[str]:
+def _left_out(given: Path, folder: Path, sources: Sequence[Path]) -> Iterator[str]:
     yield "paths and options of the run, and digests of its images: evaluate cannot say then which it has seen"
     if any((source / HELD_OUT_HEAD).is_file() for source in sources):
         yield f"{HELD_OUT_HEAD}, which only scores the validation images"
     if is_ensemble(folder):
         yield "the names of the members' folders"
     kept = {README, CONFIG, META, WEIGHTS, MANIFEST, HELD_OUT_HEAD, "members"}
-    others = sorted(path.name for path in folder.iterdir() if path.name not in kept and not path.name.startswith("."))
-    if others:
+    if others := _names_in(folder, kept):
         yield f"what else is in the folder: {', '.join(others)}"
+    if is_fit(given) and (rest := _names_in(given, {folder.relative_to(given).parts[0]})):
+        yield f"what else the fit wrote: {', '.join(rest)}; its best result alone goes up"
+
+
+def _names_in(folder: Path, kept: Set[str]) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in kept and not path.name.startswith("."))
 
 
 def _text(path: str, text: str) -> PublishedFile:

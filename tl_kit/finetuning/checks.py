@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from importlib.util import find_spec
 from typing import Any, get_args
 
 from tl_kit.config import (
@@ -25,6 +24,7 @@ from tl_kit.number_ranges import ANY, POSITIVE, check_numbers
 from tl_kit.optimization.key_values import Option, check_options, parse_pairs, require_known
 from tl_kit.optimization.optimizers import HEAD_ONLY, default_lr
 from tl_kit.optimization.schedules import parse_schedule_options
+from tl_kit.optional_packages import check_packages
 from tl_kit.zoo.locate import check_weights
 from tl_kit.zoo.names import check_name
 
@@ -109,8 +109,7 @@ def check_policy(config: FinetuneConfig, policy: Policy) -> None:
 
 def _check_adapters(config: FinetuneConfig, policy: Policy) -> None:
     """Refuse what only weights that train themselves have, and a run without peft."""
-    if find_spec("peft") is None:
-        raise ConfigError(f"--policy {policy}: needs peft; run pip install tl-kit[peft]")
+    check_packages(f"--policy {policy}", "peft", extra="peft", error=ConfigError)
     given = {name: getattr(config.regularization, name) for name in ("l1", "l2", "l2_sp", "drop_connect")}
     for name in (name for name, strength in given.items() if strength):
         raise ConfigError(

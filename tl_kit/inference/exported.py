@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from tl_kit.inference.predictor import Predictor, load
 from tl_kit.inference.run_models import Attempt
 from tl_kit.inference.streaming.groups import stream
 from tl_kit.machine.runtime import available_cores
+from tl_kit.optional_packages import check_packages
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.exported_facts import EXPORTED, INPUT, OUTPUT, ExportedFacts
 from tl_kit.storage.seen_images import Uses
@@ -192,8 +192,7 @@ def open_exported(path: Path, *, decode: DecodeConfig = DecodeConfig()) -> Expor
 
 def open_session(path: Path) -> tuple[Classifies, Mapping[str, str]]:
     """The graph of an ONNX file on the CPU, and the file's metadata. Raises CheckpointError if it is no ONNX file."""
-    if find_spec("onnxruntime") is None:
-        raise ConfigError(f"{path}: needs onnxruntime; run pip install tl-kit[export]")
+    check_packages(str(path), "onnxruntime", extra="export", error=ConfigError)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -21,10 +22,11 @@ from tl_kit.inference.prediction import Prediction, Predictions
 from tl_kit.inference.predictor import Predictor
 from tl_kit.inference.streaming.groups import Predicted, predict_groups
 from tl_kit.inference.streaming.inputs_by_name import ByName
+from tl_kit.inference.streaming.marks import InputDigests, mark_of, marked
 from tl_kit.inference.streaming.named import Named
 from tl_kit.inference.streaming.parquet_rows import check_parquet
 from tl_kit.inference.streaming.path_list import PathList
-from tl_kit.inference.streaming.row_journal import Journal, Names, State
+from tl_kit.inference.streaming.row_journal import Journal, State
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, UNKNOWN, Reporter
@@ -187,20 +189,20 @@ def predict_to_file(
     journal = Journal(out, form, top, made_by, config=stream)
     try:
         begun = journal.begin(resume=resume)
-        names = _pass_over(items, begun, journal)
+        seen, marks = _pass_over(items, begun, journal), deque[str]()
         if begun.rows:
             reporter.message(f"{journal.partial}: goes on after {begun.rows:,} rows")
         reporter.start("predict", total if total == UNKNOWN else total - begun.rows)
         found = predict_groups(
             classifier,
-            inputs.fetched(items),
+            inputs.fetched(marked(items, marks)),
             begun=begun.rows > 0,
             place=begun.place,
             timed=inputs.timed,
             reporter=reporter,
             config=stream,
         )
-        state = _write(found, journal, begun, names, always=inputs.timed)
+        state = _write(found, journal, begun, seen, marks, always=inputs.timed)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{journal.partial} has {journal.state.rows:,} rows; --resume goes on") from None
     finally:
@@ -208,37 +210,44 @@ def predict_to_file(
     return PredictedFile(out, state.rows, state.failed)
 
 
-def _pass_over(items: Iterator[Named | None], begun: State, journal: Journal) -> Names:
-    """Pass over the inputs whose rows are secured; the digest of their names."""
-    names, left = Names(), begun.rows
+def _pass_over(items: Iterator[Named | None], begun: State, journal: Journal) -> InputDigests:
+    """Pass over the inputs whose rows are secured; the digests of their names and files.
+
+    Raises DataError where these are others, or files that changed.
+    """
+    seen, left = InputDigests(), begun.rows
     while left and (item := next(items, _END)) is not _END:
         if isinstance(item, Named):
-            names.add(item.name)
+            seen.add(item.name, mark_of(item))
             left -= 1
-    if left or names.digest != begun.names:
-        few = f"there are {begun.rows - left:,} now" if left else "names among them changed"
+    if left or (seen.names, seen.marks) != (begun.names, begun.marks):
+        other = "names among them changed" if seen.names != begun.names else "files of them changed since"
+        few = f"there are {begun.rows - left:,} now" if left else other
         raise DataError(
             f"--resume: {journal.partial} holds rows of {begun.rows:,} inputs, and {few}; give the same inputs, or "
             "remove it to begin again"
         )
-    return names
+    return seen
 
 
-def _write(found: Iterator[Predicted], journal: Journal, state: State, names: Names, *, always: bool) -> State:
-    """Write all rows and complete the file; returns its state at the end.
+def _write(
+    found: Iterator[Predicted], journal: Journal, state: State, seen: InputDigests, marks: deque[str], *, always: bool
+) -> State:
+    """Write all rows and complete the file; returns its state at the end. ``marks`` are those of the rows to come.
 
     Where batches are not filled up ``always``, a part that ends within one could not be continued with the same bits.
     """
     for predicted in found:
         journal.add(predicted.predictions)
         for prediction in predicted.predictions:
-            names.add(prediction.source)
+            seen.add(prediction.source, marks.popleft())
         failed = sum(prediction.error is not None for prediction in predicted.predictions)
         state = State(
             rows=state.rows + len(predicted.predictions),
             failed=state.failed + failed,
             place=predicted.place,
-            names=names.digest,
+            names=seen.names,
+            marks=seen.marks,
         )
         if always or predicted.place == 0:
             journal.secure(state)
@@ -274,6 +283,7 @@ def _made_by(
         "--max-pixels": str(classifier.decode.max_pixels),
         "--urls": str(fetch.urls),
         "runtime": runtime.mode,
+        "batch size": str(classifier.per_batch),
         "device": device,
         "precision": precision,
         "version": f"tl-kit {__version__}, torch {torch.__version__}",

@@ -12,7 +12,7 @@ from statistics import median
 
 from tl_kit.clock import Clock
 from tl_kit.config import EstimateConfig
-from tl_kit.data.manifest import Sample
+from tl_kit.data.manifest import spread
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.finetuning.batch_sources import Source, open_source
 from tl_kit.finetuning.build_task import build_task
@@ -81,7 +81,7 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
     """The run on a few images, with nothing decoded or cached yet; it writes no permanent files."""
     limits = EstimateConfig()
     wanted = {"train": limits.train_images, "val": limits.val_images}
-    kept = [s for split, most in wanted.items() for s in _spread(run.manifest.split(split), most)]
+    kept = [s for split, most in wanted.items() for s in spread(run.manifest.split(split), most)]
     with tempfile.TemporaryDirectory(prefix="tlkit-") as folder:
         cache = replace(run.config.cache, directory=Path(folder), views=views or None)
         yield replace(
@@ -95,12 +95,6 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
             reporter=SILENT,
             folder=Path(folder),
         )
-
-
-def _spread(samples: tuple[Sample, ...], most: int) -> list[Sample]:
-    """At most ``most`` samples, spread evenly over the classes; samples are sorted by class."""
-    step = max(1.0, len(samples) / most)
-    return [samples[int(index * step)] for index in range(min(most, len(samples)))]
 
 
 def _rates(run: Run, *, rows: int, step: float = 0.0, score: float = 0.0, save: float = 0.0) -> Rates:

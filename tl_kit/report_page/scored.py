@@ -77,7 +77,7 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
     assert saved.model is not None
     predictor = load(saved.model, decode=decode, runtime=runtime)
     manifest = scan_images(
-        data, split_config(predictor), decode=decode, strict=False, reporter=reporter, trainable=False
+        data, split_config(predictor, data), decode=decode, strict=False, reporter=reporter, trainable=False
     )
     split = default_split(manifest, predictor)
     samples = manifest.samples if split == "all" else manifest.split(split)

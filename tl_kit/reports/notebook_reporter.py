@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from tl_kit.display import EPOCH_FIGURES, figure, figures, visible
 from tl_kit.errors import ConfigError
 from tl_kit.html_tables import html_block, html_lines, html_table
+from tl_kit.optional_packages import check_packages
 
 __all__ = ["NotebookReporter"]
 
@@ -21,8 +21,7 @@ class NotebookReporter:
     """
 
     def __init__(self) -> None:
-        if find_spec("IPython") is None or find_spec("tqdm") is None:
-            raise ConfigError("NotebookReporter: needs IPython, ipywidgets and tqdm; run pip install tl-kit[notebook]")
+        check_packages("NotebookReporter", "IPython", "ipywidgets", "tqdm", extra="notebook", error=ConfigError)
         from IPython import get_ipython
 
         if get_ipython() is None:

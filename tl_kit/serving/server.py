@@ -7,12 +7,12 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from tl_kit.config import DecodeConfig, ServeConfig
 from tl_kit.errors import ConfigError
 from tl_kit.inference.exported import open_classifier
+from tl_kit.optional_packages import check_packages
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.serving.access import access_of
@@ -32,9 +32,7 @@ def serve(config: ServeConfig, *, reporter: Reporter = SILENT, ready: Callable[[
     network could use unasked; what ``load`` raises. Handlers of signals are set in the main thread alone; in another
     thread the call ends with the process.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"serve needs {' and '.join(missing)}; run pip install tl-kit[serve]")
+    check_packages("serve", *_NEEDED, extra="serve", error=ConfigError)
     if config.allow_private and not config.urls:
         raise ConfigError("--allow-private: is for addresses that the server fetches; give --urls too")
     access = access_of(config)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tl_kit.config import CROP_MODES, TrustConfig
 from tl_kit.errors import CheckpointError
 from tl_kit.images.deep import SampleRanges
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
-from tl_kit.untrusted import plain_number
+from tl_kit.zoo.model_card import preprocessing_problems
 
 __all__ = ["EXPORTED", "INPUT", "OUTPUT", "ExportedFacts"]
 
@@ -21,6 +20,7 @@ EXPORTED = ".onnx"
 INPUT, OUTPUT = "images", "probabilities"
 FORMAT = 1
 _RECORD = "tlkit"
+_CARD = ("input_size", "interpolation", "crop_mode", "crop_pct", "mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,34 +107,17 @@ def _preprocessing(card: object, path: Path) -> Preprocessing:
     """A preprocessing from its card, checked: sizes are bounded, and numbers finite."""
     if not isinstance(card, dict):
         raise _broken(path, "preprocessing")
-    found: dict[str, Any] = {name: card.get(name) for name in ("input_size", "interpolation", "crop_mode")}
-    size, kind, mode = found.values()
-    sound = (
-        _numbers(size, 1, TrustConfig.side)
-        and all(type(side) is int for side in size)
-        and isinstance(kind, str)
-        and kind in ("bilinear", "bicubic", "lanczos", "hamming", "box", "nearest")
-        and mode in CROP_MODES
-        and plain_number(card.get("crop_pct"), 0.01, 10)
-        and _numbers(card.get("mean"), -1000, 1000)
-        and _numbers(card.get("std"), 1e-6, 1000)
-    )
-    if not sound:
+    if any(card.get(name) is None for name in _CARD) or any(preprocessing_problems(card)):
         raise _broken(path, "preprocessing")
-    height, width = size[1:]
+    channels, height, width = card["input_size"]
     return Preprocessing(
-        input_size=(size[0], height, width),
-        interpolation=kind,
+        input_size=(channels, height, width),
+        interpolation=card["interpolation"],
         crop_pct=card["crop_pct"],
-        crop_mode=mode,
+        crop_mode=card["crop_mode"],
         mean=tuple(card["mean"]),
         std=tuple(card["std"]),
     )
-
-
-def _numbers(values: Any, least: float, most: float) -> bool:
-    """True for a list of three numbers in the range: of channel, height and width, or of the channels."""
-    return isinstance(values, list) and len(values) == 3 and all(plain_number(value, least, most) for value in values)
 
 
 def _broken(path: Path, name: str) -> CheckpointError:

@@ -9,10 +9,11 @@ from typing import Any
 
 from tl_kit.config import TrackingConfig
 from tl_kit.errors import ConfigError, nearest
+from tl_kit.optional_packages import needs, pip_install
 
 __all__ = ["GOES_ON", "Beginning", "check_trackers", "identity_of", "names_in", "open_tracker"]
 
-_PACKAGES = {"tensorboard": "tl-kit[track]", "comet_ml": "comet_ml"}
+_INSTALL = {"tensorboard": pip_install("track")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def check_trackers(config: TrackingConfig) -> None:
             hint = "" if meant is None else f"; did you mean {meant}?"
             raise ConfigError(f"--track {name}: known are {', '.join(sorted(known))}{hint}")
         if name in builtin and name not in here:
-            raise ConfigError(f"--track {name}: is not installed; run pip install {_PACKAGES.get(name, name)}")
+            raise ConfigError(needs(f"--track {name}", [name], _INSTALL.get(name, f"pip install {name}")))
 
 
 def open_tracker(name: str, beginning: Beginning) -> Any:

@@ -13,11 +13,11 @@ from typing import Any
 
 import timm
 
-from tl_kit.config import TrustConfig
+from tl_kit.config import CROP_MODES, TrustConfig
 from tl_kit.errors import TlKitError
 from tl_kit.untrusted import is_plain_relative, plain_number, read_json
 
-__all__ = ["CONFIG", "outputs", "read_card"]
+__all__ = ["CONFIG", "outputs", "preprocessing_problems", "read_card"]
 
 CONFIG = "config.json"
 # Arguments of timm's factory besides the model's own. In a card, each of them could open another file or an address.
@@ -28,7 +28,6 @@ _RESERVED = frozenset(
     | {"device", "dtype"}
 )
 _INTERPOLATIONS = frozenset({"nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"})
-_CROP_MODES = frozenset({"center", "squash", "border"})
 _SIZES = ("input_size", "test_input_size", "min_input_size")
 _CHANNELS = 3
 _DEPTH = 4
@@ -60,7 +59,7 @@ def _problems(content: Mapping[str, Any]) -> Iterator[str]:
         if classes is not None and (type(classes) is not int or not 0 <= classes <= TrustConfig.number):
             yield f"num_classes is {_shown(classes)}, not a number of classes"
     yield from _wrong_arguments(arguments)
-    yield from _wrong_preprocessing(card)
+    yield from preprocessing_problems(card)
     for key in ("first_conv", "classifier", "label_names"):
         if not _is_names(card.get(key)):
             yield f"{key} is {_shown(card[key])}, not names"
@@ -97,7 +96,8 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (list, dict))
 
 
-def _wrong_preprocessing(card: Mapping[str, Any]) -> Iterator[str]:
+def preprocessing_problems(card: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each entry that no preprocessing of images has; entries may be missing."""
     for name in _SIZES:
         size = card.get(name)
         if size is None:
@@ -115,7 +115,7 @@ def _wrong_preprocessing(card: Mapping[str, Any]) -> Iterator[str]:
             isinstance(values, list) and len(values) == _CHANNELS and all(plain_number(v, low, 1e3) for v in values)
         ):
             yield f"{name} is {_shown(values)}, not {_CHANNELS} numbers{' above 0' if low > 0 else ''}"
-    for name, known in (("interpolation", _INTERPOLATIONS), ("crop_mode", _CROP_MODES)):
+    for name, known in (("interpolation", _INTERPOLATIONS), ("crop_mode", CROP_MODES)):
         value = card.get(name)
         if value is not None and not (isinstance(value, str) and value in known):
             yield f"{name} is {_shown(value)}; known are {', '.join(sorted(known))}"

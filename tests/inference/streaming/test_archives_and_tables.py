@@ -12,10 +12,12 @@ import pytest
 from pyarrow import parquet
 
 import tl_kit
+from tests.data.packing import flag_all
 from tests.inference.streaming.conftest import SMALL, Story
 from tl_kit import Predictor
 from tl_kit.config import DecodeConfig
 from tl_kit.errors import DataError
+from tl_kit.file_kinds import TAR_ENDINGS
 from tl_kit.inference.streaming.archive_images import images_of
 
 
@@ -72,6 +74,21 @@ def test_archives_that_are_damaged_say_so(archives: Path) -> None:
     assert errors("empty.tar", (archives / "empty.tar").read_bytes()) == ["archive without images"]
 
 
+def test_archives_have_the_names_and_endings_that_data_sets_have(story: Story, tmp_path: Path) -> None:
+    """Names in UTF-8 that do not say so, with the separators of Windows; and every ending of a tar archive."""
+    name = "gr\u00fcn\\1.png"
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(name, story.files[0].read_bytes())
+    flag_all(tmp_path / "x.zip", 1, lambda flags: flags & ~0x8)
+    (item,) = images_of(tmp_path / "x.zip", DecodeConfig())
+    assert item.name == f"{tmp_path / 'x.zip'}/gr\u00fcn/1.png"
+    for ending in TAR_ENDINGS:
+        kind = next((kind for letters, kind in (("g", "gz"), ("b", "bz2"), ("x", "xz")) if letters in ending[2:]), "")
+        with tarfile.open(tmp_path / f"x{ending}", f"w:{kind}") as tar:
+            tar.add(story.files[0], "1.png")
+        assert [p.error for p in tl_kit.predict(story.checkpoint, tmp_path / f"x{ending}", runtime=SMALL)] == [None]
+
+
 def test_tables_name_images(story: Story, predictor: Predictor, tmp_path: Path) -> None:
     relative = [Path(os.path.relpath(file, tmp_path)) for file in story.files[:6]]
     table = tmp_path / "list.csv"
@@ -109,6 +126,20 @@ def test_parquet_names_images_or_holds_them(story: Story, predictor: Predictor, 
     parquet.write_table(pa.table({"image": pa.array([None, b"x"])}), tmp_path / "odd.parquet")
     found = tl_kit.predict(story.checkpoint, tmp_path / "odd.parquet")
     assert [p.error for p in found] == ["no image in this row", "not an image"]
+    image = pa.array([{"bytes": None, "path": f"/else/where/{some[0].name}"}])
+    parquet.write_table(pa.table({"image": image}), some[0].parent / "away.parquet")
+    (found_there,) = tl_kit.predict(story.checkpoint, some[0].parent / "away.parquet", runtime=SMALL)
+    (some[0].parent / "away.parquet").unlink()
+    assert found_there.source == str(some[0])
+    parquet.write_table(pa.table({"image": pa.array([[1], [2]])}), tmp_path / "lists.parquet")
+    with pytest.raises(DataError, match="the column 'image' holds lists; an image is"):
+        tl_kit.predict(story.checkpoint, tmp_path / "lists.parquet")
     (tmp_path / "none.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         tl_kit.predict(story.checkpoint, tmp_path / "none.parquet")
+
+
+# Files of rows.
+
+
+EAGER = StreamConfig(pause=0.01, secure_seconds=0.0, group_rows=10)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,13 @@ from pyarrow import parquet
 
 import tl_kit
 from tests.children import register
-from tests.inference.streaming.conftest import SMALL, Story, listed
+from tests.inference.streaming.conftest import FP32, SMALL, Story, listed
 from tl_kit import PathList, Predictor, StreamConfig
 from tl_kit.config import CropConfig
 from tl_kit.errors import ConfigError, DataError, TlKitError
+from tl_kit.inference.streaming.addresses import Address
+from tl_kit.inference.streaming.marks import InputDigests, mark_of
+from tl_kit.inference.streaming.named import Named
 from tl_kit.inference.streaming.row_journal import partial_of
 
 EAGER = StreamConfig(pause=0.01, secure_seconds=0.0, group_rows=10)
@@ -115,14 +120,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(form: str, piped: bool, story: S
     assert sorted(tmp_path.iterdir()) == sorted([whole, out])
 
 
-def interrupted(story: Story, out: Path) -> None:
+def interrupted(story: Story, out: Path, files: list[Path] | None = None) -> None:
     """Leave a part of a file."""
 
-    def files() -> Iterator[bytes]:
-        yield listed(story.files[:8]).getvalue()
+    def pieces_of() -> Iterator[bytes]:
+        yield listed((files or story.files)[:8]).getvalue()
         raise OSError("gone")
 
-    pieces = files()
+    pieces = pieces_of()
     stream = type("Stream", (), {"read": lambda self, size: next(pieces)})()
     with pytest.raises(DataError, match="standard input: cannot be read: gone"):
         write(story, out, PathList(stream))
@@ -154,6 +159,13 @@ def test_resuming_refuses_other_models_options_and_inputs(story: Story, tmp_path
             lambda: write(story, out, story.files[1:], resume=True),
         ),
         ("8 inputs, and there are 3 now", DataError, lambda: write(story, out, story.files[:3], resume=True)),
+        (
+            r"another batch size \(4, and now 8\)",
+            ConfigError,
+            lambda: tl_kit.predict_to_file(
+                story.checkpoint, story.files, out, resume=True, runtime=replace(FP32, batch_size=8), stream=EAGER
+            ),
+        ),
     ]
     for message, kind, call in cases:
         with pytest.raises(kind, match=message):
@@ -163,6 +175,38 @@ def test_resuming_refuses_other_models_options_and_inputs(story: Story, tmp_path
     with pytest.raises(DataError, match=r"--resume: .* is complete"):
         write(story, out, story.files, resume=True)
     assert write(story, out, story.files[:3]).rows == 3, "without --resume a complete file is replaced"
+
+
+def test_resuming_refuses_files_that_changed_since(story: Story, tmp_path: Path) -> None:
+    """Also those of the same name and size; what is still to come may change."""
+    files = [Path(shutil.copy(file, tmp_path / f"{number}.png")) for number, file in enumerate(story.files[:12])]
+    out = tmp_path / "rows.csv"
+    interrupted(story, out, files)
+    files[11].write_bytes(files[0].read_bytes())
+    before = files[3].stat()
+    os.utime(files[3], ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    with pytest.raises(DataError, match="holds rows of 8 inputs, and files of them changed since; give the same"):
+        write(story, out, PathList(listed(files)), resume=True)
+    os.utime(files[3], ns=(before.st_atime_ns, before.st_mtime_ns))
+    missing = files[5].rename(tmp_path / "away.png")
+    with pytest.raises(DataError, match="files of them changed since"):
+        write(story, out, PathList(listed(files)), resume=True)
+    missing.rename(files[5])
+    assert write(story, out, PathList(listed(files)), resume=True).rows == 12
+
+
+def test_marks_tell_images_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    items = [Named("a", tmp_path / "a"), Named("b", b"x"), Named("c", b"y"), Named("d", tmp_path / "none")]
+    marks = [mark_of(item) for item in items]
+    assert len(set(marks)) == 4
+    assert marks == [mark_of(item) for item in items]
+    assert mark_of(Named("e", Address("http://x"))) == mark_of(Named("f", None, "no image")) == ""
+    first, second = InputDigests(), InputDigests()
+    first.add("a", marks[0])
+    second.add("a", marks[1])
+    assert first.names == second.names
+    assert first.marks != second.marks
 
 
 def test_files_that_cannot_be_written_are_refused_before_the_model_is_read(tmp_path: Path) -> None:

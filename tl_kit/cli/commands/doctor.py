@@ -10,6 +10,7 @@ from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import PROBLEMS_FOUND
 from tl_kit.config import ExamineConfig, JsonConfig
+from tl_kit.file_kinds import address_of
 
 if TYPE_CHECKING:
     from tl_kit import Report
@@ -56,7 +57,8 @@ def _show(report: Report, console: Console) -> None:
     for line in runtime_report():
         console.line(line)
     console.line()
-    console.line(f"{report.root}: {'cannot be trained on as it is' if report.blocks else 'can be trained on'}")
+    name = address_of(report.root) or report.root
+    console.line(f"{name}: {'cannot be trained on as it is' if report.blocks else 'can be trained on'}")
 
 
 def _show_remedies(report: Report, console: Console) -> None:

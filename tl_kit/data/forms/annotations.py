@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from tl_kit.class_names import nfc
 from tl_kit.data.forms.named_files import NamedFiles
-from tl_kit.data.listing import Candidate, Listing, named_split, split_of
+from tl_kit.data.listing import Candidate, Listing, name_some, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
 
@@ -43,18 +43,18 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
 
     COCO: an image's class is the category of its annotations, of which there may be several of one category. Label
     Studio: the choice of the annotations that are not cancelled, which must agree. CVAT for images: its one tag. Images
-    without class become exclusions. CVAT's subsets are splits.
+    without class become exclusions. CVAT's subsets are splits if they have names of splits; ``default`` is none.
 
     Raises DataError for an image of several classes, for boxes without a class of the whole image, and for anything
     else that is none of the three.
     """
     root = config_root or file.parent
     rows = list(_cvat(file) if file.suffix.lower() == ".xml" else _json(file))
-    listing, files = Listing(table=True), _Files(root)
-    given = {split for _, _, split in rows if split is not None}
+    listing, files = Listing(table=True), NamedFiles(root)
+    splits = _splits({word for _, _, word in rows if word is not None}, file, listing.notes)
     taken: dict[Path, str] = {}
-    for name, labels, split in rows:
-        path = files.find(name)
+    for name, labels, word in rows:
+        path = files.moved(name, *_uploaded(name))
         if isinstance(path, str):
             raise DataError(f"{file}: {path}")
         if taken.setdefault(path, name) != name:
@@ -68,35 +68,36 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
         if not labels or not path.is_file():
             listing.exclusions.append(Exclusion(path, "no label" if path.is_file() else "no such file"))
             continue
-        listing.candidates.append(Candidate(path, nfc(labels[0]), split if given else None))
-    if files.by_name:
-        listing.notes.append(f"{files.by_name} of {len(rows)} images lie in other folders than {file.name} says")
+        inside = PurePosixPath(name.replace("\\", "/")).parts[:-1]
+        listing.candidates.append(Candidate(path, nfc(labels[0]), splits.get(word), inside=inside))
+    if files.elsewhere:
+        listing.notes.append(files.elsewhere_note(len(rows), file.name))
     if not listing.candidates:
         missing = f": {rows[0][0]}, for one, is not below {root}" if rows and rows[0][1] else ""
         raise DataError(f"{file}: names no image with a class that is there{missing}")
     return listing
 
 
-class _Files:
-    """Images by the names in an export, also where a tool put a prefix or an address before them."""
+def _splits(words: set[str], file: Path, notes: list[str]) -> dict[str | None, str | None]:
+    """The split of each word; words none of which means a split name other parts of a data set, which is noted."""
+    found: dict[str | None, str | None] = {word: split_of(word) for word in sorted(words)}
+    unknown = [word for word in sorted(words) if found[word] is None]
+    if unknown and len(unknown) < len(found):
+        raise DataError(f"{file}: unknown split {name_some(unknown)} (use train, val or test)")
+    if unknown:
+        notes.append(f"the subsets {name_some(unknown)} of {file.name} are no splits (train, val or test): left aside")
+    return found
 
-    def __init__(self, root: Path) -> None:
-        self._files = NamedFiles(root)
-        self.by_name = 0
 
-    def find(self, text: str) -> Path | str:
-        """As :meth:`NamedFiles.find`, by as many of the last folders as there are."""
-        path = self._files.find(text)
-        if isinstance(path, str) or path.is_file():
-            return path
-        parts = PurePosixPath(text.replace("\\", "/").lstrip("/")).parts
-        names = ["/".join(parts[start:]) for start in range(len(parts))]
-        if parts and (uploaded := _UPLOADED.fullmatch(parts[-1])) is not None:
-            names.append(uploaded[1])
-        found = next((each for each in map(self._files.below, names) if each is not None), None)
-        if isinstance(found, Path) and found.parent.name != PurePosixPath("/".join(parts)).parent.name:
-            self.by_name += 1
-        return path if found is None else found
+def _subset(word: str) -> str | None:
+    """CVAT's name of a subset; None for that of the images that are in none."""
+    return None if word.strip().lower() in ("", "default") else word
+
+
+def _uploaded(name: str) -> list[str]:
+    """The name of a file before Label Studio put digits in front of it, in a list; empty for other names."""
+    found = _UPLOADED.fullmatch(PurePosixPath(name.replace("\\", "/")).name)
+    return [found[1]] if found else []
 
 
 def _json(file: Path) -> Iterator[tuple[str, list[str], str | None]]:
@@ -180,7 +181,7 @@ def _cvat(file: Path) -> Iterator[tuple[str, list[str], str | None]]:
         raise DataError(f"{file}: has no tags of whole images, only shapes; {_CONVERT}")
     for image in images:
         tags = [tag.get("label", "") for tag in image.findall("tag")]
-        yield image.get("name", ""), [tag for tag in tags if tag], split_of(image.get("subset", ""))
+        yield image.get("name", ""), [tag for tag in tags if tag], _subset(image.get("subset", ""))
 
 
 def _loaded(file: Path) -> Any:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.config import DataConfig
 from tl_kit.data.forms.columns import find_columns
-from tl_kit.data.forms.local_copies import Room, copy_of, key_of
-from tl_kit.data.forms.optional import needed
+from tl_kit.data.forms.image_cells import image_of
+from tl_kit.data.forms.local_copies import CopyTerms, Room, copy_of, key_of
 from tl_kit.data.forms.rows import RowWriter, list_rows, text_of_label
 from tl_kit.data.listing import Listing, named_split, split_of
 from tl_kit.errors import DataError, first_line
+from tl_kit.optional_packages import check_packages
+from tl_kit.reporting import Reporter
 
 __all__ = ["is_saved_set", "list_hub_set", "list_saved_set"]
 
@@ -23,9 +27,9 @@ def is_saved_set(folder: Path) -> bool:
     )
 
 
-def list_saved_set(folder: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+def list_saved_set(folder: Path, config: DataConfig, terms: CopyTerms) -> Listing:
     """Candidates of a folder that ``save_to_disk`` wrote: see :func:`list_hub_set`."""
-    needed("datasets", "a data set of the library datasets")
+    check_packages(str(folder), "datasets", extra="data", error=DataError)
     import datasets
 
     try:
@@ -34,10 +38,10 @@ def list_saved_set(folder: Path, config: DataConfig, decode: DecodeConfig) -> Li
         raise DataError(f"{folder}: cannot be read as a saved data set ({first_line(error)})") from error
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("cache-"))
     key = key_of(files, "saved", str(config.image_column), str(config.label_column))
-    return _written(loaded, folder, key, config, decode)
+    return _written(loaded, folder, key, config, terms)
 
 
-def list_hub_set(name: str, shown: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+def list_hub_set(name: str, shown: Path, config: DataConfig, terms: CopyTerms) -> Listing:
     """Candidates of a data set on the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``, by the library datasets.
 
     Its splits are kept, names of a ``ClassLabel`` become class names, and bytes are written into a local copy as they
@@ -47,28 +51,51 @@ def list_hub_set(name: str, shown: Path, config: DataConfig, decode: DecodeConfi
     Raises DataError if the library is missing, the data set cannot be had or is larger than ``copy_gb``, as
     :func:`find_columns` does, and for a split of another name than train, validation and test.
     """
-    needed("datasets", "a data set on the Hugging Face hub")
-    import datasets
+    check_packages(str(shown), "datasets", extra="data", error=DataError)
 
     path, _, part = name.partition(":")
+    terms.reporter.start("load", 1)
     try:
-        info = datasets.load_dataset_builder(path, part or None).info
-        size = info.download_size or 0
-        if size > decode.copy_gb * 1e9:
-            raise DataError(f"{shown}: {size / 1e9:.1f} GB, more than --copy-size {decode.copy_gb:g} GB; raise it")
-        loaded = datasets.load_dataset(path, part or None)
+        with _without_bars():
+            loaded = _loaded(path, part or None, shown, terms)
     except DataError:
         raise
     except Exception as error:  # the library and its network raise of many kinds
         raise DataError(f"{shown}: cannot be had from the hub ({first_line(error)})") from error
+    terms.reporter.advance()
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
     prints = [f"{split}\t{entry._fingerprint}" for split, entry in splits.items()]
     return _written(
-        loaded, shown, key_of([], "hub", *prints, str(config.image_column), str(config.label_column)), config, decode
+        loaded, shown, key_of([], "hub", *prints, str(config.image_column), str(config.label_column)), config, terms
     )
 
 
-def _written(loaded: Any, shown: Path, key: str, config: DataConfig, decode: DecodeConfig) -> Listing:
+def _loaded(path: str, part: str | None, shown: Path, terms: CopyTerms) -> Any:
+    import datasets
+
+    size = datasets.load_dataset_builder(path, part).info.download_size or 0
+    if size > terms.bounds.copy_gb * 1e9:
+        limit = f"--copy-size {terms.bounds.copy_gb:g} GB"
+        raise DataError(f"{shown}: {size / 1e9:.1f} GB, more than {limit}; raise it")
+    return datasets.load_dataset(path, part)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The library's own bars are shown also where nobody looks, and into files."""
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _written(loaded: Any, shown: Path, key: str, config: DataConfig, terms: CopyTerms) -> Listing:
     splits = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
     unknown = next((name for name in splits if name and split_of(name) is None), None)
     if unknown is not None:
@@ -76,17 +103,20 @@ def _written(loaded: Any, shown: Path, key: str, config: DataConfig, decode: Dec
 
     def fill(folder: Path, room: Room) -> None:
         writer = RowWriter(folder, room)
+        terms.reporter.start("read table", sum(len(entry) for entry in splits.values()))
+        label = ""
         for name, entry in splits.items():
-            _write(entry, name, shown, config, writer)
-        writer.finish()
+            label = _write(entry, name, shown, config, writer, terms.reporter)
+        writer.finish(label)
 
-    folder = copy_of(str(shown), key, fill=fill, config=decode)
+    folder = copy_of(str(shown), key, fill=fill, terms=terms)
     listing = list_rows(folder)
     listing.copied.append((folder, shown))
     return listing
 
 
-def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowWriter) -> None:
+def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowWriter, reporter: Reporter) -> str:
+    """Write the rows of one split; returns the column of labels."""
     import datasets
 
     place = f"{shown}, {split}" if split else str(shown)
@@ -100,17 +130,19 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
     if isinstance(entry.features[image], datasets.Image):
         entry = entry.cast_column(image, datasets.Image(decode=False))  # the file's bytes, not pixels
     for number, row in enumerate(entry, start=1):
+        reporter.advance()
         where = f"{split or 'rows'} row {number}"
         cell = row[image]
-        name, data = (cell.get("path"), cell.get("bytes")) if isinstance(cell, dict) else (None, cell)
+        name, data = image_of(cell)
         if data is None and name and Path(name).is_file():
             data = Path(name).read_bytes()
         text = text_of_label(row[label], names, f"{place}: row {number}")
-        if not isinstance(data, bytes) or not data or text is None:
-            writer.leave(where, "no label" if isinstance(data, bytes) and data else "no image")
+        if not data or text is None:
+            writer.leave(where, "no label" if data else "no image")
             continue
         group = None if columns.group is None else row[columns.names[columns.group]]
         given = split_of(split) if split else None
         if columns.split is not None and not split:
             given = named_split(row[columns.names[columns.split]], f"{place}: row {number}")
         writer.add(data, name=name, label=text, split=given, group=None if group is None else str(group))
+    return label

@@ -16,6 +16,7 @@ from pathlib import Path
 from tl_kit.config import DecodeConfig
 from tl_kit.errors import DataError
 from tl_kit.machine.user_cache import user_cache
+from tl_kit.reporting import SILENT, UNKNOWN, Reporter
 from tl_kit.untrusted import sha256
 
 try:
@@ -23,15 +24,60 @@ try:
 except ImportError:  # Windows: a copy in use is not protected from being removed
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["UNPACKED", "LocalCopy", "Room", "clear_copies", "copies", "copies_root", "copy_of", "inner_name", "key_of"]
+__all__ = [
+    "UNPACKED",
+    "CopyTerms",
+    "LocalCopy",
+    "Megabytes",
+    "Room",
+    "clear_copies",
+    "copies",
+    "copies_root",
+    "copy_of",
+    "inner_name",
+    "key_of",
+]
 
-_VERSION = "1"  # of what is in a copy: another one makes them anew
+_VERSION = "2"  # of what is in a copy: another one makes them anew
 _INDEX, _CONTENT = "copy.json", "content"
 UNPACKED = "files"
 """In the copy of an archive, the folder with its members."""
 _ABANDONED_AFTER = 3600.0  # seconds
+_SLOW = 200_000_000  # bytes, of which a digest takes a second or more
 _FREE = 0.05  # of a disk that is left free
 _HELD: dict[Path, int] = {}  # lock files of the copies that this process reads, kept open until it ends
+
+
+@dataclass(frozen=True)
+class CopyTerms:
+    """Bounds of local copies, and the reporter that shows how far one is."""
+
+    bounds: DecodeConfig
+    reporter: Reporter = SILENT
+
+
+class Megabytes:
+    """A stage of a reporter that counts megabytes (10^6 bytes), of a ``total`` of bytes; 0: nobody knows it."""
+
+    def __init__(self, reporter: Reporter, stage: str, total: int) -> None:
+        self._reporter, self._bytes, self._told = reporter, 0, 0
+        self._total = -(-total // 1_000_000)  # rounded up
+        reporter.start(stage, self._total or UNKNOWN)
+
+    def add(self, size: int) -> None:
+        """Count bytes."""
+        self._bytes += size
+        self._tell(self._bytes // 1_000_000)
+
+    def finish(self) -> None:
+        """Count what is left, a part of a megabyte."""
+        self._tell(self._total or -(-self._bytes // 1_000_000))
+
+    def _tell(self, done: int) -> None:
+        done = min(done, self._total or done)
+        if done > self._told:
+            self._reporter.advance(done - self._told)
+            self._told = done
 
 
 class Room:
@@ -84,28 +130,33 @@ def inner_name(path: Path) -> Path | None:
     return Path(*parts[1:]) if parts[:1] == (UNPACKED,) else Path(*parts)
 
 
-def key_of(files: Sequence[Path], *settings: str) -> str:
+def key_of(files: Sequence[Path], *settings: str, reporter: Reporter = SILENT) -> str:
     """Key of a copy: SHA-256 of the files' names and bytes, and of the settings on which its content depends."""
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    megabytes = Megabytes(reporter, "digest", size) if size >= _SLOW else None
+    told = (lambda size: None) if megabytes is None else megabytes.add
     parts = [_VERSION, *settings]
-    parts += [f"{file.name}\t{sha256(file, error=DataError)}" for file in files]
+    parts += [f"{file.name}\t{sha256(file, error=DataError, told=told)}" for file in files]
+    if megabytes is not None:
+        megabytes.finish()
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def copy_of(of: str, key: str, *, fill: Callable[[Path, Room], None], config: DecodeConfig) -> Path:
+def copy_of(of: str, key: str, *, fill: Callable[[Path, Room], None], terms: CopyTerms) -> Path:
     """The folder of the local copy with this key, which ``fill(folder, room)`` writes if it does not exist yet.
 
-    A copy appears whole or not at all, and stays as long as a process reads it. One that lost a file, as a power cut or
-    a person may bring about, is made anew. The least recently used of the others are removed beyond the bound.
-    Raises DataError if it cannot be written, and as ``fill`` does.
+    A copy appears whole or not at all, also where Ctrl-C ends the work, and stays as long as a process reads it. One
+    that lost a file, as a power cut or a person may bring about, is made anew. The least recently used of the others
+    are removed beyond the bound. Raises DataError if it cannot be written, and as ``fill`` does.
     """
     root = copies_root()
     place = root / key
     if not _whole(place):
         try:
-            _make(of, place, fill, config)
+            _make(of, place, fill, terms.bounds)
         except OSError as error:
             raise DataError(f"{of}: no local copy can be written in {root} ({error.strerror or error})") from error
-        _evict(root, int(config.copy_gb * 1e9), keep=place)
+        _evict(root, int(terms.bounds.copy_gb * 1e9), keep=place)
     _hold(place)
     with suppress(OSError):
         os.utime(place / _INDEX)

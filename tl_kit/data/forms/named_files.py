@@ -29,6 +29,8 @@ class NamedFiles:
         self.folder = folder
         self.by_name = 0
         """The number of files that were found by name or stem, and not at their path."""
+        self.elsewhere = 0
+        """The number of files that :meth:`moved` found in other folders than their path names."""
 
     def find(self, text: str) -> Path | str:
         """The path of the file that a table means: ``text`` is its path, its name, or its name without ending.
@@ -52,6 +54,26 @@ class NamedFiles:
             return path
         self.by_name += 1
         return found[0]
+
+    def moved(self, text: str, *further: str) -> Path | str:
+        """As :meth:`find`; a path that leads nowhere is one of another machine.
+
+        Its file is then looked for below ``folder``, by as many of the path's last folders as there are, and at last by
+        its name, or by one of the ``further`` names.
+        """
+        path = self.find(text)
+        if isinstance(path, str) or path.is_file():
+            return path
+        parts = PurePosixPath(text.replace("\\", "/").lstrip("/")).parts
+        names = ["/".join(parts[start:]) for start in range(len(parts))]
+        found = next((each for each in map(self.below, (*names, *further)) if each is not None), None)
+        if isinstance(found, Path) and nfc(found.parent.name) != nfc(parts[-2] if parts[1:] else ""):
+            self.elsewhere += 1
+        return path if found is None else found
+
+    def elsewhere_note(self, count: int, name: str) -> str:
+        """The sentence on files that were found elsewhere, among ``count`` of the table ``name``."""
+        return f"{self.elsewhere:,} of {count:,} images lie in other folders than {name} says"
 
     def below(self, text: str) -> Path | str | None:
         """The one file below ``folder`` whose path ends with a text; a sentence for several, None for none."""

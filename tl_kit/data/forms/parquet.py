@@ -8,33 +8,36 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.class_names import nfc
-from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.config import DataConfig
 from tl_kit.data.forms.columns import Columns, find_columns
-from tl_kit.data.forms.local_copies import Room, copy_of, key_of
+from tl_kit.data.forms.image_cells import holds_files, image_of, sole_holder
+from tl_kit.data.forms.local_copies import CopyTerms, Room, copy_of, key_of
 from tl_kit.data.forms.named_files import NamedFiles
-from tl_kit.data.forms.optional import needed
-from tl_kit.data.forms.rows import RowWriter, list_rows, split_in_name, text_of_label
+from tl_kit.data.forms.rows import RowWriter, list_rows, no_rows, split_in_name, text_of_label
 from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError, first_line
+from tl_kit.optional_packages import check_packages
 
 __all__ = ["list_parquet"]
 
 _BATCH = 64  # rows read at once: they may hold large images
 
 
-def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: CopyTerms) -> Listing:
     """Candidates of one data set in one or several Parquet files, ``shown`` to people as one path.
 
     The image column holds bytes, or a structure of ``bytes`` and ``path``, or paths relative to the file's folder; the
     columns are found as in :func:`find_columns`, and a column of bytes without such a name if there is one alone.
-    Labels may be indices of names that the library datasets keeps in the file (``ClassLabel``). Splits stand in a
-    column ``split``, or else in the names of the files or of their folders. Rows without image or label become
-    exclusions. Images that are bytes are written into a local copy, unchanged.
+    Paths of another machine are looked for by their last folders (:meth:`NamedFiles.moved`). Columns may be categories
+    (dictionaries). Labels may be indices of names that the library datasets keeps in the file (``ClassLabel``). Splits
+    stand in a column ``split``, or else in the names of the files or of their folders. Rows without image or label
+    become exclusions. Images that are bytes are written into a local copy, unchanged.
 
-    Raises DataError if pyarrow is missing, for a damaged file, and as :func:`find_columns` does.
+    Raises DataError if pyarrow is missing, for a damaged file, where no row has an image and a label, for one path with
+    two labels, and as :func:`find_columns` and :func:`holds_files` do.
     """
-    needed("pyarrow", "Parquet")
+    check_packages(str(shown), "pyarrow", extra="data", error=DataError)
     files = sorted(files)
     splits = [_split_of_file(file, len(files) > 1 or None) for file in files]
     if len(set(splits)) > 1 and None in splits:
@@ -48,23 +51,31 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, decode:
         listing = Listing(table=True)
         for table in tables:
             _list_paths(table, listing)
+        if not listing.candidates and {each.reason.partition(": ")[2] for each in listing.exclusions} <= {"no label"}:
+            raise no_rows(str(shown), len(listing.exclusions), "no label", tables[0].label)
         return listing
 
     def fill(folder: Path, room: Room) -> None:
         writer = RowWriter(folder, room)
+        terms.reporter.start("read table", sum(table.count for table in tables))
         for table in tables:
+            named = NamedFiles(table.file.parent)
             for number, image, label, split, group in table.rows():
-                name, data = _bytes_of(image, table.file)
                 where = f"row {number}" if len(files) == 1 else f"{table.file.name} row {number}"
+                name, data, reason = _image_in(image, named, f"{table.file}: row {number}")
                 if data is None or label is None:
-                    writer.leave(where, "no image" if data is None else "no label")
+                    writer.leave(where, reason or "no label")
                 else:
                     writer.add(data, name=name, label=label, split=split, group=group)
+                terms.reporter.advance()
+            if named.elsewhere:
+                writer.notes.append(named.elsewhere_note(table.count, table.file.name))
         writer.notes += [note for note in {table.columns.note(): 0 for table in tables} if note]
-        writer.finish()
+        writer.finish(tables[0].label)
 
     settings = ("parquet", str(config.image_column), str(config.label_column), *map(str, splits))
-    folder = copy_of(str(shown), key_of(files, *settings), fill=fill, config=decode)
+    key = key_of(files, *settings, reporter=terms.reporter)
+    folder = copy_of(str(shown), key, fill=fill, terms=terms)
     listing = list_rows(folder)
     listing.copied.append((folder, shown))
     return listing
@@ -81,14 +92,15 @@ class _Table:
         self._errors = (pa.ArrowException, OSError)
         try:
             schema = parquet.read_schema(file)
+            self.count = int(parquet.read_metadata(file).num_rows)
         except self._errors as error:
             raise DataError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
         self.columns = _columns(schema, file, config)
         self._read = parquet.ParquetFile
-        kind = schema.field(self.columns.path).type
-        self.holds_bytes = not (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        self.holds_bytes = holds_files(schema, self.columns.names[self.columns.path], str(file))
         assert self.columns.label is not None
-        self.names = _class_names(schema, self.columns.names[self.columns.label])
+        self.label = self.columns.names[self.columns.label]
+        self.names = _class_names(schema, self.label)
 
     def rows(self) -> Iterator[tuple[int, Any, str | None, str | None, str | None]]:
         """Number, image, label, split and group of each row, from 1."""
@@ -113,19 +125,8 @@ class _Table:
 
 
 def _columns(schema: Any, file: Path, config: DataConfig) -> Columns:
-    import pyarrow as pa
-
-    image = config.image_column
-    if image is None:
-        holders = [entry.name for entry in schema if pa.types.is_struct(entry.type) or _is_binary(entry.type)]
-        image = holders[0] if len(holders) == 1 else None
+    image = config.image_column or sole_holder(schema)
     return find_columns(schema.names, str(file), image=image, label=config.label_column)
-
-
-def _is_binary(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
 
 
 def _class_names(schema: Any, column: str) -> list[str] | None:
@@ -138,32 +139,48 @@ def _class_names(schema: Any, column: str) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _bytes_of(image: Any, file: Path) -> tuple[str | None, bytes | None]:
-    """Name and bytes of an image in a cell; a structure may name a file beside the table instead of holding it."""
-    if not isinstance(image, dict):
-        return None, image if isinstance(image, bytes) and image else None
-    name, data = image.get("path"), image.get("bytes")
-    name = name if isinstance(name, str) else None
-    if data is None and name:
-        found = NamedFiles(file.parent).find(name)
-        data = found.read_bytes() if isinstance(found, Path) and found.is_file() else None
-    return name, data if isinstance(data, bytes) and data else None
+def _image_in(cell: Any, files: NamedFiles, where: str) -> tuple[str | None, bytes | None, str]:
+    """Name and bytes of an image in a cell, or the reason why there are none.
+
+    A structure may name a file instead of holding it, as the machine called it where the table was written.
+    """
+    name, data = image_of(cell)
+    if data is not None or name is None:
+        return name, data, "" if data is not None else "no image"
+    found = files.moved(name)
+    if isinstance(found, str):
+        raise DataError(f"{where}: {found}")
+    data = found.read_bytes() if found.is_file() else None
+    return name, data or None, "" if data else f"no such file: {name}"
 
 
 def _list_paths(table: _Table, listing: Listing) -> None:
     files = NamedFiles(table.file.parent)
-    for number, text, label, split, group in table.rows():
-        path = files.find(text) if text else table.file / f"row {number}"
+    taken: dict[Path, tuple[int, str, Candidate]] = {}
+    for number, cell, label, split, group in table.rows():
+        text, where = image_of(cell)[0], f"{table.file}: row {number}"
+        path = files.moved(text) if text else table.file / f"row {number}"
         if isinstance(path, str):
-            raise DataError(f"{table.file}: row {number}: {path}")
+            raise DataError(f"{where}: {path}")
         if not text or label is None or not path.is_file():
             reason = "no path" if not text else "no label" if label is None else "no such file"
             listing.exclusions.append(Exclusion(path, f"row {number}: {reason}"))
             continue
         inside = Path(text).parts[:-1]
-        listing.candidates.append(Candidate(path, nfc(label), split, nfc(group) if group else None, inside))
+        candidate = Candidate(path, nfc(label), split, nfc(group) if group else None, inside)
+        before, name, twin = taken.setdefault(path, (number, text, candidate))
+        if before == number:
+            listing.candidates.append(candidate)
+        elif name != text:
+            raise DataError(f"{where}: {text} and {name} in row {before} would be one file, {path}: one is not there")
+        elif (twin.label, twin.split, twin.group) != (candidate.label, candidate.split, candidate.group):
+            raise DataError(f"{where}: {text} is listed with another label, split or group in row {before}")
+        else:
+            listing.exclusions.append(Exclusion(path, f"row {number}: listed in row {before} already"))
     if (note := table.columns.note()) is not None:
         listing.notes.append(note)
+    if files.elsewhere:
+        listing.notes.append(files.elsewhere_note(table.count, table.file.name))
 
 
 def _split_of_file(file: Path, several: bool | None) -> str | None:

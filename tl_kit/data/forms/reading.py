@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from tl_kit.config import DataConfig, DecodeConfig
 from tl_kit.data.archives import unpacking
@@ -14,47 +15,79 @@ from tl_kit.data.csvfile import list_csv
 from tl_kit.data.folders import holds_image, list_folder
 from tl_kit.data.forms.annotations import EXPORTS, is_export, list_export
 from tl_kit.data.forms.hub_sets import is_saved_set, list_hub_set, list_saved_set
-from tl_kit.data.forms.local_copies import UNPACKED, Room, copy_of, key_of
+from tl_kit.data.forms.local_copies import UNPACKED, CopyTerms, Room, copy_of, key_of
 from tl_kit.data.forms.parquet import list_parquet
 from tl_kit.data.forms.remote import fetch, hidden_login
 from tl_kit.data.forms.shards import are_pairs, list_pairs
 from tl_kit.data.forms.text_table import TEXT_TABLES, open_table
-from tl_kit.data.forms.unpacking import archive_kind, unpack
+from tl_kit.data.forms.unpacking import archive_kind, members_of, unpack
 from tl_kit.data.listing import EXPECTED, Listing, name_some, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
-from tl_kit.file_kinds import address_of
+from tl_kit.file_kinds import TAR_ENDINGS, address_of
+from tl_kit.reporting import SILENT, UNKNOWN, Reporter
 
 __all__ = ["list_data", "place_of"]
 
 _LEFT_OUT = "left-out.txt"
 _PARQUET = (".parquet", ".pq")
-_SHARDS = (".tar", ".tgz", ".tar.gz")
 _HUB = "hf:"
+_HERE = "file://"
 _DEEPEST = 8  # nested folders that each contain nothing but one folder
 
 
 def place_of(path: Path | str) -> Path:
     """The path of a data set for records and messages: an absolute one, or an address without logins."""
     address = address_of(path)
-    return Path(path).absolute() if address is None else Path(hidden_login(address))
+    if address is None:
+        return Path(path).absolute()
+    if address.startswith(_HERE):
+        return Path("/" + unquote(address.removeprefix(_HERE).removeprefix("localhost/")))
+    return Path(hidden_login(address))
 
 
-def list_data(root: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+def list_data(root: Path, config: DataConfig, decode: DecodeConfig, reporter: Reporter = SILENT) -> Listing:
     """Candidates of a folder, a file or an address, in any of the forms in docs/data.md.
 
     Archives, images in tables and what an address names are copied into the user's cache (:func:`copy_of`), where
-    nothing has changed not again. Raises DataError, which names ``root`` and not the copy.
+    nothing has changed not again; ``reporter`` shows how far that is. Raises DataError, which names ``root`` and not
+    the copy.
     """
+    shown, terms = place_of(root), CopyTerms(decode, reporter)
+    listing = _listed(root, shown, config, terms)
+    _check_splits(listing, shown)
+    return listing
+
+
+def _listed(root: Path, shown: Path, config: DataConfig, terms: CopyTerms) -> Listing:
     address = address_of(root)
-    shown = place_of(root)
     if address is None:
-        return _local(shown, shown, config, decode)
+        return _local(shown, shown, config, terms)
+    if address.startswith(_HERE):
+        return _local(shown, shown, config, terms)
+    if "::" in address:
+        raise DataError(
+            f"{shown}: is a chain of addresses; give the address of the archive alone, {address.rpartition('::')[2]}, "
+            "which is unpacked here"
+        )
     if address.startswith(_HUB) and not address.startswith("hf://"):
-        return list_hub_set(address.removeprefix(_HUB), Path(address), config, decode)
+        return list_hub_set(address.removeprefix(_HUB), Path(address), config, terms)
     if (name := _hub_name(address)) is not None:
-        return list_hub_set(name, shown, config, decode)
-    return _local(fetch(address, decode), shown, config, decode)
+        return list_hub_set(name, shown, config, terms)
+    return _local(fetch(address, terms), shown, config, terms)
+
+
+def _check_splits(listing: Listing, shown: Path) -> None:
+    """Raises DataError where a part of the images has a split: in which one are the others?"""
+    bare = [candidate.path for candidate in listing.candidates if candidate.split is None]
+    if bare and len(bare) < len(listing.candidates):
+        path = next(
+            (name / bare[0].relative_to(own) for own, name in listing.copied if bare[0].is_relative_to(own)), bare[0]
+        )
+        raise DataError(
+            f"{shown}: {len(bare):,} of its {len(listing.candidates):,} images have no split, though others have one; "
+            f"the first: {path}; name the split of all, or of none"
+        )
 
 
 def _hub_name(address: str) -> str | None:
@@ -64,7 +97,7 @@ def _hub_name(address: str) -> str | None:
     return "/".join(parts) if address.startswith("hf://") and kind == "datasets" and len(parts) == 2 else None
 
 
-def _local(place: Path, shown: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+def _local(place: Path, shown: Path, config: DataConfig, terms: CopyTerms) -> Listing:
     """The listing of a path on this machine, called ``shown`` in messages."""
     try:
         mode = place.stat().st_mode
@@ -73,39 +106,39 @@ def _local(place: Path, shown: Path, config: DataConfig, decode: DecodeConfig) -
         problem = "no such file or folder" if missing else f"cannot be read: {error.strerror}"
         raise DataError(f"{shown}: {problem}; {EXPECTED}") from error
     if stat.S_ISDIR(mode):
-        return _called(place, shown, lambda: _folder(place, shown, config, decode))
+        return _called(place, shown, lambda: _folder(place, shown, config, terms))
     if stat.S_ISREG(mode):
-        return _called(place, shown, lambda: _file(place, shown, config, decode))
+        return _called(place, shown, lambda: _file(place, shown, config, terms))
     raise DataError(f"{shown}: neither a folder nor a regular file; {EXPECTED}")
 
 
-def _file(file: Path, shown: Path, config: DataConfig, decode: DecodeConfig) -> Listing:
+def _file(file: Path, shown: Path, config: DataConfig, terms: CopyTerms) -> Listing:
     ending = file.suffix.lower()
     if ending in TEXT_TABLES:
         return list_csv(file, config)
     if ending in _PARQUET:
-        return list_parquet([file], shown, config, decode)
+        return list_parquet([file], shown, config, terms)
     if ending in EXPORTS and is_export(file):
         return list_export(file)
     if hint := unpacking(file):
         raise DataError(f"{shown}: {hint}")
     if archive_kind(file) is not None:
-        return _archives([file], shown, config, decode)
+        return _archives([file], shown, config, terms)
     raise DataError(f"{shown}: none of the forms of a data set; {EXPECTED}")
 
 
-def _folder(folder: Path, shown: Path, config: DataConfig, decode: DecodeConfig, *, copied: bool = False) -> Listing:
+def _folder(folder: Path, shown: Path, config: DataConfig, terms: CopyTerms, *, copied: bool = False) -> Listing:
     """A folder as it is: a saved set, Parquet files, shards, pairs, class folders, or a table with images."""
     if is_saved_set(folder):
-        return list_saved_set(folder, config, decode)
+        return list_saved_set(folder, config, terms)
     top, files, folders = _unwrapped(folder)
     inner = [file for below in folders for file in _inside(below)[0]]
     tables = _ending_in(_PARQUET, files) or _ending_in(_PARQUET, inner)
     if tables and not any(map(holds_image, folders)):
-        return list_parquet(tables, shown, config, decode)
-    shards = _ending_in(_SHARDS, files) or _ending_in(_SHARDS, inner)
+        return list_parquet(tables, shown, config, terms)
+    shards = _ending_in(TAR_ENDINGS, files) or _ending_in(TAR_ENDINGS, inner)
     if shards and not copied and not any(map(holds_image, folders)):
-        return _archives(shards, shown, config, decode, top=top)
+        return _archives(shards, shown, config, terms, top=top)
     if _ending_in((".cls",), files):
         return list_pairs([(top.name, top, files)], shown, config, beside=None)
     try:
@@ -172,7 +205,7 @@ def _table(
 
 
 def _archives(
-    files: Sequence[Path], shown: Path, config: DataConfig, decode: DecodeConfig, *, top: Path | None = None
+    files: Sequence[Path], shown: Path, config: DataConfig, terms: CopyTerms, *, top: Path | None = None
 ) -> Listing:
     """One archive of class folders, of a table with images or of pairs; or shards of pairs, which lie below ``top``."""
     files = sorted(files)
@@ -180,17 +213,21 @@ def _archives(
 
     def fill(folder: Path, room: Room) -> None:
         left: list[str] = []
+        counts = [members_of(file) for file in files]
+        terms.reporter.start("unpack", UNKNOWN if None in counts else sum(filter(None, counts)))
         for file, name in zip(files, places, strict=True):
             place = folder / UNPACKED / name
             place.mkdir(parents=True)
             of = str(shown) if top is None else f"{shown}: {file.name}"
-            left += [f"{each}\t{why}" for each, why in unpack(file, place, room=room, shown=of)]
+            left += [
+                f"{each}\t{why}" for each, why in unpack(file, place, room=room, shown=of, reporter=terms.reporter)
+            ]
         text = "\n".join(" ".join(line.splitlines()) for line in left)
         (folder / _LEFT_OUT).write_text(text, encoding="utf-8", errors="surrogateescape")
 
-    folder = copy_of(str(shown), key_of(files, "archive", *places), fill=fill, config=decode)
+    folder = copy_of(str(shown), key_of(files, "archive", *places, reporter=terms.reporter), fill=fill, terms=terms)
     content = folder / UNPACKED
-    listing = _called(content, shown, lambda: _unpacked(files, content, places, shown, config, decode, top))
+    listing = _called(content, shown, lambda: _unpacked(files, content, places, shown, config, terms, top))
     for line in (folder / _LEFT_OUT).read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         name, reason = line.rsplit("\t", 1)
         listing.exclusions.append(Exclusion(shown / name.lstrip("/"), reason))
@@ -203,7 +240,7 @@ def _unpacked(
     places: Sequence[str],
     shown: Path,
     config: DataConfig,
-    decode: DecodeConfig,
+    terms: CopyTerms,
     top: Path | None,
 ) -> Listing:
     """The listing of what archives held, by its kind."""
@@ -215,7 +252,7 @@ def _unpacked(
     if bare is None:
         return list_pairs(shards, shown, config, beside=top or files[0].parent)
     if top is None:
-        return _folder(content, shown, config, decode, copied=True)
+        return _folder(content, shown, config, terms, copied=True)
     raise DataError(f"{shown}: {bare} holds no pairs (key.jpg, key.cls); name one archive of class folders alone")
 
 

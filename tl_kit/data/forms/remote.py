@@ -7,28 +7,24 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tl_kit.config import DecodeConfig
-from tl_kit.data.forms.local_copies import Room, copy_of
-from tl_kit.data.forms.optional import needed
+from tl_kit.data.forms.local_copies import CopyTerms, Megabytes, Room, copy_of
 from tl_kit.errors import DataError, first_line
+from tl_kit.optional_packages import check_packages, needs, pip_install
 from tl_kit.untrusted import is_plain_relative
 
 __all__ = ["fetch", "hidden_login"]
 
 _CHUNK = 1 << 20
+_WEB = ("http", "https")
+_CONNECT, _SILENCE = 30.0, 60.0  # seconds in which a web server must answer, and send the next bytes
 _INSTALL = {
-    "http": '"tl-kit[data]"',
-    "https": '"tl-kit[data]"',
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
 }
 
 
-def fetch(address: str, decode: DecodeConfig) -> Path:
+def fetch(address: str, terms: CopyTerms) -> Path:
     """The local copy of the file or folder at an address.
 
     Its key is the address with the tags, sizes and times by which the store tells versions of the files: what has not
@@ -37,8 +33,8 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
     Raises DataError if fsspec or the store's package is missing, if there is nothing at the address or it cannot be
     read, for names that lead out of the folder, and beyond ``copy_gb`` and ``copy_files``.
     """
-    needed("fsspec", "an address")
-    shown = hidden_login(address)
+    shown, bounds = hidden_login(address), terms.bounds
+    check_packages(shown, "fsspec", extra="data", error=DataError)
     store, root = _store(address, shown)
     try:
         files = _files(store, root)
@@ -47,17 +43,18 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
     if not files:
         raise DataError(f"{shown}: there is nothing")
     total = sum(int(info.get("size") or 0) for _, info in files)
-    if total > decode.copy_gb * 1e9 or len(files) > decode.copy_files:
-        raise DataError(
-            f"{shown}: {len(files):,} files of {total / 1e9:.1f} GB, more than --copy-size {decode.copy_gb:g} GB or "
-            "DecodeConfig.copy_files allow; raise it, or copy them yourself"
-        )
+    if total > bounds.copy_gb * 1e9 or len(files) > bounds.copy_files:
+        large = f"{total / 1e9:.3g} GB, more than --copy-size {bounds.copy_gb:g}"
+        many = f"{len(files):,} files, more than DecodeConfig.copy_files allows"
+        which = large if total > bounds.copy_gb * 1e9 else many
+        raise DataError(f"{shown}: holds {which}; raise it, or copy the files yourself and name the folder")
     prefix = root.rstrip("/") + "/"
     alone = len(files) == 1 and files[0][0].rstrip("/") == root.rstrip("/")
     names = [_name(path, prefix, alone, address, shown) for path, _ in files]
 
     def fill(folder: Path, room: Room) -> None:
-        for (path, _), name in zip(files, names, strict=True):
+        told = Megabytes(terms.reporter, "download", total)
+        for (path, facts), name in zip(files, names, strict=True):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             room.file()
@@ -66,16 +63,21 @@ def fetch(address: str, decode: DecodeConfig) -> Path:
                     while chunk := stream.read(_CHUNK):
                         room.take(len(chunk))
                         output.write(chunk)
+                        told.add(len(chunk))
+                    size = output.tell()
             except DataError:
                 raise
             except Exception as error:  # as above
                 raise DataError(f"{shown}: {name}: cannot be read ({_reason(error)})") from error
+            if facts.get("size") not in (None, size):
+                raise DataError(f"{shown}: {name}: ended after {size:,} of {facts['size']:,} bytes; try again")
+        told.finish()
 
     try:
-        key = _key(store, address, files)
+        key = _key(store, address, files, terms)
     except Exception as error:  # as above
         raise DataError(f"{shown}: cannot be read ({_reason(error)})") from error
-    folder = copy_of(shown, key, fill=fill, config=decode)
+    folder = copy_of(shown, key, fill=fill, terms=terms)
     return folder / names[0] if alone else folder
 
 
@@ -90,14 +92,24 @@ def _store(address: str, shown: str) -> tuple[Any, str]:
 
     scheme = address.partition("://")[0].lower()
     try:
-        store, root = fsspec.core.url_to_fs(address)
+        store, root = fsspec.core.url_to_fs(address, **(_patience() if scheme in _WEB else {}))
     except (ImportError, ValueError) as error:
-        package = _INSTALL.get(scheme)
-        advice = f": pip install {package}" if package else f" ({first_line(error)})"
-        raise DataError(f"{shown}: there is no reader of {scheme}:// addresses{advice}") from error
+        if scheme in _WEB and isinstance(error, ImportError):
+            raise DataError(needs(shown, ["aiohttp"], pip_install("data"))) from error
+        if (package := _INSTALL.get(scheme)) is not None:
+            raise DataError(needs(shown, [package], f"pip install {package}")) from error
+        raise DataError(f"{shown}: there is no reader of {scheme}:// addresses ({first_line(error)})") from error
     except Exception as error:  # a store may look at logins here
         raise DataError(f"{shown}: cannot be opened ({_reason(error)})") from error
     return store, str(root)
+
+
+def _patience() -> dict[str, Any]:
+    """Options for web servers; without them a download may take five minutes in all, and so may a silent server."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _files(store: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
@@ -106,7 +118,11 @@ def _files(store: Any, root: str) -> list[tuple[str, dict[str, Any]]]:
     if info.get("type") == "file":
         return [(root, info)]
     found = store.find(root, detail=True)
-    inner = {path: facts for path, facts in found.items() if facts.get("type", "file") == "file"}
+    inner = {
+        path: facts
+        for path, facts in found.items()
+        if facts.get("type", "file") == "file" and not path.endswith("/")  # objects that stand for folders
+    }
     hidden = [path for path in inner if any(part.startswith(".") for part in path[len(root) :].split("/"))]
     return sorted((path, facts) for path, facts in inner.items() if path not in hidden)
 
@@ -121,12 +137,15 @@ def _name(path: str, prefix: str, alone: bool, address: str, shown: str) -> str:
     return name
 
 
-def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]]) -> str:
+def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]], terms: CopyTerms) -> str:
     digest = hashlib.sha256(address.encode())
+    told = None
     for path, facts in files:
         known = [facts.get(name) for name in ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "updated")]
         if not any(known):
-            known = ["checked", _content(store, path)]
+            if told is None:
+                told = Megabytes(terms.reporter, "digest", sum(int(each.get("size") or 0) for _, each in files))
+            known = ["checked", _content(store, path, told)]
         digest.update(f"\n{path}\t{facts.get('size')}\t{known}".encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
@@ -134,17 +153,24 @@ def _key(store: Any, address: str, files: list[tuple[str, dict[str, Any]]]) -> s
 def _open(store: Any, path: str) -> Any:
     """The file's bytes, from the first to the last: not every web server can begin elsewhere."""
     scheme = store.protocol if isinstance(store.protocol, str) else store.protocol[0]
-    return store.open(path, "rb", **({"block_size": 0} if scheme in ("http", "https") else {}))
+    return store.open(path, "rb", **({"block_size": 0} if scheme in _WEB else {}))
 
 
-def _content(store: Any, path: str) -> str:
+def _content(store: Any, path: str, told: Megabytes) -> str:
     """SHA-256 of the bytes of a file that has no tag."""
     digest = hashlib.sha256()
     with _open(store, path) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
+            told.add(len(chunk))
     return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:
-    return "nothing is there, or nothing answers" if isinstance(error, FileNotFoundError) else first_line(error)
+    """The reason in words, and the remedy where a login is missing."""
+    if isinstance(error, FileNotFoundError):
+        return "nothing is there, or nothing answers"
+    text = first_line(error)
+    if isinstance(error, PermissionError) or "credentials" in text.lower():
+        return f"{text}; log in as the store's package is told: by the environment, or its own files"
+    return text

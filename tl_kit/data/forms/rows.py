@@ -14,7 +14,7 @@ from tl_kit.data.listing import Candidate, Listing, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
 
-__all__ = ["ROWS", "RowWriter", "list_rows", "split_in_name", "text_of_label"]
+__all__ = ["ROWS", "RowWriter", "list_rows", "no_rows", "split_in_name", "text_of_label"]
 
 ROWS = "rows.json"
 _SAFE = re.compile(r"[\w .,()+=@~-]{1,200}")
@@ -50,14 +50,17 @@ class RowWriter:
         self.room.file()
         self.room.take(len(data))
         target.write_bytes(data)
-        self.rows.append([f"{count}/{base}", label, split, group])
+        inside = PurePosixPath((name or "").replace("\\", "/")).parent.as_posix()
+        self.rows.append([f"{count}/{base}", label, split, group, inside])
 
     def leave(self, name: str, reason: str) -> None:
         """A row without a usable image."""
         self.left_out.append((name, reason))
 
-    def finish(self) -> None:
-        """Write the rows."""
+    def finish(self, label: str) -> None:
+        """Write the rows. Raises DataError, which names the column ``label``, where none has an image and a label."""
+        if not self.rows:
+            raise no_rows(self.room.of, len(self.left_out), next((why for _, why in self.left_out), ""), label)
         content = {"rows": self.rows, "left_out": self.left_out, "notes": self.notes}
         (self.folder / ROWS).write_text(json.dumps(content), encoding="utf-8")
 
@@ -66,10 +69,21 @@ def list_rows(folder: Path) -> Listing:
     """Candidates of the rows that a :class:`RowWriter` wrote into ``folder``."""
     content = json.loads((folder / ROWS).read_text(encoding="utf-8"))
     listing = Listing(notes=list(content["notes"]), table=True)
-    for name, label, split, group in content["rows"]:
-        listing.candidates.append(Candidate(folder / name, nfc(label), split, nfc(group) if group else None))
+    for name, label, split, group, inside in content["rows"]:
+        folders = PurePosixPath(inside).parts
+        listing.candidates.append(Candidate(folder / name, nfc(label), split, nfc(group) if group else None, folders))
     listing.exclusions += [Exclusion(folder / name, reason) for name, reason in content["left_out"]]
     return listing
+
+
+def no_rows(of: str, count: int, reason: str, label: str) -> DataError:
+    """The error for a table of ``count`` rows of which none can be used; ``reason``: that of the first."""
+    if not count:
+        return DataError(f"{of}: has no rows")
+    if reason == "no label":
+        named = f"{of}: none of its {count:,} rows has a label: the column '{label}' is empty, or -1, where images are"
+        return DataError(f"{named}; name the column of classes with --label-column")
+    return DataError(f"{of}: none of its {count:,} rows has an image; the first: {reason}")
 
 
 def text_of_label(value: Any, names: list[str] | None, where: str) -> str | None:
@@ -93,6 +107,12 @@ def text_of_label(value: Any, names: list[str] | None, where: str) -> str | None
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a shard's name begins with or holds as a word: ``train-00000-of-00002``, ``imgs_val_003``."""
+    """The split that a shard's name begins with or holds as a word: ``train-00000-of-00002``, ``imgs_val_003``.
+
+    Raises DataError for a name with the words of two.
+    """
     words = re.split(r"[-_. ]+", PurePosixPath(name).name.lower())
-    return next((split for word in words if (split := split_of(word)) is not None), None)
+    found = list(dict.fromkeys(split for word in words if (split := split_of(word)) is not None))
+    if len(found) > 1:
+        raise DataError(f"{name}: its name means two splits, {' and '.join(found)}; rename the file")
+    return found[0] if found else None

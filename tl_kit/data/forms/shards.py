@@ -12,7 +12,8 @@ from typing import Any
 from tl_kit.class_names import nfc
 from tl_kit.config import DataConfig
 from tl_kit.data.forms.columns import LABEL_NAMES, plain
-from tl_kit.data.forms.rows import split_in_name, text_of_label
+from tl_kit.data.forms.pair_labels import CLS, JSON, TXT, Pair, source_of_labels
+from tl_kit.data.forms.rows import split_in_name
 from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError
@@ -48,46 +49,41 @@ def list_pairs(
 ) -> Listing:
     """Candidates of shards, each given as its name, the folder of its files, and these; ``shown`` to people.
 
-    A key is a file's name up to its first dot. The label is the text of ``key.cls``; else ``label``, ``class`` ... or
-    ``label_column`` of the object in ``key.json``, or the value that it is; else the text of ``key.txt``. A number is
-    an index into the lines of ``classes.txt`` or ``classnames.txt`` in the shard or the folder ``beside``; without
-    these it is the class's name. Split and group stand in the JSON; a split else in the shard's name, or its folder's.
+    A key is a file's name up to its first dot. The label is the text of ``key.cls``; else ``label``, ``class`` ... of
+    the object in ``key.json``, or the value that it is; else the text of ``key.txt``; or what ``label_column`` names.
+    It is one of them for the whole set (:func:`source_of_labels`). A number is an index into the lines of
+    ``classes.txt`` or ``classnames.txt`` in the shard or the folder ``beside``; without these it is the class's name.
+    Split and group stand in the JSON; a split else in the shard's name, or its folder's.
 
-    Raises DataError for two images of one key, and as :func:`text_of_label` does.
+    Raises DataError for two images of one key, and as :func:`source_of_labels` and :func:`text_of_label` do.
     """
     listing = Listing(table=True)
-    unnamed = False
     several = list(shards)
+    pairs: list[Pair] = []
     for name, folder, files in several:
         names = _class_names([folder, *([beside] if beside else [])])
         shard_split = None  # one file alone is a whole data set, whatever its name
         if len(several) > 1:
             shard_split = split_in_name(Path(name).stem) or split_of(folder.parent.name)
-        parts: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
-        for file in sorted(files):
-            if file.name.startswith(".") or file.name in _NAMES:
-                continue
-            ending = _ending(file)
-            if ending in _LABELS and file.name.partition(".")[2].lower() != ending:
-                continue  # 1.seg.cls is no label of 1
-            kind = "image" if ending in _IMAGES else ending
-            known = parts[file.parent, _key(file)]
-            if kind in known and kind == "image":
-                both = f"{known[kind].name} and {file.name}"
-                raise DataError(f"{shown}: two images of one key in {name}: {both}")
-            known[kind] = file
-        for (place, key), known in parts.items():
+        for (place, key), known in _by_key(name, files, shown).items():
             image = known.get("image")
             if image is None:
                 if not known.keys().isdisjoint(_LABELS):
                     listing.exclusions.append(Exclusion(place / key, "label without an image"))
                 continue
-            label, split, group = _label(known, names, config, f"{shown}: {name}: {key}")
-            if label is None:
-                listing.exclusions.append(Exclusion(image, "no label: no .cls, .json or .txt of its key names a class"))
-                continue
-            unnamed = unnamed or (names is None and label.isdigit())
-            listing.candidates.append(Candidate(image, nfc(label), split or shard_split, group))
+            where, inside = f"{shown}: {name}: {key}", place.relative_to(folder).parts
+            values, split, group = _read(known, where, config.label_column)
+            pairs.append(Pair(where, image, values, names, split or shard_split, group, inside))
+    source = source_of_labels(pairs, config.label_column, shown)
+    unnamed = False
+    for pair in pairs:
+        label = pair.label(source)
+        if label is None:
+            reason = "no label: no .cls, .json or .txt of its key names a class"
+            listing.exclusions.append(Exclusion(pair.image, reason))
+            continue
+        unnamed = unnamed or (pair.names is None and label.isdigit())
+        listing.candidates.append(Candidate(pair.image, nfc(label), pair.split, pair.group, pair.inside))
     given = {candidate.split for candidate in listing.candidates}
     if None in given and len(given) > 1:
         raise DataError(f"{shown}: some of its shards name a split, others none; name it in all (train-0000.tar)")
@@ -96,10 +92,27 @@ def list_pairs(
     return listing
 
 
-def _label(
-    known: dict[str, Path], names: list[str] | None, config: DataConfig, where: str
-) -> tuple[str | None, str | None, str | None]:
-    """Label, split and group of one key."""
+def _by_key(name: str, files: Sequence[Path], shown: Path) -> dict[tuple[Path, str], dict[str, Path]]:
+    """The files of a shard by folder and key, and there by their kind: image, or an ending."""
+    parts: dict[tuple[Path, str], dict[str, Path]] = defaultdict(dict)
+    for file in sorted(files):
+        if file.name.startswith(".") or file.name in _NAMES:
+            continue
+        ending = _ending(file)
+        if ending in _LABELS and file.name.partition(".")[2].lower() != ending:
+            continue  # 1.seg.cls is no label of 1
+        kind = "image" if ending in _IMAGES else ending
+        known = parts[file.parent, _key(file)]
+        if kind in known and kind == "image":
+            both = f"{known[kind].name} and {file.name}"
+            raise DataError(f"{shown}: two images of one key in {name}: {both}")
+        known[kind] = file
+    return parts
+
+
+def _read(known: dict[str, Path], where: str, column: str | None) -> tuple[dict[str, Any], str | None, str | None]:
+    """Values of one key that may be its label, by source, with its split and group."""
+    values: dict[str, Any] = {}
     about: Any = None
     if "json" in known:
         try:
@@ -107,18 +120,18 @@ def _label(
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}.json: is no JSON ({error})") from error
     found = {plain(key): value for key, value in about.items()} if isinstance(about, dict) else {}
-    split = named_split(found.get("split"), where)
-    group = nfc(str(found["group"])) if found.get("group") not in (None, "") else None
-    if "cls" in known and config.label_column is None:
-        text = _text(known["cls"], where).strip()
-        return text_of_label(int(text) if _NUMBER.fullmatch(text) else text or None, names, where), split, group
+    wanted = {name for tier in LABEL_NAMES for name in tier} | ({plain(column)} if column else set())
+    values.update({name: value for name, value in found.items() if name in wanted})
     if about is not None and not isinstance(about, dict):
-        return text_of_label(about, names, where), split, group
-    wanted = [plain(config.label_column)] if config.label_column else [name for tier in LABEL_NAMES for name in tier]
-    value = next((found[name] for name in wanted if found.get(name) is not None), None)
-    if value is None and "txt" in known:
-        value = _text(known["txt"], where).strip() or None
-    return text_of_label(value, names, where), split, group
+        values[JSON] = about
+    if "cls" in known:
+        text = _text(known["cls"], where).strip()
+        values[CLS] = int(text) if _NUMBER.fullmatch(text) else text or None
+    # Text files may be captions, in any encoding: they are read where they may be the labels.
+    if "txt" in known and (plain(column or "").lstrip(".") == "txt" or set(values.values()) <= {None}):
+        values[TXT] = _text(known["txt"], where).strip() or None
+    group = nfc(str(found["group"])) if found.get("group") not in (None, "") else None
+    return values, named_split(found.get("split"), where), group
 
 
 def _text(file: Path, where: str) -> str:

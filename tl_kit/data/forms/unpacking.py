@@ -15,12 +15,12 @@ from typing import IO
 
 from tl_kit.data.forms.local_copies import Room
 from tl_kit.errors import DataError, first_line
-from tl_kit.file_kinds import HEAD, kind_of
+from tl_kit.file_kinds import HEAD, TAR_ENDINGS, ZIP_ENDINGS, kind_of
+from tl_kit.reporting import SILENT, Reporter
 from tl_kit.untrusted import is_plain_relative
 
-__all__ = ["archive_kind", "unpack"]
+__all__ = ["archive_kind", "member_name", "members_of", "unpack"]
 
-_TAR_ENDINGS = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _CHUNK = 1 << 20
 _LONGEST = 255  # bytes of one name, in all common file systems
 _MOST_RATIO, _FROM = 200, 200_000_000  # images hardly shrink: from so many bytes on, this is a bomb
@@ -49,14 +49,24 @@ def archive_kind(file: Path) -> str | None:
         return kind
     if kind in ("gzip", "bzip2", "xz"):
         return "tar"  # or a single file, which unpacking finds out
-    if kind is None and name.endswith(".zip"):
+    if kind is None and name.endswith(ZIP_ENDINGS):
         return "zip"
-    return "tar" if kind is None and name.endswith(_TAR_ENDINGS) else None
+    return "tar" if kind is None and name.endswith(TAR_ENDINGS) else None
 
 
-def unpack(file: Path, folder: Path, *, room: Room, shown: str) -> list[tuple[str, str]]:
+def members_of(file: Path) -> int | None:
+    """The number of files in a zip archive; None for a tar archive, which tells it at its end, and a damaged one."""
+    if archive_kind(file) != "zip":
+        return None
+    with suppress(*_BROKEN), zipfile.ZipFile(file) as archive:
+        return sum(not entry.is_dir() for entry in archive.infolist())
+    return None
+
+
+def unpack(file: Path, folder: Path, *, room: Room, shown: str, reporter: Reporter = SILENT) -> list[tuple[str, str]]:
     """Write the files of an archive below ``folder``, and return name and reason of each member that is left out.
 
+    Each file is told to ``reporter``.
     Left out are members whose name leads out of the folder, links, devices and pipes. Files get no permissions and no
     owner from the archive. Raises DataError for an encrypted, damaged or empty archive, for two files of one name, for
     an archive that grows beyond 200 times its size, and beyond the bounds of ``room``.
@@ -86,6 +96,7 @@ def unpack(file: Path, folder: Path, *, room: Room, shown: str) -> list[tuple[st
                     raise DataError(f"{shown}: unpacks to more than {_MOST_RATIO} times its size; no images do that")
                 room.take(len(chunk))
                 output.write(chunk)
+        reporter.advance()
     if not made:
         reason = f": {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise DataError(f"{shown}: is an archive without files{reason}")
@@ -107,7 +118,7 @@ def _zipped(file: Path, shown: str) -> Iterator[_Member]:
         archive = zipfile.ZipFile(file)
     with archive:
         for entry in archive.infolist():
-            name = _name(entry)
+            name = member_name(entry)
             if entry.is_dir() or name.endswith("/"):
                 continue
             mode = entry.external_attr >> 16
@@ -122,8 +133,11 @@ def _zipped(file: Path, shown: str) -> Iterator[_Member]:
                 yield _Member(name, stream)
 
 
-def _name(entry: zipfile.ZipInfo) -> str:
-    """The member's name; many programs write UTF-8 without saying so, and Windows' write backslashes."""
+def member_name(entry: zipfile.ZipInfo) -> str:
+    """The name of a member of a zip archive.
+
+    Many programs write UTF-8 without saying so, and those of Windows write backslashes.
+    """
     name = entry.filename
     if not entry.flag_bits & _UTF8:
         with suppress(UnicodeError):

@@ -10,17 +10,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tl_kit.config import DecodeConfig
+from tl_kit.data.forms.unpacking import member_name
 from tl_kit.errors import ImageError
-from tl_kit.file_kinds import IMAGE_ENDINGS
+from tl_kit.file_kinds import IMAGE_ENDINGS, TAR_ENDINGS, ZIP_ENDINGS
 from tl_kit.images.decode import sniff
 from tl_kit.images.limits import most_bytes
 from tl_kit.inference.streaming.named import Named
 
 __all__ = ["ARCHIVE_ENDINGS", "images_of"]
 
-_TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
-_ZIP = (".zip",)
-ARCHIVE_ENDINGS = (*_TAR, *_ZIP)
+ARCHIVE_ENDINGS = (*TAR_ENDINGS, *ZIP_ENDINGS)
 
 _IMAGES = {*IMAGE_ENDINGS, ".heic", ".ppm", ".jp2", ".ico"}
 _OTHERS = {".txt", ".cls", ".json", ".csv", ".tsv", ".xml", ".md", ".html", ".npy", ".pth", ".pyd", ".index", ".idx"}
@@ -36,7 +35,7 @@ def images_of(file: Path, limits: DecodeConfig) -> Iterator[Named]:
     of labels and texts do. Hidden ones are left out. Where the archive is damaged, the last item says so; a member that
     cannot be read, or has more bytes than an image may have, says so in its place.
     """
-    members = _of_zip if file.name.lower().endswith(_ZIP) else _of_tar
+    members = _of_zip if file.name.lower().endswith(ZIP_ENDINGS) else _of_tar
     count = 0
     try:
         for item in members(file, most_bytes(limits)):
@@ -69,18 +68,19 @@ def _of_tar(file: Path, most: int) -> Iterator[Named]:
 def _of_zip(file: Path, most: int) -> Iterator[Named]:
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if info.is_dir() or not _may_be_image(info.filename):
+            name = member_name(info)
+            if info.is_dir() or not _may_be_image(name):
                 continue
             found: bytes | ImageError | None
             try:
                 with archive.open(info) as stream:
-                    found = _image(stream, info.filename, info.file_size, most)
+                    found = _image(stream, name, info.file_size, most)
             except RuntimeError as error:  # it needs a password, or a method that zipfile lacks
                 found = ImageError(f"cannot be read: {error.args[0] if error.args else error}"[:100])
             except _DAMAGED as error:
                 found = ImageError(f"damaged: {error}"[:100])
             if found is not None:
-                yield Named(f"{file}/{info.filename}", found)
+                yield Named(f"{file}/{name}", found)
 
 
 def _may_be_image(name: str) -> bool:

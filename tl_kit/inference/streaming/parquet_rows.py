@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tl_kit.config import StreamConfig
 from tl_kit.errors import ConfigError
+from tl_kit.optional_packages import check_packages
 
 __all__ = ["check_parquet", "write_parquet"]
 
 
 def check_parquet(what: str) -> None:
     """Raises ConfigError, which begins with ``what`` needs it, where pyarrow is not installed."""
-    if find_spec("pyarrow") is None:
-        raise ConfigError(f"{what} needs pyarrow; run pip install tl-kit[data]")
+    check_packages(what, "pyarrow", extra="data", error=ConfigError)
 
 
 def write_parquet(lines: Path, file: Path, *, config: StreamConfig = StreamConfig()) -> None:

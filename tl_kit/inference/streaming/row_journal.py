@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from tl_kit.config import RowFormat, StreamConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError
 from tl_kit.inference.prediction import Prediction
+from tl_kit.inference.streaming.marks import InputDigests
 from tl_kit.inference.streaming.parquet_rows import write_parquet
 from tl_kit.inference.streaming.row_texts import Rows
 from tl_kit.storage.atomic import write_atomically, write_json, writing
 from tl_kit.storage.lock import FolderLock
 from tl_kit.untrusted import read_json
 
-__all__ = ["Journal", "Names", "State", "partial_of"]
+__all__ = ["Journal", "State", "partial_of"]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def partial_of(out: Path) -> Path:
@@ -30,34 +30,19 @@ def partial_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-class Names:
-    """A digest of the names that came so far, in order."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, name: str) -> None:
-        """Count an input."""
-        self._digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the names, in hex."""
-        return self._digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class State:
-    """The secured part: ``rows``, the ``size`` of their file in bytes, how many ``failed``, and the names' digest.
+    """The secured part: ``rows``, the ``size`` of their file in bytes, how many ``failed``, and two digests.
 
-    ``place`` is that of the next image in its batch. ``made_by`` says by which model and options, in words.
+    ``place`` is that of the next image in its batch. ``names`` and ``marks`` are the digests of :class:`InputDigests`.
     """
 
     rows: int = 0
     size: int = 0
     failed: int = 0
     place: int = 0
-    names: str = field(default_factory=lambda: Names().digest)
+    names: str = field(default_factory=lambda: InputDigests().names)
+    marks: str = field(default_factory=lambda: InputDigests().marks)
 
 
 class Journal:
@@ -120,7 +105,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
             size = self._file.tell()
-        self.state = State(state.rows, size, state.failed, state.place, state.names)
+        self.state = replace(state, size=size)
         content = {"format": _FORMAT, "made_by": self.made_by, **vars(self.state)}
         write_json(self._state_file, content)
         self._secured = time.monotonic()
@@ -150,8 +135,11 @@ class Journal:
             return None
         content = read_json(self._state_file, error=CheckpointError, folder=self._state_file.parent)
         given, numbers = content.get("made_by"), ("rows", "size", "failed", "place")
-        if content.get("format") != _FORMAT or not isinstance(given, dict) or not isinstance(content.get("names"), str):
-            raise CheckpointError(f"{self._state_file}: is no state of predict; remove it and {self.partial}")
+        digests = all(isinstance(content.get(name), str) for name in ("names", "marks"))
+        if content.get("format") != _FORMAT or not isinstance(given, dict) or not digests:
+            raise CheckpointError(
+                f"{self._state_file}: is no state of this version; remove it and {self.partial} to begin again"
+            )
         if any(type(content.get(name)) is not int or content[name] < 0 for name in numbers):
             raise CheckpointError(f"{self._state_file}: is broken; remove it and {self.partial} to begin again")
         for name, value in self.made_by.items():
@@ -161,7 +149,7 @@ class Journal:
                     f"{_shown(value)}); give the same, or remove it to begin again"
                 )
         rows, size, failed, place = (content[name] for name in numbers)
-        return State(rows, size, failed, place, content["names"])
+        return State(rows, size, failed, place, content["names"], content["marks"])
 
 
 def _shown(value: object) -> str:

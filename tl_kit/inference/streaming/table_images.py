@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.data.forms.columns import Columns, find_columns
+from tl_kit.data.forms.image_cells import holds_files, image_of, sole_holder
 from tl_kit.data.forms.named_files import NamedFiles
 from tl_kit.data.forms.text_table import TEXT_TABLES, open_table
 from tl_kit.errors import DataError, ImageError, first_line
@@ -62,7 +63,7 @@ def _named(text: str, place: str, found: NamedFiles, listed: Callable[[str], Nam
 
 
 def _of_parquet(file: Path, column: str | None, listed: Callable[[str], Named]) -> Iterator[Named]:
-    check_parquet(f"{file}:")
+    check_parquet(str(file))
     from pyarrow import ArrowException, parquet
 
     try:
@@ -88,29 +89,23 @@ def _of_parquet(file: Path, column: str | None, listed: Callable[[str], Named]) 
 
 def _image_column(file: Path, schema: Any, given: str | None) -> str:
     """The column of images: the one that is given, the only one that holds image files, or one of a usual name."""
-    holding = [field.name for field in schema if _holds_files(field.type)]
-    if given is None and len(holding) == 1:
-        return str(holding[0])
-    columns: Columns = find_columns(schema.names, str(file), image=given, labelled=False)
-    return str(schema.names[columns.path])
-
-
-def _holds_files(kind: Any) -> bool:
-    """True for bytes, and for the pair of bytes and path of Hugging Face's data sets."""
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_files(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+    columns: Columns = find_columns(schema.names, str(file), image=given or sole_holder(schema), labelled=False)
+    name = str(schema.names[columns.path])
+    holds_files(schema, name, str(file))
+    return name
 
 
 def _held(value: Any, file: Path, number: int, found: NamedFiles, listed: Callable[[str], Named]) -> Named:
-    """The image in one cell: a file's bytes, a path, or a pair of both of which either may be missing."""
-    path = None
-    if isinstance(value, dict):
-        path, value = value.get("path"), value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return Named(f"{file}/{path or number}", value)
-    if isinstance(value, str):
-        return _named(value, f"{file}/{number}", found, listed)
-    return Named(f"{file}/{number}", ImageError("no image in this row"))
+    """The image in one cell: a file's bytes, a path, or a pair of both of which either may be missing.
+
+    A pair names a file as the machine called it where the table was written.
+    """
+    path, data = image_of(value)
+    if data is not None:
+        return Named(f"{file}/{path or number}", data)
+    if path is None:
+        return Named(f"{file}/{number}", ImageError("no image in this row"))
+    if not isinstance(value, dict) or is_address(path):
+        return _named(path, f"{file}/{number}", found, listed)
+    place = found.moved(path)
+    return Named(path, ImageError(place)) if isinstance(place, str) else Named(str(place), place)

@@ -1,0 +1,85 @@
+"""Image cells: what a column of a Parquet table holds, image files or their paths, and the image in one cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tl_kit.errors import DataError
+
+__all__ = ["holds_files", "holds_texts", "image_of", "sole_holder"]
+
+
+def holds_files(schema: Any, column: str, place: str) -> bool:
+    """True for a column of image files, or of pairs of bytes and path; False for one of paths or ids.
+
+    Raises DataError, which begins with ``place``, for lists, pixels and anything else.
+    """
+    kind = _plain(schema.field(column).type)
+    if _is_holder(kind):
+        return True
+    if holds_texts(kind):
+        return False
+    raise DataError(
+        f"{place}: the column '{column}' holds {_words(kind)}; an image is the bytes of an image file, a pair of bytes "
+        "and path, or a path: name another column with --image-column"
+    )
+
+
+def holds_texts(kind: Any) -> bool:
+    """True for texts and whole numbers, which may be ids."""
+    from pyarrow import types
+
+    kind = _plain(kind)
+    texts = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(texts or types.is_integer(kind))
+
+
+def sole_holder(schema: Any) -> str | None:
+    """The one column that holds image files, or pairs of bytes and path; None for several and for none."""
+    found = [field.name for field in schema if _is_holder(_plain(field.type))]
+    return str(found[0]) if len(found) == 1 else None
+
+
+def image_of(cell: Any) -> tuple[str | None, bytes | None]:
+    """Path and bytes of the image in one cell; None for what it does not have."""
+    if isinstance(cell, dict):
+        path, data = cell.get("path"), cell.get("bytes")
+    else:
+        path, data = (None, cell) if isinstance(cell, bytes) else (cell, None)
+    if isinstance(path, int) and not isinstance(path, bool):
+        path = str(path)
+    return path if isinstance(path, str) and path else None, data if isinstance(data, bytes) and data else None
+
+
+def _plain(kind: Any) -> Any:
+    """The type of the values of a column of categories; any other type itself."""
+    from pyarrow import types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _is_holder(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(
+            (field.name == "bytes" and _is_binary(field.type)) or (field.name == "path" and holds_texts(field.type))
+            for field in kind
+        )
+    return _is_binary(kind)
+
+
+def _is_binary(kind: Any) -> bool:
+    from pyarrow import types
+
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(test(kind) for test in tests)
+
+
+def _words(kind: Any) -> str:
+    from pyarrow import types
+
+    if types.is_null(kind):
+        return "nothing"
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view)
+    return "lists" if any(test(kind) for test in lists) else f"values of the type {kind!s:.40}"
