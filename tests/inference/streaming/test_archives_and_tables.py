@@ -140,6 +140,3 @@ def test_parquet_names_images_or_holds_them(story: Story, predictor: Predictor, 
 
 
 # Files of rows.
-
-
-EAGER = StreamConfig(pause=0.01, secure_seconds=0.0, group_rows=10)
