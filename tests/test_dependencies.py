@@ -18,7 +18,13 @@ else:
 
 ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
-MODULES = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {
+    "axe-playwright-python": "axe_playwright_python",
+    "ipython": "IPython",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 NOT_IMPORTED = {
     "aiohttp": "fsspec reads https:// with it",
     "requests": "fsspec asks for it too before it reads https://",
