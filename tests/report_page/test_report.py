@@ -22,8 +22,10 @@ from playwright.sync_api import Browser, expect
 import tl_kit
 from tests.browsers import grave_faults
 from tests.cli.helpers import tlkit
+from tests.helpers import quick
 from tests.report_page.conftest import HOSTILE
 from tl_kit.config import ReportLimits
+from tl_kit.diagnosis.examine import Report
 from tl_kit.errors import CheckpointError, ConfigError, DataError
 from tl_kit.report_page.page import ReportResult
 
@@ -272,6 +274,67 @@ def test_a_run_ends_with_its_report(data: Path, tmp_path: Path) -> None:
     refused = tlkit("finetune", "test_resnet", "--data", data, "--members", 2, "--report")
     assert refused.code == 2
     assert "--report" in refused.err
+
+
+def test_what_was_just_scored_is_not_predicted_again(data: Path, tmp_path: Path, plain_pictures: None) -> None:
+    with tl_kit.keeping_outputs():
+        one = quick(data, tmp_path / "one", epochs=1).checkpoint
+        two = quick(data, tmp_path / "two", policy="head", epochs=None).checkpoint
+        config = tl_kit.EnsembleConfig(checkpoints=(Path(one), Path(two)), out=tmp_path / "both")
+        both = tl_kit.ensemble(config).checkpoint
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delattr("tl_kit.inference.predictor.Predictor.member_probabilities")
+            kept = {
+                folder: tl_kit.report(folder, out=tmp_path / "kept.html") and read(tmp_path / "kept.html")
+                for folder in (one, two, both)
+            }
+    for folder, page in kept.items():
+        record = json.loads((Path(folder) / ("ensemble.json" if folder == both else "tlkit.json")).read_text())
+        assert page.computed["scores"] == (record["receipt"]["ensemble"] if folder == both else record)["test"]
+        assert "test images, as the run predicted them;" in page.text
+        anew = read(tl_kit.report(folder, out=tmp_path / "anew.html").file)
+        assert "test images, predicted anew for this report;" in anew.text
+        assert anew.computed["confusion"] == page.computed["confusion"]
+        for name in ("scores", "trial_scores") if folder != both else ("scores",):
+            assert anew.computed[name] == pytest.approx(page.computed[name], rel=1e-5)
+
+
+def test_scores_that_selected_are_marked_wherever_they_stand(run: Path, ensemble: Path, tmp_path: Path) -> None:
+    folder = changed(run, tmp_path / "run", kinds={"val": "selected on", "test": "test"}, chosen_by_val=["epoch"])
+    text = " ".join(read(tl_kit.report(folder, images=False).file).text.split())
+    assert re.search(r"val\* ?selected on", text)
+    assert not re.search(r"test\* ?test", text)
+    assert "* val (selected on): these images chose the best epoch, so that the figure is too good" in text
+    record = json.loads((ensemble / "ensemble.json").read_text())["receipt"]
+    page = read(tl_kit.report(ensemble, images=False, out=tmp_path / "ensemble.html").file)
+    mark = "*" if record["kinds"]["test"] != "test" else ""
+    assert f"test{mark} accuracy" in page.text
+
+
+def test_the_doctor_looks_at_the_splits_of_the_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((run / "tlkit.json").read_text())["config"]
+    folder = changed(run, tmp_path / "run", config={**config, "split": {**config["split"], "split_seed": 7}})
+    asked = []
+    monkeypatch.setattr(
+        "tl_kit.report_page.page.doctor", lambda data, **how: asked.append(how["split"]) or Report(data, None, ())
+    )
+    tl_kit.report(folder, images=False)
+    assert [split.split_seed for split in asked] == [7]
+
+
+def test_of_folds_no_copies_across_splits_are_told(made: dict[str, tuple[ReportResult, Page]]) -> None:
+    assert "Near copies across splits" in made["run"][1].text
+    assert "Near copies across splits" not in made["folds"][1].text
+
+
+def test_what_is_not_shown_is_not_told(run: Path, tmp_path: Path) -> None:
+    page = read(tl_kit.report(run, images=False, out=tmp_path / "page.html").file)
+    assert "No map is shown." in page.text
+    assert "Beside each image" not in page.text
+    many = replace(ReportLimits(), examined=1)
+    page = read(tl_kit.report(run, out=tmp_path / "page.html", limits=many).file)
+    assert "Near copies across splits: 0" not in page.text
+    assert page.text.count("The doctor was not asked about so many images") == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -158,7 +158,7 @@ def test_advice_names_the_class_that_is_worse_beyond_chance() -> None:
     labels = np.repeat([0, 1], [100, 100])
     predicted = np.where(np.arange(200) < 195, labels, 0)
     predicted[100:150] = 0  # half of the second class
-    made = compute(scored_as(labels, predicted, ["good", "bad"]), ReportLimits())
+    made = compute(scored_as(labels, predicted, ["good", "bad", "neither"]), ReportLimits())
     (first,) = advise(saved_run(), made, suspects=0, findings=(), limits=ReportLimits())
     assert first.title == "More images of bad"
     assert first.worth == pytest.approx((145 / 200 - 0.45) / 2)
@@ -169,6 +169,13 @@ def test_advice_names_the_class_that_is_worse_beyond_chance() -> None:
 
 def test_where_nothing_was_scored_no_class_is_called_good() -> None:
     assert titles(compute(None, ReportLimits())) == ["Show it the images"]
+
+
+def test_an_accuracy_that_one_answer_for_all_reaches_is_no_success() -> None:
+    labels = np.repeat([0, 1], [190, 10])
+    made = compute(scored_as(labels, np.zeros(200, dtype=np.int64), ["common", "rare"]), ReportLimits())
+    assert titles(made)[0] == "Not measurably better than always saying common"
+    assert titles(compute(scored_as(labels, labels, ["common", "rare"]), ReportLimits())) == ["Nothing"]
 
 
 def test_few_images_ask_for_more() -> None:
@@ -219,7 +226,7 @@ def test_of_many_classes_the_page_shows_the_worst_and_says_where_all_are() -> No
     assert len(facts.matrix[0]) == limits.matrix
     told = f"{many - len(facts.rows):,} others are left out. tlkit evaluate . --data PATH --split test --json"
     assert told in text
-    named = {row["name"] for row in facts.computed["per_class"]}
+    named = {row[each] for row in facts.computed["per_class"] for each in ("name", "taken_for")} - {""}
     assert {name for name in names if name in text} == named | set(facts.computed["confusion_classes"])
     assert len(facts.advice) <= limits.weak + 1
 

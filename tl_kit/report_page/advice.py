@@ -41,6 +41,7 @@ def advise(
     """
     found = [*_data(findings), *_honest(saved), *_labels(saved, suspects), *_members(saved)]
     if made.rows:
+        found += _guess(made)
         found += _weak_classes(made)
         found += _few(saved, made, limits)
     if not found and made.rows:
@@ -57,12 +58,16 @@ def _data(findings: Sequence[Finding]) -> list[Advice]:
     found = []
     for finding in findings:
         if finding.code.endswith("split-leak") or finding.code == "group-leak":
-            found.append(Advice(title="Separate the splits", text=f"{finding.message}: {finding.remedy}.", worth=1))
+            found.append(Advice(title="Separate the splits", text=_sentences(finding), worth=1))
         elif finding.code.endswith("-shortcut"):
-            found.append(Advice(title="Remove a shortcut", text=f"{finding.message}. {finding.remedy}.", worth=0.9))
+            found.append(Advice(title="Remove a shortcut", text=_sentences(finding), worth=0.9))
         elif finding.code.endswith("label-conflict"):
-            found.append(Advice(title="Settle the labels", text=f"{finding.message}: {finding.remedy}.", worth=0.8))
+            found.append(Advice(title="Settle the labels", text=_sentences(finding), worth=0.8))
     return found
+
+
+def _sentences(finding: Finding) -> str:
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in (finding.message, finding.remedy))
 
 
 def _honest(saved: Saved) -> list[Advice]:
@@ -82,6 +87,19 @@ def _folds_command(saved: Saved) -> str:
     network = next(filter(None, (run.text("config", "model") or run.text("model") for run in saved.runs)), "MODEL")
     data = "PATH" if saved.data is None else str(saved.data)
     return visible(f"tlkit finetune {shlex.quote(network)} --data {shlex.quote(data)} --folds {FoldsConfig.folds}")
+
+
+def _guess(made: Computed) -> list[Advice]:
+    """A score that is not better, beyond chance, than one answer for all images."""
+    low, high = made.content["interval"]
+    name, share = visible(made.content["commonest"]["name"]), made.content["commonest"]["share"]
+    if low > share:
+        return []
+    text = (
+        f"Whoever always says {name} is right on {percent(share)} of these images, and the accuracy lies between "
+        f"{percent(low)} and {percent(high)} (95\u00a0% interval). Balanced accuracy and macro F1 say more here."
+    )
+    return [Advice(title=f"Not measurably better than always saying {name}", text=text, worth=0.7)]
 
 
 def _few(saved: Saved, made: Computed, limits: ReportLimits) -> list[Advice]:
@@ -157,7 +175,8 @@ def _members(saved: Saved) -> list[Advice]:
 def _weak_classes(made: Computed) -> list[Advice]:
     """Classes whose recall lies below the accuracy of all images beyond chance."""
     accuracy, images = made.content["scores"]["accuracy"], made.content["images"]
-    found = [_weak_class(row, accuracy, images) for row in made.weak]
+    several = made.content["classes"] > 2  # of two, a missed image is always taken for the other
+    found = [_weak_class(row, accuracy, images, several=several) for row in made.weak]
     more = made.weak_total - len(made.weak)
     if more:
         last = found[-1].text + f" {count(more)} more class{'es are' if more > 1 else ' is'} worse beyond chance."
@@ -165,7 +184,7 @@ def _weak_classes(made: Computed) -> list[Advice]:
     return found
 
 
-def _weak_class(row: ClassRow, accuracy: float, images: int) -> Advice:
+def _weak_class(row: ClassRow, accuracy: float, images: int, *, several: bool) -> Advice:
     low, high = row.recall_interval or (0.0, 1.0)
     gain, missed = (accuracy - row.recall) * row.support / images, row.support - round(row.recall * row.support)
     text = (
@@ -173,7 +192,7 @@ def _weak_class(row: ClassRow, accuracy: float, images: int) -> Advice:
         f"{count(row.support)} images), against {percent(accuracy)} of all images. As good as the others, they "
         f"would bring {100 * gain:.1f} points of accuracy."
     )
-    if 2 * row.taken > missed:
+    if several and 2 * row.taken > missed:
         text += (
             f" {count(row.taken)} of the {count(missed)} missed are taken for {visible(row.taken_for)}: look at these "
             "first, since labels that nobody can tell apart are not mended by more images."

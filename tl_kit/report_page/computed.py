@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from tl_kit import metrics
 from tl_kit.config import ReportLimits
 from tl_kit.display import visible
@@ -71,6 +73,9 @@ def compute(scored: Scored | None, limits: ReportLimits) -> Computed:
     elif scored.trial is not None:
         found["reliability"]["trial"] = [asdict(one) for one in reliability(scored.trial, labels, bins=limits.bins)]
         found["trial_scores"] = metrics.summary(scored.trial, labels)
+    support = np.bincount(labels, minlength=len(scored.classes))
+    commonest = int(support.argmax())
+    found["commonest"] = {"name": scored.classes[commonest], "share": float(support[commonest] / len(labels))}
     found["interval"] = list(metrics.wilson(found["scores"]["accuracy"], len(labels)))
     return Computed(
         content=found,
