@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -14,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import children
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Read by huggingface_hub when it is imported, and inherited by the processes that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -86,3 +90,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window; not for the session, since others could run no event loop beside it."""
+    from tests.browsers import browsing
+
+    with browsing() as found:
+        if found is None:
+            pytest.skip("no browser is found: install chromium")
+        yield found

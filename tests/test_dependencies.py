@@ -18,7 +18,13 @@ else:
 
 ROOT = Path(__file__).parent.parent
 OURS = {"tl_kit", "recipes", "tests"}
-MODULES = {"ipython": "IPython", "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {
+    "axe-playwright-python": "axe_playwright_python",
+    "ipython": "IPython",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 NOT_IMPORTED = {
     "requests": "fsspec asks for it too before it reads https://",
     "opt_einsum": "torch looks for it: without it a step of the optimizer kron takes minutes and gigabytes",

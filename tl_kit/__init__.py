@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from tl_kit.fitting.network_choice import choose_network as choose_network
     from tl_kit.fitting.network_choice import finetune
     from tl_kit.inference.evaluate import Evaluation, evaluate
+    from tl_kit.inference.kept_outputs import keeping_outputs as keeping_outputs
     from tl_kit.inference.predict import PredictedFile, predict, predict_stream, predict_to_file
     from tl_kit.inference.predict import csv_text as csv_text
     from tl_kit.inference.prediction import Prediction
@@ -193,6 +194,7 @@ _MODULES = {
     "finetune": "tl_kit.fitting.network_choice",
     "finetune_members": "tl_kit.series.finetune_members",
     "fit": "tl_kit.fitting.fit",
+    "keeping_outputs": "tl_kit.inference.kept_outputs",
     "known_models": "tl_kit.storage.known_models",
     "leads": "tl_kit.machine.process_group",
     "load": "tl_kit.inference.predictor",

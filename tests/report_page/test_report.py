@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,16 +17,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, expect
 
 import tl_kit
+from tests.browsers import grave_faults
 from tests.cli.helpers import tlkit
-from tests.helpers import quick, quick_config, write_images
+from tests.helpers import quick
+from tests.report_page.conftest import HOSTILE
 from tl_kit.config import ReportLimits
+from tl_kit.diagnosis.examine import Report
 from tl_kit.errors import CheckpointError, ConfigError, DataError
 from tl_kit.report_page.page import ReportResult
-
-HOSTILE = {"red": "<script>alert(1)<script>", "green": "\"quotes' & אבג", "blue": "{{ 7*7 }} ünï"}
-SECRET = "taken at 52.5 N 13.4 E"
 
 
 @dataclass
@@ -74,41 +74,6 @@ def read(file: Path) -> Page:
     page = Page()
     page.feed(file.read_text(encoding="utf-8"))
     return page
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Classes with hostile names; every JPEG knows where it was taken, and one file is no image."""
-    root = tmp_path_factory.mktemp("report") / "images"
-    plain = write_images(tmp_path_factory.mktemp("plain"), images=15)
-    for colour, name in HOSTILE.items():
-        (root / name).mkdir(parents=True)
-        for number, path in enumerate(sorted((plain / colour).iterdir())):
-            exif = Image.Exif()
-            exif[0x010E] = SECRET
-            Image.open(path).save(root / name / f"<b>{number} & \u202e.jpg", quality=90, exif=exif)
-    (root / HOSTILE["red"] / "<img src=x onerror=alert(1)>.jpg").write_text("no image")
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(data: Path) -> Path:
-    return Path(quick(data, data.parent / "run", epochs=1).checkpoint)
-
-
-@pytest.fixture(scope="module")
-def ensemble(data: Path, run: Path) -> Path:
-    other = Path(quick(data, data.parent / "other", epochs=1, seed=1).checkpoint)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tl_kit.ensembling.output.draw_receipt", lambda _, path: path.write_bytes(b"drawn"))
-        config = tl_kit.EnsembleConfig(checkpoints=(run, other), out=data.parent / "ensemble")
-        return Path(tl_kit.ensemble(config).checkpoint)
-
-
-@pytest.fixture(scope="module")
-def folds(data: Path) -> Path:
-    config = quick_config(data, data.parent / "folds", epochs=1)
-    return Path(tl_kit.cross_validate(config, folds=2).folder)
 
 
 @pytest.fixture(scope="module")
@@ -311,18 +276,90 @@ def test_a_run_ends_with_its_report(data: Path, tmp_path: Path) -> None:
     assert "--report" in refused.err
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
+def test_what_was_just_scored_is_not_predicted_again(data: Path, tmp_path: Path, plain_pictures: None) -> None:
+    with tl_kit.keeping_outputs():
+        one = quick(data, tmp_path / "one", epochs=1).checkpoint
+        two = quick(data, tmp_path / "two", policy="head", epochs=None).checkpoint
+        config = tl_kit.EnsembleConfig(checkpoints=(Path(one), Path(two)), out=tmp_path / "both")
+        both = tl_kit.ensemble(config).checkpoint
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delattr("tl_kit.inference.predictor.Predictor.member_probabilities")
+            kept = {
+                folder: tl_kit.report(folder, out=tmp_path / "kept.html") and read(tmp_path / "kept.html")
+                for folder in (one, two, both)
+            }
+    for folder, page in kept.items():
+        record = json.loads((Path(folder) / ("ensemble.json" if folder == both else "tlkit.json")).read_text())
+        assert page.computed["scores"] == (record["receipt"]["ensemble"] if folder == both else record)["test"]
+        assert "test images, as the run predicted them;" in page.text
+        anew = read(tl_kit.report(folder, out=tmp_path / "anew.html").file)
+        assert "test images, predicted anew for this report;" in anew.text
+        assert anew.computed["confusion"] == page.computed["confusion"]
+        for name in ("scores", "trial_scores") if folder != both else ("scores",):
+            assert anew.computed[name] == pytest.approx(page.computed[name], rel=1e-5)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
-def test_a_browser_runs_its_script_and_no_other(made: dict[str, tuple[ReportResult, Page]], tmp_path: Path) -> None:
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-    dump = subprocess.run(
-        [*command, made["ensemble"][0].file.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    ).stdout
-    page = Page()
-    page.feed(dump)
-    heads = [values for values in page.all("th") if values.get("scope") == "col"]
-    assert 0 < len(page.all("button")) <= len(heads)
-    (area,) = [values for values in page.all("p") if values.get("id") == "filter"]
-    assert "hidden" not in area
+def test_scores_that_selected_are_marked_wherever_they_stand(run: Path, ensemble: Path, tmp_path: Path) -> None:
+    folder = changed(run, tmp_path / "run", kinds={"val": "selected on", "test": "test"}, chosen_by_val=["epoch"])
+    text = " ".join(read(tl_kit.report(folder, images=False).file).text.split())
+    assert re.search(r"val\* ?selected on", text)
+    assert not re.search(r"test\* ?test", text)
+    assert "* val (selected on): these images chose the best epoch, so that the figure is too good" in text
+    record = json.loads((ensemble / "ensemble.json").read_text())["receipt"]
+    page = read(tl_kit.report(ensemble, images=False, out=tmp_path / "ensemble.html").file)
+    mark = "*" if record["kinds"]["test"] != "test" else ""
+    assert f"test{mark} accuracy" in page.text
+
+
+def test_the_doctor_looks_at_the_splits_of_the_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((run / "tlkit.json").read_text())["config"]
+    folder = changed(run, tmp_path / "run", config={**config, "split": {**config["split"], "split_seed": 7}})
+    asked = []
+    monkeypatch.setattr(
+        "tl_kit.report_page.page.doctor", lambda data, **how: asked.append(how["split"]) or Report(data, None, ())
+    )
+    tl_kit.report(folder, images=False)
+    assert [split.split_seed for split in asked] == [7]
+
+
+def test_of_folds_no_copies_across_splits_are_told(made: dict[str, tuple[ReportResult, Page]]) -> None:
+    assert "Near copies across splits" in made["run"][1].text
+    assert "Near copies across splits" not in made["folds"][1].text
+
+
+def test_what_is_not_shown_is_not_told(run: Path, tmp_path: Path) -> None:
+    page = read(tl_kit.report(run, images=False, out=tmp_path / "page.html").file)
+    assert "No map is shown." in page.text
+    assert "Beside each image" not in page.text
+    many = replace(ReportLimits(), examined=1)
+    page = read(tl_kit.report(run, out=tmp_path / "page.html", limits=many).file)
+    assert "Near copies across splits: 0" not in page.text
+    assert page.text.count("The doctor was not asked about so many images") == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1400), ("dark", 390)])
+def test_a_browser_shows_it_without_a_grave_fault(
+    browser: Browser, kind: str, scheme: Any, width: int, made: dict[str, tuple[ReportResult, Page]]
+) -> None:
+    """No other script than its own runs, nothing is asked for, no width scrolls sideways, axe-core finds nothing."""
+    with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:
+        page, said, asked = context.new_page(), list[str](), list[str]()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(made[kind][0].file.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        for details in page.locator("summary").all():
+            details.click()
+        assert grave_faults(page) == []
+        images = page.locator("figure.tile:visible").count()
+        page.locator("#filter input").fill("no such class")
+        expect(page.locator("#filter output")).to_have_text(f"0 of {images} images shown")
+        head = page.locator("#classes th button").first
+        head.click()
+        head.click()
+        names = page.locator("#classes tbody th").all_inner_texts()
+        assert names == sorted(names, key=str.lower, reverse=True)
+        assert said == []
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []

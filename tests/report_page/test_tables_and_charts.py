@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,24 @@ from sklearn.metrics import confusion_matrix
 
 from tl_kit import metrics
 from tl_kit.config import ReportLimits
+from tl_kit.errors import CheckpointError
 from tl_kit.report_page.advice import advise
 from tl_kit.report_page.charts import Series, chart, ticks
-from tl_kit.report_page.class_tables import answered, class_rows, confused_pairs, most_confused, reliability
+from tl_kit.report_page.class_tables import (
+    answered,
+    class_rows,
+    confused_pairs,
+    confusion_of,
+    most_confused,
+    reliability,
+    weak_classes,
+)
+from tl_kit.report_page.computed import Computed, compute
 from tl_kit.report_page.figures import Record, percent, seconds
+from tl_kit.report_page.page import page_of
+from tl_kit.report_page.page_facts import Looks, collect
 from tl_kit.report_page.saved_results import Saved, Split
+from tl_kit.report_page.scored import Scored
 
 
 def predictions(images: int = 200, classes: int = 4) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -68,7 +82,13 @@ def test_pairs_are_the_off_diagonal_of_the_confusion_matrix() -> None:
 
 
 def test_a_large_matrix_shows_the_classes_with_the_most_errors() -> None:
-    assert most_confused([[9, 0, 0], [0, 2, 5], [1, 3, 1]], 2) == [1, 2]
+    table = np.array([[9, 0, 0], [0, 2, 5], [1, 3, 1]])
+    pairs = [(row, column) for row in range(3) for column in range(3) for _ in range(table[row, column])]
+    labels, predicted = np.array(pairs).T
+    assert most_confused(labels, predicted, classes=3, most=2) == [1, 2]
+    assert confusion_of(labels, predicted, [1, 2]) == [[2, 5], [3, 1]]
+    assert confusion_of(labels, predicted, [0, 1, 2]) == table.tolist()
+    assert confusion_of(np.array([0]), np.array([1]), [2]) == [[0]]
 
 
 def test_a_class_without_images_has_no_interval() -> None:
@@ -96,36 +116,119 @@ def test_a_figure_is_an_entry_of_its_file() -> None:
     figure = record.figure("x/y", 0, "z~", shape=percent)
     assert figure is not None
     assert (figure.shown, figure.source) == ("12.3\u00a0%", "a.json#/x~1y/0/z~0")
-    assert record.figure("n", shape=percent) is None
-    assert record.figure("t", shape=percent) is None
     assert record.figure("x/y", 1, shape=percent) is None
+    assert record.figure("none", "at all", shape=percent) is None
+    for path in (("n",), ("t",), ("x/y",), ("t", "deeper")):
+        with pytest.raises(CheckpointError, match=rf"a\.json: {path[0]} is .*, and must be "):
+            record.figure(*path, shape=percent)
+    assert [percent(value) for value in (1.0, 0.99964, 0.999999, 0.9994)] == [
+        f"{text}\u00a0%" for text in ("100.0", "99.96", "100.0", "99.9")
+    ]
     assert [seconds(value) for value in (3.21, 600, 7200)] == ["3.2\u00a0s", "10\u00a0min", "2.0\u00a0h"]
 
 
-def test_advice_names_the_class_that_is_worse_beyond_chance() -> None:
-    labels = np.repeat([0, 1], [100, 100])
-    probabilities = np.full((200, 2), 0.1)
-    predicted = np.where(np.arange(200) < 195, labels, 0)
-    predicted[100:150] = 0  # half of the second class
-    probabilities[np.arange(200), predicted] = 0.9
-    rows = class_rows(probabilities, labels, ["good", "bad"])
-    record = Record("tlkit.json", {})
-    saved = Saved(
+def saved_run(content: dict[str, object] | None = None, kind: str = "test") -> Saved:
+    record = Record("tlkit.json", content or {})
+    return Saved(
         folder=Path(),
         kind="run",
         record=record,
         runs=(record,),
         receipt=None,
-        splits=(Split("test", "test", 200, ("test",)),),
+        splits=(Split("test", kind, 200, ("test",)),),
         model=None,
     )
-    accuracy = metrics.accuracy(probabilities, labels)
-    (first, *others) = advise(saved, rows=rows, accuracy=accuracy, suspects=0, findings=())
+
+
+def scored_as(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: list[str]) -> Scored:
+    probabilities = np.full((len(labels), len(names)), 0.1 / (len(names) - 1))
+    probabilities[np.arange(len(labels)), predicted] = 0.9
+    paths = tuple(Path(f"{number}.png") for number in range(len(labels)))
+    return Scored(
+        split="test", kind="test", classes=tuple(names), paths=paths, labels=labels, probabilities=probabilities
+    )
+
+
+def titles(made: Computed, saved: Saved | None = None) -> list[str]:
+    found = advise(saved or saved_run(), made, suspects=0, findings=(), limits=ReportLimits())
+    return [one.title for one in found]
+
+
+def test_advice_names_the_class_that_is_worse_beyond_chance() -> None:
+    labels = np.repeat([0, 1], [100, 100])
+    predicted = np.where(np.arange(200) < 195, labels, 0)
+    predicted[100:150] = 0  # half of the second class
+    made = compute(scored_as(labels, predicted, ["good", "bad", "neither"]), ReportLimits())
+    (first,) = advise(saved_run(), made, suspects=0, findings=(), limits=ReportLimits())
     assert first.title == "More images of bad"
-    assert first.worth == pytest.approx((accuracy - rows[1].recall) / 2)
-    assert not others
-    (nothing,) = advise(saved, rows=rows[:1], accuracy=accuracy, suspects=0, findings=())
-    assert nothing.title == "Nothing"
+    assert first.worth == pytest.approx((145 / 200 - 0.45) / 2)
+    assert "55 of the 55 missed are taken for good" in first.text
+    predicted = np.where(np.arange(200) % 20 == 0, 1 - labels, labels)
+    assert titles(compute(scored_as(labels, predicted, ["good", "bad"]), ReportLimits())) == ["Nothing"]
+
+
+def test_where_nothing_was_scored_no_class_is_called_good() -> None:
+    assert titles(compute(None, ReportLimits())) == ["Show it the images"]
+
+
+def test_an_accuracy_that_one_answer_for_all_reaches_is_no_success() -> None:
+    labels = np.repeat([0, 1], [190, 10])
+    made = compute(scored_as(labels, np.zeros(200, dtype=np.int64), ["common", "rare"]), ReportLimits())
+    assert titles(made)[0] == "Not measurably better than always saying common"
+    assert titles(compute(scored_as(labels, labels, ["common", "rare"]), ReportLimits())) == ["Nothing"]
+
+
+def test_few_images_ask_for_more() -> None:
+    labels = np.repeat([0, 1], 10)
+    made = compute(scored_as(labels, np.where(np.arange(20) % 5 == 0, 1 - labels, labels), ["a", "b"]), ReportLimits())
+    found = advise(
+        saved_run({"config": {"model": "resnet18", "data": "my imgs"}}),
+        made,
+        suspects=0,
+        findings=(),
+        limits=ReportLimits(),
+    )
+    assert [one.title for one in found] == ["Score more images"]
+    assert found[0].command == "tlkit finetune resnet18 --data 'my imgs' --folds 5"
+    low, high = metrics.wilson(0.8, 20)
+    assert f"{percent(low)} to {percent(high)}), from 20 images. About 250 would do" in found[0].text
+
+
+def test_of_many_equal_classes_few_are_named_by_chance() -> None:
+    """One in forty would be, if each class were looked at alone."""
+    rng = np.random.default_rng(3)
+    named = 0
+    for _ in range(20):
+        labels = np.repeat(np.arange(200), 20)
+        predicted = np.where(rng.random(len(labels)) < 0.7, labels, (labels + 1) % 200)
+        named += bool(weak_classes(labels, predicted, classes=200, rate=0.05))
+    assert named <= 4
+    predicted[:20] = 1  # of class 0 none is found
+    assert weak_classes(labels, predicted, classes=201, rate=0.05)[0] == 0
+
+
+def test_of_many_classes_the_page_shows_the_worst_and_says_where_all_are() -> None:
+    rng = np.random.default_rng(0)
+    many, limits = 3_000, ReportLimits()
+    labels = np.concatenate([np.repeat(np.arange(many), 2), np.zeros(1_000, dtype=np.int64)])
+    predicted = np.where(rng.random(len(labels)) < 0.6, labels, rng.integers(0, many, len(labels)))
+    names = [f"class {number} {'x' * 900}" for number in range(many)]
+    probabilities = np.full((len(labels), many), 0.4 / (many - 1))
+    probabilities[np.arange(len(labels)), predicted] = 0.6
+    scored = replace(scored_as(labels[:2], predicted[:2], names), labels=labels, probabilities=probabilities)
+    saved = saved_run({"classes": names, "test": {"accuracy": 0.6}})
+    facts = collect(
+        saved, scored, missing="", looks=Looks(), findings=(), examined="", suspects=0, limits=limits, names=True
+    )
+    text = page_of(facts)
+    assert len(text.encode()) < 5_000_000
+    assert limits.classes <= len(facts.rows) <= limits.classes + limits.weak
+    assert len(facts.matrix[0]) == limits.matrix
+    told = f"{many - len(facts.rows):,} others are left out. tlkit evaluate . --data PATH --split test --json"
+    assert told in text
+    named = {row[each] for row in facts.computed["per_class"] for each in ("name", "taken_for")} - {""}
+    assert {name for name in names if name in text} == named | set(facts.computed["confusion_classes"])
+    assert len(facts.advice) <= limits.weak + 1
 
 
 def test_the_bounds_of_a_report_are_sensible() -> None:

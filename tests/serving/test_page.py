@@ -6,41 +6,19 @@ import base64
 import csv
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 import tl_kit
+from tests.browsers import grave_faults
 from tests.serving.conftest import FP32, listening
 from tests.serving.test_answers import BAD, GOOD
 from tl_kit.config import ServeLimits
-
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-
-
-def program() -> str | None:
-    """A browser of the system, or the one that playwright has installed."""
-    with sync_playwright() as driver:
-        own = driver.chromium.executable_path
-    return own if Path(own).is_file() else next(filter(None, map(shutil.which, PROGRAMS)), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = program()
-    if path is None:
-        pytest.skip("no browser is found: install chromium")
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # for whom chromium has no sandbox
-    with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"] if root else [])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -262,6 +240,19 @@ def test_no_width_scrolls_sideways(browser: Browser, port: int, width: int, sche
             page.get_by_role("button", name="text.jpg").click()
             expect(page.locator("#one-name")).to_be_in_viewport()
             assert page.locator("#camera").get_attribute("capture") == "environment"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_grave_fault_of_accessibility(browser: Browser, port: int, scheme: Any) -> None:
+    with opened(browser, port, color_scheme=scheme) as page:
+        assert grave_faults(page) == []
+        choose(page, *files("large.jpg", "photo.jpg", "text.jpg"))
+        page.get_by_role("button", name="Show where it looks").click()
+        expect(page.locator(".heat .lead")).to_be_visible()
+        assert grave_faults(page) == []
+        page.set_viewport_size({"width": 390, "height": 800})
+        page.get_by_role("button", name="text.jpg").click()
+        assert grave_faults(page) == []
 
 
 def test_a_busy_server_is_asked_again_and_a_lost_one_on_request(page: Page) -> None:

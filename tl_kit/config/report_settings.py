@@ -20,13 +20,16 @@ class ReportLimits:
     """Bounds on a report: ``shown`` images a section, ``of_pair`` of a pair of confused classes, ``pairs`` of these.
 
     Thumbnails have at most ``side`` pixels a side and JPEG quality ``quality``, and all of them together at most
-    ``image_bytes`` bytes. A matrix of more than ``matrix`` classes shows those that are confused most. ``bins`` of
+    ``image_bytes`` bytes. Of more than ``matrix`` classes the matrix shows those with most errors, of more than
+    ``classes`` their table does, of lists in the record the first ``listed`` items are shown, of a
+    text in it the first ``text`` characters. ``bins`` of
     confidence make a reliability diagram, ``steps`` and ``chance`` random maps a deletion score, of at most
-    ``deleted`` images. The doctor looks at data sets of at most ``examined`` images. A class is weak where
-    the accuracy of all images lies above the 95 % interval of its recall. ``map_strength``: how much of a pixel's
-    colour the map covers where it is 1. A wrong image is confidently wrong from the probability ``sure`` on, and an
-    image is doubtful if its two highest probabilities differ by less than ``close``. ``points`` of the curve of
-    accuracy against the share answered are kept, and ``left_out`` files are listed.
+    ``deleted`` images. The doctor looks at data sets of at most ``examined`` images. At most ``weak`` classes are named
+    that are worse than the others beyond chance; of all that could be, a share of at most ``false_weak`` is so by
+    chance. More images are asked for where the interval of the accuracy is wider than ``wide``. ``map_strength``: how
+    much of a pixel's colour the map covers where it is 1. A wrong image is confidently wrong from the probability
+    ``sure`` on, and an image is doubtful if its two highest probabilities differ by less than ``close``. ``points`` of
+    the curve of accuracy against the share answered are kept, and ``left_out`` files are listed.
     """
 
     shown: Annotated[int, AT_LEAST_ONE] = 12
@@ -38,6 +41,12 @@ class ReportLimits:
     quality: Annotated[int, AT_LEAST_ONE] = 80
     image_bytes: Annotated[int, AT_LEAST_ONE] = 3_000_000
     matrix: Annotated[int, AT_LEAST_TWO] = 24
+    classes: Annotated[int, AT_LEAST_TWO] = 200
+    listed: Annotated[int, AT_LEAST_ONE] = 100
+    text: Annotated[int, AT_LEAST_ONE] = 300
+    weak: Annotated[int, AT_LEAST_ONE] = 5
+    false_weak: Annotated[float, SHARE] = 0.05
+    wide: Annotated[float, SHARE] = 0.2
     bins: Annotated[int, AT_LEAST_ONE] = 10
     steps: Annotated[int, AT_LEAST_TWO] = 8
     chance: Annotated[int, AT_LEAST_ONE] = 3

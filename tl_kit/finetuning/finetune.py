@@ -31,6 +31,7 @@ from tl_kit.finetuning.settings import resolve
 from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.policies import is_auto, parse_policy
+from tl_kit.inference.kept_outputs import keep_outputs
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -188,6 +189,10 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
     _save_meta(run, data=data, best_epoch=outcome.best_epoch, settings=outcome.settings, **written)
     if run.writes and not more:
         StateFolder(run.folder).remove()
+        for split in ("val", "test"):
+            if run.manifest.split(split):
+                probabilities = metrics.softmax(outcome.logits[split].numpy().astype(np.float64))
+                keep_outputs([run.folder], run.manifest.split(split), probabilities[None])
     track_options(run, outcome.settings)
     track_result(run, result)
     if outcome.error is not None:

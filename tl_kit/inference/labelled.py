@@ -16,6 +16,7 @@ from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.errors import DataError
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.held_out_heads import held_out_probabilities
+from tl_kit.inference.kept_outputs import keep_outputs, known_outputs
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
 
@@ -42,17 +43,19 @@ def predict_labelled(
     *,
     data: Path | str,
     reporter: Reporter,
+    reuse: bool = False,
 ) -> Predicted | None:
     """Each member's predictions of the manifest's ``samples``; images of ``data`` that cannot be decoded are reported.
 
     Validation images that a member's final head was fitted to are predicted by the head that was fitted without them.
+    ``reuse``: images whose outputs the command has kept are not predicted again.
     Returns None if no image can be decoded. Raises DataError for classes that the predictor does not know.
     """
     if not samples:
         return None
     started = time.perf_counter()
     labels = labels_for(samples, manifest, predictor, Path(data))
-    stack, failures = _probabilities(predictor, samples, reporter)
+    stack, failures = _probabilities(predictor, samples, reporter, reuse=reuse)
     left_out = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
     tell_left_out(left_out, data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
@@ -67,12 +70,33 @@ def predict_labelled(
 
 
 def _probabilities(
-    predictor: Predictor | ExportedModel, samples: Sequence[Sample], reporter: Reporter
+    predictor: Predictor | ExportedModel, samples: Sequence[Sample], reporter: Reporter, *, reuse: bool
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
-    if isinstance(predictor, Predictor):
-        return held_out_probabilities(predictor, samples, reporter=reporter)
-    paths, digests = [sample.path for sample in samples], [sample.digest for sample in samples]
-    return predictor.member_probabilities(paths, digests=digests, reporter=reporter)
+    if not isinstance(predictor, Predictor):
+        paths, digests = [sample.path for sample in samples], [sample.digest for sample in samples]
+        return predictor.member_probabilities(paths, digests=digests, reporter=reporter)
+    folders = [member.path for member in predictor.members]
+    known = {}
+    if reuse:
+        known = known_outputs(folders, samples, crops=predictor.crops, mc_dropout=predictor.mc_dropout)
+    rest = [index for index in range(len(samples)) if index not in known]
+    chosen = [samples[index] for index in rest]
+    found, failed = held_out_probabilities(predictor, chosen, reporter=reporter)
+    sound = [row for row in range(len(rest)) if row not in failed]
+    keep_outputs(
+        folders,
+        [chosen[row] for row in sound],
+        found[:, sound],
+        crops=predictor.crops,
+        mc_dropout=predictor.mc_dropout,
+    )
+    if not known:
+        return found, failed
+    stack = np.empty((len(folders), len(samples), len(predictor.classes)))
+    stack[:, rest] = found
+    for index, row in known.items():
+        stack[:, index] = row
+    return stack, {rest[row]: reason for row, reason in failed.items()}
 
 
 def labels_for(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tl_kit.config import DataConfig
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.predictor import Predictor
 
-__all__ = ["default_split", "may_know", "split_config"]
+__all__ = ["default_split", "may_know", "split_config", "split_of"]
 
 
 def split_config(
@@ -42,9 +43,16 @@ def _own(predictor: Predictor | ExportedModel, data: Path | str) -> bool:
 
 def _stored(predictor: Predictor | ExportedModel) -> DataConfig:
     if isinstance(predictor, ExportedModel):
-        stored = predictor.facts.split
-    else:
-        stored = predictor.members[0].meta.get("config", {}).get("split", {})
+        return _made(predictor.facts.split)
+    return split_of(predictor.members[0].meta)
+
+
+def split_of(meta: Mapping[str, Any]) -> DataConfig:
+    """The split settings of the run with this record."""
+    return _made(meta.get("config", {}).get("split", {}))
+
+
+def _made(stored: Mapping[str, Any]) -> DataConfig:
     if not stored:
         return DataConfig()
     names = DataConfig.__dataclass_fields__

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from tl_kit import metrics
 
-__all__ = ["Bin", "ClassRow", "Pair", "answered", "class_rows", "confused_pairs", "most_confused", "reliability"]
+__all__ = [
+    "Bin",
+    "ClassRow",
+    "Pair",
+    "answered",
+    "class_rows",
+    "confused_pairs",
+    "confusion_of",
+    "most_confused",
+    "reliability",
+    "weak_classes",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -20,7 +31,8 @@ IntArray = NDArray[np.int64]
 class ClassRow:
     """One class: its images (``support``), the images predicted as it, and both shares with 95 % intervals.
 
-    An interval is None where there is no image to count.
+    An interval is None where there is no image to count. ``taken``: how many of its images are taken for the class
+    ``taken_for``, the most frequent of the others; empty and 0 if all are found.
     """
 
     name: str
@@ -31,6 +43,8 @@ class ClassRow:
     precision: float
     precision_interval: tuple[float, float] | None
     f1: float
+    taken_for: str = ""
+    taken: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,23 +66,36 @@ class Bin:
     interval: tuple[float, float]
 
 
-def class_rows(probabilities: FloatArray, labels: IntArray, names: Sequence[str]) -> list[ClassRow]:
-    """A row for each class: the scores of :func:`tl_kit.metrics.per_class`, and their intervals (Wilson 1927)."""
-    predicted = np.bincount(probabilities.argmax(axis=1), minlength=len(names))
+def class_rows(
+    probabilities: FloatArray, labels: IntArray, names: Sequence[str], places: Sequence[int] | None = None
+) -> list[ClassRow]:
+    """A row for each class: the scores of :func:`tl_kit.metrics.per_class`, and their intervals (Wilson 1927).
+
+    ``places``: the classes to make rows of, None for all.
+    """
+    predicted = probabilities.argmax(axis=1)
+    named = np.bincount(predicted, minlength=len(names))
     scores = metrics.per_class(probabilities, labels, names)
-    return [
-        ClassRow(
-            name=name,
-            support=int(row["support"]),
-            predicted=int(predicted[place]),
-            recall=row["recall"],
-            recall_interval=_interval(row["recall"], int(row["support"])),
-            precision=row["precision"],
-            precision_interval=_interval(row["precision"], int(predicted[place])),
-            f1=row["f1"],
+    rows = []
+    for place in range(len(names)) if places is None else places:
+        row, name = scores[names[place]], names[place]
+        others = np.bincount(predicted[(labels == place) & (predicted != place)], minlength=len(names))
+        taken = int(others.max())
+        rows.append(
+            ClassRow(
+                name=name,
+                support=int(row["support"]),
+                predicted=int(named[place]),
+                recall=row["recall"],
+                recall_interval=_interval(row["recall"], int(row["support"])),
+                precision=row["precision"],
+                precision_interval=_interval(row["precision"], int(named[place])),
+                f1=row["f1"],
+                taken_for=names[int(others.argmax())] if taken else "",
+                taken=taken,
+            )
         )
-        for place, (name, row) in enumerate(scores.items())
-    ]
+    return rows
 
 
 def _interval(share: float, images: int) -> tuple[float, float] | None:
@@ -86,11 +113,40 @@ def confused_pairs(probabilities: FloatArray, labels: IntArray) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (-len(pair.images), pair.label, pair.predicted))
 
 
-def most_confused(confusion: Sequence[Sequence[int]], most: int) -> list[int]:
-    """At most ``most`` classes, those with the most errors in row and column, in their own order."""
-    table = np.array(confusion)
-    errors = table.sum(axis=0) + table.sum(axis=1) - 2 * table.diagonal()
+def most_confused(labels: IntArray, predicted: IntArray, *, classes: int, most: int) -> list[int]:
+    """At most ``most`` of ``classes``, those of most wrong images as label or as prediction, in their own order."""
+    wrong = labels != predicted
+    errors = np.bincount(labels[wrong], minlength=classes) + np.bincount(predicted[wrong], minlength=classes)
     return sorted(int(place) for place in np.argsort(-errors, kind="stable")[:most])
+
+
+def confusion_of(labels: IntArray, predicted: IntArray, places: Sequence[int]) -> list[list[int]]:
+    """The part of the confusion matrix that has these classes alone, as rows and columns, in their order."""
+    from sklearn.metrics import confusion_matrix
+
+    within = np.isin(labels, places) & np.isin(predicted, places)
+    if not within.any():
+        return [[0] * len(places) for _ in places]
+    table: list[list[int]] = confusion_matrix(labels[within], predicted[within], labels=list(places)).tolist()
+    return table
+
+
+def weak_classes(labels: IntArray, predicted: IntArray, *, classes: int, rate: float) -> list[int]:
+    """Classes whose recall lies below the accuracy of all images beyond chance, those that cost most images first.
+
+    Each is tested by the exact binomial distribution; of the classes that are named, a share of at most ``rate`` is
+    named by chance (Benjamini & Hochberg 1995). A class costs the images that it would bring with the recall of all.
+    """
+    from scipy.stats import binom, false_discovery_control
+
+    right = labels == predicted
+    support = np.bincount(labels, minlength=classes)
+    hits, accuracy = np.bincount(labels[right], minlength=classes), float(right.mean())
+    there = np.flatnonzero(support)
+    chance = false_discovery_control(np.clip(binom.cdf(hits[there], support[there], accuracy), 0.0, 1.0))
+    found = there[(chance <= rate) & (hits[there] < accuracy * support[there])]
+    cost = accuracy * support[found] - hits[found]
+    return [int(place) for place in found[np.argsort(-cost, kind="stable")]]
 
 
 def reliability(probabilities: FloatArray, labels: IntArray, *, bins: int) -> list[Bin]:

@@ -57,8 +57,9 @@ class Wanted:
 
 def wanted_images(scored: Scored, limits: ReportLimits) -> list[Wanted]:
     """The images that are confidently wrong, those that are doubtful, and those on which members disagree."""
-    ordered = np.sort(scored.probabilities, axis=1)
-    confidence, margin = ordered[:, -1], ordered[:, -1] - ordered[:, -2]
+    confidence, others = scored.probabilities.max(axis=1), scored.probabilities.copy()
+    others[np.arange(len(others)), scored.predicted] = -np.inf
+    margin = confidence - others.max(axis=1)
     wrong = np.flatnonzero((scored.predicted != scored.labels) & (confidence >= limits.sure))
     sure = wrong[np.argsort(-confidence[wrong], kind="stable")]
     found = [

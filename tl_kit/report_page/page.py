@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tl_kit._version import __version__
-from tl_kit.config import DecodeConfig, ReportLimits, RuntimeConfig
+from tl_kit.config import DataConfig, DecodeConfig, ReportLimits, RuntimeConfig
 from tl_kit.data.findings import Finding
 from tl_kit.data.manifest import Manifest
 from tl_kit.diagnosis.examine import doctor
 from tl_kit.display import visible
 from tl_kit.errors import ConfigError, DataError, TlKitError
+from tl_kit.inference.made_splits import split_config, split_of
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.report_page.galleries import fill, wanted_copies, wanted_images, wanted_pairs, wanted_suspects
@@ -28,6 +31,9 @@ from tl_kit.report_page.scored import Scored, Suspect, score, score_folds, suspe
 from tl_kit.report_page.settings_tables import digests, options, times, versions
 from tl_kit.reporting import SILENT, Reporter, tell
 from tl_kit.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["ReportResult", "page_of", "report"]
 
@@ -76,8 +82,8 @@ def report(
     given = None if data is None else Path(data)
     scored, missing = _scored(saved, given, images, decode, runtime, reporter)
     suspects = suspects_in(saved) if saved.kind == "folds" else []
-    base = _base(given or saved.data)
-    findings, examined = _examined(scored, given or saved.data, limits, decode, reporter)
+    base = _base(given or saved.data, scored)
+    findings, examined = _examined(saved, scored, given or saved.data, limits, decode, reporter)
     looks = Looks()
     if scored is not None and images:
         looks = _looks(saved, scored, suspects, findings, base, limits, decode, runtime, reporter)
@@ -94,7 +100,7 @@ def report(
         limits=limits,
         names=images,
     )
-    text = page_of(facts)
+    text = page_of(facts, limits)
     try:
         write_text(file, text)
     except OSError as error:
@@ -125,22 +131,41 @@ def _scored(
         return None, f"The images of the run were not found or cannot be used{why}: no image is shown."
 
 
-def _base(data: Path | None) -> Path | None:
-    return None if data is None else data if data.is_dir() else data.parent
+def _base(data: Path | None, scored: Scored | None) -> Path | None:
+    """The folder below which files are named: that of the data, or what is common to the paths of a list elsewhere."""
+    base = None if data is None else data if data.is_dir() else data.parent
+    paths = [] if scored is None else [path for path in scored.paths if path.is_absolute()]
+    if base is None or not paths or paths[0].is_relative_to(base):
+        return base
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def _examined(
-    scored: Scored | None, data: Path | None, limits: ReportLimits, decode: DecodeConfig, reporter: Reporter
+    saved: Saved,
+    scored: Scored | None,
+    data: Path | None,
+    limits: ReportLimits,
+    decode: DecodeConfig,
+    reporter: Reporter,
 ) -> tuple[tuple[Finding, ...], str]:
-    """The doctor's findings, or none and the reason."""
+    """The doctor's findings on the splits that the run made, or none and the reason.
+
+    Of folds, copies across the splits of the data say nothing: each fold keeps them together.
+    """
     if scored is None or data is None or not data.exists():
         return (), "The images were not examined: they are not there."
     manifest: Manifest | None = scored.manifest
     many = len(scored.labels) if manifest is None else len(manifest.samples)
     if many > limits.examined:
         return (), f"The doctor was not asked about so many images; tlkit doctor --data {visible(str(data))} is."
-    found = doctor(data, decode=decode, reporter=reporter)
-    return found.findings, ""
+    if scored.predictor is not None:
+        split = split_config(scored.predictor, data)
+    else:
+        split = split_of(saved.runs[0].content) if saved.runs else DataConfig()
+    found = doctor(data, split=split, decode=decode, reporter=reporter).findings
+    if saved.kind == "folds":
+        found = tuple(finding for finding in found if not finding.code.endswith(("split-leak", "group-leak")))
+    return found, ""
 
 
 def _looks(
@@ -158,8 +183,9 @@ def _looks(
     wanted = wanted_images(scored, limits)
     if saved.kind == "folds":
         wanted.append(wanted_suspects(scored, suspects, base, limits))
-    split_of = {} if scored.manifest is None else {one.path: one.split for one in scored.manifest.samples}
-    wanted.append(wanted_copies(findings, split_of, limits))
+    splits = {} if scored.manifest is None else {one.path: one.split for one in scored.manifest.samples}
+    if saved.kind != "folds":
+        wanted.append(wanted_copies(findings, splits, limits))
     pairs = wanted_pairs(scored, limits)
     shown = dict.fromkeys(index for one in (*wanted, *pairs) for index, *_ in one.images if index is not None)
     try:
@@ -177,20 +203,11 @@ def _looks(
     return Looks(galleries=galleries, pairs=filled, worth=worth, notes=tuple(one for one in (note, full) if one))
 
 
-def page_of(facts: Facts) -> str:
+def page_of(facts: Facts, limits: ReportLimits = _LIMITS) -> str:
     """The page as HTML. All text goes through jinja2's autoescape; the script may run by its digest alone."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
+    return _template().render(
         facts=facts,
         saved=facts.saved,
         options=options(facts.saved),
@@ -203,8 +220,22 @@ def page_of(facts: Facts) -> str:
         script=script,
         digest=digest,
         computed=_json(facts.computed),
-        record=_readable(facts.saved.record.content),
+        record=_readable(facts.saved.record.content, limits),
     )
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
 
 
 def _json(content: dict[str, Any]) -> Any:
@@ -214,7 +245,20 @@ def _json(content: dict[str, Any]) -> Any:
     return htmlsafe_json_dumps(content, ensure_ascii=True)
 
 
-def _readable(content: Mapping[str, Any]) -> str:
-    """A record as text, without its lists of images and files, and without what stands in the page already."""
-    left = {name: value for name, value in content.items() if name not in _LISTS}
-    return json.dumps(left, indent=2, ensure_ascii=True, default=str)
+def _readable(content: Mapping[str, Any], limits: ReportLimits) -> str:
+    """A record as text, without its lists of images and files, without what stands in the page, long lists cut."""
+    left = {name: _cut(value, limits) for name, value in content.items() if name not in _LISTS}
+    return json.dumps(left, indent=2, ensure_ascii=True)
+
+
+def _cut(value: Any, limits: ReportLimits) -> Any:
+    if isinstance(value, Mapping):
+        some = list(value.items())
+        rest = {"...": f"{len(some) - limits.listed} more"} if len(some) > limits.listed else {}
+        return {name[: limits.text]: _cut(one, limits) for name, one in some[: limits.listed]} | rest
+    if isinstance(value, list):
+        rest = [f"... {len(value) - limits.listed} more"] if len(value) > limits.listed else []
+        return [*(_cut(one, limits) for one in value[: limits.listed]), *rest]
+    if isinstance(value, str) and len(value) > limits.text:
+        return f"{value[: limits.text]}..."
+    return value

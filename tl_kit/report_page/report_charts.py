@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tl_kit.display import visible
+from tl_kit.display import marked, visible
 from tl_kit.report_page.charts import Chart, Series, chart
 from tl_kit.report_page.class_tables import Bin
+from tl_kit.report_page.figures import Record, percent
 from tl_kit.report_page.saved_results import Saved
 from tl_kit.reports.learning_curves import curve_data
 
@@ -22,9 +23,9 @@ def reliability_chart(bins: Sequence[Bin], *, title: str) -> Chart:
         labels=[f"{one.images} images" for one in bins],
     )
     text = (
-        "Each point is a group of images of like confidence, with the 95 % interval of its accuracy. On the diagonal, "
+        "Each point is a group of images of like confidence, with the 95\u00a0% interval of its accuracy. On the "
+        "diagonal, the model is as often right as it says; below it, it is too sure."
     )
-    text += "the model is as often right as it says; below it, it is too sure."
     return chart(
         [series],
         title=title,
@@ -53,7 +54,7 @@ def curve_charts(saved: Saved) -> list[Chart]:
     """Loss and accuracy by epoch; none for a head in closed form."""
     try:
         curves = curve_data(saved.journal)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return []
     epochs = curves.epochs
     ends = ("epoch", min(0, epochs[0]), max(epochs[-1], 1))
@@ -97,24 +98,23 @@ def cost_chart(saved: Saved) -> Chart | None:
     if saved.receipt is None or not saved.splits:
         return None
     record, split, receipt = saved.record, saved.splits[0].name, saved.receipt
-    members = record.at(*receipt, "members")
-    whole = record.at(*receipt, "ensemble", split, "accuracy")
-    if not isinstance(members, list) or not isinstance(whole, float):
-        return None
-    alone = [record.at(*receipt, "members", place, split, "accuracy") for place in range(len(members))]
-    if not all(isinstance(value, float) for value in alone):
+    members = record.listed(*receipt, "members", of=dict)
+    whole = _share(record, *receipt, "ensemble", split, "accuracy")
+    alone = [_share(record, *receipt, "members", place, split, "accuracy") for place in range(len(members))]
+    known = [value for value in alone if value is not None]
+    if whole is None or not known or len(known) < len(alone):
         return None
     series = [
         Series(
             name="a member alone",
-            points=[(1, value) for value in alone],
+            points=[(1, value) for value in known],
             line=False,
             labels=[f"member {place}" for place in range(1, len(alone) + 1)],
         )
     ]
-    subset = record.at(*receipt, "smallest_subset", "members")
-    reached = record.at(*receipt, "smallest_subset", *(("test",) if split == "test" else ()), "accuracy")
-    if isinstance(subset, list) and isinstance(reached, float):
+    subset = record.listed(*receipt, "smallest_subset", "members", of=int)
+    reached = _share(record, *receipt, "smallest_subset", *(("test",) if split == "test" else ()), "accuracy")
+    if subset and reached is not None:
         series.append(
             Series(
                 name="the smallest subset within noise",
@@ -126,12 +126,18 @@ def cost_chart(saved: Saved) -> Chart | None:
         )
     series.append(Series(name="all members", points=[(len(alone), whole)], style="c", line=False, labels=["all"]))
     values = [value for one in series for _, value in one.points]
+    on = f"accuracy on {visible(marked(split, [saved.kinds]))}"
     spread = max(max(values) - min(values), 0.02)
     return chart(
         series,
         title="Cost against gain",
         text="Passes through a network that one image costs, and the accuracy that they buy.",
         x=("forward passes an image", 0, len(alone) + 1),
-        y=(f"accuracy on {visible(split)}", max(0.0, min(values) - spread / 2), min(1.0, max(values) + spread / 2)),
+        y=(on, max(0.0, min(values) - spread / 2), min(1.0, max(values) + spread / 2)),
         share=(False, True),
     )
+
+
+def _share(record: Record, *path: str | int) -> float | None:
+    found = record.figure(*path, shape=percent)
+    return None if found is None else found.value

@@ -10,9 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 from tl_kit.errors import CheckpointError
 from tl_kit.report_page.figures import Record
-from tl_kit.storage.checkpoint import FOLDS, MEMBERS, META, is_checkpoint
-from tl_kit.storage.ensemble_folder import MANIFEST, is_ensemble
-from tl_kit.storage.fit_folder import FIT, best_of, is_fit
+from tl_kit.score_kinds import KINDS, OUT_OF_FOLD
+from tl_kit.storage.checkpoint import FOLDS, MEMBERS, META, is_checkpoint, read_meta
+from tl_kit.storage.checkpoint_schema import check_classes
+from tl_kit.storage.ensemble_folder import MANIFEST, is_ensemble, read_ensemble
+from tl_kit.storage.fit_folder import FIT, best_of, is_fit, read_fit
 from tl_kit.untrusted import read_json
 
 __all__ = ["Saved", "Split", "open_result"]
@@ -51,8 +53,18 @@ class Saved:
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the model's outputs."""
-        found = self.record.at("classes") or (self.runs[0].at("classes") if self.runs else ())
-        return tuple(name for name in found or () if isinstance(name, str))
+        return tuple(self.record.listed("classes") or (self.runs[0].listed("classes") if self.runs else ()))
+
+    @property
+    def chosen(self) -> list[str]:
+        """Everything that validation images chose."""
+        paths = [("chosen_by_val",), *([] if self.receipt is None else [(*self.receipt, "chosen_by_val")])]
+        return next(filter(None, (self.record.listed(*path) for path in paths)), [])
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """The kind of each split's scores."""
+        return {split.name: split.kind for split in self.splits}
 
     @property
     def data(self) -> Path | None:
@@ -81,7 +93,7 @@ def open_result(folder: Path) -> Saved:
 
 
 def _run(folder: Path) -> Saved:
-    record = _read(folder, META)
+    record = _of_run(folder, META)
     splits = tuple(_splits(record, (), ("kinds",), ("data", "images")))
     journal = tuple(_journal(folder / "metrics.jsonl"))
     return Saved(
@@ -97,16 +109,16 @@ def _run(folder: Path) -> Saved:
 
 
 def _ensemble(folder: Path) -> Saved:
-    record = _read(folder, MANIFEST)
-    members = [name for name in record.at("members") or () if isinstance(name, str)]
-    runs = tuple(replace(_read(folder / name, META), name=f"{name}/{META}") for name in members)
+    found = read_ensemble(folder)
+    record = Record(MANIFEST, found.content, str(folder / MANIFEST))
+    runs = tuple(_of_run(member, f"{member.relative_to(folder).as_posix()}/{META}") for member in found.members)
     splits = tuple(_splits(record, ("receipt", "ensemble"), ("receipt", "kinds"), ("receipt", "images")))
     return Saved(
         folder=folder,
         kind="ensemble",
         record=record,
         runs=runs,
-        receipt=("receipt",) if record.at("receipt") else None,
+        receipt=_receipt(record),
         splits=splits,
         model=folder,
     )
@@ -115,42 +127,46 @@ def _ensemble(folder: Path) -> Saved:
 def _fit(folder: Path) -> Saved:
     best = best_of(folder)
     inner = _ensemble(best) if is_ensemble(best) else _run(best)
-    record = _read(folder, FIT)
+    record = Record(FIT, read_fit(folder), str(folder / FIT))
     return replace(
         inner,
         folder=folder,
         kind="fit",
         record=record,
-        receipt=("receipt",) if record.at("receipt") else None,
+        receipt=_receipt(record),
         splits=tuple(_splits(record, (), ("kinds",), ("images",))),
     )
 
 
 def _folds(folder: Path) -> Saved:
-    record = _read(folder, FOLDS)
+    record = Record(FOLDS, read_json(folder / FOLDS, error=CheckpointError), str(folder / FOLDS))
+    check_classes(record.content.get("classes"), folder / FOLDS)
     runs = tuple(
-        replace(_read(path, META), name=f"{path.name}/{META}")
+        _of_run(path, f"{path.name}/{META}")
         for path in sorted(folder.glob("fold-*"), key=lambda path: (len(path.name), path.name))
         if is_checkpoint(path)
     )
-    images = record.at("images")
-    split = Split("out of fold", "out of fold", images if isinstance(images, int) else None, ("out_of_fold",))
+    split = Split(OUT_OF_FOLD, OUT_OF_FOLD, record.whole("images"), ("out_of_fold",))
     return Saved(folder=folder, kind="folds", record=record, runs=runs, receipt=None, splits=(split,), model=None)
+
+
+def _of_run(folder: Path, name: str) -> Record:
+    return Record(name, read_meta(folder), str(folder / META))
+
+
+def _receipt(record: Record) -> tuple[str, ...] | None:
+    return ("receipt",) if record.mapping("receipt") else None
 
 
 def _splits(
     record: Record, scores: tuple[str, ...], kinds: tuple[str, ...], images: tuple[str, ...]
 ) -> Iterator[Split]:
     for name in _SPLITS:
-        if record.at(*scores, name) is not None:
-            found = record.at(*images, name)
-            yield Split(
-                name, record.text(*kinds, name) or "unknown", found if isinstance(found, int) else None, (*scores, name)
-            )
-
-
-def _read(folder: Path, name: str) -> Record:
-    return Record(name, read_json(folder / name, error=CheckpointError))
+        if record.mapping(*scores, name):
+            kind = record.text(*kinds, name) or "unknown"
+            if kind not in KINDS:
+                raise record.broken(f"one of {', '.join(KINDS)}", *kinds, name)
+            yield Split(name, kind, record.whole(*images, name), (*scores, name))
 
 
 def _journal(path: Path) -> Iterator[dict[str, Any]]:

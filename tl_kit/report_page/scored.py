@@ -14,6 +14,7 @@ from tl_kit.config import DecodeConfig, RuntimeConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Exclusion, Manifest
 from tl_kit.errors import CheckpointError, DataError
+from tl_kit.inference.kept_outputs import known_outputs
 from tl_kit.inference.labelled import predict_labelled
 from tl_kit.inference.made_splits import default_split, split_config
 from tl_kit.inference.predictor import Predictor, load
@@ -36,7 +37,7 @@ class Scored:
     None for a single model. ``trial`` (n, k): those with a temperature that the result does not have, fitted to other
     images: to validation, or for each fold to the others; None where there are none. ``models`` (n,): the number of the
     model that predicted an image, for folds. ``manifest``: all images; None if they were not looked at. ``left_out``:
-    files that could not be used.
+    files that could not be used. ``data``: where the images are. ``kept``: True if nothing was predicted anew.
     """
 
     split: str
@@ -53,6 +54,8 @@ class Scored:
     manifest: Manifest | None = None
     predictor: Predictor | None = None
     left_out: tuple[Exclusion, ...] = ()
+    data: Path | None = None
+    kept: bool = False
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -73,21 +76,26 @@ class Suspect:
 
 
 def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeConfig, reporter: Reporter) -> Scored:
-    """Predict the default split of ``data``, as ``evaluate`` does: test, else val. Raises DataError without images."""
+    """Score the default split of ``data``, as ``evaluate`` does: test, else val. Raises DataError without images.
+
+    What the command has predicted before is not predicted again (:func:`keeping_outputs`).
+    """
     assert saved.model is not None
     predictor = load(saved.model, decode=decode, runtime=runtime)
-    manifest = scan_images(
-        data, split_config(predictor, data), decode=decode, strict=False, reporter=reporter, trainable=False
-    )
+    made = split_config(predictor, data)
+    manifest = scan_images(data, made, decode=decode, strict=False, reporter=reporter, trainable=False)
     split = default_split(manifest, predictor)
     samples = manifest.samples if split == "all" else manifest.split(split)
-    found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter)
+    known = known_outputs(
+        [member.path for member in predictor.members], samples, crops=predictor.crops, mc_dropout=predictor.mc_dropout
+    )
+    found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter, reuse=True)
     if found is None:
         raise DataError(f"{data}: no image of {split} can be decoded")
     stack, several = found.predictions.members, len(predictor.members) > 1
     trial, val = None, manifest.split("val")
     if split == "test" and not several and val:
-        other = predict_labelled(predictor, manifest, val, data=data, reporter=reporter)
+        other = predict_labelled(predictor, manifest, val, data=data, reporter=reporter, reuse=True)
         if other is not None:
             scale = fit_temperature(predictor.combine(other.predictions.members), other.predictions.labels)
             trial = tempered(predictor.combine(stack), scale)
@@ -105,6 +113,8 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
         manifest=manifest,
         predictor=predictor,
         left_out=(*manifest.exclusions, *found.left_out),
+        data=data,
+        kept=len(known) == len(samples),
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from tl_kit.config import EnsembleConfig, FinetuneConfig, FitConfig
 from tl_kit.display import visible
-from tl_kit.report_page.figures import Figure, Record, count, percent, plain, seconds, signed
+from tl_kit.report_page.figures import Figure, Record, count, milliseconds, percent, plain, points, seconds, signed
 from tl_kit.report_page.saved_results import Saved
+from tl_kit.report_page.wording import short_names
 from tl_kit.storage.config_json import to_json
 
 __all__ = [
@@ -33,8 +34,8 @@ _HIDDEN = ("data", "model", "out")
 def options(saved: Saved) -> list[Row]:
     """Options that differ from their defaults, of the result's own command or else of its first run."""
     for record in (saved.record, *saved.runs):
-        config = record.at("config")
-        if isinstance(config, Mapping):
+        config = record.mapping("config")
+        if config:
             return list(_changed(config))
     return []
 
@@ -46,7 +47,14 @@ def _changed(config: Mapping[str, Any]) -> Iterator[Row]:
     for name, value in config.items():
         if value is None and name in _HIDDEN:
             continue
-        if name in _HIDDEN or name not in usual or _flat(value) != _flat(usual[name]):
+        default = usual.get(name)
+        if name in _HIDDEN or name not in usual:
+            yield visible(name), visible(_short(value))
+        elif isinstance(value, Mapping) and isinstance(default, Mapping):
+            for inner, one in value.items():
+                if inner not in default or _flat(one) != _flat(default[inner]):
+                    yield visible(f"{name}.{inner}"), visible(_short(one))
+        elif _flat(value) != _flat(default):
             yield visible(name), visible(_short(value))
 
 
@@ -109,9 +117,7 @@ def combination(saved: Saved) -> list[Row]:
 
 def choices(record: Record) -> list[tuple[str, bool, Figure | None, Figure | None]]:
     """Candidates that the head guard compared on validation: name, whether it was kept, accuracy and NLL."""
-    compared = record.at("guard", "compared")
-    if not isinstance(compared, Mapping):
-        return []
+    compared = record.mapping("guard", "compared")
     return [
         (
             visible(name),
@@ -128,29 +134,24 @@ def disagreements(saved: Saved) -> list[list[Figure | None]]:
     if saved.receipt is None or not saved.splits:
         return []
     path = (*saved.receipt, "disagreement", saved.splits[0].name)
-    table = saved.record.at(*path)
-    many = range(len(table) if isinstance(table, list) and len(table) > 1 else 0)
+    many = range(len(saved.record.listed(*path, of=list)))
+    if len(many) < 2:
+        return []
     return [[saved.record.figure(*path, row, column, shape=percent) for column in many] for row in many]
 
 
 def leaderboard(saved: Saved) -> list[tuple[str, str, bool, list[Figure | None]]]:
     """The rows of a fit: network, step, whether it is in the result, accuracy, NLL, latency (ms), seconds."""
-    rows = saved.record.at("leaderboard") if saved.kind == "fit" else None
-    found = []
-    for place, row in enumerate(rows if isinstance(rows, list) else ()):
-        if isinstance(row, Mapping):
-            figures = [
-                saved.record.figure("leaderboard", place, name, shape=shape)
-                for name, shape in (
-                    ("accuracy", percent),
-                    ("nll", plain),
-                    ("latency", lambda value: f"{value:.0f} ms"),
-                    ("seconds", seconds),
-                )
-            ]
-            found.append(
-                (visible(str(row.get("network"))), visible(str(row.get("what"))), row.get("chosen") is True, figures)
-            )
+    if saved.kind != "fit":
+        return []
+    record, found = saved.record, []
+    for place, row in enumerate(record.listed("leaderboard", of=dict)):
+        figures = [
+            record.figure("leaderboard", place, name, shape=shape)
+            for name, shape in (("accuracy", percent), ("nll", plain), ("latency", milliseconds), ("seconds", seconds))
+        ]
+        network, step = (record.text("leaderboard", place, name) for name in ("network", "what"))
+        found.append((visible(network), visible(step), row.get("chosen") is True, figures))
     return found
 
 
@@ -159,27 +160,27 @@ def member_rows(saved: Saved) -> list[tuple[str, list[Figure | None], list[str]]
     if saved.receipt is None or not saved.splits:
         return []
     record, split = saved.record, saved.splits[0].name
-    members = record.at(*saved.receipt, "members")
+    many = range(len(record.listed(*saved.receipt, "members", of=dict)))
+    names = short_names([record.text(*saved.receipt, "members", place, "checkpoint") for place in many])
     found = []
-    for place, member in enumerate(members if isinstance(members, list) else ()):
+    for place, name in zip(many, names, strict=True):
         path: tuple[str | int, ...] = (*saved.receipt, "members", place)
         figures = [
             record.figure(*path, split, "accuracy", shape=percent),
             record.figure(*path, split, "nll", shape=plain),
-            record.figure(*path, "leave_one_out", split, "accuracy", shape=lambda value: f"{100 * value:+.1f}"),
+            record.figure(*path, "leave_one_out", split, "accuracy", shape=points),
             record.figure(*path, "leave_one_out", split, "nll", shape=signed),
         ]
-        name = visible(str(member.get("checkpoint"))) if isinstance(member, Mapping) else ""
-        found.append((name, figures, [record.text(*path, "kinds", split)]))
+        found.append((visible(name), figures, [record.text(*path, "kinds", split)]))
     return found
 
 
 def versions(saved: Saved) -> list[Row]:
     """The versions of packages, of the result or else of its first run."""
     for record in (saved.record, *saved.runs):
-        found = record.at("versions")
-        if isinstance(found, Mapping):
-            return [(visible(str(name)), visible(str(value))) for name, value in found.items()]
+        found = record.mapping("versions")
+        if found:
+            return [(visible(name), visible(record.text("versions", name))) for name in found]
     return []
 
 

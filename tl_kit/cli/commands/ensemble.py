@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli.cells import figure, views_text
 from tl_kit.cli.command import Given, command
-from tl_kit.cli.commands.report import report_at_end
+from tl_kit.cli.commands.report import before_report, report_at_end
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
 from tl_kit.cli.show.distillation import distill_and_show
@@ -26,7 +26,8 @@ SHOWN = ("accuracy", "nll", "ece")
 def ensemble(given: Given, console: Console) -> None:
     """Combine checkpoints into one that predicts on its own. Shows what was gained over the best of them."""
     config, student, json = given.read(EnsembleConfig), given.read(StudentConfig).distill, given.read(JsonConfig).json
-    with answering_signals():
+    at_end = given.read(ReportAtEndConfig).report
+    with answering_signals(), before_report(at_end):
         import tl_kit
 
         if student is not None:
@@ -38,8 +39,9 @@ def ensemble(given: Given, console: Console) -> None:
             console.json(result.to_dict())
         if not json:
             _show(result, console)
-        if given.read(ReportAtEndConfig).report:
-            report_at_end(result.checkpoint, console, json=json, data=config.data)
+        if at_end:
+            how: dict[str, Any] = {"data": config.data, "decode": config.decode, "runtime": config.runtime}
+            report_at_end(result.checkpoint, console, json=json, **how)
         if student is not None:
             distill_and_show(result, student, config, console, json=json)
 

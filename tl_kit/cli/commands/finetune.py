@@ -10,7 +10,7 @@ import typer
 
 from tl_kit.cli.cells import figure
 from tl_kit.cli.command import Given, command
-from tl_kit.cli.commands.report import report_at_end
+from tl_kit.cli.commands.report import before_report, report_at_end
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED, answering_signals
 from tl_kit.cli.show.folds import show_folds
@@ -35,7 +35,7 @@ def finetune(given: Given, console: Console) -> None:
     at_end = given.read(ReportAtEndConfig).report
     if at_end and (runs.members is not None or runs.vary is not None):
         raise ConfigError("--report: several members have no report; combine them: tlkit ensemble ... --report")
-    with answering_signals():
+    with answering_signals(), before_report(at_end):
         if runs.resume is not None:
             import tl_kit
 
@@ -47,7 +47,7 @@ def finetune(given: Given, console: Console) -> None:
         if runs.folds is not None and config.model == "auto":
             raise ConfigError("--folds: auto would choose the network on the images of every fold; name one")
         config = tl_kit.choose_network(config, reporter=console)
-        _report(_train(config, runs, console), config.out, console, json=json, at_end=at_end)
+        _report(_train(config, runs, console), config.out, console, json=json, at_end=at_end, config=config)
 
 
 def read_runs(given: Given) -> RunsConfig:
@@ -83,8 +83,12 @@ def _report(
     *,
     json: bool,
     at_end: bool,
+    config: FinetuneConfig | None = None,
 ) -> None:
-    """Show the result; ``result`` is None if the run in ``folder`` was finished before."""
+    """Show the result; ``result`` is None if the run in ``folder`` was finished before.
+
+    ``config``: the run's, for its report; None where another command began it.
+    """
     if result is None:
         if json:
             console.json({"checkpoint": str(folder), "status": "finished"})
@@ -104,7 +108,8 @@ def _report(
             _show(result, console)
         if at_end and not isinstance(result, tl_kit.MemberRuns) and getattr(result, "status", "finished") == "finished":
             where = result.folder if isinstance(result, tl_kit.CrossValidation) else result.checkpoint
-            report_at_end(where, console, json=json)
+            how: dict[str, Any] = {} if config is None else {"decode": config.decode, "runtime": config.runtime}
+            report_at_end(where, console, json=json, **how)
     if isinstance(result, tl_kit.FinetuneResult) and result.status == "interrupted":
         console.error(f"interrupted: the best checkpoint so far is in {result.checkpoint}")
         raise typer.Exit(INTERRUPTED)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli.cells import figure
 from tl_kit.cli.command import Given, command
-from tl_kit.cli.commands.report import report_at_end
+from tl_kit.cli.commands.report import before_report, report_at_end
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
 from tl_kit.cli.startup import seconds_before
@@ -32,7 +32,8 @@ _USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 
 def fit(given: Given, console: Console) -> None:
     """Find the best classifier for your images in a given time. Chooses networks, trains them and combines them."""
     folder, json = given.read(FitResumeConfig).resume, given.read(JsonConfig).json
-    with answering_signals():
+    at_end, how = given.read(ReportAtEndConfig).report, dict[str, Any]()
+    with answering_signals(), before_report(at_end):
         if folder is not None:
             given.refuse_others(
                 "--resume", "--resume goes on with the fit's own options; leave it out", "--time", "--report"
@@ -43,6 +44,7 @@ def fit(given: Given, console: Console) -> None:
             result = tl_kit.resume_fit(folder, time=time, spent=seconds_before(), reporter=console)
         else:
             config = given.read(FitConfig)
+            how = {"decode": config.decode, "runtime": config.runtime}
             import tl_kit
 
             result = tl_kit.fit(config, spent=seconds_before(), reporter=console)
@@ -50,8 +52,8 @@ def fit(given: Given, console: Console) -> None:
             console.json(result.to_dict())
         else:
             _show(result, console)
-        if given.read(ReportAtEndConfig).report:
-            report_at_end(result.folder, console, json=json)
+        if at_end:
+            report_at_end(result.folder, console, json=json, **how)
 
 
 def _show(result: FitResult, console: Console) -> None:

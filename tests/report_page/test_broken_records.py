@@ -1,0 +1,136 @@
+"""Records that a person or a fault has changed: the report is written, or one line names the file and the entry."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tl_kit
+from tests.cli.helpers import tlkit
+from tl_kit.config import ReportLimits
+from tl_kit.errors import CheckpointError, TlKitError
+from tl_kit.report_page.page_facts import Looks, collect
+from tl_kit.report_page.saved_results import open_result
+from tl_kit.report_page.settings_tables import digests, options, times, versions
+
+WRONG: tuple[Any, ...] = (None, "text", -1, 1.7, True, [], {}, 2**70, [1], {"a": 1}, 0.5, float("inf"), ["x", None])
+MANY = 1
+FILES = {
+    "run": ("tlkit.json",),
+    "ensemble": ("ensemble.json", "members/01-run/tlkit.json"),
+    "folds": ("folds.json", "fold-1/tlkit.json"),
+    "fit": ("fit.json", "best-1/ensemble.json"),
+}
+Path_ = tuple[Any, ...]
+
+
+def entries(content: Any, path: Path_ = ()) -> Iterator[Path_]:
+    """The paths of all entries; of a list those of the first two items."""
+    if path:
+        yield path
+    some = content.items() if isinstance(content, dict) else enumerate(content[:2]) if isinstance(content, list) else ()
+    for name, value in some:
+        yield from entries(value, (*path, name))
+
+
+def changed(content: Any, path: Path_, *value: Any) -> Any:
+    """With another value at a path, or without the entry."""
+    found = copy.deepcopy(content)
+    inside = found
+    for step in path[:-1]:
+        inside = inside[step]
+    if value:
+        inside[path[-1]] = value[0]
+    else:
+        del inside[path[-1]]
+    return found
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of a result, with the record of a fit beside that of an ensemble."""
+    kind = request.param
+    copied = tmp_path / "copy"
+    if kind == "fit":
+        shutil.copytree(request.getfixturevalue("ensemble"), copied / "best-1")
+        inner = json.loads((copied / "best-1" / "ensemble.json").read_text())
+        receipt, names = inner["receipt"], inner["members"]
+        row = {"network": "n", "what": "head", "chosen": True, "accuracy": 0.5, "nll": 1, "latency": 3, "seconds": 4}
+        fit = {"format": 1, "best": "best-1", "classes": inner["classes"], "members": names, "leaderboard": [row, row]}
+        scores = {name: receipt["ensemble"][name] for name in ("val", "test")}
+        more = {"kinds": receipt["kinds"], "images": receipt["images"], "story": ["a", "b"], "seconds": 3.5}
+        (copied / "fit.json").write_text(json.dumps({**fit, **scores, **more, "receipt": receipt}))
+    else:
+        shutil.copytree(request.getfixturevalue(kind), copied)
+    return copied
+
+
+def describe(folder: Path) -> None:
+    """Everything that the page takes from records."""
+    saved = open_result(folder)
+    facts: dict[str, Any] = {"missing": "", "looks": Looks(), "findings": (), "examined": "", "suspects": 1}
+    collect(saved, None, **facts, limits=ReportLimits(), names=True)
+    for table in (options, versions, digests, times):
+        table(saved)
+
+
+@pytest.mark.parametrize(("folder", "kind"), [(kind, kind) for kind in FILES], indirect=["folder"])
+def test_a_changed_entry_gives_a_page_or_one_line_that_names_it(folder: Path, kind: str) -> None:
+    refused: list[tuple[str, Path, Path_]] = []
+    for name in FILES[kind]:
+        file = folder / name
+        content = json.loads(file.read_text())
+        for number, path in enumerate(entries(content)):
+            # an entry gets other values than its neighbours, or is left out
+            values = [(WRONG[(MANY * number + each) % len(WRONG)],) for each in range(MANY)]
+            for value in (*values, *([()] if number % 3 == 0 else [])):
+                file.write_text(json.dumps(changed(content, path, *value)).replace("Infinity", "1e999"))
+                try:
+                    describe(folder)
+                except TlKitError as error:
+                    refused.append((str(error), file, path))
+        file.write_text(json.dumps(content))
+    assert len(refused) > 15
+    assert [text for text, *_ in refused if "\n" in text] == []
+    assert [each for each in refused if str(each[1]) not in each[0] and str(each[1].parent) not in each[0]] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("test", "accuracy"), 1.7, "test.accuracy is 1.7, and must be a share from 0 to 1"),
+        (("test", "accuracy"), "high", 'test.accuracy is "high", and must be a share from 0 to 1'),
+        (("test", "nll"), -1, "test.nll is -1, and must be a number from 0"),
+        (("test",), 5, "test is 5, and must be a JSON object"),
+        (("kinds", "test"), "best", 'kinds.test is "best", and must be one of test, out of fold'),
+        (("data", "images", "test"), -3, "data.images.test is -3, and must be a whole number"),
+        (("chosen_by_val",), [1], "chosen_by_val.0 is 1, and must be a text"),
+        (("data", "root"), 5, "data.root is no path"),
+    ],
+)
+def test_a_wrong_figure_is_named_with_its_file(run: Path, tmp_path: Path, path: Path_, value: Any, said: str) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "tlkit.json"
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, value)))
+    with pytest.raises(CheckpointError) as caught:
+        tl_kit.report(tmp_path / "run", images=False)
+    assert str(caught.value).startswith(f"{file}: {said}")
+
+
+def test_the_command_says_it_in_one_line(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "tlkit.json"
+    content = file.read_text()
+    file.write_text(json.dumps(changed(json.loads(content), ("test", "accuracy"), float("nan"))))
+    done = tlkit("report", tmp_path / "run")
+    assert (done.code, "NaN is no number" in " ".join(done.err.split())) == (2, True)
+    file.write_text(json.dumps(changed(json.loads(content), ("test", "accuracy"), -2)))
+    done = tlkit("report", tmp_path / "run")
+    assert (done.code, "test.accuracy is -2" in " ".join(done.err.split())) == (2, True)
+    assert not (tmp_path / "run" / "report.html").exists()
