@@ -1,11 +1,8 @@
-"""``fit``: the best classifier in a time, on tiny pretrained networks; whole after each step, and resumable."""
+"""``fit``: the best classifier on tiny pretrained networks; whole after each step, and resumable."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,53 +11,18 @@ import numpy as np
 import pytest
 
 import tl_kit
-from tests.helpers import Listener, quick, same, weights, write_images
+from tests.fitting.short_fits import config, stopped_at
+from tests.helpers import Listener, same, weights, write_images
 from tests.tracking.recorder import Recorder, registered
-from tl_kit import FitConfig, FitResult, PushConfig
-from tl_kit.config import LadderConfig, RuntimeConfig, TrackingConfig
+from tl_kit import FitResult, PushConfig
+from tl_kit.config import LadderConfig, TrackingConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
 from tl_kit.exporting.published_copy import published_files
-from tl_kit.fitting import climb, fit_result, prices
-from tl_kit.fitting import fit as fit_module
-from tl_kit.fitting.budget import Budget, OutOfTimeError
+from tl_kit.fitting import climb, fit_result
 from tl_kit.fitting.journal import Journal
-from tl_kit.planning.price import Price
 from tl_kit.storage.fit_folder import best_of, read_fit
 
 pytestmark = pytest.mark.usefixtures("own_cache", "short_runs", "plain_pictures", "same_speed")
-
-LADDER = LadderConfig(members=2, patience=1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of three colours, and two tiny networks that were trained on others like them."""
-    root = tmp_path_factory.mktemp("fit")
-    data = write_images(root / "images", images=20)
-    other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1)
-    for name, model in (("a", "test_resnet"), ("b", "test_vit3")):
-        quick(other, root / name, model=model, epochs=3)
-    return data
-
-
-@pytest.fixture(scope="module")
-def short_runs() -> Iterator[None]:
-    """Two epochs at most: these tests are about the steps, not about what training reaches."""
-    original = climb.finetune_on
-
-    def short(manifest: Any, options: Any, **more: Any) -> Any:
-        epochs = None if options.epochs is None else min(2, options.epochs)
-        return original(manifest, replace(options, epochs=epochs), **more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(climb, "finetune_on", short)
-        yield
-
-
-def config(data: Path, out: Path, **options: Any) -> FitConfig:
-    root = data.parent
-    own = {"models": f"local-dir:{root / 'a'},local-dir:{root / 'b'}", "img_size": 32, "ladder": LADDER}
-    return FitConfig(data=data, out=out, runtime=RuntimeConfig(precision="fp32"), **(own | options))
 
 
 @pytest.fixture(scope="module")
@@ -193,21 +155,6 @@ def test_the_same_seed_gives_the_same(whole: FitResult, data: Path, tmp_path: Pa
         assert same(*(weights(Path(each.folder) / "runs" / row.name) for each in (again, whole)))
 
 
-@contextmanager
-def stopped_at(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException) -> Iterator[None]:
-    """The run of this number, counted from 0, ends with an error before it begins."""
-    original, calls = climb.finetune_on, itertools.count()
-
-    def stopping(*args: Any, **options: Any) -> Any:
-        if next(calls) == count:
-            raise error
-        return original(*args, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(climb, "finetune_on", stopping)
-        yield
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_interrupted_it_is_whole_and_goes_on_to_the_same_end(
     whole: FitResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
@@ -252,97 +199,6 @@ def test_where_every_step_fails_the_error_is_the_first_one(
     monkeypatch.setattr(climb, "finetune_on", failing)
     with pytest.raises(ConfigError, match="the file is damaged"):
         tl_kit.fit(config(data, tmp_path / "out"))
-
-
-class Wall:
-    """A clock that only moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    clock = Wall()
-    monkeypatch.setattr(fit_module, "Budget", lambda *args: Budget(*args, clock=clock))
-    return clock
-
-
-def slow(monkeypatch: pytest.MonkeyPatch, wall: Wall, seconds: Callable[[str], float]) -> None:
-    """Each run takes so many seconds of the wall, by its policy."""
-    original = climb.finetune_on
-
-    def waiting(manifest: Any, options: Any, **more: Any) -> Any:
-        found = original(manifest, options, **more)
-        wall.now += seconds(options.policy)
-        return found
-
-    monkeypatch.setattr(climb, "finetune_on", waiting)
-    monkeypatch.setattr(prices, "price_of", lambda *args, **options: Price(policy="full", epochs=4, seconds=100.0))
-
-
-def test_what_does_not_fit_is_not_begun(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
-) -> None:
-    slow(monkeypatch, wall, lambda policy: 5.0)
-    result = tl_kit.fit(config(data, tmp_path / "out", time=60))
-    assert [row.status for row in result.leaderboard] == [*["finished"] * 3, *["no time"] * 3]
-    assert "needs about" in result.stopped
-    assert wall.now <= 60
-
-
-def test_a_run_in_full_takes_fewer_epochs_where_time_is_short(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
-) -> None:
-    slow(monkeypatch, wall, lambda policy: 5.0 if policy == "head" else 90.0)
-    result = tl_kit.fit(config(data, tmp_path / "out", time=140))
-    full = next(row for row in result.leaderboard if row.what == "training in full")
-    assert (full.status, full.epochs) == ("finished", 3)  # of 4: 127 s are left, and 150 s would be needed
-    assert result.test is not None
-
-
-def test_the_last_layers_train_where_all_of_them_take_too_long(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
-) -> None:
-    """The last layers' price is asked for by the rules' own threshold, and their run is the last one."""
-    slow(monkeypatch, wall, lambda policy: 5.0)
-
-    def price(manifest: Any, options: Any, **more: Any) -> Price:
-        part = options.auto.last_groups_from == 0
-        return Price(policy="lp-ft:1" if part else "full", epochs=4, seconds=20.0 if part else 500.0)
-
-    monkeypatch.setattr(prices, "price_of", price)
-    result = tl_kit.fit(config(data, tmp_path / "out", time=60))
-    last = result.leaderboard[-1]
-    expected = ("training of the last layers", "finished", "lp-ft:1", 4)
-    assert (last.what, last.status, last.policy, last.epochs) == expected
-    assert wall.now <= 60
-
-
-def test_more_time_goes_on_where_it_ended(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
-) -> None:
-    slow(monkeypatch, wall, lambda policy: 5.0)
-    short = tl_kit.fit(config(data, tmp_path / "out", time=40))
-    longer = tl_kit.resume_fit(tmp_path / "out", time="1h")
-    heads = [row.name for row in short.leaderboard if row.accuracy is not None]
-    assert [row.name for row in longer.leaderboard if row.accuracy is not None][: len(heads)] == heads
-    assert len([row for row in longer.leaderboard if row.accuracy is not None]) > len(heads)
-
-
-def test_a_run_that_takes_too_long_is_dropped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with stopped_at(monkeypatch, 1, OutOfTimeError()):
-        result = tl_kit.fit(config(data, tmp_path / "out"))
-    assert result.leaderboard[1].status == "out of time"
-    assert not (tmp_path / "out" / "runs" / result.leaderboard[1].name).exists()
-
-
-def test_a_time_too_short_for_anything_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with stopped_at(monkeypatch, 0, OutOfTimeError()), pytest.raises(ConfigError, match="too short for a first head"):
-        tl_kit.fit(config(data, tmp_path / "out", models=f"local-dir:{data.parent / 'a'}", time=1000))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""``fit`` keeps to its time: what does not fit is not begun, or is made shorter, and more time goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tl_kit
+from tests.fitting.short_fits import config, stopped_at
+from tl_kit.errors import ConfigError
+from tl_kit.fitting import climb, prices
+from tl_kit.fitting import fit as fit_module
+from tl_kit.fitting.budget import Budget, OutOfTimeError
+from tl_kit.planning.price import Price
+
+pytestmark = pytest.mark.usefixtures("own_cache", "short_runs", "plain_pictures", "same_speed")
+
+
+class Wall:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    clock = Wall()
+    monkeypatch.setattr(fit_module, "Budget", lambda *args: Budget(*args, clock=clock))
+    return clock
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, wall: Wall, seconds: Callable[[str], float]) -> None:
+    """Each run takes so many seconds of the wall, by its policy."""
+    original = climb.finetune_on
+
+    def waiting(manifest: Any, options: Any, **more: Any) -> Any:
+        found = original(manifest, options, **more)
+        wall.now += seconds(options.policy)
+        return found
+
+    monkeypatch.setattr(climb, "finetune_on", waiting)
+    monkeypatch.setattr(prices, "price_of", lambda *args, **options: Price(policy="full", epochs=4, seconds=100.0))
+
+
+def test_what_does_not_fit_is_not_begun(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    slow(monkeypatch, wall, lambda policy: 5.0)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=60))
+    assert [row.status for row in result.leaderboard] == [*["finished"] * 3, *["no time"] * 3]
+    assert "needs about" in result.stopped
+    assert wall.now <= 60
+
+
+def test_a_run_in_full_takes_fewer_epochs_where_time_is_short(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    slow(monkeypatch, wall, lambda policy: 5.0 if policy == "head" else 90.0)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=140))
+    full = next(row for row in result.leaderboard if row.what == "training in full")
+    assert (full.status, full.epochs) == ("finished", 3)  # of 4: 127 s are left, and 150 s would be needed
+    assert result.test is not None
+
+
+def test_the_last_layers_train_where_all_of_them_take_too_long(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    """The last layers' price is asked for by the rules' own threshold, and their run is the last one."""
+    slow(monkeypatch, wall, lambda policy: 5.0)
+
+    def price(manifest: Any, options: Any, **more: Any) -> Price:
+        part = options.auto.last_groups_from == 0
+        return Price(policy="lp-ft:1" if part else "full", epochs=4, seconds=20.0 if part else 500.0)
+
+    monkeypatch.setattr(prices, "price_of", price)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=60))
+    last = result.leaderboard[-1]
+    expected = ("training of the last layers", "finished", "lp-ft:1", 4)
+    assert (last.what, last.status, last.policy, last.epochs) == expected
+    assert wall.now <= 60
+
+
+def test_more_time_goes_on_where_it_ended(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    slow(monkeypatch, wall, lambda policy: 5.0)
+    short = tl_kit.fit(config(data, tmp_path / "out", time=40))
+    longer = tl_kit.resume_fit(tmp_path / "out", time="1h")
+    heads = [row.name for row in short.leaderboard if row.accuracy is not None]
+    assert [row.name for row in longer.leaderboard if row.accuracy is not None][: len(heads)] == heads
+    assert len([row for row in longer.leaderboard if row.accuracy is not None]) > len(heads)
+
+
+def test_a_run_that_takes_too_long_is_dropped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopped_at(monkeypatch, 1, OutOfTimeError()):
+        result = tl_kit.fit(config(data, tmp_path / "out"))
+    assert result.leaderboard[1].status == "out of time"
+    assert not (tmp_path / "out" / "runs" / result.leaderboard[1].name).exists()
+
+
+def test_a_time_too_short_for_anything_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stopped_at(monkeypatch, 0, OutOfTimeError()), pytest.raises(ConfigError, match="too short for a first head"):
+        tl_kit.fit(config(data, tmp_path / "out", models=f"local-dir:{data.parent / 'a'}", time=1000))
