@@ -40,7 +40,7 @@ class ServeLimits:
     batch: Annotated[
         int, AT_LEAST_ONE, Flag(panel="Run", metavar="N", help="At most so many images in one forward pass.")
     ] = 16
-    wait: float = 0.005
+    wait: float = 0.02
     queue: Annotated[
         int, AT_LEAST_ONE, Flag(panel="Run", metavar="N", help="More images at a time are refused (429).")
     ] = 256

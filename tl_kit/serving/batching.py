@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -47,6 +48,7 @@ class Batcher:
         self._decoders = ThreadPoolExecutor(available_cores(), thread_name_prefix="tlkit-read")
         self._model = ThreadPoolExecutor(1, thread_name_prefix="tlkit-model")
         self._worker: asyncio.Task[None] | None = None
+        self._decoded = asyncio.Event()  # one more image is, or cannot be
         self._inside = self._decoding = self._held = 0
         self.batches = self.images = 0
 
@@ -112,6 +114,7 @@ class Batcher:
             decoded = await loop.run_in_executor(self._decoders, self._decode, file)
         finally:
             self._decoding -= 1
+            self._decoded.set()
         if isinstance(decoded, str):
             return decoded
         size = bytes_of(decoded)
@@ -140,9 +143,7 @@ class Batcher:
         while True:
             batch = [await self._queue.get()]
             self._take(batch)
-            if len(batch) < self._limits.batch and self._decoding:
-                await asyncio.sleep(self._limits.wait)
-                self._take(batch)
+            await self._fill(batch)
             batch = [each for each in batch if not each.answer.done()]  # others are of requests that were given up
             images = [each.image for each in batch if each.image is not None]
             if not batch:
@@ -159,7 +160,17 @@ class Batcher:
                 if not each.answer.done():
                     each.answer.set_result(found[:, place])
 
+    async def _fill(self, batch: list[_Waiting]) -> None:
+        """Fill up the batch with what is decoded within ``limits.wait`` seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._limits.wait
+        while self._decoding and len(batch) < self._limits.batch and (left := end - loop.time()) > 0:
+            self._decoded.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._decoded.wait(), left)
+            self._take(batch)
+
     def _take(self, batch: list[_Waiting]) -> None:
-        """Fill up the batch with what waits."""
+        """Fill up the batch with what is decoded."""
         while len(batch) < self._limits.batch and not self._queue.empty():
             batch.append(self._queue.get_nowait())
