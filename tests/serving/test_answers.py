@@ -207,6 +207,15 @@ def test_refused_bodies(client: TestClient, options: dict[str, Any], status: int
     assert text in reply.json()["error"]
 
 
+def test_base64_in_lines(client: TestClient) -> None:
+    text = base64.encodebytes(GOOD["large.jpg"]).decode()
+    assert text.count("\n") > 10
+    given = [text, text.replace("\n", "\r\n"), f"data:image/jpeg;base64,{text}", text.replace("\n", "")]
+    rows = client.post("/predict", json={"images": given}).json()["predictions"]
+    assert [row["error"] for row in rows] == [None] * 4
+    assert len({row["label"] for row in rows}) == 1
+
+
 def test_base64_that_is_none(client: TestClient) -> None:
     reply = client.post("/predict", json={"images": ["not base64!"]})
     assert (reply.status_code, reply.json()["error"]) == (422, "image 0: is no base64 text")
@@ -221,6 +230,7 @@ def test_base64_that_is_none(client: TestClient) -> None:
         ("GET", "/page.html", 404),
         ("GET", "/docs", 404),
         ("GET", "/predict", 405),
+        ("POST", "/predict/", 404),
         ("DELETE", "/health", 405),
         ("POST", "/predict?top=-1", 422),
         ("POST", "/predict?top=many", 422),
@@ -228,8 +238,9 @@ def test_base64_that_is_none(client: TestClient) -> None:
     ],
 )
 def test_addresses_that_are_none(client: TestClient, method: str, path: str, status: int) -> None:
-    reply = client.request(method, path)
+    reply = client.request(method, path, follow_redirects=False)
     assert (reply.status_code, list(reply.json())) == (status, ["error"])
+    assert reply.headers.get("allow") == ({"/predict": "POST", "/health": "GET"}[path] if status == 405 else None)
 
 
 def test_too_large_a_file(ensemble: Path) -> None:

@@ -170,6 +170,19 @@ def test_a_failed_pass_fails_those_who_wait_for_it_alone() -> None:
     assert batched(unreadable, Steps()) == ["is no base64 text"]
 
 
+def test_a_pass_with_too_few_rows_does_not_end_the_server() -> None:
+    class Short(Steps):
+        def run(self, images: Sequence[Any]) -> Any:
+            return super().run(images)[:, : 1 if images[0][0] == 1 else 0]
+
+    async def work(batcher: Batcher) -> None:
+        with pytest.raises(IndexError):
+            await batcher.predict([file(2)])
+        assert list((await batcher.predict([file(1)]))[0][0]) == [1, 254]
+
+    batched(work, Short())
+
+
 def test_decoded_pixels_that_wait_are_bounded() -> None:
     class Large(Steps):
         def decode(self, data: bytes) -> Any:

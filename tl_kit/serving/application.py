@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -44,7 +45,9 @@ def application(
             await batcher.stop()
 
     # no pages of documentation: they would load scripts from another server
-    app = FastAPI(title="tl-kit", version=__version__, lifespan=running, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="tl-kit", version=__version__, lifespan=running, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.batcher = batcher
     app.add_middleware(Guard, access=access, limits=config.limits, tell=tell)
     _answer_errors(app)
@@ -67,7 +70,8 @@ def _answer_errors(app: FastAPI) -> None:
     async def of_http(_request: Request, error: Exception) -> Response:
         status = getattr(error, "status_code", 500)
         texts = {404: "there is no such address; / is the page, /openapi.json lists the others"}
-        return _refused(RefusedError(status, texts.get(status, str(getattr(error, "detail", "cannot be answered")))))
+        text = texts.get(status, str(getattr(error, "detail", "cannot be answered")))
+        return _refused(RefusedError(status, text), getattr(error, "headers", None) or {})
 
     async def of_option(_request: Request, error: Exception) -> Response:
         first: Any = next(iter(error.errors())) if isinstance(error, RequestValidationError) else {}
@@ -78,9 +82,9 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, of_option)
 
 
-def _refused(error: RefusedError) -> Response:
+def _refused(error: RefusedError, more: Mapping[str, str] = MappingProxyType({})) -> Response:
     headers, text = answer_of(error)
-    return Response(text, error.status, headers)
+    return Response(text, error.status, {**headers, **more})
 
 
 def _add_page(app: FastAPI) -> None:

@@ -150,15 +150,16 @@ class Batcher:
                 continue
             try:
                 found = await loop.run_in_executor(self._model, self._steps.run, images)
+                rows = [found[:, place] for place in range(len(batch))]
             except Exception as error:  # noqa: BLE001 - it belongs to those who wait for it
                 for each in batch:
                     if not each.answer.done():
                         each.answer.set_exception(error)
                 continue
             self.batches, self.images = self.batches + 1, self.images + len(batch)
-            for place, each in enumerate(batch):
+            for each, row in zip(batch, rows, strict=True):
                 if not each.answer.done():
-                    each.answer.set_result(found[:, place])
+                    each.answer.set_result(row)
 
     async def _fill(self, batch: list[_Waiting]) -> None:
         """Fill up the batch with what is decoded within ``limits.wait`` seconds."""

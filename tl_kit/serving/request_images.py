@@ -143,6 +143,8 @@ def _encoded(item: Any, place: int, limits: ServeLimits) -> Upload:
 
 
 def _bytes(data: str) -> bytes:
+    for space in "\r\n \t":  # base64 is often written in lines
+        data = data.replace(space, "")
     try:
         return base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
