@@ -58,11 +58,11 @@ def own_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def address(folder: Path) -> str:
+def address(folder: Path) -> Iterator[str]:
     store = fsspec.filesystem("memory")
-    store.store.clear()
-    store.put(str(folder), "/bucket/imgs", recursive=True)
-    return "memory://bucket/imgs"
+    store.put(str(folder), "/progress/imgs", recursive=True)
+    yield "memory://progress/imgs"
+    store.rm("/progress", recursive=True)
 
 
 STAGES = {
