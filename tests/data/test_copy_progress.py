@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -57,11 +58,11 @@ def own_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def address(folder: Path) -> str:
+def address(folder: Path) -> Iterator[str]:
     store = fsspec.filesystem("memory")
-    store.store.clear()
-    store.put(str(folder), "/bucket/imgs", recursive=True)
-    return "memory://bucket/imgs"
+    store.put(str(folder), "/progress/imgs", recursive=True)
+    yield "memory://progress/imgs"
+    store.rm("/progress", recursive=True)
 
 
 STAGES = {
@@ -199,6 +200,14 @@ class Bucket:
 
 def test_objects_that_stand_for_folders_are_no_files() -> None:
     assert [path for path, _ in remote._files(Bucket(), "b/imgs")] == ["b/imgs/a/1.png"]
+
+
+def test_a_store_writes_no_tracebacks_of_its_own() -> None:
+    logger = logging.getLogger("some_store")
+    for _ in range(2):
+        remote._hush("some_store")
+    assert [type(handler) for handler in logger.handlers] == [logging.NullHandler]
+    assert logger.propagate, "whoever set up logging still sees them"
 
 
 def test_a_missing_login_has_a_remedy() -> None:

@@ -11,6 +11,7 @@ from IPython import display as ipython_display
 
 import tl_kit
 from tl_kit.errors import ConfigError
+from tl_kit.reporting import UNKNOWN
 
 Pages = list[str]
 
@@ -63,6 +64,15 @@ def test_one_bar_serves_all_stages(pages: Pages) -> None:
     assert bar.calls.index(("reset", {"total": 30})) < bar.calls.index(("update", 30, {}))
     assert ("set_postfix_str", "loss 0.500  data wait 25.0 %", {"refresh": False}) in bar.calls
     assert pages == []
+
+
+def test_a_stage_without_a_total_shows_none(pages: Pages) -> None:
+    reporter = tl_kit.NotebookReporter()
+    reporter.start("decode", 12)
+    reporter.start("unpack", UNKNOWN)
+    (bar,) = Bar.made
+    assert bar.total is None
+    assert ("reset", {"total": None}) in bar.calls
 
 
 def test_messages_and_epochs_stand_in_one_place(pages: Pages) -> None:

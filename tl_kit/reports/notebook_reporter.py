@@ -9,6 +9,7 @@ from tl_kit.display import EPOCH_FIGURES, figure, figures, visible
 from tl_kit.errors import ConfigError
 from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.optional_packages import check_packages
+from tl_kit.reporting import UNKNOWN
 
 __all__ = ["NotebookReporter"]
 
@@ -40,11 +41,13 @@ class NotebookReporter:
         """A stage begins."""
         from tqdm.auto import tqdm
 
+        known = None if total == UNKNOWN else total
         if self._bar is None:
-            self._bar = tqdm(desc=visible(stage), total=total)
+            self._bar = tqdm(desc=visible(stage), total=known)
             return
         self._bar.set_postfix_str("", refresh=False)
-        self._bar.reset(total=total)
+        self._bar.total = known  # a reset without a total would keep the one before
+        self._bar.reset(total=known)
         self._bar.set_description(visible(stage))
 
     def advance(self, steps: int = 1, **shown: float) -> None:

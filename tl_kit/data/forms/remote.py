@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -101,7 +102,18 @@ def _store(address: str, shown: str) -> tuple[Any, str]:
         raise DataError(f"{shown}: there is no reader of {scheme}:// addresses ({first_line(error)})") from error
     except Exception as error:  # a store may look at logins here
         raise DataError(f"{shown}: cannot be opened ({_reason(error)})") from error
+    _hush(type(store).__module__.partition(".")[0])
     return store, str(root)
+
+
+def _hush(package: str) -> None:
+    """Keep a store's package from writing tracebacks to the terminal, as Python does for loggers without a handler.
+
+    Handlers that the program has set up still get them.
+    """
+    logger = logging.getLogger(package)
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 def _patience() -> dict[str, Any]:
