@@ -123,6 +123,15 @@ def test_a_wrong_figure_is_named_with_its_file(run: Path, tmp_path: Path, path: 
     assert str(caught.value).startswith(f"{file}: {said}")
 
 
+def test_a_member_that_is_not_there_is_named(ensemble: Path, tmp_path: Path) -> None:
+    shutil.copytree(ensemble, tmp_path / "both")
+    shutil.rmtree(tmp_path / "both" / "members" / "01-run")
+    with pytest.raises(
+        CheckpointError, match=r'ensemble\.json: members\.0 is "members/01-run", and must be the folder'
+    ):
+        tl_kit.report(tmp_path / "both")
+
+
 def test_the_command_says_it_in_one_line(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     file = tmp_path / "run" / "tlkit.json"

@@ -48,8 +48,9 @@ class Record:
                 return None
             if not isinstance(value, Mapping if isinstance(step, str) else list):
                 raise self.broken("a JSON object" if isinstance(step, str) else "a list", *path[:place])
-            known = value if isinstance(step, str) else range(len(value))
-            value = value[step] if step in known else None
+            known: Any = value if isinstance(step, str) else range(len(value))
+            inside: Any = value
+            value = inside[step] if step in known else None
         return value
 
     def figure(self, *path: str | int, shape: Shape) -> Figure | None:

@@ -257,8 +257,8 @@ def _cut(value: Any, limits: ReportLimits) -> Any:
         rest = {"...": f"{len(some) - limits.listed} more"} if len(some) > limits.listed else {}
         return {name[: limits.text]: _cut(one, limits) for name, one in some[: limits.listed]} | rest
     if isinstance(value, list):
-        rest = [f"... {len(value) - limits.listed} more"] if len(value) > limits.listed else []
-        return [*(_cut(one, limits) for one in value[: limits.listed]), *rest]
+        others = [f"... {len(value) - limits.listed} more"] if len(value) > limits.listed else []
+        return [*(_cut(one, limits) for one in value[: limits.listed]), *others]
     if isinstance(value, str) and len(value) > limits.text:
         return f"{value[: limits.text]}..."
     return value

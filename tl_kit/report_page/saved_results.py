@@ -111,6 +111,9 @@ def _run(folder: Path) -> Saved:
 def _ensemble(folder: Path) -> Saved:
     found = read_ensemble(folder)
     record = Record(MANIFEST, found.content, str(folder / MANIFEST))
+    for place, member in enumerate(found.members):
+        if not is_checkpoint(member):
+            raise record.broken("the folder of a member inside the ensemble's", "members", place)
     runs = tuple(_of_run(member, f"{member.relative_to(folder).as_posix()}/{META}") for member in found.members)
     splits = tuple(_splits(record, ("receipt", "ensemble"), ("receipt", "kinds"), ("receipt", "images")))
     return Saved(
