@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.cli.helpers import Outcome, tlkit
-from tests.helpers import write_images
+from tests.helpers import NEARLY_SQUARE, write_images
 from tl_kit.cli.commands.finetune import finetune
 
 # A flag's parameter -> what is added to the command. Each of these must give other weights.
@@ -90,7 +90,7 @@ OTHER_EFFECTS = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("flags") / "images")
+    return write_images(tmp_path_factory.mktemp("flags") / "images", size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

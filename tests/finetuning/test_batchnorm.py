@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers import UNGUARDED, quick, settings_of, write_images
+from tests.helpers import NEARLY_SQUARE, UNGUARDED, quick, settings_of, write_images
 from tl_kit.config import LoopConfig, OptimizerDefaults
 
 PRETRAINED_POLICIES = ["last:1", "last:2", "full", "lp-ft", "lp-ft:2", "gradual"]
@@ -16,7 +16,7 @@ PRETRAINED_POLICIES = ["last:1", "last:2", "full", "lp-ft", "lp-ft:2", "gradual"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("batchnorm") / "images")
+    return write_images(tmp_path_factory.mktemp("batchnorm") / "images", size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers import quick, settings_of, write_images
+from tests.helpers import NEARLY_SQUARE, quick, settings_of, write_images
 from tl_kit import evaluate
 from tl_kit.config import RuntimeConfig
 from tl_kit.errors import ConfigError
@@ -21,7 +21,7 @@ EAGER = "aot_eager"  # traces forward and backward as inductor would, and needs 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"), size=NEARLY_SQUARE)
 
 
 def test_it_pays_back_from_the_length_where_the_gain_equals_the_cost() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import quick, quick_config, settings_of, weights, write_images
+from tests.helpers import NEARLY_SQUARE, quick, quick_config, settings_of, weights, write_images
 from tl_kit import plan
 from tl_kit.config import LoopConfig, OptimizerDefaults
 from tl_kit.finetuning.build_task import groups_of
@@ -20,7 +20,7 @@ DEFAULTS = OptimizerDefaults()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("decay") / "images")
+    return write_images(tmp_path_factory.mktemp("decay") / "images", size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

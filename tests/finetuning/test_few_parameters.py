@@ -10,7 +10,7 @@ import timm
 import torch
 
 import tl_kit
-from tests.helpers import UNGUARDED, quick, quick_config, same, settings_of, weights, write_images
+from tests.helpers import NEARLY_SQUARE, UNGUARDED, quick, quick_config, same, settings_of, weights, write_images
 from tests.killing import EVERY_STEP, Copies, assert_the_same, killing
 from tl_kit import RegularizationConfig
 from tl_kit.config import CacheConfig, LoopConfig, OptimizerDefaults, RuntimeConfig
@@ -23,7 +23,7 @@ NETWORKS = ("test_resnet", "test_vit")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = write_images(tmp_path_factory.mktemp("few") / "images", images=9)
+    data = write_images(tmp_path_factory.mktemp("few") / "images", images=9, size=NEARLY_SQUARE)
     for name in NETWORKS:
         size = {"img_size": 64} if name == "test_vit" else {}
         quick(data, data.parent / name, model=name, epochs=1, **size)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import Listener, quick, quick_config, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, quick_config, write_images
 from tl_kit import cross_validate, finetune
 from tl_kit.config import HeadConfig
 from tl_kit.finetuning.preparation import prepare
@@ -20,7 +20,7 @@ HEAD = {"policy": "head", "epochs": None}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("head-folds") / "images")
+    return write_images(tmp_path_factory.mktemp("head-folds") / "images", size=NEARLY_SQUARE)
 
 
 def random_labels(root: Path, *, images: int, copies: int = 1) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Listener, quick, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, write_images
 from tl_kit import FinetuneResult
 from tl_kit.config import CacheConfig
 
@@ -42,7 +42,7 @@ def digest(path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"), size=NEARLY_SQUARE)
 
 
 @pytest.fixture(autouse=True)

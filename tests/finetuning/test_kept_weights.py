@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import tl_kit
-from tests.helpers import UNGUARDED, Listener, interrupt, quick, same, weights, write_images
+from tests.helpers import NEARLY_SQUARE, UNGUARDED, Listener, interrupt, quick, same, weights, write_images
 from tl_kit import EnsembleConfig, SwaConfig
 from tl_kit.config import LoopConfig, RegularizationConfig, RuntimeConfig
 from tl_kit.errors import ConfigError
@@ -27,7 +27,7 @@ STEPS = 3  # an epoch: 21 images to train on, batches of 8
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = write_images(tmp_path_factory.mktemp("along") / "images", images=13)
+    data = write_images(tmp_path_factory.mktemp("along") / "images", images=13, size=NEARLY_SQUARE)
     quick(data, data.parent / "pretrained", batch_size=4)
     return data
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.helpers import MODEL, UNGUARDED, quick, quick_config, settings_of, weights, write_images
+from tests.helpers import MODEL, NEARLY_SQUARE, UNGUARDED, quick, quick_config, settings_of, weights, write_images
 from tl_kit import EnsembleConfig, ensemble, plan
 from tl_kit.config import HeadConfig, LoopConfig
 from tl_kit.errors import ConfigError
@@ -55,7 +55,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("policies") / "images")
+    return write_images(tmp_path_factory.mktemp("policies") / "images", size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tl_kit
-from tests.helpers import Listener, quick, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, write_images
 from tests.killing import EVERY_STEP, Copies, digest, killing
 from tl_kit import CacheConfig, RegularizationConfig, resume
 from tl_kit.errors import TrainingError
@@ -28,7 +28,7 @@ STEPS = 2  # an epoch
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=9)
+    return write_images(tmp_path_factory.mktemp("images"), images=9, size=NEARLY_SQUARE)
 
 
 @pytest.fixture

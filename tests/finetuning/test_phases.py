@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from tests.helpers import quick, write_images
+from tests.helpers import NEARLY_SQUARE, quick, write_images
 from tl_kit import evaluate
 from tl_kit.config import AugmentConfig, HeadConfig, LoopConfig
 from tl_kit.data.pixel_store import read_pixels
@@ -34,7 +34,7 @@ GROUPS = [["stem"], ["a", "b"], ["c"], ["head"]]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"), size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

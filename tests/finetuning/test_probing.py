@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import MODEL, write_images
+from tests.helpers import MODEL, NEARLY_SQUARE, write_images
 from tl_kit.config import CacheConfig, FinetuneConfig
 from tl_kit.finetuning.closed_form import head_run
 from tl_kit.finetuning.policy_choice import HEAD_INPUT, run_probes
@@ -18,7 +18,7 @@ from tl_kit.reporting import SILENT
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=15)
+    return write_images(tmp_path_factory.mktemp("images"), images=15, size=NEARLY_SQUARE)
 
 
 def a_run(data: Path, folder: Path, name: str) -> Run:

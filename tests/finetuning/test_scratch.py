@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import quick, settings_of, write_images
+from tests.helpers import NEARLY_SQUARE, quick, settings_of, write_images
 from tl_kit import LoopConfig
 from tl_kit.config import OptimizerDefaults
 
@@ -17,7 +17,7 @@ DEFAULTS = OptimizerDefaults()
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("scratch") / "images")
+    return write_images(tmp_path_factory.mktemp("scratch") / "images", size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

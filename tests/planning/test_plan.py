@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import MODEL, UNGUARDED, Listener, quick, settings_of, write_images
+from tests.helpers import MODEL, NEARLY_SQUARE, UNGUARDED, Listener, quick, settings_of, write_images
 from tl_kit import FinetuneConfig, FinetuneResult, finetune, plan
 from tl_kit.config import CacheConfig, GuardConfig, LoopConfig, RuntimeConfig
 from tl_kit.errors import PolicyError
@@ -21,7 +21,7 @@ LOOP = LoopConfig(epochs=3, least_steps=1)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("planning") / "images", images=15)
+    return write_images(tmp_path_factory.mktemp("planning") / "images", images=15, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

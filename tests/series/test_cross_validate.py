@@ -17,7 +17,7 @@ import timm
 import torch
 
 import tl_kit
-from tests.helpers import MODEL, Listener, quick, quick_config, same, weights, write_images
+from tests.helpers import MODEL, NEARLY_SQUARE, Listener, quick, quick_config, same, weights, write_images
 from tl_kit import CacheConfig, CrossValidation, FinetuneConfig, cross_validate, metrics
 from tl_kit.config import LoopConfig, RuntimeConfig
 from tl_kit.data import pixel_store as cache
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"))
+    return write_images(tmp_path_factory.mktemp("images"), size=NEARLY_SQUARE)
 
 
 def settings(data: Path, out: Path, **options: Any) -> FinetuneConfig:

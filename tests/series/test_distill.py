@@ -16,7 +16,7 @@ from torch.nn import functional
 import tl_kit
 from tests.cli.helpers import tlkit
 from tests.ensembling.test_ensemble import reorder_classes
-from tests.helpers import MODEL, UNGUARDED, Listener, quick, quick_config, write_images
+from tests.helpers import MODEL, NEARLY_SQUARE, UNGUARDED, Listener, quick, quick_config, write_images
 from tests.killing import Copies, assert_the_same, killing
 from tests.series.test_resume import train
 from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, HeadConfig, LoopConfig, RegularizationConfig, distill
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("plain_pictures")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "data", images=15)
+    return write_images(tmp_path_factory.mktemp("images") / "data", images=15, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

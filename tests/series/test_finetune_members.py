@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 
 import tl_kit
-from tests.helpers import MODEL, UNGUARDED, Listener, interrupt, quick, quick_config, same, weights, write_images
+from tests.helpers import (
+    MODEL,
+    NEARLY_SQUARE,
+    UNGUARDED,
+    Listener,
+    interrupt,
+    quick,
+    quick_config,
+    same,
+    weights,
+    write_images,
+)
 from tl_kit import EnsembleConfig, FinetuneConfig, MemberRuns, finetune_members
 from tl_kit.config import LoopConfig
 from tl_kit.data.scan import scan
@@ -29,7 +40,7 @@ STEPS = 2 * 3  # of a member: two epochs of three batches
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = write_images(tmp_path_factory.mktemp("members") / "images", images=13)
+    data = write_images(tmp_path_factory.mktemp("members") / "images", images=13, size=NEARLY_SQUARE)
     quick(data, data.parent / "pretrained", epochs=1)
     return data
 

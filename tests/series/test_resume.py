@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import Listener, quick, quick_config, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, quick_config, write_images
 from tests.killing import EVERY_STEP, Copies, Killer, assert_the_same, digest, killing, meta, rows
 from tl_kit import FinetuneConfig, FinetuneResult, SaveConfig, TlKitError, cross_validate, resume
 from tl_kit.config import CacheConfig, LoopConfig, RangeTestConfig, RegularizationConfig
@@ -48,7 +48,7 @@ LAST = ("full", "head by gradient", "last:2, cached views", "lp-ft", "gradual", 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=9)
+    return write_images(tmp_path_factory.mktemp("images"), images=9, size=NEARLY_SQUARE)
 
 
 def train(data: Path, out: Path, options: Mapping[str, Any], *, save: SaveConfig = EVERY_STEP) -> FinetuneResult:

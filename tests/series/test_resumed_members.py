@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import Listener, quick, quick_config, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, quick_config, write_images
 from tests.killing import EVERY_STEP, Copies, digest, killing
 from tl_kit import FinetuneResult, MemberRuns, SwaConfig, finetune_members, resume
 from tl_kit.config import CacheConfig, RegularizationConfig
@@ -26,7 +26,7 @@ ALONG: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=9)
+    return write_images(tmp_path_factory.mktemp("images"), images=9, size=NEARLY_SQUARE)
 
 
 def train(data: Path, out: Path, options: dict[str, Any]) -> FinetuneResult:

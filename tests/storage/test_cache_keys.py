@@ -15,7 +15,7 @@ import timm
 import torch
 from PIL import Image
 
-from tests.helpers import Listener, quick, same, weights, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, same, weights, write_images
 from tl_kit import evaluate
 from tl_kit.config import CacheConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample
@@ -103,7 +103,7 @@ def test_what_comes_from_the_cut_on_is_not() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("keys") / "images", images=6)
+    return write_images(tmp_path_factory.mktemp("keys") / "images", images=6, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import UNGUARDED, quick, write_images
+from tests.helpers import NEARLY_SQUARE, UNGUARDED, quick, write_images
 from tl_kit.config import HeadConfig
 from tl_kit.storage.checkpoint import WEIGHTS
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=20)
+    return write_images(tmp_path_factory.mktemp("images"), images=20, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="session")

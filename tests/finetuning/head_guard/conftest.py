@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.finetuning.head_guard.helpers import ONCE, ORDER, run_on
-from tests.helpers import UNGUARDED, quick, write_images
+from tests.helpers import NEARLY_SQUARE, UNGUARDED, quick, write_images
 from tl_kit.finetuning import head_guard
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = write_images(tmp_path_factory.mktemp("guard") / "images", images=13)
+    data = write_images(tmp_path_factory.mktemp("guard") / "images", images=13, size=NEARLY_SQUARE)
     quick(data, data.parent / "pretrained", batch_size=4)
     return data
 
