@@ -261,10 +261,10 @@ def test_addresses_keep_their_places_and_are_fetched_together(server: Quiet) -> 
 
 
 def test_nothing_is_waited_for_when_the_rest_is_not_wanted(server: Quiet) -> None:
-    coming = fetched(iter([Named("a", b"a"), *[Named("s", Address(at(server, "slow/body")))] * 3]), HERE)
+    coming: Any = fetched(iter([Named("a", b"a"), *[Named("s", Address(at(server, "slow/body")))] * 3]), HERE)
     started = time.monotonic()
     assert next(coming) is not None
-    coming.close()  # type: ignore[attr-defined]
+    coming.close()
     for thread in threading.enumerate():
         if thread.name.startswith("tlkit-fetch"):
             thread.join(3)
