@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ _CACHE = Path(tempfile.mkdtemp(prefix="tlkit-tests-"))
 os.environ["XDG_CACHE_HOME"] = str(_CACHE)
 # A process that is killed while it compiles leaves a part of a file, on which all later ones would fail.
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_CACHE / "torchinductor")
+# Else every process of the tests compiles all modules again, where the environment asks that nothing be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, and for the processes that tests start
     os.environ["OMP_NUM_THREADS"] = "1"
 

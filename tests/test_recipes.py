@@ -31,7 +31,7 @@ from recipes import (
     snapshot_ensemble,
     two_views,
 )
-from tests.helpers import UNGUARDED, write_images
+from tests.helpers import NEARLY_SQUARE, UNGUARDED, write_images
 from tl_kit import EnsembleResult, FinetuneConfig, FitConfig, finetune
 from tl_kit.config import LadderConfig
 from tl_kit.fitting import climb
@@ -73,7 +73,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), images=8)
+    return write_images(tmp_path_factory.mktemp("images"), images=8, size=NEARLY_SQUARE)
 
 
 def test_a_linear_probe_trains_the_head_alone(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

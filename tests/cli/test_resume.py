@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor
 
 from tests.cli.helpers import tlkit
-from tests.helpers import write_images
+from tests.helpers import NEARLY_SQUARE, write_images
 from tests.killing import assert_the_same
 from tests.torture.chains import Chain
 from tests.torture.processes import NO_FORKS, Command
@@ -29,7 +29,7 @@ DROPPED = ("--dropout", 0.3, "--ema", 0.9, "--mixup", 0.4)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("resume") / "images", images=12)
+    return write_images(tmp_path_factory.mktemp("resume") / "images", images=12, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,8 +22,8 @@ def image(path: Path) -> Path:
     return path
 
 
-def listed(path: Path, **options: object) -> Listing:
-    return list_data(path, DataConfig(**options), DecodeConfig())  # type: ignore[arg-type]
+def listed(path: Path, **options: Any) -> Listing:
+    return list_data(path, DataConfig(**options), DecodeConfig())
 
 
 def labels(listing: Listing) -> dict[str, str]:

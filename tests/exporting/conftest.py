@@ -1,8 +1,10 @@
-"""A hub of its own for each test, in this process without a network beyond the loopback."""
+"""A hub of its own for each test, in this process without a network beyond the loopback; quicker exports."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import huggingface_hub
@@ -10,6 +12,18 @@ import pytest
 from huggingface_hub import constants
 
 from tests.exporting.hub_server import TOKEN, Hub, running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators_are_read_once() -> Iterator[None]:
+    """For each export torch parses the source of 500 operators again, which takes a fifth of a small network's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        with suppress(ImportError, AttributeError):  # they are no public names
+            from torch.onnx._internal.exporter import _registration
+
+            apis = _registration.onnxscript_apis
+            patch.setattr(apis, "get_torchlib_ops", functools.cache(apis.get_torchlib_ops))
+        yield
 
 
 @pytest.fixture

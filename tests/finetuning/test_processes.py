@@ -25,10 +25,10 @@ from pathlib import Path
 from tests.helpers import quick
 from tests.finetuning.test_processes import little_memory
 from tl_kit.cli import main
-run = quick(Path(sys.argv[1]), Path(sys.argv[2]), model="test_vit", img_size=None, optimizer="sgd", lr=0.05)
+run = quick(Path(sys.argv[1]), Path(sys.argv[2]), model="test_vit", optimizer="sgd", lr=0.05)
 Path(f"scores-{os.environ['RANK']}").write_text(repr(run.val))
 passes = little_memory("1")
-quick(Path(sys.argv[1]), Path(sys.argv[3]), model="test_vit", img_size=None, optimizer="sgd", lr=0.05)
+quick(Path(sys.argv[1]), Path(sys.argv[3]), model="test_vit", optimizer="sgd", lr=0.05)
 Path(f"passes-{os.environ['RANK']}").write_text(" ".join(map(str, passes)))
 for name, data in (("told", sys.argv[1]), ("wrong", "nowhere")):
     with open(f"{name}-{os.environ['RANK']}", "w") as file, redirect_stdout(file), redirect_stderr(file):
@@ -57,7 +57,7 @@ def little_memory(rank: str) -> list[int]:
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this build of torch has no gloo")
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     data = write_images(tmp_path / "images", images=10)  # 18 training images in batches of 6: equal shares
-    alone = quick(data, tmp_path / "one", model="test_vit", img_size=None, optimizer="sgd", lr=0.05, batch_size=8)
+    alone = quick(data, tmp_path / "one", model="test_vit", optimizer="sgd", lr=0.05, batch_size=8)
     by_torchrun(SCRIPT, tmp_path, data, tmp_path / "two", tmp_path / "parts")
     scores = [(tmp_path / f"scores-{rank}").read_text() for rank in range(2)]
     assert scores[0] == scores[1], "all processes report what the first one saved"
@@ -69,7 +69,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
         assert error.startswith(f"error: {tmp_path / 'nowhere'}: no such file or folder")
         assert code == "exit code 2"
     one, two = (safetensors.torch.load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
-    start = quick(data, tmp_path / "start", model="test_vit", img_size=None, optimizer="sgd", lr=1e-12, batch_size=8)
+    start = quick(data, tmp_path / "start", model="test_vit", optimizer="sgd", lr=1e-12, batch_size=8)
     zero = safetensors.torch.load_file(Path(start.checkpoint) / "model.safetensors")
     moved = max(float((one[name] - zero[name]).abs().max()) for name in one)
     apart = max(float((one[name] - two[name]).abs().max()) for name in one)

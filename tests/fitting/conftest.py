@@ -24,7 +24,7 @@ def same_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of three colours, and two tiny networks that were trained on others like them."""
     root = tmp_path_factory.mktemp("fit")
-    data = write_images(root / "images", images=20, size=(40, 48))
+    data = write_images(root / "images", images=20)
     other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1)
     for name, model in (("a", "test_resnet"), ("b", "test_vit3")):
         quick(other, root / name, model=model, epochs=3)

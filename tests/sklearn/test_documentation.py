@@ -13,6 +13,11 @@ from tl_kit.zoo.starter import starter_path
 PAGE = Path(__file__).parents[2] / "docs" / "scikit_learn.md"
 
 
+def smaller(block: str) -> str:
+    """The same example on images of 64 pixels, of which a pass takes a tenth of the time."""
+    return block.replace('"head"', '"head", img_size=64').replace('_lite0"', '_lite0", img_size=64')
+
+
 @pytest.mark.real
 @pytest.mark.skipif(starter_path("tf_efficientnet_lite0") is None, reason="the starter wheels are not installed")
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +27,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, str(PAGE), "exec"), names)
+        exec(compile(smaller(block), str(PAGE), "exec"), names)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("['blue' 'green' 'red'] 1.0")
     assert lines[-3:-1] == ["['blue']", "blue"]

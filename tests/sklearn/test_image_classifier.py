@@ -345,8 +345,9 @@ def test_validation_images_that_do_not_fit(paths: list[Path], labels: list[str])
         classifier().fit(paths, labels, validation=(paths[:2], ["pink", "red"]))
     with pytest.raises(DataError, match=r"validation\[0\]: .* is listed with another label or split in X\[0\]"):
         classifier().fit(paths, labels, validation=(paths[:6], labels[:6]))
+    no_pair: Any = paths
     with pytest.raises(SamplesError, match="must be a pair"):
-        classifier().fit(paths, labels, validation=paths)  # type: ignore[arg-type]
+        classifier().fit(paths, labels, validation=no_pair)
 
 
 def test_images_that_cannot_be_used(paths: list[Path], labels: list[str], tmp_path: Path) -> None:

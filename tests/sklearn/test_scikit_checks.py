@@ -5,7 +5,6 @@ Without that, ``check_estimator`` skips estimators of images altogether. All but
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,8 +71,8 @@ EXPECTED_FAILED_CHECKS: dict[type[Any], dict[str, str]] = {
 
 @parametrize_with_checks([CLASSIFIER, DrawnFeatures(**SMALL)])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
-def test_scikit_learns_checks(estimator: Any, check: Callable[[Any], None], one_thread: None) -> None:
-    reason = EXPECTED_FAILED_CHECKS[type(estimator)].get(check.func.__name__)  # type: ignore[attr-defined]
+def test_scikit_learns_checks(estimator: Any, check: Any, one_thread: None) -> None:
+    reason = EXPECTED_FAILED_CHECKS[type(estimator)].get(check.func.__name__)
     if reason is None:
         check(estimator)
         return
