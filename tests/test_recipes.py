@@ -102,8 +102,9 @@ def test_the_best_in_a_budget_is_chosen_among_heads_and_more(data: Path, tmp_pat
     assert result.test["accuracy"] > 0.9
 
 
-def test_two_views_are_two_members_with_one_head(data: Path, tmp_path: Path) -> None:
-    """Images of 40 x 48 pixels: the squashed view is another one than the middle."""
+def test_two_views_are_two_members_with_one_head(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are not square: the squashed view is another one than the middle."""
+    monkeypatch.chdir(tmp_path)  # where the ensemble goes
     both = two_views(LITE0, data, out=tmp_path / "views")
     modes = [load_checkpoint(tmp_path / "views" / f"member-{name}").preprocessing.crop_mode for name in VIEWS]
     assert modes == ["center", "squash"]
