@@ -92,6 +92,25 @@ def test_it_stops_where_the_loss_explodes() -> None:
     assert np.isfinite(found.losses).all()
 
 
+def test_losses_near_nothing_do_not_end_it() -> None:
+    """A fitted head may begin without any error: four times a loss of 0 is 0, and any other is above it."""
+    model = nn.Linear(5, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1e4, 0, 0, 0, 0], [1e4, 0, 0, 0, 0]]))
+        model.bias.zero_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    task = a_task(optimizer, model, [])
+    batch = task.batch
+
+    def hard(indices: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        x, y = batch(indices, step)
+        return x * (1e-9 if 3 in indices else 1.0), y  # one batch in five is not separated
+
+    found = range_test(replace(task, batch=hard), Accelerator(cpu=True), base=1e-3, config=RangeTestConfig(steps=20))
+    assert min(found.losses) == 0.0
+    assert max(found.losses[:5]) == pytest.approx(math.log(2), rel=1e-3)
+
+
 def test_model_and_random_state_are_put_back_bit_for_bit() -> None:
     model = a_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -204,13 +204,18 @@ class ProbeConfig(PenaltyConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class RangeTestConfig:
-    """Learning rate range test: in ``steps`` the rate rises from ``lowest`` to ``highest`` times the usual one."""
+    """Learning rate range test: in ``steps`` the rate rises from ``lowest`` to ``highest`` times the usual one.
+
+    It stops at ``stop_at`` times the lowest loss, or times ``least_loss`` where the lowest is below: a head that starts
+    almost without error has losses whose ratios say nothing.
+    """
 
     steps: Annotated[int, AT_LEAST_ONE] = 100
     lowest: Annotated[float, POSITIVE] = 1e-4
     highest: Annotated[float, POSITIVE] = 10.0
     smoothing: Annotated[float, BELOW_ONE] = 0.9
     stop_at: Annotated[float, POSITIVE] = 4.0
+    least_loss: Annotated[float, POSITIVE] = 0.1
     trim: int = 5
 
 

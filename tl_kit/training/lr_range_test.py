@@ -42,7 +42,7 @@ def range_test(
     """Train for ``config.steps`` steps while the rate rises, in equal ratios, from ``lowest`` to ``highest`` x base.
 
     ``base`` is the rate with which the task's optimizer was made. It ends early where the loss is not finite (that one
-    is dropped) or ``stop_at`` times the lowest. The model's tensors and the random state are put back exactly; the
+    is dropped) or ``stop_at`` times the lowest or ``least_loss``. The model's tensors and the random state are put back exactly; the
     task's optimizer is spent: make another. Raises TrainingError where too few losses were finite.
     """
     state = {name: tensor.detach().clone() for name, tensor in task.model.state_dict().items()}
@@ -63,7 +63,7 @@ def range_test(
                 losses.append(loss)
                 rates.append(base * float(ratio))
                 on_step()
-                if losses[-1] > config.stop_at * min(losses):
+                if losses[-1] > config.stop_at * max(min(losses), config.least_loss):
                     break
         except TrainingError:
             pass  # not finite: the rates up to here decide
