@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from tl_kit.data.forms.columns import PATH_NAMES, plain
 from tl_kit.errors import DataError
 
-__all__ = ["holds_files", "holds_texts", "image_of", "sole_holder"]
+__all__ = ["holds_files", "holds_texts", "image_of", "paths_in", "sole_holder"]
 
 
 def holds_files(schema: Any, column: str, place: str) -> bool:
@@ -35,7 +37,13 @@ def holds_texts(kind: Any) -> bool:
 
 
 def sole_holder(schema: Any) -> str | None:
-    """The one column that holds image files, or pairs of bytes and path; None for several and for none."""
+    """The one column that holds image files, or pairs of bytes and path; None for several and for none.
+
+    None also if another column has a usual name of paths: that column is then meant.
+    """
+    usual = {name for tier in PATH_NAMES for name in tier}
+    if any(plain(str(field.name)) in usual for field in schema):
+        return None
     found = [field.name for field in schema if _is_holder(_plain(field.type))]
     return str(found[0]) if len(found) == 1 else None
 
@@ -49,6 +57,26 @@ def image_of(cell: Any) -> tuple[str | None, bytes | None]:
     if isinstance(path, int) and not isinstance(path, bool):
         path = str(path)
     return path if isinstance(path, str) and path else None, data if isinstance(data, bytes) and data else None
+
+
+def paths_in(source: Any, column: str) -> Iterator[tuple[str]]:
+    """The paths in a column of an open Parquet file, without the bytes beside them; none for a column of bytes."""
+    from pyarrow import types
+
+    kind = _plain(source.schema_arrow.field(column).type)
+    if types.is_struct(kind):
+        if "path" not in [field.name for field in kind]:
+            return
+        wanted = f"{column}.path"
+    elif holds_texts(kind):
+        wanted = column
+    else:
+        return
+    for batch in source.iter_batches(columns=[wanted]):
+        for cell in batch.column(0).to_pylist():
+            path, _ = image_of(cell)
+            if path is not None:
+                yield (path,)
 
 
 def _plain(kind: Any) -> Any:
@@ -72,7 +100,7 @@ def _is_holder(kind: Any) -> bool:
 def _is_binary(kind: Any) -> bool:
     from pyarrow import types
 
-    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    tests = (types.is_binary, types.is_large_binary, types.is_binary_view)
     return any(test(kind) for test in tests)
 
 
