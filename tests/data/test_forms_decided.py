@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from tests.data.packing import tar
 from tests.data.test_wrong_labels import image, labels, listed
+from tl_kit.data.forms.image_cells import sole_holder
 from tl_kit.data.layout import layout_faults
 from tl_kit.errors import DataError
 
@@ -171,14 +172,14 @@ def test_a_lone_row_takes_no_file_of_a_folder_beside_its_own(tmp_path: Path) -> 
     refused(table(tmp_path / "t.parquet", image=[{"path": "cats/0.jpg"}], label=["cats"]), "no such file: cats/0.jpg")
 
 
-def test_a_column_of_a_usual_name_wins_over_other_bytes(tmp_path: Path) -> None:
+def test_digests_are_no_images(tmp_path: Path) -> None:
     names = [image(tmp_path / name).name for name in ("1.jpg", "2.jpg")]
     for other in (
         pa.array([b"0" * 16] * 2, pa.binary(16)),
         pa.array([b"md5", b"md6"]),
         pa.array([{"path": "x"}, {"path": "y"}]),
     ):
-        file = table(tmp_path / "t.parquet", path=names, extra=other, label=["a", "b"])
+        file = table(tmp_path / "t.parquet", path=names, md5=other, label=["a", "b"])
         assert labels(listed(file)) == {"1.jpg": "a", "2.jpg": "b"}
 
 
@@ -274,3 +275,23 @@ def test_a_split_of_some_images_alone_is_an_error(form: str, tmp_path: Path) -> 
     (tmp_path / "tasks.json").write_text(json.dumps([*tasks, {"data": {"image": names[1]}, "annotations": done}]))
     pairs(tmp_path / "p.tar", {"1.json": '{"label": "a", "split": "train"}', "2.json": '{"label": "b"}'})
     refused(tmp_path / form, "have no split, though others have one|name a split, others none")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"image": pa.binary(), "filename": pa.string(), "label": pa.string()}, "image"),
+        ({"jpg": pa.large_binary(), "path": pa.string()}, "jpg"),
+        ({"photo": pa.binary(), "id": pa.int64()}, "photo"),
+        ({"Photo": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "path": pa.string()}, "Photo"),
+        ({"image": pa.string(), "md5": pa.binary()}, None),
+        ({"path": pa.string(), "uid": pa.binary(16)}, None),
+        ({"path": pa.string(), "source": pa.struct({"path": pa.string(), "w": pa.int64()})}, None),
+        ({"source": pa.struct({"path": pa.string(), "w": pa.int64()}), "kind": pa.string()}, "source"),
+        ({"front": pa.binary(), "back": pa.binary()}, None),
+        ({"path": pa.string()}, None),
+    ],
+)
+def test_the_column_of_image_files_is_found(columns: dict[str, pa.DataType], expected: str | None) -> None:
+    """Beside it may stand names of files; digests and records of where a file is from are no images."""
+    assert sole_holder(pa.schema(columns)) == expected

@@ -10,6 +10,8 @@ from tl_kit.errors import DataError
 
 __all__ = ["holds_files", "holds_texts", "image_of", "paths_in", "sole_holder"]
 
+_DIGESTS = frozenset({"md5", "sha1", "sha256", "sha512", "hash", "digest", "checksum", "uuid", "uid", "guid", "phash"})
+
 
 def holds_files(schema: Any, column: str, place: str) -> bool:
     """True for a column of image files, or of pairs of bytes and path; False for one of paths or ids.
@@ -37,15 +39,17 @@ def holds_texts(kind: Any) -> bool:
 
 
 def sole_holder(schema: Any) -> str | None:
-    """The one column that holds image files, or pairs of bytes and path; None for several and for none.
+    """The one column that holds image files; None for several and for none.
 
-    None also if another column has a usual name of paths: that column is then meant.
+    Without one, the one column of pairs that has a path alone, unless another column has a usual name of paths. A
+    digest is no image, though it is made of bytes too.
     """
-    usual = {name for tier in PATH_NAMES for name in tier}
-    if any(plain(str(field.name)) in usual for field in schema):
-        return None
-    found = [field.name for field in schema if _is_holder(_plain(field.type))]
-    return str(found[0]) if len(found) == 1 else None
+    names = [plain(str(field.name)) for field in schema]
+    kinds = [_plain(field.type) for field in schema]
+    files = [place for place, kind in enumerate(kinds) if _has_bytes(kind) and names[place] not in _DIGESTS]
+    if not files and not any(name in tier for name in names for tier in PATH_NAMES):
+        files = [place for place, kind in enumerate(kinds) if _is_holder(kind) and names[place] not in _DIGESTS]
+    return str(schema.names[files[0]]) if len(files) == 1 else None
 
 
 def image_of(cell: Any) -> tuple[str | None, bytes | None]:
@@ -89,11 +93,16 @@ def _plain(kind: Any) -> Any:
 def _is_holder(kind: Any) -> bool:
     from pyarrow import types
 
+    if types.is_struct(kind) and any(field.name == "path" and holds_texts(field.type) for field in kind):
+        return True
+    return _has_bytes(kind)
+
+
+def _has_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
     if types.is_struct(kind):
-        return any(
-            (field.name == "bytes" and _is_binary(field.type)) or (field.name == "path" and holds_texts(field.type))
-            for field in kind
-        )
+        return any(field.name == "bytes" and _is_binary(field.type) for field in kind)
     return _is_binary(kind)
 
 

@@ -99,13 +99,12 @@ class NamedFiles:
         counts: dict[tuple[int, Path], int] = defaultdict(int)
         inner = {nfc(part) for file in self._files for part in file.relative_to(self.folder).parts[:-1]}
         for cut in range(shared + 1):
-            if cut and nfc(first[cut - 1]) in inner:
-                continue  # that folder is here: its files are not those of another
+            here = {nfc(part) for part in first[:cut]} & inner  # its files are not those of another folder
             for each in texts:
-                names = (each.parts[-1], *each.further)
-                for name in names:
+                for name in (each.parts[-1], *each.further):
                     tail = tuple(map(nfc, (*each.parts[cut:-1], name)))
-                    roots = [self._root(file, tail) for file in self._names.get(nfc(name), [])]
+                    files = [file for file in self._names.get(nfc(name), []) if here <= {*_parents(file, self.folder)}]
+                    roots = [self._root(file, tail) for file in files]
                     for root in {root for root in roots if root is not None}:
                         counts[cut, root] += 1
         if not counts:
