@@ -81,7 +81,7 @@ class NamedFiles:
         found = [file for _, file in there if file.is_file()]
         if len(found) > 1 and len(places) > 1:
             return self._several(text, found)
-        if found and found[0].parent != path.parent:
+        if found and nfc(found[0].parent.name) != nfc(parts[-2] if parts[1:] else ""):
             self.elsewhere += 1
         return found[0] if found else path
 
