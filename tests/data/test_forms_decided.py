@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from tests.data.packing import tar
 from tests.data.test_wrong_labels import image, labels, listed
+from tl_kit.data.forms.image_cells import sole_holder
 from tl_kit.data.layout import layout_faults
 from tl_kit.errors import DataError
 
@@ -64,10 +65,42 @@ def test_texts_are_labels_where_nothing_else_is(tmp_path: Path) -> None:
     assert labels(listed(texts)) == {"1.jpg": "cat", "2.jpg": "dog"}
 
 
+def test_texts_beside_other_sources(tmp_path: Path) -> None:
+    both = pairs(tmp_path / "a.tar", {"1.cls": "cat", "2.txt": "dog"})
+    refused(both, r"their class in \.cls files, others in \.txt files \(2\.jpg\)")
+    lists = {"1.json": '{"label": ["a"]}', "1.txt": "x", "2.json": '{"label": ["b"]}', "2.txt": "y"}
+    refused(pairs(tmp_path / "b.tar", lists), "has several labels an image")
+    texts = {"1.txt": b"\xff\xfe", "2.txt": "dog"}
+    refused(pairs(tmp_path / "c.tar", texts), r"1\.txt is not UTF-8 text")
+    empty = listed(pairs(tmp_path / "d.tar", {"1.cls": "cat", "2.cls": "", "3.cls": "dog", "2.txt": b"\xff\xfe"}))
+    assert labels(empty) == {"1.jpg": "cat", "3.jpg": "dog"}
+    assert [each.reason for each in empty.exclusions] == ["no label in .cls files"]
+
+
+def test_an_unlabelled_image_is_said_so_by_the_source(tmp_path: Path) -> None:
+    files = {"1.cls": "0", "2.cls": "-1", "3.cls": "1", "2.json": '{"label": "cat"}', "3.json": '{"label": "dog"}'}
+    assert labels(listed(pairs(tmp_path / "a.tar", files))) == {"1.jpg": "0", "3.jpg": "1"}
+
+
+def test_a_coarser_key_leaves_cls_its_place(tmp_path: Path) -> None:
+    files = {f"{n}.cls": str(n) for n in range(3)} | {f"{n}.json": json.dumps({"label": "ab"[n > 1]}) for n in range(3)}
+    assert labels(listed(pairs(tmp_path / "a.tar", files))) == {f"{n}.jpg": str(n) for n in range(3)}
+
+
+@pytest.mark.parametrize("slashes", ["//", "/"])
+def test_chained_addresses_show_no_login(slashes: str) -> None:
+    with pytest.raises(DataError) as caught:
+        listed(Path(f"zip://a::https:{slashes}me:secret@host.example/x.zip?sig=KEY"))
+    text = str(caught.value)
+    assert "secret" not in text
+    assert "KEY" not in text
+    assert "alone, https://host.example/x.zip," in text
+
+
 def test_a_shard_name_of_two_splits_is_refused(tmp_path: Path) -> None:
     for name in ("train-of-test-0.tar", "val-0.tar"):
         pairs(tmp_path / name, {"1.cls": "a"})
-    refused(tmp_path, "its name means two splits, train and test; rename the file")
+    refused(tmp_path, "the name train-of-test-0.tar means two splits, train and test; rename the file")
 
 
 # Parquet.
@@ -81,7 +114,7 @@ def table(file: Path, **columns: Any) -> Path:
 def test_paths_of_another_machine_are_found_by_their_last_folders(tmp_path: Path) -> None:
     for name in ("imgs/a/1.jpg", "imgs/b/1.jpg"):
         image(tmp_path / name)
-    away = ["/home/else/imgs/a/1.jpg", r"C:\else\imgs\b\1.jpg"]
+    away = [r"C:\else\imgs\a\1.jpg", r"C:\else\imgs\b\1.jpg"]
     texts = table(tmp_path / "t.parquet", path=away, label=["a", "b"])
     cells = [{"bytes": None, "path": path} for path in away]
     structs = table(tmp_path / "s.parquet", image=cells, label=["a", "b"])
@@ -94,11 +127,60 @@ def test_paths_of_another_machine_are_found_by_their_last_folders(tmp_path: Path
     assert [each.label for each in held.candidates] == ["a", "b"]
     assert [each.path.read_bytes() for each in held.candidates] == [(tmp_path / "imgs/a/1.jpg").read_bytes()] * 2
     image(tmp_path / "old" / "2.jpg")
-    found = listed(table(tmp_path / "n.parquet", path=["/x/new/2.jpg", "imgs/a/1.jpg"], label=["a", "b"]))
+    found = listed(table(tmp_path / "n.parquet", path=["/x/new/2.jpg", "/x/new/3.jpg"], label=["a", "b"]))
     assert [note for note in found.notes if "1 of 2 images lie in other folders than n.parquet says" in note]
+    assert labels(found) == {"2.jpg": "a"}
     refused(table(tmp_path / "u.parquet", path=["/x/1.jpg"], label=["a"]), "may be .*: write the path")
     gone = table(tmp_path / "g.parquet", image=[{"bytes": None, "path": "/x/none.jpg"}], label=["a"])
     refused(gone, r"none of its 1 rows has an image; the first: no such file: /x/none\.jpg")
+
+
+@pytest.mark.parametrize("form", ["paths.parquet", "cells.parquet", "coco.json", "tasks.json", "cvat.xml", "t.csv"])
+def test_a_missing_file_is_never_replaced_by_one_of_another_folder(form: str, tmp_path: Path) -> None:
+    """Of cats and dogs, ``cats/0.jpg`` is not there: ``dogs/0.jpg`` is no cat."""
+    names = ["cats/0.jpg", "cats/1.jpg", "dogs/2.jpg"]
+    for name in ("cats/1.jpg", "dogs/2.jpg", "dogs/0.jpg"):
+        image(tmp_path / name)
+    kinds = [name[:4] for name in names]
+    file = tmp_path / form
+    if form == "paths.parquet":
+        table(file, path=names, label=kinds)
+    elif form == "cells.parquet":
+        table(file, image=[{"bytes": None, "path": name} for name in names], label=kinds)
+    elif form == "coco.json":
+        content = {
+            "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+            "categories": [{"id": 1, "name": "cats"}, {"id": 2, "name": "dogs"}],
+            "annotations": [{"image_id": at, "category_id": 1 + (kind == "dogs")} for at, kind in enumerate(kinds)],
+        }
+        file.write_text(json.dumps(content))
+    elif form == "tasks.json":
+        file.write_text(json.dumps([{"image": name, "choice": kind} for name, kind in zip(names, kinds, strict=True)]))
+    elif form == "cvat.xml":
+        rows = (f'<image name="{n}"><tag label="{k}"/></image>' for n, k in zip(names, kinds, strict=True))
+        file.write_text(f"<annotations>{''.join(rows)}</annotations>")
+    else:
+        file.write_text("path,label\n" + "".join(f"{n},{k}\n" for n, k in zip(names, kinds, strict=True)))
+    found = listed(file)
+    assert [each.label for each in found.candidates] == ["cats", "dogs"]
+    assert ["no such file" in each.reason or "does not exist" in each.reason for each in found.exclusions] == [True]
+
+
+def test_a_lone_row_takes_no_file_of_a_folder_beside_its_own(tmp_path: Path) -> None:
+    for name in ("cats/1.jpg", "dogs/0.jpg"):
+        image(tmp_path / name)
+    refused(table(tmp_path / "t.parquet", image=[{"path": "cats/0.jpg"}], label=["cats"]), "no such file: cats/0.jpg")
+
+
+def test_digests_are_no_images(tmp_path: Path) -> None:
+    names = [image(tmp_path / name).name for name in ("1.jpg", "2.jpg")]
+    for other in (
+        pa.array([b"0" * 16] * 2, pa.binary(16)),
+        pa.array([b"md5", b"md6"]),
+        pa.array([{"path": "x"}, {"path": "y"}]),
+    ):
+        file = table(tmp_path / "t.parquet", path=names, md5=other, label=["a", "b"])
+        assert labels(listed(file)) == {"1.jpg": "a", "2.jpg": "b"}
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string()])
@@ -152,7 +234,10 @@ def test_subsets_are_splits_by_their_names(tmp_path: Path) -> None:
     assert splits({"a.jpg": "default", "b.jpg": "default"}) == [None, None]
     assert splits({"a.jpg": "monday", "b.jpg": "friday"}) == [None, None]
     said = listed(tmp_path / "all.xml").notes
-    assert "the subsets 'friday', 'monday' of all.xml are no splits (train, val or test): left aside" in said
+    assert any(
+        "'friday', 'monday' of all.xml name no splits (train, val or test); their images are used" in one
+        for one in said
+    )
     refused(cvat(tmp_path, {"a.jpg": "train", "b.jpg": "friday"}), r"unknown split 'friday' \(use train, val or test\)")
     refused(cvat(tmp_path, {"a.jpg": "train", "b.jpg": ""}), "1 of its 2 images have no split, though others have one")
 
@@ -190,3 +275,23 @@ def test_a_split_of_some_images_alone_is_an_error(form: str, tmp_path: Path) -> 
     (tmp_path / "tasks.json").write_text(json.dumps([*tasks, {"data": {"image": names[1]}, "annotations": done}]))
     pairs(tmp_path / "p.tar", {"1.json": '{"label": "a", "split": "train"}', "2.json": '{"label": "b"}'})
     refused(tmp_path / form, "have no split, though others have one|name a split, others none")
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"image": pa.binary(), "filename": pa.string(), "label": pa.string()}, "image"),
+        ({"jpg": pa.large_binary(), "path": pa.string()}, "jpg"),
+        ({"photo": pa.binary(), "id": pa.int64()}, "photo"),
+        ({"Photo": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "path": pa.string()}, "Photo"),
+        ({"image": pa.string(), "md5": pa.binary()}, None),
+        ({"path": pa.string(), "uid": pa.binary(16)}, None),
+        ({"path": pa.string(), "source": pa.struct({"path": pa.string(), "w": pa.int64()})}, None),
+        ({"source": pa.struct({"path": pa.string(), "w": pa.int64()}), "kind": pa.string()}, "source"),
+        ({"front": pa.binary(), "back": pa.binary()}, None),
+        ({"path": pa.string()}, None),
+    ],
+)
+def test_the_column_of_image_files_is_found(columns: dict[str, pa.DataType], expected: str | None) -> None:
+    """Beside it may stand names of files; digests and records of where a file is from are no images."""
+    assert sole_holder(pa.schema(columns)) == expected

@@ -167,8 +167,8 @@ def test_pairs_that_are_no_pairs(folder: Path, tmp_path: Path) -> None:
     tar(tmp_path / "lone.tar", [*members, ("x.cls", b"a"), ("y.png", image), ("z.png", image), ("z.cls", b" ")])
     assert reasons(scan(tmp_path / "lone.tar")) == {
         "x": "label without an image",
-        "y.png": "no label: no .cls, .json or .txt of its key names a class",
-        "z.png": "no label: no .cls, .json or .txt of its key names a class",
+        "y.png": "no label in .cls files",
+        "z.png": "no label in .cls files",
     }
     tar(tmp_path / "bare.tar", pairs(folder, lambda name: ("cls", "01"["ab".index(name)])))
     manifest = scan(tmp_path / "bare.tar")

@@ -127,8 +127,9 @@ def test_annotators_who_disagree_and_images_of_another_folder(tmp_path: Path) ->
     export.write_text(json.dumps([task("a/1.jpg", "dress")]))
     assert [note for note in listed(export).notes if "other folders" in note]
     export.write_text(json.dumps([task("a/1.jpg", "dress"), task("b/1.jpg", "hat")]))
-    with pytest.raises(DataError, match="would be one file"):
-        listed(export)
+    found = listed(export)
+    assert labels(found) == {"1.jpg": "hat"}
+    assert [each.reason for each in found.exclusions] == ["no such file"]
 
 
 def test_a_password_with_an_at_sign_is_hidden_whole() -> None:

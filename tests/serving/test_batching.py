@@ -205,3 +205,59 @@ def test_decoded_pixels_that_wait_are_bounded() -> None:
 
     found = batched(work, steps, held_bytes=3000)
     assert sum(isinstance(each, BusyError) for each in found) == 2
+
+
+class Slow(Steps):
+    """The image of the file ``slow`` is decoded once ``decoded`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoded = threading.Event()
+
+    def decode(self, data: bytes) -> Any:
+        if data == b"slow":
+            assert self.decoded.wait(30)
+            return np.array([1, 2], dtype=np.uint8)
+        return super().decode(data)
+
+
+@pytest.mark.parametrize(("wait", "sizes"), [(30.0, [2]), (0.01, [1, 1])])
+def test_a_batch_waits_a_while_for_images_that_are_being_decoded(wait: float, sizes: list[int]) -> None:
+    steps = Slow()
+
+    async def work(batcher: Batcher) -> None:
+        slow = asyncio.create_task(batcher.predict([lambda: b"slow"]))
+        while not batcher._decoding:
+            await asyncio.sleep(0.001)
+        quick = asyncio.create_task(batcher.predict([file(7)]))
+        if wait < 1:
+            await quick
+        else:
+            await asyncio.sleep(0.05)
+            assert not quick.done()
+        steps.decoded.set()
+        await asyncio.gather(slow, quick)
+
+    batched(work, steps, wait=wait)
+    assert steps.sizes == sizes
+
+
+@pytest.mark.parametrize("ticks", range(4))
+def test_it_stops_while_a_batch_waits_for_an_image_that_nobody_wants_any_more(ticks: int) -> None:
+    steps = Slow()
+
+    async def work(batcher: Batcher) -> None:
+        tasks = [asyncio.create_task(batcher.predict([each])) for each in (lambda: b"slow", file(7))]
+        await asyncio.sleep(0.05)
+        tasks[0].cancel()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        steps.decoded.set()
+        stopping = asyncio.create_task(batcher.stop())
+        done, _ = await asyncio.wait({stopping}, timeout=10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert done
+
+    batched(work, steps, wait=30.0)

@@ -62,8 +62,8 @@ def _splits_in_paths(candidates: Sequence[Candidate]) -> Iterator[Finding]:
         words = [word for word, _ in placed.values()]
         text = (
             f"its paths lie in folders named as splits ({name_some(sorted(words))}), but it has no split column: their "
-            "images would be mixed, so that test images are trained on; add a column split, or make "
-            "one set of each split"
+            "images would be mixed, so that test images are trained on; write one export or "
+            "table of each split, or a CSV with a column split"
         )
         yield Finding("error", "class-above-split", text, tuple(path for _, path in placed.values()))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -167,8 +166,11 @@ class Batcher:
         end = loop.time() + self._limits.wait
         while self._decoding and len(batch) < self._limits.batch and (left := end - loop.time()) > 0:
             self._decoded.clear()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._decoded.wait(), left)
+            waiter = loop.create_task(self._decoded.wait())
+            try:
+                await asyncio.wait({waiter}, timeout=left)  # wait_for swallows a cancellation before Python 3.12
+            finally:
+                waiter.cancel()
             self._take(batch)
 
     def _take(self, batch: list[_Waiting]) -> None:

@@ -42,8 +42,8 @@ def range_test(
     """Train for ``config.steps`` steps while the rate rises, in equal ratios, from ``lowest`` to ``highest`` x base.
 
     ``base`` is the rate with which the task's optimizer was made. It ends early where the loss is not finite (that one
-    is dropped) or ``stop_at`` times the lowest or ``least_loss``. The model's tensors and the random state are put back exactly; the
-    task's optimizer is spent: make another. Raises TrainingError where too few losses were finite.
+    is dropped) or ``stop_at`` times the lowest or ``least_loss``. The model's tensors and the random state are put back
+    exactly; the task's optimizer is spent: make another. Raises TrainingError where too few losses were finite.
     """
     state = {name: tensor.detach().clone() for name, tensor in task.model.state_dict().items()}
     rates: list[float] = []

@@ -50,7 +50,7 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
     """
     root = config_root or file.parent
     rows = list(_cvat(file) if file.suffix.lower() == ".xml" else _json(file))
-    listing, files = Listing(table=True), NamedFiles(root)
+    listing, files = Listing(table=True), NamedFiles(root, lambda: [(name, *_uploaded(name)) for name, _, _ in rows])
     splits = _splits({word for _, _, word in rows if word is not None}, file, listing.notes)
     taken: dict[Path, str] = {}
     for name, labels, word in rows:
@@ -85,7 +85,10 @@ def _splits(words: set[str], file: Path, notes: list[str]) -> dict[str | None, s
     if unknown and len(unknown) < len(found):
         raise DataError(f"{file}: unknown split {name_some(unknown)} (use train, val or test)")
     if unknown:
-        notes.append(f"the subsets {name_some(unknown)} of {file.name} are no splits (train, val or test): left aside")
+        notes.append(
+            f"the subsets {name_some(unknown)} of {file.name} name no splits (train, val or test); "
+            "their images are used, and splits are made"
+        )
     return found
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from tl_kit.data.forms.columns import PATH_NAMES, plain
 from tl_kit.errors import DataError
 
-__all__ = ["holds_files", "holds_texts", "image_of", "sole_holder"]
+__all__ = ["holds_files", "holds_texts", "image_of", "paths_in", "sole_holder"]
+
+_DIGESTS = frozenset({"md5", "sha1", "sha256", "sha512", "hash", "digest", "checksum", "uuid", "uid", "guid", "phash"})
 
 
 def holds_files(schema: Any, column: str, place: str) -> bool:
@@ -35,9 +39,17 @@ def holds_texts(kind: Any) -> bool:
 
 
 def sole_holder(schema: Any) -> str | None:
-    """The one column that holds image files, or pairs of bytes and path; None for several and for none."""
-    found = [field.name for field in schema if _is_holder(_plain(field.type))]
-    return str(found[0]) if len(found) == 1 else None
+    """The one column that holds image files; None for several and for none.
+
+    Without one, the one column of pairs that has a path alone, unless another column has a usual name of paths. A
+    digest is no image, though it is made of bytes too.
+    """
+    names = [plain(str(field.name)) for field in schema]
+    kinds = [_plain(field.type) for field in schema]
+    files = [place for place, kind in enumerate(kinds) if _has_bytes(kind) and names[place] not in _DIGESTS]
+    if not files and not any(name in tier for name in names for tier in PATH_NAMES):
+        files = [place for place, kind in enumerate(kinds) if _is_holder(kind) and names[place] not in _DIGESTS]
+    return str(schema.names[files[0]]) if len(files) == 1 else None
 
 
 def image_of(cell: Any) -> tuple[str | None, bytes | None]:
@@ -51,6 +63,26 @@ def image_of(cell: Any) -> tuple[str | None, bytes | None]:
     return path if isinstance(path, str) and path else None, data if isinstance(data, bytes) and data else None
 
 
+def paths_in(source: Any, column: str) -> Iterator[tuple[str]]:
+    """The paths in a column of an open Parquet file, without the bytes beside them; none for a column of bytes."""
+    from pyarrow import types
+
+    kind = _plain(source.schema_arrow.field(column).type)
+    if types.is_struct(kind):
+        if "path" not in [field.name for field in kind]:
+            return
+        wanted = f"{column}.path"
+    elif holds_texts(kind):
+        wanted = column
+    else:
+        return
+    for batch in source.iter_batches(columns=[wanted]):
+        for cell in batch.column(0).to_pylist():
+            path, _ = image_of(cell)
+            if path is not None:
+                yield (path,)
+
+
 def _plain(kind: Any) -> Any:
     """The type of the values of a column of categories; any other type itself."""
     from pyarrow import types
@@ -61,18 +93,23 @@ def _plain(kind: Any) -> Any:
 def _is_holder(kind: Any) -> bool:
     from pyarrow import types
 
+    if types.is_struct(kind) and any(field.name == "path" and holds_texts(field.type) for field in kind):
+        return True
+    return _has_bytes(kind)
+
+
+def _has_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
     if types.is_struct(kind):
-        return any(
-            (field.name == "bytes" and _is_binary(field.type)) or (field.name == "path" and holds_texts(field.type))
-            for field in kind
-        )
+        return any(field.name == "bytes" and _is_binary(field.type) for field in kind)
     return _is_binary(kind)
 
 
 def _is_binary(kind: Any) -> bool:
     from pyarrow import types
 
-    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    tests = (types.is_binary, types.is_large_binary, types.is_binary_view)
     return any(test(kind) for test in tests)
 
 

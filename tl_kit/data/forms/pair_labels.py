@@ -11,7 +11,7 @@ from tl_kit.data.forms.columns import LABEL_NAMES, plain
 from tl_kit.data.forms.rows import text_of_label
 from tl_kit.errors import DataError
 
-__all__ = ["CLS", "JSON", "TXT", "Pair", "source_of_labels"]
+__all__ = ["CLS", "JSON", "TXT", "Pair", "no_label", "source_of_labels"]
 
 CLS, JSON, TXT = ".cls", ".json", ".txt"
 """Sources that are files: of a JSON file that holds a label alone, and no object with keys."""
@@ -35,12 +35,14 @@ class Pair:
     def label(self, source: str | None) -> str | None:
         """The class by one source; None if it says none. Raises DataError as :func:`text_of_label` does."""
         value = None if source is None else self.values.get(source)
+        if isinstance(value, DataError):
+            raise value
         return text_of_label(value, None if self.names is None else list(self.names), self.where)
 
     def plain_label(self, source: str) -> str | None:
         """The label as written, for comparisons; None also for what cannot be one."""
         value = self.values.get(source)
-        return None if isinstance(value, (list, dict)) else text_of_label(value, None, self.where)
+        return None if isinstance(value, (list, dict, DataError)) else text_of_label(value, None, self.where)
 
 
 def source_of_labels(pairs: Sequence[Pair], given: str | None, shown: Path) -> str | None:
@@ -70,12 +72,24 @@ def source_of_labels(pairs: Sequence[Pair], given: str | None, shown: Path) -> s
                 f"{shown}: some of its images have their class in {_shown(chosen)}, others in {_shown(other)} "
                 f"({lone.image.name}): {_remedy(chosen, other)}"
             )
+    # An empty .cls says that there is no label; a caption beside it is none either.
+    bare = (pair for pair in pairs if chosen not in pair.values and isinstance(pair.values.get(TXT), str))
+    if (lone := next(bare, None)) is not None:
+        raise DataError(
+            f"{shown}: some of its images have their class in {_shown(chosen)}, others in {_shown(TXT)} "
+            f"({lone.image.name}): {_remedy(chosen, TXT)}"
+        )
     return chosen
+
+
+def no_label(source: str) -> str:
+    """The reason for an image without a class in the source of the set."""
+    return f"no label in {_shown(source)}"
 
 
 def _lacks(pair: Pair, source: str) -> bool:
     value = pair.values.get(source)
-    return value is None or (not isinstance(value, (list, dict)) and pair.plain_label(source) is None)
+    return value is None or value == "" or (isinstance(value, float) and value != value)
 
 
 def _given(given: str, there: Iterable[str], shown: Path) -> str:
@@ -90,14 +104,18 @@ def _given(given: str, there: Iterable[str], shown: Path) -> str:
 
 
 def _check_agreement(pairs: Iterable[Pair], one: str, other: str, shown: Path) -> None:
-    """Raises DataError unless labels of two sources belong to each other, each to one: 3 to cat, wherever both are."""
+    """Raises DataError unless labels of two sources belong to each other, each to one: 3 to cat.
+
+    Where ``one`` is ``.cls``, several of its labels may go with one of the other source.
+    """
     there: dict[str, str] = {}
     back: dict[str, str] = {}
     for pair in pairs:
         a, b = pair.plain_label(one), pair.plain_label(other)
         if a is not None and b is not None and not there.setdefault(a, b) == b:
             raise _disagreement(pair, one, other, shown, f"'{a}' goes with '{there[a]}' and with '{b}'")
-        if a is not None and b is not None and not back.setdefault(b, a) == a:
+        # A .cls file is the label that the form itself names: a key may be coarser, as a family is of species.
+        if a is not None and b is not None and one != CLS and not back.setdefault(b, a) == a:
             raise _disagreement(pair, one, other, shown, f"'{b}' goes with '{back[b]}' and with '{a}'")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tl_kit.class_names import nfc
 from tl_kit.config import DataConfig
 from tl_kit.data.forms.columns import Columns, find_columns
-from tl_kit.data.forms.image_cells import holds_files, image_of, sole_holder
+from tl_kit.data.forms.image_cells import holds_files, image_of, paths_in, sole_holder
 from tl_kit.data.forms.local_copies import CopyTerms, Room, copy_of, key_of
 from tl_kit.data.forms.named_files import NamedFiles
 from tl_kit.data.forms.rows import RowWriter, list_rows, no_rows, split_in_name, text_of_label
@@ -29,17 +29,17 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
 
     The image column holds bytes, or a structure of ``bytes`` and ``path``, or paths relative to the file's folder; the
     columns are found as in :func:`find_columns`, and a column of bytes without such a name if there is one alone.
-    Paths of another machine are looked for by their last folders (:meth:`NamedFiles.moved`). Columns may be categories
-    (dictionaries). Labels may be indices of names that the library datasets keeps in the file (``ClassLabel``). Splits
-    stand in a column ``split``, or else in the names of the files or of their folders. Rows without image or label
-    become exclusions. Images that are bytes are written into a local copy, unchanged.
+    Paths of another machine are found by one replacement of their first folders (:meth:`NamedFiles.moved`). Columns may
+    be categories (dictionaries). Labels may be indices of names that the library datasets keeps in the file
+    (``ClassLabel``). Splits stand in a column ``split``, or else in the names of the files or of their folders. Rows
+    without image or label become exclusions. Images that are bytes are written into a local copy, unchanged.
 
     Raises DataError if pyarrow is missing, for a damaged file, where no row has an image and a label, for one path with
     two labels, and as :func:`find_columns` and :func:`holds_files` do.
     """
     check_packages(str(shown), "pyarrow", extra="data", error=DataError)
     files = sorted(files)
-    splits = [_split_of_file(file, len(files) > 1 or None) for file in files]
+    splits = [_split_of_file(file, shown, len(files) > 1 or None) for file in files]
     if len(set(splits)) > 1 and None in splits:
         bare = files[splits.index(None)].name
         raise DataError(f"{shown}: some of its files name a split, but {bare} does not; rename it, or move it away")
@@ -59,10 +59,11 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
         writer = RowWriter(folder, room)
         terms.reporter.start("read table", sum(table.count for table in tables))
         for table in tables:
-            named = NamedFiles(table.file.parent)
+            named = NamedFiles(table.file.parent, table.texts)
+            taken: dict[Path, str] = {}
             for number, image, label, split, group in table.rows():
                 where = f"row {number}" if len(files) == 1 else f"{table.file.name} row {number}"
-                name, data, reason = _image_in(image, named, f"{table.file}: row {number}")
+                name, data, reason = _image_in(image, named, taken, f"{table.file}: row {number}")
                 if data is None or label is None:
                     writer.leave(where, reason or "no label")
                 else:
@@ -102,6 +103,11 @@ class _Table:
         self.label = self.columns.names[self.columns.label]
         self.names = _class_names(schema, self.label)
 
+    def texts(self) -> Iterator[tuple[str]]:
+        """The paths of all rows."""
+        with self._read(self.file) as stream:
+            yield from paths_in(stream, self.columns.names[self.columns.path])
+
     def rows(self) -> Iterator[tuple[int, Any, str | None, str | None, str | None]]:
         """Number, image, label, split and group of each row, from 1."""
         names, places = self.columns.names, self.columns
@@ -139,7 +145,7 @@ def _class_names(schema: Any, column: str) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _image_in(cell: Any, files: NamedFiles, where: str) -> tuple[str | None, bytes | None, str]:
+def _image_in(cell: Any, files: NamedFiles, taken: dict[Path, str], where: str) -> tuple[str | None, bytes | None, str]:
     """Name and bytes of an image in a cell, or the reason why there are none.
 
     A structure may name a file instead of holding it, as the machine called it where the table was written.
@@ -150,12 +156,14 @@ def _image_in(cell: Any, files: NamedFiles, where: str) -> tuple[str | None, byt
     found = files.moved(name)
     if isinstance(found, str):
         raise DataError(f"{where}: {found}")
+    if found.is_file() and taken.setdefault(found, name) != name:
+        raise DataError(f"{where}: {name} and {taken[found]} would be one file, {found}: one is not there")
     data = found.read_bytes() if found.is_file() else None
     return name, data or None, "" if data else f"no such file: {name}"
 
 
 def _list_paths(table: _Table, listing: Listing) -> None:
-    files = NamedFiles(table.file.parent)
+    files = NamedFiles(table.file.parent, table.texts)
     taken: dict[Path, tuple[int, str, Candidate]] = {}
     for number, cell, label, split, group in table.rows():
         text, where = image_of(cell)[0], f"{table.file}: row {number}"
@@ -183,8 +191,8 @@ def _list_paths(table: _Table, listing: Listing) -> None:
         listing.notes.append(files.elsewhere_note(table.count, table.file.name))
 
 
-def _split_of_file(file: Path, several: bool | None) -> str | None:
+def _split_of_file(file: Path, shown: Path, several: bool | None) -> str | None:
     """The split in the file's name or in that of its folder; None for a file alone, which is a whole data set."""
     if several is None:
         return None
-    return split_in_name(file.stem) or split_of(file.parent.name)
+    return split_in_name(file.name, str(shown)) or split_of(file.parent.name)

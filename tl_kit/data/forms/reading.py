@@ -67,7 +67,8 @@ def _listed(root: Path, shown: Path, config: DataConfig, terms: CopyTerms) -> Li
         return _local(shown, shown, config, terms)
     if "::" in address:
         raise DataError(
-            f"{shown}: is a chain of addresses; give the address of the archive alone, {address.rpartition('::')[2]}, "
+            f"{hidden_login(address)}: is a chain of addresses; give the address of the archive alone, "
+            f"{hidden_login(address).rpartition('::')[2]}, "
             "which is unpacked here"
         )
     if address.startswith(_HUB) and not address.startswith("hf://"):

@@ -83,9 +83,9 @@ def fetch(address: str, terms: CopyTerms) -> Path:
 
 
 def hidden_login(address: str) -> str:
-    """The address without user, password and query, which may hold keys."""
-    bare = re.sub(r"(?<=://)[^/]*@", "", address)
-    return bare.partition("?")[0]
+    """The address, or each of a chain (``::``), without user, password and query, which may hold keys."""
+    links = [re.sub(r"^([\w.+-]+):/+(?=[^/])", r"\1://", link) for link in address.split("::")]
+    return "::".join(re.sub(r"(?<=://)[^/]*@", "", link).partition("?")[0] for link in links)
 
 
 def _store(address: str, shown: str) -> tuple[Any, str]:

@@ -106,13 +106,13 @@ def text_of_label(value: Any, names: list[str] | None, where: str) -> str | None
     return str(value).strip() or None
 
 
-def split_in_name(name: str) -> str | None:
+def split_in_name(name: str, shown: str) -> str | None:
     """The split that a shard's name begins with or holds as a word: ``train-00000-of-00002``, ``imgs_val_003``.
 
-    Raises DataError for a name with the words of two.
+    Raises DataError, which begins with ``shown``, for a name with the words of two.
     """
     words = re.split(r"[-_. ]+", PurePosixPath(name).name.lower())
     found = list(dict.fromkeys(split for word in words if (split := split_of(word)) is not None))
     if len(found) > 1:
-        raise DataError(f"{name}: its name means two splits, {' and '.join(found)}; rename the file")
+        raise DataError(f"{shown}: the name {name} means two splits, {' and '.join(found)}; rename the file")
     return found[0] if found else None

@@ -12,7 +12,7 @@ from typing import Any
 from tl_kit.class_names import nfc
 from tl_kit.config import DataConfig
 from tl_kit.data.forms.columns import LABEL_NAMES, plain
-from tl_kit.data.forms.pair_labels import CLS, JSON, TXT, Pair, source_of_labels
+from tl_kit.data.forms.pair_labels import CLS, JSON, TXT, Pair, no_label, source_of_labels
 from tl_kit.data.forms.rows import split_in_name
 from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
@@ -64,7 +64,7 @@ def list_pairs(
         names = _class_names([folder, *([beside] if beside else [])])
         shard_split = None  # one file alone is a whole data set, whatever its name
         if len(several) > 1:
-            shard_split = split_in_name(Path(name).stem) or split_of(folder.parent.name)
+            shard_split = split_in_name(name, str(shown)) or split_of(folder.parent.name)
         for (place, key), known in _by_key(name, files, shown).items():
             image = known.get("image")
             if image is None:
@@ -79,7 +79,7 @@ def list_pairs(
     for pair in pairs:
         label = pair.label(source)
         if label is None:
-            reason = "no label: no .cls, .json or .txt of its key names a class"
+            reason = "no label: no .cls, .json or .txt of its key names a class" if source is None else no_label(source)
             listing.exclusions.append(Exclusion(pair.image, reason))
             continue
         unnamed = unnamed or (pair.names is None and label.isdigit())
@@ -127,9 +127,12 @@ def _read(known: dict[str, Path], where: str, column: str | None) -> tuple[dict[
     if "cls" in known:
         text = _text(known["cls"], where).strip()
         values[CLS] = int(text) if _NUMBER.fullmatch(text) else text or None
-    # Text files may be captions, in any encoding: they are read where they may be the labels.
-    if "txt" in known and (plain(column or "").lstrip(".") == "txt" or set(values.values()) <= {None}):
-        values[TXT] = _text(known["txt"], where).strip() or None
+    if "txt" in known:
+        # Text files may be captions, in any encoding: one that is no UTF-8 is an error only if they are the labels.
+        try:
+            values[TXT] = _text(known["txt"], where).strip() or None
+        except DataError as error:
+            values[TXT] = error
     group = nfc(str(found["group"])) if found.get("group") not in (None, "") else None
     return values, named_split(found.get("split"), where), group
 

@@ -26,8 +26,10 @@ from tl_kit.inference.streaming.named import Named
 __all__ = ["Live", "begin", "fetch", "fetched"]
 
 _PIECE = 2**16
+_EARLY = 0.02  # a timer may fire so many seconds too soon
 _SECOND = 1.0  # Windows answers Ctrl-C between two waits alone
 _HEADERS = {"User-Agent": f"tl-kit/{__version__}", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+_CODINGS = ("gzip", "x-gzip", "deflate", "compress", "br", "zstd")
 _REDIRECTIONS = (301, 302, 303, 307, 308)
 
 
@@ -232,8 +234,8 @@ def _answer(connection: _Connection, target: Target, asked: _Asked) -> bytes | s
             return location
         if answer.status != 200:
             raise ImageError(f"cannot be fetched: {answer.status} {answer.reason:.60}".rstrip())
-        encoding = answer.getheader("Content-Encoding", "identity").lower()
-        if encoding != "identity":
+        encoding = answer.getheader("Content-Encoding", "").strip().lower()
+        if encoding in _CODINGS:
             raise ImageError(f"cannot be fetched: sent with the encoding {encoding:.20}, which nobody asked for")
         return _body(answer, asked)
 
@@ -254,6 +256,8 @@ def _body(answer: http.client.HTTPResponse, asked: _Asked) -> bytes:
         pieces.append(piece)
         size += len(piece)
     if answer.length:
+        if time.monotonic() >= asked.until - _EARLY:  # the timer has ended the connection
+            raise TimeoutError("timed out")
         raise ImageError(f"cannot be fetched: the connection ended {answer.length:,} bytes early")
     return b"".join(pieces)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_kit.data.forms.columns import Columns, find_columns
-from tl_kit.data.forms.image_cells import holds_files, image_of, sole_holder
+from tl_kit.data.forms.image_cells import holds_files, image_of, paths_in, sole_holder
 from tl_kit.data.forms.named_files import NamedFiles
 from tl_kit.data.forms.text_table import TEXT_TABLES, open_table
 from tl_kit.errors import DataError, ImageError, first_line
@@ -72,7 +72,7 @@ def _of_parquet(file: Path, column: str | None, listed: Callable[[str], Named]) 
     except (ArrowException, OSError) as error:
         raise DataError(f"{file}: cannot be read as Parquet ({first_line(error)[:80]})") from error
     name = _image_column(file, schema, column)
-    found = NamedFiles(file.parent)
+    found = NamedFiles(file.parent, lambda: paths_in(parquet.ParquetFile(str(file)), name))
 
     def rows() -> Iterator[Named]:
         number = 0
@@ -108,4 +108,4 @@ def _held(value: Any, file: Path, number: int, found: NamedFiles, listed: Callab
     if not isinstance(value, dict) or is_address(path):
         return _named(path, f"{file}/{number}", found, listed)
     place = found.moved(path)
-    return Named(path, ImageError(place)) if isinstance(place, str) else Named(str(place), place)
+    return Named(path, ImageError(place) if isinstance(place, str) else place)
