@@ -15,7 +15,7 @@ from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Exclusion, Manifest
 from tl_kit.errors import CheckpointError, DataError
 from tl_kit.inference.kept_outputs import known_outputs
-from tl_kit.inference.labelled import predict_labelled
+from tl_kit.inference.labelled import key_of, predict_labelled
 from tl_kit.inference.made_splits import default_split, split_config
 from tl_kit.inference.predictor import Predictor, load
 from tl_kit.report_page.saved_results import Saved
@@ -86,9 +86,7 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
     manifest = scan_images(data, made, decode=decode, strict=False, reporter=reporter, trainable=False)
     split = default_split(manifest, predictor)
     samples = manifest.samples if split == "all" else manifest.split(split)
-    known = known_outputs(
-        [member.path for member in predictor.members], samples, crops=predictor.crops, mc_dropout=predictor.mc_dropout
-    )
+    known = {samples[index].digest for index in known_outputs(key_of(predictor), samples)}
     found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter, reuse=True)
     if found is None:
         raise DataError(f"{data}: no image of {split} can be decoded")
@@ -114,7 +112,7 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
         predictor=predictor,
         left_out=(*manifest.exclusions, *found.left_out),
         data=data,
-        kept=len(known) == len(samples),
+        kept=all(sample.digest in known for sample in found.samples),
     )
 
 
