@@ -189,7 +189,7 @@ def _weak_class(row: ClassRow, accuracy: float, images: int, *, several: bool) -
     gain, missed = (accuracy - row.recall) * row.support / images, row.support - round(row.recall * row.support)
     text = (
         f"It finds {percent(row.recall)} of them (95\u00a0% interval {percent(low)} to {percent(high)}, "
-        f"{count(row.support)} images), against {percent(accuracy)} of all images. As good as the others, they "
+        f"{count(row.support)} images), against {percent(accuracy)} of all images. Found as often as all are, they "
         f"would bring {100 * gain:.1f} points of accuracy."
     )
     if several and 2 * row.taken > missed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tl_kit.storage.seen_images import kind_of
 __all__ = ["Scored", "Suspect", "score", "score_folds", "suspects_in"]
 
 FloatArray = NDArray[np.float64]
+_SUM_TOLERANCE = 1e-6  # of a row's probabilities
 PREDICTIONS, SUSPECTS = "out_of_fold.csv", "suspects.csv"
 
 
@@ -124,18 +126,24 @@ def score_folds(saved: Saved, data: Path | None) -> Scored:
     path, classes = saved.folder / PREDICTIONS, saved.classes
     base = None if data is None else data if data.is_dir() else data.parent
     position = {name: place for place, name in enumerate(classes)}
+    most = len(saved.record.listed("folds", of=dict)) or len(saved.runs)
     paths, labels, folds, rows = [], [], [], []
     try:
         for row in _rows(path):
+            values = np.array([row[f"p_{name}"] for name in classes], dtype=np.float64)
+            if not (values >= 0).all() or not abs(values.sum() - 1) <= _SUM_TOLERANCE:
+                raise ValueError("no probabilities")
+            if not 1 <= int(row["fold"]) <= most:
+                raise ValueError("no such fold")
             paths.append(Path(row["path"]) if base is None else base / row["path"])
             labels.append(position[row["label"]])
             folds.append(int(row["fold"]))
-            rows.append([float(row[f"p_{name}"]) for name in classes])
+            rows.append(values)
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: line {len(rows) + 2} is broken; the file was changed") from error
     probabilities = np.array(rows, dtype=np.float64)
-    if not len(rows) or not np.isfinite(probabilities).all():
-        raise CheckpointError(f"{path}: has no predictions, or some that are no numbers; the file was changed")
+    if not len(rows):
+        raise CheckpointError(f"{path}: has no predictions; the file was changed")
     truth, numbers = np.array(labels, dtype=np.int64), np.array(folds, dtype=np.int64)
     return Scored(
         split=OUT_OF_FOLD,
@@ -183,9 +191,9 @@ def suspects_in(saved: Saved) -> list[Suspect]:
         raise CheckpointError(f"{path}: is broken; the file was changed") from error
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return list(csv.DictReader(file))
+            yield from csv.DictReader(file)
     except (OSError, csv.Error) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
