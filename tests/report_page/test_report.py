@@ -330,6 +330,30 @@ def test_test_images_that_are_in_val_too_are_scored_by_the_head_without_them(tmp
     assert made.test["accuracy"] < 0.9, "random labels, which the final head has learnt"
 
 
+def test_an_old_record_takes_the_kind_of_the_images_as_they_are_scored(run: Path, tmp_path: Path) -> None:
+    folder = changed(run, tmp_path / "run", kinds={})
+    made = tl_kit.report(folder, images=False)
+    assert "an estimate for new images like these" in made.sentence
+    text = read(made.file).text
+    assert "not recorded whether" not in text
+    assert "Measure on images that the model has not seen" not in text
+
+
+def test_other_images_are_told_from_those_of_the_run(run: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for folder in data.iterdir():
+        shutil.copytree(folder, other / folder.name)
+    assert "of --data" not in read(tl_kit.report(run, data=other, images=False, out=tmp_path / "moved.html").file).text
+    for folder in sorted(other.iterdir())[1:]:
+        for file in sorted(folder.iterdir())[2:]:
+            file.unlink()
+    made = tl_kit.report(run, data=other, images=False, out=tmp_path / "other.html")
+    assert "images of the run are classified right" in made.sentence
+    text = " ".join(read(made.file).text.split())
+    assert re.search(r"What follows is of the \d+ test images of --data", text)
+    assert "Of the images of --data: " in text
+
+
 def test_scores_that_selected_are_marked_wherever_they_stand(run: Path, ensemble: Path, tmp_path: Path) -> None:
     folder = changed(run, tmp_path / "run", kinds={"val": "selected on", "test": "test"}, chosen_by_val=["epoch"])
     text = " ".join(read(tl_kit.report(folder, images=False).file).text.split())

@@ -180,6 +180,13 @@ def test_an_accuracy_that_one_answer_for_all_reaches_is_no_success() -> None:
     assert titles(compute(scored_as(labels, labels, ["common", "rare"]), ReportLimits())) == ["Nothing"]
 
 
+def test_of_one_class_alone_nothing_is_guessed() -> None:
+    labels = np.zeros(200, dtype=np.int64)
+    assert not any(
+        "always" in title for title in titles(compute(scored_as(labels, labels, ["a", "b"]), ReportLimits()))
+    )
+
+
 def test_few_images_ask_for_more() -> None:
     labels = np.repeat([0, 1], 10)
     made = compute(scored_as(labels, np.where(np.arange(20) % 5 == 0, 1 - labels, labels), ["a", "b"]), ReportLimits())

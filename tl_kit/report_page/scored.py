@@ -40,6 +40,7 @@ class Scored:
     images: to validation, or for each fold to the others; None where there are none. ``models`` (n,): the number of the
     model that predicted an image, for folds. ``manifest``: all images; None if they were not looked at. ``left_out``:
     files that could not be used. ``data``: where the images are. ``kept``: True if nothing was predicted anew.
+    ``own``: False where ``data`` are not the images of the result itself.
     """
 
     split: str
@@ -58,6 +59,7 @@ class Scored:
     left_out: tuple[Exclusion, ...] = ()
     data: Path | None = None
     kept: bool = False
+    own: bool = True
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -114,8 +116,16 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
         predictor=predictor,
         left_out=(*manifest.exclusions, *found.left_out),
         data=data,
+        own=_is_own(saved, data, manifest),
         kept=all(sample.digest in known for sample in found.samples),
     )
+
+
+def _is_own(saved: Saved, data: Path, manifest: Manifest) -> bool:
+    """True where the images lie where the run found them, or are the same elsewhere."""
+    if saved.data is None or saved.data.resolve() == data.resolve():
+        return True
+    return manifest.content_hash() in [run.text("data", "content") for run in saved.runs]
 
 
 def score_folds(saved: Saved, data: Path | None) -> Scored:
