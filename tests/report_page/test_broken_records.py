@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tl_kit.config import ReportLimits
 from tl_kit.errors import CheckpointError, TlKitError
 from tl_kit.report_page.page_facts import Looks, collect
 from tl_kit.report_page.saved_results import open_result
+from tl_kit.report_page.scored import score_folds
 from tl_kit.report_page.settings_tables import digests, options, times, versions
 
 WRONG: tuple[Any, ...] = (None, "text", -1, 1.7, True, [], {}, 2**70, [1], {"a": 1}, 0.5, float("inf"), ["x", None])
@@ -143,3 +145,29 @@ def test_the_command_says_it_in_one_line(run: Path, tmp_path: Path) -> None:
     done = tlkit("report", tmp_path / "run")
     assert (done.code, "test.accuracy is -2" in " ".join(done.err.split())) == (2, True)
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("p", "5"), ("p", "-5"), ("p", "1e308"), ("fold", "9999"), ("fold", "-1")]
+)
+def test_changed_predictions_of_folds_are_named(column: str, value: str, folds: Path, tmp_path: Path) -> None:
+    shutil.copytree(folds, tmp_path / "folds")
+    file = tmp_path / "folds" / "out_of_fold.csv"
+    with file.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.reader(opened))
+    rows[2][rows[0].index("fold") if column == "fold" else -1] = value
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        csv.writer(opened).writerows(rows)
+    with pytest.raises(CheckpointError, match=r"out_of_fold\.csv: line 3 is broken; the file was changed"):
+        score_folds(open_result(tmp_path / "folds"), None)
+
+
+def test_a_deep_record_is_cut(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    content = json.loads((run / "tlkit.json").read_text())
+    content["config"]["extra"] = "HERE"
+    text = json.dumps(content).replace('"HERE"', '{"a":[' * 400 + '"DEEPEST"' + "]}" * 400)
+    (tmp_path / "run" / "tlkit.json").write_text(text)
+    page = tl_kit.report(tmp_path / "run", images=False).file.read_text()
+    assert "DEEPEST" not in page
+    assert "\\u2026" in page

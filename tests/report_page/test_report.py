@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
@@ -24,7 +25,7 @@ from tests.browsers import grave_faults
 from tests.cli.helpers import tlkit
 from tests.helpers import quick
 from tests.report_page.conftest import HOSTILE
-from tl_kit.config import ReportLimits
+from tl_kit.config import HeadConfig, ReportLimits
 from tl_kit.diagnosis.examine import Report
 from tl_kit.errors import CheckpointError, ConfigError, DataError
 from tl_kit.report_page.page import ReportResult
@@ -270,7 +271,12 @@ def test_a_run_ends_with_its_report(data: Path, tmp_path: Path) -> None:
     short = ("--weights", "none", "--img-size", 32, "--policy", "head", "--out", tmp_path / "run", "--report")
     done = tlkit("finetune", "test_resnet", "--data", data, *short)
     assert done.code == 0, done.err
-    assert read(tmp_path / "run" / "report.html").figures
+    page = read(tmp_path / "run" / "report.html")
+    assert page.figures
+    assert "images, as the run predicted them;" in page.text
+    both = ("ensemble", tmp_path / "run", tmp_path / "run", "--out", tmp_path / "both", "--report")
+    assert tlkit(*both).code == 0
+    assert "images, as the run predicted them;" in read(tmp_path / "both" / "report.html").text
     refused = tlkit("finetune", "test_resnet", "--data", data, "--members", 2, "--report")
     assert refused.code == 2
     assert "--report" in refused.err
@@ -297,6 +303,55 @@ def test_what_was_just_scored_is_not_predicted_again(data: Path, tmp_path: Path,
         assert anew.computed["confusion"] == page.computed["confusion"]
         for name in ("scores", "trial_scores") if folder != both else ("scores",):
             assert anew.computed[name] == pytest.approx(page.computed[name], rel=1e-5)
+
+
+def test_test_images_that_are_in_val_too_are_scored_by_the_head_without_them(tmp_path: Path) -> None:
+    rng, data = np.random.default_rng(0), tmp_path / "data"
+    for name in "ab":
+        for split, images in (("train", 12), ("val", 12), ("test", 2)):
+            (data / split / name).mkdir(parents=True)
+            for number in range(images):
+                noise = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(data / split / name / f"{number}.png")
+        for number in range(12):
+            shutil.copy(data / "val" / name / f"{number}.png", data / "test" / name / f"copy {number}.png")
+    with tl_kit.keeping_outputs():
+        more: dict[str, Any] = {"policy": "head", "epochs": None, "allow": ("split-leak",), "head": HeadConfig(c=1e4)}
+        made = quick(data, tmp_path / "run", **more)
+        kept = read(tl_kit.report(made.checkpoint, images=False, out=tmp_path / "kept.html").file)
+    anew = read(tl_kit.report(made.checkpoint, images=False, out=tmp_path / "anew.html").file)
+    assert made.refit
+    assert made.test is not None
+    assert "as the run predicted them" in kept.text
+    assert "predicted anew" in anew.text
+    assert kept.computed["scores"] == made.test
+    assert anew.computed["scores"] == pytest.approx(made.test, rel=1e-5)
+    assert anew.computed["trial_scores"] == pytest.approx(kept.computed["trial_scores"], rel=1e-5)
+    assert made.test["accuracy"] < 0.9, "random labels, which the final head has learnt"
+
+
+def test_an_old_record_takes_the_kind_of_the_images_as_they_are_scored(run: Path, tmp_path: Path) -> None:
+    folder = changed(run, tmp_path / "run", kinds={})
+    made = tl_kit.report(folder, images=False)
+    assert "an estimate for new images like these" in made.sentence
+    text = read(made.file).text
+    assert "not recorded whether" not in text
+    assert "Measure on images that the model has not seen" not in text
+
+
+def test_other_images_are_told_from_those_of_the_run(run: Path, data: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for folder in data.iterdir():
+        shutil.copytree(folder, other / folder.name)
+    assert "of --data" not in read(tl_kit.report(run, data=other, images=False, out=tmp_path / "moved.html").file).text
+    for folder in sorted(other.iterdir())[1:]:
+        for file in sorted(folder.iterdir())[2:]:
+            file.unlink()
+    made = tl_kit.report(run, data=other, images=False, out=tmp_path / "other.html")
+    assert "images of the run are classified right" in made.sentence
+    text = " ".join(read(made.file).text.split())
+    assert re.search(r"What follows is of the \d+ test images of --data", text)
+    assert "Of the images of --data: " in text
 
 
 def test_scores_that_selected_are_marked_wherever_they_stand(run: Path, ensemble: Path, tmp_path: Path) -> None:

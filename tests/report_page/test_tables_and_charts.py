@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tl_kit.report_page.computed import Computed, compute
 from tl_kit.report_page.figures import Record, percent, seconds
 from tl_kit.report_page.page import page_of
 from tl_kit.report_page.page_facts import Looks, collect
+from tl_kit.report_page.report_charts import cost_chart
 from tl_kit.report_page.saved_results import Saved, Split
 from tl_kit.report_page.scored import Scored
 
@@ -178,6 +180,13 @@ def test_an_accuracy_that_one_answer_for_all_reaches_is_no_success() -> None:
     assert titles(compute(scored_as(labels, labels, ["common", "rare"]), ReportLimits())) == ["Nothing"]
 
 
+def test_of_one_class_alone_nothing_is_guessed() -> None:
+    labels = np.zeros(200, dtype=np.int64)
+    assert not any(
+        "always" in title for title in titles(compute(scored_as(labels, labels, ["a", "b"]), ReportLimits()))
+    )
+
+
 def test_few_images_ask_for_more() -> None:
     labels = np.repeat([0, 1], 10)
     made = compute(scored_as(labels, np.where(np.arange(20) % 5 == 0, 1 - labels, labels), ["a", "b"]), ReportLimits())
@@ -233,3 +242,34 @@ def test_of_many_classes_the_page_shows_the_worst_and_says_where_all_are() -> No
 
 def test_the_bounds_of_a_report_are_sensible() -> None:
     assert ReportLimits.image_bytes < 5_000_000
+
+
+def test_ticks_have_the_digits_that_tell_them_apart() -> None:
+    drawn = chart([Series(name="n", points=[(0, 0.34)])], title="", text="", x=("x", 0, 1), y=("y", 0.335, 0.355))
+    texts = [text for _, text in drawn.y_ticks]
+    assert "34.0\u00a0%" in texts
+    assert len(set(texts)) == len(texts) > 2
+    assert [text for _, text in drawn.x_ticks][:2] == ["0\u00a0%", "20\u00a0%"]
+
+
+@pytest.mark.parametrize(("derived", "networks", "passes"), [(None, 2, 60), ({"rule": "soup"}, 1, 30)])
+def test_cost_is_in_forward_passes(derived: dict[str, Any] | None, networks: int, passes: int) -> None:
+    scores = {"test": {"accuracy": 0.5}}
+    receipt = {
+        "members": [scores, scores],
+        "ensemble": scores,
+        "derived": derived,
+        "smallest_subset": {"members": [1], "accuracy": 0.4, "test": {"accuracy": 0.5}} if derived is None else None,
+        "cost": {"forward_passes": passes},
+    }
+    record = Record("ensemble.json", {"receipt": receipt})
+    split = Split("test", "test", 10, ("receipt", "ensemble", "test"))
+    runs = (Record("tlkit.json", {}),) * networks
+    saved = Saved(
+        folder=Path(), kind="ensemble", record=record, runs=runs, receipt=("receipt",), splits=(split,), model=None
+    )
+    drawn = cost_chart(saved)
+    assert drawn is not None
+    found = {name: float(at) for name, at, _ in drawn.rows}
+    alone = {"a member alone": 30, "the smallest subset within noise": 30, "all members": 60}
+    assert found == (alone if derived is None else {"a member alone": 30, "the result": 30})

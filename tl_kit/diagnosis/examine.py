@@ -225,9 +225,10 @@ def _shortcuts(manifest: Manifest, looks: Sequence[_Look], limits: DoctorConfig)
     keys = keys_of(samples, seed=0)
     labels, traits = [sample.label for sample in samples], [look.traits for look in looks]
     for found in find_shortcuts(traits, labels, keys, config=limits.shortcuts):
+        gives = "gives" if found.kind == "border" else "give"  # one colour, several of the others
         text = (
-            f"{KINDS[found.kind]}, without the picture, give away class '{manifest.classes[found.label]}': a decision "
-            f"tree finds {found.recall:.0%} of its images, and takes {found.others:.0%} of the others for it "
+            f"{KINDS[found.kind]}, without the picture, {gives} away class '{manifest.classes[found.label]}': a "
+            f"decision tree finds {found.recall:.0%} of its images, and takes {found.others:.0%} of the others for it "
             f"(balanced accuracy over all classes {found.balanced:.0%}, by chance {found.chance:.0%}; cross-validated, "
             f"false alarms below {limits.shortcuts.false_alarms:.1%})"
         )

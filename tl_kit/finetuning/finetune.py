@@ -31,7 +31,7 @@ from tl_kit.finetuning.settings import resolve
 from tl_kit.finetuning.teacher import teach
 from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.policies import is_auto, parse_policy
-from tl_kit.inference.kept_outputs import keep_outputs
+from tl_kit.inference.kept_outputs import keep_outputs, outputs_key
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
@@ -99,7 +99,7 @@ def finetune_on(
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)
         _save_meta(run, status="running", resume=resumable)
-        outcome = _train(run, alone=manifest is None)
+        outcome = _held_out(run, _train(run, alone=manifest is None))
         return Trained(result=_finish(run, outcome, resumable), manifest=run.manifest, logits=outcome.logits)
 
 
@@ -157,6 +157,26 @@ def _train_policy(run: Run, head: FittedHead | None, *, alone: bool) -> Outcome:
     return fit_by_gradient(run, order, reuse, head=head)
 
 
+def _held_out(run: Run, outcome: Outcome) -> Outcome:
+    """The outcome whose test images that are in val too have the outputs of a head that was not fitted to them."""
+    places = {digest_prefix(sample): place for place, sample in enumerate(run.manifest.split("val"))}
+    test = [digest_prefix(sample) for sample in run.manifest.split("test")]
+    copies = [row for row, digest in enumerate(test) if digest in places]
+    if not copies:
+        return outcome
+
+    def mended(logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        rows = logits["test"].clone()
+        rows[copies] = logits["val"][[places[test[row]] for row in copies]]
+        return {**logits, "test": rows}
+
+    guard = outcome.guard
+    if guard is not None and guard.beside is not None and guard.beside.refit:
+        guard = replace(guard, beside=replace(guard.beside, logits=mended(guard.beside.logits)))
+    held = outcome.held_out_head is not None
+    return replace(outcome, guard=guard, logits=mended(outcome.logits) if held else outcome.logits)
+
+
 def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
     """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
     scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
@@ -189,10 +209,11 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
     _save_meta(run, data=data, best_epoch=outcome.best_epoch, settings=outcome.settings, **written)
     if run.writes and not more:
         StateFolder(run.folder).remove()
+        key = outputs_key([run.folder], classes=run.manifest.classes, precisions=[run.runtime.precision])
         for split in ("val", "test"):
             if run.manifest.split(split):
                 probabilities = metrics.softmax(outcome.logits[split].numpy().astype(np.float64))
-                keep_outputs([run.folder], run.manifest.split(split), probabilities[None])
+                keep_outputs(key, run.manifest.split(split), probabilities[None])
     track_options(run, outcome.settings)
     track_result(run, result)
     if outcome.error is not None:

@@ -1,7 +1,7 @@
 """Kept outputs: what a command has scored once stays in memory, so that its report does not predict it again.
 
-They are known by content: the bytes of the weights, the crops and passes, and the digest of each image. A run keeps its
-own outputs, from which its scores were computed; whoever predicts labelled images keeps those.
+They are known by content: the bytes of the models and what else decides their outputs, and the digest of each image. A
+run keeps its own outputs, from which its scores were computed; whoever predicts labelled images keeps those.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,25 @@ from numpy.typing import NDArray
 from tl_kit.config import CropConfig
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import CheckpointError
-from tl_kit.storage.checkpoint import WEIGHTS
+from tl_kit.storage.checkpoint import HELD_OUT_HEAD, WEIGHTS, read_meta, refit_digests
 from tl_kit.untrusted import sha256
+from tl_kit.zoo.model_card import CONFIG
 
-__all__ = ["keep_outputs", "keeping_outputs", "known_outputs"]
+__all__ = ["keep_outputs", "keeping_outputs", "known_outputs", "outputs_key"]
 
-_Rows: TypeAlias = dict[str, NDArray[np.float64]]
 _MOST = 2**28  # bytes of all kept outputs
+_PER_IMAGE = 300  # bytes that an image's digest and its place take beside its outputs
+_DECIDE = ("decoder", "ranges")  # entries of a record that change a model's inputs
+
+
+@dataclass
+class _Rows:
+    """Arrays (members, n, classes), and for each digest its array and its place in it."""
+
+    places: dict[str, tuple[NDArray[np.float64], int]] = field(default_factory=dict)
+    size: int = 0
+
+
 _KEPT: ContextVar[dict[Hashable, _Rows] | None] = ContextVar("kept outputs", default=None)
 
 
@@ -38,38 +50,50 @@ def keeping_outputs() -> Iterator[None]:
         _KEPT.reset(token)
 
 
-def keep_outputs(
+def outputs_key(
     members: Sequence[Path],
-    samples: Sequence[Sample],
-    stack: NDArray[np.float64],
     *,
+    classes: Sequence[str],
+    precisions: Sequence[str],
     crops: CropConfig = CropConfig(),
     mc_dropout: int = 0,
-) -> None:
-    """Keep the probabilities (members, n, classes) of n images, by the checkpoints in these folders.
+) -> Hashable | None:
+    """Key of the outputs of the checkpoints in these folders, whose columns are ``classes``.
 
-    Outside of :func:`keeping_outputs`, and beyond a limit of bytes, nothing is kept.
+    ``precisions``: of each member, as it is computed. None outside of :func:`keeping_outputs`, where nothing is kept.
+    """
+    if _KEPT.get() is None:
+        return None
+    return (*map(_model, members), tuple(classes), tuple(precisions), crops, mc_dropout)
+
+
+def keep_outputs(key: Hashable | None, samples: Sequence[Sample], stack: NDArray[np.float64]) -> None:
+    """Keep the probabilities (members, n, classes) of n images; an image that is kept already stays as it is.
+
+    Beyond a limit of bytes the outputs of the model that came first go.
     """
     kept = _KEPT.get()
-    if kept is None:
+    size = stack.nbytes + _PER_IMAGE * len(samples)
+    if kept is None or key is None or size > _MOST:
         return
-    if stack.nbytes + sum(row.nbytes for rows in kept.values() for row in rows.values()) > _MOST:
-        return
-    rows = kept.setdefault(_key(members, crops, mc_dropout), {})
-    rows.update({sample.digest: stack[:, index].copy() for index, sample in enumerate(samples)})
+    while kept and size + sum(rows.size for rows in kept.values()) > _MOST:
+        del kept[next(iter(kept))]
+    rows, own = kept.setdefault(key, _Rows()), stack.copy()
+    rows.size += size
+    for index, sample in enumerate(samples):
+        rows.places.setdefault(sample.digest, (own, index))
 
 
-def known_outputs(
-    members: Sequence[Path], samples: Sequence[Sample], *, crops: CropConfig, mc_dropout: int
-) -> dict[int, NDArray[np.float64]]:
+def known_outputs(key: Hashable | None, samples: Sequence[Sample]) -> dict[int, NDArray[np.float64]]:
     """The kept probabilities (members, classes) of these images, by index; empty if none were kept."""
-    kept = _KEPT.get()
-    if not kept:
-        return {}
-    rows = kept.get(_key(members, crops, mc_dropout), {})
-    return {index: rows[sample.digest] for index, sample in enumerate(samples) if sample.digest in rows}
+    rows = (_KEPT.get() or {}).get(key, _Rows()).places
+    found = {index: rows[sample.digest] for index, sample in enumerate(samples) if sample.digest in rows}
+    return {index: stack[:, place] for index, (stack, place) in found.items()}
 
 
-def _key(members: Sequence[Path], crops: CropConfig, mc_dropout: int) -> Hashable:
-    digests = [sha256(member / WEIGHTS, error=CheckpointError) for member in members]
-    return (*digests, crops, mc_dropout)
+def _model(folder: Path) -> Hashable:
+    """All of a checkpoint that decides its outputs for an image."""
+    files = [folder / name for name in (WEIGHTS, CONFIG, HELD_OUT_HEAD)]
+    meta = read_meta(folder)
+    digests = [sha256(file, error=CheckpointError) if file.is_file() else "" for file in files]
+    return (*digests, refit_digests(meta), repr([meta.get(name) for name in _DECIDE]))

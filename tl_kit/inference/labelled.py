@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from tl_kit.data.manifest import Exclusion, Manifest, Sample
 from tl_kit.errors import DataError
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.held_out_heads import held_out_probabilities
-from tl_kit.inference.kept_outputs import keep_outputs, known_outputs
+from tl_kit.inference.kept_outputs import keep_outputs, known_outputs, outputs_key
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
 
-__all__ = ["Predicted", "labels_for", "predict_labelled"]
+__all__ = ["Predicted", "key_of", "labels_for", "predict_labelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +75,31 @@ def _probabilities(
     if not isinstance(predictor, Predictor):
         paths, digests = [sample.path for sample in samples], [sample.digest for sample in samples]
         return predictor.member_probabilities(paths, digests=digests, reporter=reporter)
-    folders = [member.path for member in predictor.members]
-    known = {}
-    if reuse:
-        known = known_outputs(folders, samples, crops=predictor.crops, mc_dropout=predictor.mc_dropout)
+    key = key_of(predictor)
+    known = known_outputs(key, samples) if reuse else {}
     rest = [index for index in range(len(samples)) if index not in known]
     chosen = [samples[index] for index in rest]
     found, failed = held_out_probabilities(predictor, chosen, reporter=reporter)
     sound = [row for row in range(len(rest)) if row not in failed]
-    keep_outputs(
-        folders,
-        [chosen[row] for row in sound],
-        found[:, sound],
-        crops=predictor.crops,
-        mc_dropout=predictor.mc_dropout,
-    )
+    keep_outputs(key, [chosen[row] for row in sound], found[:, sound])
     if not known:
         return found, failed
-    stack = np.empty((len(folders), len(samples), len(predictor.classes)))
+    stack = np.empty((len(predictor.members), len(samples), len(predictor.classes)))
     stack[:, rest] = found
     for index, row in known.items():
         stack[:, index] = row
     return stack, {rest[row]: reason for row, reason in failed.items()}
+
+
+def key_of(predictor: Predictor) -> Hashable | None:
+    """Key of the predictor's outputs among those that are kept; None where none are."""
+    return outputs_key(
+        [member.path for member in predictor.members],
+        classes=predictor.classes,
+        precisions=[scorer.runtime.precision for scorer in predictor.scorers],
+        crops=predictor.crops,
+        mc_dropout=predictor.mc_dropout,
+    )
 
 
 def labels_for(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tl_kit.config import FoldsConfig, ReportLimits
 from tl_kit.data.findings import Finding
@@ -41,9 +41,9 @@ def advise(
     """
     found = [*_data(findings), *_honest(saved), *_labels(saved, suspects), *_members(saved)]
     if made.rows:
-        found += _guess(made)
-        found += _weak_classes(made)
-        found += _few(saved, made, limits)
+        images = [*_guess(made), *_weak_classes(made), *_few(saved, made, limits)]
+        foreign = "" if made.content.get("own", True) else "Of the images of --data: "
+        found += [replace(one, text=foreign + one.text) for one in images]
     if not found and made.rows:
         text = "No class is worse than the others beyond chance, and no figure asks for a change."
         found = [Advice(title="Nothing", text=text, worth=0)]
@@ -93,7 +93,7 @@ def _guess(made: Computed) -> list[Advice]:
     """A score that is not better, beyond chance, than one answer for all images."""
     low, high = made.content["interval"]
     name, share = visible(made.content["commonest"]["name"]), made.content["commonest"]["share"]
-    if low > share:
+    if low > share or share == 1:
         return []
     text = (
         f"Whoever always says {name} is right on {percent(share)} of these images, and the accuracy lies between "
@@ -189,7 +189,7 @@ def _weak_class(row: ClassRow, accuracy: float, images: int, *, several: bool) -
     gain, missed = (accuracy - row.recall) * row.support / images, row.support - round(row.recall * row.support)
     text = (
         f"It finds {percent(row.recall)} of them (95\u00a0% interval {percent(low)} to {percent(high)}, "
-        f"{count(row.support)} images), against {percent(accuracy)} of all images. As good as the others, they "
+        f"{count(row.support)} images), against {percent(accuracy)} of all images. Found as often as all are, they "
         f"would bring {100 * gain:.1f} points of accuracy."
     )
     if several and 2 * row.taken > missed:

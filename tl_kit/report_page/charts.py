@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -99,8 +100,8 @@ def chart(
         text=text,
         x_label=x[0],
         y_label=y[0],
-        x_ticks=tuple((across(at), _text(at, share[0])) for at in ticks(x[1], x[2])),
-        y_ticks=tuple((up(at), _text(at, share[1])) for at in ticks(y[1], y[2])),
+        x_ticks=tuple(zip(map(across, ticks(*x[1:])), _texts(ticks(*x[1:]), share[0]), strict=True)),
+        y_ticks=tuple(zip(map(up, ticks(*y[1:])), _texts(ticks(*y[1:]), share[1]), strict=True)),
         series=placed,
         diagonal=f"{across(x[1])},{up(y[1])} {across(x[2])},{up(y[2])}" if diagonal else "",
         rows=tuple((one.name, _text(a, share[0], 1), _text(b, share[1], 1)) for one in series for a, b in one.points),
@@ -116,6 +117,13 @@ def ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     step = next(factor * power for factor in _STEPS if factor * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _texts(values: Sequence[float], share: bool) -> list[str]:
+    """Ticks as texts, with as many digits as tell them apart."""
+    step = 100 * min((b - a for a, b in itertools.pairwise(values)), default=1.0)
+    digits = max(0, math.ceil(-math.log10(step) - 1e-9))
+    return [_text(value, share, digits) for value in values]
 
 
 def _text(value: float, share: bool, digits: int = 0) -> str:

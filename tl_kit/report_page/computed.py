@@ -58,6 +58,7 @@ def compute(scored: Scored | None, limits: ReportLimits) -> Computed:
     found: dict[str, Any] = {
         "split": scored.split,
         "kind": scored.kind,
+        "own": scored.own,
         "images": len(labels),
         "scores": metrics.summary(after, labels),
         "classes": len(scored.classes),

@@ -41,6 +41,7 @@ _LIMITS = ReportLimits()
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
+_DEPTH = 12  # of a record's entries within entries
 _LISTS = ("data", "receipt", "leaderboard", "left_out")
 
 
@@ -251,14 +252,16 @@ def _readable(content: Mapping[str, Any], limits: ReportLimits) -> str:
     return json.dumps(left, indent=2, ensure_ascii=True)
 
 
-def _cut(value: Any, limits: ReportLimits) -> Any:
+def _cut(value: Any, limits: ReportLimits, depth: int = 0) -> Any:
+    if depth > _DEPTH and isinstance(value, Mapping | list):
+        return "\u2026"
     if isinstance(value, Mapping):
         some = list(value.items())
         rest = {"...": f"{len(some) - limits.listed} more"} if len(some) > limits.listed else {}
-        return {name[: limits.text]: _cut(one, limits) for name, one in some[: limits.listed]} | rest
+        return {name[: limits.text]: _cut(one, limits, depth + 1) for name, one in some[: limits.listed]} | rest
     if isinstance(value, list):
         others = [f"... {len(value) - limits.listed} more"] if len(value) > limits.listed else []
-        return [*(_cut(one, limits) for one in value[: limits.listed]), *others]
+        return [*(_cut(one, limits, depth + 1) for one in value[: limits.listed]), *others]
     if isinstance(value, str) and len(value) > limits.text:
         return f"{value[: limits.text]}..."
     return value

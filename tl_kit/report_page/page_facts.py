@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tl_kit.config import ReportLimits
@@ -114,6 +114,7 @@ def collect(
     names: bool,
 ) -> Facts:
     """Collect the facts. ``missing``: why no image was scored; ``names`` False: no file is named."""
+    saved = _with_known_kinds(saved, scored)
     made = compute(scored, limits)
     report = Record("report", made.content)
     sentence, honest = headline(saved, report, made.content)
@@ -157,6 +158,17 @@ def collect(
         computed=made.content,
         **extra,
     )
+
+
+def _with_known_kinds(saved: Saved, scored: Scored | None) -> Saved:
+    """Kinds that an old record does not say are those of the same images, scored now."""
+    if scored is None or not scored.own:
+        return saved
+    splits = (
+        replace(split, kind=scored.kind) if (split.name, split.kind) == (scored.split, "unknown") else split
+        for split in saved.splits
+    )
+    return replace(saved, splits=tuple(splits))
 
 
 def _left_out(saved: Saved, scored: Scored | None) -> list[tuple[str, str]]:

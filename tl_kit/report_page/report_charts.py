@@ -102,12 +102,16 @@ def cost_chart(saved: Saved) -> Chart | None:
     whole = _share(record, *receipt, "ensemble", split, "accuracy")
     alone = [_share(record, *receipt, "members", place, split, "accuracy") for place in range(len(members))]
     known = [value for value in alone if value is not None]
+    # a derived rule leaves fewer networks than there were members
+    networks = len(saved.runs) or len(alone)
+    total = record.whole(*receipt, "cost", "forward_passes") or networks
+    each = total / networks
     if whole is None or not known or len(known) < len(alone):
         return None
     series = [
         Series(
             name="a member alone",
-            points=[(1, value) for value in known],
+            points=[(each, value) for value in known],
             line=False,
             labels=[f"member {place}" for place in range(1, len(alone) + 1)],
         )
@@ -118,13 +122,14 @@ def cost_chart(saved: Saved) -> Chart | None:
         series.append(
             Series(
                 name="the smallest subset within noise",
-                points=[(len(subset), reached)],
+                points=[(each * len(subset), reached)],
                 style="b",
                 line=False,
                 labels=["subset"],
             )
         )
-    series.append(Series(name="all members", points=[(len(alone), whole)], style="c", line=False, labels=["all"]))
+    name, label = ("the result", "result") if record.mapping(*receipt, "derived") else ("all members", "all")
+    series.append(Series(name=name, points=[(total, whole)], style="c", line=False, labels=[label]))
     values = [value for one in series for _, value in one.points]
     on = f"accuracy on {visible(marked(split, [saved.kinds]))}"
     spread = max(max(values) - min(values), 0.02)
@@ -132,7 +137,7 @@ def cost_chart(saved: Saved) -> Chart | None:
         series,
         title="Cost against gain",
         text="Passes through a network that one image costs, and the accuracy that they buy.",
-        x=("forward passes an image", 0, len(alone) + 1),
+        x=("forward passes an image", 0, max(at for one in series for at, _ in one.points) + each),
         y=(on, max(0.0, min(values) - spread / 2), min(1.0, max(values) + spread / 2)),
         share=(False, True),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Exclusion, Manifest
 from tl_kit.errors import CheckpointError, DataError
 from tl_kit.inference.kept_outputs import known_outputs
-from tl_kit.inference.labelled import predict_labelled
+from tl_kit.inference.labelled import key_of, predict_labelled
 from tl_kit.inference.made_splits import default_split, split_config
 from tl_kit.inference.predictor import Predictor, load
 from tl_kit.report_page.saved_results import Saved
@@ -26,6 +27,7 @@ from tl_kit.storage.seen_images import kind_of
 __all__ = ["Scored", "Suspect", "score", "score_folds", "suspects_in"]
 
 FloatArray = NDArray[np.float64]
+_SUM_TOLERANCE = 1e-6  # of a row's probabilities
 PREDICTIONS, SUSPECTS = "out_of_fold.csv", "suspects.csv"
 
 
@@ -38,6 +40,7 @@ class Scored:
     images: to validation, or for each fold to the others; None where there are none. ``models`` (n,): the number of the
     model that predicted an image, for folds. ``manifest``: all images; None if they were not looked at. ``left_out``:
     files that could not be used. ``data``: where the images are. ``kept``: True if nothing was predicted anew.
+    ``own``: False where ``data`` are not the images of the result itself.
     """
 
     split: str
@@ -56,6 +59,7 @@ class Scored:
     left_out: tuple[Exclusion, ...] = ()
     data: Path | None = None
     kept: bool = False
+    own: bool = True
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -86,9 +90,7 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
     manifest = scan_images(data, made, decode=decode, strict=False, reporter=reporter, trainable=False)
     split = default_split(manifest, predictor)
     samples = manifest.samples if split == "all" else manifest.split(split)
-    known = known_outputs(
-        [member.path for member in predictor.members], samples, crops=predictor.crops, mc_dropout=predictor.mc_dropout
-    )
+    known = {samples[index].digest for index in known_outputs(key_of(predictor), samples)}
     found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter, reuse=True)
     if found is None:
         raise DataError(f"{data}: no image of {split} can be decoded")
@@ -114,8 +116,16 @@ def score(saved: Saved, data: Path, *, decode: DecodeConfig, runtime: RuntimeCon
         predictor=predictor,
         left_out=(*manifest.exclusions, *found.left_out),
         data=data,
-        kept=len(known) == len(samples),
+        own=_is_own(saved, data, manifest),
+        kept=all(sample.digest in known for sample in found.samples),
     )
+
+
+def _is_own(saved: Saved, data: Path, manifest: Manifest) -> bool:
+    """True where the images lie where the run found them, or are the same elsewhere."""
+    if saved.data is None or saved.data.resolve() == data.resolve():
+        return True
+    return manifest.content_hash() in [run.text("data", "content") for run in saved.runs]
 
 
 def score_folds(saved: Saved, data: Path | None) -> Scored:
@@ -126,18 +136,24 @@ def score_folds(saved: Saved, data: Path | None) -> Scored:
     path, classes = saved.folder / PREDICTIONS, saved.classes
     base = None if data is None else data if data.is_dir() else data.parent
     position = {name: place for place, name in enumerate(classes)}
+    most = len(saved.record.listed("folds", of=dict)) or len(saved.runs)
     paths, labels, folds, rows = [], [], [], []
     try:
         for row in _rows(path):
+            values = np.array([row[f"p_{name}"] for name in classes], dtype=np.float64)
+            if not (values >= 0).all() or not abs(values.sum() - 1) <= _SUM_TOLERANCE:
+                raise ValueError("no probabilities")
+            if not 1 <= int(row["fold"]) <= most:
+                raise ValueError("no such fold")
             paths.append(Path(row["path"]) if base is None else base / row["path"])
             labels.append(position[row["label"]])
             folds.append(int(row["fold"]))
-            rows.append([float(row[f"p_{name}"]) for name in classes])
+            rows.append(values)
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: line {len(rows) + 2} is broken; the file was changed") from error
     probabilities = np.array(rows, dtype=np.float64)
-    if not len(rows) or not np.isfinite(probabilities).all():
-        raise CheckpointError(f"{path}: has no predictions, or some that are no numbers; the file was changed")
+    if not len(rows):
+        raise CheckpointError(f"{path}: has no predictions; the file was changed")
     truth, numbers = np.array(labels, dtype=np.int64), np.array(folds, dtype=np.int64)
     return Scored(
         split=OUT_OF_FOLD,
@@ -185,9 +201,9 @@ def suspects_in(saved: Saved) -> list[Suspect]:
         raise CheckpointError(f"{path}: is broken; the file was changed") from error
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return list(csv.DictReader(file))
+            yield from csv.DictReader(file)
     except (OSError, csv.Error) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error

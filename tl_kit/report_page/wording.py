@@ -44,7 +44,9 @@ def headline(saved: Saved, report: Record, computed: dict[str, Any]) -> tuple[tu
         return ("This result has no accuracy on record.",), False
     parts: list[Figure | str] = [accuracy, " of the "]
     parts += [many, " "] if many else []
-    parts.append(f"{_image_word(name)} {'image is' if images == 1 else 'images are'} classified right")
+    whose = "" if computed.get("own", True) else " of --data" if split is None else " of the run"
+    one = images == 1
+    parts.append(f"{_image_word(name)} image{'' if one else 's'}{whose} {'is' if one else 'are'} classified right")
     if low_high:
         parts += [" (95\u00a0% interval ", *(each for each in (low_high[0], " to ", low_high[1]) if each), ")"]
     parts.append(f"; {_kind_text(kind, saved.chosen)}.")
@@ -85,7 +87,8 @@ def scored_text(scored: Scored) -> str:
     if scored.models is not None:
         return f"What follows is of all {images} images, each as the model predicted it that had not seen it."
     how = "as the run predicted them" if scored.kept else "predicted anew for this report"
-    text = f"What follows is of the {images} {_image_word(scored.split)} images, {how}"
+    whose = "" if scored.own else " of --data"
+    text = f"What follows is of the {images} {_image_word(scored.split)} images{whose}, {how}"
     return f"{text}; {_kind_text(scored.kind, scored.predictor.uses.chose if scored.predictor else ())}."
 
 
