@@ -169,6 +169,18 @@ def test_the_network_needs_a_token_or_a_word(tmp_path: Path, monkeypatch: pytest
         access_of(config(token_file=tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("name", ["https://pets.example", "pets.example/", "*.example", "", " ", "a..b", "two words"])
+def test_names_that_no_browser_sends_are_refused_at_the_start(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"--allow-host .*: must be a name, such as pets\.example"):
+        access_of(config(allow_host=(name,)))
+
+
+def test_names_are_as_browsers_send_them() -> None:
+    given = ("Pets.Example:8443", "m\u00fcnchen.example", "[2001:DB8::1]:80", "10.0.0.1", "cat_2")
+    names = access_of(config(allow_host=given)).names
+    assert {"pets.example", "xn--mnchen-3ya.example", "2001:db8::1", "10.0.0.1", "cat_2"} < names
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tl_kit.config import ServeConfig
 from tl_kit.errors import ConfigError
-from tl_kit.serving.origins import Networks, called, is_among, name_of, networks_of, same_origin
+from tl_kit.serving.origins import Networks, called, is_among, name_of, networks_of, own_name, same_origin
 from tl_kit.serving.refusal import RefusedError
 
 __all__ = ["TOKEN", "Access", "access_of"]
@@ -69,7 +69,8 @@ class Access:
 def access_of(config: ServeConfig) -> Access:
     """The access that a configuration asks for.
 
-    Raises ConfigError for a server that everybody on the network could use unasked, and for a token that is none.
+    Raises ConfigError for a server that everybody on the network could use unasked, and for a token or a name that is
+    none.
     """
     token = _token(config)
     loopback = _is_loopback(config.host)
@@ -78,7 +79,7 @@ def access_of(config: ServeConfig) -> Access:
             f"--host {config.host}: everybody who can reach this machine could use the server; give --token-file FILE "
             f"(or the variable {TOKEN}), or say --without-token"
         )
-    names = {"localhost", config.host.lower(), *map(name_of, config.allow_host)}
+    names = {"localhost", config.host.lower(), *(own_name(each, "--allow-host") for each in config.allow_host)}
     names |= {"127.0.0.1", "::1"} if loopback else {socket.gethostname().lower()}
     proxies = networks_of(config.trust_proxy, "--trust-proxy")
     return Access(frozenset(names), any_address=not loopback, token=token, proxies=proxies)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from tl_kit.errors import ConfigError
 
-__all__ = ["Called", "Networks", "called", "is_among", "name_of", "networks_of", "same_origin"]
+__all__ = ["Called", "Networks", "called", "is_among", "name_of", "networks_of", "own_name", "same_origin"]
 
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _PORTS = {"http": "80", "https": "443"}
 
 Networks: TypeAlias = Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]
@@ -72,6 +75,23 @@ def name_of(place: str) -> str:
     """The name in NAME[:PORT], in lower case, without the brackets of IPv6 and the dot that may end it."""
     name = _divided(place)[0].lower()
     return name[1:-1] if name.startswith("[") and name.endswith("]") else name.rstrip(".")
+
+
+def own_name(text: str, option: str) -> str:
+    """The name in an option's text, NAME[:PORT], as browsers send it: in lower case, and in ASCII (IDNA).
+
+    Raises ConfigError for anything that no browser sends in its place: an address with http://, a wildcard, nothing.
+    """
+    name = name_of(text.strip())
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(name))
+    try:
+        encoded = name.encode("idna").decode("ascii")
+    except UnicodeError:
+        encoded = ""
+    if not _NAME.fullmatch(encoded):
+        raise ConfigError(f"{option} {text or repr(text)}: must be a name, such as pets.example")
+    return encoded
 
 
 def networks_of(texts: Sequence[str], option: str) -> Networks:
