@@ -79,7 +79,7 @@ def list_export(file: Path, config_root: Path | None = None) -> Listing:
 
 
 def _splits(words: set[str], file: Path, notes: list[str]) -> dict[str | None, str | None]:
-    """The split of each word; words none of which means a split name other parts of a data set, which is noted."""
+    """The split that each word names. If none names one, they are other parts of a data set, which is noted."""
     found: dict[str | None, str | None] = {word: split_of(word) for word in sorted(words)}
     unknown = [word for word in sorted(words) if found[word] is None]
     if unknown and len(unknown) < len(found):
@@ -93,7 +93,7 @@ def _splits(words: set[str], file: Path, notes: list[str]) -> dict[str | None, s
 
 
 def _subset(word: str) -> str | None:
-    """CVAT's name of a subset; None for that of the images that are in none."""
+    """The name of a CVAT subset; None for images outside all subsets."""
     return None if word.strip().lower() in ("", "default") else word
 
 

@@ -77,8 +77,8 @@ class NamedFiles:
         if not places:
             return path
         rest = [PurePosixPath(*parts[cut:-1], name) for name in (*parts[-1:], *further)]
-        there = [(place, other_form(place / each)) for each in rest for place in places]
-        found = [file for _, file in there if file.is_file()]
+        there = [other_form(place / each) for each in rest for place in places]
+        found = [file for file in there if file.is_file()]
         if len(found) > 1 and len(places) > 1:
             return self._several(text, found)
         if found and nfc(found[0].parent.name) != nfc(parts[-2] if parts[1:] else ""):
