@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -259,6 +260,23 @@ def test_a_stream_that_claims_less_than_it_holds_is_counted_as_it_is(tmp_path: P
         unpack(tmp_path / "x.zip", tmp_path / "out", room=room, shown="x.zip")
     written = sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert written <= 1_048_576
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "left"),
+    [(4e12, 100e9, 99e9), (4e12, 1.1e9, 0.1e9), (0.5e9, 0.2e9, 0.175e9), (4e12, 0.9e9, 0)],
+    ids=["large disk", "nearly full", "small disk", "full"],
+)
+def test_a_copy_leaves_a_gigabyte_of_a_disk_or_a_twentieth(
+    total: float, free: float, left: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil._ntuple_diskusage(int(total), int(total - free), int(free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    room = local_copies.Room("x.zip", DecodeConfig(copy_gb=1000), tmp_path)
+    if left:
+        room.take(int(left))
+    with pytest.raises(DataError, match=r"too full for its local copy, beside which (1|0\.025) GB stay free"):
+        room.take(1000)
 
 
 def test_a_tar_from_a_pipe_of_bytes(folder: Path, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class DecodeConfig:
     So are JPEGs of more scans: a progressive one has about ten, and each goes over all pixels.
     Archives, images inside of tables and what an address names are copied into the user's cache, ``copy_gb`` in units
     of 10^9 bytes and ``copy_files`` files at most for one data set, and ``copy_gb`` in all where none is in use.
+    ``copy_spares_gb`` of the disk stay free beside them, on a disk of less than 20 times as much a twentieth of it.
     """
 
     max_pixels: Annotated[
@@ -83,6 +84,7 @@ class DecodeConfig:
         ),
     ] = 20.0
     copy_files: Annotated[int, AT_LEAST_ONE] = 5_000_000
+    copy_spares_gb: Annotated[float, POSITIVE] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ UNPACKED = "files"
 """In the copy of an archive, the folder with its members."""
 _ABANDONED_AFTER = 3600.0  # seconds
 _SLOW = 200_000_000  # bytes, of which a digest takes a second or more
-_FREE = 0.05  # of a disk that is left free
+_SPARED = 0.05  # of a small disk that stays free
 _HELD: dict[Path, int] = {}  # lock files of the copies that this process reads, kept open until it ends
 
 
@@ -87,7 +87,8 @@ class Room:
         usage = shutil.disk_usage(place)
         self.of, self.files, self.bytes = of, config.copy_files, int(config.copy_gb * 1e9)
         self.limit = f"--copy-size {config.copy_gb:g} GB"
-        self.free = usage.free - int(usage.total * _FREE)
+        self.spared = min(config.copy_spares_gb * 1e9, usage.total * _SPARED)
+        self.free = usage.free - int(self.spared)
 
     def file(self) -> None:
         """Count a file. Raises DataError beyond the bound."""
@@ -102,7 +103,10 @@ class Room:
         if self.bytes < 0:
             raise DataError(f"{self.of}: its local copy would be larger than {self.limit}; raise it, or name a folder")
         if self.free < 0:
-            raise DataError(f"{self.of}: the disk of {copies_root()} is too full for a local copy; free space there")
+            raise DataError(
+                f"{self.of}: the disk of {copies_root()} is too full for its local copy, beside which "
+                f"{self.spared / 1e9:.2g} GB stay free; free space there, or set XDG_CACHE_HOME to another disk"
+            )
 
 
 @dataclass(frozen=True)
