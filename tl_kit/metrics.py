@@ -233,11 +233,8 @@ def _recall_and_f1(values: FloatArray, truth: IntArray) -> tuple[FloatArray, Flo
 
 
 def _nll(values: FloatArray, truth: IntArray, *, weights: ArrayLike | None = None) -> float:
-    from sklearn.metrics import log_loss
-
-    # scikit-learn warns at sums that are off by more than 1.5e-8, as those of a float32 softmax are.
-    normalised = values / values.sum(axis=1, keepdims=True)
-    return float(log_loss(truth, normalised, labels=range(values.shape[1]), sample_weight=weights))
+    shares = None if weights is None else np.asarray(weights, dtype=np.float64)
+    return float(np.average(image_losses(values, truth), weights=shares))
 
 
 def _brier(values: FloatArray, truth: IntArray) -> float:
