@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tl_kit.config import LadderConfig
+from tl_kit.config import CacheConfig, FinetuneConfig, LadderConfig
 from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.ladder import Attempt, Step, next_step
+from tl_kit.fitting.prices import last_layers
+from tl_kit.freezing.auto import choose_policy
+from tl_kit.freezing.facts import Facts
 from tl_kit.zoo.forward_cost import ForwardCost
 
 CONFIG = LadderConfig()
@@ -43,12 +46,13 @@ def climb(
     names: Sequence[str] = ("small", "middle", "large"),
     *,
     views: Sequence[str] = (),
+    early: bool = False,
     config: LadderConfig = CONFIG,
 ) -> tuple[list[Step], str]:
     """All steps, each with the NLL that ``nll`` says, and the last word."""
     done: list[Attempt] = []
     while True:
-        step = next_step(done, networks(*names), views=views, seed=0, config=config)
+        step = next_step(done, networks(*names), views=views, early=early, seed=0, config=config)
         if isinstance(step, str):
             return [attempt.step for attempt in done], step
         found = nll(step)
@@ -153,6 +157,32 @@ def test_without_time_for_a_run_in_full_the_fastest_network_trains_in_part(fits:
     steps, last = climb(outcome)
     assert [(s.rung, s.model) for s in steps[3:]] == [("short", "middle"), ("full", "middle"), ("part", "small")]
     assert last == "there is no time to train more"
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_where_the_last_layers_have_dropped_what_matters_they_train_before_further_heads(fits: bool) -> None:
+    """Once: where there is no time for it then, there is none later."""
+
+    def outcome(step: Step) -> Attempt:
+        if step.rung in ("short", "full") or (step.rung == "part" and not fits):
+            return Attempt(step=step, status="no time")
+        return finished(step, {"small": 0.5, "middle": 0.3, "large": 0.4}[step.model])
+
+    steps, last = climb(outcome, early=True)
+    expected = [("head", "small"), ("part", "small"), ("head", "middle"), ("head", "large")]
+    assert [(s.rung, s.model) for s in steps[:4]] == expected
+    assert [s.rung for s in steps[4:]] == ["short", "full"]
+    assert last == "there is no time to train more"
+
+
+def test_few_last_layers_train_on_few_views_where_time_is_short() -> None:
+    """Of Lite0's nine groups the last two hold a third of the parameters."""
+    options = last_layers(FinetuneConfig(model="tf_efficientnet_lite0", data="imgs"), CONFIG)
+    facts = Facts(
+        images=50, classes=5, smallest=10, largest=10, pretrained=True, shares=(0.12, 0.33, 0.79, 1.0), linear_head=True
+    )
+    assert str(choose_policy(facts, options.auto)[0]) == "lp-ft:2"
+    assert options.cache.default_views == CONFIG.part_views < CacheConfig().default_views
 
 
 def test_the_order_of_equal_attempts_does_not_matter() -> None:

@@ -87,6 +87,22 @@ def test_the_last_layers_train_where_all_of_them_take_too_long(
     assert wall.now <= 60
 
 
+@pytest.mark.parametrize("time", [60, 16])
+def test_last_layers_that_have_dropped_what_matters_train_early(
+    time: float, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    """Before the second head; and where they do not fit, the second head follows all the same."""
+    slow(monkeypatch, wall, lambda policy: 5.0)
+    price = Price(policy="lp-ft:1", epochs=4, seconds=20.0)
+    monkeypatch.setattr(prices, "price_of", lambda *_, **options: price)
+    monkeypatch.setattr(climb, "earlier_stages_add", lambda *_, **options: True)
+    result = tl_kit.fit(config(data, tmp_path / "out", time=time))
+    rows = [(row.what, row.status) for row in result.leaderboard[:3]]
+    status = "finished" if time == 60 else "no time"
+    assert rows == [("head", "finished"), ("training of the last layers", status), ("head", "finished")]
+    assert wall.now <= time
+
+
 def test_more_time_goes_on_where_it_ended(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
 ) -> None:

@@ -29,7 +29,7 @@ from tl_kit.machine.process_group import first_answer
 from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy"]
+__all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy", "stage_rows"]
 
 
 def facts_of(run: Run, *, probes: bool = True) -> Facts:
@@ -83,16 +83,24 @@ def run_probes(run: Run) -> list[StageProbe]:
 
     Empty where the model has no cut before its head, or a class has fewer than two training images.
     """
+    features = stage_rows(run)
+    if not features:
+        return []
+    labels = labels_of(run.manifest.split("train"))
+    with run.clock("train"):
+        return probe_stages(features, labels, config=run.config.probe, seed=run.config.split.split_seed)
+
+
+def stage_rows(run: Run) -> dict[str, NDArray[np.float32]]:
+    """Features (n, d) of the training images at each stage and, last, at the head's input, from the input up.
+
+    Empty where the model has no cut before its head.
+    """
     head, reuse = head_run(run)
     if reuse is None:
-        return []
-    names = stage_names(run.model, most=run.config.probe.stages)
-    stages = _stages(head, reuse, names)
-    samples = run.manifest.split("train")
-    flat = reuse.rows(samples).float().flatten(1).numpy()
-    features: dict[str, NDArray[np.float32]] = {**stages, HEAD_INPUT: flat}
-    with run.clock("train"):
-        return probe_stages(features, labels_of(samples), config=run.config.probe, seed=run.config.split.split_seed)
+        return {}
+    stages = _stages(head, reuse, stage_names(run.model, most=run.config.probe.stages))
+    return {**stages, HEAD_INPUT: reuse.rows(run.manifest.split("train")).float().flatten(1).numpy()}
 
 
 def _stages(run: Run, reuse: Reuse, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:

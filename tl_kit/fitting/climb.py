@@ -34,10 +34,11 @@ from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
-from tl_kit.fitting.prices import Admission, Prices
+from tl_kit.fitting.prices import Admission, Prices, last_layers
 from tl_kit.fitting.speed import measure_speed
 from tl_kit.metrics import image_losses
 from tl_kit.planning.price import uncropped
+from tl_kit.planning.stage_gain import earlier_stages_add
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
 from tl_kit.stopping import StoppedError
@@ -49,6 +50,7 @@ from tl_kit.tracking.trackers import Tracking
 __all__ = ["Climb", "options_of"]
 
 _ANY_NETWORK = "tf_efficientnet_lite0"  # each step names its own
+_DROPPED = "earlier stages tell these classes apart better than its last layers, which train before further heads"
 _FAILURES = (TlKitError, MemoryError, torch.OutOfMemoryError)
 
 
@@ -88,6 +90,7 @@ class Climb:
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
+        self._dropped: bool | None = None  # by the first network's last layers, what matters here; None: not known yet
         self._exhausted = False  # true where more time would change nothing
 
     @property
@@ -137,7 +140,10 @@ class Climb:
         while True:
             attempts = [entry.attempt for entry in self.entries]
             views = self._views if any(entry.finished for entry in self.entries) else ()
-            step = next_step(attempts, self.candidates, views=views, seed=config.seed, config=config.ladder)
+            early = self._early(prices)
+            step = next_step(
+                attempts, self.candidates, views=views, early=early, seed=config.seed, config=config.ladder
+            )
             if isinstance(step, str):
                 return step
             try:
@@ -156,8 +162,27 @@ class Climb:
                 f"needs about {admission.needed:.0f} s{after}, {left:.0f} s are left" if left else "the time is over"
             )
             self._note(step, "no time", needs)
-            if step.rung in ("part", "member"):
+            if step.rung == "member" or (step.rung == "part" and not early):
                 return f"{_named(step)} {needs}" if left else needs
+
+    def _early(self, prices: Prices) -> bool:
+        """True where the first network's last layers have dropped what matters; asked once, while there is time."""
+        first = next((entry for entry in self.entries if entry.finished), None)
+        if first is None or self._dropped is not None or len(self.candidates) < 2:
+            return bool(self._dropped)
+        model = first.attempt.step.model
+        if not prices.may_train_early(model, self.entries):
+            return False
+        options = replace(options_of(self.config), model=model, crop_mode=first.attempt.crop_mode)
+        timed = TimedReporter(SILENT, self.budget)
+        try:
+            images = self.config.ladder.stage_images
+            self._dropped = earlier_stages_add(self.manifest, options, images=images, reporter=timed)
+        except (OutOfTimeError, *_FAILURES):
+            self._dropped = False
+        if self._dropped:
+            self.reporter.message(f"{model}: {_DROPPED}")
+        return self._dropped
 
     def _admission(self, step: Step, prices: Prices) -> Admission:
         if begun := self._at_work(step):  # as it was decided before the fit was interrupted
@@ -237,6 +262,8 @@ class Climb:
             crop_mode=step.crop_mode or "auto",
             out=self.folder / RUNS / name,
         )
+        if step.rung == "part":
+            options = replace(options, cache=last_layers(options, self.config.ladder).cache)
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
             self.manifest,

@@ -27,7 +27,8 @@ class Step:
 
     ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
     and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``part``,
-    training of the last layers alone, where there is no time for the run in full; ``member``, one more run in full.
+    training of the last layers alone, where they have dropped what matters, or where there is no time for the run in
+    full; ``member``, one more run in full.
     ``crop_mode`` None: to be chosen by the run.
     """
 
@@ -68,14 +69,22 @@ class Attempt:
 
 
 def next_step(
-    done: Sequence[Attempt], candidates: Sequence[Candidate], *, views: Sequence[str], seed: int, config: LadderConfig
+    done: Sequence[Attempt],
+    candidates: Sequence[Candidate],
+    *,
+    views: Sequence[str],
+    early: bool = False,
+    seed: int,
+    config: LadderConfig,
 ) -> Step | str:
     """The next step; or a sentence, where there is none. ``views``: crop modes that are worth comparing, if any.
+
+    ``early``: the last layers of the first network train before further heads.
 
     It depends on nothing but its arguments. A step that there was ``no time`` for is not proposed again.
     """
     tried = {attempt.step for attempt in done}
-    for step in _steps(done, candidates, views=views, seed=seed, config=config):
+    for step in _steps(done, candidates, views=views, early=early, seed=seed, config=config):
         if isinstance(step, str):
             return step
         if step not in tried:
@@ -84,10 +93,19 @@ def next_step(
 
 
 def _steps(
-    done: Sequence[Attempt], candidates: Sequence[Candidate], *, views: Sequence[str], seed: int, config: LadderConfig
+    done: Sequence[Attempt],
+    candidates: Sequence[Candidate],
+    *,
+    views: Sequence[str],
+    early: bool,
+    seed: int,
+    config: LadderConfig,
 ) -> Iterator[Step | str]:
     """All steps in their order, as far as the attempts so far determine them."""
-    first = next((a.crop_mode for a in done if a.status == "finished"), None)
+    head = next((a for a in done if a.status == "finished"), None)
+    first = None if head is None else head.crop_mode
+    if head is not None and early:
+        yield Step("part", head.step.model, seed, first)
     had = {attempt.step.model for attempt in done if attempt.step.rung == "head"}
     yield from (Step("head", each.name, seed, first) for each in candidates if each.name not in had)
     fitted = _ranked(done, "head")

@@ -15,7 +15,7 @@ from tl_kit.fitting.ladder import Step
 from tl_kit.planning.price import Price, price_of
 from tl_kit.reporting import Reporter
 
-__all__ = ["Admission", "Prices"]
+__all__ = ["Admission", "Prices", "last_layers"]
 
 _FIXED = 1.5  # seconds of a run beside its images: build the network, write the checkpoint
 _PASSES = 2  # over the images in a first head's run, where crop modes are compared
@@ -52,6 +52,11 @@ class Prices:
             needed = seconds * self.config.margin
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
         return self._trained(step, options, entries, reporter)
+
+    def may_train_early(self, model: str, entries: Sequence[Entry]) -> bool:
+        """True where the time may do for training on frozen features of every training image, in all its views."""
+        passes = (1 + self.ladder.part_views) * len(self.manifest.split("train")) * (self._row(model, entries) or 0.0)
+        return passes <= self.budget.left
 
     def _head(self, step: Step, entries: Sequence[Entry]) -> float | None:
         """Estimated seconds of a head, from heads that have ended and the networks' operations; None for the first."""
@@ -91,7 +96,13 @@ class Prices:
         part = step.rung == "part"
         key = (step.model, step.crop_mode, part)
         if key not in self.known:
-            self.known[key] = price_of(self.manifest, _last_layers(options) if part else options, reporter=reporter)
+            self.known[key] = price_of(
+                self.manifest,
+                last_layers(options, self.ladder) if part else options,
+                row=row or 0.0,
+                most=self.budget.left / (self.ladder.least * self.config.margin),
+                reporter=reporter,
+            )
         price, left = self.known[key], self.budget.left
         factor, measured = self._correction(entries)
         full = price.seconds * factor
@@ -119,9 +130,11 @@ class Prices:
         return (max(ratios[-2:]), True) if ratios else (1.0, False)
 
 
-def _last_layers(options: FinetuneConfig) -> FinetuneConfig:
-    """The same options, under which ``--policy auto`` trains the last layers of few images too."""
-    return replace(options, auto=replace(options.auto, last_groups_from=0))
+def last_layers(options: FinetuneConfig, config: LadderConfig) -> FinetuneConfig:
+    """The same options, under which ``--policy auto`` trains few last layers, on few views."""
+    auto = replace(options.auto, last_groups_from=0, last_share=config.part_share)
+    views = min(options.cache.default_views, config.part_views)
+    return replace(options, auto=auto, cache=replace(options.cache, default_views=views))
 
 
 def _fits(entry: Entry) -> float:

@@ -20,8 +20,9 @@ from tl_kit.finetuning.settings import Settings
 from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, open_reuse, row_name, view_names
 from tl_kit.machine.memory import peak_memory
 from tl_kit.planning.trial import Rates, apply, closed_form_rates, gradient_rates
+from tl_kit.reporting import SILENT, Reporter
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["Estimate", "estimate", "least_seconds"]
 
 _SPLITS = ("train", "val", "test")
 
@@ -45,23 +46,24 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate:
+def estimate(run: Run, settings: Settings | None, *, started: float, reporter: Reporter = SILENT) -> Estimate:
     """The cost of a run whose policy is settled; ``settings`` is None for a head in closed form.
 
     ``started``: seconds that the preparation of the run took. A few steps are run on a few images, in a temporary
     cache; afterwards the run's model must not be used for anything else. Memory is that of a separate process.
+    ``reporter`` hears of each of these steps, so that it can end them.
     """
     cost = _Cost()
     beside = settings is not None and _has_head_beside(run)
     guarded = beside and is_guarded(run)
-    head = _head_cost(run) if settings is None or run.policy.fits_head_first or beside else None
+    head = _head_cost(run, reporter) if settings is None or run.policy.fits_head_first or beside else None
     if head is not None and (settings is None or run.policy.fits_head_first or guarded):
         cost.fit_head(head, _SPLITS if settings is None else ("train",))
     if settings is not None:
-        phases = [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
-        for names, epochs in phases:
+        for names, epochs in _phases(run, settings):
             cost.stages["evaluate"] = 0.0  # only the last phase's evaluation counts
-            _phase(run, settings, names, epochs, cost, compared=networks_compared(run) if guarded else 1)
+            compared = networks_compared(run) if guarded else 1
+            _phase(run, settings, names, epochs, cost, compared=compared, reporter=reporter)
     return Estimate(
         seconds=started + sum(cost.stages.values()),
         stages={"prepare": started, **cost.stages},
@@ -69,6 +71,22 @@ def estimate(run: Run, settings: Settings | None, *, started: float) -> Estimate
         gpu_bytes=torch.cuda.max_memory_allocated(run.runtime.device) if run.runtime.on_gpu else None,
         head_alone=started + _alone(head) if beside and head is not None else None,
     )
+
+
+def least_seconds(run: Run, settings: Settings, *, row: float) -> float:
+    """Seconds that a run takes at least, from the ``row`` seconds of an image's pass forward, without any trial.
+
+    An epoch that trains on no frozen trunk's outputs passes each image forward and, in no less time, backward.
+    """
+    whole = sum(
+        epochs for names, epochs in _phases(run, settings) if open_reuse(run, apply(run, names, settings)) is None
+    )
+    return 2 * row * whole * len(run.manifest.split("train"))
+
+
+def _phases(run: Run, settings: Settings) -> list[tuple[frozenset[str], int]]:
+    """Consecutive epochs that train the same parameters: their names, and how many epochs."""
+    return [(names, len(list(same))) for names, same in groupby(map(run.trainable, range(settings.epochs)))]
 
 
 def _has_head_beside(run: Run) -> bool:
@@ -113,13 +131,13 @@ class _Cost:
         self.stages["train"] += head.fits
 
 
-def _head_cost(run: Run) -> _HeadCost | None:
+def _head_cost(run: Run, reporter: Reporter) -> _HeadCost | None:
     """The cost of a head on the features of the run's network; None where it has none to reuse."""
     head, reuse = head_run(run)
     if reuse is None:
         return None
     lacking = {split: _lacking(reuse, head.manifest.split(split), EVAL) for split in _SPLITS}
-    rates = closed_form_rates(head) if any(lacking.values()) else None
+    rates = closed_form_rates(head, reporter) if any(lacking.values()) else None
     reuse.fill("train")  # nothing is cached yet unless probes ran with a cache
     rows = {split: reuse.features.row_bytes * len(run.manifest.split(split)) for split in _SPLITS}
     return _HeadCost(lacking, rates, rows, head_seconds(head, reuse))
@@ -132,11 +150,20 @@ def _alone(head: _HeadCost) -> float:
     return sum(cost.stages.values())
 
 
-def _phase(run: Run, settings: Settings, names: Collection[str], epochs: int, cost: _Cost, *, compared: int) -> None:
+def _phase(
+    run: Run,
+    settings: Settings,
+    names: Collection[str],
+    epochs: int,
+    cost: _Cost,
+    *,
+    compared: int,
+    reporter: Reporter,
+) -> None:
     """Add the cost of the epochs that train these parameters; validation scores ``compared`` networks at the end."""
     reuse = open_reuse(run, apply(run, names, settings))
     views = 0 if reuse is None else choose_views(run, reuse, epochs=epochs)
-    rates = gradient_rates(run, names, settings, views=views, epochs=epochs)
+    rates = gradient_rates(run, names, settings, views=views, epochs=epochs, reporter=reporter)
     train, scored = run.manifest.split("train"), run.manifest.split("val") + run.manifest.split("test")
     if reuse is None:
         cost.decode(train, rates, crop=not run.augment.draws_crops)

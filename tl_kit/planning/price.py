@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from tl_kit.config import FinetuneConfig
@@ -12,7 +13,7 @@ from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.settings import resolve
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.machine.process_group import alone
-from tl_kit.planning.estimate import estimate
+from tl_kit.planning.estimate import estimate, least_seconds
 from tl_kit.reporting import SILENT, Reporter
 
 __all__ = ["Price", "price_of", "uncropped"]
@@ -20,7 +21,7 @@ __all__ = ["Price", "price_of", "uncropped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Price of a run: the policy that the rules give, its epochs, and its seconds in all."""
+    """Price of a run: the policy that the rules give, its epochs, and its seconds in all, at least so many or about."""
 
     policy: str
     epochs: int
@@ -28,10 +29,19 @@ class Price:
 
 
 @alone()
-def price_of(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Price:
+def price_of(
+    manifest: Manifest,
+    config: FinetuneConfig,
+    *,
+    row: float = 0.0,
+    most: float = math.inf,
+    reporter: Reporter = SILENT,
+) -> Price:
     """The price of a run that trains by gradient, under the policy that ``--policy auto`` would take.
 
-    A few steps are run on a few images; nothing is written but the cache. Raises the errors of ``finetune``.
+    A few steps are run on a few images; nothing is written but the cache. Where ``row``, the seconds of an image's pass
+    forward, says that the run takes more than ``most`` seconds, no step is run, and the seconds are the least that it
+    takes. Raises the errors of ``finetune``.
     """
     run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
     try:
@@ -43,9 +53,10 @@ def price_of(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporter =
         started = run.clock.seconds()["total"]
         settle_crop_mode(run)
         settings = resolve(run)
-        return Price(
-            policy=str(policy), epochs=settings.epochs, seconds=estimate(run, settings, started=started).seconds
-        )
+        seconds = least_seconds(run, settings, row=row)
+        if seconds <= most:
+            seconds = estimate(run, settings, started=started, reporter=reporter).seconds
+        return Price(policy=str(policy), epochs=settings.epochs, seconds=seconds)
     finally:
         run.cleanup.close()
 

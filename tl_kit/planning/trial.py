@@ -24,7 +24,7 @@ from tl_kit.finetuning.trunk_reuse import open_reuse
 from tl_kit.freezing.train_mode import set_train_mode
 from tl_kit.machine.random_state import restored_random_state
 from tl_kit.optimization.schedules import set_lr
-from tl_kit.reporting import SILENT
+from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.checkpoint import save_weights
 from tl_kit.training.loop import train_step
 from tl_kit.training.task import Indices
@@ -54,9 +54,11 @@ def apply(run: Run, names: Collection[str], settings: Settings) -> list[str]:
     return order
 
 
-def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, views: int, epochs: int) -> Rates:
+def gradient_rates(
+    run: Run, names: Collection[str], settings: Settings, *, views: int, epochs: int, reporter: Reporter = SILENT
+) -> Rates:
     """Rates of epochs in which these parameters train on ``views`` augmented views of an image (0: not augmented)."""
-    with _miniature(run, views=views) as small, restored_random_state(run.runtime.device):
+    with _miniature(run, views=views, reporter=reporter) as small, restored_random_state(run.runtime.device):
         small = teach(small)
         order = apply(small, names, settings)
         source, _ = open_source(small, open_reuse(small, order), epochs=epochs)
@@ -67,9 +69,9 @@ def gradient_rates(run: Run, names: Collection[str], settings: Settings, *, view
         return _rates(small, rows=trained * max(1, views) + seen, step=step, score=score, save=save)
 
 
-def closed_form_rates(run: Run) -> Rates:
+def closed_form_rates(run: Run, reporter: Reporter = SILENT) -> Rates:
     """Rates of a pass over images under the evaluation transform."""
-    with _miniature(run, views=0) as small:
+    with _miniature(run, views=0, reporter=reporter) as small:
         head, reuse = head_run(small)
         assert reuse is not None
         reuse.fill("train")
@@ -77,7 +79,7 @@ def closed_form_rates(run: Run) -> Rates:
 
 
 @contextmanager
-def _miniature(run: Run, *, views: int) -> Iterator[Run]:
+def _miniature(run: Run, *, views: int, reporter: Reporter) -> Iterator[Run]:
     """The run on a few images, with nothing decoded or cached yet; it writes no permanent files."""
     limits = EstimateConfig()
     wanted = {"train": limits.train_images, "val": limits.val_images}
@@ -92,7 +94,7 @@ def _miniature(run: Run, *, views: int) -> Iterator[Run]:
                 PixelStore(run.preprocessing, run.config.store, limits=run.config.decode, device=run.store.device),
             ),
             clock=Clock(),
-            reporter=SILENT,
+            reporter=reporter,
             folder=Path(folder),
         )
 
@@ -124,6 +126,7 @@ def _step_seconds(run: Run, order: list[str], settings: Settings, source: Source
             float(train_step(task, run.accelerator, inputs, labels, step=step))  # waits for a GPU
 
         seconds.append(_timed(one))
+        run.reporter.advance(len(indices))
     return median(seconds[1:])
 
 

@@ -1,0 +1,117 @@
+"""A price costs little: a run that is surely too long is not tried, and a trial ends when its time is over."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers import MODEL, NEARLY_SQUARE, write_images
+from tl_kit.config import CacheConfig, FinetuneConfig, LoopConfig
+from tl_kit.data.manifest import Manifest, labels_of
+from tl_kit.data.scan import scan
+from tl_kit.finetuning.policy_choice import HEAD_INPUT
+from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
+from tl_kit.planning import price, stage_gain
+from tl_kit.planning.price import price_of
+from tl_kit.planning.stage_gain import earlier_stages_add
+from tl_kit.reporting import SILENT
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> FinetuneConfig:
+    root = tmp_path_factory.mktemp("prices")
+    return FinetuneConfig(
+        model=MODEL,
+        data=write_images(root / "images", images=15, size=NEARLY_SQUARE),
+        weights="none",
+        img_size=32,
+        batch_size=8,
+        loop=LoopConfig(epochs=3, least_steps=1, scratch_steps=1),
+        cache=CacheConfig(directory=root / "cache"),
+    )
+
+
+@pytest.fixture(scope="module")
+def manifest(options: FinetuneConfig) -> Manifest:
+    return scan(options.data)
+
+
+class Ticking:
+    """A clock of which a second passes whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.seconds = itertools.count()
+
+    def __call__(self) -> float:
+        return float(next(self.seconds))
+
+
+def test_a_run_that_is_surely_too_long_is_not_tried(
+    options: FinetuneConfig, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each epoch of a network without a frozen trunk passes each image forward, and no faster backward."""
+    monkeypatch.setattr(price, "estimate", lambda *_, **__: pytest.fail("a trial was run"))
+    found = price_of(manifest, options, row=10.0, most=100.0)
+    assert found.seconds == 2 * 10.0 * found.epochs * len(manifest.split("train"))
+
+
+def test_what_may_fit_is_tried(options: FinetuneConfig, manifest: Manifest) -> None:
+    found = price_of(manifest, options, row=1e-9, most=100.0)
+    assert found.seconds > 2 * 1e-9 * found.epochs * len(manifest.split("train"))
+
+
+@pytest.mark.parametrize("looks", [3, 5, 8])
+def test_a_trial_ends_when_its_time_is_over(looks: int, options: FinetuneConfig, manifest: Manifest) -> None:
+    budget = Budget(float(looks), clock=Ticking())
+    with pytest.raises(OutOfTimeError):
+        price_of(manifest, options, reporter=TimedReporter(SILENT, budget))
+    assert budget.clock() == looks + 1, "nobody looked again after the time was over"
+
+
+def stages(labels: np.ndarray, *, early: float, late: float, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Features of two stages: noise, and the classes as strongly as they say; the first one times ``scale``."""
+    random = np.random.default_rng(0)
+    classes = np.eye(int(labels.max()) + 1)[labels]
+
+    def rows(strength: float) -> np.ndarray:
+        noise = random.normal(size=(len(labels), 8))
+        noise[:, : classes.shape[1]] += strength * classes
+        return noise.astype(np.float32)
+
+    return {"layer1": scale * rows(early), HEAD_INPUT: rows(late)}
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(("early", "late", "expected"), [(8.0, 0.0, True), (0.0, 8.0, False), (8.0, 8.0, False)])
+def test_earlier_stages_add_what_the_last_one_lacks(
+    early: float,
+    late: float,
+    expected: bool,
+    scale: float,
+    options: FinetuneConfig,
+    manifest: Manifest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def rows(run: Any) -> dict[str, np.ndarray]:
+        return stages(labels_of(run.manifest.split("train")), early=early, late=late, scale=scale)
+
+    monkeypatch.setattr(stage_gain, "stage_rows", rows)
+    assert earlier_stages_add(manifest, options, images=1000) is expected
+
+
+def test_the_stages_of_a_network_are_asked_on_some_of_the_images(
+    options: FinetuneConfig, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, seen = stage_gain.stage_rows, []
+
+    def rows(run: Any) -> Any:
+        seen.append(run.manifest.split("train"))
+        return original(run)
+
+    monkeypatch.setattr(stage_gain, "stage_rows", rows)
+    assert not earlier_stages_add(manifest, options, images=12), "plain colours are told apart at every stage"
+    assert len(seen[0]) == 12
+    assert len({sample.label for sample in seen[0]}) == len(manifest.classes)
