@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tl_kit.config import CacheConfig, FinetuneConfig, LadderConfig
+from tl_kit.config import FinetuneConfig, LadderConfig
 from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.ladder import Attempt, Step, next_step
 from tl_kit.fitting.prices import last_layers
 from tl_kit.freezing.auto import choose_policy
@@ -175,14 +176,17 @@ def test_where_the_last_layers_have_dropped_what_matters_they_train_before_furth
     assert last == "there is no time to train more"
 
 
-def test_few_last_layers_train_on_few_views_where_time_is_short() -> None:
-    """Of Lite0's nine groups the last two hold a third of the parameters."""
-    options = last_layers(FinetuneConfig(model="tf_efficientnet_lite0", data="imgs"), CONFIG)
+@pytest.mark.parametrize(("candidates", "policy", "views"), [(2, "lp-ft:2", 2), (1, "lp-ft:3", 4)])
+def test_few_last_layers_train_on_few_views_while_heads_wait(candidates: int, policy: str, views: int) -> None:
+    """Of Lite0's nine groups the last two hold a third of the parameters, the last three more than half."""
+    head = Entry(attempt=finished(Step("head", "small"), 0.5), name="01", seconds=1.0, elapsed=1.0)
+    base = FinetuneConfig(model="tf_efficientnet_lite0", data="imgs")
+    options = last_layers(base, networks("small", "middle")[:candidates], [head], CONFIG)
     facts = Facts(
         images=50, classes=5, smallest=10, largest=10, pretrained=True, shares=(0.12, 0.33, 0.79, 1.0), linear_head=True
     )
-    assert str(choose_policy(facts, options.auto)[0]) == "lp-ft:2"
-    assert options.cache.default_views == CONFIG.part_views < CacheConfig().default_views
+    assert str(choose_policy(facts, options.auto)[0]) == policy
+    assert options.cache.default_views == views
 
 
 def test_the_order_of_equal_attempts_does_not_matter() -> None:

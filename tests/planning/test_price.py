@@ -56,10 +56,12 @@ def test_a_run_that_is_surely_too_long_is_not_tried(
     monkeypatch.setattr(price, "estimate", lambda *_, **__: pytest.fail("a trial was run"))
     found = price_of(manifest, options, row=10.0, most=100.0)
     assert found.seconds == 2 * 10.0 * found.epochs * len(manifest.split("train"))
+    assert not found.tried
 
 
 def test_what_may_fit_is_tried(options: FinetuneConfig, manifest: Manifest) -> None:
     found = price_of(manifest, options, row=1e-9, most=100.0)
+    assert found.tried
     assert found.seconds > 2 * 1e-9 * found.epochs * len(manifest.split("train"))
 
 

@@ -70,9 +70,9 @@ class LadderConfig:
     Of the networks, by their heads' NLL, the best share ``halved`` is trained for a ``short`` share of the epochs, but
     at most ``most_short`` networks (successive halving, Jamieson & Talwalkar 2016). The best of them trains in full.
     Where time is short, it trains for fewer epochs, but no less than the share ``least`` of them; where that is too
-    long, the last layers of the fastest network train, on the same terms: the fewest groups that hold ``part_share`` of
-    its parameters, on ``part_views`` augmented views an image. They train before the further heads where a probe of all
-    stages, on at most ``stage_images`` training images, says that the last layers have dropped what matters here. After
+    long, the last layers of the fastest network train, on the same terms. They train before the further heads where a
+    probe of all stages, on at most ``stage_images`` training images, says that they have dropped what matters here:
+    then the fewest groups that hold ``part_share`` of the parameters, on ``part_views`` augmented views an image. After
     a run in full, further members follow, until ``patience`` of them in a row have not lowered the ensemble's NLL by
     more than its standard error. An ensemble has at most ``members``.
     """

@@ -158,9 +158,8 @@ class Climb:
                 continue
             left = max(0.0, self.budget.left)
             after = " with the run in full after it" if step.rung == "short" else ""
-            needs = (
-                f"needs about {admission.needed:.0f} s{after}, {left:.0f} s are left" if left else "the time is over"
-            )
+            seconds = f"{'about' if admission.tried else 'at least'} {admission.needed:.0f} s"
+            needs = f"needs {seconds}{after}, {left:.0f} s are left" if left else "the time is over"
             self._note(step, "no time", needs)
             if step.rung == "member" or (step.rung == "part" and not early):
                 return f"{_named(step)} {needs}" if left else needs
@@ -263,7 +262,9 @@ class Climb:
             out=self.folder / RUNS / name,
         )
         if step.rung == "part":
-            options = replace(options, cache=last_layers(options, self.config.ladder).cache)
+            options = replace(
+                options, cache=last_layers(options, self.candidates, self.entries, self.config.ladder).cache
+            )
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
             self.manifest,

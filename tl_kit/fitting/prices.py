@@ -23,13 +23,17 @@ _PASSES = 2  # over the images in a first head's run, where crop modes are compa
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """Admission of a step: whether it may begin, its estimate in seconds (None: unknown), and its epochs."""
+    """Admission of a step: whether it may begin, its estimate in seconds (None: unknown), and its epochs.
+
+    ``needed``: the estimate with its margin, for what must follow too; ``tried``: False where it is the least needed.
+    """
 
     admitted: bool
     seconds: float | None = None
     epochs: int | None = None
     policy: str = "head"
     needed: float = 0.0
+    tried: bool = True
 
 
 @dataclass
@@ -92,13 +96,13 @@ class Prices:
         row = self._row(step.model, entries)
         passes = len(self.manifest.split("train")) * (row or 0.0)
         if passes > self.budget.left:
-            return Admission(admitted=False, needed=passes)
+            return Admission(admitted=False, needed=passes, tried=False)
         part = step.rung == "part"
         key = (step.model, step.crop_mode, part)
         if key not in self.known:
             self.known[key] = price_of(
                 self.manifest,
-                last_layers(options, self.ladder) if part else options,
+                last_layers(options, self.candidates, entries, self.ladder) if part else options,
                 row=row or 0.0,
                 most=self.budget.left / (self.ladder.least * self.config.margin),
                 reporter=reporter,
@@ -108,14 +112,15 @@ class Prices:
         full = price.seconds * factor
         margin = self.config.margin if measured else self.config.first_margin
         if step.rung == "short":
-            return self._short(price, full, margin, left)
+            return replace(self._short(price, full, margin, left), tried=price.tried)
         epochs, needed = price.epochs, full * margin
         shortens = step.rung in ("full", "part")
         if needed > left and shortens:
             epochs = int(price.epochs * left / needed)
         admitted = needed <= left or (shortens and epochs >= self.ladder.least * price.epochs)
         seconds = full * epochs / price.epochs
-        return Admission(admitted=admitted, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
+        found = Admission(admitted=admitted, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
+        return replace(found, tried=price.tried)
 
     def _short(self, price: Price, full: float, margin: float, left: float) -> Admission:
         """A short run is worth its time only if the run in full still fits after it."""
@@ -130,8 +135,16 @@ class Prices:
         return (max(ratios[-2:]), True) if ratios else (1.0, False)
 
 
-def last_layers(options: FinetuneConfig, config: LadderConfig) -> FinetuneConfig:
-    """The same options, under which ``--policy auto`` trains few last layers, on few views."""
+def last_layers(
+    options: FinetuneConfig, candidates: Sequence[Candidate], entries: Sequence[Entry], config: LadderConfig
+) -> FinetuneConfig:
+    """The same options, under which ``--policy auto`` trains the last layers of few images too.
+
+    While heads of other networks wait, these are few last layers, on few views.
+    """
+    heads = {entry.attempt.step.model for entry in entries if entry.attempt.step.rung == "head"}
+    if len(heads) == len(candidates):
+        return replace(options, auto=replace(options.auto, last_groups_from=0))
     auto = replace(options.auto, last_groups_from=0, last_share=config.part_share)
     views = min(options.cache.default_views, config.part_views)
     return replace(options, auto=auto, cache=replace(options.cache, default_views=views))

@@ -21,11 +21,15 @@ __all__ = ["Price", "price_of", "uncropped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Price of a run: the policy that the rules give, its epochs, and its seconds in all, at least so many or about."""
+    """Price of a run: the policy that the rules give, its epochs, and its seconds in all.
+
+    ``tried``: by a trial; False where the seconds are the least that the run takes.
+    """
 
     policy: str
     epochs: int
     seconds: float
+    tried: bool = True
 
 
 @alone()
@@ -53,10 +57,16 @@ def price_of(
         started = run.clock.seconds()["total"]
         settle_crop_mode(run)
         settings = resolve(run)
-        seconds = least_seconds(run, settings, row=row)
-        if seconds <= most:
-            seconds = estimate(run, settings, started=started, reporter=reporter).seconds
-        return Price(policy=str(policy), epochs=settings.epochs, seconds=seconds)
+        price = Price(
+            policy=str(policy),
+            epochs=settings.epochs,
+            seconds=least_seconds(run, settings, row=row),
+            tried=False,
+        )
+        if price.seconds > most:
+            return price
+        found = estimate(run, settings, started=started, reporter=reporter)
+        return replace(price, seconds=found.seconds, tried=True)
     finally:
         run.cleanup.close()
 

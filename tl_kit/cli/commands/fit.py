@@ -53,6 +53,7 @@ def fit(given: Given, console: Console) -> None:
         else:
             _show(result, console)
         if at_end:
+            console.message("the report is made after the time of the fit")
             report_at_end(result.folder, console, json=json, **how)
 
 
