@@ -54,9 +54,9 @@ _LONG = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For ``-n auto``: one a core, and one more, since tests wait for processes; as far as memory goes, up to eight."""
+    """For ``-n auto``: one a core that this process may use, as far as memory goes; more than eight gain little."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores + 1, psutil.virtual_memory().available // _MEMORY, 8))
+    return max(1, min(cores, psutil.virtual_memory().available // _MEMORY, 8))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ from tl_kit import FitConfig
 from tl_kit.config import LadderConfig, RuntimeConfig
 from tl_kit.fitting import climb
 
-__all__ = ["config", "stopped_at"]
+__all__ = ["LADDER", "config", "stopped_at"]
 
 LADDER = LadderConfig(members=2, patience=1)
 

@@ -176,9 +176,17 @@ def test_where_the_last_layers_have_dropped_what_matters_they_train_before_furth
     assert last == "there is no time to train more"
 
 
+def test_last_layers_of_a_network_over_a_limit_do_not_train_early() -> None:
+    def outcome(step: Step) -> Attempt:
+        return replace(finished(step, 0.4), allowed=step.model != "small")
+
+    steps, _ = climb(outcome, early=True)
+    assert [step.rung for step in steps[:3]] == ["head"] * 3
+
+
 @pytest.mark.parametrize(("candidates", "policy", "views"), [(2, "lp-ft:2", 2), (1, "lp-ft:3", 4)])
 def test_few_last_layers_train_on_few_views_while_heads_wait(candidates: int, policy: str, views: int) -> None:
-    """Of Lite0's nine groups the last two hold a third of the parameters, the last three more than half."""
+    """Two groups hold a third of the parameters here, three more than half."""
     head = Entry(attempt=finished(Step("head", "small"), 0.5), name="01", seconds=1.0, elapsed=1.0)
     base = FinetuneConfig(model="tf_efficientnet_lite0", data="imgs")
     options = last_layers(base, networks("small", "middle")[:candidates], [head], CONFIG)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import tl_kit
-from tests.fitting.short_fits import config, stopped_at
+from tests.fitting.short_fits import LADDER, config, stopped_at
 from tl_kit.errors import ConfigError
 from tl_kit.fitting import climb, prices
 from tl_kit.fitting import fit as fit_module
@@ -101,6 +101,29 @@ def test_last_layers_that_have_dropped_what_matters_train_early(
     status = "finished" if time == 60 else "no time"
     assert rows == [("head", "finished"), ("training of the last layers", status), ("head", "finished")]
     assert wall.now <= time
+
+
+def test_early_training_that_was_interrupted_goes_on_as_it_began(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked or priced again, and it comes before the head that waits."""
+    price = Price(policy="lp-ft:1", epochs=2, seconds=20.0)
+    monkeypatch.setattr(prices, "price_of", lambda *_, **options: price)
+    monkeypatch.setattr(climb, "earlier_stages_add", lambda *_, **options: True)
+    with stopped_at(monkeypatch, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        tl_kit.fit(config(data, tmp_path / "out"))
+    monkeypatch.setattr(climb, "earlier_stages_add", lambda *_, **options: pytest.fail("asked again"))
+    original, views = climb.finetune_on, []
+
+    def watched(manifest: Any, options: Any, **more: Any) -> Any:
+        views.append(options.cache.default_views)
+        return original(manifest, options, **more)
+
+    monkeypatch.setattr(climb, "finetune_on", watched)
+    result = tl_kit.resume_fit(tmp_path / "out")
+    found = [(row.what, row.policy) for row in result.leaderboard[:3]]
+    assert found == [("head", "head"), ("training of the last layers", "lp-ft:1"), ("head", "head")]
+    assert views[0] == LADDER.part_views
 
 
 def test_more_time_goes_on_where_it_ended(

@@ -34,7 +34,7 @@ from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
-from tl_kit.fitting.prices import Admission, Prices, last_layers
+from tl_kit.fitting.prices import Admission, Prices
 from tl_kit.fitting.speed import measure_speed
 from tl_kit.metrics import image_losses
 from tl_kit.planning.price import uncropped
@@ -90,7 +90,6 @@ class Climb:
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
-        self._dropped: bool | None = None  # by the first network's last layers, what matters here; None: not known yet
         self._exhausted = False  # true where more time would change nothing
 
     @property
@@ -141,7 +140,7 @@ class Climb:
             attempts = [entry.attempt for entry in self.entries]
             views = self._views if any(entry.finished for entry in self.entries) else ()
             early = self._early(prices)
-            step = next_step(
+            step = self._interrupted() or next_step(
                 attempts, self.candidates, views=views, early=early, seed=config.seed, config=config.ladder
             )
             if isinstance(step, str):
@@ -167,8 +166,11 @@ class Climb:
     def _early(self, prices: Prices) -> bool:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""
         first = next((entry for entry in self.entries if entry.finished), None)
-        if first is None or self._dropped is not None or len(self.candidates) < 2:
-            return bool(self._dropped)
+        had = {entry.attempt.step.model for entry in self.entries if entry.attempt.step.rung == "head"}
+        if first is None or not first.attempt.allowed or all(each.name in had for each in self.candidates):
+            return False
+        if self.journal.dropped is not None or self._interrupted():
+            return bool(self.journal.dropped)
         model = first.attempt.step.model
         if not prices.may_train_early(model, self.entries):
             return False
@@ -176,16 +178,17 @@ class Climb:
         timed = TimedReporter(SILENT, self.budget)
         try:
             images = self.config.ladder.stage_images
-            self._dropped = earlier_stages_add(self.manifest, options, images=images, reporter=timed)
+            self.journal.dropped = earlier_stages_add(self.manifest, options, images=images, reporter=timed)
         except (OutOfTimeError, *_FAILURES):
-            self._dropped = False
-        if self._dropped:
+            self.journal.dropped = False
+        if self.journal.dropped:
             self.reporter.message(f"{model}: {_DROPPED}")
-        return self._dropped
+        return self.journal.dropped
 
     def _admission(self, step: Step, prices: Prices) -> Admission:
         if begun := self._at_work(step):  # as it was decided before the fit was interrupted
-            return Admission(admitted=True, epochs=begun["epochs"], policy=begun["policy"], seconds=begun["seconds"])
+            decided = {name: begun[name] for name in ("epochs", "policy", "seconds")}
+            return Admission(admitted=True, views=begun.get("views"), **decided)
         options = replace(options_of(self.config), model=step.model, crop_mode=step.crop_mode or "auto", seed=step.seed)
         return prices.admit(step, options, self.entries, TimedReporter(SILENT, self.budget))
 
@@ -234,6 +237,11 @@ class Climb:
         self.journal.write(self.budget.elapsed)
         track_step(self.tracking, self.entries[-1], number=len(self.entries))
 
+    def _interrupted(self) -> Step | None:
+        """The step that was at work when the fit was interrupted, if it has not ended since."""
+        begun = self.journal.begun
+        return None if begun is None else Step(**begun["step"])
+
     def _at_work(self, step: Step) -> dict[str, Any] | None:
         """The record of this step, if it was at work when the fit was interrupted."""
         begun = self.journal.begun
@@ -246,7 +254,7 @@ class Climb:
         numbers = [int(entry.name.partition("-")[0]) for entry in self.entries if entry.name]
         name = f"{max(numbers, default=0) + 1:02d}-{safe_name(step.model)}-{step.rung}"
         shutil.rmtree(self.folder / RUNS / name, ignore_errors=True)
-        decided = {"epochs": admission.epochs, "policy": admission.policy, "seconds": admission.seconds}
+        decided = {name: getattr(admission, name) for name in ("epochs", "policy", "seconds", "views")}
         self.journal.begun = {"step": asdict(step), "name": name, **decided}
         self.journal.write(self.budget.elapsed)
         return name
@@ -261,10 +269,8 @@ class Climb:
             crop_mode=step.crop_mode or "auto",
             out=self.folder / RUNS / name,
         )
-        if step.rung == "part":
-            options = replace(
-                options, cache=last_layers(options, self.candidates, self.entries, self.config.ladder).cache
-            )
+        if admission.views is not None:
+            options = replace(options, cache=replace(options.cache, default_views=admission.views))
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
             self.manifest,

@@ -54,7 +54,8 @@ class Journal:
     """``state/journal.json`` in the fit's ``folder``. ``elapsed``: seconds of all sessions before this one.
 
     ``candidates``: names of the networks to try. ``begun``: the step at work with its epochs, so that a resumed fit
-    goes on with the same. ``readings``: how often test images were predicted.
+    goes on with the same. ``readings``: how often test images were predicted. ``dropped``: whether the first network's
+    last layers have dropped what matters; None: not known yet.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Journal:
     elapsed: float = 0.0
     readings: int = 0
     begun: dict[str, Any] | None = None
+    dropped: bool | None = None
     entries: list[Entry] = field(default_factory=list)
     born: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,6 +88,7 @@ class Journal:
                 "candidates": self.candidates,
                 "readings": self.readings,
                 "begun": self.begun,
+                "dropped": self.dropped,
                 "entries": [_plain(entry) for entry in self.entries],
             },
         )
@@ -101,11 +104,15 @@ class Journal:
             config = from_json(FitConfig, content["config"])
             entries = list(content["entries"])
             elapsed, readings = float(content["elapsed"]), int(content["readings"])
-            begun, candidates = content["begun"], [str(name) for name in content["candidates"]]
+            begun, dropped = content["begun"], content.get("dropped")
+            candidates = [str(name) for name in content["candidates"]]
+            if begun is not None:
+                Step(**begun["step"])
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(f"{file}: is not a journal that this version of tl-kit reads ({error})") from error
         born = content.get("born")
         journal = cls(folder, config, str(content.get("content")), candidates, elapsed, readings, begun)
+        journal.dropped = dropped if isinstance(dropped, bool) else None
         journal.born = born if isinstance(born, dict) else {}
         return journal, entries
 

@@ -79,7 +79,7 @@ def next_step(
 ) -> Step | str:
     """The next step; or a sentence, where there is none. ``views``: crop modes that are worth comparing, if any.
 
-    ``early``: the last layers of the first network train before further heads.
+    ``early``: the last layers of the first network train before the heads that wait.
 
     It depends on nothing but its arguments. A step that there was ``no time`` for is not proposed again.
     """
@@ -104,10 +104,11 @@ def _steps(
     """All steps in their order, as far as the attempts so far determine them."""
     head = next((a for a in done if a.status == "finished"), None)
     first = None if head is None else head.crop_mode
-    if head is not None and early:
-        yield Step("part", head.step.model, seed, first)
     had = {attempt.step.model for attempt in done if attempt.step.rung == "head"}
-    yield from (Step("head", each.name, seed, first) for each in candidates if each.name not in had)
+    waiting = [each.name for each in candidates if each.name not in had]
+    if early and waiting and head is not None and head.allowed:
+        yield Step("part", head.step.model, seed, first)
+    yield from (Step("head", name, seed, first) for name in waiting)
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
     if not heads:

@@ -26,6 +26,7 @@ class Admission:
     """Admission of a step: whether it may begin, its estimate in seconds (None: unknown), and its epochs.
 
     ``needed``: the estimate with its margin, for what must follow too; ``tried``: False where it is the least needed.
+    ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default.
     """
 
     admitted: bool
@@ -34,6 +35,7 @@ class Admission:
     policy: str = "head"
     needed: float = 0.0
     tried: bool = True
+    views: int | None = None
 
 
 @dataclass
@@ -56,6 +58,16 @@ class Prices:
             needed = seconds * self.config.margin
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
         return self._trained(step, options, entries, reporter)
+
+    def _pass(self, model: str, entries: Sequence[Entry]) -> float:
+        """Seconds of an image's pass through the network, no more than it takes, decoding left out; 0 if unknown."""
+        found = 0.0
+        for entry in entries:
+            step, stages = entry.attempt.step, {} if entry.trained is None else entry.trained.result.seconds
+            if step.model == model and step.rung == "head":
+                passes = _PASSES if step.crop_mode is None else 1
+                found = max(found, stages.get("features", 0.0) / (passes * len(self.manifest.samples)))
+        return found
 
     def may_train_early(self, model: str, entries: Sequence[Entry]) -> bool:
         """True where the time may do for training on frozen features of every training image, in all its views."""
@@ -96,31 +108,36 @@ class Prices:
         row = self._row(step.model, entries)
         passes = len(self.manifest.split("train")) * (row or 0.0)
         if passes > self.budget.left:
-            return Admission(admitted=False, needed=passes, tried=False)
+            return Admission(admitted=False, needed=passes)
         part = step.rung == "part"
+        if part:
+            options = last_layers(options, self.candidates, entries, self.ladder)
         key = (step.model, step.crop_mode, part)
         if key not in self.known:
             self.known[key] = price_of(
                 self.manifest,
-                last_layers(options, self.candidates, entries, self.ladder) if part else options,
-                row=row or 0.0,
+                options,
+                row=self._pass(step.model, entries),
                 most=self.budget.left / (self.ladder.least * self.config.margin),
                 reporter=reporter,
             )
         price, left = self.known[key], self.budget.left
+        shortens = step.rung in ("full", "part")
+        if not price.tried:
+            needed = price.seconds * (self.ladder.least if shortens else 1.0)
+            return Admission(admitted=False, needed=needed, tried=False)
         factor, measured = self._correction(entries)
         full = price.seconds * factor
         margin = self.config.margin if measured else self.config.first_margin
         if step.rung == "short":
-            return replace(self._short(price, full, margin, left), tried=price.tried)
+            return self._short(price, full, margin, left)
         epochs, needed = price.epochs, full * margin
-        shortens = step.rung in ("full", "part")
         if needed > left and shortens:
             epochs = int(price.epochs * left / needed)
         admitted = needed <= left or (shortens and epochs >= self.ladder.least * price.epochs)
         seconds = full * epochs / price.epochs
         found = Admission(admitted=admitted, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
-        return replace(found, tried=price.tried)
+        return replace(found, views=options.cache.default_views) if part else found
 
     def _short(self, price: Price, full: float, margin: float, left: float) -> Admission:
         """A short run is worth its time only if the run in full still fits after it."""
@@ -143,7 +160,7 @@ def last_layers(
     While heads of other networks wait, these are few last layers, on few views.
     """
     heads = {entry.attempt.step.model for entry in entries if entry.attempt.step.rung == "head"}
-    if len(heads) == len(candidates):
+    if all(each.name in heads for each in candidates):
         return replace(options, auto=replace(options.auto, last_groups_from=0))
     auto = replace(options.auto, last_groups_from=0, last_share=config.part_share)
     views = min(options.cache.default_views, config.part_views)

@@ -76,12 +76,15 @@ def estimate(run: Run, settings: Settings | None, *, started: float, reporter: R
 def least_seconds(run: Run, settings: Settings, *, row: float) -> float:
     """Seconds that a run takes at least, from the ``row`` seconds of an image's pass forward, without any trial.
 
-    An epoch that trains on no frozen trunk's outputs passes each image forward and, in no less time, backward.
+    An epoch that trains on no frozen layers' outputs passes each image forward. Where all layers train, the pass
+    backward takes no less time.
     """
-    whole = sum(
-        epochs for names, epochs in _phases(run, settings) if open_reuse(run, apply(run, names, settings)) is None
-    )
-    return 2 * row * whole * len(run.manifest.split("train"))
+    every = sum(1 for _ in run.model.parameters())
+    passes = 0
+    for names, epochs in _phases(run, settings):
+        if open_reuse(run, apply(run, names, settings)) is None:
+            passes += epochs * (2 if len(names) == every else 1)
+    return row * passes * len(run.manifest.split("train"))
 
 
 def _phases(run: Run, settings: Settings) -> list[tuple[frozenset[str], int]]:

@@ -38,6 +38,7 @@ def earlier_stages_add(manifest: Manifest, config: FinetuneConfig, *, images: in
         rows = stage_rows(run)
         if len(rows) < 2:
             return False
+        reporter.start("probes of the stages", 2)
         together = np.concatenate([_of_equal_weight(each) for each in rows.values()], axis=1)
         found = probe_stages(
             {HEAD_INPUT: rows[HEAD_INPUT], _ALL: together},
