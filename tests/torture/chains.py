@@ -24,11 +24,15 @@ def weights(out: Path) -> dict[str, str]:
 
 @dataclass
 class Chain:
-    """``command`` is all but ``--out``. Fails where a process ends otherwise than it should."""
+    """``command`` is all but ``--out``. Fails where a process ends otherwise than it should.
+
+    ``share``: each process is killed within this share of the time that an uninterrupted run took.
+    """
 
     command: Sequence[object]
     out: Path
     seconds: float = 0.0
+    share: float = 0.5
     kills: list[str] = field(default_factory=list)
 
     def whole(self) -> dict[str, str]:
@@ -52,7 +56,7 @@ class Chain:
         for count in range(kills):
             process = self._start(count)
             process.wait_for("weights: ")
-            time.sleep(rng.uniform(0, self.seconds / 2))
+            time.sleep(rng.uniform(0, self.seconds * self.share))
             process.send(number)
             code = process.wait()
             if code == 0:  # it was faster
