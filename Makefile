@@ -5,9 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-# A worker for each core, with one thread of torch; a file's tests stay together, and share what it prepares. The order
-# is that of tests/conftest.py: long files first.
-SHARED := -n auto --dist loadfile --no-loadscope-reorder
+# A worker for each core, with one thread of torch; a file's tests stay together, and share what it prepares.
+SHARED := -n auto --dist loadfile
 # What most changes break first: every part by itself, one short run from images to checkpoint, and the house rules.
 QUICK := tests/combining tests/data tests/freezing tests/images tests/optimization tests/storage/test_atomic.py \
 	tests/training/test_loop.py tests/training/test_microbatches.py tests/finetuning/test_finetune.py tests/test_children.py \

@@ -39,29 +39,12 @@ settings.load_profile("tests")
 _MEMORY = 3 * 2**30
 """Bytes that one process of tests may take, with the processes that its tests start."""
 
-_LONG = (
-    "tests/test_notebooks.py",
-    "tests/test_recipes.py",
-    "tests/exporting/test_export.py",
-    "tests/exporting/test_families.py",
-    "tests/report_page/test_report.py",
-    "tests/finetuning/test_processes.py",
-    "tests/cli/test_demo.py",
-    "tests/test_benchmarks.py",
-)
-"""Files of few and long tests."""
-
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For ``-n auto``: one a core that this process may use, as far as memory goes; more than eight gain little."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, psutil.virtual_memory().available // _MEMORY, 8))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
 
 
 def pytest_unconfigure() -> None:
