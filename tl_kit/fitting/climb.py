@@ -33,7 +33,7 @@ from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
-from tl_kit.fitting.ladder import Attempt, Status, Step, next_step
+from tl_kit.fitting.ladder import Attempt, Status, Step, next_step, waiting
 from tl_kit.fitting.prices import Admission, Prices
 from tl_kit.fitting.speed import measure_speed
 from tl_kit.metrics import image_losses
@@ -166,8 +166,8 @@ class Climb:
     def _early(self, prices: Prices) -> bool:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""
         first = next((entry for entry in self.entries if entry.finished), None)
-        had = {entry.attempt.step.model for entry in self.entries if entry.attempt.step.rung == "head"}
-        if first is None or not first.attempt.allowed or all(each.name in had for each in self.candidates):
+        heads_left = waiting([entry.attempt for entry in self.entries], self.candidates)
+        if first is None or not first.attempt.allowed or not heads_left:
             return False
         if self.journal.dropped is not None or self._interrupted():
             return bool(self.journal.dropped)

@@ -14,7 +14,7 @@ from tl_kit.combining.bootstrap import worse_by_more_than_noise
 from tl_kit.config import LadderConfig
 from tl_kit.fitting.candidates import Candidate
 
-__all__ = ["Attempt", "Rung", "Status", "Step", "next_step"]
+__all__ = ["Attempt", "Rung", "Status", "Step", "next_step", "waiting"]
 
 Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member"]
 Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
@@ -77,11 +77,11 @@ def next_step(
     seed: int,
     config: LadderConfig,
 ) -> Step | str:
-    """The next step; or a sentence, where there is none. ``views``: crop modes that are worth comparing, if any.
+    """Return the next step, or a sentence that says why there is none.
 
-    ``early``: the last layers of the first network train before the heads that wait.
-
-    It depends on nothing but its arguments. A step that there was ``no time`` for is not proposed again.
+    ``views``: crop modes that are worth comparing, if any. ``early``: the last layers of the first network train before
+    the heads that wait. The step depends on nothing but the arguments. One that there was ``no time`` for is not
+    proposed again.
     """
     tried = {attempt.step for attempt in done}
     for step in _steps(done, candidates, views=views, early=early, seed=seed, config=config):
@@ -90,6 +90,12 @@ def next_step(
         if step not in tried:
             return step
     return f"the ladder ends after {config.members} further members"
+
+
+def waiting(done: Sequence[Attempt], candidates: Sequence[Candidate]) -> list[str]:
+    """Names of the networks whose heads have not been tried yet, in the candidates' order."""
+    had = {attempt.step.model for attempt in done if attempt.step.rung == "head"}
+    return [each.name for each in candidates if each.name not in had]
 
 
 def _steps(
@@ -104,11 +110,10 @@ def _steps(
     """All steps in their order, as far as the attempts so far determine them."""
     head = next((a for a in done if a.status == "finished"), None)
     first = None if head is None else head.crop_mode
-    had = {attempt.step.model for attempt in done if attempt.step.rung == "head"}
-    waiting = [each.name for each in candidates if each.name not in had]
-    if early and waiting and head is not None and head.allowed:
+    heads_left = waiting(done, candidates)
+    if early and heads_left and head is not None and head.allowed:
         yield Step("part", head.step.model, seed, first)
-    yield from (Step("head", name, seed, first) for name in waiting)
+    yield from (Step("head", name, seed, first) for name in heads_left)
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
     if not heads:

@@ -11,7 +11,7 @@ from tl_kit.data.manifest import Manifest
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.journal import Entry
-from tl_kit.fitting.ladder import Step
+from tl_kit.fitting.ladder import Step, waiting
 from tl_kit.planning.price import Price, price_of
 from tl_kit.reporting import Reporter
 
@@ -136,8 +136,14 @@ class Prices:
             epochs = int(price.epochs * left / needed)
         admitted = needed <= left or (shortens and epochs >= self.ladder.least * price.epochs)
         seconds = full * epochs / price.epochs
-        found = Admission(admitted=admitted, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
-        return replace(found, views=options.cache.default_views) if part else found
+        return Admission(
+            admitted=admitted,
+            seconds=seconds,
+            epochs=epochs,
+            policy=price.policy,
+            needed=needed,
+            views=options.cache.default_views if part else None,
+        )
 
     def _short(self, price: Price, full: float, margin: float, left: float) -> Admission:
         """A short run is worth its time only if the run in full still fits after it."""
@@ -159,8 +165,7 @@ def last_layers(
 
     While heads of other networks wait, these are few last layers, on few views.
     """
-    heads = {entry.attempt.step.model for entry in entries if entry.attempt.step.rung == "head"}
-    if all(each.name in heads for each in candidates):
+    if not waiting([entry.attempt for entry in entries], candidates):
         return replace(options, auto=replace(options.auto, last_groups_from=0))
     auto = replace(options.auto, last_groups_from=0, last_share=config.part_share)
     views = min(options.cache.default_views, config.part_views)
