@@ -44,7 +44,8 @@ class Batcher:
         self._steps = steps
         self._limits = limits
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()  # check_room bounds it
-        self._decoders = ThreadPoolExecutor(available_cores(), thread_name_prefix="tlkit-read")
+        # Two at least: on one core too, a large image must not keep the small ones waiting.
+        self._decoders = ThreadPoolExecutor(max(2, available_cores()), thread_name_prefix="tlkit-read")
         self._model = ThreadPoolExecutor(1, thread_name_prefix="tlkit-model")
         self._worker: asyncio.Task[None] | None = None
         self._decoded = asyncio.Event()  # one more image is, or cannot be
