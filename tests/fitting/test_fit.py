@@ -15,7 +15,7 @@ from tests.fitting.short_fits import config, stopped_at
 from tests.helpers import Listener, same, weights, write_images
 from tests.tracking.recorder import Recorder, registered
 from tl_kit import FitResult, PushConfig
-from tl_kit.config import LadderConfig, TrackingConfig
+from tl_kit.config import LadderConfig, SideConfig, TrackingConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
 from tl_kit.exporting.published_copy import published_files
 from tl_kit.fitting import climb, fit_result
@@ -284,3 +284,24 @@ def test_a_fit_is_no_data(data: Path, tmp_path: Path) -> None:
 def test_test_images_are_predicted_once(whole: FitResult, predicted: list[int]) -> None:
     assert whole.test is not None
     assert predicted == [whole.test["images"]]
+
+
+def test_small_images_train_at_their_own_size(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads see them at the network's size; the members of both sizes predict together, after a kill and a resume."""
+    small = write_images(tmp_path / "small", images=16, size=(17, 23))
+    models = f"local-dir:{data.parent / 'a'}"
+    options = {"models": models, "img_size": None, "side": SideConfig(step=8, least=0.5), "prefer": "nll"}
+    with stopped_at(monkeypatch, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+        tl_kit.fit(config(small, tmp_path / "out", **options))
+    listener = Listener()
+    result = tl_kit.resume_fit(tmp_path / "out", reporter=listener)
+    finished = [row for row in result.leaderboard if row.status == "finished"]
+    assert {(row.what.startswith("head"), row.side) for row in finished} == {(True, 32), (False, 24)}
+    for row in finished:
+        card = json.loads((tmp_path / "out" / "runs" / row.name / "config.json").read_text())["pretrained_cfg"]
+        assert card["input_size"] == [3, row.side, row.side]
+    assert "at 24 px, near the images' own size" in " ".join(listener.messages)
+    assert "(at 24 px, near the images' own size)" in result.story[0]
+    image = next((small / "red").iterdir())
+    runs = [tl_kit.load(tmp_path / "out" / "runs" / name).predict(image)[0] for name in result.members]
+    assert result.predict(image)[0].label in {run.label for run in runs}

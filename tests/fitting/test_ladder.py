@@ -161,7 +161,9 @@ def test_without_time_for_a_run_in_full_the_fastest_network_trains_in_part(fits:
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_where_the_last_layers_have_dropped_what_matters_they_train_before_further_heads(fits: bool) -> None:
+def test_where_last_layers_have_dropped_what_matters_and_time_is_short_they_train_before_further_heads(
+    fits: bool,
+) -> None:
     """Once: where there is no time for it then, there is none later."""
 
     def outcome(step: Step) -> Attempt:
@@ -170,10 +172,32 @@ def test_where_the_last_layers_have_dropped_what_matters_they_train_before_furth
         return finished(step, {"small": 0.5, "middle": 0.3, "large": 0.4}[step.model])
 
     steps, last = climb(outcome, early=True)
-    expected = [("head", "small"), ("part", "small"), ("head", "middle"), ("head", "large")]
-    assert [(s.rung, s.model) for s in steps[:4]] == expected
-    assert [s.rung for s in steps[4:]] == ["short", "full"]
+    expected = [("head", "small"), ("full", "small"), ("part", "small"), ("head", "middle"), ("head", "large")]
+    assert [(s.rung, s.model) for s in steps[:5]] == expected
+    assert [s.rung for s in steps[5:]] == ["short", "full"]
     assert last == "there is no time to train more"
+
+
+def test_a_network_that_has_trained_in_full_before_further_heads_stays_the_first() -> None:
+    """Its members follow the heads; none trains shortly to be compared with it."""
+    nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
+    gain = iter(np.linspace(0.3, 0.05, 30))
+    steps, _ = climb(lambda step: finished(step, nll[step.model], together=float(next(gain))), early=True)
+    expected = [("head", "small"), ("full", "small"), ("head", "middle"), ("head", "large")]
+    assert [(s.rung, s.model) for s in steps[:4]] == expected
+    members = [(s.rung, s.model, s.seed) for s in steps[4:6]]
+    assert members == [("member", "middle", 0), ("member", "small", 1)]
+
+
+def test_a_training_that_did_not_help_before_further_heads_leaves_the_choice_to_short_runs() -> None:
+    nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
+
+    def outcome(step: Step) -> Attempt:
+        return finished(step, nll[step.model], kept="head" if step.model == "small" else "trained")
+
+    steps, _ = climb(outcome, early=True)
+    assert [(s.rung, s.model) for s in steps[:2]] == [("head", "small"), ("full", "small")]
+    assert [(s.rung, s.model) for s in steps[4:7]] == [("short", "middle"), ("short", "large"), ("full", "middle")]
 
 
 def test_last_layers_of_a_network_over_a_limit_do_not_train_early() -> None:

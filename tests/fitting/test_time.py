@@ -87,19 +87,36 @@ def test_the_last_layers_train_where_all_of_them_take_too_long(
     assert wall.now <= 60
 
 
-@pytest.mark.parametrize("time", [60, 16])
-def test_last_layers_that_have_dropped_what_matters_train_early(
-    time: float, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+@pytest.mark.parametrize(
+    ("time", "steps"),
+    [
+        (200, [("full", "finished")]),
+        (60, [("full", "no time"), ("part", "finished")]),
+        (16, [("full", "no time"), ("part", "no time")]),
+    ],
+)
+def test_a_network_whose_last_layers_have_dropped_what_matters_trains_early(
+    time: float,
+    steps: list[tuple[str, str]],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wall: Wall,
 ) -> None:
-    """Before the second head; and where they do not fit, the second head follows all the same."""
+    """In full before the second head, else in part; and where neither fits, the second head follows all the same."""
     slow(monkeypatch, wall, lambda policy: 5.0)
-    price = Price(policy="lp-ft:1", epochs=4, seconds=20.0)
-    monkeypatch.setattr(prices, "price_of", lambda *_, **options: price)
+
+    def price(manifest: Any, options: Any, **more: Any) -> Price:
+        part = options.auto.last_groups_from == 0
+        return Price(policy="lp-ft:1" if part else "full", epochs=4, seconds=20.0 if part else 100.0)
+
+    monkeypatch.setattr(prices, "price_of", price)
     monkeypatch.setattr(climb, "earlier_stages_add", lambda *_, **options: True)
     result = tl_kit.fit(config(data, tmp_path / "out", time=time))
-    rows = [(row.what, row.status) for row in result.leaderboard[:3]]
-    status = "finished" if time == 60 else "no time"
-    assert rows == [("head", "finished"), ("training of the last layers", status), ("head", "finished")]
+    words = {"head": "head", "full": "training in full", "part": "training of the last layers"}
+    expected = [("head", "finished"), *steps, ("head", "finished")]
+    rows = [(row.what, row.status) for row in result.leaderboard]
+    assert rows[: len(expected)] == [(words[rung], status) for rung, status in expected]
     assert wall.now <= time
 
 
@@ -107,11 +124,15 @@ def test_early_training_that_was_interrupted_goes_on_as_it_began(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is asked or priced again, and it comes before the head that waits."""
-    price = Price(policy="lp-ft:1", epochs=2, seconds=20.0)
-    monkeypatch.setattr(prices, "price_of", lambda *_, **options: price)
+
+    def price(manifest: Any, options: Any, **more: Any) -> Price:
+        part = options.auto.last_groups_from == 0
+        return Price(policy="lp-ft:1" if part else "full", epochs=2, seconds=20.0 if part else 1e6)
+
+    monkeypatch.setattr(prices, "price_of", price)
     monkeypatch.setattr(climb, "earlier_stages_add", lambda *_, **options: True)
     with stopped_at(monkeypatch, 1, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
-        tl_kit.fit(config(data, tmp_path / "out"))
+        tl_kit.fit(config(data, tmp_path / "out", time=1000))
     monkeypatch.setattr(climb, "earlier_stages_add", lambda *_, **options: pytest.fail("asked again"))
     original, views = climb.finetune_on, []
 
@@ -121,7 +142,7 @@ def test_early_training_that_was_interrupted_goes_on_as_it_began(
 
     monkeypatch.setattr(climb, "finetune_on", watched)
     result = tl_kit.resume_fit(tmp_path / "out")
-    found = [(row.what, row.policy) for row in result.leaderboard[:3]]
+    found = [(row.what, row.policy) for row in result.leaderboard if row.status == "finished"][:3]
     assert found == [("head", "head"), ("training of the last layers", "lp-ft:1"), ("head", "head")]
     assert views[0] == LADDER.part_views
 

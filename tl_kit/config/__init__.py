@@ -54,6 +54,7 @@ from tl_kit.config.fit_settings import (
     FitConfig,
     FitResumeConfig,
     LadderConfig,
+    SideConfig,
     count_of,
     seconds_of,
 )
@@ -162,6 +163,7 @@ __all__ = [
     "ServeConfig",
     "ServeLimits",
     "ShortcutConfig",
+    "SideConfig",
     "SoupConfig",
     "StoreConfig",
     "StreamConfig",

@@ -14,7 +14,16 @@ from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE
 
-__all__ = ["BudgetConfig", "FitConfig", "FitResumeConfig", "LadderConfig", "Prefer", "count_of", "seconds_of"]
+__all__ = [
+    "BudgetConfig",
+    "FitConfig",
+    "FitResumeConfig",
+    "LadderConfig",
+    "Prefer",
+    "SideConfig",
+    "count_of",
+    "seconds_of",
+]
 
 Prefer: TypeAlias = Literal["accuracy", "nll", "speed"]
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -70,11 +79,12 @@ class LadderConfig:
     Of the networks, by their heads' NLL, the best share ``halved`` is trained for a ``short`` share of the epochs, but
     at most ``most_short`` networks (successive halving, Jamieson & Talwalkar 2016). The best of them trains in full.
     Where time is short, it trains for fewer epochs, but no less than the share ``least`` of them; where that is too
-    long, the last layers of the fastest network train, on the same terms. They train before the further heads where a
-    probe of all stages, on at most ``stage_images`` training images, says that they have dropped what matters here:
-    then the fewest groups that hold ``part_share`` of the parameters, on ``part_views`` augmented views an image. After
-    a run in full, further members follow, until ``patience`` of them in a row have not lowered the ensemble's NLL by
-    more than its standard error. An ensemble has at most ``members``.
+    long, the last layers of the fastest network train, on the same terms. The first network trains in full before the
+    further heads where a probe of all stages, on at most ``stage_images`` training images, says that its last layers
+    have dropped what matters here; where that is too long, the fewest groups that hold ``part_share`` of its parameters
+    train, on ``part_views`` augmented views an image. After a run in full, further members follow, until ``patience``
+    of them in a row have not lowered the ensemble's NLL by more than its standard error. An ensemble has at most
+    ``members``.
     """
 
     halved: Annotated[float, FRACTION] = 0.5
@@ -86,6 +96,22 @@ class LadderConfig:
     stage_images: Annotated[int, AT_LEAST_ONE] = 600
     patience: Annotated[int, AT_LEAST_ONE] = 2
     members: Annotated[int, AT_LEAST_ONE] = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideConfig:
+    """Size at which the runs of a fit train, where ``--img-size`` says nothing.
+
+    A network takes small images enlarged to its own size. Training at their own size costs a third, and reaches as
+    much (docs/fit.md has the figures): at a multiple of ``step`` pixels, at least the share ``least`` of the network's
+    own size, that the longer side of a share ``share`` of the images does not exceed. At most ``measured`` headers are
+    read. Heads on pretrained features keep the network's own size: nothing in them learns what a smaller scale is.
+    """
+
+    share: Annotated[float, FRACTION] = 0.9
+    least: Annotated[float, FRACTION] = 4 / 7
+    step: Annotated[int, AT_LEAST_ONE] = 32
+    measured: Annotated[int, AT_LEAST_ONE] = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +191,7 @@ class FitConfig:
     store: StoreConfig = StoreConfig()
     budget: BudgetConfig = BudgetConfig()
     ladder: LadderConfig = LadderConfig()
+    side: SideConfig = SideConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

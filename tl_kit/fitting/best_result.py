@@ -49,12 +49,13 @@ class Pool:
 
     @property
     def latencies(self) -> list[float]:
-        """Milliseconds an image, (m,): the fastest measurement of runs of the same network."""
-        found: dict[str, float] = {}
-        for entry in self.entries:
+        """Milliseconds an image, (m,): the fastest measurement of runs of the same network on images of one size."""
+        kinds = [(entry.attempt.step.model, entry.side) for entry in self.entries]
+        found: dict[tuple[str, int], float] = {}
+        for kind, entry in zip(kinds, self.entries, strict=True):
             measured = 0.0 if entry.speed is None else entry.speed.latency
-            found[entry.attempt.step.model] = min(measured, found.get(entry.attempt.step.model, measured))
-        return [found[entry.attempt.step.model] for entry in self.entries]
+            found[kind] = min(measured, found.get(kind, measured))
+        return [found[kind] for kind in kinds]
 
     @property
     def parameters(self) -> list[float]:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from tl_kit.combining.member_choice import MemberChoice
-from tl_kit.config import FinetuneConfig, FitConfig
 from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TlKitError, first_line
 from tl_kit.finetuning.finetune import finetune_on
@@ -36,6 +35,7 @@ from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step, waiting
 from tl_kit.fitting.prices import Admission, Prices
 from tl_kit.fitting.speed import measure_speed
+from tl_kit.fitting.step_options import StepOptions
 from tl_kit.metrics import image_losses
 from tl_kit.planning.price import uncropped
 from tl_kit.planning.stage_gain import earlier_stages_add
@@ -47,28 +47,10 @@ from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.storage.fit_folder import write_fit
 from tl_kit.tracking.trackers import Tracking
 
-__all__ = ["Climb", "options_of"]
+__all__ = ["Climb"]
 
-_ANY_NETWORK = "tf_efficientnet_lite0"  # each step names its own
-_DROPPED = "earlier stages tell these classes apart better than its last layers, which train before further heads"
+_DROPPED = "earlier stages tell these classes apart better than its last layers: it trains before further heads"
 _FAILURES = (TlKitError, MemoryError, torch.OutOfMemoryError)
-
-
-def options_of(config: FitConfig) -> FinetuneConfig:
-    """The options that all runs share."""
-    return FinetuneConfig(
-        model=_ANY_NETWORK,
-        data=config.data,
-        img_size=config.img_size,
-        seed=config.seed,
-        split=config.split,
-        allow=config.allow,
-        strict=config.strict,
-        decode=config.decode,
-        cache=config.cache,
-        runtime=config.runtime,
-        store=config.store,
-    )
 
 
 class Climb:
@@ -87,6 +69,7 @@ class Climb:
         self.journal, self.config, self.budget, self.reporter = journal, journal.config, budget, reporter
         self.folder, self.whole, self.candidates = journal.folder, whole, candidates
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
+        self.options = StepOptions.on(self.config, candidates, whole.split("train"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
@@ -129,7 +112,7 @@ class Climb:
     def _views(self) -> tuple[str, ...]:
         """The crop modes to compare, where a centre crop hides much of the images; asked once a head is there."""
         first = next(entry.attempt.step.model for entry in self.entries if entry.finished)
-        options = replace(options_of(self.config), model=first)
+        options = self.options.of(Step("head", first))
         return options.crop_choice.modes if uncropped(self.manifest, options) else ()
 
     def _steps(self) -> str:
@@ -171,10 +154,10 @@ class Climb:
             return False
         if self.journal.dropped is not None or self._interrupted():
             return bool(self.journal.dropped)
-        model = first.attempt.step.model
-        if not prices.may_train_early(model, self.entries):
+        model, crop_mode = first.attempt.step.model, first.attempt.crop_mode
+        options = self.options.of(Step("full", model, crop_mode=crop_mode))
+        if not prices.may_train_early(options, self.entries):
             return False
-        options = replace(options_of(self.config), model=model, crop_mode=first.attempt.crop_mode)
         timed = TimedReporter(SILENT, self.budget)
         try:
             images = self.config.ladder.stage_images
@@ -189,15 +172,16 @@ class Climb:
         if begun := self._at_work(step):  # as it was decided before the fit was interrupted
             decided = {name: begun[name] for name in ("epochs", "policy", "seconds")}
             return Admission(admitted=True, views=begun.get("views"), **decided)
-        options = replace(options_of(self.config), model=step.model, crop_mode=step.crop_mode or "auto", seed=step.seed)
-        return prices.admit(step, options, self.entries, TimedReporter(SILENT, self.budget))
+        return prices.admit(step, self.options.of(step), self.entries, TimedReporter(SILENT, self.budget))
 
     def _take(self, step: Step, admission: Admission) -> None:
         """Run a step, and bring the best result up to date. A step that fails is noted, and the next one follows."""
         resumed = self._at_work(step) is not None
         name, started = self._begin(step, admission), self.budget.elapsed
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
-        self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{about}")
+        side = self.options.smaller(step)
+        at = "" if side is None else f" at {side} px, near the images' own size"
+        self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{at}{about}")
         folder = self.folder / RUNS / name
         try:
             trained = self._train(step, admission, name)
@@ -229,6 +213,7 @@ class Climb:
             policy=trained.result.policy,
             epochs=admission.epochs or 0,
             parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
+            side=checkpoint.preprocessing.input_size[-1],
             speed=speed,
         )
         self.journal.begun = None
@@ -261,12 +246,9 @@ class Climb:
 
     def _train(self, step: Step, admission: Admission, name: str) -> Trained:
         options = replace(
-            options_of(self.config),
-            model=step.model,
+            self.options.of(step),
             policy=admission.policy,
             epochs=admission.epochs,
-            seed=step.seed,
-            crop_mode=step.crop_mode or "auto",
             out=self.folder / RUNS / name,
         )
         if admission.views is not None:

@@ -13,10 +13,11 @@ from tl_kit.errors import ConfigError
 from tl_kit.finetuning.preparation import open_folder, training_images
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate, find_candidates
-from tl_kit.fitting.climb import Climb, options_of
+from tl_kit.fitting.climb import Climb
 from tl_kit.fitting.fit_result import FitResult
 from tl_kit.fitting.fit_tracking import track_fit
 from tl_kit.fitting.journal import Journal, entries_of
+from tl_kit.fitting.step_options import options_of
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
 from tl_kit.machine.runtime import detect

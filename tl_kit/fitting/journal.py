@@ -29,7 +29,8 @@ class Entry:
     """An attempt with its run: the name of its folder, its time, its outcome and its speed.
 
     ``elapsed``: seconds from the start of the fit to its end. ``epochs`` are those that it was given; 0 for a head.
-    ``trained`` and ``speed`` are None where it did not finish.
+    ``side``: pixels a side of the images that it sees; 0 in the journal of an earlier version. ``trained`` and
+    ``speed`` are None where it did not finish.
     """
 
     attempt: Attempt
@@ -40,6 +41,7 @@ class Entry:
     policy: str = "head"
     epochs: int = 0
     parameters: int = 0
+    side: int = 0
     trained: Trained | None = None
     speed: Speed | None = None
 
@@ -137,6 +139,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "policy": entry.policy,
         "epochs": entry.epochs,
         "parameters": entry.parameters,
+        "side": entry.side,
         "speed": None if entry.speed is None else asdict(entry.speed),
     }
 
@@ -151,6 +154,7 @@ def entries_of(written: list[dict[str, Any]], file: Path) -> Iterator[Entry]:
             )
             names = ("name", "seconds", "elapsed", "estimate", "policy", "epochs", "parameters")
             speed = None if each["speed"] is None else Speed(**each["speed"])
-            yield Entry(attempt=attempt, speed=speed, **{name: each[name] for name in names})
-        except (KeyError, TypeError) as error:
+            side = int(each.get("side", 0))
+            yield Entry(attempt=attempt, speed=speed, side=side, **{name: each[name] for name in names})
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: an entry is damaged ({error}); start anew") from error

@@ -27,8 +27,7 @@ class Step:
 
     ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
     and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``part``,
-    training of the last layers alone, where they have dropped what matters, or where there is no time for the run in
-    full; ``member``, one more run in full.
+    training of the last layers alone, where there is no time for the run in full; ``member``, one more run in full.
     ``crop_mode`` None: to be chosen by the run.
     """
 
@@ -79,9 +78,9 @@ def next_step(
 ) -> Step | str:
     """Return the next step, or a sentence that says why there is none.
 
-    ``views``: crop modes that are worth comparing, if any. ``early``: the last layers of the first network train before
-    the heads that wait. The step depends on nothing but the arguments. One that there was ``no time`` for is not
-    proposed again.
+    ``views``: crop modes that are worth comparing, if any. ``early``: the first network trains in full before the heads
+    that wait, or only its last layers where there is no time for more. The step depends on nothing but the arguments.
+    One that there was ``no time`` for is not proposed again.
     """
     tried = {attempt.step for attempt in done}
     for step in _steps(done, candidates, views=views, early=early, seed=seed, config=config):
@@ -112,7 +111,10 @@ def _steps(
     first = None if head is None else head.crop_mode
     heads_left = waiting(done, candidates)
     if early and heads_left and head is not None and head.allowed:
-        yield Step("part", head.step.model, seed, first)
+        whole = Step("full", head.step.model, seed, first)
+        yield whole
+        if _without_time(done, whole):
+            yield Step("part", head.step.model, seed, first)
     yield from (Step("head", name, seed, first) for name in heads_left)
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
@@ -122,19 +124,21 @@ def _steps(
     used = {attempt.crop_mode for attempt in heads}
     yield from (Step("view", heads[0].step.model, seed, mode) for mode in views if mode not in used)
     modes = {attempt.step.model: attempt.crop_mode for attempt in heads}
-    shorts = heads[: min(config.most_short, math.ceil(config.halved * len(heads)))] if len(heads) > 1 else []
+    trained = [attempt.step.model for attempt in _ranked(done, "full") if attempt.kept != "head"]
+    halved = min(config.most_short, math.ceil(config.halved * len(heads)))
+    shorts = heads[:halved] if len(heads) > 1 and not trained else []
     for head in shorts:
         if any(a.step.rung == "short" and a.status == "no time" for a in done):
             break
         yield Step("short", head.step.model, seed, modes[head.step.model])
     ranked = [attempt.step.model for attempt in (*_ranked(done, "short"), *heads)]
-    order = list(dict.fromkeys(ranked))
+    order = list(dict.fromkeys([*trained, *ranked]))
     if _helpless(done, "short", len(shorts)):
         yield "training more than the heads did not help"
         return
     full = Step("full", order[0], seed, modes[order[0]])
     yield full
-    if any(a.step == full and a.status == "no time" for a in done):
+    if _without_time(done, full):
         costs = {each.name: each.cost.operations for each in candidates}
         cheapest = min(order, key=lambda name: costs[name])
         yield Step("part", cheapest, seed, modes[cheapest])
@@ -169,6 +173,11 @@ def _further(
 def _ranked(done: Sequence[Attempt], rung: Rung) -> list[Attempt]:
     """The finished attempts of a rung, the lowest NLL first."""
     return sorted((a for a in done if a.step.rung == rung and a.status == "finished"), key=lambda each: each.nll)
+
+
+def _without_time(done: Sequence[Attempt], step: Step) -> bool:
+    """True where there was no time for the step."""
+    return any(attempt.step == step and attempt.status == "no time" for attempt in done)
 
 
 def _helpless(done: Sequence[Attempt], rung: Rung, count: int) -> bool:

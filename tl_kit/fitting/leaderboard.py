@@ -34,8 +34,9 @@ class Row:
     """One step: what was tried, its seconds, its validation scores with standard errors, and what it added.
 
     Scores are None where the step did not finish. ``added``: by how much the best ensemble's validation NLL fell with
-    this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it. Validation
-    chose each run's epoch, what the head guard kept, and which networks were trained: its scores are too good.
+    this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it. ``side``:
+    pixels a side of the images that it sees. Validation chose each run's epoch, what the head guard kept, and which
+    networks were trained: its scores are too good.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Row:
     together: float | None = None
     latency: float | None = None
     parameters: int | None = None
+    side: int | None = None
     chosen: bool = False
     note: str = ""
 
@@ -93,6 +95,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 elapsed=entry.elapsed,
                 latency=latencies[places[entry.name]] if entry.name in places else None,
                 parameters=entry.parameters or None,
+                side=entry.side or None,
                 chosen=entry.name in chosen,
                 note=entry.attempt.note,
                 **scores,
@@ -144,7 +147,7 @@ def story(
     counts = Counter(row.what for row in finished)
     tried = ", ".join(f"{_KINDS[kind]}: {counts[_KINDS[kind]]}" for kind in _KINDS if counts[_KINDS[kind]])
     networks = len({row.network for row in finished})
-    lines = [f"tried in {seconds:.0f} s: {networks} network{'s' if networks != 1 else ''}; {tried}"]
+    lines = [f"tried in {seconds:.0f} s: {networks} network{'s' if networks != 1 else ''}; {tried}{_smaller(finished)}"]
     won = [row.name for row in rows if row.chosen]
     how = won[0] if len(won) == 1 else f"the mean of {', '.join(won)}"
     lines.append(f"won: {how}; cross-fitted on validation {val['accuracy']:.1%}, NLL {val['nll']:.3f}")
@@ -158,6 +161,13 @@ def story(
             f"{fastest.latency:.0f} ms an image; cross-fitted {fastest.accuracy:.1%}, NLL {fastest.nll:.3f}"
         )
     return lines
+
+
+def _smaller(finished: Sequence[Row]) -> str:
+    """The size of the images in training, where it is smaller than that of the heads."""
+    own = {row.network: row.side for row in finished if row.what == _KINDS["head"] and row.side is not None}
+    sides = {row.side for row in finished if row.side is not None and row.side < own.get(row.network, row.side)}
+    return f" (at {' and '.join(map(str, sorted(sides)))} px, near the images' own size)" if sides else ""
 
 
 def _last_gain(finished: Sequence[Row]) -> str:

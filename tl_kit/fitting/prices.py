@@ -69,10 +69,15 @@ class Prices:
                 found = max(found, stages.get("features", 0.0) / (passes * len(self.manifest.samples)))
         return found
 
-    def may_train_early(self, model: str, entries: Sequence[Entry]) -> bool:
+    def may_train_early(self, options: FinetuneConfig, entries: Sequence[Entry]) -> bool:
         """True where the time may do for training on frozen features of every training image, in all its views."""
-        passes = (1 + self.ladder.part_views) * len(self.manifest.split("train")) * (self._row(model, entries) or 0.0)
-        return passes <= self.budget.left
+        row = (self._row(options.model, entries) or 0.0) * self._scale(options)
+        return (1 + self.ladder.part_views) * len(self.manifest.split("train")) * row <= self.budget.left
+
+    def _scale(self, options: FinetuneConfig) -> float:
+        """Pixels of an image at the size that the options say, over those of the network's head."""
+        own = next(each.cost.side for each in self.candidates if each.name == options.model)
+        return ((options.img_size or own) / own) ** 2
 
     def _head(self, step: Step, entries: Sequence[Entry]) -> float | None:
         """Estimated seconds of a head, from heads that have ended and the networks' operations; None for the first."""
@@ -93,8 +98,9 @@ class Prices:
         return any(e.finished and e.attempt.step == Step("head", model, e.attempt.step.seed, None) for e in entries)
 
     def _row(self, model: str, entries: Sequence[Entry]) -> float | None:
-        """Seconds an image: measured, or by the operations of the measured network that is most like it."""
-        rows = {e.attempt.step.model: e.speed.row for e in entries if e.finished and e.speed is not None}
+        """Seconds an image of a head's run: measured, or by the operations of the measured network most like it."""
+        heads = [each for each in entries if each.finished and not each.attempt.step.trains]
+        rows = {each.attempt.step.model: each.speed.row for each in heads if each.speed is not None}
         if model in rows:
             return rows[model]
         costs = {each.name: each.cost.operations for each in self.candidates}
@@ -105,8 +111,8 @@ class Prices:
         return rows[like] * max(1.0, costs[model] / costs[like])
 
     def _trained(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
-        row = self._row(step.model, entries)
-        passes = len(self.manifest.split("train")) * (row or 0.0)
+        scale = self._scale(options)
+        passes = len(self.manifest.split("train")) * (self._row(step.model, entries) or 0.0) * scale
         if passes > self.budget.left:
             return Admission(admitted=False, needed=passes)
         part = step.rung == "part"
@@ -117,7 +123,7 @@ class Prices:
             self.known[key] = price_of(
                 self.manifest,
                 options,
-                row=self._pass(step.model, entries),
+                row=self._pass(step.model, entries) * scale,
                 most=self.budget.left / (self.ladder.least * self.config.margin),
                 reporter=reporter,
             )

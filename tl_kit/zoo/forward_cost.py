@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tl_kit.zoo.names import resolve
 from tl_kit.zoo.silence_timm import quiet
 
-__all__ = ["ForwardCost", "forward_cost"]
+__all__ = ["ForwardCost", "forward_cost", "takes_side"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class ForwardCost:
     side: int
 
 
-@lru_cache(maxsize=512)
 def forward_cost(name: str, side: int | None = None, classes: int | None = None) -> ForwardCost:
     """The cost of one image of ``side`` pixels, with a head of so many classes; None: the network's own.
 
@@ -35,6 +34,21 @@ def forward_cost(name: str, side: int | None = None, classes: int | None = None)
     Where the model does not run on the ``meta`` device, two operations are counted for each parameter and each patch
     of 16 x 16 pixels, as a transformer has them. Raises ConfigError or WeightsError for an unknown name.
     """
+    operations, parameters, (height, width) = _counted(name, side, classes)
+    return ForwardCost(operations or 2.0 * parameters * height * width / 256, parameters, width)
+
+
+def takes_side(name: str, side: int) -> bool:
+    """True where the network takes images of ``side`` pixels as it is, and runs on the ``meta`` device.
+
+    One that is built for a size, as most transformers are, does not. Errors as for :func:`forward_cost`.
+    """
+    return not resolve(name).sized and _counted(name, side, None)[0] > 0
+
+
+@lru_cache(maxsize=512)
+def _counted(name: str, side: int | None, classes: int | None) -> tuple[float, int, tuple[int, int]]:
+    """Operations of one image, 0 where the network does not run; parameters; height and width of the image."""
     source = resolve(name)
     arguments: dict[str, Any] = {"img_size": side} if side is not None and source.sized else {}
     if classes is not None:
@@ -51,4 +65,4 @@ def forward_cost(name: str, side: int | None = None, classes: int | None = None)
             operations = float(counter.get_total_flops())
         except Exception:  # noqa: BLE001 - timm has models of a thousand kinds, and an estimate is no reason to stop
             operations = 0.0
-    return ForwardCost(operations or 2.0 * parameters * height * width / 256, parameters, int(width))
+    return operations, parameters, (int(height), int(width))

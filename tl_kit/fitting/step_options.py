@@ -1,0 +1,69 @@
+"""Options of a fit's runs: what all of them share, and what each step adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tl_kit.config import FinetuneConfig, FitConfig
+from tl_kit.data.manifest import Sample
+from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.ladder import Step
+from tl_kit.planning.training_side import longer_side, training_side
+from tl_kit.zoo.forward_cost import takes_side
+
+__all__ = ["StepOptions", "options_of"]
+
+_ANY_NETWORK = "tf_efficientnet_lite0"  # each step names its own
+
+
+def options_of(config: FitConfig) -> FinetuneConfig:
+    """The options that all runs share."""
+    return FinetuneConfig(
+        model=_ANY_NETWORK,
+        data=config.data,
+        img_size=config.img_size,
+        seed=config.seed,
+        split=config.split,
+        allow=config.allow,
+        strict=config.strict,
+        decode=config.decode,
+        cache=config.cache,
+        runtime=config.runtime,
+        store=config.store,
+    )
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """Options of each step's run. ``images``: pixels of most images' longer side; None where the size is settled."""
+
+    config: FitConfig
+    candidates: Sequence[Candidate]
+    images: int | None = None
+
+    @classmethod
+    def on(cls, config: FitConfig, candidates: Sequence[Candidate], samples: Sequence[Sample]) -> StepOptions:
+        """The options for these training images, whose headers are read where ``--img-size`` says nothing."""
+        images = None
+        if config.img_size is None:
+            images = longer_side(samples, config.side, decode=config.decode)
+        return cls(config, candidates, images)
+
+    def of(self, step: Step) -> FinetuneConfig:
+        """The step's options."""
+        return replace(
+            options_of(self.config),
+            model=step.model,
+            seed=step.seed,
+            crop_mode=step.crop_mode or "auto",
+            img_size=self.smaller(step) or self.config.img_size,
+        )
+
+    def smaller(self, step: Step) -> int | None:
+        """Pixels a side at which the step trains, where that is less than the network's own size."""
+        if self.images is None or not step.trains:
+            return None
+        own = next(each.cost.side for each in self.candidates if each.name == step.model)
+        side = training_side(self.images, own, self.config.side)
+        return side if side < own and takes_side(step.model, side) else None
