@@ -51,7 +51,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_finish() -> None:
     """What has been loaded by now stays until the end: the garbage collector need not walk through it again and again.
 
-    It saves a sixteenth of the tests' processor time.
+    It also collects less often, in the tests too. Both save a sixteenth of the tests' processor time.
     """
     gc.collect()
     gc.freeze()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import standard_error
 from tl_kit.combining.member_choice import Limits, MemberChoice, choose_members
+from tl_kit.config import MemberChoiceConfig
 
 Floats = NDArray[np.float64]
 
@@ -59,6 +60,45 @@ def test_few_images_are_no_reason_for_few_members() -> None:
 def test_a_member_that_is_clearly_bad_is_left_out() -> None:
     stack, labels = draw([1.5, 1.5, 1.5, -2.0], images=400)
     assert 3 not in choose(stack, labels).members
+
+
+def trained_and_head(seed: int, *, images: int = 100) -> tuple[Floats, NDArray[np.int64]]:
+    """A sure member with a few bad mistakes, and one that is doubtful of every image."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(4, size=images)
+    truth = np.eye(4)[labels]
+    mistaken = rng.random((images, 1)) < 0.06
+    noise = rng.normal(size=truth.shape)
+    trained = np.where(mistaken, 2 * noise, 5 * truth + noise)
+    return np.stack([metrics.softmax(trained), metrics.softmax(1.5 * truth + rng.normal(size=truth.shape))]), labels
+
+
+@pytest.mark.parametrize("seed", [2, 5, 20, 23, 27])
+def test_one_that_is_clearly_worse_alone_has_to_lower_the_nll(seed: int) -> None:
+    """Their mean is near enough to the better one to be taken as the larger ensemble, and brings nothing."""
+    stack, labels = trained_and_head(seed)
+    assert metrics.nll(stack[0], labels) < metrics.nll(stack.mean(axis=0), labels)
+    assert choose(stack, labels, config=MemberChoiceConfig(worse_alone=1e9)).members == (0, 1)
+    assert choose(stack, labels).members == (0,)
+
+
+@pytest.mark.parametrize("seed", [2, 23, 52, 53])
+def test_for_accuracy_it_may_make_clearly_fewer_errors_in_place_of_that(seed: int) -> None:
+    stack, labels = trained_and_head(seed)
+    alone, together = (metrics.correct(each, labels).astype(float) for each in (stack[0], stack.mean(axis=0)))
+    assert (together - alone).mean() > standard_error(together - alone)
+    assert choose(stack, labels, prefer="nll").members == (0,)
+    assert choose(stack, labels, prefer="accuracy").members == (0, 1)
+
+
+def test_a_weak_member_that_knows_something_else_is_taken() -> None:
+    """Two that are too sure of themselves, each of something else."""
+    stack, labels = draw([1.5, 1.2], images=400)
+    stack = stack**3 / (stack**3).sum(axis=-1, keepdims=True)
+    losses = [metrics.image_losses(each, labels) for each in stack]
+    assert (losses[1] - losses[0]).mean() > 2 * standard_error(losses[1] - losses[0])
+    assert metrics.nll(stack.mean(axis=0), labels) < metrics.nll(stack[0], labels)
+    assert choose(stack, labels).members == (0, 1)
 
 
 def test_the_same_predictions_count_once() -> None:

@@ -19,7 +19,10 @@ from tl_kit.config import LadderConfig, SideConfig, TrackingConfig
 from tl_kit.errors import CheckpointError, ConfigError, DataError, WeightsError
 from tl_kit.exporting.published_copy import published_files
 from tl_kit.fitting import climb, fit_result
-from tl_kit.fitting.journal import Journal
+from tl_kit.fitting.best_result import Pool
+from tl_kit.fitting.journal import Entry, Journal
+from tl_kit.fitting.ladder import Attempt, Rung, Step
+from tl_kit.fitting.speed import Speed
 from tl_kit.storage.fit_folder import best_of, read_fit
 
 pytestmark = pytest.mark.usefixtures("own_cache", "short_runs", "plain_pictures", "same_speed")
@@ -287,7 +290,7 @@ def test_test_images_are_predicted_once(whole: FitResult, predicted: list[int]) 
 
 
 def test_small_images_train_at_their_own_size(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads see them at the network's size; the members of both sizes predict together, after a kill and a resume."""
+    """Heads see them at the network's size; and a run that is resumed has the size that it began with."""
     small = write_images(tmp_path / "small", images=16, size=(17, 23))
     models = f"local-dir:{data.parent / 'a'}"
     options = {"models": models, "img_size": None, "side": SideConfig(step=8, least=0.5), "prefer": "nll"}
@@ -300,8 +303,50 @@ def test_small_images_train_at_their_own_size(data: Path, tmp_path: Path, monkey
     for row in finished:
         card = json.loads((tmp_path / "out" / "runs" / row.name / "config.json").read_text())["pretrained_cfg"]
         assert card["input_size"] == [3, row.side, row.side]
-    assert "at 24 px, near the images' own size" in " ".join(listener.messages)
-    assert "(at 24 px, near the images' own size)" in result.story[0]
-    image = next((small / "red").iterdir())
-    runs = [tl_kit.load(tmp_path / "out" / "runs" / name).predict(image)[0] for name in result.members]
-    assert result.predict(image)[0].label in {run.label for run in runs}
+    assert "at 24 px, since the images are small" in " ".join(listener.messages)
+    assert "(at 24 px, since the images are small)" in result.story[0]
+    assert result.test is not None
+    assert tl_kit.evaluate(result.folder, small).metrics["nll"] == pytest.approx(result.test["nll"], abs=1e-6)
+
+
+def test_a_training_that_began_at_the_network_s_size_ends_there(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In journals of an earlier version, the step at work has no size of its own."""
+    small = write_images(tmp_path / "small", images=16, size=(17, 23))
+    options = {"models": f"local-dir:{data.parent / 'a'}", "img_size": None, "side": SideConfig(step=8, least=0.5)}
+    with monkeypatch.context() as patch:
+        patch.setattr(climb.StepOptions, "_smaller", lambda *_: None)
+        with stopped_at(patch, 2, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+            tl_kit.fit(config(small, tmp_path / "out", **options))
+    journal = tmp_path / "out" / "state" / "journal.json"
+    content = json.loads(journal.read_text())
+    assert content["begun"]["step"]["rung"] == "full"
+    del content["begun"]["img_size"]
+    journal.write_text(json.dumps(content))
+    result = tl_kit.resume_fit(tmp_path / "out")
+    sides = [(row.what, row.side) for row in result.leaderboard if row.status == "finished" and "head" not in row.what]
+    assert sides[0] == ("training in full", 32)
+    assert {side for _, side in sides[1:]} <= {24}
+
+
+def test_runs_of_one_network_at_two_sizes_have_latencies_of_their_own() -> None:
+    steps: list[tuple[Rung, int, float]] = [
+        ("head", 32, 9.0),
+        ("view", 32, 7.0),
+        ("full", 24, 4.0),
+        ("member", 24, 3.0),
+    ]
+    entries = tuple(
+        Entry(
+            attempt=Attempt(step=Step(rung, "a"), status="finished"),
+            name=rung,
+            seconds=1.0,
+            elapsed=1.0,
+            side=side,
+            speed=Speed(latency=latency, row=0.1),
+        )
+        for rung, side, latency in steps
+    )
+    pool = Pool(entries=entries, samples=(), stack=np.empty((4, 0, 2)), labels=np.empty(0, dtype=np.int64))
+    assert pool.latencies == [7.0, 7.0, 3.0, 3.0]

@@ -178,26 +178,70 @@ def test_where_last_layers_have_dropped_what_matters_and_time_is_short_they_trai
     assert last == "there is no time to train more"
 
 
-def test_a_network_that_has_trained_in_full_before_further_heads_stays_the_first() -> None:
-    """Its members follow the heads; none trains shortly to be compared with it."""
-    nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
+HEADS = {"small": 0.5, "middle": 0.3, "large": 0.4}
+EARLY = [("head", "small"), ("full", "small"), ("head", "middle"), ("head", "large")]
+
+
+def test_a_network_that_has_trained_before_further_heads_and_beats_their_short_runs_stays_the_first() -> None:
     gain = iter(np.linspace(0.3, 0.05, 30))
-    steps, _ = climb(lambda step: finished(step, nll[step.model], together=float(next(gain))), early=True)
-    expected = [("head", "small"), ("full", "small"), ("head", "middle"), ("head", "large")]
-    assert [(s.rung, s.model) for s in steps[:4]] == expected
-    members = [(s.rung, s.model, s.seed) for s in steps[4:6]]
-    assert members == [("member", "middle", 0), ("member", "small", 1)]
-
-
-def test_a_training_that_did_not_help_before_further_heads_leaves_the_choice_to_short_runs() -> None:
-    nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
 
     def outcome(step: Step) -> Attempt:
-        return finished(step, nll[step.model], kept="head" if step.model == "small" else "trained")
+        nll = {"short": 0.25, "full": 0.1}.get(step.rung, HEADS[step.model])
+        return finished(step, nll, together=float(next(gain)))
 
     steps, _ = climb(outcome, early=True)
-    assert [(s.rung, s.model) for s in steps[:2]] == [("head", "small"), ("full", "small")]
-    assert [(s.rung, s.model) for s in steps[4:7]] == [("short", "middle"), ("short", "large"), ("full", "middle")]
+    assert [(s.rung, s.model) for s in steps[:6]] == [*EARLY, ("short", "middle"), ("short", "large")]
+    assert [(s.rung, s.model, s.seed) for s in steps[6:8]] == [("member", "middle", 0), ("member", "small", 1)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "nll"), [("head", 0.5), ("trained", 0.45), ("trained", 0.29)], ids=["no help", "worse", "better"]
+)
+def test_a_network_that_trained_first_gives_way_to_a_better_one(kept: str, nll: float) -> None:
+    """To one whose short run is better, whether or not its own training helped; and time for it is asked for."""
+
+    def outcome(step: Step) -> Attempt:
+        if step.model == "small" and step.rung == "full":
+            return finished(step, nll, kept=kept)
+        return finished(step, {"short": 0.2, "full": 0.1}.get(step.rung, HEADS[step.model]))
+
+    steps, _ = climb(outcome, early=True)
+    assert [(s.rung, s.model) for s in steps[:7]] == [
+        *EARLY,
+        ("short", "middle"),
+        ("short", "large"),
+        ("full", "middle"),
+    ]
+
+
+@pytest.mark.parametrize(("nll", "following"), [(0.25, "small"), (0.45, "middle")])
+def test_without_time_for_short_runs_the_better_of_training_and_head_leads(nll: float, following: str) -> None:
+    def outcome(step: Step) -> Attempt:
+        if step.rung == "short":
+            return Attempt(step=step, status="no time")
+        return finished(step, nll if step.model == "small" and step.rung == "full" else HEADS[step.model])
+
+    steps, _ = climb(outcome, early=True)
+    assert [(s.rung, s.model) for s in steps[:5]] == [*EARLY, ("short", "middle")]
+    led = ("member", "middle") if following == "small" else ("full", "middle")
+    assert (steps[5].rung, steps[5].model) == led
+
+
+def test_a_part_that_has_finished_is_not_followed_by_the_whole_before_further_heads() -> None:
+    """A fit that is resumed asks anew about what had no time; the order of its steps stays."""
+    done = [finished(Step("head", "small"), 0.5), finished(Step("part", "small", 0, "center"), 0.3)]
+    following = next_step(done, networks("small", "middle"), views=(), early=True, seed=0, config=CONFIG)
+    assert following == Step("head", "middle", 0, "center")
+
+
+def test_training_at_a_smaller_size_helps_only_if_it_beats_the_head() -> None:
+    """The head guard compares with a head at the smaller size."""
+
+    def outcome(step: Step) -> Attempt:
+        return finished(step, 0.6 if step.trains else HEADS[step.model])
+
+    _, last = climb(outcome)
+    assert "did not help" in last
 
 
 def test_last_layers_of_a_network_over_a_limit_do_not_train_early() -> None:

@@ -11,10 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tl_kit.config import DecodeConfig, FitConfig, SideConfig
-from tl_kit.data.manifest import Sample
+from tl_kit.config import BudgetConfig, DecodeConfig, FinetuneConfig, FitConfig, LadderConfig, SideConfig
+from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.fitting import step_options
+from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate
-from tl_kit.fitting.ladder import Rung, Step
+from tl_kit.fitting.journal import Entry
+from tl_kit.fitting.ladder import Attempt, Rung, Step
+from tl_kit.fitting.prices import Prices
+from tl_kit.fitting.speed import Speed
 from tl_kit.fitting.step_options import StepOptions
 from tl_kit.planning.training_side import longer_side, training_side
 from tl_kit.zoo.forward_cost import forward_cost, takes_side
@@ -104,5 +109,30 @@ def test_trained_steps_take_it_unless_the_user_names_a_size(
 ) -> None:
     candidate = Candidate(network, forward_cost(network, img_size), "mit", "a test")
     config = FitConfig(data=tmp_path, img_size=img_size)
-    options = StepOptions.on(config, [candidate], written(tmp_path, [(64, 64)] * 4))
+    options = StepOptions(config, [candidate], written(tmp_path, [(64, 64)] * 4))
     assert options.of(Step(rung, network)).img_size == expected
+
+
+def test_no_header_is_read_for_a_head_or_a_network_of_one_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_options, "longer_side", lambda *_, **options: pytest.fail("read"))
+    names = ("resnet18", "vit_small_patch16_224")
+    candidates = [Candidate(name, forward_cost(name), "mit", "a test") for name in names]
+    options = StepOptions(FitConfig(data=tmp_path), candidates, [])
+    assert options.of(Step("head", "resnet18")).img_size is None
+    assert options.of(Step("full", "vit_small_patch16_224")).img_size is None
+
+
+def test_passes_of_smaller_images_cost_less(tmp_path: Path) -> None:
+    """In proportion to their pixels."""
+    candidate = Candidate("resnet18", forward_cost("resnet18"), "mit", "a test")
+    speed = Speed(latency=1.0, row=0.5)
+    head = Attempt(step=Step("head", "resnet18"), status="finished")
+    entry = Entry(attempt=head, name="01-resnet18-head", seconds=1.0, elapsed=1.0, speed=speed)
+    manifest = Manifest(tmp_path, ("a",), tuple(written(tmp_path, [(64, 64)] * 4)))
+    passes = 1 + LadderConfig.part_views
+    options = FinetuneConfig(model="resnet18", data=tmp_path)
+    for img_size, seconds in ((None, 4 * passes * 0.5), (112, passes * 0.5)):
+        for left, expected in ((seconds * 1.01, True), (seconds * 0.99, False)):
+            budget = Budget(left, clock=lambda: 0.0)
+            prices = Prices([candidate], manifest, budget, BudgetConfig(), LadderConfig())
+            assert prices.may_train_early(replace(options, img_size=img_size), [entry]) is expected

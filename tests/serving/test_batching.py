@@ -13,6 +13,7 @@ import torch
 
 from tl_kit.config import ServeLimits
 from tl_kit.errors import ImageError
+from tl_kit.serving import batching
 from tl_kit.serving.batching import Batcher
 from tl_kit.serving.refusal import BusyError
 
@@ -219,6 +220,22 @@ class Slow(Steps):
             assert self.decoded.wait(30)
             return np.array([1, 2], dtype=np.uint8)
         return super().decode(data)
+
+
+def test_on_one_core_too_a_slow_image_does_not_hold_a_quick_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "available_cores", lambda: 1)
+    steps = Slow()
+
+    async def work(batcher: Batcher) -> None:
+        slow = asyncio.create_task(batcher.predict([lambda: b"slow"]))
+        while not batcher._decoding:
+            await asyncio.sleep(0.001)
+        await asyncio.wait_for(batcher.predict([file(7)]), 20)
+        assert not slow.done()
+        steps.decoded.set()
+        await slow
+
+    batched(work, steps, wait=0.01)
 
 
 @pytest.mark.parametrize(("wait", "sizes"), [(30.0, [2]), (0.01, [1, 1])])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,11 +71,14 @@ def choose_members(
 ) -> MemberChoice | None:
     """The members whose mean of probabilities validation supports; None if no member is within the limits.
 
-    Members are added to the best one by one, each time the one that gives the mean the lowest NLL, and removed from
-    all of them in the same way. Of the ensembles on these two ways, ``prefer`` "accuracy" and "nll" take the largest
-    that is not worse than the best by more than ``config.largest_within`` standard errors of the paired difference: in
-    NLL, and for "accuracy" in the share of errors too. More members vary less, so few images are no reason for fewer
-    members. "speed" takes the fastest, single members included, within ``config.fastest_within`` standard errors.
+    Members are added to the best one by one, each time the one that gives the mean the lowest NLL, and removed from all
+    of them in the same way. Of the ensembles on these two ways, ``prefer`` "accuracy" and "nll" take the largest that
+    is not worse than the best by more than ``config.largest_within`` standard errors of the paired difference: in NLL,
+    and for "accuracy" in the share of errors too. More members vary less, so few images are no reason for fewer
+    members. A member that alone is worse than the best single one by more than ``config.worse_alone`` standard errors
+    is taken only where the ensemble of the lowest NLL has it, or, for "accuracy", one that makes clearly fewer errors;
+    else a larger mean would be taken that it makes slightly worse. "speed" takes the fastest, single members included,
+    within ``config.fastest_within`` standard errors.
 
     Args:
         stack: probabilities of the validation images, (m, n, k).
@@ -136,31 +139,51 @@ def _choose(
     if not singles:
         return ()
     given = label_probabilities(stack, labels)
-    ways = [*_adding(given, order, cost), *_removing(given, order, cost)]
-    path = list(dict.fromkeys(tuple(sorted(members)) for members in ways))
-    pooled = {each: mean(stack[list(each)]) for each in (*path, *singles)}
-    losses = {each: metrics.image_losses(found, labels) for each, found in pooled.items()}
-    wrong: dict[tuple[int, ...], FloatArray] = {
-        each: (~metrics.correct(found, labels)).astype(np.float64) for each, found in pooled.items()
-    }
+    path = _path(given, order, cost)
+    losses, wrong = _scores(stack, labels, [*path, *singles])
     if prefer == "speed":
         near = _near(losses, config.fastest_within)
         return min(near, key=lambda each: (cost.latency(each), losses[each].mean()))
-    near = _near({each: losses[each] for each in path}, config.largest_within)
+    best, fewest = _lowest(losses, path), _lowest(wrong, path)
+    able = {*best, *sum(_near({each: losses[each] for each in singles}, config.worse_alone), ())}
+    if prefer == "accuracy" and worse_by_more_than_noise(wrong[best] - wrong[fewest]):
+        able.update(fewest)
+    losses, wrong = _scores(stack, labels, _path(given, [member for member in order if member in able], cost))
+    near = _near(losses, config.largest_within)
     if prefer == "accuracy":
         near = _near({each: wrong[each] for each in near}, config.largest_within)
     return max(near, key=lambda each: (len(each), -losses[each].mean()))
 
 
+def _scores(
+    stack: FloatArray, labels: IntArray, path: Sequence[tuple[int, ...]]
+) -> tuple[dict[tuple[int, ...], FloatArray], dict[tuple[int, ...], FloatArray]]:
+    """Of each ensemble the images' losses (n,), and 1 for each image (n,) that it gets wrong."""
+    pooled = {each: mean(stack[list(each)]) for each in path}
+    losses = {each: metrics.image_losses(found, labels) for each, found in pooled.items()}
+    return losses, {each: (~metrics.correct(found, labels)).astype(np.float64) for each, found in pooled.items()}
+
+
+def _path(given: FloatArray, order: Sequence[int], cost: _Cost) -> list[tuple[int, ...]]:
+    """The ensembles on both ways, each once, their members in ascending order."""
+    ways = (*_adding(given, order, cost), *_removing(given, order, cost))
+    return list(dict.fromkeys(tuple(sorted(members)) for members in ways))
+
+
+def _lowest(losses: Mapping[tuple[int, ...], FloatArray], among: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """The ensemble of the lowest mean loss; of equal ones, the smallest."""
+    return min(among, key=lambda each: (losses[each].mean(), len(each)))
+
+
 def _near(losses: Mapping[tuple[int, ...], FloatArray], errors: float) -> list[tuple[int, ...]]:
     """The best ensemble, and all that are worse than it by no more than ``errors`` standard errors."""
-    best = min(losses, key=lambda each: (losses[each].mean(), len(each)))
+    best = _lowest(losses, losses)
     worse = (each for each in losses if each != best)
     return [best, *(e for e in worse if not worse_by_more_than_noise(losses[e] - losses[best], errors=errors))]
 
 
 def _distinct(stack: FloatArray, labels: IntArray) -> list[int]:
-    """The members, without copies of another one, such as a run whose guard kept the head, beside that head."""
+    """The members, without copies of another one, such as a run whose guard kept the head that is another member."""
     kept: list[int] = []
     for member in canonical_members(stack, labels):
         if not any(np.allclose(stack[member], stack[other], atol=_SAME) for other in kept):

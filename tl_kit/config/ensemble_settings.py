@@ -42,11 +42,13 @@ class MemberChoiceConfig:
     """Noise in the choice of members, in standard errors of a paired difference (docs/fit.md has the figures).
 
     ``largest_within``: of ensembles that are so near to the best, the largest is taken; ``fastest_within``: where speed
-    is preferred, the fastest.
+    is preferred, the fastest. ``worse_alone``: a member that is worse than the best single one by more than that is
+    taken only where the ensemble of the lowest NLL has it, or one that makes clearly fewer errors.
     """
 
     largest_within: Annotated[float, POSITIVE] = 2.0
     fastest_within: Annotated[float, POSITIVE] = 1.0
+    worse_alone: Annotated[float, POSITIVE] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,16 +102,17 @@ class LadderConfig:
 class SideConfig:
     """Size at which the runs of a fit train, where ``--img-size`` says nothing.
 
-    A network takes small images enlarged to its own size. Training at their own size costs a third, and reaches as
-    much (docs/fit.md has the figures): at a multiple of ``step`` pixels, at least the share ``least`` of the network's
-    own size, that the longer side of a share ``share`` of the images does not exceed. At most ``measured`` headers are
-    read. Heads on pretrained features keep the network's own size: nothing in them learns what a smaller scale is.
+    A network takes small images enlarged to its own size. Training nearer to theirs takes about half of the time and
+    reaches almost as much (docs/fit.md has the figures): at the smallest multiple of ``step`` pixels that the longer
+    side of a share ``share`` of the images does not exceed, but at least the share ``least`` of the network's own size.
+    At most ``measured`` headers are read. Heads keep the network's own size: its pretrained features are best there,
+    and a head alone cannot change them.
     """
 
     share: Annotated[float, FRACTION] = 0.9
     least: Annotated[float, FRACTION] = 4 / 7
     step: Annotated[int, AT_LEAST_ONE] = 32
-    measured: Annotated[int, AT_LEAST_ONE] = 200
+    measured: Annotated[int, AT_LEAST_ONE] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,11 @@ class FitConfig:
     img_size: Annotated[
         int | None,
         AT_LEAST_ONE,
-        Flag(panel="What trains", common=True, help="Pixels a side (default: each network's own)."),
+        Flag(
+            panel="What trains",
+            common=True,
+            help="Pixels a side (default: each network's own, or less in training on small images).",
+        ),
     ] = None
     seed: Annotated[
         int, NOT_NEGATIVE, Flag(panel="Run", common=True, help="For new heads, the order of images and augmentation.")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tl_kit.combining.member_choice import MemberChoice
+from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import CheckpointError, ConfigError, DataError, TlKitError, first_line
 from tl_kit.finetuning.finetune import finetune_on
@@ -69,7 +70,7 @@ class Climb:
         self.journal, self.config, self.budget, self.reporter = journal, journal.config, budget, reporter
         self.folder, self.whole, self.candidates = journal.folder, whole, candidates
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
-        self.options = StepOptions.on(self.config, candidates, whole.split("train"))
+        self.options = StepOptions(self.config, candidates, whole.split("train"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.best: Best | None = None
@@ -155,11 +156,11 @@ class Climb:
         if self.journal.dropped is not None or self._interrupted():
             return bool(self.journal.dropped)
         model, crop_mode = first.attempt.step.model, first.attempt.crop_mode
-        options = self.options.of(Step("full", model, crop_mode=crop_mode))
-        if not prices.may_train_early(options, self.entries):
-            return False
         timed = TimedReporter(SILENT, self.budget)
         try:
+            options = self.options.of(Step("full", model, crop_mode=crop_mode))
+            if not prices.may_train_early(options, self.entries):
+                return False
             images = self.config.ladder.stage_images
             self.journal.dropped = earlier_stages_add(self.manifest, options, images=images, reporter=timed)
         except (OutOfTimeError, *_FAILURES):
@@ -172,15 +173,15 @@ class Climb:
         if begun := self._at_work(step):  # as it was decided before the fit was interrupted
             decided = {name: begun[name] for name in ("epochs", "policy", "seconds")}
             return Admission(admitted=True, views=begun.get("views"), **decided)
-        return prices.admit(step, self.options.of(step), self.entries, TimedReporter(SILENT, self.budget))
+        return prices.admit(step, self._options(step), self.entries, TimedReporter(SILENT, self.budget))
 
     def _take(self, step: Step, admission: Admission) -> None:
         """Run a step, and bring the best result up to date. A step that fails is noted, and the next one follows."""
         resumed = self._at_work(step) is not None
         name, started = self._begin(step, admission), self.budget.elapsed
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
-        side = self.options.smaller(step)
-        at = "" if side is None else f" at {side} px, near the images' own size"
+        side = self._options(step).img_size
+        at = "" if side == self.config.img_size else f" at {side} px, since the images are small"
         self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{at}{about}")
         folder = self.folder / RUNS / name
         try:
@@ -232,6 +233,13 @@ class Climb:
         begun = self.journal.begun
         return begun if begun is not None and begun["step"] == asdict(step) else None
 
+    def _options(self, step: Step) -> FinetuneConfig:
+        """The step's options; of one that was interrupted, those that it began with."""
+        begun = self._at_work(step)
+        if begun is None:
+            return self.options.of(step)
+        return replace(self.options.of(step), img_size=begun.get("img_size", self.config.img_size))
+
     def _begin(self, step: Step, admission: Admission) -> str:
         """Record the step with all that was decided about it; returns the name of its run."""
         if begun := self._at_work(step):
@@ -240,13 +248,14 @@ class Climb:
         name = f"{max(numbers, default=0) + 1:02d}-{safe_name(step.model)}-{step.rung}"
         shutil.rmtree(self.folder / RUNS / name, ignore_errors=True)
         decided = {name: getattr(admission, name) for name in ("epochs", "policy", "seconds", "views")}
+        decided["img_size"] = self._options(step).img_size
         self.journal.begun = {"step": asdict(step), "name": name, **decided}
         self.journal.write(self.budget.elapsed)
         return name
 
     def _train(self, step: Step, admission: Admission, name: str) -> Trained:
         options = replace(
-            self.options.of(step),
+            self._options(step),
             policy=admission.policy,
             epochs=admission.epochs,
             out=self.folder / RUNS / name,

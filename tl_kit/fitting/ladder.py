@@ -19,6 +19,7 @@ __all__ = ["Attempt", "Rung", "Status", "Step", "next_step", "waiting"]
 Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member"]
 Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
 FloatArray = NDArray[np.float64]
+_EARLY: tuple[Rung, Rung] = ("full", "part")
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,11 @@ def _steps(
     first = None if head is None else head.crop_mode
     heads_left = waiting(done, candidates)
     if early and heads_left and head is not None and head.allowed:
-        whole = Step("full", head.step.model, seed, first)
-        yield whole
+        whole, part = (Step(rung, head.step.model, seed, first) for rung in _EARLY)
+        if not any(attempt.step == part and attempt.status == "finished" for attempt in done):
+            yield whole
         if _without_time(done, whole):
-            yield Step("part", head.step.model, seed, first)
+            yield part
     yield from (Step("head", name, seed, first) for name in heads_left)
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
@@ -124,16 +126,16 @@ def _steps(
     used = {attempt.crop_mode for attempt in heads}
     yield from (Step("view", heads[0].step.model, seed, mode) for mode in views if mode not in used)
     modes = {attempt.step.model: attempt.crop_mode for attempt in heads}
-    trained = [attempt.step.model for attempt in _ranked(done, "full") if attempt.kept != "head"]
+    trained = [attempt for attempt in _ranked(done, "full") if _helps(done, attempt) and attempt.nll <= heads[0].nll]
     halved = min(config.most_short, math.ceil(config.halved * len(heads)))
-    shorts = heads[:halved] if len(heads) > 1 and not trained else []
-    for head in shorts:
+    shorts = [head for head in heads[:halved] if head.step.model not in {each.step.model for each in trained}]
+    for head in shorts if len(heads) > 1 else []:
         if any(a.step.rung == "short" and a.status == "no time" for a in done):
             break
         yield Step("short", head.step.model, seed, modes[head.step.model])
-    ranked = [attempt.step.model for attempt in (*_ranked(done, "short"), *heads)]
-    order = list(dict.fromkeys([*trained, *ranked]))
-    if _helpless(done, "short", len(shorts)):
+    ranked = sorted([*trained, *_ranked(done, "short")], key=lambda each: each.nll)
+    order = list(dict.fromkeys(attempt.step.model for attempt in (*ranked, *heads)))
+    if not trained and len(heads) > 1 and _helpless(done, "short", len(shorts)):
         yield "training more than the heads did not help"
         return
     full = Step("full", order[0], seed, modes[order[0]])
@@ -180,10 +182,19 @@ def _without_time(done: Sequence[Attempt], step: Step) -> bool:
     return any(attempt.step == step and attempt.status == "no time" for attempt in done)
 
 
+def _helps(done: Sequence[Attempt], trained: Attempt) -> bool:
+    """True where the head guard kept more than the head, and the network's own head has no lower NLL.
+
+    The guard's head may have seen the images at a smaller size.
+    """
+    heads = (attempt for attempt in _ranked(done, "head") if attempt.step.model == trained.step.model)
+    return trained.kept != "head" and all(trained.nll <= head.nll for head in heads)
+
+
 def _helpless(done: Sequence[Attempt], rung: Rung, count: int) -> bool:
-    """True where ``count`` attempts of a rung finished, and the head guard kept the head in all of them."""
+    """True where ``count`` attempts of a rung finished, and training helped in none of them."""
     found = _ranked(done, rung)
-    return bool(count) and len(found) >= count and all(attempt.kept == "head" for attempt in found)
+    return bool(count) and len(found) >= count and not any(_helps(done, attempt) for attempt in found)
 
 
 def _still_gaining(done: Sequence[Attempt], patience: int) -> bool:

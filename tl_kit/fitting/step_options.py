@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tl_kit.config import FinetuneConfig, FitConfig
 from tl_kit.data.manifest import Sample
@@ -11,6 +12,7 @@ from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.ladder import Step
 from tl_kit.planning.training_side import longer_side, training_side
 from tl_kit.zoo.forward_cost import takes_side
+from tl_kit.zoo.names import resolve
 
 __all__ = ["StepOptions", "options_of"]
 
@@ -36,34 +38,33 @@ def options_of(config: FitConfig) -> FinetuneConfig:
 
 @dataclass(frozen=True)
 class StepOptions:
-    """Options of each step's run. ``images``: pixels of most images' longer side; None where the size is settled."""
+    """Options of each step's run, on these training images. Small images train at a smaller size (``SideConfig``)."""
 
     config: FitConfig
     candidates: Sequence[Candidate]
-    images: int | None = None
-
-    @classmethod
-    def on(cls, config: FitConfig, candidates: Sequence[Candidate], samples: Sequence[Sample]) -> StepOptions:
-        """The options for these training images, whose headers are read where ``--img-size`` says nothing."""
-        images = None
-        if config.img_size is None:
-            images = longer_side(samples, config.side, decode=config.decode)
-        return cls(config, candidates, images)
+    samples: Sequence[Sample]
 
     def of(self, step: Step) -> FinetuneConfig:
-        """The step's options."""
+        """The step's options. Raises the errors of a network's name."""
         return replace(
             options_of(self.config),
             model=step.model,
             seed=step.seed,
             crop_mode=step.crop_mode or "auto",
-            img_size=self.smaller(step) or self.config.img_size,
+            img_size=self._smaller(step) or self.config.img_size,
         )
 
-    def smaller(self, step: Step) -> int | None:
+    @cached_property
+    def _longer_side(self) -> int | None:
+        """Pixels that most images' longer side does not exceed; None where no image can be read."""
+        return longer_side(self.samples, self.config.side, decode=self.config.decode)
+
+    def _smaller(self, step: Step) -> int | None:
         """Pixels a side at which the step trains, where that is less than the network's own size."""
-        if self.images is None or not step.trains:
+        if self.config.img_size is not None or not step.trains or resolve(step.model).sized:
             return None
         own = next(each.cost.side for each in self.candidates if each.name == step.model)
-        side = training_side(self.images, own, self.config.side)
+        if self._longer_side is None:
+            return None
+        side = training_side(self._longer_side, own, self.config.side)
         return side if side < own and takes_side(step.model, side) else None
