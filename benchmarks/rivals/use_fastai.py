@@ -11,6 +11,7 @@ from fastai.vision.all import (
     Resize,
     accuracy,
     aug_transforms,
+    get_image_files,
     vision_learner,
 )
 
@@ -37,7 +38,7 @@ def main() -> None:
     )
     with learner.no_bar(), learner.no_logging():
         learner.fine_tune(given.epochs)
-        files = sorted((given.data / "test").rglob("*.jpg"))
+        files = sorted(get_image_files(given.data / "test"))
         predictions, _ = learner.get_preds(dl=loaders.test_dl(files))
     names = [loaders.vocab[index] for index in predictions.argmax(1)]
     right = sum(name == file.parent.name for name, file in zip(names, files, strict=True))
