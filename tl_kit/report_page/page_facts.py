@@ -61,7 +61,7 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Content of the page. ``computed`` is the JSON inside the page, of which all figures not from files are.
+    """Content of the page. ``computed`` is the JSON inside the page: it holds all figures that no file of the run has.
 
     ``on``: the split of the members' scores, with the mark ``*`` where they are too good as an estimate.
     """
@@ -161,7 +161,7 @@ def collect(
 
 
 def _with_known_kinds(saved: Saved, scored: Scored | None) -> Saved:
-    """Kinds that an old record does not say are those of the same images, scored now."""
+    """The saved result, with kinds of scores that an old record lacks: those of the same images, scored now."""
     if scored is None or not scored.own:
         return saved
     splits = (

@@ -82,7 +82,7 @@ def _kind_text(kind: str, chose: Sequence[str]) -> str:
 
 
 def scored_text(scored: Scored) -> str:
-    """The sentence that says of which images the tables and pictures are."""
+    """A sentence about the images behind the tables and pictures: which they are, and who predicted them."""
     images = count(len(scored.labels))
     if scored.models is not None:
         return f"What follows is of all {images} images, each as the model predicted it that had not seen it."
