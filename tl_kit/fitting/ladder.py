@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,7 +19,6 @@ __all__ = ["Attempt", "Rung", "Status", "Step", "next_step", "waiting"]
 Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member"]
 Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
 FloatArray = NDArray[np.float64]
-_EARLY: tuple[Rung, Rung] = ("full", "part")
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,7 @@ def _steps(
     first = None if head is None else head.crop_mode
     heads_left = waiting(done, candidates)
     if early and heads_left and head is not None and head.allowed:
-        whole, part = (Step(rung, head.step.model, seed, first) for rung in _EARLY)
-        if not any(attempt.step == part and attempt.status == "finished" for attempt in done):
-            yield whole
-        if _without_time(done, whole):
-            yield part
+        yield from _before_heads(done, head, seed)
     yield from (Step("head", name, seed, first) for name in heads_left)
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
@@ -147,6 +142,19 @@ def _steps(
         yield "there is no time to train more"
         return
     yield from _further(done, order, modes, seed, config)
+
+
+def _before_heads(done: Sequence[Attempt], head: Attempt, seed: int) -> Iterator[Step]:
+    """Training of the head's network before further heads: in full, or in part where there was no time for that.
+
+    A resumed fit asks anew about what had no time; one whose part has trained goes on with the heads all the same.
+    """
+    whole = Step("full", head.step.model, seed, head.crop_mode)
+    part = replace(whole, rung="part")
+    if not any(attempt.step == part and attempt.status == "finished" for attempt in done):
+        yield whole
+    if _without_time(done, whole):
+        yield part
 
 
 def _further(
