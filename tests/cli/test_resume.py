@@ -60,12 +60,12 @@ def left_over(folder: Path) -> list[str]:
 
 
 @forks
-def test_kill_9_up_to_four_times(data: Path, tmp_path: Path) -> None:
-    """Fewer times, where the machine is faster than it was for the run that is not killed."""
-    chain = Chain(command(data, "--epochs", 12, *DROPPED), tmp_path / "run", share=0.25)
+def test_kill_9_four_times(data: Path, tmp_path: Path) -> None:
+    """Each time soon after an epoch, so that twelve epochs are enough on a machine that becomes faster, too."""
+    chain = Chain(command(data, "--epochs", 12, *DROPPED), tmp_path / "run", mark="epoch ", share=0.05)
     whole = chain.whole()
     assert chain.killed(4, seed=1) == whole
-    assert 2 <= len(chain.kills) <= 4
+    assert len(chain.kills) == 4
     assert any("state-" in kill for kill in chain.kills)
     assert not left_over(tmp_path)
 

@@ -26,12 +26,14 @@ def weights(out: Path) -> dict[str, str]:
 class Chain:
     """``command`` is all but ``--out``. Fails where a process ends otherwise than it should.
 
-    ``share``: each process is killed within this share of the time that an uninterrupted run took.
+    ``mark``: a process may be killed once it has written this text, within the ``share`` of the time that an
+    uninterrupted run took.
     """
 
     command: Sequence[object]
     out: Path
     seconds: float = 0.0
+    mark: str = "weights: "
     share: float = 0.5
     kills: list[str] = field(default_factory=list)
 
@@ -55,7 +57,7 @@ class Chain:
         rng = random.Random(seed)
         for count in range(kills):
             process = self._start(count)
-            process.wait_for("weights: ")
+            process.wait_for(self.mark)
             time.sleep(rng.uniform(0, self.seconds * self.share))
             process.send(number)
             code = process.wait()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,28 +142,33 @@ def _choose(
         return ()
     given = label_probabilities(stack, labels)
     path = _path(given, order, cost)
-    losses, wrong = _scores(stack, labels, [*path, *singles])
+    score = cache(partial(_score, stack, labels))
+    losses = {each: score(each).losses for each in (*path, *singles)}
     if prefer == "speed":
         near = _near(losses, config.fastest_within)
         return min(near, key=lambda each: (cost.latency(each), losses[each].mean()))
+    wrong = {each: score(each).wrong for each in path}
     best, fewest = _lowest(losses, path), _lowest(wrong, path)
     able = {*best, *sum(_near({each: losses[each] for each in singles}, config.worse_alone), ())}
     if prefer == "accuracy" and worse_by_more_than_noise(wrong[best] - wrong[fewest]):
         able.update(fewest)
-    losses, wrong = _scores(stack, labels, _path(given, [member for member in order if member in able], cost))
-    near = _near(losses, config.largest_within)
+    path = _path(given, [member for member in order if member in able], cost)
+    near = _near({each: score(each).losses for each in path}, config.largest_within)
     if prefer == "accuracy":
-        near = _near({each: wrong[each] for each in near}, config.largest_within)
-    return max(near, key=lambda each: (len(each), -losses[each].mean()))
+        near = _near({each: score(each).wrong for each in near}, config.largest_within)
+    return max(near, key=lambda each: (len(each), -score(each).losses.mean()))
 
 
-def _scores(
-    stack: FloatArray, labels: IntArray, path: Sequence[tuple[int, ...]]
-) -> tuple[dict[tuple[int, ...], FloatArray], dict[tuple[int, ...], FloatArray]]:
-    """Of each ensemble the images' losses (n,), and 1 for each image (n,) that it gets wrong."""
-    pooled = {each: mean(stack[list(each)]) for each in path}
-    losses = {each: metrics.image_losses(found, labels) for each, found in pooled.items()}
-    return losses, {each: (~metrics.correct(found, labels)).astype(np.float64) for each, found in pooled.items()}
+class _Score(NamedTuple):
+    """An ensemble's loss on each image (n,), and 1 for each image (n,) that it gets wrong."""
+
+    losses: FloatArray
+    wrong: FloatArray
+
+
+def _score(stack: FloatArray, labels: IntArray, members: tuple[int, ...]) -> _Score:
+    pooled = mean(stack[list(members)])
+    return _Score(metrics.image_losses(pooled, labels), (~metrics.correct(pooled, labels)).astype(np.float64))
 
 
 def _path(given: FloatArray, order: Sequence[int], cost: _Cost) -> list[tuple[int, ...]]:

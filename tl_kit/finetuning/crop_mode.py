@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,14 +13,13 @@ from torch import nn
 from tl_kit.config import CROP_MODES, CropModeConfig, FinetuneConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.pixel_store import PixelStore
-from tl_kit.errors import ImageError
 from tl_kit.finetuning.closed_form import head_run, is_linear
 from tl_kit.finetuning.policy_choice import fill_stages
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.policies import is_auto
 from tl_kit.freezing.probes import stage_names
-from tl_kit.images.decode import decode_pool, open_header, read_file, upright_size
+from tl_kit.images.decode import upright_sizes
 from tl_kit.machine.process_group import first_answer
 from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.optimization.penalty_choice import stratified_part
@@ -123,15 +121,8 @@ def hides_much(run: Run) -> bool:
 def _hidden(run: Run, samples: Sequence[Sample]) -> float:
     """The mean share of their pixels that a centre crop leaves out; files that cannot be read are told of later."""
     samples = samples[:: math.ceil(len(samples) / run.config.crop_choice.measured)]
-
-    def one(sample: Sample) -> float | None:
-        with suppress(ImageError):
-            image = open_header(read_file(sample.path, run.config.decode), config=run.config.decode)
-            return run.preprocessing.hidden(*upright_size(image))
-        return None
-
-    found = [share for share in decode_pool().map(one, samples) if share is not None]
-    return float(np.mean(found)) if found else 0.0
+    sizes = upright_sizes((sample.path for sample in samples), run.config.decode)
+    return float(np.mean([run.preprocessing.hidden(*size) for size in sizes])) if sizes else 0.0
 
 
 def _compared(

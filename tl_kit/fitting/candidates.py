@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import timm
@@ -15,7 +16,7 @@ from tl_kit.zoo.catalog import UNKNOWN_LICENCE, ModelInfo, local_models, search
 from tl_kit.zoo.forward_cost import ForwardCost, forward_cost
 from tl_kit.zoo.names import FOLDER_PREFIX, HUB_PREFIX, check_name
 
-__all__ = ["WORTH_A_DOWNLOAD", "Candidate", "find_candidates"]
+__all__ = ["WORTH_A_DOWNLOAD", "Candidate", "candidate_of", "find_candidates"]
 
 WORTH_A_DOWNLOAD: dict[str, str] = {
     "mobilenetv4_conv_small.e2400_r224_in1k": "small and fast, for phones",
@@ -50,6 +51,11 @@ class Candidate:
     def megabytes(self) -> float:
         """The size of its weights."""
         return self.cost.parameters * _BYTES_A_PARAMETER / 1e6
+
+
+def candidate_of(candidates: Sequence[Candidate], name: str) -> Candidate:
+    """The candidate of this name, which is one of them."""
+    return next(each for each in candidates if each.name == name)
 
 
 def find_candidates(

@@ -180,12 +180,13 @@ class Climb:
         resumed = self._at_work(step) is not None
         name, started = self._begin(step, admission), self.budget.elapsed
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
-        side = self._options(step).img_size
-        at = "" if side == self.config.img_size else f" at {side} px, since the images are small"
+        options = self._options(step)
+        smaller = options.img_size != self.config.img_size
+        at = f" at {options.img_size} px, since the images are small" if smaller else ""
         self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{at}{about}")
         folder = self.folder / RUNS / name
         try:
-            trained = self._train(step, admission, name)
+            trained = self._train(options, admission, name)
             images = [sample.path for sample in trained.manifest.split("val")[: self.config.budget.timed]]
             speed = measure_speed(folder, images, self.config.runtime)
         except OutOfTimeError:
@@ -230,8 +231,7 @@ class Climb:
 
     def _at_work(self, step: Step) -> dict[str, Any] | None:
         """The record of this step, if it was at work when the fit was interrupted."""
-        begun = self.journal.begun
-        return begun if begun is not None and begun["step"] == asdict(step) else None
+        return self.journal.begun if self._interrupted() == step else None
 
     def _options(self, step: Step) -> FinetuneConfig:
         """The step's options; of one that was interrupted, those that it began with."""
@@ -247,19 +247,15 @@ class Climb:
         numbers = [int(entry.name.partition("-")[0]) for entry in self.entries if entry.name]
         name = f"{max(numbers, default=0) + 1:02d}-{safe_name(step.model)}-{step.rung}"
         shutil.rmtree(self.folder / RUNS / name, ignore_errors=True)
-        decided = {name: getattr(admission, name) for name in ("epochs", "policy", "seconds", "views")}
-        decided["img_size"] = self._options(step).img_size
+        decided = {each: getattr(admission, each) for each in ("epochs", "policy", "seconds", "views")}
+        decided["img_size"] = self.options.of(step).img_size
         self.journal.begun = {"step": asdict(step), "name": name, **decided}
         self.journal.write(self.budget.elapsed)
         return name
 
-    def _train(self, step: Step, admission: Admission, name: str) -> Trained:
-        options = replace(
-            self._options(step),
-            policy=admission.policy,
-            epochs=admission.epochs,
-            out=self.folder / RUNS / name,
-        )
+    def _train(self, options: FinetuneConfig, admission: Admission, name: str) -> Trained:
+        out = self.folder / RUNS / name
+        options = replace(options, policy=admission.policy, epochs=admission.epochs, out=out)
         if admission.views is not None:
             options = replace(options, cache=replace(options.cache, default_views=admission.views))
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)

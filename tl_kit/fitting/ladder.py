@@ -122,15 +122,15 @@ def _steps(
     yield from (Step("view", heads[0].step.model, seed, mode) for mode in views if mode not in used)
     modes = {attempt.step.model: attempt.crop_mode for attempt in heads}
     trained = [attempt for attempt in _ranked(done, "full") if _helps(done, attempt) and attempt.nll <= heads[0].nll]
-    halved = min(config.most_short, math.ceil(config.halved * len(heads)))
+    halved = min(config.most_short, math.ceil(config.halved * len(heads))) if len(heads) > 1 else 0
     shorts = [head for head in heads[:halved] if head.step.model not in {each.step.model for each in trained}]
-    for head in shorts if len(heads) > 1 else []:
+    for head in shorts:
         if any(a.step.rung == "short" and a.status == "no time" for a in done):
             break
         yield Step("short", head.step.model, seed, modes[head.step.model])
     ranked = sorted([*trained, *_ranked(done, "short")], key=lambda each: each.nll)
     order = list(dict.fromkeys(attempt.step.model for attempt in (*ranked, *heads)))
-    if not trained and len(heads) > 1 and _helpless(done, "short", len(shorts)):
+    if not trained and _helpless(done, "short", len(shorts)):
         yield "training more than the heads did not help"
         return
     full = Step("full", order[0], seed, modes[order[0]])

@@ -164,7 +164,7 @@ def story(
 
 
 def _smaller(finished: Sequence[Row]) -> str:
-    """The size of the images in training, where it is smaller than that of the heads."""
+    """Training resolution in words, where it is smaller than that of the heads; else nothing."""
     own = {row.network: row.side for row in finished if row.what == _KINDS["head"] and row.side is not None}
     sides = {row.side for row in finished if row.side is not None and row.side < own.get(row.network, row.side)}
     return f" (at {' and '.join(map(str, sorted(sides)))} px, since the images are small)" if sides else ""

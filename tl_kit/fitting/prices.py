@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tl_kit.config import BudgetConfig, FinetuneConfig, LadderConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.fitting.budget import Budget
-from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.candidates import Candidate, candidate_of
 from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.ladder import Step, waiting
 from tl_kit.planning.price import Price, price_of
@@ -75,8 +75,8 @@ class Prices:
         return (1 + self.ladder.part_views) * len(self.manifest.split("train")) * row <= self.budget.left
 
     def _scale(self, options: FinetuneConfig) -> float:
-        """Pixels of an image at the size that the options say, over those of the network's head."""
-        own = next(each.cost.side for each in self.candidates if each.name == options.model)
+        """Ratio of pixels: an image at the options' size, over one at the size that the network's head sees."""
+        own = candidate_of(self.candidates, options.model).cost.side
         return ((options.img_size or own) / own) ** 2
 
     def _head(self, step: Step, entries: Sequence[Entry]) -> float | None:
@@ -88,7 +88,7 @@ class Prices:
         images = len(self.manifest.split("val") if compared else self.manifest.samples)
         fits = min((_fits(entry) for entry in entries if entry.finished and not entry.attempt.step.trains), default=0.0)
         passes = _PASSES if step.crop_mode is None else 1
-        weights = next(each for each in self.candidates if each.name == step.model)
+        weights = candidate_of(self.candidates, step.model)
         here = not weights.remote or any(e.finished and e.attempt.step.model == step.model for e in entries)
         download = 0.0 if here else weights.megabytes / self.config.download
         return _FIXED + fits + images * row * passes + download

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tl_kit.config import FinetuneConfig, FitConfig
 from tl_kit.data.manifest import Sample
-from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.candidates import Candidate, candidate_of
 from tl_kit.fitting.ladder import Step
 from tl_kit.planning.training_side import longer_side, training_side
 from tl_kit.zoo.forward_cost import takes_side
@@ -63,8 +63,8 @@ class StepOptions:
         """Pixels a side at which the step trains, where that is less than the network's own size."""
         if self.config.img_size is not None or not step.trains or resolve(step.model).sized:
             return None
-        own = next(each.cost.side for each in self.candidates if each.name == step.model)
         if self._longer_side is None:
             return None
+        own = candidate_of(self.candidates, step.model).cost.side
         side = training_side(self._longer_side, own, self.config.side)
         return side if side < own and takes_side(step.model, side) else None

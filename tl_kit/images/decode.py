@@ -9,9 +9,9 @@ import re
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,6 +45,7 @@ __all__ = [
     "read_sample",
     "sniff",
     "upright_size",
+    "upright_sizes",
 ]
 
 # Formats that Pillow decodes itself. EPS and its like start another program, so they are not here.
@@ -167,6 +168,17 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     turned = _TURNS.get(_orientation(image)) in _SIDEWAYS
     return (height, width) if turned else (width, height)
+
+
+def upright_sizes(paths: Iterable[Path], config: DecodeConfig = _DEFAULT) -> list[tuple[int, int]]:
+    """Sizes of images by their headers, as :func:`upright_size`; files whose header cannot be read are left out."""
+
+    def one(path: Path) -> tuple[int, int] | None:
+        with suppress(ImageError):
+            return upright_size(open_header(read_file(path, config), config=config))
+        return None
+
+    return [size for size in decode_pool().map(one, paths) if size is not None]
 
 
 def read_file(path: Path, config: DecodeConfig = _DEFAULT) -> bytes:

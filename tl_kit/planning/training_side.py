@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 
 from tl_kit.config import DecodeConfig, SideConfig
 from tl_kit.data.manifest import Sample, spread
-from tl_kit.errors import ImageError
-from tl_kit.images.decode import decode_pool, open_header, read_file, upright_size
+from tl_kit.images.decode import upright_sizes
 
 __all__ = ["longer_side", "training_side"]
 
@@ -21,14 +19,8 @@ def longer_side(samples: Sequence[Sample], config: SideConfig, *, decode: Decode
 
     Most are the share ``config.share`` of them. At most ``config.measured`` headers are read.
     """
-
-    def one(sample: Sample) -> int | None:
-        with suppress(ImageError):
-            return max(upright_size(open_header(read_file(sample.path, decode), config=decode)))
-        return None
-
-    found = [side for side in decode_pool().map(one, spread(samples, config.measured)) if side is not None]
-    return math.ceil(np.quantile(found, config.share)) if found else None
+    sizes = upright_sizes((sample.path for sample in spread(samples, config.measured)), decode)
+    return math.ceil(np.quantile([max(size) for size in sizes], config.share)) if sizes else None
 
 
 def training_side(images: int, network: int, config: SideConfig) -> int:

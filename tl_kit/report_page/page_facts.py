@@ -161,7 +161,7 @@ def collect(
 
 
 def _with_known_kinds(saved: Saved, scored: Scored | None) -> Saved:
-    """The saved result, with kinds of scores that an old record lacks: those of the same images, scored now."""
+    """The saved result. A kind of scores that its record lacks is filled in, once the same images have been scored."""
     if scored is None or not scored.own:
         return saved
     splits = (

@@ -70,7 +70,7 @@ class Batcher:
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
     def check_room(self, images: int = 1) -> None:
-        """Raises BusyError if so many more images have no room."""
+        """Check the queue's room: raises BusyError if so many more images do not fit."""
         if self._inside + images > self._limits.queue:
             raise BusyError(
                 f"too many images wait ({self._inside}); send this request again later",

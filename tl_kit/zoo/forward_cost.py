@@ -27,8 +27,9 @@ class ForwardCost:
 
 
 def forward_cost(name: str, side: int | None = None, classes: int | None = None) -> ForwardCost:
-    """The cost of one image of ``side`` pixels, with a head of so many classes; None: the network's own.
+    """Forward pass of one image: its operations, and the network's parameters.
 
+    ``side``: pixels of the image; ``classes``: those of a new head; None: the network's own.
     Nothing is computed and no weight is read.
 
     Where the model does not run on the ``meta`` device, two operations are counted for each parameter and each patch
