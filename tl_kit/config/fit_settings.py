@@ -64,7 +64,7 @@ class BudgetConfig:
     """
 
     margin: Annotated[float, POSITIVE] = 1.15
-    first_margin: Annotated[float, POSITIVE] = 1.5
+    first_margin: Annotated[float, POSITIVE] = 1.25
     finish: Annotated[float, POSITIVE] = 3.0
     timed: Annotated[int, AT_LEAST_ONE] = 16
     download: Annotated[float, POSITIVE] = 5.0
@@ -84,7 +84,8 @@ class LadderConfig:
     have dropped what matters here; where that is too long, the fewest groups that hold ``part_share`` of its parameters
     train, on ``part_views`` augmented views an image. After a run in full, further members follow, until ``patience``
     of them in a row have not lowered the ensemble's NLL by more than its standard error. An ensemble has at most
-    ``members``.
+    ``members``. Before further members, and at the end, the runs that are members of the best ensemble train once more,
+    on validation images too, where these are at least the share ``refit_from`` of the training images; above 1: never.
     """
 
     halved: Annotated[float, FRACTION] = 0.5
@@ -96,6 +97,7 @@ class LadderConfig:
     stage_images: Annotated[int, AT_LEAST_ONE] = 600
     patience: Annotated[int, AT_LEAST_ONE] = 2
     members: Annotated[int, AT_LEAST_ONE] = 8
+    refit_from: Annotated[float, POSITIVE] = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)

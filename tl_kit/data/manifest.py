@@ -125,8 +125,11 @@ def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=lambda s: (SPLITS.index(s.split), s.label, s.digest, str(s.path))))
 
 
-def check_trainable(manifest: Manifest) -> None:
-    """Raise :class:`DataError` unless there are two classes, each has a training image, and val has images."""
+def check_trainable(manifest: Manifest, *, validates: bool = True) -> None:
+    """Raise :class:`DataError` unless there are two classes, each has a training image, and val has images.
+
+    ``validates``: False where no validation images are needed.
+    """
     trained = {sample.label for sample in manifest.split("train")}
     if len(trained) < 2:
         raise DataError(f"{manifest.root}: {len(trained)} of its classes have training images; at least 2 are needed")
@@ -134,7 +137,7 @@ def check_trainable(manifest: Manifest) -> None:
     if bare:
         named = ", ".join(f"'{name}'" for name in bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
         raise DataError(f"{manifest.root}: no training image is left of {named}; add images or remove the class")
-    if not manifest.split("val"):
+    if validates and not manifest.split("val"):
         raise DataError(f"{manifest.root}: no validation image; add a val split, or a second image to some class")
 
 

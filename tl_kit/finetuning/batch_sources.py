@@ -234,8 +234,11 @@ class TaughtSource:
 def agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
     """The first process's validation scores, in all processes: they must agree on the best epoch and on stopping.
 
-    Every process has BatchNorm statistics of its own; those of the first are the ones that are saved.
+    Every process has BatchNorm statistics of its own; those of the first are the ones that are saved. None without
+    validation images. Raises NonFiniteError where an output is not finite.
     """
+    if not run.manifest.split("val"):
+        return None
     scores = first_answer(_scores(run, source))
     if scores is None:
         raise NonFiniteError(

@@ -25,7 +25,7 @@ from tl_kit.finetuning.head_guard import FittedHead, fit_guard, is_guarded
 from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.result import FinetuneResult, Outcome, Snapshot, Trained, Waypoint
-from tl_kit.finetuning.run import Run, apply_trainable
+from tl_kit.finetuning.run import Run, Settled, apply_trainable
 from tl_kit.finetuning.saved_state import check_unchanged, facts
 from tl_kit.finetuning.settings import resolve
 from tl_kit.finetuning.teacher import teach
@@ -76,14 +76,16 @@ def finetune_on(
     unfinished: Unfinished | None = None,
     content: str | None = None,
     tracking: Tracking | None = None,
+    settled: Settled | None = None,
 ) -> Trained:
     """:func:`finetune` on images that have been scanned and split already, instead of a scan of ``config.data``.
 
     ``unfinished``: a run of the same configuration, which is taken up again. ``content``: the content hash of all
     images, where the manifest's training images are a sample of them. ``tracking``: the trackers of the work that this
-    run is part of, instead of its own.
+    run is part of, instead of its own. ``settled``: what to keep of head and trained network; the manifest then has no
+    validation images.
     """
-    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished, content=content)
+    run = prepare(config, reporter, manifest=manifest, unfinished=unfinished, content=content, settled=settled)
     with _leaving(run, alone=manifest is None):
         run = begin_tracking(run, tracking)
         own = run.manifest.content_hash()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
 from tl_kit.finetuning.build_task import build_task, compile_errors
 from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
 from tl_kit.finetuning.closed_form import tell_refit
-from tl_kit.finetuning.head_guard import FittedHead, compare_with_head, take_final_head
+from tl_kit.finetuning.head_guard import FittedHead, compare_with_head, take_final_head, take_settled
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
 from tl_kit.finetuning.result import Guarded, Outcome
 from tl_kit.finetuning.run import Run
@@ -63,7 +63,10 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         waypoints = fit.extra.score(phases.source)
     fit.best.restore()
     guard = None
-    if head is not None:
+    if run.settled is not None:
+        with run.clock("evaluate"):
+            take_settled(run, run.settled, head, phases.source, task=fit.task, epoch=result.best_epoch)
+    elif head is not None:
         step = result.best_epoch * math.ceil(len(run.manifest.split("train")) / settings.batch_size)
         with run.clock("evaluate"):
             guard = compare_with_head(
@@ -84,7 +87,7 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
         ),
         phases=phases.ended,
         status=status,
-        settings={**settings.to_dict(), "views": views, "compiled": fit.compiled, **_rollbacks(fit)},
+        settings={**settings.to_dict(), "views": views, "compiled": fit.compiled, **_rollbacks(fit), **_settled(run)},
         error=error,
         waypoints=waypoints,
         swa=swa,
@@ -144,6 +147,11 @@ def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared:
 def _rollbacks(fit: Followed) -> dict[str, object]:
     """The record's entry of the run's rollbacks to a good state."""
     return {"rollbacks": fit.rollback.events} if fit.rollback is not None and fit.rollback.events else {}
+
+
+def _settled(run: Run) -> dict[str, object]:
+    """The record's entry of what was kept of head and trained network, where an earlier run had settled it."""
+    return {} if run.settled is None else {"settled": asdict(run.settled)}
 
 
 def _first_state(run: Run, source: Source, fit: Followed, *, guarded: bool) -> FitResult:

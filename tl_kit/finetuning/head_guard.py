@@ -28,7 +28,7 @@ from tl_kit.finetuning.closed_form import head_run, is_linear, refit_head, set_f
 from tl_kit.finetuning.head_folds import refit_predictions
 from tl_kit.finetuning.kept_weights import new_statistics
 from tl_kit.finetuning.result import Guarded, Waypoint
-from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.run import Run, Settled
 from tl_kit.finetuning.saved_state import changing_names
 from tl_kit.machine.process_group import first_answer
 from tl_kit.storage.checkpoint import save_config, save_held_out_head, save_weights
@@ -36,7 +36,15 @@ from tl_kit.training.averaging import average_weights
 from tl_kit.training.task import Task
 from tl_kit.zoo.heads import in_modules, linear_classifier, linear_tensors
 
-__all__ = ["FittedHead", "compare_with_head", "fit_guard", "is_guarded", "networks_compared", "take_final_head"]
+__all__ = [
+    "FittedHead",
+    "compare_with_head",
+    "fit_guard",
+    "is_guarded",
+    "networks_compared",
+    "take_final_head",
+    "take_settled",
+]
 
 HEAD, TRAINED = "head", "trained"
 State = Mapping[str, Tensor]
@@ -87,8 +95,11 @@ def networks_compared(run: Run) -> int:
 
 
 def fit_guard(run: Run) -> FittedHead | None:
-    """Fit the head to the pretrained features; the model is left as it was. None, with a word, where it has none."""
-    if not is_guarded(run):
+    """Fit the head to the pretrained features; the model is left as it was. None, with a word, where it has none.
+
+    A run whose share of the head is settled has no validation images: of its head there are state and C alone.
+    """
+    if not (is_guarded(run) or (run.settled is not None and run.settled.alpha < 1)):
         return None
     head, reuse = head_run(run)
     if reuse is None or not is_linear(head, reuse):
@@ -99,6 +110,9 @@ def fit_guard(run: Run) -> FittedHead | None:
     own = _state(run)
     fit = set_fitted_head(head, reuse, logged=False)
     state = _state(run)
+    if run.settled is not None:
+        _load(run, own)
+        return FittedHead(state, fit.c, {})
     reuse.fill("val")
     with run.clock("evaluate"):
         rows = _probabilities(reuse.logits("val"))
@@ -132,6 +146,21 @@ def take_final_head(
         final = {name: before[name] + share * (tensor - head.state[name]) for name, tensor in final.items()}
     _load(run, final)
     return before
+
+
+def take_settled(
+    run: Run, settled: Settled, head: FittedHead | None, source: Source, *, task: Task, epoch: int
+) -> None:
+    """Give the model what an earlier run's guard kept of such a run: average and temperature.
+
+    ``head``: None where the trained network alone is kept. ``task`` and ``epoch`` as in :func:`compare_with_head`.
+    """
+    state: State = _state(run)
+    if head is not None and settled.alpha < 1:
+        state = _between(run, head, source, state, alpha=settled.alpha, task=task, epoch=epoch)
+    if settled.temperature != 1:
+        state = _softened(run, state, settled.temperature)
+    _load(run, state)
 
 
 def compare_with_head(
@@ -177,19 +206,12 @@ def compare_with_head(
 def _candidates(
     run: Run, head: FittedHead, source: Source, labels: NDArray[np.int64], *, task: Task, epoch: int
 ) -> Iterator[_Candidate]:
-    """The trained network, and the averages, the most of it first; each at the temperature that fits best.
-
-    The mean of two networks' BatchNorm statistics is not that of the averaged weights' activations (Izmailov et al.
-    2018, section 3.2): where BatchNorm trains with those of the batch, they are estimated anew.
-    """
-    trained, config = _state(run), run.config.guard
-    for alpha in (1.0, *sorted(config.alphas, reverse=True)):
+    """The trained network, and the averages, the most of it first; each at the temperature that fits best."""
+    trained = _state(run)
+    for alpha in (1.0, *sorted(run.config.guard.alphas, reverse=True)):
         state: State = trained
         if alpha != 1:
-            state = _average(head.state, trained, alpha)
-            _load(run, state)
-            if new_statistics(run, task, source, epoch=epoch, most=config.statistics_images):
-                state = _state(run)
+            state = _between(run, head, source, trained, alpha=alpha, task=task, epoch=epoch)
         probabilities = _outputs(run, state, source)
         if probabilities is None:  # what lies between two networks may leave the range of both
             continue
@@ -201,6 +223,20 @@ def _candidates(
             state=_softened(run, state, temperature),
             probabilities=tempered(probabilities, temperature),
         )
+
+
+def _between(
+    run: Run, head: FittedHead, source: Source, trained: State, *, alpha: float, task: Task, epoch: int
+) -> State:
+    """The average of head and trained network, which the model is left with.
+
+    The mean of two networks' BatchNorm statistics is not that of the averaged weights' activations (Izmailov et al.
+    2018, section 3.2): where BatchNorm trains with those of the batch, they are estimated anew.
+    """
+    state = _average(head.state, trained, alpha)
+    _load(run, state)
+    renewed = new_statistics(run, task, source, epoch=epoch, most=run.config.guard.statistics_images)
+    return _state(run) if renewed else state
 
 
 def _average(head: State, trained: State, alpha: float) -> dict[str, Tensor]:

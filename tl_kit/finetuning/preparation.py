@@ -25,7 +25,7 @@ from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
 from tl_kit.finetuning.crop_mode import begin_crop_mode
-from tl_kit.finetuning.run import Run, RunImages
+from tl_kit.finetuning.run import Run, RunImages, Settled
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.images.transforms import Preprocessing
@@ -55,11 +55,13 @@ def prepare(
     dry: bool = False,
     unfinished: Unfinished | None = None,
     content: str | None = None,
+    settled: Settled | None = None,
 ) -> Run:
     """Everything before the first forward pass. A ``manifest`` given is not scanned, and is not judged.
 
     Under ``--policy auto`` the run stands at ``head``, until the policy is chosen. A ``dry`` run has no folder; an
-    ``unfinished`` one has its own, and what it has settled stays. ``content`` as in :class:`RunImages`.
+    ``unfinished`` one has its own, and what it has settled stays. ``content`` as in :class:`RunImages`; ``settled`` as
+    in :class:`Run`.
     """
     check(config)
     if unfinished is None:  # a run that goes on does so without a tracker that has gone
@@ -88,6 +90,7 @@ def prepare(
         clock=clock,
         reporter=reporter,
         unfinished=unfinished,
+        settled=settled,
         dry=dry,
     )
 
@@ -115,6 +118,7 @@ def _assemble(
     clock: Clock,
     reporter: Reporter,
     unfinished: Unfinished | None,
+    settled: Settled | None,
     dry: bool,
 ) -> Run:
     policy = _policy(config)
@@ -146,6 +150,7 @@ def _assemble(
         balance=classes,
         select=select,
         resumed=unfinished,
+        settled=settled,
     )
 
 

@@ -37,7 +37,7 @@ from tl_kit.tracking.trackers import Tracking
 from tl_kit.zoo.build_model import WeightsReport
 from tl_kit.zoo.heads import classifier_names, in_modules
 
-__all__ = ["Run", "RunImages", "Taught", "apply_trainable"]
+__all__ = ["Run", "RunImages", "Settled", "Taught", "apply_trainable"]
 
 _FOUND: OrderedDict[str, ScaleFree] = OrderedDict()
 _KEPT = 16
@@ -83,6 +83,18 @@ class Taught:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Settled:
+    """Choice of an earlier run's head guard, for a run that trains on validation images too, and so has none.
+
+    ``alpha``: the trained network's share of the weights, above 0 and at most 1; the rest is that of the head, fitted
+    to the pretrained features. ``temperature``: what the classifier is divided by.
+    """
+
+    alpha: float = 1.0
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """The given parts of a fine-tuning run, which all of its steps read.
 
@@ -92,7 +104,7 @@ class Run:
     ``cleanup``: what is undone when the run ends. ``folder``: the run's own, unless it is a ``dry`` one.
     ``balance``: what is done about classes of uneven size; ``select``: the validation figure that chooses the epoch.
     ``resumed``: the run that this one takes up again. ``taught``: by the teacher, once that has been asked.
-    ``tracking``: the experiment trackers that follow the run.
+    ``tracking``: the experiment trackers that follow the run. ``settled``: None where validation images decide.
     """
 
     config: FinetuneConfig
@@ -114,6 +126,7 @@ class Run:
     resumed: Unfinished | None = None
     taught: Taught | None = None
     tracking: Tracking = field(default_factory=Tracking)
+    settled: Settled | None = None
 
     def decode(self, samples: Sequence[Sample], *, crop: bool, show: bool = True) -> frozenset[str]:
         """Decode samples into the pixel store; those that cannot be decoded leave the manifest, with all their copies.
@@ -128,7 +141,7 @@ class Run:
         tell(self.reporter)
         if broken:
             tell_left_out(broken, self.config.data, self.reporter)
-            check_trainable(self.manifest)
+            check_trainable(self.manifest, validates=self.settled is None)
         return gone
 
     @property

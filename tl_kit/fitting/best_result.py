@@ -16,6 +16,7 @@ from tl_kit.config import CropConfig, FitConfig, RuleFitConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.finetuning.result import Trained
 from tl_kit.fitting.journal import RUNS, Entry
+from tl_kit.fitting.refits import stand_ins
 from tl_kit.storage.atomic import new_numbered_folder, writing
 from tl_kit.storage.checkpoint import digest_prefix
 from tl_kit.storage.ensemble_folder import write_ensemble
@@ -40,9 +41,14 @@ _BEST = "best"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pool:
-    """Finished runs and their probabilities of the same validation images: ``stack`` (m, n, k), ``labels`` (n,)."""
+    """Finished runs and their probabilities of the same validation images: ``stack`` (m, n, k), ``labels`` (n,).
+
+    ``names``: the runs that stand for them in the result; where one has trained again on validation images too, its
+    refit. ``entries`` have none of these, since nothing is left to score them by.
+    """
 
     entries: tuple[Entry, ...]
+    names: tuple[str, ...]
     samples: tuple[Sample, ...]
     stack: FloatArray
     labels: NDArray[np.int64]
@@ -65,7 +71,7 @@ class Pool:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Best:
-    """The chosen members and the folder that holds them; ``chosen`` are their names."""
+    """The chosen members and the folder that holds them; ``chosen`` are their names, as in ``Pool.names``."""
 
     choice: MemberChoice
     chosen: tuple[str, ...]
@@ -74,7 +80,8 @@ class Best:
 
 def pool_of_runs(entries: Sequence[Entry]) -> Pool:
     """The finished runs, on the validation images that all of them could decode."""
-    found = [(entry, entry.trained) for entry in entries if entry.finished and entry.trained is not None]
+    runs = [entry for entry in entries if entry.finished and entry.attempt.step.rung != "refit"]
+    found, again = [(entry, entry.trained) for entry in runs if entry.trained is not None], stand_ins(entries)
     splits = [trained.manifest.split("val") for _, trained in found]
     kept = [{sample.digest: row for row, sample in enumerate(split)} for split in splits]
     samples = tuple(sample for sample in splits[0] if all(sample.digest in rows for rows in kept))
@@ -82,8 +89,9 @@ def pool_of_runs(entries: Sequence[Entry]) -> Pool:
         probabilities_of(trained)[[rows[sample.digest] for sample in samples]]
         for (_, trained), rows in zip(found, kept, strict=True)
     ]
-    entries = tuple(entry for entry, _ in found)
-    return Pool(entries=entries, samples=samples, stack=np.stack(stack), labels=labels_of(samples))
+    scored = tuple(entry for entry, _ in found)
+    names = tuple(again.get(entry.name, entry.name) for entry in scored)
+    return Pool(entries=scored, names=names, samples=samples, stack=np.stack(stack), labels=labels_of(samples))
 
 
 def probabilities_of(trained: Trained) -> FloatArray:
@@ -126,7 +134,7 @@ def write_best(folder: Path, pool: Pool, choice: MemberChoice, classes: Sequence
     An ensemble of a single member is one too: its record says that validation chose it. Raises CheckpointError if it
     cannot be written.
     """
-    chosen = tuple(pool.entries[member].name for member in choice.members)
+    chosen = tuple(pool.names[member] for member in choice.members)
     runs = [folder / RUNS / name for name in chosen]
     if len(pool.entries) == 1 and choice.whole.fitted.temperature == 1:
         return Best(choice=choice, chosen=chosen, folder=runs[0])

@@ -33,10 +33,12 @@ from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
-from tl_kit.fitting.ladder import Attempt, Status, Step, next_step, waiting
+from tl_kit.fitting.ladder import Attempt, Status, Step, first_run, next_step, waiting
 from tl_kit.fitting.prices import Admission, Prices
-from tl_kit.fitting.speed import measure_speed
+from tl_kit.fitting.refits import refit_images, refit_of
+from tl_kit.fitting.speed import Speed, measure_speed
 from tl_kit.fitting.step_options import StepOptions
+from tl_kit.fitting.step_words import named
 from tl_kit.metrics import image_losses
 from tl_kit.planning.price import uncropped
 from tl_kit.planning.stage_gain import earlier_stages_add
@@ -44,7 +46,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
 from tl_kit.stopping import StoppedError
 from tl_kit.storage.atomic import safe_name
-from tl_kit.storage.checkpoint import load_checkpoint
+from tl_kit.storage.checkpoint import load_checkpoint, read_meta
 from tl_kit.storage.fit_folder import write_fit
 from tl_kit.tracking.trackers import Tracking
 
@@ -125,14 +127,20 @@ class Climb:
             views = self._views if any(entry.finished for entry in self.entries) else ()
             early = self._early(prices)
             step = self._interrupted() or next_step(
-                attempts, self.candidates, views=views, early=early, seed=config.seed, config=config.ladder
+                attempts,
+                self.candidates,
+                views=views,
+                early=early,
+                chosen=self._chosen(),
+                seed=config.seed,
+                config=config.ladder,
             )
             if isinstance(step, str):
                 return step
             try:
                 admission = self._admission(step, prices)
             except OutOfTimeError:
-                return f"the time was over before {_named(step)}"
+                return f"the time was over before {named(step)}"
             except _FAILURES as error:
                 self._note(step, "failed", first_line(error))
                 continue
@@ -145,7 +153,15 @@ class Climb:
             needs = f"needs {seconds}{after}, {left:.0f} s are left" if left else "the time is over"
             self._note(step, "no time", needs)
             if step.rung == "member" or (step.rung == "part" and not early):
-                return f"{_named(step)} {needs}" if left else needs
+                return f"{named(step)} {needs}" if left else needs
+
+    def _chosen(self) -> list[Step]:
+        """The steps whose runs are members of the best result; none where too few images are validation images."""
+        training, validation = len(self.manifest.split("train")), len(self.manifest.split("val"))
+        if self.best is None or validation < self.config.ladder.refit_from * training:
+            return []
+        pool = pool_of_runs(self.entries)
+        return [pool.entries[member].attempt.step for member in self.best.choice.members]
 
     def _early(self, prices: Prices) -> bool:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""
@@ -183,12 +199,11 @@ class Climb:
         options = self._options(step)
         smaller = options.img_size != self.config.img_size
         at = f" at {options.img_size} px, since the images are small" if smaller else ""
-        self.reporter.message(f"step {len(self.entries) + 1}: {_named(step)}{at}{about}")
+        self.reporter.message(f"step {len(self.entries) + 1}: {named(step)}{at}{about}")
         folder = self.folder / RUNS / name
         try:
-            trained = self._train(options, admission, name)
-            images = [sample.path for sample in trained.manifest.split("val")[: self.config.budget.timed]]
-            speed = measure_speed(folder, images, self.config.runtime)
+            trained = self._train(step, options, admission, name)
+            speed = self._speed(step, folder, trained)
         except OutOfTimeError:
             self._drop(step, "out of time", "it took longer than its estimate", folder, started)
             return
@@ -214,6 +229,7 @@ class Climb:
             estimate=None if resumed else admission.seconds,  # its seconds are those of this session alone
             policy=trained.result.policy,
             epochs=admission.epochs or 0,
+            views=admission.views,
             parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
             side=checkpoint.preprocessing.input_size[-1],
             speed=speed,
@@ -223,6 +239,13 @@ class Climb:
             self._publish(*found)
         self.journal.write(self.budget.elapsed)
         track_step(self.tracking, self.entries[-1], number=len(self.entries))
+
+    def _speed(self, step: Step, folder: Path, trained: Trained) -> Speed | None:
+        """The speed of the run's network, measured on validation images; a refit has that of its first run."""
+        if step.rung == "refit":
+            return next(each.speed for each in self.entries if each.attempt.step == first_run(step) and each.finished)
+        images = [sample.path for sample in trained.manifest.split("val")[: self.config.budget.timed]]
+        return measure_speed(folder, images, self.config.runtime)
 
     def _interrupted(self) -> Step | None:
         """The step that was at work when the fit was interrupted, if it has not ended since."""
@@ -253,19 +276,25 @@ class Climb:
         self.journal.write(self.budget.elapsed)
         return name
 
-    def _train(self, options: FinetuneConfig, admission: Admission, name: str) -> Trained:
+    def _train(self, step: Step, options: FinetuneConfig, admission: Admission, name: str) -> Trained:
         out = self.folder / RUNS / name
         options = replace(options, policy=admission.policy, epochs=admission.epochs, out=out)
         if admission.views is not None:
             options = replace(options, cache=replace(options.cache, default_views=admission.views))
+        manifest, settled = self.manifest, None
+        if step.rung == "refit":
+            refit = refit_of(step, self.entries, self.manifest)
+            options = refit.options(options, read_meta(self.folder / RUNS / refit.entry.name))
+            manifest, settled = refit_images(self.manifest, self.whole.split("test")), refit.settled
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
-            self.manifest,
+            manifest,
             options,
             reporter=self.timed,
             unfinished=started,
             content=self.journal.content,
             tracking=self.tracking.within(name),
+            settled=settled,
         )
         if trained.result.status != "finished":
             raise KeyboardInterrupt
@@ -274,6 +303,8 @@ class Climb:
     def _add(self, entry: Entry, trained: Trained) -> tuple[Pool, MemberChoice] | None:
         """Add a finished step, and choose the best result among all; None where none is within the limits."""
         self.manifest = self.manifest.without(trained.manifest.exclusions[len(self.manifest.exclusions) :])
+        if entry.attempt.step.rung == "refit":
+            return self._add_refit(replace(entry, trained=trained))
         losses = image_losses(probabilities_of(trained), labels_of(trained.manifest.split("val")))
         most, speed = self.config.max_latency, entry.speed
         allowed = most is None or (speed is not None and speed.latency <= most)
@@ -285,10 +316,19 @@ class Climb:
         self.entries.append(replace(entry, attempt=attempt))
         return None if choice is None else (pool, choice)
 
+    def _add_refit(self, entry: Entry) -> tuple[Pool, MemberChoice] | None:
+        """Add a refit, which stands for its first run from now on: validation cannot score it."""
+        before = [each.attempt.together for each in self.entries if each.finished]
+        self.entries.append(replace(entry, attempt=replace(entry.attempt, together=before[-1])))
+        pool = pool_of_runs(self.entries)
+        choice = choose_best(pool, self.config)
+        return None if choice is None else (pool, choice)
+
     def _publish(self, pool: Pool, choice: MemberChoice) -> None:
         """Write the best result, and let the folder stand for it; the one before goes once the new one is complete."""
         self.best = write_best(self.folder, pool, choice, self.manifest.classes)
-        rows = [entry.speed.row for entry in pool.entries if entry.speed and entry.name in self.best.chosen]
+        members = [pool.entries[member].speed for member in choice.members]
+        rows = [speed.row for speed in members if speed is not None]
         self.budget.reserve = self._reserve(rows)
         self._describe()
         remove_others(self.folder, self.best)
@@ -304,7 +344,7 @@ class Climb:
         write_fit(self.folder, {"status": "running", "best": best})
 
     def _note(self, step: Step, status: Status, note: str, seconds: float = 0.0, name: str = "") -> None:
-        self.reporter.message(f"{_named(step)}: {note}")
+        self.reporter.message(f"{named(step)}: {note}")
         attempt = Attempt(step=step, status=status, note=note)
         self.journal.entries.append(Entry(attempt=attempt, name=name, seconds=seconds, elapsed=self.budget.elapsed))
         self.journal.write(self.budget.elapsed)
@@ -352,16 +392,3 @@ class Climb:
         if self.best is None:
             return f"no step is finished yet; {goes_on}"
         return f"the best result so far is in {self.folder}; {goes_on}"
-
-
-def _named(step: Step) -> str:
-    """The step in words."""
-    how = {
-        "head": f"head of {step.model}",
-        "view": f"head of {step.model}, crop mode {step.crop_mode}",
-        "short": f"short training of {step.model}",
-        "full": f"training of {step.model}",
-        "part": f"training of the last layers of {step.model}",
-        "member": f"one more training of {step.model}, seed {step.seed}",
-    }
-    return how[step.rung]

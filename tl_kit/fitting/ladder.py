@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from tl_kit.combining.bootstrap import worse_by_more_than_noise
 from tl_kit.config import LadderConfig
 from tl_kit.fitting.candidates import Candidate
 
-__all__ = ["Attempt", "Rung", "Status", "Step", "next_step", "waiting"]
+__all__ = ["Attempt", "Rung", "Status", "Step", "first_run", "next_step", "waiting"]
 
-Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member"]
+Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member", "refit"]
 Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
 FloatArray = NDArray[np.float64]
 
@@ -27,19 +27,20 @@ class Step:
 
     ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
     and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``part``,
-    training of the last layers alone, where there is no time for the run in full; ``member``, one more run in full.
-    ``crop_mode`` None: to be chosen by the run.
+    training of the last layers alone, where there is no time for the run in full; ``member``, one more run in full;
+    ``refit``, the run of the rung ``of`` again, on validation images too. ``crop_mode`` None: to be chosen by the run.
     """
 
     rung: Rung
     model: str
     seed: int = 0
     crop_mode: str | None = None
+    of: str = ""
 
     @property
     def trains(self) -> bool:
         """True where more than a head trains."""
-        return self.rung in ("short", "full", "part", "member")
+        return self.rung in ("short", "full", "part", "member", "refit")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,22 +74,40 @@ def next_step(
     *,
     views: Sequence[str],
     early: bool = False,
+    chosen: Collection[Step] = (),
     seed: int,
     config: LadderConfig,
 ) -> Step | str:
     """Return the next step, or a sentence that says why there is none.
 
     ``views``: crop modes that are worth comparing, if any. ``early``: the first network trains in full before the heads
-    that wait, or only its last layers where there is no time for more. The step depends on nothing but the arguments.
-    One that there was ``no time`` for is not proposed again.
+    that wait, or only its last layers where there is no time for more. ``chosen``: the members of the best ensemble,
+    which train again on validation images too: before further members, and at the end; the first network, where it
+    trained early, before further heads. The step depends on nothing but the arguments. One that there was ``no time``
+    for is not proposed again.
     """
     tried = {attempt.step for attempt in done}
-    for step in _steps(done, candidates, views=views, early=early, seed=seed, config=config):
-        if isinstance(step, str):
+    for step in _steps(done, candidates, views=views, early=early, chosen=chosen, seed=seed, config=config):
+        if isinstance(step, str) or step.rung == "member":
+            refit = next((each for each in _refits(done, chosen) if each not in tried), None)
+            if refit is not None:
+                return refit
+        if isinstance(step, str) or step not in tried:
             return step
-        if step not in tried:
-            return step
-    return f"the ladder ends after {config.members} further members"
+    raise AssertionError("the steps end with a sentence")
+
+
+def first_run(step: Step) -> Step:
+    """The step that a refit repeats."""
+    return replace(step, rung=cast("Rung", step.of), of="")
+
+
+def _refits(done: Sequence[Attempt], chosen: Collection[Step]) -> Iterator[Step]:
+    """Refits of the chosen runs that trained; where the head was kept, its head has been fitted to all images."""
+    for attempt in done:
+        step = attempt.step
+        if step in chosen and step.trains and attempt.status == "finished" and attempt.kept != "head":
+            yield replace(step, rung="refit", of=step.rung)
 
 
 def waiting(done: Sequence[Attempt], candidates: Sequence[Candidate]) -> list[str]:
@@ -103,6 +122,7 @@ def _steps(
     *,
     views: Sequence[str],
     early: bool,
+    chosen: Collection[Step],
     seed: int,
     config: LadderConfig,
 ) -> Iterator[Step | str]:
@@ -111,7 +131,7 @@ def _steps(
     first = None if head is None else head.crop_mode
     heads_left = waiting(done, candidates)
     if early and heads_left and head is not None and head.allowed:
-        yield from _before_heads(done, head, seed)
+        yield from _before_heads(done, head, chosen, seed)
     yield from (Step("head", name, seed, first) for name in heads_left)
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
@@ -144,10 +164,11 @@ def _steps(
     yield from _further(done, order, modes, seed, config)
 
 
-def _before_heads(done: Sequence[Attempt], head: Attempt, seed: int) -> Iterator[Step]:
+def _before_heads(done: Sequence[Attempt], head: Attempt, chosen: Collection[Step], seed: int) -> Iterator[Step]:
     """Training of the head's network before further heads: in full, or in part where there was no time for that.
 
-    A resumed fit asks anew about what had no time; one whose part has trained goes on with the heads all the same.
+    Its refit follows, which brings more here than the heads of others. A resumed fit asks anew about what had no time;
+    one whose part has trained goes on with the heads all the same.
     """
     whole = Step("full", head.step.model, seed, head.crop_mode)
     part = replace(whole, rung="part")
@@ -155,6 +176,7 @@ def _before_heads(done: Sequence[Attempt], head: Attempt, seed: int) -> Iterator
         yield whole
     if _without_time(done, whole):
         yield part
+    yield from _refits(done, chosen)
 
 
 def _further(
@@ -178,6 +200,7 @@ def _further(
             yield f"the last {config.patience} members lowered the ensemble's NLL by no more than noise"
             return
         yield step
+    yield f"the ladder ends after {config.members} further members"
 
 
 def _ranked(done: Sequence[Attempt], rung: Rung) -> list[Attempt]:
@@ -207,7 +230,7 @@ def _helpless(done: Sequence[Attempt], rung: Rung, count: int) -> bool:
 
 def _still_gaining(done: Sequence[Attempt], patience: int) -> bool:
     """False where the last ``patience`` members together lowered the ensemble's NLL by no more than noise."""
-    finished = [attempt for attempt in done if attempt.status == "finished"]
+    finished = [attempt for attempt in done if attempt.status == "finished" and attempt.step.rung != "refit"]
     latest = [attempt for attempt in finished if attempt.step.rung == "member"][-patience:]
     if len(latest) < patience:
         return True

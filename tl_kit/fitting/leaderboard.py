@@ -15,32 +15,27 @@ from tl_kit.combining.bootstrap import standard_error
 from tl_kit.combining.member_choice import MemberChoice
 from tl_kit.fitting.best_result import Pool
 from tl_kit.fitting.journal import Entry
+from tl_kit.fitting.step_words import KINDS
 
 __all__ = ["Fastest", "Row", "fastest_of", "rows_of", "story"]
 
 FloatArray = NDArray[np.float64]
-_KINDS = {
-    "head": "head",
-    "view": "head on another crop",
-    "short": "short training",
-    "full": "training in full",
-    "part": "training of the last layers",
-    "member": "further member",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One step: what was tried, its seconds, its validation scores with standard errors, and what it added.
 
-    Scores are None where the step did not finish. ``added``: by how much the best ensemble's validation NLL fell with
-    this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it. ``side``:
-    pixels a side of the images that it sees. Validation chose each run's epoch, what the head guard kept, and which
-    networks were trained: its scores are too good.
+    Scores are None where the step did not finish, and of a refit, which trained on validation images: ``of`` is the run
+    that it repeats. ``rung``: the kind of step in one word. ``added``: by how much the best ensemble's validation NLL
+    fell with this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it.
+    ``side``: pixels a side of the images that it sees. Validation chose each run's epoch, what the head guard kept, and
+    which networks were trained: its scores are too good.
     """
 
     name: str
     network: str
+    rung: str
     what: str
     policy: str
     epochs: int
@@ -57,6 +52,7 @@ class Row:
     parameters: int | None = None
     side: int | None = None
     chosen: bool = False
+    of: str = ""
     note: str = ""
 
 
@@ -75,6 +71,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
     """The rows in the order of the steps."""
     places = {entry.name: place for place, entry in enumerate(pool.entries)}
     rows, last, latencies = list[Row](), None, pool.latencies
+    first = {refit: entry.name for refit, entry in zip(pool.names, pool.entries, strict=True) if refit != entry.name}
     for entry in entries:
         scores: dict[str, float | None] = {}
         if entry.name in places and entry.finished:
@@ -83,20 +80,23 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
             added = None if last is None or together is None else last - together
             scores |= {"together": together, "added": added}
             last = together
+        place = places.get(first.get(entry.name, entry.name))
         rows.append(
             Row(
                 name=entry.name,
                 network=entry.attempt.step.model,
-                what=_KINDS[entry.attempt.step.rung],
+                rung=entry.attempt.step.rung,
+                what=KINDS[entry.attempt.step.rung],
                 policy=entry.policy,
                 epochs=entry.epochs,
                 status=entry.attempt.status,
                 seconds=entry.seconds,
                 elapsed=entry.elapsed,
-                latency=latencies[places[entry.name]] if entry.name in places else None,
+                latency=None if place is None else latencies[place],
                 parameters=entry.parameters or None,
                 side=entry.side or None,
                 chosen=entry.name in chosen,
+                of=first.get(entry.name, ""),
                 note=entry.attempt.note,
                 **scores,
             )
@@ -125,7 +125,7 @@ def fastest_of(pool: Pool, choice: MemberChoice | None) -> Fastest | None:
     if choice is None:
         return None
     return Fastest(
-        members=tuple(pool.entries[member].name for member in choice.members),
+        members=tuple(pool.names[member] for member in choice.members),
         accuracy=metrics.accuracy(choice.whole.estimate, pool.labels),
         nll=metrics.nll(choice.whole.estimate, pool.labels),
         latency=sum(pool.latencies[member] for member in choice.members),
@@ -143,14 +143,15 @@ def story(
     stopped: str,
 ) -> list[str]:
     """Five sentences: the steps, the winner, its test score, the worth of more time, and the fastest good model."""
-    finished = [row for row in rows if row.accuracy is not None]
+    finished = [row for row in rows if row.status == "finished"]
     counts = Counter(row.what for row in finished)
-    tried = ", ".join(f"{_KINDS[kind]}: {counts[_KINDS[kind]]}" for kind in _KINDS if counts[_KINDS[kind]])
+    tried = ", ".join(f"{KINDS[kind]}: {counts[KINDS[kind]]}" for kind in KINDS if counts[KINDS[kind]])
     networks = len({row.network for row in finished})
     lines = [f"tried in {seconds:.0f} s: {networks} network{'s' if networks != 1 else ''}; {tried}{_smaller(finished)}"]
     won = [row.name for row in rows if row.chosen]
     how = won[0] if len(won) == 1 else f"the mean of {', '.join(won)}"
-    lines.append(f"won: {how}; cross-fitted on validation {val['accuracy']:.1%}, NLL {val['nll']:.3f}")
+    before = ", before the refit" if any(row.chosen and row.of for row in rows) else ""
+    lines.append(f"won: {how}; cross-fitted on validation{before}: {val['accuracy']:.1%}, NLL {val['nll']:.3f}")
     if test is not None:
         lines.append(_on_test(test))
     lines.append(f"more time: {stopped}{_last_gain(finished)}")
@@ -165,14 +166,15 @@ def story(
 
 def _smaller(finished: Sequence[Row]) -> str:
     """Training resolution in words, where it is smaller than that of the heads; else nothing."""
-    own = {row.network: row.side for row in finished if row.what == _KINDS["head"] and row.side is not None}
+    own = {row.network: row.side for row in finished if row.what == KINDS["head"] and row.side is not None}
     sides = {row.side for row in finished if row.side is not None and row.side < own.get(row.network, row.side)}
     return f" (at {' and '.join(map(str, sorted(sides)))} px, since the images are small)" if sides else ""
 
 
 def _last_gain(finished: Sequence[Row]) -> str:
     """The change that the last steps brought, as what the next one may bring."""
-    gains = [f"{-row.added:+.3f}" for row in finished[-2:] if row.added is not None]
+    scored = [row for row in finished if row.accuracy is not None]
+    gains = [f"{-row.added:+.3f}" for row in scored[-2:] if row.added is not None]
     return "" if not gains else f"; the last steps changed the ensemble's NLL by {' and '.join(gains)}"
 
 

@@ -12,6 +12,7 @@ from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate, candidate_of
 from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.ladder import Step, waiting
+from tl_kit.fitting.refits import refit_of
 from tl_kit.planning.price import Price, price_of
 from tl_kit.reporting import Reporter
 
@@ -57,7 +58,29 @@ class Prices:
                 return Admission(admitted=self.budget.left > 0)
             needed = seconds * self.config.margin
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
+        if step.rung == "refit":
+            return self._refit(step, options, entries, reporter)
         return self._trained(step, options, entries, reporter)
+
+    def _refit(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
+        """By what the first run has taken, or by its estimate where it was interrupted."""
+        refit = refit_of(step, entries, self.manifest)
+        first, seconds = refit.entry, refit.entry.seconds
+        if first.estimate is None:
+            whole = self._trained(first.attempt.step, options, entries, reporter)
+            if whole.seconds is None or not whole.epochs:
+                return whole
+            seconds = whole.seconds * first.epochs / whole.epochs
+        seconds *= refit.ratio
+        needed = seconds * self.config.margin
+        return Admission(
+            admitted=needed <= self.budget.left,
+            seconds=seconds,
+            epochs=refit.epochs,
+            policy=first.policy,
+            needed=needed,
+            views=first.views,
+        )
 
     def _pass(self, model: str, entries: Sequence[Entry]) -> float:
         """Seconds of an image's pass through the network, no more than it takes, decoding left out; 0 if unknown."""

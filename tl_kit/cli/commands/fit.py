@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
-_STEPS = {
-    "head": "head",
-    "head on another crop": "crop",
-    "short training": "short",
-    "training in full": "full",
-    "training of the last layers": "part",
-    "further member": "member",
-}
 _USAGE = "tlkit fit --data PATH [--time 10m], or tlkit fit --resume FIT [--time 10m]"
 
 
@@ -60,15 +52,16 @@ def fit(given: Given, console: Console) -> None:
 def _show(result: FitResult, console: Console) -> None:
     rows = []
     for row in result.leaderboard:
-        number, mark = row.name.partition("-")[0].lstrip("0"), "*" if row.chosen else ""
+        number, mark = _number(row.name), "*" if row.chosen else ""
         right = "" if row.accuracy is None else figure("accuracy", row.accuracy) + _error(row.accuracy_error)
+        step = "crop" if row.rung == "view" else row.rung
         rows.append(
             [
                 f"{number}{mark}",
                 row.network,
-                _STEPS[row.what],
+                f"{step} of {_number(row.of)}" if row.of else step,
                 f"{row.seconds:.0f}",
-                right or row.status,
+                right or ("" if row.of else row.status),
                 "" if row.nll is None else f"{row.nll:.3f}",
                 "" if row.added is None else f"{-row.added:+.3f}",
                 "" if row.latency is None else f"{row.latency:.0f}",
@@ -80,6 +73,8 @@ def _show(result: FitResult, console: Console) -> None:
         "*: in the result. val*: validation chose epochs and networks by it. gain: the change of the ensemble's NLL by "
         "this step. ms: one image alone. M: million parameters."
     )
+    if any(row.of for row in result.leaderboard):
+        console.line("refit: the same training again, on validation images too, which can therefore not score it.")
     console.line()
     for line in result.story:
         console.line(line)
@@ -87,6 +82,11 @@ def _show(result: FitResult, console: Console) -> None:
         console.entry("one fast network of it", offer)
     console.entry("picture", result.picture)
     console.entry("result", result.folder)
+
+
+def _number(name: str) -> str:
+    """The number of a step, with which the name of its run begins."""
+    return name.partition("-")[0].lstrip("0")
 
 
 def _error(value: float | None) -> str:

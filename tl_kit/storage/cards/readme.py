@@ -40,6 +40,10 @@ _REFITTED = (
     "The classifier was fitted to the validation images too, in the end. The scores on val are those of the one "
     "before, which had not seen them; the scores on test are those of the final one."
 )
+_TRAINED_AGAIN = (
+    "In the end, members were trained once more, on the validation images too. The scores on val are those of their "
+    "first training, without these images; the scores on test are those of the final members."
+)
 _INTERVAL = "The interval is Wilson's, for the number of images alone."
 _KINDS = {
     HONEST[0]: "Kind test: what is scored was not trained on these images, nor chosen by them.",
@@ -156,10 +160,15 @@ def ensemble_readme(
         scores=_merged(_receipt_scores(receipt), further),
         chose=texts_of(receipt.get("chosen_by_val")) or texts_of(data.get("selected")),
         library="tl-kit",
-        further=[] if gain is None else [gain],
+        further=[*([] if gain is None else [gain]), *([_TRAINED_AGAIN] if any(map(_again, members)) else [])],
         rows=list(_member_rows(members)),
     )
     return _text(card, repository, member=members[0].name)
+
+
+def _again(network: Network) -> bool:
+    """True where the network is that of a refit, which trained on the validation images too."""
+    return "settled" in mapping(network.meta.get("settings"))
 
 
 def _receipt_scores(receipt: Mapping[str, Any]) -> list[Score]:

@@ -1,0 +1,33 @@
+"""The steps of a fit in words."""
+
+from __future__ import annotations
+
+from tl_kit.fitting.ladder import Step, first_run
+
+__all__ = ["KINDS", "named"]
+
+KINDS = {
+    "head": "head",
+    "view": "head on another crop",
+    "short": "short training",
+    "full": "training in full",
+    "part": "training of the last layers",
+    "member": "further member",
+    "refit": "refit with validation images",
+}
+"""Names of the rungs, in a leaderboard."""
+
+
+def named(step: Step) -> str:
+    """The step in words."""
+    how = {
+        "head": f"head of {step.model}",
+        "view": f"head of {step.model}, crop mode {step.crop_mode}",
+        "short": f"short training of {step.model}",
+        "full": f"training of {step.model}",
+        "part": f"training of the last layers of {step.model}",
+        "member": f"one more training of {step.model}, seed {step.seed}",
+    }
+    if step.rung == "refit":
+        return f"{named(first_run(step))}, again with validation images"
+    return how[step.rung]
