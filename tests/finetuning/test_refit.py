@@ -343,7 +343,7 @@ def test_a_head_that_was_written_for_other_weights_is_not_used(data: Path, again
     folder = tmp_path / "run"
     shutil.copytree(again, folder)
     _of_another_head(folder / HELD_OUT_HEAD)
-    with pytest.raises(CheckpointError, match=rf"{HELD_OUT_HEAD}: was written for another head"):
+    with pytest.raises(CheckpointError, match=rf"{HELD_OUT_HEAD}: was written for other weights"):
         tl_kit.evaluate(folder, data, split="val", runtime=FP32)
 
 

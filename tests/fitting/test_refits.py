@@ -16,20 +16,25 @@ import tl_kit
 from tests.fitting.short_fits import LADDER, config, stopped_at
 from tests.fitting.test_ladder import CONFIG, HEADS, finished, networks
 from tests.helpers import quick_config, same, weights, write_images
-from tl_kit import FinetuneResult, FitResult
-from tl_kit.config import LoopConfig
+from tl_kit import FitResult
+from tl_kit.config import BudgetConfig, LoopConfig
 from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.errors import TrainingError
+from tl_kit.finetuning import gradient, head_guard
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.preparation import training_images
-from tl_kit.finetuning.result import Trained
 from tl_kit.finetuning.run import Settled
-from tl_kit.fitting import climb
+from tl_kit.fitting import climb, ladder, refits
+from tl_kit.fitting import prices as prices_module
+from tl_kit.fitting.best_result import choose_best
+from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.ladder import Attempt, Step, first_run, next_step
-from tl_kit.fitting.refits import refit_images, refit_of, stand_ins
+from tl_kit.fitting.prices import Admission, Prices
+from tl_kit.fitting.refits import Refit, refit_images, refit_of, stand_ins
+from tl_kit.planning.price import Price
 from tl_kit.reporting import SILENT
-from tl_kit.storage.checkpoint import digest_prefix, read_meta
+from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, read_meta
 
 pytestmark = pytest.mark.usefixtures("own_cache", "plain_pictures", "same_speed")
 
@@ -114,37 +119,34 @@ def test_refits_do_not_count_as_members_that_gain_nothing() -> None:
     assert "no more than noise" in last
 
 
-def manifest_of(train: int, val: int, test: int = 0) -> Manifest:
-    counts = {"train": train, "val": val, "test": test}
+def manifest_of(train: int, val: int) -> Manifest:
     samples = [
         Sample(path=Path(f"{split}{number}.png"), label=number % 2, split=split, digest=f"{split}{number:020}")
-        for split, count in counts.items()
+        for split, count in (("train", train), ("val", val))
         for number in range(count)
     ]
     return Manifest(root=Path("imgs"), classes=("a", "b"), samples=tuple(samples))
 
 
-def entry_of(step: Step, *, name: str, epochs: int = 12, guard: dict[str, Any] | None = None) -> Entry:
-    result = FinetuneResult(
-        checkpoint=name,
-        model=step.model,
-        policy="full",
-        classes=("a", "b"),
-        trainable_parameters=1,
-        epochs=epochs,
-        val=None,
-        test=None,
-        seconds={},
-        audit={},
-        guard=guard,
-    )
-    trained = Trained(result=result, manifest=manifest_of(2, 2), logits={})
-    attempt = finished(step, 0.1)
-    return Entry(attempt=attempt, name=name, seconds=50.0, elapsed=60.0, estimate=40.0, epochs=epochs, trained=trained)
-
-
 FULL = Step("full", "small", 0, "center")
 REFIT = Step("refit", "small", 0, "center", of="full")
+SETTINGS = {"batchnorm": "frozen", "augment": "light", "balance": "loss", "views": 2}
+RECORD = {"settings": SETTINGS, "config": {"img_size": 64}, "guard": None, "kinds": {"val": "selected on"}}
+
+
+def entry_of(step: Step, *, name: str, epochs: int = 12) -> Entry:
+    attempt = finished(step, 0.1)
+    return Entry(attempt=attempt, name=name, seconds=50.0, elapsed=60.0, estimate=40.0, policy="lp-ft:2", epochs=epochs)
+
+
+def refit_by(
+    record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, epochs: int = 12, train: int = 30, val: int = 10
+) -> Refit:
+    """The refit of a run with this record."""
+    monkeypatch.setattr(refits, "read_meta", lambda _: record)
+    options = tl_kit.FinetuneConfig(model="small", data=Path("imgs"))
+    entries = [entry_of(FULL, name="02", epochs=epochs)]
+    return refit_of(REFIT, entries, options, manifest=manifest_of(train, val), folder=Path("fit"))
 
 
 @pytest.mark.parametrize(
@@ -152,81 +154,111 @@ REFIT = Step("refit", "small", 0, "center", of="full")
     [(222, 72, 29, 22), (600, 180, 12, 12), (357, 112, 17, 13), (100, 100, 8, 8), (100, 300, 30, 12)],
 )
 def test_it_has_about_as_many_updates_but_no_fewer_epochs_than_usual(
-    train: int, val: int, epochs: int, expected: int
+    train: int, val: int, epochs: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refit = refit_of(REFIT, [entry_of(FULL, name="02", epochs=epochs)], manifest_of(train, val))
-    assert refit.epochs == expected
+    refit = refit_by(RECORD, monkeypatch, epochs=epochs, train=train, val=val)
+    assert refit.options.epochs == expected
     assert LoopConfig().epochs == 12
     assert refit.ratio == pytest.approx(expected / epochs * (train + val) / train)
 
 
-def test_it_keeps_of_head_and_network_what_the_guard_kept() -> None:
-    guard = {"kept": "average 0.75", "alpha": 0.75, "temperature": 1.3}
-    first = entry_of(FULL, name="02", guard=guard)
-    assert refit_of(REFIT, [first], manifest_of(4, 4)).settled == Settled(alpha=0.75, temperature=1.3)
-    assert refit_of(REFIT, [replace(first, trained=None)], manifest_of(4, 4)).settled == Settled()
-    assert stand_ins([first, replace(entry_of(REFIT, name="03"), trained=None)]) == {"02": "03"}
+def test_it_keeps_of_head_and_network_what_the_guard_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"kept": "average 0.75", "alpha": 0.75, "temperature": 1.3}
+    settled = refit_by({**RECORD, "guard": kept}, monkeypatch).settled
+    assert (settled.alpha, settled.temperature, settled.first) == (0.75, 1.3, Path("fit/runs/02"))
+    unguarded = refit_by(RECORD, monkeypatch).settled
+    assert (unguarded.alpha, unguarded.temperature) == (1, 1)
+    assert stand_ins([entry_of(FULL, name="02"), entry_of(REFIT, name="03")]) == {"02": "03"}
 
 
-def test_it_trains_by_the_method_of_the_first_run() -> None:
-    """More images must not give it other statistics, augmentation or weights of classes."""
-    refit = refit_of(REFIT, [entry_of(FULL, name="02")], manifest_of(4, 4))
-    options = tl_kit.FinetuneConfig(model="test_resnet", data=Path("imgs"))
-    settings = {"batchnorm": "frozen", "augment": "light", "balance": "loss"}
-    found = refit.options(options, {"settings": settings})
-    assert {name: getattr(found, name) for name in settings} == settings
-    for record in ({}, {"settings": None}, {"settings": {**settings, "balance": 3}}):
-        with pytest.raises(TrainingError, match="02: its record does not say how it was trained"):
-            refit.options(options, record)
+def test_it_trains_by_the_method_of_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More images must not give it other statistics, augmentation or weights of classes; nor the options of today."""
+    options = refit_by(RECORD, monkeypatch).options
+    assert (options.policy, options.img_size, options.cache.default_views) == ("lp-ft:2", 64, 2)
+    assert (options.batchnorm, options.augment, options.balance) == ("frozen", "light", "loss")
 
 
-def test_copies_of_test_images_are_left_out_of_it() -> None:
-    manifest = manifest_of(4, 4, 2)
-    first, second = manifest.split("val")[:2]
-    tests = (replace(manifest.split("test")[0], digest=first.digest), manifest.split("test")[1])
-    without = replace(manifest, samples=(*manifest.split("train"), *manifest.split("val")))
-    found = refit_images(without, tests)
-    assert {sample.split for sample in found.samples} == {"train"}
-    digests = {sample.digest for sample in found.samples}
-    assert first.digest not in digests
-    assert second.digest in digests
-    assert len(found.samples) == 7
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": None},
+        {"settings": {**SETTINGS, "balance": 3}},
+        {"settings": {**SETTINGS, "views": "two"}},
+        {"config": {"img_size": "64"}},
+        {"guard": {"alpha": None}},
+        {"kinds": {}},
+    ],
+)
+def test_a_changed_record_is_an_error_that_names_the_run(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TrainingError, match="02: its record does not say how it was trained"):
+        refit_by({**RECORD, **change}, monkeypatch)
+
+
+@pytest.fixture
+def prices(monkeypatch: pytest.MonkeyPatch) -> Prices:
+    """Of a fit that has 100 s left; a trial says that a run takes 70 s."""
+    monkeypatch.setattr(prices_module, "price_of", lambda *_, **options: Price(policy="full", epochs=4, seconds=70.0))
+    budget = Budget(103.0, 0.0, 3.0, clock=lambda: 0.0)
+    return Prices(networks("small"), manifest_of(30, 10), budget, BudgetConfig(), CONFIG)
+
+
+def test_it_is_priced_by_what_its_first_run_took(prices: Prices, monkeypatch: pytest.MonkeyPatch) -> None:
+    refit = refit_by(RECORD, monkeypatch)
+    admission = prices.refit(refit, SILENT)
+    assert admission.seconds == pytest.approx(50.0 * 40 / 30)
+    assert (admission.admitted, admission.epochs, admission.policy) == (True, 12, "lp-ft:2")
+    assert not prices.refit(replace(refit, entry=replace(refit.entry, seconds=90.0)), SILENT).admitted
+    interrupted = replace(refit, entry=replace(refit.entry, seconds=1.0, estimate=None))
+    assert prices.refit(interrupted, SILENT).seconds == 70.0, "its seconds are those of its last session alone"
+
+
+def test_its_measured_time_does_not_correct_estimates(prices: Prices) -> None:
+    first = replace(entry_of(FULL, name="02"), seconds=160.0, estimate=100.0)
+    again = [replace(entry_of(REFIT, name=name), seconds=100.0, estimate=100.0) for name in ("03", "04")]
+    assert prices._correction([first, *again]) == (1.6, True)
 
 
 @pytest.fixture(scope="module")
 def whole(data: Path) -> FitResult:
-    """Of one network; ``data`` has few images, whose guard would keep the head of any network: it has none here."""
+    """Of one network, whose guard keeps the average of head and trained network in every run."""
     with pytest.MonkeyPatch.context() as patch:
-        unguarded(patch)
+        averaging(patch)
         return tl_kit.fit(one_network(data, data.parent / "refitted"))
 
 
 def one_network(data: Path, out: Path, **options: Any) -> tl_kit.FitConfig:
-    return config(data, out, models=f"local-dir:{data.parent / 'a'}", **options)
+    return config(data, out, models=f"local-dir:{data.parent / 'a'}", **{"ladder": ONE_MEMBER, **options})
 
 
-def unguarded(patch: pytest.MonkeyPatch) -> None:
-    """Training of two epochs, no head guard: what trained is kept, and better than the head, by its word."""
+def averaging(patch: pytest.MonkeyPatch) -> None:
+    """Training of two epochs, which is said to be better than the head; the result is the run that trained last."""
     original = climb.finetune_on
 
     def short(manifest: Any, options: Any, **more: Any) -> Any:
         epochs = None if options.epochs is None else min(2, options.epochs)
-        guard = replace(options.guard, head_guard=False)
-        return original(manifest, replace(options, epochs=epochs, guard=guard), **more)
+        return original(manifest, replace(options, epochs=epochs), **more)
 
     patch.setattr(climb, "finetune_on", short)
-    patch.setattr("tl_kit.fitting.ladder._helps", lambda *_: True)
+    patch.setattr(head_guard, "choose_network", lambda *_, **options: 2)  # after the trained one, and the average 0.75
+    patch.setattr(ladder, "_helps", lambda *_: True)
     patch.setattr(climb, "choose_best", latest)
 
 
 def latest(pool: Any, options: Any, **more: Any) -> Any:
-    """The last run alone, by the choice among nothing else."""
-    from tl_kit.fitting.best_result import choose_best
-
+    """The last run, alone."""
     last = len(pool.entries) - 1
     alone = replace(pool, entries=pool.entries[-1:], names=pool.names[-1:], stack=pool.stack[-1:])
     found = choose_best(alone, options, **more)
     return None if found is None else replace(found, members=(last,))
+
+
+def interrupting(*_: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+ONE_MEMBER = replace(LADDER, members=1)
 
 
 def refits_in(result: FitResult) -> list[Any]:
@@ -238,7 +270,9 @@ def test_its_member_is_the_refit_and_its_validation_score_that_of_the_first_run(
     assert [row.of for row in refits] == [row.name for row in whole.leaderboard if row.rung in ("full", "member")]
     last = refits[-1]
     assert whole.members == (last.name,)
-    assert (last.accuracy, last.nll, last.added, last.chosen) == (None, None, None, True)
+    first = next(row for row in whole.leaderboard if row.name == last.of)
+    assert (last.accuracy, last.nll, last.added, last.chosen) == (first.accuracy, first.nll, 0, True)
+    assert not first.chosen
     assert last.latency is not None
     (member,) = (Path(whole.best) / "members").iterdir()
     runs = Path(whole.folder) / "runs"
@@ -248,32 +282,55 @@ def test_its_member_is_the_refit_and_its_validation_score_that_of_the_first_run(
     assert tl_kit.evaluate(whole.folder, data).metrics["nll"] == pytest.approx(whole.test["nll"], abs=1e-6)
     content = json.loads((Path(whole.folder) / "fit.json").read_text())
     assert content["kinds"] == {"val": "selected on", "test": "test"}
-    assert "refit with validation images: 3" in whole.story[0]
+    assert "refit with validation images: 2" in whole.story[0]
     assert "cross-fitted on validation, before the refit: " in whole.story[1]
     assert (
         "members were trained once more, on the validation images too" in (Path(whole.best) / "README.md").read_text()
     )
 
 
-def test_it_has_seen_every_image_but_those_of_test(whole: FitResult, data: Path) -> None:
+def test_it_has_trained_on_every_image_but_those_of_test(whole: FitResult, data: Path, tmp_path: Path) -> None:
+    """Its folder keeps the first network, which scores validation images for whoever asks."""
     manifest = training_images(quick_config(data, Path("nowhere")), SILENT)
-    expected = {split: {digest_prefix(s) for s in manifest.split(split)} for split in ("train", "val", "test")}
+    val = {digest_prefix(sample) for sample in manifest.split("val")}
+    runs = Path(whole.folder) / "runs"
     for row in refits_in(whole):
-        first, again = (read_meta(Path(whole.folder) / "runs" / name) for name in (row.of, row.name))
-        assert set(first["data"]["train"]) == expected["train"]
-        assert set(again["data"]["train"]) == expected["train"] | expected["val"]
-        assert again["data"]["val"] == []
-        assert (again["val"], again["test"]) == (None, None)
+        first, again = (read_meta(runs / name) for name in (row.of, row.name))
+        assert again["refit"]
+        assert again["data"] == {**first["data"], "refit": True}
+        assert set(again["data"]["val"]) == val
+        assert (again["val"], again["kinds"], again["test"]) == (first["val"], first["kinds"], None)
+        assert again["settings"]["settled"] == {name: first["guard"][name] for name in ("alpha", "temperature")}
+        assert again["settings"]["settled"]["alpha"] == 0.5
         for name in ("batchnorm", "augment", "balance", "optimizer", "lr"):
             assert first["settings"][name] == again["settings"][name], name
-    assert tl_kit.evaluate(whole.folder, data, split="val").kind == "trained on"
+        before = load_checkpoint(runs / row.name, held_out=True).model.state_dict()
+        expected = load_checkpoint(runs / row.of, held_out=True).model.state_dict()
+        assert all(torch.equal(before[name], tensor) for name, tensor in expected.items())
+        assert any(not torch.equal(before[name], tensor) for name, tensor in weights(runs / row.name).items())
+    scores = tl_kit.evaluate(whole.folder, data, split="val")
+    assert scores.kind == "selected on"
+    assert scores.metrics["nll"] == pytest.approx(whole.selected_val["nll"], abs=1e-6)
+
+
+def test_its_result_is_what_one_without_refits_is(whole: FitResult, data: Path, tmp_path: Path) -> None:
+    """A member of ensembles, a teacher and the subject of a report: none of them scores it on images it trained on."""
+    other = next(row.name for row in whole.leaderboard if row.rung == "head")
+    members = (Path(whole.folder), Path(whole.folder) / "runs" / other)
+    combined = tl_kit.ensemble(tl_kit.EnsembleConfig(checkpoints=members, out=tmp_path / "both"))
+    assert combined.receipt["kinds"]["val"] == "selected on"
+    page = tl_kit.report(whole.folder, out=tmp_path / "report.html")
+    assert "trained on" not in page.file.read_text()
+    teaching = tl_kit.DistillConfig(teacher=Path(whole.folder))
+    student = tl_kit.finetune(quick_config(data, tmp_path / "student", distill=teaching, policy="full", epochs=1))
+    assert student.kinds["val"] == "selected on"
 
 
 def test_interrupted_it_goes_on_to_the_same_weights(whole: FitResult, data: Path, tmp_path: Path) -> None:
     first = [row.rung for row in whole.leaderboard].index("refit")
     out = tmp_path / "cut"
     with pytest.MonkeyPatch.context() as patch:
-        unguarded(patch)
+        averaging(patch)
         for count in (first, 0):  # before it begins, and again after the resume
             with stopped_at(patch, count, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt, match="--resume"):
                 tl_kit.resume_fit(out) if out.exists() else tl_kit.fit(one_network(data, out))
@@ -285,27 +342,81 @@ def test_interrupted_it_goes_on_to_the_same_weights(whole: FitResult, data: Path
         assert same(*(weights(Path(each.folder) / "runs" / row.name) for each in (resumed, whole)))
 
 
+def test_it_is_interrupted_in_its_training_too(whole: FitResult, data: Path, tmp_path: Path) -> None:
+    """At the end of its epochs, before what is kept of head and network is taken."""
+    out = tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        averaging(patch)
+        original = gradient.take_settled
+        patch.setattr(gradient, "take_settled", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            tl_kit.fit(one_network(data, out))
+        patch.setattr(gradient, "take_settled", original)
+        assert "refit" in json.loads((out / "state" / "journal.json").read_text())["begun"]["name"]
+        resumed = tl_kit.resume_fit(out)
+    for row in refits_in(whole):
+        assert same(*(weights(Path(each.folder) / "runs" / row.name) for each in (resumed, whole)))
+
+
+def test_a_first_run_whose_record_is_damaged_trains_again_before_it(
+    whole: FitResult, data: Path, tmp_path: Path
+) -> None:
+    first = [row.rung for row in whole.leaderboard].index("refit")
+    out = tmp_path / "cut"
+    with pytest.MonkeyPatch.context() as patch:
+        averaging(patch)
+        with stopped_at(patch, first, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
+            tl_kit.fit(one_network(data, out))
+        (out / "state" / f"{whole.leaderboard[first - 1].name}.json").write_text("{")
+        resumed = tl_kit.resume_fit(out)
+    assert [row.rung for row in resumed.leaderboard] == [row.rung for row in whole.leaderboard]
+    assert resumed.test == {**(whole.test or {}), "readings": 1}
+
+
+def test_a_short_run_trains_again_where_there_is_no_time_for_more(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    averaging(monkeypatch)
+    original = Prices.admit
+
+    def hurried(prices: Prices, step: Step, *more: Any) -> Admission:
+        if step.rung in ("full", "part"):
+            return Admission(admitted=False, needed=99.0)
+        return original(prices, step, *more)
+
+    monkeypatch.setattr(Prices, "admit", hurried)
+    result = tl_kit.fit(config(data, tmp_path / "fit", ladder=ONE_MEMBER))
+    assert [row.rung for row in result.leaderboard if row.status == "no time"] == ["full", "part"]
+    assert [row.rung for row in result.leaderboard if row.status == "finished"][-2:] == ["short", "refit"]
+    assert result.members == (result.leaderboard[-1].name,)
+    assert "training of the last layers" in result.stopped
+    assert "needs about 99 s" in result.stopped
+
+
 def test_few_validation_images_are_no_reason_for_it(data: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        unguarded(patch)
-        result = tl_kit.fit(one_network(data, tmp_path / "fit", ladder=replace(LADDER, refit_from=0.5)))
+        averaging(patch)
+        result = tl_kit.fit(one_network(data, tmp_path / "fit", ladder=replace(ONE_MEMBER, refit_from=0.5)))
     assert refits_in(result) == []
     assert any(row.rung == "full" for row in result.leaderboard)
 
 
 @pytest.fixture(scope="module")
-def settled_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Settled], Path]:
-    """A run without validation images, of which so much is kept."""
+def settled_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A second training on all images, of which so much is kept."""
     root = tmp_path_factory.mktemp("settled")
     data = write_images(root / "images", images=12)
-    options = quick_config(data, root / "run", policy="lp-ft", epochs=2)
-    manifest = refit_images(training_images(options, SILENT), ())
+    options = quick_config(data, root / "first", policy="lp-ft", epochs=2)
+    tl_kit.finetune(options)
+    record = read_meta(root / "first")
+    manifest = refit_images(training_images(options, SILENT))
 
-    def run(settled: Settled) -> Path:
+    def run(**kept: float) -> Path:
+        settled = Settled(first=root / "first", record=record, **kept)
         out = root / f"run-{settled.alpha}-{settled.temperature}"
         if not out.exists():
             trained = finetune_on(manifest, replace(options, out=out), settled=settled)
-            assert trained.result.val is None
+            assert trained.result.val == record["val"]
             assert trained.result.status == "finished"
         return out
 
@@ -313,21 +424,20 @@ def settled_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Settled]
 
 
 def test_without_validation_images_epochs_have_no_score_and_the_last_one_is_kept(
-    settled_runs: Callable[[Settled], Path],
+    settled_runs: Callable[..., Path],
 ) -> None:
-    folder = settled_runs(Settled())
+    folder = settled_runs()
     epochs = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"epoch"' in line]
     assert len(epochs) == 2
     assert not any("val_" in line for line in epochs)
     meta = read_meta(folder)
     assert meta["best_epoch"] == 2
-    assert meta["chosen_by_val"] == []
     assert meta["settings"]["settled"] == {"alpha": 1.0, "temperature": 1.0}
 
 
-def test_an_average_lies_between_the_head_and_the_trained_network(settled_runs: Callable[[Settled], Path]) -> None:
+def test_an_average_lies_between_the_head_and_the_trained_network(settled_runs: Callable[..., Path]) -> None:
     """W(α) = (1 - α) H + α T, so that W(1/4) = 3/2 W(1/2) - 1/2 W(1), without the head's own weights."""
-    trained, half, quarter = (weights(settled_runs(Settled(alpha=alpha))) for alpha in (1.0, 0.5, 0.25))
+    trained, half, quarter = (weights(settled_runs(alpha=alpha)) for alpha in (1.0, 0.5, 0.25))
     moved = 0
     for name, tensor in trained.items():
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
@@ -336,8 +446,8 @@ def test_an_average_lies_between_the_head_and_the_trained_network(settled_runs: 
     assert moved > 2
 
 
-def test_the_temperature_divides_the_classifier_alone(settled_runs: Callable[[Settled], Path]) -> None:
-    plain, softened = (weights(settled_runs(Settled(temperature=each))) for each in (1.0, 2.0))
+def test_the_temperature_divides_the_classifier_alone(settled_runs: Callable[..., Path]) -> None:
+    plain, softened = (weights(settled_runs(temperature=each)) for each in (1.0, 2.0))
     for name, tensor in plain.items():
         expected = tensor / 2 if name.startswith("fc.") else tensor
         assert torch.equal(softened[name], expected), name

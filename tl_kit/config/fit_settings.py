@@ -85,7 +85,7 @@ class LadderConfig:
     train, on ``part_views`` augmented views an image. After a run in full, further members follow, until ``patience``
     of them in a row have not lowered the ensemble's NLL by more than its standard error. An ensemble has at most
     ``members``. Before further members, and at the end, the runs that are members of the best ensemble train once more,
-    on validation images too, where these are at least the share ``refit_from`` of the training images; above 1: never.
+    on validation images too, where these are at least the share ``refit_from`` of the training images.
     """
 
     halved: Annotated[float, FRACTION] = 0.5

@@ -76,7 +76,7 @@ def quantized(
     """Write the quantised file of ``model``. Raises ExportError where it costs too much.
 
     Validation images that a head was fitted to say little about a loss: nearly all of them are right by a wide margin.
-    So the accuracies are then those of the heads that were fitted without them, quantised in the same way.
+    So the accuracies are then those of the models that were fitted without them, quantised in the same way.
     """
     small = _quantized(model, target, images, reporter)
     before, kept, rate_before = probabilities_of(model, images.sources, reporter=reporter)

@@ -182,7 +182,10 @@ def _held_out(run: Run, outcome: Outcome) -> Outcome:
 def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> FinetuneResult:
     """Scores, weights and ``tlkit.json``; the saved states go, unless Ctrl-C ended the run before its time."""
     scores = {split: _score(run, outcome.logits, split) for split in ("val", "test")}
-    data = _data(run, outcome.chosen_by_val, refit=outcome.held_out_head is not None)
+    refit = outcome.held_out_head is not None
+    if run.settled is not None and refit:
+        scores["val"] = run.settled.record["val"]
+    data = _data(run, outcome.chosen_by_val, refit=refit)
     if run.writes:
         with run.clock("save"):
             _save(run, outcome, data, resumable)
@@ -204,7 +207,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         left_out=left_out_dict(run.manifest.exclusions),
         **_worth(run, data),
         cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
-        refit=outcome.held_out_head is not None,
+        refit=refit,
     )
     more = {"resume": resumable} if outcome.status in UNFINISHED else {}
     written = {**_without_classes(result), **more}
@@ -305,8 +308,11 @@ def _save_meta(
 def _data(run: Run, chosen_by_val: Sequence[str] | None, *, refit: bool = False) -> dict[str, Any]:
     """The images of the run by what they were for: what :func:`uses_in` reads. A teacher's where it knows more.
 
-    ``refit``: the final head was fitted to those of val too, and the folder has the head that was not.
+    ``refit``: the final head was fitted to those of val too, and the folder has the head that was not; of a second
+    training, all of the first one's tensors.
     """
+    if run.settled is not None and refit:
+        return {**run.settled.record["data"], "refit": True}
     data: dict[str, Any] = {
         "content": run.images.content_hash(),
         "root": str(run.manifest.root),
@@ -327,7 +333,10 @@ def _worth(run: Run, data: Mapping[str, Any]) -> dict[str, Any]:
     """Kinds of the scores by split, and the choices that validation images made, also for the run's teacher."""
     splits = {split: run.manifest.split(split) for split in ("val", "test")}
     uses = uses_in(data, str(run.folder))
-    return {"kinds": kinds_of(splits, uses), "chosen_by_val": uses.chose}
+    kinds = kinds_of(splits, uses)
+    if run.settled is not None and data.get("refit"):
+        kinds = {**kinds, "val": run.settled.record["kinds"]["val"]}
+    return {"kinds": kinds, "chosen_by_val": uses.chose}
 
 
 def _digests(run: Run, split: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,13 @@ from tl_kit.finetuning.batch_sources import Source, agreed_scores, open_source
 from tl_kit.finetuning.build_task import build_task, compile_errors
 from tl_kit.finetuning.callbacks import Followed, Phases, follow, phase_length
 from tl_kit.finetuning.closed_form import tell_refit
-from tl_kit.finetuning.head_guard import FittedHead, compare_with_head, take_final_head, take_settled
+from tl_kit.finetuning.head_guard import (
+    FittedHead,
+    compare_with_head,
+    first_weights,
+    take_final_head,
+    take_settled,
+)
 from tl_kit.finetuning.losses import check_drop_path, drop_connect
 from tl_kit.finetuning.result import Guarded, Outcome
 from tl_kit.finetuning.run import Run
@@ -75,6 +81,8 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     audit = phases.audit()
     final = head if status == "finished" else None  # a run that goes on chooses by val, which it must not have seen
     logits, held_out = _outputs(run, phases.source, final, guard)
+    if run.settled is not None and status == "finished":
+        held_out = first_weights(run, run.settled)
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
@@ -134,6 +142,8 @@ def _chosen_by_val(run: Run, settings: Settings, result: FitResult, *, compared:
     Of a single epoch there is none to choose, unless the head's fit before it is another; nor where the last one is
     kept. A run that ``failed`` says how many epochs it kept, not how many it saw.
     """
+    if not run.manifest.split("val"):
+        return ()
     states = result.epochs + run.policy.fits_head_first
     kept_last = settings.keep_epoch == "last" and result.epochs == settings.epochs == result.best_epoch
     found = {
@@ -151,7 +161,8 @@ def _rollbacks(fit: Followed) -> dict[str, object]:
 
 def _settled(run: Run) -> dict[str, object]:
     """The record's entry of what was kept of head and trained network, where an earlier run had settled it."""
-    return {} if run.settled is None else {"settled": asdict(run.settled)}
+    settled = run.settled
+    return {} if settled is None else {"settled": {"alpha": settled.alpha, "temperature": settled.temperature}}
 
 
 def _first_state(run: Run, source: Source, fit: Followed, *, guarded: bool) -> FitResult:

@@ -22,7 +22,7 @@ from tl_kit import metrics
 from tl_kit.combining.calibration import fit_temperature, tempered
 from tl_kit.combining.head_choice import choose_network, clearly_better
 from tl_kit.data.manifest import labels_of
-from tl_kit.errors import NonFiniteError
+from tl_kit.errors import NonFiniteError, TrainingError
 from tl_kit.finetuning.batch_sources import Source
 from tl_kit.finetuning.closed_form import head_run, is_linear, refit_head, set_fitted_head
 from tl_kit.finetuning.head_folds import refit_predictions
@@ -31,7 +31,7 @@ from tl_kit.finetuning.result import Guarded, Waypoint
 from tl_kit.finetuning.run import Run, Settled
 from tl_kit.finetuning.saved_state import changing_names
 from tl_kit.machine.process_group import first_answer
-from tl_kit.storage.checkpoint import save_config, save_held_out_head, save_weights
+from tl_kit.storage.checkpoint import load_checkpoint, save_config, save_held_out_head, save_weights
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.task import Task
 from tl_kit.zoo.heads import in_modules, linear_classifier, linear_tensors
@@ -39,6 +39,7 @@ from tl_kit.zoo.heads import in_modules, linear_classifier, linear_tensors
 __all__ = [
     "FittedHead",
     "compare_with_head",
+    "first_weights",
     "fit_guard",
     "is_guarded",
     "networks_compared",
@@ -151,16 +152,27 @@ def take_final_head(
 def take_settled(
     run: Run, settled: Settled, head: FittedHead | None, source: Source, *, task: Task, epoch: int
 ) -> None:
-    """Give the model what an earlier run's guard kept of such a run: average and temperature.
+    """Give the model what the first training's guard kept: the average, and the temperature.
 
-    ``head``: None where the trained network alone is kept. ``task`` and ``epoch`` as in :func:`compare_with_head`.
+    ``head``: needed for an average. ``task`` and ``epoch`` as in :func:`compare_with_head`. Raises TrainingError where
+    the head of an average could not be fitted.
     """
     state: State = _state(run)
-    if head is not None and settled.alpha < 1:
+    if settled.alpha < 1:
+        if head is None:
+            raise TrainingError(f"{settled.first}: the head of the average that its guard kept cannot be fitted again")
         state = _between(run, head, source, state, alpha=settled.alpha, task=task, epoch=epoch)
-    if settled.temperature != 1:
-        state = _softened(run, state, settled.temperature)
-    _load(run, state)
+    _load(run, _softened(run, state, settled.temperature) if settled.temperature != 1 else state)
+
+
+def first_weights(run: Run, settled: Settled) -> dict[str, Tensor]:
+    """The tensors of the first training's network that the second has changed, as they were on validation images.
+
+    Raises CheckpointError where its folder cannot be read.
+    """
+    first = load_checkpoint(settled.first, mapped=True, held_out=True).model.state_dict()
+    own = run.model.state_dict()
+    return {name: tensor for name, tensor in first.items() if not torch.equal(tensor, own[name].cpu())}
 
 
 def compare_with_head(

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,12 +85,15 @@ class Taught:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """Choice of an earlier run's head guard, for a run that trains on validation images too, and so has none.
+    """Choices of a run's first training, for the second one: on its validation images too, none of which are left.
 
     ``alpha``: the trained network's share of the weights, above 0 and at most 1; the rest is that of the head, fitted
-    to the pretrained features. ``temperature``: what the classifier is divided by.
+    to the pretrained features. ``temperature``: what the classifier is divided by. ``first``: the folder of the first
+    training, whose network scores the validation images from then on, and ``record`` its record.
     """
 
+    first: Path
+    record: Mapping[str, Any]
     alpha: float = 1.0
     temperature: float = 1.0
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.member_choice import Limits, MemberChoice, choose_members
 from tl_kit.config import CropConfig, FitConfig, RuleFitConfig
-from tl_kit.data.manifest import Sample, labels_of
+from tl_kit.data.manifest import Manifest, Sample, labels_of
 from tl_kit.finetuning.result import Trained
 from tl_kit.fitting.journal import RUNS, Entry
+from tl_kit.fitting.ladder import Step
 from tl_kit.fitting.refits import stand_ins
 from tl_kit.storage.atomic import new_numbered_folder, writing
 from tl_kit.storage.checkpoint import digest_prefix
@@ -26,6 +27,7 @@ __all__ = [
     "Best",
     "Pool",
     "choose_best",
+    "chosen_steps",
     "fitted_on",
     "limits_of",
     "pool_of_runs",
@@ -121,6 +123,17 @@ def choose_best(pool: Pool, config: FitConfig, *, prefer: str | None = None) -> 
         folds=RuleFitConfig.folds,
         seed=config.seed,
     )
+
+
+def chosen_steps(entries: Sequence[Entry], best: Best | None, manifest: Manifest, *, share: float) -> list[Step]:
+    """The steps of the best result's members; none where validation images are fewer than ``share`` of training images.
+
+    A refit would then bring little.
+    """
+    if best is None or len(manifest.split("val")) < share * len(manifest.split("train")):
+        return []
+    pool = pool_of_runs(entries)
+    return [pool.entries[member].attempt.step for member in best.choice.members]
 
 
 def fitted_on(pool: Pool) -> Uses:

@@ -23,6 +23,7 @@ from tl_kit.fitting.best_result import (
     Best,
     Pool,
     choose_best,
+    chosen_steps,
     pool_of_runs,
     probabilities_of,
     remove_others,
@@ -33,9 +34,9 @@ from tl_kit.fitting.candidates import Candidate
 from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
-from tl_kit.fitting.ladder import Attempt, Status, Step, first_run, next_step, waiting
+from tl_kit.fitting.ladder import Attempt, Status, Step, next_step, waiting
 from tl_kit.fitting.prices import Admission, Prices
-from tl_kit.fitting.refits import refit_images, refit_of
+from tl_kit.fitting.refits import Refit, first_entry, refit_images, refit_of
 from tl_kit.fitting.speed import Speed, measure_speed
 from tl_kit.fitting.step_options import StepOptions
 from tl_kit.fitting.step_words import named
@@ -46,7 +47,7 @@ from tl_kit.reporting import SILENT, Reporter
 from tl_kit.series.records import SeriesRecords
 from tl_kit.stopping import StoppedError
 from tl_kit.storage.atomic import safe_name
-from tl_kit.storage.checkpoint import load_checkpoint, read_meta
+from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.storage.fit_folder import write_fit
 from tl_kit.tracking.trackers import Tracking
 
@@ -122,6 +123,7 @@ class Climb:
         """Take one step after the other; returns in a sentence why there is no further one."""
         config = self.config
         prices = Prices(self.candidates, self.manifest, self.budget, config.budget, config.ladder)
+        last = ""  # what there was no time for, where no more than refits may follow
         while True:
             attempts = [entry.attempt for entry in self.entries]
             views = self._views if any(entry.finished for entry in self.entries) else ()
@@ -131,12 +133,12 @@ class Climb:
                 self.candidates,
                 views=views,
                 early=early,
-                chosen=self._chosen(),
+                chosen=chosen_steps(self.entries, self.best, self.manifest, share=config.ladder.refit_from),
                 seed=config.seed,
                 config=config.ladder,
             )
             if isinstance(step, str):
-                return step
+                return last or step
             try:
                 admission = self._admission(step, prices)
             except OutOfTimeError:
@@ -153,15 +155,9 @@ class Climb:
             needs = f"needs {seconds}{after}, {left:.0f} s are left" if left else "the time is over"
             self._note(step, "no time", needs)
             if step.rung == "member" or (step.rung == "part" and not early):
-                return f"{named(step)} {needs}" if left else needs
-
-    def _chosen(self) -> list[Step]:
-        """The steps whose runs are members of the best result; none where too few images are validation images."""
-        training, validation = len(self.manifest.split("train")), len(self.manifest.split("val"))
-        if self.best is None or validation < self.config.ladder.refit_from * training:
-            return []
-        pool = pool_of_runs(self.entries)
-        return [pool.entries[member].attempt.step for member in self.best.choice.members]
+                last = f"{named(step)} {needs}" if left else needs
+                if step.rung == "member":
+                    return last
 
     def _early(self, prices: Prices) -> bool:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""
@@ -189,7 +185,14 @@ class Climb:
         if begun := self._at_work(step):  # as it was decided before the fit was interrupted
             decided = {name: begun[name] for name in ("epochs", "policy", "seconds")}
             return Admission(admitted=True, views=begun.get("views"), **decided)
-        return prices.admit(step, self._options(step), self.entries, TimedReporter(SILENT, self.budget))
+        timed = TimedReporter(SILENT, self.budget)
+        if step.rung == "refit":
+            return prices.refit(self._refit(step), timed)
+        return prices.admit(step, self._options(step), self.entries, timed)
+
+    def _refit(self, step: Step) -> Refit:
+        """The refit that the step is."""
+        return refit_of(step, self.entries, self.options.of(step), manifest=self.manifest, folder=self.folder)
 
     def _take(self, step: Step, admission: Admission) -> None:
         """Run a step, and bring the best result up to date. A step that fails is noted, and the next one follows."""
@@ -229,7 +232,6 @@ class Climb:
             estimate=None if resumed else admission.seconds,  # its seconds are those of this session alone
             policy=trained.result.policy,
             epochs=admission.epochs or 0,
-            views=admission.views,
             parameters=sum(parameter.numel() for parameter in checkpoint.model.parameters()),
             side=checkpoint.preprocessing.input_size[-1],
             speed=speed,
@@ -242,15 +244,20 @@ class Climb:
 
     def _speed(self, step: Step, folder: Path, trained: Trained) -> Speed | None:
         """The speed of the run's network, measured on validation images; a refit has that of its first run."""
-        if step.rung == "refit":
-            return next(each.speed for each in self.entries if each.attempt.step == first_run(step) and each.finished)
+        if first := first_entry(step, self.entries) if step.rung == "refit" else None:
+            return first.speed
         images = [sample.path for sample in trained.manifest.split("val")[: self.config.budget.timed]]
         return measure_speed(folder, images, self.config.runtime)
 
     def _interrupted(self) -> Step | None:
-        """The step that was at work when the fit was interrupted, if it has not ended since."""
+        """The step that was at work when the fit was interrupted, if it has not ended since.
+
+        None too for a refit whose first run is damaged, and trains again before it.
+        """
         begun = self.journal.begun
-        return None if begun is None else Step(**begun["step"])
+        step = None if begun is None else Step(**begun["step"])
+        lost = step is not None and step.rung == "refit" and first_entry(step, self.entries) is None
+        return None if lost else step
 
     def _at_work(self, step: Step) -> dict[str, Any] | None:
         """The record of this step, if it was at work when the fit was interrupted."""
@@ -283,9 +290,8 @@ class Climb:
             options = replace(options, cache=replace(options.cache, default_views=admission.views))
         manifest, settled = self.manifest, None
         if step.rung == "refit":
-            refit = refit_of(step, self.entries, self.manifest)
-            options = refit.options(options, read_meta(self.folder / RUNS / refit.entry.name))
-            manifest, settled = refit_images(self.manifest, self.whole.split("test")), refit.settled
+            refit = self._refit(step)
+            manifest, options, settled = refit_images(manifest), replace(refit.options, out=out), refit.settled
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
             manifest,

@@ -16,7 +16,7 @@ from tl_kit.data.manifest import Manifest, Sample
 from tl_kit.display import figure
 from tl_kit.fitting.best_result import Best, Pool, choose_best, fitted_on, pool_of_runs
 from tl_kit.fitting.budget import Budget
-from tl_kit.fitting.journal import RUNS, Journal
+from tl_kit.fitting.journal import Journal
 from tl_kit.fitting.leaderboard import Fastest, Row, fastest_of, rows_of, story
 from tl_kit.html_tables import html_block, html_lines, html_table
 from tl_kit.inference.labelled import Predicted, predict_labelled
@@ -25,11 +25,10 @@ from tl_kit.inference.predictor import Predictor, load
 from tl_kit.reporting import Reporter
 from tl_kit.reports.fit_picture import draw_fit
 from tl_kit.reports.receipt_picture import draw_receipt
-from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.storage.config_json import to_json
 from tl_kit.storage.ensemble_folder import PICTURE, describe_again, is_ensemble
 from tl_kit.storage.fit_folder import fit_scores, write_fit
-from tl_kit.storage.seen_images import Uses, kind_of, uses_of, uses_together
+from tl_kit.storage.seen_images import kinds_of, uses_of
 
 __all__ = ["LEADERBOARD", "FitResult", "finish"]
 
@@ -115,8 +114,7 @@ def finish(
     fastest = fastest_of(pool, choose_best(pool, journal.config, prefer="speed"))
     journal.readings += tests is not None
     test = None if tests is None else {**_test_scores(tests, predictor, pool, best), "readings": journal.readings}
-    worth = _worth(journal, pool, best, predictor, tests)
-    receipt = _receipt(journal, pool, best, predictor, tests, worth)
+    receipt = _receipt(journal, pool, best, predictor, tests)
     seconds = budget.elapsed
     lines = story(rows, seconds=seconds, val=val, test=test, fastest=fastest, stopped=stopped)
     result = FitResult(
@@ -141,7 +139,7 @@ def finish(
         "best": str(best.folder.relative_to(journal.folder)),
         "status": "finished",
         "receipt": receipt,
-        "kinds": worth.ensemble,
+        "kinds": kinds_of(splits, predictor.uses | fitted_on(pool)),
         "images": {split: len(samples) for split, samples in splits.items()},
     }
     plain: Mapping[str, Any] | None = None if receipt is None else dict(receipt)
@@ -166,31 +164,12 @@ def _test_scores(tests: Predicted, predictor: Predictor, pool: Pool, best: Best)
     return scores
 
 
-def _worth(journal: Journal, pool: Pool, best: Best, predictor: Predictor, tests: Predicted | None) -> Worth:
-    """Kinds of the scores: on validation those of the members' first runs, which did not train on it."""
-    splits = _splits(pool, tests)
-    runs = [journal.folder / RUNS / pool.entries[member].name for member in best.choice.members]
-    first = [uses_of(load_checkpoint(run, mapped=True)) for run in runs]
-    members = list(zip(first, map(uses_of, predictor.members), strict=True))
-    val, test = (uses_together(found) | fitted_on(pool) for found in zip(*members, strict=True))
-    return Worth(
-        members=[_kinds(splits, *each) for each in members],
-        ensemble=_kinds(splits, val, test),
-        chose=val.chose,
-    )
-
-
-def _kinds(splits: Mapping[str, Sequence[Sample]], val: Uses, test: Uses) -> dict[str, str]:
-    """The kind of each split's scores, where ``val`` and ``test`` are the uses of what each of them scored."""
-    return {split: kind_of(splits[split], uses) for split, uses in (("val", val), ("test", test)) if splits[split]}
-
-
-def _receipt(
-    journal: Journal, pool: Pool, best: Best, predictor: Predictor, tests: Predicted | None, worth: Worth
-) -> Receipt | None:
+def _receipt(journal: Journal, pool: Pool, best: Best, predictor: Predictor, tests: Predicted | None) -> Receipt | None:
     """The receipt of an ensemble, and its picture in the ensemble's folder; None for a single checkpoint."""
     if not is_ensemble(best.folder) or len(best.choice.members) < 2:
         return None
+    splits = _splits(pool, tests)
+    uses = predictor.uses | fitted_on(pool)
     receipt = build_receipt(
         [str(member.path) for member in predictor.members],
         best.choice.whole.fitted,
@@ -204,7 +183,11 @@ def _receipt(
         test=None if tests is None else tests.predictions,
         samples=EnsembleConfig.bootstrap,
         seed=journal.config.seed,
-        worth=worth,
+        worth=Worth(
+            members=[kinds_of(splits, uses_of(member)) for member in predictor.members],
+            ensemble=kinds_of(splits, uses),
+            chose=uses.chose,
+        ),
     )
     draw_receipt(receipt, best.folder / PICTURE)
     return receipt

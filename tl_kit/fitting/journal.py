@@ -29,9 +29,8 @@ class Entry:
     """An attempt with its run: the name of its folder, its time, its outcome and its speed.
 
     ``elapsed``: seconds from the start of the fit to its end. ``epochs`` are those that it was given; 0 for a head.
-    ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default. ``side``: pixels a
-    side of the images that it sees; 0 in the journal of an earlier version. ``trained`` and ``speed`` are None where it
-    did not finish.
+    ``side``: pixels a side of the images that it sees; 0 in the journal of an earlier version. ``trained`` and
+    ``speed`` are None where it did not finish.
     """
 
     attempt: Attempt
@@ -41,7 +40,6 @@ class Entry:
     estimate: float | None = None
     policy: str = "head"
     epochs: int = 0
-    views: int | None = None
     parameters: int = 0
     side: int = 0
     trained: Trained | None = None
@@ -140,7 +138,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
         "estimate": entry.estimate,
         "policy": entry.policy,
         "epochs": entry.epochs,
-        "views": entry.views,
         "parameters": entry.parameters,
         "side": entry.side,
         "speed": None if entry.speed is None else asdict(entry.speed),
@@ -157,7 +154,7 @@ def entries_of(written: list[dict[str, Any]], file: Path) -> Iterator[Entry]:
             )
             names = ("name", "seconds", "elapsed", "estimate", "policy", "epochs", "parameters")
             speed = None if each["speed"] is None else Speed(**each["speed"])
-            side, views = int(each.get("side", 0)), each.get("views")
-            yield Entry(attempt=attempt, speed=speed, side=side, views=views, **{name: each[name] for name in names})
+            side = int(each.get("side", 0))
+            yield Entry(attempt=attempt, speed=speed, side=side, **{name: each[name] for name in names})
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: an entry is damaged ({error}); start anew") from error

@@ -81,10 +81,10 @@ def next_step(
     """Return the next step, or a sentence that says why there is none.
 
     ``views``: crop modes that are worth comparing, if any. ``early``: the first network trains in full before the heads
-    that wait, or only its last layers where there is no time for more. ``chosen``: the members of the best ensemble,
-    which train again on validation images too: before further members, and at the end; the first network, where it
-    trained early, before further heads. The step depends on nothing but the arguments. One that there was ``no time``
-    for is not proposed again.
+    that wait, or only its last layers where there is no time for more. ``chosen``: the members of the best ensemble.
+    Those that trained do so again, on validation images too, before further members and at the end. The network that
+    trained early does so before further heads. The step depends on nothing but the arguments. One that there was
+    ``no time`` for is not proposed again.
     """
     tried = {attempt.step for attempt in done}
     for step in _steps(done, candidates, views=views, early=early, chosen=chosen, seed=seed, config=config):

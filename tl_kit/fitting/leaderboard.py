@@ -15,6 +15,7 @@ from tl_kit.combining.bootstrap import standard_error
 from tl_kit.combining.member_choice import MemberChoice
 from tl_kit.fitting.best_result import Pool
 from tl_kit.fitting.journal import Entry
+from tl_kit.fitting.refits import first_entry
 from tl_kit.fitting.step_words import KINDS
 
 __all__ = ["Fastest", "Row", "fastest_of", "rows_of", "story"]
@@ -26,11 +27,11 @@ FloatArray = NDArray[np.float64]
 class Row:
     """One step: what was tried, its seconds, its validation scores with standard errors, and what it added.
 
-    Scores are None where the step did not finish, and of a refit, which trained on validation images: ``of`` is the run
-    that it repeats. ``rung``: the kind of step in one word. ``added``: by how much the best ensemble's validation NLL
-    fell with this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL after it.
-    ``side``: pixels a side of the images that it sees. Validation chose each run's epoch, what the head guard kept, and
-    which networks were trained: its scores are too good.
+    Scores are None where the step did not finish. Those of a refit, which trained on validation images, are those of
+    the run that it repeats, ``of``. ``rung``: the kind of step in one word. ``added``: by how much the best ensemble's
+    validation NLL fell with this step. ``elapsed``: seconds from the start to its end. ``together``: the ensemble's NLL
+    after it. ``side``: pixels a side of the images that it sees. Validation chose each run's epoch, what the head guard
+    kept, and which networks were trained: its scores are too good.
     """
 
     name: str
@@ -71,16 +72,17 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
     """The rows in the order of the steps."""
     places = {entry.name: place for place, entry in enumerate(pool.entries)}
     rows, last, latencies = list[Row](), None, pool.latencies
-    first = {refit: entry.name for refit, entry in zip(pool.names, pool.entries, strict=True) if refit != entry.name}
     for entry in entries:
         scores: dict[str, float | None] = {}
-        if entry.name in places and entry.finished:
-            scores |= _scores(pool.stack[places[entry.name]], pool.labels)
+        first = first_entry(entry.attempt.step, entries) if entry.attempt.step.rung == "refit" else None
+        of = "" if first is None else first.name
+        place = places.get(of or entry.name)
+        if place is not None and entry.finished:
+            scores |= _scores(pool.stack[place], pool.labels)
             together = float(entry.attempt.together.mean()) if entry.attempt.together.size else None
             added = None if last is None or together is None else last - together
             scores |= {"together": together, "added": added}
             last = together
-        place = places.get(first.get(entry.name, entry.name))
         rows.append(
             Row(
                 name=entry.name,
@@ -92,11 +94,11 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 status=entry.attempt.status,
                 seconds=entry.seconds,
                 elapsed=entry.elapsed,
-                latency=None if place is None else latencies[place],
+                latency=latencies[place] if place is not None and entry.finished else None,
                 parameters=entry.parameters or None,
                 side=entry.side or None,
                 chosen=entry.name in chosen,
-                of=first.get(entry.name, ""),
+                of=of,
                 note=entry.attempt.note,
                 **scores,
             )
@@ -143,7 +145,7 @@ def story(
     stopped: str,
 ) -> list[str]:
     """Five sentences: the steps, the winner, its test score, the worth of more time, and the fastest good model."""
-    finished = [row for row in rows if row.status == "finished"]
+    finished = [row for row in rows if row.accuracy is not None]
     counts = Counter(row.what for row in finished)
     tried = ", ".join(f"{KINDS[kind]}: {counts[KINDS[kind]]}" for kind in KINDS if counts[KINDS[kind]])
     networks = len({row.network for row in finished})
@@ -173,7 +175,7 @@ def _smaller(finished: Sequence[Row]) -> str:
 
 def _last_gain(finished: Sequence[Row]) -> str:
     """The change that the last steps brought, as what the next one may bring."""
-    scored = [row for row in finished if row.accuracy is not None]
+    scored = [row for row in finished if not row.of]
     gains = [f"{-row.added:+.3f}" for row in scored[-2:] if row.added is not None]
     return "" if not gains else f"; the last steps changed the ensemble's NLL by {' and '.join(gains)}"
 

@@ -12,7 +12,7 @@ from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate, candidate_of
 from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.ladder import Step, waiting
-from tl_kit.fitting.refits import refit_of
+from tl_kit.fitting.refits import Refit, refit_images
 from tl_kit.planning.price import Price, price_of
 from tl_kit.reporting import Reporter
 
@@ -58,28 +58,21 @@ class Prices:
                 return Admission(admitted=self.budget.left > 0)
             needed = seconds * self.config.margin
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
-        if step.rung == "refit":
-            return self._refit(step, options, entries, reporter)
         return self._trained(step, options, entries, reporter)
 
-    def _refit(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
-        """By what the first run has taken, or by its estimate where it was interrupted."""
-        refit = refit_of(step, entries, self.manifest)
-        first, seconds = refit.entry, refit.entry.seconds
-        if first.estimate is None:
-            whole = self._trained(first.attempt.step, options, entries, reporter)
-            if whole.seconds is None or not whole.epochs:
-                return whole
-            seconds = whole.seconds * first.epochs / whole.epochs
-        seconds *= refit.ratio
+    def refit(self, refit: Refit, reporter: Reporter) -> Admission:
+        """Decide by what the first run has taken; of one that was interrupted, by a trial."""
+        seconds = refit.entry.seconds * refit.ratio
+        if refit.entry.estimate is None:
+            seconds = price_of(refit_images(self.manifest), refit.options, reporter=reporter).seconds
         needed = seconds * self.config.margin
         return Admission(
             admitted=needed <= self.budget.left,
             seconds=seconds,
-            epochs=refit.epochs,
-            policy=first.policy,
+            epochs=refit.options.epochs,
+            policy=refit.options.policy,
             needed=needed,
-            views=first.views,
+            views=refit.options.cache.default_views,
         )
 
     def _pass(self, model: str, entries: Sequence[Entry]) -> float:
@@ -182,8 +175,9 @@ class Prices:
         return Admission(admitted=needed <= left, seconds=seconds, epochs=epochs, policy=price.policy, needed=needed)
 
     def _correction(self, entries: Sequence[Entry]) -> tuple[float, bool]:
-        """The time of trained runs over their estimates; 1 where none has ended."""
-        ratios = [e.seconds / e.estimate for e in entries if e.finished and e.attempt.step.trains and e.estimate]
+        """The time of trained runs over their estimates; 1 where none has ended. Those of refits are measured times."""
+        first = [e for e in entries if e.finished and e.attempt.step.trains and e.attempt.step.rung != "refit"]
+        ratios = [entry.seconds / entry.estimate for entry in first if entry.estimate]
         return (max(ratios[-2:]), True) if ratios else (1.0, False)
 
 

@@ -5,68 +5,87 @@ By then, validation images have chosen all that they have to choose: the members
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 from tl_kit.config import FinetuneConfig, LoopConfig
-from tl_kit.data.manifest import Manifest, Sample
+from tl_kit.data.manifest import Manifest
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.run import Settled
-from tl_kit.fitting.journal import Entry
+from tl_kit.fitting.journal import RUNS, Entry
 from tl_kit.fitting.ladder import Step, first_run
+from tl_kit.storage.checkpoint import read_meta
 
-__all__ = ["Refit", "refit_images", "refit_of", "stand_ins"]
+__all__ = ["Refit", "first_entry", "refit_images", "refit_of", "stand_ins"]
 
 _SAME = ("batchnorm", "augment", "balance")  # rules by the number of images must not give another method
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refit:
-    """The second training of ``entry``'s run: its epochs, its seconds over those of the first, and what is kept."""
+    """The second training of ``entry``'s run: its options, its seconds over those of the first, and what is kept."""
 
     entry: Entry
-    epochs: int
+    options: FinetuneConfig
     ratio: float
     settled: Settled
 
-    def options(self, options: FinetuneConfig, record: Mapping[str, Any]) -> FinetuneConfig:
-        """The step's options with those of the first run that follow from its number of images, by its ``record``.
 
-        Raises TrainingError where the record has none.
-        """
-        settings = record.get("settings") or {}
-        if not all(isinstance(settings.get(name), str) for name in _SAME):
-            raise TrainingError(f"{self.entry.name}: its record does not say how it was trained")
-        batchnorm, augment, balance = (settings[name] for name in _SAME)
-        return replace(options, batchnorm=batchnorm, augment=augment, balance=balance)
+def refit_images(manifest: Manifest) -> Manifest:
+    """The same images, those of validation among the training images."""
+    samples = (replace(each, split="train") if each.split == "val" else each for each in manifest.samples)
+    return replace(manifest, samples=tuple(samples))
 
 
-def refit_images(manifest: Manifest, tests: Collection[Sample]) -> Manifest:
-    """The same images, those of validation among the training images; copies of ``tests`` are left out of them."""
-    copies = {sample.digest for sample in tests}
-    return replace(
-        manifest,
-        samples=tuple(
-            replace(sample, split="train")
-            for sample in manifest.samples
-            if sample.split == "train" or sample.digest not in copies
-        ),
-    )
+def first_entry(step: Step, entries: Sequence[Entry]) -> Entry | None:
+    """The finished run that the refit ``step`` repeats; None where there is none."""
+    return next((each for each in entries if each.attempt.step == first_run(step) and each.finished), None)
 
 
-def refit_of(step: Step, entries: Sequence[Entry], manifest: Manifest, *, least: int = LoopConfig.epochs) -> Refit:
-    """The refit that ``step`` is, for a run in ``entries``: about as many updates, but ``least`` epochs at least.
+def refit_of(
+    step: Step,
+    entries: Sequence[Entry],
+    options: FinetuneConfig,
+    *,
+    manifest: Manifest,
+    folder: Path,
+    least: int = LoopConfig.epochs,
+) -> Refit:
+    """The refit that ``step`` is, by the record of its first run in the fit's ``folder``.
 
-    A run of fewer epochs than that keeps its own number.
+    It has about as many updates, but ``least`` epochs at least; a run of fewer epochs keeps its own number. Raises
+    CheckpointError where the record cannot be read, and TrainingError where it does not say how the run was trained.
     """
-    entry = next(each for each in entries if each.attempt.step == first_run(step) and each.finished)
+    entry = first_entry(step, entries)
+    assert entry is not None
+    first = folder / RUNS / entry.name
+    record = read_meta(first)
+    settings, side = record.get("settings") or {}, record.get("config", {}).get("img_size")
+    kept = {name: (record.get("guard") or {}).get(name, 1.0) for name in ("alpha", "temperature")}
+    views = settings.get("views") or options.cache.default_views
+    known = all(isinstance(settings.get(name), str) for name in _SAME) and "val" in record.get("kinds", {})
+    if not known or not all(isinstance(number, int | float) for number in (*kept.values(), views, side or 0)):
+        raise TrainingError(f"{entry.name}: its record does not say how it was trained")
     before, more = len(manifest.split("train")), len(manifest.split("val"))
     growth = (before + more) / before
     epochs = max(min(entry.epochs, least), round(entry.epochs / growth))
-    guard = None if entry.trained is None else entry.trained.result.guard
-    settled = Settled() if guard is None else Settled(alpha=guard["alpha"], temperature=guard["temperature"])
-    return Refit(entry=entry, epochs=epochs, ratio=growth * epochs / entry.epochs, settled=settled)
+    batchnorm, augment, balance = (settings[name] for name in _SAME)
+    return Refit(
+        entry=entry,
+        options=replace(
+            options,
+            policy=entry.policy,
+            epochs=epochs,
+            img_size=side,
+            batchnorm=batchnorm,
+            augment=augment,
+            balance=balance,
+            cache=replace(options.cache, default_views=views),
+        ),
+        ratio=growth * epochs / entry.epochs,
+        settled=Settled(first=first, record=record, **kept),
+    )
 
 
 def stand_ins(entries: Sequence[Entry]) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Held-out heads: no validation image is scored by a head that was fitted to it.
+"""Held-out heads: no validation image is scored by a head, or a network, that was fitted to it.
 
-A run with a head in closed form fits it to the validation images too, once its penalty is chosen. Its folder keeps the
-head that was fitted without them. That head stands for the final one wherever validation images are scored, or choose
-something: the rule of an ensemble, its weights, a temperature.
+A run with a head in closed form fits it to the validation images too, once its penalty is chosen; a refit of ``fit``
+trains a whole network on them. The folder keeps the tensors from before. They stand for the final ones wherever
+validation images are scored, or choose something: the rule of an ensemble, its weights, a temperature.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["fitted_images", "held_out_probabilities", "with_held_out_heads"]
 
 
 def fitted_images(predictor: Predictor) -> frozenset[str]:
-    """The validation images, by digest, that a member's final head was fitted to."""
+    """The validation images, by digest, that a member was fitted to in the end."""
     return frozenset[str]().union(*(refit_digests(member.meta) for member in predictor.members))
 
 
 def with_held_out_heads(predictor: Predictor) -> Predictor:
-    """The same predictor with the heads that its members' runs fitted without validation images.
+    """The same predictor with the heads, or networks, that its members' runs fitted without validation images.
 
-    It is the same object if no member has another head. Raises CheckpointError if a member's file is missing or broken.
+    It is the same object if no member has others. Raises CheckpointError if a member's file is missing or broken.
     """
     if not fitted_images(predictor):
         return predictor
@@ -52,8 +52,8 @@ def held_out_probabilities(
     rest = sorted(set(range(len(samples))).difference(apart))
     if apart:
         reporter.message(
-            f"{len(apart):,} of the {len(samples):,} images are scored by heads that were fitted without them: the "
-            "final heads were fitted to them too"
+            f"{len(apart):,} of the {len(samples):,} images are scored by models that were fitted without them: the "
+            "final ones were fitted to them too"
         )
     for indices, used in ((rest, predictor), (apart, with_held_out_heads(predictor) if apart else predictor)):
         if not indices:

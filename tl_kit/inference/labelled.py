@@ -47,7 +47,7 @@ def predict_labelled(
 ) -> Predicted | None:
     """Each member's predictions of the manifest's ``samples``; images of ``data`` that cannot be decoded are reported.
 
-    Validation images that a member's final head was fitted to are predicted by the head that was fitted without them.
+    Validation images that a member was fitted to in the end are predicted by what was fitted without them.
     ``reuse``: images whose outputs the command has kept are not predicted again.
     Returns None if no image can be decoded. Raises DataError for classes that the predictor does not know.
     """

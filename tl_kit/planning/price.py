@@ -12,6 +12,7 @@ from tl_kit.finetuning.policy_choice import facts_of
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.settings import resolve
 from tl_kit.freezing.auto import choose_policy
+from tl_kit.freezing.policies import is_auto
 from tl_kit.machine.process_group import alone
 from tl_kit.planning.estimate import estimate, least_seconds
 from tl_kit.reporting import SILENT, Reporter
@@ -41,24 +42,20 @@ def price_of(
     most: float = math.inf,
     reporter: Reporter = SILENT,
 ) -> Price:
-    """The price of a run that trains by gradient, under the policy that ``--policy auto`` would take.
+    """The price of a run that trains by gradient; under ``auto``, by the policy that it would take.
 
     A few steps are run on a few images; nothing is written but the cache. Where ``row``, the seconds of an image's pass
     forward, says that the run takes more than ``most`` seconds, no step is run, and the seconds are the least that it
     takes. Raises the errors of ``finetune``.
     """
-    run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
-    try:
-        policy = choose_policy(facts_of(run, probes=False), config.auto)[0]
-    finally:
-        run.cleanup.close()
-    run = prepare(replace(config, policy=str(policy)), reporter, manifest=manifest, dry=True)
+    policy = _chosen(manifest, config) if is_auto(config.policy) else config.policy
+    run = prepare(replace(config, policy=policy), reporter, manifest=manifest, dry=True)
     try:
         started = run.clock.seconds()["total"]
         settle_crop_mode(run)
         settings = resolve(run)
         price = Price(
-            policy=str(policy),
+            policy=policy,
             epochs=settings.epochs,
             seconds=least_seconds(run, settings, row=row),
             tried=False,
@@ -67,6 +64,15 @@ def price_of(
             return price
         found = estimate(run, settings, started=started, reporter=reporter)
         return replace(price, seconds=found.seconds, tried=True)
+    finally:
+        run.cleanup.close()
+
+
+def _chosen(manifest: Manifest, config: FinetuneConfig) -> str:
+    """The policy that ``auto`` takes by the rules alone."""
+    run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
+    try:
+        return str(choose_policy(facts_of(run, probes=False), config.auto)[0])
     finally:
         run.cleanup.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ def fit_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(11.5, height), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     _draw_course(left, shown)
-    _draw_runs(right, shown, members={row.get("of") or row["name"] for row in rows if row["chosen"]})
+    _draw_runs(right, shown)
     return figure
 
 
@@ -57,14 +57,13 @@ def _draw_course(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]], *, members: Collection[str]) -> None:
-    """``members``: names of the runs in the result, or of those whose refits are in it."""
+def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     labels = []
     for place, row in enumerate(rows):
         colour = OKABE_ITO["blue"] if row["what"] in _HEADS else OKABE_ITO["vermillion"]
         value, error = 100 * row["accuracy"], 100 * (row["accuracy_error"] or 0.0)
         axes.errorbar(
-            value, place, xerr=error, fmt="o", color=colour, capsize=2, mfc=None if row["name"] in members else "white"
+            value, place, xerr=error, fmt="o", color=colour, capsize=2, mfc=None if row["chosen"] else "white"
         )
         axes.annotate(f"{value:.1f} %", (value, place), (0, 6), textcoords="offset points", ha="center", size=8)
         number = row["name"].partition("-")[0].lstrip("0")

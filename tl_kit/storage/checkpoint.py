@@ -67,7 +67,7 @@ _WRITTEN = "give a folder that tlkit finetune, ensemble or fit wrote"
 class Checkpoint:
     """A loaded checkpoint: model in eval mode, class names in the order of its outputs, preprocessing and metadata.
 
-    ``held_out``: True if its classifier is the one of ``held-out-head.safetensors``.
+    ``held_out``: True if it has the tensors of ``held-out-head.safetensors``.
     """
 
     path: Path
@@ -105,10 +105,11 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 
 def save_held_out_head(folder: Path, tensors: Mapping[str, Tensor] | None, *, model: nn.Module) -> None:
-    """Write ``held-out-head.safetensors``: a classifier's tensors, named as in ``model``, and whose place it takes.
+    """Write ``held-out-head.safetensors``: the tensors before the model was fitted to validation images too.
 
-    The metadata has the digest of the model's own classifier, so that the file is used with no other. Without
-    ``tensors`` an earlier file is removed.
+    They are those of the classifier, or all that a second training has changed, named as in ``model``. The metadata has
+    the digest of the model's own ones, so that the file is used with no other. Without ``tensors`` an earlier file is
+    removed.
     """
     if tensors is None:
         (folder / HELD_OUT_HEAD).unlink(missing_ok=True)
@@ -148,7 +149,7 @@ def digest_prefix(sample: Sample) -> str:
 
 
 def refit_digests(meta: Mapping[str, Any]) -> frozenset[str]:
-    """The validation images, by digest, that the classifier was fitted to at the end; empty where it was not."""
+    """The validation images, by digest, that the model was fitted to at the end; empty where it was not."""
     data = meta.get("data", {})
     return frozenset(data.get("val", ())) if data.get("refit", False) else frozenset()
 
@@ -197,7 +198,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False, held_out: bool = Fals
     """Open a checkpoint folder. Raises CheckpointError, in one line, for every fault in it.
 
     ``mapped``: the weights are memory-mapped (:func:`map_weights`), so they take no memory until they are used.
-    ``held_out``: with the classifier that was fitted without validation images, where the final one was fitted to them.
+    ``held_out``: with the tensors that were fitted without validation images, where the final ones were fitted to them.
     """
     meta = read_meta(folder)
     classes = check_classes(meta["classes"], folder / META)
@@ -246,8 +247,8 @@ def _check_held_out_head(folder: Path, entries: Mapping[str, Entry]) -> None:
     check_inside(path, folder, error=CheckpointError)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: is missing; without it the validation images of {folder} cannot be scored, since the final head "
-            "was fitted to them: copy the whole folder"
+            f"{path}: is missing; without it the validation images of {folder} cannot be scored, since the model was "
+            "fitted to them in the end: copy the whole folder"
         )
     found = read_header(path, error=CheckpointError)
     wrong = [name for name, entry in found.items() if name not in entries or entries[name].shape != entry.shape]
@@ -303,14 +304,14 @@ def _read_weights(folder: Path, *, held_out: bool) -> dict[str, Tensor]:
     head = _read_tensors(path)
     if _belongs_to(path) != _digest({name: tensors[name] for name in head}):
         raise CheckpointError(
-            f"{path}: was written for another head than that of {WEIGHTS}, which changed since, or was never saved: "
+            f"{path}: was written for other weights than those of {WEIGHTS}, which changed since, or were never saved: "
             "the validation images cannot be scored"
         )
     return {**tensors, **head}
 
 
 def _belongs_to(path: Path) -> str | None:
-    """The digest of the classifier that the held-out one stands for."""
+    """The digest of the tensors that the held-out ones stand for."""
     with safe_open(str(path), framework="pt") as file:
         return (file.metadata() or {}).get("final")
 

@@ -45,7 +45,7 @@ def _show(result: ExportResult, console: Console) -> None:
         console.line(f"  predict computes in bf16 here; largest difference from that {parity.beside_predict:.1e}")
     console.line(f"  {parity.rate:.0f} images a second, predict {parity.predict_rate:.0f}")
     if eight is not None:
-        whose = ", by heads fitted without them" if eight.held_out else ""
+        whose = ", by models fitted without them" if eight.held_out else ""
         console.line(
             f"int8: accuracy {100 * eight.accuracy_before:.2f} -> {100 * eight.accuracy:.2f} % "
             f"({eight.images:,} validation images{whose})"

@@ -41,8 +41,8 @@ _REFITTED = (
     "before, which had not seen them; the scores on test are those of the final one."
 )
 _TRAINED_AGAIN = (
-    "In the end, members were trained once more, on the validation images too. The scores on val are those of their "
-    "first training, without these images; the scores on test are those of the final members."
+    "In the end, {who} trained once more, on the validation images too. The scores on val are those of the first "
+    "training, without these images. Scores on test, where there are any, are those of the second."
 )
 _INTERVAL = "The interval is Wilson's, for the number of images alone."
 _KINDS = {
@@ -135,7 +135,9 @@ def checkpoint_readme(network: Network, *, further: Sequence[Score] = (), reposi
         scores=_merged(network.scores, further),
         chose=texts_of(network.meta.get("chosen_by_val")),
         library="timm",
-        further=[_REFITTED] if network.meta.get("refit") is True else (),
+        further=[_TRAINED_AGAIN.format(who="the network was") if _again(network) else _REFITTED]
+        if network.meta.get("refit") is True
+        else (),
     )
     return _text(card, repository)
 
@@ -160,10 +162,17 @@ def ensemble_readme(
         scores=_merged(_receipt_scores(receipt), further),
         chose=texts_of(receipt.get("chosen_by_val")) or texts_of(data.get("selected")),
         library="tl-kit",
-        further=[*([] if gain is None else [gain]), *([_TRAINED_AGAIN] if any(map(_again, members)) else [])],
+        further=[*([] if gain is None else [gain]), *_repeated(members)],
         rows=list(_member_rows(members)),
     )
     return _text(card, repository, member=members[0].name)
+
+
+def _repeated(members: Sequence[Network]) -> list[str]:
+    """A sentence on the members that trained once more; none where there are none."""
+    again = sum(map(_again, members))
+    who = "the members were" if again == len(members) else f"{again} of the members {'was' if again == 1 else 'were'}"
+    return [_TRAINED_AGAIN.format(who=who)] if again else []
 
 
 def _again(network: Network) -> bool:
