@@ -20,7 +20,7 @@ from tests.cli.helpers import tlkit
 from tests.helpers import UNGUARDED, Listener, quick, quick_config, same, weights
 from tl_kit import EnsembleConfig, metrics
 from tl_kit.combining.fitted_rule import FittedRule
-from tl_kit.config import DistillConfig, HeadConfig, RuntimeConfig
+from tl_kit.config import DistillConfig, GuardConfig, HeadConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.data.scan import scan
@@ -203,6 +203,9 @@ def test_the_guard_compares_heads_fitted_to_all_other_images(data: Path, again: 
     assert without.guard is not None
     assert without.guard["compared"]["head"]["nll"] == pytest.approx(meta(again)["val"]["nll"], rel=1e-4)
     assert row["nll"] != pytest.approx(meta(again)["val"]["nll"], rel=1e-2)
+    equal = quick(data, tmp_path / "equal", guard=GuardConfig(refitted=False), **options)
+    assert equal.guard is not None
+    assert equal.guard["compared"]["head"]["nll"] == pytest.approx(meta(again)["val"]["nll"], rel=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,8 @@ class GuardConfig:
     accuracy where it is so by more than so many standard errors of the paired difference. Of those that are not worse,
     the one of lowest NLL is kept. ``beside``: a second network is kept where the mean of the two's probabilities lowers
     the NLL by more than so many. Where BatchNorm trains with the batch's statistics, those of an average are estimated
-    anew, on ``statistics_images`` training images at most.
+    anew, on ``statistics_images`` training images at most. ``refitted``: the head is compared as it is after it was
+    fitted to validation images too (cross-validated); False where the trained network may train on them as well, later.
     """
 
     head_guard: Annotated[
@@ -192,6 +193,7 @@ class GuardConfig:
     noise: Annotated[float, POSITIVE] = 2.0
     beside: Annotated[float, POSITIVE] = 2.0
     statistics_images: Annotated[int, AT_LEAST_ONE] = 512
+    refitted: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,7 @@ class FittedHead:
 
     ``final``: the classifier's tensors, fitted to the validation images too, for a run that ends with the head; None
     where it is fitted once. ``expected``: by digest, the probabilities (k,) of each validation image by a final head
-    that was fitted to all other images; by the head itself where there is no final one.
+    that was fitted to all other images; by the head itself where there is no final one, or ``guard.refitted`` is off.
     """
 
     state: State
@@ -122,8 +122,9 @@ def fit_guard(run: Run) -> FittedHead | None:
     found, final = None, None
     if refit_head(head, reuse, fit) is not None:
         final = linear_tensors(run.model)
-        with run.clock("train"):
-            found = refit_predictions(head, reuse, strength=fit.strength)
+        if run.config.guard.refitted:
+            with run.clock("train"):
+                found = refit_predictions(head, reuse, strength=fit.strength)
     _load(run, own)
     digests = [sample.digest for sample in run.manifest.split("val")]
     expected = dict(zip(digests, rows if found is None else found, strict=True))

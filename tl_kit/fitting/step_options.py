@@ -45,13 +45,18 @@ class StepOptions:
     samples: Sequence[Sample]
 
     def of(self, step: Step) -> FinetuneConfig:
-        """The step's options. Raises the errors of a network's name."""
+        """The step's options. Raises the errors of a network's name.
+
+        A head guard compares networks by what they are without validation images, on which a refit may train each.
+        """
+        shared = options_of(self.config)
         return replace(
-            options_of(self.config),
+            shared,
             model=step.model,
             seed=step.seed,
             crop_mode=step.crop_mode or "auto",
             img_size=self._smaller(step) or self.config.img_size,
+            guard=replace(shared.guard, refitted=False),
         )
 
     @cached_property
