@@ -131,7 +131,12 @@ def manifest_of(train: int, val: int) -> Manifest:
 FULL = Step("full", "small", 0, "center")
 REFIT = Step("refit", "small", 0, "center", of="full")
 SETTINGS = {"batchnorm": "frozen", "augment": "light", "balance": "loss", "views": 2}
-RECORD = {"settings": SETTINGS, "config": {"img_size": 64}, "guard": None, "kinds": {"val": "selected on"}}
+RECORD: dict[str, Any] = {
+    "settings": SETTINGS,
+    "config": {"img_size": 64},
+    "guard": None,
+    "kinds": {"val": "selected on"},
+}
 
 
 def entry_of(step: Step, *, name: str, epochs: int = 12) -> Entry:
@@ -159,7 +164,7 @@ def test_it_has_about_as_many_updates_but_no_fewer_epochs_than_usual(
     refit = refit_by(RECORD, monkeypatch, epochs=epochs, train=train, val=val)
     assert refit.options.epochs == expected
     assert LoopConfig().epochs == 12
-    assert refit.ratio == pytest.approx(expected / epochs * (train + val) / train)
+    assert refit.seconds == pytest.approx(50.0 * expected / epochs * (train + val) / train)
 
 
 def test_it_keeps_of_head_and_network_what_the_guard_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +210,21 @@ def prices(monkeypatch: pytest.MonkeyPatch) -> Prices:
 
 
 def test_it_is_priced_by_what_its_first_run_took(prices: Prices, monkeypatch: pytest.MonkeyPatch) -> None:
-    refit = refit_by(RECORD, monkeypatch)
-    admission = prices.refit(refit, SILENT)
+    refit = refit_by({**RECORD, "settings": {**SETTINGS, "views": 0}}, monkeypatch)
+    admission = prices.refit(refit, [], SILENT)
     assert admission.seconds == pytest.approx(50.0 * 40 / 30)
     assert (admission.admitted, admission.epochs, admission.policy) == (True, 12, "lp-ft:2")
-    assert not prices.refit(replace(refit, entry=replace(refit.entry, seconds=90.0)), SILENT).admitted
-    interrupted = replace(refit, entry=replace(refit.entry, seconds=1.0, estimate=None))
-    assert prices.refit(interrupted, SILENT).seconds == 70.0, "its seconds are those of its last session alone"
+    assert not prices.refit(replace(refit, seconds=99.0), [], SILENT).admitted
+    interrupted = prices.refit(replace(refit, seconds=None), [], SILENT)
+    assert interrupted.needed == pytest.approx(70.0 * BudgetConfig().first_margin)
+    corrected = replace(entry_of(FULL, name="02"), seconds=50.0, estimate=100.0)
+    assert prices.refit(replace(refit, seconds=None), [corrected], SILENT).seconds == 35.0
+
+
+def test_what_frozen_layers_give_is_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 of the 50 s: of these, only those of the new images come again."""
+    refit = refit_by({**RECORD, "seconds": {"features": 20.0}}, monkeypatch)
+    assert refit.seconds == pytest.approx(30.0 * 40 / 30 + 20.0 * 10 / 30)
 
 
 def test_its_measured_time_does_not_correct_estimates(prices: Prices) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tl_kit.ensembling.derived_members import write_member
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.ensembling.member_features import MemberFeatures
 from tl_kit.errors import ConfigError, DataError
+from tl_kit.inference.held_out_heads import fitted_images, with_held_out_heads
 from tl_kit.inference.labelled import labels_for
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint
 from tl_kit.training.logistic_regression import fit_heads
@@ -34,8 +36,10 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     """Fit the head to the training images' features; validation chooses the penalty, and the score is out of fold.
 
     Raises MemberError for a member without a linear classifier; ConfigError for too few images or, under ``auto``, for
-    a fit that would take too long.
+    a fit that would take too long. Members that were fitted to validation images too count as they were before.
     """
+    if not fitted_images(evidence.predictor).isdisjoint(map(digest_prefix, evidence.val)):
+        evidence = replace(evidence, predictor=with_held_out_heads(evidence.predictor))
     features = MemberFeatures(evidence, scratch)
     work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
     if auto and work > evidence.config.fit.concat_multiplications:
@@ -106,7 +110,7 @@ def _writer(
         return [one(folder / str(number), number) for number in range(len(members))]
 
     def one(folder: Path, number: int) -> Path:
-        model = load_checkpoint(members[number].path).model
+        model = load_checkpoint(members[number].path, held_out=members[number].held_out).model
         found = linear_classifier(model)
         assert found is not None
         set_linear(found[1], *blocks[evidence.order.index(number)])

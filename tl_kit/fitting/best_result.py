@@ -80,10 +80,14 @@ class Best:
     folder: Path
 
 
+def _scored(entries: Sequence[Entry]) -> list[Entry]:
+    """The finished runs that validation images score."""
+    return [each for each in entries if each.finished and each.trained and each.attempt.step.rung != "refit"]
+
+
 def pool_of_runs(entries: Sequence[Entry]) -> Pool:
     """The finished runs, on the validation images that all of them could decode."""
-    runs = [entry for entry in entries if entry.finished and entry.attempt.step.rung != "refit"]
-    found, again = [(entry, entry.trained) for entry in runs if entry.trained is not None], stand_ins(entries)
+    found, again = [(each, each.trained) for each in _scored(entries) if each.trained is not None], stand_ins(entries)
     splits = [trained.manifest.split("val") for _, trained in found]
     kept = [{sample.digest: row for row, sample in enumerate(split)} for split in splits]
     samples = tuple(sample for sample in splits[0] if all(sample.digest in rows for rows in kept))
@@ -132,8 +136,8 @@ def chosen_steps(entries: Sequence[Entry], best: Best | None, manifest: Manifest
     """
     if best is None or len(manifest.split("val")) < share * len(manifest.split("train")):
         return []
-    pool = pool_of_runs(entries)
-    return [pool.entries[member].attempt.step for member in best.choice.members]
+    scored = _scored(entries)
+    return [scored[member].attempt.step for member in best.choice.members]
 
 
 def fitted_on(pool: Pool) -> Uses:

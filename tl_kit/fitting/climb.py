@@ -94,6 +94,10 @@ class Climb:
             found = self._add(entry, trained) or found
         if found is not None:
             self._publish(*found)
+        begun, step = self.journal.begun, self._interrupted()
+        if begun and step and step.rung == "refit" and first_entry(step, self.entries) is None:
+            shutil.rmtree(self.folder / RUNS / str(begun["name"]), ignore_errors=True)
+            self.journal.begun = None  # its first run trains again before it
 
     def run(self) -> FitResult:
         """All steps that the time allows, and the result."""
@@ -123,7 +127,7 @@ class Climb:
         """Take one step after the other; returns in a sentence why there is no further one."""
         config = self.config
         prices = Prices(self.candidates, self.manifest, self.budget, config.budget, config.ladder)
-        last = ""  # what there was no time for, where no more than refits may follow
+        last = ""  # what there was no time for last
         while True:
             attempts = [entry.attempt for entry in self.entries]
             views = self._views if any(entry.finished for entry in self.entries) else ()
@@ -154,7 +158,7 @@ class Climb:
             seconds = f"{'about' if admission.tried else 'at least'} {admission.needed:.0f} s"
             needs = f"needs {seconds}{after}, {left:.0f} s are left" if left else "the time is over"
             self._note(step, "no time", needs)
-            if step.rung == "member" or (step.rung == "part" and not early):
+            if step.rung in ("member", "refit") or (step.rung == "part" and not early):
                 last = f"{named(step)} {needs}" if left else needs
                 if step.rung == "member":
                     return last
@@ -187,7 +191,7 @@ class Climb:
             return Admission(admitted=True, views=begun.get("views"), **decided)
         timed = TimedReporter(SILENT, self.budget)
         if step.rung == "refit":
-            return prices.refit(self._refit(step), timed)
+            return prices.refit(self._refit(step), self.entries, timed)
         return prices.admit(step, self._options(step), self.entries, timed)
 
     def _refit(self, step: Step) -> Refit:
@@ -250,14 +254,9 @@ class Climb:
         return measure_speed(folder, images, self.config.runtime)
 
     def _interrupted(self) -> Step | None:
-        """The step that was at work when the fit was interrupted, if it has not ended since.
-
-        None too for a refit whose first run is damaged, and trains again before it.
-        """
+        """The step that was at work when the fit was interrupted, if it has not ended since."""
         begun = self.journal.begun
-        step = None if begun is None else Step(**begun["step"])
-        lost = step is not None and step.rung == "refit" and first_entry(step, self.entries) is None
-        return None if lost else step
+        return None if begun is None else Step(**begun["step"])
 
     def _at_work(self, step: Step) -> dict[str, Any] | None:
         """The record of this step, if it was at work when the fit was interrupted."""

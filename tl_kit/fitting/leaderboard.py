@@ -88,7 +88,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 name=entry.name,
                 network=entry.attempt.step.model,
                 rung=entry.attempt.step.rung,
-                what=KINDS[entry.attempt.step.rung],
+                what=f"refit of {of[:2]} with validation images" if of else KINDS[entry.attempt.step.rung],
                 policy=entry.policy,
                 epochs=entry.epochs,
                 status=entry.attempt.status,
@@ -146,8 +146,8 @@ def story(
 ) -> list[str]:
     """Five sentences: the steps, the winner, its test score, the worth of more time, and the fastest good model."""
     finished = [row for row in rows if row.accuracy is not None]
-    counts = Counter(row.what for row in finished)
-    tried = ", ".join(f"{KINDS[kind]}: {counts[KINDS[kind]]}" for kind in KINDS if counts[KINDS[kind]])
+    counts = Counter(row.rung for row in finished)
+    tried = ", ".join(f"{KINDS[rung]}: {counts[rung]}" for rung in KINDS if counts[rung])
     networks = len({row.network for row in finished})
     lines = [f"tried in {seconds:.0f} s: {networks} network{'s' if networks != 1 else ''}; {tried}{_smaller(finished)}"]
     won = [row.name for row in rows if row.chosen]

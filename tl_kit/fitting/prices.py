@@ -60,12 +60,14 @@ class Prices:
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
         return self._trained(step, options, entries, reporter)
 
-    def refit(self, refit: Refit, reporter: Reporter) -> Admission:
+    def refit(self, refit: Refit, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         """Decide by what the first run has taken; of one that was interrupted, by a trial."""
-        seconds = refit.entry.seconds * refit.ratio
-        if refit.entry.estimate is None:
-            seconds = price_of(refit_images(self.manifest), refit.options, reporter=reporter).seconds
-        needed = seconds * self.config.margin
+        seconds, margin = refit.seconds, self.config.margin
+        if seconds is None:
+            factor, measured = self._correction(entries)
+            price = price_of(refit_images(self.manifest), refit.options, reporter=reporter)
+            seconds, margin = price.seconds * factor, margin if measured else self.config.first_margin
+        needed = seconds * margin
         return Admission(
             admitted=needed <= self.budget.left,
             seconds=seconds,

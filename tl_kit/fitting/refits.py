@@ -5,9 +5,10 @@ By then, validation images have chosen all that they have to choose: the members
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tl_kit.config import FinetuneConfig, LoopConfig
 from tl_kit.data.manifest import Manifest
@@ -24,11 +25,14 @@ _SAME = ("batchnorm", "augment", "balance")  # rules by the number of images mus
 
 @dataclass(frozen=True, kw_only=True)
 class Refit:
-    """The second training of ``entry``'s run: its options, its seconds over those of the first, and what is kept."""
+    """The second training of ``entry``'s run: its options, its estimated seconds, and what is kept.
+
+    ``seconds``: by those of the first; None where it was interrupted, and its last session alone is known.
+    """
 
     entry: Entry
     options: FinetuneConfig
-    ratio: float
+    seconds: float | None
     settled: Settled
 
 
@@ -83,9 +87,16 @@ def refit_of(
             balance=balance,
             cache=replace(options.cache, default_views=views),
         ),
-        ratio=growth * epochs / entry.epochs,
+        seconds=None if entry.estimate is None else _seconds(entry, record, growth, epochs),
         settled=Settled(first=first, record=record, **kept),
     )
+
+
+def _seconds(entry: Entry, record: Mapping[str, Any], growth: float, epochs: int) -> float:
+    """Estimated seconds: those of the first run, for more images; outputs of frozen layers are in the cache."""
+    found = record.get("seconds", {}).get("features", 0.0) if record["settings"].get("views") else 0.0
+    cached = found if isinstance(found, int | float) else 0.0
+    return (entry.seconds - cached) * growth * epochs / entry.epochs + cached * (growth - 1)
 
 
 def stand_ins(entries: Sequence[Entry]) -> dict[str, str]:

@@ -80,7 +80,7 @@ def look(
         for folders, chosen in _who_sees(saved, scored, images):
             first: Checkpoint | None = None
             for folder in folders:
-                member = load_checkpoint(folder, mapped=True)
+                member = load_checkpoint(folder, mapped=True, held_out=scored.own and scored.split == "val")
                 if first is not None and not _same_view(first.preprocessing, member.preprocessing):
                     continue
                 tensors = _pixels(member.preprocessing, [scored.paths[index] for index in chosen], decoding)

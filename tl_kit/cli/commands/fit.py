@@ -59,11 +59,11 @@ def _show(result: FitResult, console: Console) -> None:
             [
                 f"{number}{mark}",
                 row.network,
-                f"{step} {_number(row.of)}" if row.of else step,
+                step,
                 f"{row.seconds:.0f}",
                 right or row.status,
                 "" if row.nll is None else f"{row.nll:.3f}",
-                "" if row.added is None or row.of else f"{-row.added:+.3f}",
+                f"of {_number(row.of)}" if row.of else "" if row.added is None else f"{-row.added:+.3f}",
                 "" if row.latency is None else f"{row.latency:.0f}",
                 "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
             ]
@@ -74,9 +74,7 @@ def _show(result: FitResult, console: Console) -> None:
         "this step. ms: one image alone. M: million parameters."
     )
     if any(row.of for row in result.leaderboard):
-        console.line(
-            "refit: the step of that number again, on validation images too; the scores are those of that step."
-        )
+        console.line("refit of N: step N again, on validation images too; the scores are those of step N.")
     console.line()
     for line in result.story:
         console.line(line)
