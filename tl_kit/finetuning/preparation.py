@@ -37,12 +37,14 @@ from tl_kit.optimization.cases import Reasoned
 from tl_kit.optimization.rules import balance, selection
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.atomic import check_name, new_numbered_folder, safe_name
-from tl_kit.storage.checkpoint import is_checkpoint
+from tl_kit.storage.checkpoint import digest_prefix, is_checkpoint, read_meta, refit_digests
 from tl_kit.storage.fit_folder import is_fit
 from tl_kit.storage.lock import LOCK, FolderLock
+from tl_kit.storage.seen_images import uses_in
 from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
 from tl_kit.tracking.openings import check_trackers
 from tl_kit.zoo.build_model import WeightsReport, build_model
+from tl_kit.zoo.names import resolve
 
 __all__ = ["open_folder", "prepare", "shared_folder", "training_images"]
 
@@ -173,7 +175,28 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
         seed=config.seed,
     )
     reporter.message(weights.summary())
+    _tell_learnt(config, manifest, reporter)
     return model, weights
+
+
+def _tell_learnt(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> None:
+    """Say how many of the images that will score the run have trained the checkpoint that it starts from."""
+    start = resolve(config.model).folder if config.weights == "auto" else Path(config.weights)
+    folder = start.parent if start is not None and start.is_file() else start
+    if folder is None or not is_checkpoint(folder):
+        return
+    try:
+        meta = read_meta(folder)
+    except TlKitError:  # its weights are read all the same
+        return
+    learnt = uses_in(meta.get("data", {}), str(folder)).trained | refit_digests(meta)
+    scored = [sample for split in ("val", "test") for sample in manifest.split(split)]
+    count = sum(digest_prefix(sample) in learnt for sample in scored)
+    if count:
+        reporter.message(
+            f"{folder}, which this run starts from, was trained on {count:,} of the {len(scored):,} validation and "
+            "test images: scores on these are too good"
+        )
 
 
 def _precision(
