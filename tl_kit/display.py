@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-__all__ = ["EPOCH_FIGURES", "HONEST", "drawable", "figure", "figures", "is_marked", "marked", "visible"]
+__all__ = ["EPOCH_FIGURES", "HONEST", "drawable", "figure", "figures", "is_marked", "marked", "step_number", "visible"]
 
 HONEST = ("test", "out of fold")
 """Kinds of score that estimate the score on new images: no image had a part in the model that it scored."""
@@ -55,6 +55,11 @@ def figure(name: str, value: float) -> str:
 def figures(row: Mapping[str, float]) -> str:
     """Figures on one line: ``loss 0.412  val accuracy 87.1 %``."""
     return "  ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in row.items())
+
+
+def step_number(name: str) -> str:
+    """The number of a fit's step, with which the name of its run begins: ``2`` of ``02-resnet18-full``."""
+    return name.partition("-")[0].lstrip("0")
 
 
 def _is_hidden(character: str) -> bool:

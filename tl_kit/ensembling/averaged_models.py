@@ -23,10 +23,10 @@ from tl_kit.errors import DataError
 from tl_kit.images.augmentation import TrainTransform
 from tl_kit.images.batched import vary
 from tl_kit.images.transforms import normalize
-from tl_kit.inference.held_out_heads import fitted_images, with_held_out_heads
+from tl_kit.inference.held_out_heads import as_scored_on
 from tl_kit.inference.run_models import FileReader, Scorer, run_probabilities
 from tl_kit.machine.runtime import Runtime
-from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint
+from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 
@@ -44,8 +44,7 @@ class Mixtures:
 
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        seen = not fitted_images(evidence.predictor).isdisjoint(map(digest_prefix, evidence.val))
-        predictor = with_held_out_heads(evidence.predictor) if seen else evidence.predictor
+        predictor = as_scored_on(evidence.predictor, evidence.val)
         self.members = [predictor.members[index] for index in evidence.order]
         check_ingredients(predictor.members)
         self._columns = [predictor.columns[index] for index in evidence.order]

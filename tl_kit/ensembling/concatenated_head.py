@@ -20,7 +20,7 @@ from tl_kit.ensembling.derived_members import write_member
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.ensembling.member_features import MemberFeatures
 from tl_kit.errors import ConfigError, DataError
-from tl_kit.inference.held_out_heads import fitted_images, with_held_out_heads
+from tl_kit.inference.held_out_heads import as_scored_on
 from tl_kit.inference.labelled import labels_for
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint
 from tl_kit.training.logistic_regression import fit_heads
@@ -38,8 +38,7 @@ def concat(evidence: Evidence, scratch: Path, *, auto: bool) -> Candidate:
     Raises MemberError for a member without a linear classifier; ConfigError for too few images or, under ``auto``, for
     a fit that would take too long. Members that were fitted to validation images too count as they were before.
     """
-    if not fitted_images(evidence.predictor).isdisjoint(map(digest_prefix, evidence.val)):
-        evidence = replace(evidence, predictor=with_held_out_heads(evidence.predictor))
+    evidence = replace(evidence, predictor=as_scored_on(evidence.predictor, evidence.val))
     features = MemberFeatures(evidence, scratch)
     work = len(evidence.train) * len(evidence.predictor.classes) * sum(features.widths)
     if auto and work > evidence.config.fit.concat_multiplications:

@@ -16,10 +16,9 @@ from tl_kit.exporting.graph_files import make_file
 from tl_kit.exporting.parity import probabilities_of
 from tl_kit.exporting.quantization import quantize
 from tl_kit.inference.exported import ExportedModel, open_session
-from tl_kit.inference.held_out_heads import fitted_images, with_held_out_heads
+from tl_kit.inference.held_out_heads import as_scored_on
 from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import Reporter
-from tl_kit.storage.checkpoint import digest_prefix
 
 __all__ = ["EightBits", "check_eight_bit_images", "check_eight_bits", "quantized"]
 
@@ -82,10 +81,10 @@ def quantized(
     before, kept, rate_before = probabilities_of(model, images.sources, reporter=reporter)
     after, _, rate = probabilities_of(small, images.sources, reporter=reporter)
     agreement = float((before.argmax(axis=1) == after.argmax(axis=1)).mean())
-    held_out = not fitted_images(exact).isdisjoint(map(digest_prefix, images.samples))
-    if held_out:
+    judge = as_scored_on(exact, images.samples)
+    if judge is not exact:
         reporter.start("export", 1)
-        judged = make_file(target.with_name("judged.onnx"), with_held_out_heads(exact), model.facts, config)
+        judged = make_file(target.with_name("judged.onnx"), judge, model.facts, config)
         reporter.advance()
         eight = _quantized(judged, target.with_name("judged8.onnx"), images, reporter)
         before, _, _ = probabilities_of(judged, images.sources)
@@ -97,7 +96,7 @@ def quantized(
         calibrated_on=len(images.train),
         accuracy_before=accuracies[0],
         accuracy=accuracies[1],
-        held_out=held_out,
+        held_out=judge is not exact,
         agreement=agreement,
         megabytes_before=model.path.stat().st_size / 1e6,
         megabytes=target.stat().st_size / 1e6,

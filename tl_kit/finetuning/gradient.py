@@ -32,7 +32,7 @@ from tl_kit.machine.process_group import first_answer
 from tl_kit.machine.random_state import restored_random_state
 from tl_kit.training.lr_range_test import range_test
 from tl_kit.training.rollback import fit_again
-from tl_kit.training.task import FitResult
+from tl_kit.training.task import FitResult, Task
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = ["fit_by_gradient"]
@@ -68,21 +68,10 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     with run.clock("evaluate"):
         waypoints = fit.extra.score(phases.source)
     fit.best.restore()
-    guard = None
-    if run.settled is not None:
-        with run.clock("evaluate"):
-            take_settled(run, run.settled, head, phases.source, task=fit.task, epoch=result.best_epoch)
-    elif head is not None:
-        step = result.best_epoch * math.ceil(len(run.manifest.split("train")) / settings.batch_size)
-        with run.clock("evaluate"):
-            guard = compare_with_head(
-                run, head, phases.source, task=fit.task, select=settings.select, epoch=result.best_epoch, step=step
-            )
+    with run.clock("evaluate"):
+        guard = _keep(run, head, phases.source, settings, task=fit.task, epoch=result.best_epoch)
     audit = phases.audit()
-    final = head if status == "finished" else None  # a run that goes on chooses by val, which it must not have seen
-    logits, held_out = _outputs(run, phases.source, final, guard)
-    if run.settled is not None and status == "finished":
-        held_out = first_weights(run, run.settled)
+    logits, held_out = _outputs(run, phases.source, head, guard, finished=status == "finished")
     return Outcome(
         epochs=result.epochs,
         best_epoch=result.best_epoch,
@@ -104,17 +93,35 @@ def fit_by_gradient(run: Run, order: list[str], reuse: Reuse | None, *, head: Fi
     )
 
 
+def _keep(
+    run: Run, head: FittedHead | None, source: Source, settings: Settings, *, task: Task, epoch: int
+) -> Guarded | None:
+    """Leave the model with what is kept of head and trained network. None where nothing was compared."""
+    if run.settled is not None:
+        take_settled(run, run.settled, head, source, task=task, epoch=epoch)
+        return None
+    if head is None:
+        return None
+    step = epoch * math.ceil(len(run.manifest.split("train")) / settings.batch_size)
+    return compare_with_head(run, head, source, task=task, select=settings.select, epoch=epoch, step=step)
+
+
 def _outputs(
-    run: Run, source: Source, head: FittedHead | None, guard: Guarded | None
+    run: Run, source: Source, head: FittedHead | None, guard: Guarded | None, *, finished: bool
 ) -> tuple[dict[str, Tensor], Mapping[str, Tensor] | None]:
-    """Outputs on val; on test, with the head that was fitted to val too; and the classifier that this has replaced."""
+    """Outputs on val; on test, by what was fitted to val too; and the tensors that this has replaced.
+
+    A run that goes on chooses by val: nothing of it is fitted to val yet.
+    """
     with run.clock("evaluate"):
         logits = {"val": source.logits("val")}
-    held_out = None
-    if head is not None and guard is not None:
+    held_out: Mapping[str, Tensor] | None = None
+    if finished and run.settled is not None:
+        held_out = first_weights(run, run.settled)
+    elif finished and head is not None and guard is not None:
         held_out = take_final_head(run, head, alpha=guard.alpha, temperature=guard.temperature)
-    if held_out is not None:
-        tell_refit(run)
+        if held_out is not None:
+            tell_refit(run)
     with run.clock("evaluate"):
         logits["test"] = source.logits("test")
     return logits, held_out

@@ -85,7 +85,7 @@ class Taught:
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """Choices of a run's first training, for the second one: on its validation images too, none of which are left.
+    """Settled choices of a second training: what the first one kept. Both train, the second on validation images too.
 
     ``alpha``: the trained network's share of the weights, above 0 and at most 1; the rest is that of the head, fitted
     to the pretrained features. ``temperature``: what the classifier is divided by. ``first``: the folder of the first

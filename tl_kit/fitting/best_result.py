@@ -80,14 +80,14 @@ class Best:
     folder: Path
 
 
-def _scored(entries: Sequence[Entry]) -> list[Entry]:
-    """The finished runs that validation images score."""
-    return [each for each in entries if each.finished and each.trained and each.attempt.step.rung != "refit"]
+def _scored(entries: Sequence[Entry]) -> list[tuple[Entry, Trained]]:
+    """The finished runs that validation images score, with their outcomes."""
+    return [(e, e.trained) for e in entries if e.finished and e.trained and e.attempt.step.rung != "refit"]
 
 
 def pool_of_runs(entries: Sequence[Entry]) -> Pool:
     """The finished runs, on the validation images that all of them could decode."""
-    found, again = [(each, each.trained) for each in _scored(entries) if each.trained is not None], stand_ins(entries)
+    found, again = _scored(entries), stand_ins(entries)
     splits = [trained.manifest.split("val") for _, trained in found]
     kept = [{sample.digest: row for row, sample in enumerate(split)} for split in splits]
     samples = tuple(sample for sample in splits[0] if all(sample.digest in rows for rows in kept))
@@ -137,7 +137,7 @@ def chosen_steps(entries: Sequence[Entry], best: Best | None, manifest: Manifest
     if best is None or len(manifest.split("val")) < share * len(manifest.split("train")):
         return []
     scored = _scored(entries)
-    return [scored[member].attempt.step for member in best.choice.members]
+    return [scored[member][0].attempt.step for member in best.choice.members]
 
 
 def fitted_on(pool: Pool) -> Uses:

@@ -247,8 +247,8 @@ class Climb:
         track_step(self.tracking, self.entries[-1], number=len(self.entries))
 
     def _speed(self, step: Step, folder: Path, trained: Trained) -> Speed | None:
-        """The speed of the run's network, measured on validation images; a refit has that of its first run."""
-        if first := first_entry(step, self.entries) if step.rung == "refit" else None:
+        """Speed of the run's network, by predicting validation images. A refit has the speed of its first run."""
+        if first := first_entry(step, self.entries):
             return first.speed
         images = [sample.path for sample in trained.manifest.split("val")[: self.config.budget.timed]]
         return measure_speed(folder, images, self.config.runtime)
@@ -306,27 +306,23 @@ class Climb:
         return trained
 
     def _add(self, entry: Entry, trained: Trained) -> tuple[Pool, MemberChoice] | None:
-        """Add a finished step, and choose the best result among all; None where none is within the limits."""
+        """Add a finished step, and choose the best result among all; None where none is within the limits.
+
+        Validation cannot score a refit, which stands for its first run from now on.
+        """
         self.manifest = self.manifest.without(trained.manifest.exclusions[len(self.manifest.exclusions) :])
-        if entry.attempt.step.rung == "refit":
-            return self._add_refit(replace(entry, trained=trained))
-        losses = image_losses(probabilities_of(trained), labels_of(trained.manifest.split("val")))
-        most, speed = self.config.max_latency, entry.speed
-        allowed = most is None or (speed is not None and speed.latency <= most)
-        attempt, entry = replace(entry.attempt, losses=losses, allowed=allowed), replace(entry, trained=trained)
+        attempt = entry.attempt
+        if attempt.step.rung != "refit":
+            losses = image_losses(probabilities_of(trained), labels_of(trained.manifest.split("val")))
+            most, speed = self.config.max_latency, entry.speed
+            allowed = most is None or (speed is not None and speed.latency <= most)
+            attempt = replace(attempt, losses=losses, allowed=allowed)
+        entry = replace(entry, trained=trained)
         pool = pool_of_runs([*self.entries, entry])
         choice = choose_best(pool, self.config)
         if choice is not None:
             attempt = replace(attempt, together=image_losses(choice.whole.scored, pool.labels))
         self.entries.append(replace(entry, attempt=attempt))
-        return None if choice is None else (pool, choice)
-
-    def _add_refit(self, entry: Entry) -> tuple[Pool, MemberChoice] | None:
-        """Add a refit, which stands for its first run from now on: validation cannot score it."""
-        before = [each.attempt.together for each in self.entries if each.finished]
-        self.entries.append(replace(entry, attempt=replace(entry.attempt, together=before[-1])))
-        pool = pool_of_runs(self.entries)
-        choice = choose_best(pool, self.config)
         return None if choice is None else (pool, choice)
 
     def _publish(self, pool: Pool, choice: MemberChoice) -> None:

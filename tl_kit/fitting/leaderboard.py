@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import standard_error
 from tl_kit.combining.member_choice import MemberChoice
+from tl_kit.display import step_number
 from tl_kit.fitting.best_result import Pool
 from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.refits import first_entry
@@ -74,7 +75,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
     rows, last, latencies = list[Row](), None, pool.latencies
     for entry in entries:
         scores: dict[str, float | None] = {}
-        first = first_entry(entry.attempt.step, entries) if entry.attempt.step.rung == "refit" else None
+        first = first_entry(entry.attempt.step, entries)
         of = "" if first is None else first.name
         place = places.get(of or entry.name)
         if place is not None and entry.finished:
@@ -88,7 +89,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 name=entry.name,
                 network=entry.attempt.step.model,
                 rung=entry.attempt.step.rung,
-                what=f"refit of {of[:2]} with validation images" if of else KINDS[entry.attempt.step.rung],
+                what=f"refit of {step_number(of)} with validation images" if of else KINDS[entry.attempt.step.rung],
                 policy=entry.policy,
                 epochs=entry.epochs,
                 status=entry.attempt.status,
@@ -167,8 +168,8 @@ def story(
 
 
 def _smaller(finished: Sequence[Row]) -> str:
-    """Training resolution in words, where it is smaller than that of the heads; else nothing."""
-    own = {row.network: row.side for row in finished if row.what == KINDS["head"] and row.side is not None}
+    """Words on the size at which networks trained, where their heads saw larger images; else an empty text."""
+    own = {row.network: row.side for row in finished if row.rung == "head" and row.side is not None}
     sides = {row.side for row in finished if row.side is not None and row.side < own.get(row.network, row.side)}
     return f" (at {' and '.join(map(str, sorted(sides)))} px, since the images are small)" if sides else ""
 

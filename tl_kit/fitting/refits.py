@@ -43,7 +43,9 @@ def refit_images(manifest: Manifest) -> Manifest:
 
 
 def first_entry(step: Step, entries: Sequence[Entry]) -> Entry | None:
-    """The finished run that the refit ``step`` repeats; None where there is none."""
+    """The first run of a refit: the finished one that it repeats. None where there is none, or ``step`` is no refit."""
+    if step.rung != "refit":
+        return None
     return next((each for each in entries if each.attempt.step == first_run(step) and each.finished), None)
 
 
@@ -93,7 +95,7 @@ def refit_of(
 
 
 def _seconds(entry: Entry, record: Mapping[str, Any], growth: float, epochs: int) -> float:
-    """Estimated seconds: those of the first run, for more images; outputs of frozen layers are in the cache."""
+    """Estimated seconds of a refit, by those of its first run. The cache has the outputs of frozen layers already."""
     found = record.get("seconds", {}).get("features", 0.0) if record["settings"].get("views") else 0.0
     cached = found if isinstance(found, int | float) else 0.0
     return (entry.seconds - cached) * growth * epochs / entry.epochs + cached * (growth - 1)

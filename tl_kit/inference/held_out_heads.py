@@ -7,7 +7,7 @@ validation images are scored, or choose something: the rule of an ensemble, its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from tl_kit.inference.predictor import Predictor
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, refit_digests
 
-__all__ = ["fitted_images", "held_out_probabilities", "with_held_out_heads"]
+__all__ = ["as_scored_on", "fitted_images", "held_out_probabilities", "with_held_out_heads"]
 
 
 def fitted_images(predictor: Predictor) -> frozenset[str]:
@@ -36,6 +36,15 @@ def with_held_out_heads(predictor: Predictor) -> Predictor:
     members = tuple(load_checkpoint(member.path, mapped=True, held_out=True) for member in predictor.members)
     scorers = tuple(replace(s, model=m.model) for s, m in zip(predictor.scorers, members, strict=True))
     return replace(predictor, members=members, scorers=scorers)
+
+
+def as_scored_on(predictor: Predictor, samples: Iterable[Sample]) -> Predictor:
+    """The predictor that may be scored on these images: with held-out heads if a member was fitted to one of them.
+
+    It is the same object otherwise. Errors as for :func:`with_held_out_heads`.
+    """
+    unseen = fitted_images(predictor).isdisjoint(map(digest_prefix, samples))
+    return predictor if unseen else with_held_out_heads(predictor)
 
 
 def held_out_probabilities(

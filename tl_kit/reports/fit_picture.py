@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_kit.display import drawable
+from tl_kit.display import drawable, step_number
 from tl_kit.reports.learning_curves import OKABE_ITO
 from tl_kit.reports.png import save_png
 
@@ -39,7 +39,7 @@ def fit_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _draw_course(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
-        number = row["name"].partition("-")[0].lstrip("0")
+        number = step_number(row["name"])
         colour = OKABE_ITO["blue"] if row["what"] in _HEADS else OKABE_ITO["vermillion"]
         axes.errorbar(
             row["elapsed"], row["nll"], yerr=row["nll_error"] or 0.0, fmt="o", color=colour, alpha=0.8, capsize=2
@@ -66,7 +66,7 @@ def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
             value, place, xerr=error, fmt="o", color=colour, capsize=2, mfc=None if row["chosen"] else "white"
         )
         axes.annotate(f"{value:.1f} %", (value, place), (0, 6), textcoords="offset points", ha="center", size=8)
-        number = row["name"].partition("-")[0].lstrip("0")
+        number = step_number(row["name"])
         labels.append(f"{number}  {drawable(row['network'])}, {row['what']}")
     axes.set_yticks(range(len(rows)), labels, size=8)
     axes.set_ylim(len(rows) - 0.4, -0.7)

@@ -11,6 +11,7 @@ from tl_kit.cli.console import Console
 from tl_kit.cli.session import answering_signals
 from tl_kit.cli.startup import seconds_before
 from tl_kit.config import FitConfig, FitResumeConfig, JsonConfig, ReportAtEndConfig
+from tl_kit.display import step_number
 
 if TYPE_CHECKING:
     from tl_kit import FitResult
@@ -52,7 +53,7 @@ def fit(given: Given, console: Console) -> None:
 def _show(result: FitResult, console: Console) -> None:
     rows = []
     for row in result.leaderboard:
-        number, mark = _number(row.name), "*" if row.chosen else ""
+        number, mark = step_number(row.name), "*" if row.chosen else ""
         right = "" if row.accuracy is None else figure("accuracy", row.accuracy) + _error(row.accuracy_error)
         step = "crop" if row.rung == "view" else row.rung
         rows.append(
@@ -63,7 +64,7 @@ def _show(result: FitResult, console: Console) -> None:
                 f"{row.seconds:.0f}",
                 right or row.status,
                 "" if row.nll is None else f"{row.nll:.3f}",
-                f"of {_number(row.of)}" if row.of else "" if row.added is None else f"{-row.added:+.3f}",
+                f"of {step_number(row.of)}" if row.of else "" if row.added is None else f"{-row.added:+.3f}",
                 "" if row.latency is None else f"{row.latency:.0f}",
                 "" if row.parameters is None else f"{row.parameters / 1e6:.1f}",
             ]
@@ -82,11 +83,6 @@ def _show(result: FitResult, console: Console) -> None:
         console.entry("one fast network of it", offer)
     console.entry("picture", result.picture)
     console.entry("result", result.folder)
-
-
-def _number(name: str) -> str:
-    """The number of a step, with which the name of its run begins."""
-    return name.partition("-")[0].lstrip("0")
 
 
 def _error(value: float | None) -> str:

@@ -135,9 +135,7 @@ def checkpoint_readme(network: Network, *, further: Sequence[Score] = (), reposi
         scores=_merged(network.scores, further),
         chose=texts_of(network.meta.get("chosen_by_val")),
         library="timm",
-        further=[_TRAINED_AGAIN.format(who="the network was") if _again(network) else _REFITTED]
-        if network.meta.get("refit") is True
-        else (),
+        further=_fitted_again(network),
     )
     return _text(card, repository)
 
@@ -175,8 +173,15 @@ def _repeated(members: Sequence[Network]) -> list[str]:
     return [_TRAINED_AGAIN.format(who=who)] if again else []
 
 
+def _fitted_again(network: Network) -> list[str]:
+    """A sentence on what was fitted to validation images in the end; none where nothing was."""
+    if network.meta.get("refit") is not True:
+        return []
+    return [_TRAINED_AGAIN.format(who="the network was") if _again(network) else _REFITTED]
+
+
 def _again(network: Network) -> bool:
-    """True where the network is that of a refit, which trained on the validation images too."""
+    """True for the second training of a run, on its validation images too."""
     return "settled" in mapping(network.meta.get("settings"))
 
 
