@@ -38,7 +38,6 @@ from tl_kit.reporting import SILENT
 from tl_kit.storage.checkpoint import (
     HELD_OUT_HEAD,
     WEIGHTS,
-    digest_prefix,
     load_checkpoint,
     refit_digests,
     save_held_out_head,
@@ -379,31 +378,3 @@ def test_the_command_line_says_it_and_turns_it_off(data: Path, tmp_path: Path) -
     assert shown.code == 0, shown.err
     assert "fitted again" not in " ".join(shown.err.split())
     assert not (tmp_path / "off" / HELD_OUT_HEAD).exists()
-
-
-@pytest.mark.parametrize("how", ["folder", "file", "model"])
-def test_a_start_from_a_checkpoint_that_has_learnt_what_scores_the_run_is_told(
-    how: str, data: Path, again: Path, tmp_path: Path
-) -> None:
-    """Images that trained it, by another split; and those that its final head was fitted to."""
-    start: dict[str, Any] = {
-        "folder": {"weights": str(again)},
-        "file": {"weights": str(again / WEIGHTS)},
-        "model": {"model": f"local-dir:{again}", "weights": "auto"},
-    }[how]
-    learnt = set(meta(again)["data"]["train"]) | set(meta(again)["data"]["val"])
-    for seed in (0, 1):
-        split = tl_kit.DataConfig(split_seed=seed)
-        manifest = scan(data, split)
-        known = sum(digest_prefix(s) in learnt for name in ("val", "test") for s in manifest.split(name))
-        listener = Listener()
-        quick(data, tmp_path / str(seed), reporter=listener, split=split, epochs=1, **start)
-        (line,) = [each for each in listener.messages if "which this run starts from" in each]
-        assert f"was trained on {known} of the " in line
-
-
-def test_a_start_from_weights_of_others_is_not_commented_on(data: Path, again: Path, tmp_path: Path) -> None:
-    shutil.copy(again / WEIGHTS, tmp_path / WEIGHTS)
-    listener = Listener()
-    quick(data, tmp_path / "run", reporter=listener, epochs=1, weights=str(tmp_path / WEIGHTS))
-    assert not any("which this run starts from" in each for each in listener.messages)

@@ -44,7 +44,7 @@ from tl_kit.storage.seen_images import uses_in
 from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinished
 from tl_kit.tracking.openings import check_trackers
 from tl_kit.zoo.build_model import WeightsReport, build_model
-from tl_kit.zoo.names import resolve
+from tl_kit.zoo.names import local_folder
 
 __all__ = ["open_folder", "prepare", "shared_folder", "training_images"]
 
@@ -181,7 +181,7 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
 
 def _tell_learnt(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> None:
     """Say how many of the images that will score the run have trained the checkpoint that it starts from."""
-    start = resolve(config.model).folder if config.weights == "auto" else Path(config.weights)
+    start = local_folder(config.model) if config.weights == "auto" else Path(config.weights)
     folder = start.parent if start is not None and start.is_file() else start
     if folder is None or not is_checkpoint(folder):
         return

@@ -17,7 +17,16 @@ from tl_kit.zoo.model_card import CONFIG, read_card
 from tl_kit.zoo.spelling import FOLDER_PREFIX, HUB_PREFIX, is_repository, looks_like_a_file, meant, shown, suggestions
 from tl_kit.zoo.starter import WAYS_OUT
 
-__all__ = ["FOLDER_PREFIX", "HUB_PREFIX", "ModelSource", "absolute_names", "check_name", "resolve", "suggestions"]
+__all__ = [
+    "FOLDER_PREFIX",
+    "HUB_PREFIX",
+    "ModelSource",
+    "absolute_names",
+    "check_name",
+    "local_folder",
+    "resolve",
+    "suggestions",
+]
 
 _FORMS = f"give a timm name such as resnet18, {HUB_PREFIX}OWNER/NAME or {FOLDER_PREFIX}FOLDER"
 
@@ -83,6 +92,11 @@ def check_name(name: str) -> None:
         except RuntimeError as error:
             tags = ", ".join(timm.list_pretrained(f"{known.split('.')[0]}.*")) or "none"
             raise ConfigError(f"{shown(name)}: timm has no such pretrained tag; it has {tags}") from error
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that a ``local-dir:`` name names; None for a name of another kind."""
+    return _folder(name) if name.startswith(FOLDER_PREFIX) else None
 
 
 def _folder(name: str) -> Path:
