@@ -10,9 +10,9 @@ import pytest
 
 from tests.helpers import quick, quick_config, write_images
 from tl_kit.config import CropModeConfig, LoopConfig
+from tl_kit.finetuning.choices.crop_mode import settle_crop_mode
+from tl_kit.finetuning.choices.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.crop_mode import settle_crop_mode
-from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import resolve

@@ -213,6 +213,8 @@ def test_where_every_step_fails_the_error_is_the_first_one(
         ({"max_params": "few"}, "--max-params few: give a number"),
         ({"models": "resnet81"}, "did you mean"),
         ({"prefer": "beauty"}, "--prefer beauty: known are"),
+        ({"augment_options": ("flips=0",)}, "--aug has no option 'flips', did you mean 'flip'"),
+        ({"augment_options": ("flip=2",)}, "--aug flip=2"),
     ],
 )
 def test_mistakes_are_one_line(data: Path, tmp_path: Path, options: dict[str, Any], text: str) -> None:

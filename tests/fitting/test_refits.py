@@ -176,6 +176,10 @@ def test_it_trains_by_the_method_of_the_first_run(monkeypatch: pytest.MonkeyPatc
     options = refit_by(RECORD, monkeypatch).options
     assert (options.policy, options.img_size, options.cache.default_views) == ("lp-ft:2", 64, 2)
     assert (options.batchnorm, options.augment, options.balance) == ("frozen", "light", "loss")
+    assert not options.augment_options, "a record of an earlier version says nothing of mirror images"
+    changed = {**SETTINGS, "augment": "light, with flip=0.0", "flip": 0.0}
+    options = refit_by({**RECORD, "settings": changed}, monkeypatch).options
+    assert (options.augment, options.augment_options) == ("light", {"flip": 0.0})
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def whole(data: Path) -> FitResult:
 
 
 def one_network(data: Path, out: Path, **options: Any) -> tl_kit.FitConfig:
-    return config(data, out, models=f"local-dir:{data.parent / 'a'}", **{"ladder": ONE_MEMBER, **options})
+    own = {"ladder": ONE_MEMBER, "augment_options": ("brightness=0.1",)}
+    return config(data, out, models=f"local-dir:{data.parent / 'a'}", **(own | options))
 
 
 def averaging(patch: pytest.MonkeyPatch) -> None:
@@ -108,8 +109,9 @@ def test_it_has_trained_on_every_image_but_those_of_test(whole: FitResult, data:
         assert (again["val"], again["kinds"], again["test"]) == (first["val"], first["kinds"], None)
         assert again["settings"]["settled"] == {name: first["guard"][name] for name in ("alpha", "temperature")}
         assert again["settings"]["settled"]["alpha"] == 0.5
-        for name in ("batchnorm", "augment", "balance", "optimizer", "lr"):
+        for name in ("batchnorm", "augment", "flip", "balance", "optimizer", "lr"):
             assert first["settings"][name] == again["settings"][name], name
+        assert first["settings"]["augment"] == "light, with brightness=0.1"
         before = load_checkpoint(runs / row.name, held_out=True).model.state_dict()
         expected = load_checkpoint(runs / row.of, held_out=True).model.state_dict()
         assert all(torch.equal(before[name], tensor) for name, tensor in expected.items())

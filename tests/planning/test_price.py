@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.helpers import MODEL, NEARLY_SQUARE, write_images
-from tl_kit.config import CacheConfig, FinetuneConfig, LoopConfig
+from tl_kit.config import CacheConfig, FinetuneConfig, LoopConfig, RegularizationConfig
 from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.data.scan import scan
-from tl_kit.finetuning.policy_choice import HEAD_INPUT
+from tl_kit.errors import ConfigError
+from tl_kit.finetuning.checks import as_head, check_policy
+from tl_kit.finetuning.choices import policy_choice
+from tl_kit.finetuning.choices.policy_choice import HEAD_INPUT
+from tl_kit.finetuning.preparation import prepare
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
+from tl_kit.freezing.policies import HEAD
 from tl_kit.planning import price, stage_gain
+from tl_kit.planning.head_probe import probe_network
 from tl_kit.planning.price import price_of
 from tl_kit.planning.stage_gain import earlier_stages_add
 from tl_kit.reporting import SILENT
@@ -117,3 +124,50 @@ def test_the_stages_of_a_network_are_asked_on_some_of_the_images(
     assert not earlier_stages_add(manifest, options, images=12), "plain colours are told apart at every stage"
     assert len(seen[0]) == 12
     assert len({sample.label for sample in seen[0]}) == len(manifest.classes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": "strong"},
+        {"augment_options": ("flip=0",)},
+        {"cache": {"views": 2}},
+        {"regularization": RegularizationConfig(drop_path=0.1)},
+        {"loop": {"layer_decay": 0.9}},
+        {"plot": True},
+        {"select": "nll"},
+        {"keep_epoch": "best"},
+    ],
+)
+def test_options_that_a_head_does_not_have_are_no_hindrance(
+    changes: dict[str, Any], options: FinetuneConfig, manifest: Manifest
+) -> None:
+    """What asks a head for its figures does so for the run that was asked for, whatever that is."""
+    named = {
+        name: replace(getattr(options, name), **value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    config = replace(options, policy="auto", **named)
+    with pytest.raises(ConfigError, match="--"):
+        check_policy(replace(config, policy="head"), HEAD)
+    check_policy(as_head(config), HEAD)
+    if config.cache.views is None:  # full has none either
+        assert price_of(manifest, config, row=10.0, most=1.0).policy == "full"
+    assert earlier_stages_add(manifest, config, images=12) is False
+    assert probe_network(manifest, config, reporter=SILENT) is None, "of random weights"
+
+
+def test_augmentation_gives_a_head_no_other_features(
+    options: FinetuneConfig, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(config: FinetuneConfig) -> Any:
+        run = prepare(config, SILENT, manifest=manifest, dry=True)
+        try:
+            return policy_choice.stage_rows(run)
+        finally:
+            run.cleanup.close()
+
+    first = rows(options)
+    monkeypatch.setattr(policy_choice, "_pass", lambda *_: pytest.fail("the features are in the cache"))
+    again = rows(replace(options, augment="strong", augment_options=("flip=0",)))
+    assert all(np.array_equal(first[name], again[name]) for name in first)

@@ -7,6 +7,7 @@ from tl_kit.config.augment_settings import (
     CropConfig,
     CropModeConfig,
     McDropoutConfig,
+    MirrorConfig,
 )
 from tl_kit.config.command_settings import (
     CacheReportConfig,
@@ -134,6 +135,7 @@ __all__ = [
     "McDropoutConfig",
     "MemberChoiceConfig",
     "MembersConfig",
+    "MirrorConfig",
     "ModelsConfig",
     "NanAnswer",
     "OptimizerDefaults",

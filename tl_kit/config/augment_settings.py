@@ -9,7 +9,15 @@ from typing import Annotated
 from tl_kit.flags import Flag
 from tl_kit.number_ranges import AT_LEAST_ONE, AT_LEAST_TWO, NOT_NEGATIVE, OWN_CHECK, POSITIVE, SHARE
 
-__all__ = ["CROP_MODES", "AugmentConfig", "AugmentLevels", "CropConfig", "CropModeConfig", "McDropoutConfig"]
+__all__ = [
+    "CROP_MODES",
+    "AugmentConfig",
+    "AugmentLevels",
+    "CropConfig",
+    "CropModeConfig",
+    "McDropoutConfig",
+    "MirrorConfig",
+]
 
 CROP_MODES = ("center", "squash", "border")
 """timm's words for the ways of an image into the model's square."""
@@ -80,6 +88,20 @@ class CropModeConfig:
     folds: Annotated[int, AT_LEAST_TWO] = 5
     margin: Annotated[float, NOT_NEGATIVE] = 1.0
     squash_from: Annotated[float, SHARE] = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorConfig:
+    """Mirror images as augmentation: where ``--aug flip`` says nothing, features tell whether they keep their classes.
+
+    Heads at the usual penalty are cross-validated, over ``folds`` folds of about ``images`` training images, ``folds``
+    of each class at least. Training goes without mirror images where heads that are fitted to them too have the higher
+    NLL, by more than ``margin`` standard errors of the paired difference. docs/policies.md has the figures.
+    """
+
+    images: Annotated[int, AT_LEAST_ONE] = 300
+    folds: Annotated[int, AT_LEAST_TWO] = 5
+    margin: Annotated[float, NOT_NEGATIVE] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from tl_kit.config.augment_settings import CROP_MODES, AugmentConfig, CropModeConfig
+from tl_kit.config.augment_settings import CROP_MODES, AugmentConfig, CropModeConfig, MirrorConfig
 from tl_kit.config.data_settings import BalanceConfig, BalanceMethod, DataConfig, DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig, SaveConfig
 from tl_kit.config.optimization_settings import OptimizerDefaults, Options, ScheduleDefaults
@@ -296,6 +296,7 @@ class FinetuneConfig:
     probe: ProbeConfig = ProbeConfig()
     auto: AutoPolicyConfig = AutoPolicyConfig()
     crop_choice: CropModeConfig = CropModeConfig()
+    mirror: MirrorConfig = MirrorConfig()
     distill: DistillConfig | None = None
 
 

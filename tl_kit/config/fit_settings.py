@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from tl_kit.config.data_settings import DataConfig, DecodeConfig, StoreConfig
 from tl_kit.config.machine_settings import CacheConfig, RuntimeConfig
+from tl_kit.config.optimization_settings import Options
 from tl_kit.config.shared_flags import DATA, OUT, STRICT
 from tl_kit.config.tracking_settings import TrackingConfig
 from tl_kit.flags import Flag
@@ -124,7 +125,7 @@ class FitConfig:
     ``time``: seconds, or a text such as "10m"; None: until the next step's expected gain is below its noise.
     ``models``: "auto" for all whose weights are on this machine, or timm names and wildcards with commas between.
     ``max_latency``: milliseconds for one image, decoding included; ``max_params``: parameters, or a text such as "5M";
-    both are limits on the whole result. ``strict`` and ``allow`` as for ``FinetuneConfig``.
+    both are limits on the whole result. ``augment_options``, ``strict`` and ``allow`` as for ``FinetuneConfig``.
     """
 
     data: Annotated[Path, DATA]
@@ -175,6 +176,16 @@ class FitConfig:
             help="Pixels a side (default: each network's own, or less in training on small images).",
         ),
     ] = None
+    augment_options: Annotated[
+        Options,
+        Flag(
+            panel="What trains",
+            common=True,
+            name="--aug",
+            metavar="KEY=VALUE",
+            help="One setting of the augmentation, such as flip=0, as for finetune; may be repeated.",
+        ),
+    ] = ()
     seed: Annotated[
         int, NOT_NEGATIVE, Flag(panel="Run", common=True, help="For new heads, the order of images and augmentation.")
     ] = 0

@@ -14,6 +14,7 @@ from tl_kit.config import (
     HeadConfig,
     KeptEpoch,
     Options,
+    RegularizationConfig,
     Selection,
 )
 from tl_kit.data.findings import BLOCKING
@@ -29,6 +30,7 @@ from tl_kit.zoo.locate import check_weights
 from tl_kit.zoo.names import check_name
 
 __all__ = [
+    "as_head",
     "augment_options",
     "check",
     "check_balance",
@@ -79,6 +81,24 @@ def _check_kept(config: FinetuneConfig) -> None:
     if config.regularization.swa and config.regularization.ema is not None:
         raise ConfigError("--swa: --ema averages the weights already; leave one of them out")
     parse_schedule_options(config.swa.schedule, ())
+
+
+def as_head(config: FinetuneConfig) -> FinetuneConfig:
+    """The options of a head on the same images: without those that ``--policy head`` does not have."""
+    return replace(
+        config,
+        policy="head",
+        augment="auto",
+        augment_options=(),
+        optimizer=None,
+        optimizer_options=(),
+        plot=False,
+        select="auto",
+        keep_epoch="auto",
+        regularization=RegularizationConfig(),
+        loop=replace(config.loop, layer_decay=None),
+        cache=replace(config.cache, views=None),
+    )
 
 
 def check_policy(config: FinetuneConfig, policy: Policy) -> None:

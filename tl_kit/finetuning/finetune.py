@@ -18,11 +18,12 @@ from tl_kit.data.exclusions import left_out_dict
 from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.errors import TrainingError
 from tl_kit.finetuning.callbacks import begin_tracking, track_options, track_result
+from tl_kit.finetuning.choices.crop_mode import settle_crop_mode
+from tl_kit.finetuning.choices.mirror_images import settle_mirror_images
+from tl_kit.finetuning.choices.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.closed_form import fit_closed_form, fit_head_first, wants_closed_form
-from tl_kit.finetuning.crop_mode import settle_crop_mode
 from tl_kit.finetuning.gradient import fit_by_gradient
 from tl_kit.finetuning.head_guard import FittedHead, fit_guard, is_guarded
-from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.result import FinetuneResult, Outcome, Snapshot, Trained, Waypoint
 from tl_kit.finetuning.run import Run, Settled, apply_trainable
@@ -96,7 +97,7 @@ def finetune_on(
             save_options(run.folder, config, command="finetune")
         run = teach(run)
         settle_crop_mode(run)
-        run = _settle(run)
+        run, _ = settle_mirror_images(_settle(run))
         resumable = facts(run, own, policy=str(run.policy))
         if run.writes:
             save_config(run.folder, run.model, run.manifest.classes, run.preprocessing)

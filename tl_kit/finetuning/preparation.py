@@ -24,7 +24,7 @@ from tl_kit.data.ranges import measure_ranges, range_note
 from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.finetuning.checks import augment_options, check, check_policy
-from tl_kit.finetuning.crop_mode import begin_crop_mode
+from tl_kit.finetuning.choices.crop_mode import begin_crop_mode
 from tl_kit.finetuning.run import Run, RunImages, Settled
 from tl_kit.freezing.policies import HEAD, Policy, is_auto, parse_policy
 from tl_kit.images.augmentation import resolve_augment

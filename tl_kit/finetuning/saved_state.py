@@ -195,6 +195,7 @@ def facts(run: Run, content: str, *, policy: str | None) -> dict[str, Any]:
         "policy": policy,
         "precision": run.runtime.precision,
         "crop_mode": run.preprocessing.crop_mode,
+        "flip": "on" if run.augment.flip else "off",
         "decoder": run.preprocessing.decoder,
         "born": birthplace(run.folder),
         "network": _network(run),

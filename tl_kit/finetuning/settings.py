@@ -49,6 +49,7 @@ class Settings:
     balance: str
     select: str
     augment: str
+    flip: float
     batchnorm: str
     snapshots: int | None = None
     late: int | None = None
@@ -133,6 +134,7 @@ def resolve(run: Run) -> Settings:
         balance=run.balance.value,
         select=run.select.value,
         augment="none" if run.policy.head_only else run.augment_name,
+        flip=0.0 if run.policy.head_only else run.augment.flip,
         batchnorm=rules.statistics.value,
         snapshots=config.snapshots,
         late=config.late,

@@ -28,9 +28,13 @@ from tl_kit.storage.feature_store import FeatureStore
 from tl_kit.storage.fingerprint import plain_fields
 from tl_kit.zoo.heads import linear_classifier
 
-__all__ = ["EVAL", "Reuse", "open_reuse", "pixels_of", "row_name"]
+__all__ = ["EVAL", "MIRRORED", "Reuse", "open_reuse", "pixels_of", "row_name"]
 
 EVAL = "eval"
+MIRRORED = "mirrored"
+"""The view of evaluation, turned round from left to right."""
+
+_CROPS = frozenset({EVAL, MIRRORED})
 _VIEW_SEED = 0  # the same views for every run: members with other seeds then share them, each in its own order
 
 
@@ -63,7 +67,7 @@ class Reuse:
         lacking = tuple({s.digest: s for missing in wanted.values() for s in missing}.values())
         if not lacking:
             return
-        gone = run.decode(lacking, crop=views == (EVAL,) or not run.augment.draws_crops)
+        gone = run.decode(lacking, crop=_CROPS.issuperset(views) or not run.augment.draws_crops)
         run.reporter.start(f"features {name}", sum(map(len, wanted.values())))
         for view, missing in wanted.items():
             kept = [s for s in missing if s.digest not in gone]
@@ -175,13 +179,14 @@ def row_name(sample: Sample, view: str) -> str:
 
 def pixels_of(run: Run, samples: list[Sample], view: str) -> Tensor:
     """A uint8 batch (n, 3, h, w) of samples in one view."""
-    if view == EVAL:
-        return torch.stack(run.store.get(samples, crop=True))
+    if view in _CROPS:
+        pixels = torch.stack(run.store.get(samples, crop=True))
+        return pixels if view == EVAL else pixels.flip(-1)
     transform = TrainTransform(run.preprocessing, run.augment)
     number = int(view.rsplit("-", 1)[1])
-    pixels = run.store.get(samples, crop=not run.augment.draws_crops)
+    wholes = run.store.get(samples, crop=not run.augment.draws_crops)
     keys = [sample.digest for sample in samples]
-    return vary(pixels, transform, seed=_VIEW_SEED, epoch=number, keys=keys, device=run.runtime.device)
+    return vary(wholes, transform, seed=_VIEW_SEED, epoch=number, keys=keys, device=run.runtime.device)
 
 
 def _key(run: Run, cut: str, order: list[str]) -> str:
@@ -194,7 +199,7 @@ def _key(run: Run, cut: str, order: list[str]) -> str:
         decode=run.config.decode,
         more={
             "rows": "trunk",
-            "augment": plain_fields(run.augment),
+            "augment": None if run.policy.head_only else plain_fields(run.augment),  # a head sees no varied images
             "view_seed": _VIEW_SEED,
             "training_scale": run.store.scale,
         },

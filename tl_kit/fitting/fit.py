@@ -10,6 +10,7 @@ from pathlib import Path
 from tl_kit.config import FitConfig, count_of, seconds_of
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import ConfigError
+from tl_kit.finetuning.checks import augment_options
 from tl_kit.finetuning.preparation import open_folder, training_images
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate, find_candidates
@@ -18,6 +19,7 @@ from tl_kit.fitting.fit_result import FitResult
 from tl_kit.fitting.fit_tracking import track_fit
 from tl_kit.fitting.journal import Journal, entries_of
 from tl_kit.fitting.step_options import options_of
+from tl_kit.images.augmentation import resolve_augment
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.machine.process_group import alone
 from tl_kit.machine.runtime import detect
@@ -148,6 +150,8 @@ def _checked(config: FitConfig) -> FitConfig:
         most = None if config.max_params is None else count_of(config.max_params)
     except ValueError as error:
         raise ConfigError(f"--max-params {config.max_params}: {error}") from None
+    options = replace(options_of(config), augment_options=config.augment_options)
+    resolve_augment(options.augment, augment_options(options), images_per_class=1)
     return replace(config, time=time, max_params=most, models=absolute_names(config.models))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from tl_kit.config import FinetuneConfig, LoopConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import TrainingError
+from tl_kit.finetuning.checks import augment_options
 from tl_kit.finetuning.run import Settled
 from tl_kit.fitting.journal import RUNS, Entry
 from tl_kit.fitting.ladder import Step, first_run
@@ -77,6 +78,7 @@ def refit_of(
     growth = (before + more) / before
     epochs = max(min(entry.epochs, least), round(entry.epochs / growth))
     batchnorm, augment, balance = (settings[name] for name in _SAME)
+    flip = {"flip": settings["flip"]} if isinstance(settings.get("flip"), int | float) else {}
     return Refit(
         entry=entry,
         options=replace(
@@ -85,7 +87,8 @@ def refit_of(
             epochs=epochs,
             img_size=side,
             batchnorm=batchnorm,
-            augment=augment,
+            augment=augment.split(",", 1)[0],
+            augment_options={**augment_options(options), **flip},
             balance=balance,
             cache=replace(options.cache, default_views=views),
         ),

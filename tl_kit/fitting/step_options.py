@@ -56,6 +56,7 @@ class StepOptions:
             seed=step.seed,
             crop_mode=step.crop_mode or "auto",
             img_size=self._smaller(step) or self.config.img_size,
+            augment_options=self.config.augment_options if step.trains else (),
             guard=replace(shared.guard, refitted=False),
         )
 

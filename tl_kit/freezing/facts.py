@@ -21,6 +21,10 @@ class StageProbe:
     error: float
     strength: float
 
+    def beats(self, other: StageProbe) -> bool:
+        """True where this one is more accurate by more than the other's standard error."""
+        return self.accuracy > other.accuracy + other.error
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)
@@ -34,7 +38,8 @@ class Facts:
     counted; empty where timm has no groups of this network. ``linear_head``: its classifier is one linear layer on
     flat features, which can be fitted.
     ``probes`` are from the input up, the last of them at the input of the head; none where the network is not
-    pretrained, or where a class has too few images to validate on.
+    pretrained, or where a class has too few images to validate on. ``together``: the probe of all of them side by side;
+    None where it was not asked.
     """
 
     images: int
@@ -45,6 +50,7 @@ class Facts:
     shares: tuple[float, ...]
     linear_head: bool
     probes: tuple[StageProbe, ...] = ()
+    together: StageProbe | None = None
 
     @property
     def per_class(self) -> float:
@@ -85,9 +91,21 @@ class Facts:
         """
         if self.top is None or self.best is None:
             return "unknown"
-        return "different" if self.best.accuracy > self.top.accuracy + self.top.error else "similar"
+        return "different" if self.best.beats(self.top) else "similar"
+
+    @property
+    def stages_add(self) -> bool | None:
+        """True where all stages' features side by side are better than the head's input by more than noise.
+
+        Evci et al. 2022, "Head2Toe: Utilizing Intermediate Representations for Better Generalization": there,
+        fine-tuning of all layers gains most. None where that was not asked.
+        """
+        if self.top is None or self.together is None:
+            return None
+        return self.together.beats(self.top)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, with what follows from the counts."""
-        derived = {name: getattr(self, name) for name in ("per_class", "imbalance", "domain", "groups")}
-        return {**asdict(self), "probes": [probe.to_dict() for probe in self.probes], **derived}
+        derived = {name: getattr(self, name) for name in ("per_class", "imbalance", "domain", "stages_add", "groups")}
+        together = None if self.together is None else self.together.to_dict()
+        return {**asdict(self), "probes": [probe.to_dict() for probe in self.probes], "together": together, **derived}

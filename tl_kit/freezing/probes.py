@@ -22,7 +22,10 @@ from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, out_o
 from tl_kit.optimization.side_by_side import one_thread, side_by_side
 from tl_kit.optimization.softmax_regression import rotate
 
-__all__ = ["probe_stages", "stage_features", "stage_names"]
+__all__ = ["ALL_STAGES", "all_stages", "probe_stages", "stage_features", "stage_names"]
+
+ALL_STAGES = "all stages"
+"""The name of the probe of all stages side by side."""
 
 
 def stage_names(model: nn.Module, *, most: int) -> list[str]:
@@ -70,6 +73,19 @@ def _pool(output: Tensor, channels: int) -> Tensor:
     if output.ndim == 4 and output.shape[1] != channels and output.shape[3] == channels:
         return output.mean((1, 2))
     return output.mean((2, 3)) if output.ndim == 4 else output.mean(1) if output.ndim == 3 else output.flatten(1)
+
+
+def all_stages(features: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Stages' features (n, d) side by side (n, sum of d), each stage with the same weight (Evci et al. 2022)."""
+    return np.concatenate([_of_equal_weight(rows) for rows in features.values()], axis=1)
+
+
+def _of_equal_weight(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A stage's features (n, d) with mean 0, and a mean square of 1 over each row's sum."""
+    centred = rows - rows.mean(axis=0)
+    spread = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
+    result: NDArray[np.float32] = centred / max(spread, float(np.finfo(np.float32).tiny))
+    return result
 
 
 def probe_stages(

@@ -60,7 +60,8 @@ def resolve_augment(
     base = known.levels[name] if isinstance(level, str) else level
     chosen = replace(base, **options)
     _check(chosen)
-    return chosen, name if chosen == base else f"{name}, with {', '.join(f'{k}={v}' for k, v in options.items())}"
+    changed = [f"{key}={value}" for key, value in options.items() if getattr(base, key) != value]
+    return chosen, f"{name}, with {', '.join(changed)}" if changed else name
 
 
 def _check(config: AugmentConfig) -> None:

@@ -8,7 +8,7 @@ the lowest of many nearly equal losses is a matter of luck, and a penalty that s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -124,6 +124,11 @@ class OutOfFold:
         starts = tuple(next(iter(paths.values()), ()))[:tried]
         used = tuple(sorted(strengths)[:tried])
         return cls(images, int(labels.max()) + 1, used, at_label[:, images], right[:, images], starts)
+
+    def of_first(self, count: int) -> OutOfFold:
+        """The predictions of the first ``count`` images alone."""
+        kept = self.images < count
+        return replace(self, images=self.images[kept], at_label=self.at_label[:, kept], right=self.right[:, kept])
 
     def losses(self, weights: Floats | None) -> tuple[Floats, Floats]:
         """Loss (s, m) of each image, each image's share (m,) of the mean, whose sum is 1.

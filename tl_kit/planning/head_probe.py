@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest, labels_of
+from tl_kit.finetuning.checks import as_head
+from tl_kit.finetuning.choices.crop_mode import held_out_head, settle_crop_mode
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.crop_mode import held_out_head, settle_crop_mode
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.machine.process_group import alone
 from tl_kit.reporting import Reporter
@@ -23,7 +22,7 @@ def probe_network(manifest: Manifest, config: FinetuneConfig, *, reporter: Repor
     Validation and test images take no part. The features stay in the cache, where a run finds them. None where the
     network has no pretrained weights, no linear head, or a class has too few images. Raises the errors of ``finetune``.
     """
-    run = prepare(replace(config, policy="head"), reporter, manifest=manifest, dry=True)
+    run = prepare(as_head(config), reporter, manifest=manifest, dry=True)
     try:
         settle_crop_mode(run)
         head, reuse = head_run(run)

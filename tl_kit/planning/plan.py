@@ -8,9 +8,10 @@ from typing import Any
 
 from tl_kit.config import FinetuneConfig
 from tl_kit.finetuning.checks import head_config
+from tl_kit.finetuning.choices.crop_mode import settle_crop_mode
+from tl_kit.finetuning.choices.mirror_images import MirrorChoice, settle_mirror_images
+from tl_kit.finetuning.choices.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.closed_form import in_closed_form
-from tl_kit.finetuning.crop_mode import settle_crop_mode
-from tl_kit.finetuning.policy_choice import facts_of, settle_policy
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings, resolve, rules_for
@@ -70,15 +71,16 @@ def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
     try:
         started = run.clock.seconds()["total"]
         crop_mode = settle_crop_mode(run, offers=True)
-        facts = facts_of(run)
+        facts = facts_of(run, together=True)
         if is_auto(config.policy) or crop_mode.compared:
             started += run.clock.stages["train"]  # the probes' fits, which the run repeats
         run, reason = settle_policy(run, facts)
+        run, mirror = settle_mirror_images(run)
         settings = None if in_closed_form(run) else resolve(run)
         choices = (
             _policy(run, settings, reason),
             Choice("crop mode", crop_mode.mode, crop_mode.reason),
-            *_choices(run, settings),
+            *_choices(run, settings, mirror),
         )
         return Plan(
             model=config.model,
@@ -100,7 +102,7 @@ def _policy(run: Run, settings: Settings | None, reason: str) -> Choice:
     return Choice("policy", f"{run.policy}, {trained:,} of {sum(sizes.values()):,} parameters", reason)
 
 
-def _choices(run: Run, settings: Settings | None) -> list[Choice]:
+def _choices(run: Run, settings: Settings | None, mirror: MirrorChoice | None) -> list[Choice]:
     classes = Choice("class balance", run.balance.value, run.balance.reason)
     if settings is None:
         return [_penalty(run), classes]
@@ -117,7 +119,7 @@ def _choices(run: Run, settings: Settings | None) -> list[Choice]:
         Choice("best epoch by", settings.select.replace("_", " "), run.select.reason),
         Choice("batch size", str(settings.batch_size), rules.batch_size.reason),
         classes,
-        Choice("augmentation", settings.augment, _augmentation(run, rules)),
+        Choice("augmentation", settings.augment, _augmentation(run, rules, mirror)),
     ]
     layers = rules.network.batchnorms
     if layers:
@@ -155,10 +157,11 @@ def _decay(settings: Settings, rules: Hyperparameters) -> Choice:
     return Choice("weight decay", value, reason)
 
 
-def _augmentation(run: Run, rules: Hyperparameters) -> str:
-    """The reason for the level of augmentation."""
+def _augmentation(run: Run, rules: Hyperparameters, mirror: MirrorChoice | None) -> str:
+    """The reason for the level of augmentation, and for mirror images."""
     given = run.config.augment != "auto" or run.config.augment_options
-    return AS_GIVEN if given else rules.augmentation.reason
+    level = AS_GIVEN if given else rules.augmentation.reason
+    return level if mirror is None else f"{level}; {mirror.figures}"
 
 
 def _steps(run: Run, settings: Settings) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest
-from tl_kit.finetuning.crop_mode import hides_much, settle_crop_mode
-from tl_kit.finetuning.policy_choice import facts_of
+from tl_kit.finetuning.checks import as_head
+from tl_kit.finetuning.choices.crop_mode import hides_much, settle_crop_mode
+from tl_kit.finetuning.choices.policy_choice import facts_of
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.settings import resolve
 from tl_kit.freezing.auto import choose_policy
@@ -70,7 +71,7 @@ def price_of(
 
 def _chosen(manifest: Manifest, config: FinetuneConfig) -> str:
     """The policy that ``auto`` takes by the rules alone."""
-    run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
+    run = prepare(as_head(config), SILENT, manifest=manifest, dry=True)
     try:
         return str(choose_policy(facts_of(run, probes=False), config.auto)[0])
     finally:
@@ -80,7 +81,7 @@ def _chosen(manifest: Manifest, config: FinetuneConfig) -> str:
 @alone()
 def uncropped(manifest: Manifest, config: FinetuneConfig) -> bool:
     """True where a centre crop would hide so much of the images that a second crop mode is worth a try."""
-    run = prepare(replace(config, policy="head"), SILENT, manifest=manifest, dry=True)
+    run = prepare(as_head(config), SILENT, manifest=manifest, dry=True)
     try:
         return hides_much(run)
     finally:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest, labels_of, spread
-from tl_kit.finetuning.policy_choice import HEAD_INPUT, stage_rows
+from tl_kit.finetuning.checks import as_head
+from tl_kit.finetuning.choices.policy_choice import HEAD_INPUT, stage_rows
 from tl_kit.finetuning.preparation import prepare
-from tl_kit.freezing.probes import probe_stages
+from tl_kit.freezing.probes import ALL_STAGES, all_stages, probe_stages
 from tl_kit.machine.process_group import alone
 from tl_kit.reporting import SILENT, Reporter
 
 __all__ = ["earlier_stages_add"]
-
-_ALL = "all stages"
 
 
 @alone()
@@ -33,15 +29,14 @@ def earlier_stages_add(manifest: Manifest, config: FinetuneConfig, *, images: in
     """
     others = tuple(sample for sample in manifest.samples if sample.split != "train")
     part = replace(manifest, samples=(*spread(manifest.split("train"), images), *others))
-    run = prepare(replace(config, policy="head"), reporter, manifest=part, dry=True)
+    run = prepare(as_head(config), reporter, manifest=part, dry=True)
     try:
         rows = stage_rows(run)
         if len(rows) < 2:
             return False
         reporter.start("probes of the stages", 2)
-        together = np.concatenate([_of_equal_weight(each) for each in rows.values()], axis=1)
         found = probe_stages(
-            {HEAD_INPUT: rows[HEAD_INPUT], _ALL: together},
+            {HEAD_INPUT: rows[HEAD_INPUT], ALL_STAGES: all_stages(rows)},
             labels_of(run.manifest.split("train")),
             config=config.probe,
             seed=config.split.split_seed,
@@ -51,12 +46,4 @@ def earlier_stages_add(manifest: Manifest, config: FinetuneConfig, *, images: in
     probes = {probe.stage: probe for probe in found}
     if len(probes) < 2:
         return False
-    return probes[_ALL].accuracy > probes[HEAD_INPUT].accuracy + probes[HEAD_INPUT].error
-
-
-def _of_equal_weight(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A stage's features (n, d) with mean 0, and a mean square of 1 over each row's sum."""
-    centred = rows - rows.mean(axis=0)
-    spread_of = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
-    result: NDArray[np.float32] = centred / max(spread_of, float(np.finfo(np.float32).tiny))
-    return result
+    return probes[ALL_STAGES].beats(probes[HEAD_INPUT])

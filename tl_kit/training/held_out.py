@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tl_kit.config import PenaltyConfig
 from tl_kit.machine.runtime import available_cores
 from tl_kit.optimization.feature_scaling import fit_scaling
-from tl_kit.optimization.penalty_choice import choose, drawn_folds, out_of_fold
+from tl_kit.optimization.penalty_choice import Folds, choose, drawn_folds, out_of_fold
 from tl_kit.optimization.side_by_side import one_thread
 from tl_kit.optimization.softmax_regression import rotate
 
@@ -45,6 +45,11 @@ class HeldOut:
         """Mean loss in nats."""
         return float(self.loss @ self.share)
 
+    def saving(self, other: HeldOut) -> tuple[float, float]:
+        """The NLL below that of ``other`` on the same images, and its standard error: paired, image by image."""
+        apart = self.share * (other.loss - self.loss)
+        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart)))
+
     def gain(self, other: HeldOut) -> tuple[float, float]:
         """The accuracy above that of ``other`` on the same images, and its standard error: paired, image by image."""
         apart = self.share * (self.right - other.right)
@@ -55,6 +60,7 @@ def held_out(
     features: NDArray[np.float32],
     labels: IntArray,
     *,
+    also: NDArray[np.float32] | None = None,
     seed: int,
     weights: Floats | None = None,
     device: torch.device | None = None,
@@ -62,22 +68,33 @@ def held_out(
 ) -> HeldOut | None:
     """Cross-validate the head on features (n, d) of images with labels (n,) and weights (n,); ``device``: a GPU to use.
 
-    Folds are drawn from labels and seed alone, so that two kinds of features are compared image by image. None where a
-    class has a single image, or no fit converges.
+    ``also`` (n, d): features of another view of each image, to which heads are fitted too, though never where the image
+    is held out; they are not predicted. Folds are drawn from labels and seed alone, so that two kinds of features are
+    compared image by image. None where a class has a single image, or no fit converges.
     """
     _, labels = np.unique(labels, return_inverse=True)
     folds = min(config.folds, int(np.bincount(labels).min()))
     if folds < 2:
         return None
     drawn = drawn_folds(labels, folds, units=np.random.default_rng(seed).permutation(len(labels)))
-    classes = int(labels.max()) + 1
+    classes, images = int(labels.max()) + 1, len(labels)
     threads = available_cores()
     with one_thread():
-        scaled = fit_scaling(features, weights=weights)(features)
-        rows = rotate(scaled, most=config.rotate_up_to, threads=threads).rows
+        scaling, every, times = fit_scaling(features, weights=weights), drawn, 1
+        rows = scaling(features)
+        if also is not None:
+            rows, times = np.concatenate([rows, scaling(also)]), 2
+            every = Folds(np.tile(drawn.numbers, times), np.tile(drawn.units, times))
         found = out_of_fold(
-            rows, labels, classes, drawn, weights=weights, threads=threads, device=device, config=config
-        )
+            rotate(rows, most=config.rotate_up_to, threads=threads).rows,
+            np.tile(labels, times),
+            classes,
+            every,
+            weights=None if weights is None else np.tile(weights, times),
+            threads=threads,
+            device=device,
+            config=config,
+        ).of_first(images)
     position = choose(found, units=drawn.units, weights=weights, config=config)
     if position is None:
         return None

@@ -66,7 +66,7 @@ def _show(plan: Plan, console: Console) -> None:
     if facts.probes:
         rows = [
             [probe.stage, f"{probe.channels:,}", f"{probe.accuracy:.1%}", f"± {probe.error:.1%}"]
-            for probe in facts.probes
+            for probe in (*facts.probes, *([] if facts.together is None else [facts.together]))
         ]
         console.table(["features of", "channels", "cross-validated", "s.e."], rows, align="lrrr")
         console.line()
@@ -74,6 +74,8 @@ def _show(plan: Plan, console: Console) -> None:
         assert best is not None
         assert top is not None
         where = f"{best.stage} is best" if facts.domain == "different" else "the last stage is best"
+        if facts.domain == "similar" and facts.stages_add:
+            where = "all stages together are better than the last"
         kind = {"similar": "similar to", "different": "different from"}[facts.domain]
         console.line(f"your images are {kind} those of the pretraining: {where}")
         console.line()
@@ -96,6 +98,7 @@ def _head_alone(plan: Plan, seconds: float) -> str:
     facts = plan.facts
     known = "" if facts.top is None else f", {facts.top.accuracy:.1%} in cross-validation"
     found = f"--policy head alone: about {seconds:.0f} s{known}"
-    if facts.best is None or facts.domain != "different":
+    more = facts.best if facts.domain == "different" else facts.together if facts.stages_add else None
+    if more is None:
         return found
-    return f"{found}; {facts.best.stage}, at {facts.best.accuracy:.1%}, shows what training the layers can gain"
+    return f"{found}; {more.stage}, at {more.accuracy:.1%}, shows what training the layers can gain"

@@ -21,7 +21,7 @@ from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, pixels_of, row_name
 from tl_kit.freezing.auto import choose_policy
 from tl_kit.freezing.facts import Facts, StageProbe
 from tl_kit.freezing.policies import is_auto, parameter_groups
-from tl_kit.freezing.probes import probe_stages, stage_features, stage_names
+from tl_kit.freezing.probes import ALL_STAGES, all_stages, probe_stages, stage_features, stage_names
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
 from tl_kit.machine.forward import forward_rows
@@ -32,12 +32,12 @@ from tl_kit.zoo.heads import classifier_names, in_modules
 __all__ = ["HEAD_INPUT", "facts_of", "fill_stages", "run_probes", "settle_policy", "stage_rows"]
 
 
-def facts_of(run: Run, *, probes: bool = True) -> Facts:
+def facts_of(run: Run, *, probes: bool = True, together: bool = False) -> Facts:
     """Counts of the training images, and the probes of a pretrained network; the first process's in all of them.
 
-    Without ``probes``, nothing is computed on images.
+    Without ``probes``, nothing is computed on images. ``together``: all stages side by side are probed too.
     """
-    found = run_probes(run) if probes and run.weights.loaded else []
+    found = run_probes(run, together=together) if probes and run.weights.loaded else []
     counts = np.bincount(labels_of(run.manifest.split("train")), minlength=len(run.manifest.classes))
     return first_answer(
         Facts(
@@ -48,7 +48,8 @@ def facts_of(run: Run, *, probes: bool = True) -> Facts:
             pretrained=bool(run.weights.loaded),
             shares=_shares(run),
             linear_head=head_can_be_fitted(run),
-            probes=tuple(found),
+            probes=tuple(probe for probe in found if probe.stage != ALL_STAGES),
+            together=next((probe for probe in found if probe.stage == ALL_STAGES), None),
         )
     )
 
@@ -78,15 +79,18 @@ def _shares(run: Run) -> tuple[float, ...]:
 HEAD_INPUT = "head input"
 
 
-def run_probes(run: Run) -> list[StageProbe]:
+def run_probes(run: Run, *, together: bool = False) -> list[StageProbe]:
     """Linear probes of the training images at each stage and at the head's input, from the input up.
 
-    Empty where the model has no cut before its head, or a class has fewer than two training images.
+    ``together``: one of all stages side by side comes last. Empty where the model has no cut before its head, or a
+    class has fewer than two training images.
     """
     features = stage_rows(run)
     if not features:
         return []
     labels = labels_of(run.manifest.split("train"))
+    if together and len(features) > 1:
+        features = {**features, ALL_STAGES: all_stages(features)}
     with run.clock("train"):
         return probe_stages(features, labels, config=run.config.probe, seed=run.config.split.split_seed)
 

@@ -18,7 +18,7 @@ from tests.helpers import COLOURS, Listener, interrupt, quick, quick_config, sam
 from tl_kit import FinetuneConfig, plan
 from tl_kit.config import CacheConfig, CropModeConfig, PenaltyConfig
 from tl_kit.errors import ConfigError
-from tl_kit.finetuning.crop_mode import CropModeChoice, settle_crop_mode
+from tl_kit.finetuning.choices.crop_mode import CropModeChoice, settle_crop_mode
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
 from tl_kit.images.decode import decode
@@ -195,7 +195,7 @@ def test_a_resumed_run_keeps_the_mode_that_it_settled(
     assert quick(ends, cut, weights=pretrained, epochs=3).status == "interrupted"
     assert json.loads((cut / "tlkit.json").read_text())["resume"]["crop_mode"] == "squash"
     monkeypatch.undo()
-    monkeypatch.setattr("tl_kit.finetuning.crop_mode._choose", lambda *_, **__: pytest.fail("settled already"))
+    monkeypatch.setattr("tl_kit.finetuning.choices.crop_mode._choose", lambda *_, **__: pytest.fail("settled already"))
     tl_kit.resume(cut)
     assert load_checkpoint(cut).preprocessing.crop_mode == "squash"
     assert same(weights(cut), weights(whole))

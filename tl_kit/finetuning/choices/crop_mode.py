@@ -13,8 +13,8 @@ from torch import nn
 from tl_kit.config import CROP_MODES, CropModeConfig, FinetuneConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.pixel_store import PixelStore
+from tl_kit.finetuning.choices.policy_choice import fill_stages
 from tl_kit.finetuning.closed_form import head_run, is_linear
-from tl_kit.finetuning.policy_choice import fill_stages
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import Reuse
 from tl_kit.freezing.policies import is_auto

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import torch
 
 from tests.helpers import MODEL, NEARLY_SQUARE, write_images
 from tl_kit.config import CacheConfig, FinetuneConfig
+from tl_kit.finetuning.choices.policy_choice import HEAD_INPUT, facts_of, run_probes
 from tl_kit.finetuning.closed_form import head_run
-from tl_kit.finetuning.policy_choice import HEAD_INPUT, run_probes
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
 from tl_kit.reporting import SILENT
@@ -57,6 +58,19 @@ def test_the_rows_are_those_of_the_head_policy_bit_for_bit(data: Path, tmp_path:
     assert torch.equal(rows[0], rows[1])
 
 
+def test_all_stages_together_are_probed_where_that_is_asked(data: Path, tmp_path: Path) -> None:
+    run = a_run(data, tmp_path, "run")
+    run = replace(run, weights=replace(run.weights, loaded=("all",)))
+    plain, facts = facts_of(run), facts_of(run, together=True)
+    assert facts.probes == plain.probes
+    assert plain.together is None
+    assert plain.stages_add is None
+    assert facts.together is not None
+    assert facts.together.channels == sum(probe.channels for probe in facts.probes)
+    assert facts.together.accuracy > 0.8
+    assert facts.to_dict()["together"]["stage"] == "all stages"
+
+
 def test_a_second_time_nothing_is_computed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = a_run(data, tmp_path, "run")
     first = run_probes(run)
@@ -64,5 +78,5 @@ def test_a_second_time_nothing_is_computed(data: Path, tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise AssertionError("the features are known")
 
-    monkeypatch.setattr("tl_kit.finetuning.policy_choice._pass", fail)
+    monkeypatch.setattr("tl_kit.finetuning.choices.policy_choice._pass", fail)
     assert run_probes(run) == first

@@ -1,0 +1,1 @@
+"""Choices that a run measures on its images before it trains: crop mode, policy, mirror images."""

@@ -1,0 +1,108 @@
+"""Mirror images as augmentation: whether they keep their classes, asked of the pretrained features before training.
+
+A mirrored shoe is a shoe, but a mirrored arrow to the left is an arrow to the right. Two heads are cross-validated on
+the same training images: one is fitted to their features alone, the other to those of their mirror images too. Where
+classes are told apart by what a mirror turns round, the second is worse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tl_kit.config import AugmentConfig
+from tl_kit.data.manifest import labels_of
+from tl_kit.finetuning.checks import augment_options
+from tl_kit.finetuning.closed_form import head_run, is_linear
+from tl_kit.finetuning.run import Run
+from tl_kit.finetuning.trunk_reuse import EVAL, MIRRORED
+from tl_kit.images.augmentation import resolve_augment
+from tl_kit.machine.process_group import first_answer
+from tl_kit.optimization.penalty_choice import stratified_part
+from tl_kit.training.held_out import held_out
+
+__all__ = ["MirrorChoice", "settle_mirror_images"]
+
+_FLIP = "flip"
+
+
+@dataclass(frozen=True)
+class MirrorChoice:
+    """The figures behind the choice.
+
+    ``harm`` (nats): the NLL out of fold of heads that were fitted to mirror images too, above that of heads that were
+    not; ``error``: its standard error, paired image by image; ``images``: their number.
+    """
+
+    harm: float
+    error: float
+    images: int
+
+    def turns_round(self, margin: float) -> bool:
+        """True where the harm is more than ``margin`` standard errors."""
+        return self.harm > margin * self.error
+
+    @property
+    def figures(self) -> str:
+        """The figures, in a phrase."""
+        return (
+            f"a head's NLL changes by {self.harm:+.3f} ± {self.error:.3f} when mirror images of {self.images:,} "
+            "training images are among those it is fitted to (cross-validated)"
+        )
+
+
+def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
+    """The run without mirror images where these change their classes; and the figures, where it was asked.
+
+    Training images alone decide (:class:`tl_kit.config.MirrorConfig`). What ``--aug flip`` says holds. A run that is
+    taken up again keeps its choice.
+    """
+    if run.policy.head_only or not run.augment.flip or _is_given(run):
+        return run, None
+    if run.resumed is not None and run.resumed.settled("policy") is not None:
+        return (_without(run) if run.resumed.settled(_FLIP) == "off" else run), None
+    choice = first_answer(_measured(run))
+    if choice is None or not choice.turns_round(run.config.mirror.margin):
+        return run, choice
+    run.reporter.message(
+        f"no mirror images in training: they change their classes; {choice.figures}. With them: --aug flip=0.5"
+    )
+    return _without(run), choice
+
+
+def _is_given(run: Run) -> bool:
+    return isinstance(run.config.augment, AugmentConfig) or _FLIP in augment_options(run.config)
+
+
+def _without(run: Run) -> Run:
+    level = run.augment_name.split(",", 1)[0]
+    augment, name = resolve_augment(level, {**augment_options(run.config), _FLIP: 0.0}, images_per_class=1)
+    return replace(run, augment=augment, augment_name=name)
+
+
+def _measured(run: Run) -> MirrorChoice | None:
+    """None where the network has no pretrained features or no linear head, or the classes too few images."""
+    if not run.weights.loaded:
+        return None
+    head, reuse = head_run(run)
+    if reuse is None or not is_linear(head, reuse):
+        return None
+    config, seed = run.config.mirror, run.config.split.split_seed
+    train = run.manifest.split("train")
+    part = stratified_part(labels_of(train), config.images, least=config.folds, seed=seed)
+    samples = [train[position] for position in part]
+    for view in (EVAL, MIRRORED):
+        reuse.fill_some(samples, (view,), name="train")
+    present = frozenset(run.manifest.samples)
+    kept = tuple(sample for sample in samples if sample in present)  # some may not have been decoded
+    plain, mirrored = (reuse.rows(kept, view).float().flatten(1).numpy() for view in (EVAL, MIRRORED))
+    usual = run.config.probe.usual  # one penalty for both: heads that choose their own differ in that too
+    labels, penalty = labels_of(kept), replace(run.config.probe, folds=config.folds, strengths=(usual,))
+    with run.clock("train"):
+        both, alone = (
+            held_out(plain, labels, also=also, seed=seed, device=run.runtime.gpu, config=penalty)
+            for also in (mirrored, plain)
+        )
+    if both is None or alone is None:
+        return None
+    harm, error = alone.saving(both)
+    return MirrorChoice(harm, error, len(kept))
