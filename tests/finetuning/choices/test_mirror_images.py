@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ def test_a_run_says_so_and_records_it(ramps: Path, pretrained: Path, tmp_path: P
     listener = Listener()
     quick(ramps, tmp_path / "run", weights=str(pretrained), epochs=1, reporter=listener)
     (said,) = [line for line in listener.messages if "mirror images in training" in line]
-    assert said.startswith("no mirror images in training: they change their classes; a head's NLL changes by +")
+    assert said.startswith("no mirror images in training, for they change the classes: a head that is fitted to ")
+    assert re.search(r"has an NLL \d\.\d+ ± \d\.\d+ higher \(cross-validated, 36 training images\)", said)
     assert "--aug flip=0.5" in said
     assert settings_of(tmp_path / "run")["flip"] == 0.0
     record = json.loads((tmp_path / "run" / "tlkit.json").read_text())

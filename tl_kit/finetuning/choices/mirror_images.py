@@ -45,8 +45,8 @@ class MirrorChoice:
     def figures(self) -> str:
         """The figures, in a phrase."""
         return (
-            f"a head's NLL changes by {self.harm:+.3f} ± {self.error:.3f} when mirror images of {self.images:,} "
-            "training images are among those it is fitted to (cross-validated)"
+            f"a head that is fitted to mirror images too has an NLL {abs(self.harm):.3f} ± {self.error:.3f} "
+            f"{'higher' if self.harm > 0 else 'lower'} (cross-validated, {self.images:,} training images)"
         )
 
 
@@ -64,7 +64,7 @@ def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
     if choice is None or not choice.turns_round(run.config.mirror.margin):
         return run, choice
     run.reporter.message(
-        f"no mirror images in training: they change their classes; {choice.figures}. With them: --aug flip=0.5"
+        f"no mirror images in training, for they change the classes: {choice.figures}; --aug flip=0.5 brings them back"
     )
     return _without(run), choice
 
