@@ -43,11 +43,16 @@ class Watch:
 
 
 _WATCH = Watch()
-sys.addaudithook(_WATCH)
+
+
+@pytest.fixture(scope="session")
+def audited() -> None:
+    """Python never takes a hook away: from the first test that needs it on, it hears of every file that is opened."""
+    sys.addaudithook(_WATCH)
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+def watch(audited: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """On for the test; at its end nothing may have been started, and nobody asked for. The hub is not switched off."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     _WATCH.on, _WATCH.seen, _WATCH.opened = True, [], set()
