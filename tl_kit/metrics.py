@@ -216,20 +216,22 @@ def _validated(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray,
     return values, truth.astype(np.int64)
 
 
-@_many_classes()
 def _accuracy(values: FloatArray, truth: IntArray) -> float:
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(truth, values.argmax(axis=1)))
+    return float((values.argmax(axis=1) == truth).mean())
 
 
-@_many_classes()
 def _recall_and_f1(values: FloatArray, truth: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Recall of each class that occurs among the labels, and F1 of each that occurs there or among the predictions."""
-    from sklearn.metrics import precision_recall_fscore_support
+    """Recall of each class that occurs among the labels, and F1 of each that occurs there or among the predictions.
 
-    _, recall, f1, images = precision_recall_fscore_support(truth, values.argmax(axis=1), zero_division=0)
-    return recall[images > 0], f1
+    They are counts of hits over sums of counts. scikit-learn's functions take 2 ms to check their arguments, and a run
+    asks for these figures after every epoch.
+    """
+    predicted = values.argmax(axis=1)
+    hits, images, given = (
+        np.bincount(classes, minlength=values.shape[1]) for classes in (truth[predicted == truth], truth, predicted)
+    )
+    shown, seen = images > 0, images + given > 0
+    return hits[shown] / images[shown], 2 * hits[seen] / (images + given)[seen]
 
 
 def _nll(values: FloatArray, truth: IntArray, *, weights: ArrayLike | None = None) -> float:
