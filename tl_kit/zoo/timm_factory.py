@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,7 +18,7 @@ from tl_kit.machine.forks import ForkLock, unforked
 from tl_kit.machine.memory import free_memory
 from tl_kit.machine.random_state import own_random_state, seed_cpu
 from tl_kit.zoo.heads import classifier_names
-from tl_kit.zoo.meta_model import outline
+from tl_kit.zoo.meta_model import folder_outline
 from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
 from tl_kit.zoo.silence_timm import quiet
 
@@ -51,7 +52,9 @@ def construct(
         seed_cpu(seed)
         try:
             if source.factory_name.startswith(FOLDER_PREFIX):
-                _check_extent(source.factory_name, forward=img_size is None, **arguments)
+                _check_extent(
+                    Path(source.factory_name.removeprefix(FOLDER_PREFIX)), forward=img_size is None, **arguments
+                )
             model: nn.Module = timm.create_model(source.factory_name, pretrained=True, **arguments)
             if img_size is not None:
                 _try_size(model, img_size)
@@ -70,9 +73,10 @@ def construct(
     return model, filters[0] if filters else _unchanged
 
 
-def _check_extent(factory_name: str, *, forward: bool, **arguments: Any) -> None:
+def _check_extent(folder: Path, *, forward: bool, **arguments: Any) -> None:
     """Raises ValueError if a model that a file describes would need more than the free memory."""
-    needed, free = outline(factory_name, forward=forward, **arguments).size, free_memory()
+    outline = folder_outline(folder, error=ConfigError, forward=forward, **arguments)
+    needed, free = outline.size, free_memory()
     if needed > free:
         raise ValueError(f"its weights take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free")
 
