@@ -34,6 +34,7 @@ from tl_kit.untrusted import check_inside, read_json
 from tl_kit.zoo.meta_model import folder_outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card
 from tl_kit.zoo.safetensors_header import Entry, check_finite, read_header
+from tl_kit.zoo.timm_factory import undrawn
 
 __all__ = [
     "FOLDS",
@@ -204,7 +205,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False, held_out: bool = Fals
     _check_parts(folder, classes, held_out=held_out)
     tensors = _read_weights(folder, held_out=held_out)
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=False)
+        model = undrawn(folder)
         if mapped:
             _assign(model, tensors)
         else:

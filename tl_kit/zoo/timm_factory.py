@@ -11,7 +11,8 @@ from typing import Any
 import timm
 import torch
 from timm.models import _builder
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tl_kit.errors import ConfigError, first_line
 from tl_kit.machine.forks import ForkLock, unforked
@@ -22,11 +23,13 @@ from tl_kit.zoo.meta_model import folder_outline
 from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
 from tl_kit.zoo.silence_timm import quiet
 
-__all__ = ["CheckpointFilter", "construct"]
+__all__ = ["CheckpointFilter", "construct", "undrawn"]
 
 CheckpointFilter = Callable[[dict[str, Any], nn.Module], dict[str, Any]]
 # The CPU's random state, the log levels and the hook into timm belong to the process, so threads take turns.
 _LOCK = ForkLock()
+# What all of torch's and timm's random initialisation comes down to.
+_DRAWING = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
 
 def construct(
@@ -71,6 +74,28 @@ def construct(
     if not classifier_names(model):
         raise ConfigError(f"{source.name}: an encoder without a classifier; choose another model")
     return model, filters[0] if filters else _unchanged
+
+
+def undrawn(folder: Path) -> nn.Module:
+    """The model of a folder's checked card, with zeros where timm draws values: its weights are to be loaded next.
+
+    To draw them takes most of the time in which a large network is built. Raises timm's error if timm cannot build it.
+    """
+    with _Zeros():
+        model: nn.Module = timm.create_model(f"{FOLDER_PREFIX}{folder}", pretrained=False)
+    return model
+
+
+class _Zeros(TorchFunctionMode):
+    """In this thread, tensors that would be filled with random numbers are filled with zeros."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func not in _DRAWING:
+            return func(*args, **named)
+        tensor: Tensor = args[0] if args else named["tensor"]
+        with torch.no_grad():
+            return tensor.zero_()
 
 
 def _check_extent(folder: Path, *, forward: bool, **arguments: Any) -> None:
