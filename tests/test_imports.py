@@ -6,7 +6,8 @@ import ast
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -79,8 +80,13 @@ def is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-def imported(source: str, module: str, *, package: bool = False) -> Iterator[str]:
+@cache
+def imported(source: str, module: str, *, package: bool = False) -> tuple[str, ...]:
     """Every module that a file imports, wherever in it, for type checking too, by statement or ``import_module``."""
+    return tuple(_imported(source, module, package))
+
+
+def _imported(source: str, module: str, package: bool) -> Iterator[str]:
     here = module.split(".") if package else module.split(".")[:-1]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -100,7 +106,7 @@ def imported(source: str, module: str, *, package: bool = False) -> Iterator[str
             yield str(argument.value)
 
 
-def ours(names: Iterator[str]) -> list[str]:
+def ours(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.split(".")[0] in ("tl_kit", "recipes")]
 
 

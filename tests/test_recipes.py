@@ -41,6 +41,7 @@ from tl_kit.zoo.starter import starter_path
 LITE0 = "tf_efficientnet_lite0"
 VIEWS = ("1-center", "2-squash")
 pytestmark = [
+    pytest.mark.usefixtures("plain_pictures"),
     pytest.mark.real,
     pytest.mark.skipif(starter_path(LITE0) is None, reason="the starter wheels are not installed"),
 ]

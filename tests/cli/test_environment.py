@@ -20,6 +20,8 @@ from tl_kit.config import GroupConfig
 from tl_kit.errors import TlKitError
 from tl_kit.machine.process_group import group_of_environment
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 NO_GROUP = {
     "rank alone": {"RANK": "3"},
     "local rank alone": {"LOCAL_RANK": "3"},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.cli.helpers import Outcome, tlkit
-from tests.helpers import quick, write_images
+from tests.helpers import NEARLY_SQUARE, quick, write_images
 from tests.torture.processes import NO_FORKS, Command
 from tl_kit.fitting import candidates, climb
 from tl_kit.zoo.catalog import ModelInfo
@@ -35,7 +35,7 @@ def short_runs() -> Iterator[None]:
 def networks(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two tiny networks, trained on images like those of the tests."""
     root = tmp_path_factory.mktemp("networks")
-    other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1)
+    other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1, size=NEARLY_SQUARE)
     for name, model in (("a", "test_resnet"), ("b", "test_vit3")):
         quick(other, root / name, model=model, epochs=3)
     return f"local-dir:{root / 'a'},local-dir:{root / 'b'}"
@@ -43,7 +43,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("fit") / "images", images=10)
+    return write_images(tmp_path_factory.mktemp("fit") / "images", images=10, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
 from tests.torture.processes import NO_FORKS, Command
 from tl_kit.storage.checkpoint import is_checkpoint
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 SHORT = (*TINY, "--policy", "full", "--epochs", 2, "--batch-size", 8)
 
 

@@ -32,6 +32,8 @@ from tl_kit.config import (
 from tl_kit.named_options import configured, read_options
 from tl_kit.options_file import options_text, read_options_file
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 SHORT = ("test_resnet", "--weights", "none", "--img-size", 32, "--policy", "last:2", "--batch-size", 8)
 BASE = FinetuneConfig(model="resnet18", data=Path("/imgs"))
 

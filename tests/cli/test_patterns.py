@@ -11,6 +11,8 @@ import pytest
 from tests.cli.conftest import Story
 from tests.cli.helpers import tlkit
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 
 @pytest.fixture
 def photos(story: Story, tmp_path: Path) -> Path:

@@ -13,6 +13,8 @@ from PIL import Image
 
 from tests.cli.helpers import MODEL, TINY, Outcome, tlkit
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 SHORT = (*TINY, "--policy", "full", "--batch-size", 8, "--keep-epoch", "best")
 HINT = "--folds 5"
 

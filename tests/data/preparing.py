@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
+
 import numpy as np
 import timm
 import torch
@@ -16,8 +19,14 @@ def photo(width: int, height: int, *, seed: int = 0) -> Image.Image:
     return small.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def preprocessing(name: str = "resnet18", **changes: object) -> Preprocessing:
+@cache
+def _network(name: str) -> torch.nn.Module:
     with torch.device("meta"):
-        model = timm.create_model(name)
+        found: torch.nn.Module = timm.create_model(name)
+    return found
+
+
+def preprocessing(name: str = "resnet18", **changes: object) -> Preprocessing:
+    model = copy(_network(name))
     model.pretrained_cfg = {**model.pretrained_cfg, **changes}
     return Preprocessing.from_model(model)

@@ -15,7 +15,7 @@ from tl_kit.diagnosis.examine import report_dict
 from tl_kit.exporting.check_images import find_images
 from tl_kit.inference.predictor import load
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "plain_pictures")
 
 PLACES = ("set.zip", "structs.parquet", "shard.tar", "coco.json")
 

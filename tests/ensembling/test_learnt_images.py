@@ -11,7 +11,7 @@ from PIL import Image
 
 import tl_kit
 from tests.helpers import quick_config
-from tl_kit import EnsembleConfig
+from tl_kit import DataConfig, EnsembleConfig
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.preparation import training_images
 from tl_kit.finetuning.run import Settled
@@ -29,15 +29,16 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     rng = np.random.default_rng(0)
     for label in ("a", "b"):
         (root / "images" / label).mkdir(parents=True)
-        for number in range(60):
+        for number in range(40):
             pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "images" / label / f"{number}.png")
     found = []
     for seed in (0, 1):
-        options = quick_config(root / "images", root / f"first-{seed}", epochs=1, seed=seed)
+        split = DataConfig(val_fraction=0.3, test_fraction=0.0)  # of 24 images, few are guessed right three times in 4
+        options = quick_config(root / "images", root / f"first-{seed}", epochs=1, seed=seed, split=split)
         tl_kit.finetune(options)
         settled = Settled(first=options.out or root, record=read_meta(options.out or root))
-        options = replace(options, out=root / f"again-{seed}", epochs=25, lr=0.01, augment="none")
+        options = replace(options, out=root / f"again-{seed}", epochs=12, lr=0.01, augment="none")
         images = training_images(options, SILENT)
         finetune_on(refit_images(images), options, settled=settled)
         found.append(root / f"again-{seed}")

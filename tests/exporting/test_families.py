@@ -21,7 +21,6 @@ NAMES: dict[str, dict[str, Any]] = {
     "test_efficientnet_evos": {},
     "test_efficientnet_gn": {"act_layer": "hard_swish"},
     "test_nfnet": {},
-    "test_resnet": {},
 }
 
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 import tl_kit
-from tests.helpers import Listener, quick, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, write_images
 from tl_kit.data.scan import scan
 from tl_kit.storage.checkpoint import WEIGHTS, digest_prefix, read_meta
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("starts") / "images", images=16)
+    return write_images(tmp_path_factory.mktemp("starts") / "images", images=16, size=NEARLY_SQUARE)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import tl_kit
-from tests.helpers import Listener, quick, write_images
+from tests.helpers import NEARLY_SQUARE, Listener, quick, write_images
 from tests.killing import KilledError
 from tl_kit import FitConfig
 from tl_kit.config import LadderConfig, RuntimeConfig
@@ -42,8 +42,8 @@ def quick_runs() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("odd")
-    data = write_images(root / "images", images=12)
-    other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1)
+    data = write_images(root / "images", images=12, size=NEARLY_SQUARE)
+    other = write_images(root / "other", ("red", "green", "blue", "grey"), seed=1, size=NEARLY_SQUARE)
     for name, model in (("a", "test_resnet"), ("b", "test_vit3")):
         quick(other, root / name, model=model, epochs=1)
     return data

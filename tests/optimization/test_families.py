@@ -135,6 +135,9 @@ def after_noise(model: nn.Module, rules: Hyperparameters, bare: list[str], *, st
     generator = torch.Generator().manual_seed(0)
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     lengths = [len(tensor) for tensor in tensors]
+    noise = torch.empty(sum(lengths))
+    for tensor, part in zip(tensors, noise.split(lengths), strict=True):
+        tensor.grad = part
     for group in optimizer.param_groups:
         if "fused" in group:  # one call for a group takes half the time
             group["fused"] = True
@@ -142,9 +145,7 @@ def after_noise(model: nn.Module, rules: Hyperparameters, bare: list[str], *, st
         factor = schedule(step)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        noise = scale * torch.randn(sum(lengths), generator=generator)
-        for tensor, part in zip(tensors, noise.split(lengths), strict=True):
-            tensor.grad = part
+        torch.randn(len(noise), generator=generator, out=noise).mul_(scale)
         optimizer.step()
     return {
         name: float(part.norm()) / before[name]

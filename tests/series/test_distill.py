@@ -82,7 +82,7 @@ def swapped(data: Path, out: Path) -> Path:
 
 def test_with_all_the_weight_on_it_a_wrong_teacher_is_believed(tmp_path: Path) -> None:
     """Validation, by which the best epoch is kept, has the labels that are to be learned."""
-    true, fresh = write_images(tmp_path / "true", images=30), write_images(tmp_path / "fresh", images=10, seed=1)
+    true, fresh = write_images(tmp_path / "true", images=18), write_images(tmp_path / "fresh", images=8, seed=1)
     quick(swapped(true, tmp_path / "false"), tmp_path / "teacher", epochs=6)
     files = sorted(true.rglob("*.png"))
     taught = [p.label for p in tl_kit.load(tmp_path / "teacher").predict(files)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import write_images
+from tests.helpers import NEARLY_SQUARE, write_images
 from tl_kit.zoo.starter import starter_path
 
 PAGE = Path(__file__).parents[2] / "docs" / "scikit_learn.md"
@@ -21,7 +21,7 @@ def smaller(block: str) -> str:
 @pytest.mark.real
 @pytest.mark.skipif(starter_path("tf_efficientnet_lite0") is None, reason="the starter wheels are not installed")
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    write_images(tmp_path / "imgs", images=6)
+    write_images(tmp_path / "imgs", images=6, size=NEARLY_SQUARE)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) == 5

@@ -20,6 +20,8 @@ from tl_kit.storage.cards.recorded_scores import Score
 from tl_kit.storage.checkpoint import is_checkpoint, read_meta
 from tl_kit.storage.ensemble_folder import is_ensemble
 
+pytestmark = pytest.mark.usefixtures("plain_pictures")
+
 CLASSES = ("red", "green", "blue")
 
 

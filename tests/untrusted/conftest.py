@@ -31,9 +31,7 @@ class Watch:
     seen: list[str] = field(default_factory=list)
     opened: set[str] = field(default_factory=set)
 
-    def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
-        if not self.on:
-            return
+    def hear(self, event: str, arguments: tuple[object, ...]) -> None:
         if event in _FORBIDDEN or event in _NETWORK:
             self.seen.append(f"{event} {arguments}")
             if event in _NETWORK:
@@ -43,11 +41,21 @@ class Watch:
 
 
 _WATCH = Watch()
-sys.addaudithook(_WATCH)
+
+
+@pytest.fixture(scope="session")
+def audited() -> None:
+    """Python never takes a hook away: from the first test that needs it on, it is called thousands of times a run."""
+    sys.addaudithook(_hear)
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    if _WATCH.on:  # a plain function is called in half the time
+        _WATCH.hear(event, arguments)
 
 
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+def watch(audited: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """On for the test; at its end nothing may have been started, and nobody asked for. The hub is not switched off."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     _WATCH.on, _WATCH.seen, _WATCH.opened = True, [], set()

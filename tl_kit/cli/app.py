@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from tl_kit._version import __version__
 from tl_kit.cli.commands.cache import cache
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = app(arguments, prog_name="tlkit", standalone_mode=False)
+        code = _parser()(arguments, prog_name="tlkit", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         Console().error("interrupted")
         return INTERRUPTED
@@ -79,6 +81,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         Console().error(f"error: {text} ({command} -h shows how)")
         return USER_ERROR
     return code if isinstance(code, int) else 0
+
+
+@functools.cache
+def _parser() -> Callable[..., Any]:
+    """The application with all its flags. To make it takes longer than many a command, so it is made once a process."""
+    return get_command(app)
 
 
 def _command(arguments: Sequence[str]) -> str:

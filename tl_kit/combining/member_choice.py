@@ -193,7 +193,7 @@ def _distinct(stack: FloatArray, labels: IntArray) -> list[int]:
     """The members, without copies of another one, such as a run whose guard kept the head that is another member."""
     kept: list[int] = []
     for member in canonical_members(stack, labels):
-        if not any(np.allclose(stack[member], stack[other], atol=_SAME) for other in kept):
+        if not kept or not np.isclose(stack[member], stack[kept], atol=_SAME).all(axis=(1, 2)).any():
             kept.append(int(member))
     return kept
 

@@ -9,7 +9,6 @@ without them.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,10 +30,11 @@ from tl_kit.storage.atomic import write_atomically, write_json, write_tensors
 from tl_kit.storage.cards.readme import Network, checkpoint_readme, write_readme
 from tl_kit.storage.checkpoint_schema import check_classes, check_format, check_meta, ranges_of
 from tl_kit.storage.fingerprint import digest_of
-from tl_kit.untrusted import check_inside, read_json, sha256
-from tl_kit.zoo.meta_model import Outline, outline
+from tl_kit.untrusted import check_inside, read_json
+from tl_kit.zoo.meta_model import folder_outline
 from tl_kit.zoo.model_card import CONFIG, outputs, read_card
 from tl_kit.zoo.safetensors_header import Entry, check_finite, read_header
+from tl_kit.zoo.timm_factory import undrawn
 
 __all__ = [
     "FOLDS",
@@ -59,7 +59,6 @@ HELD_OUT_HEAD = "held-out-head.safetensors"
 FOLDS = "folds.json"
 MEMBERS = "members.json"
 FORMAT = 1
-_KEPT = 16
 _WRITTEN = "give a folder that tlkit finetune, ensemble or fit wrote"
 
 
@@ -206,7 +205,7 @@ def load_checkpoint(folder: Path, *, mapped: bool = False, held_out: bool = Fals
     _check_parts(folder, classes, held_out=held_out)
     tensors = _read_weights(folder, held_out=held_out)
     try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=False)
+        model = undrawn(folder)
         if mapped:
             _assign(model, tensors)
         else:
@@ -228,7 +227,7 @@ def _check_parts(folder: Path, classes: tuple[str, ...], *, held_out: bool) -> N
     check_inside(folder / WEIGHTS, folder, error=CheckpointError)
     entries = read_header(folder / WEIGHTS, error=CheckpointError)
     try:
-        shape = _outline(folder)
+        shape = folder_outline(folder, error=CheckpointError)
     except Exception as error:
         raise CheckpointError(f"{folder / CONFIG}: timm cannot build a model from it ({first_line(error)})") from error
     difference = shape.mismatch(entries)
@@ -255,26 +254,6 @@ def _check_held_out_head(folder: Path, entries: Mapping[str, Entry]) -> None:
     if wrong or not found:
         raise CheckpointError(f"{path}: does not fit {WEIGHTS} ({wrong[0] if wrong else 'it is empty'})")
     check_finite(path, found, error=CheckpointError)
-
-
-# Cached for the last few cards, since members of an ensemble often have one architecture.
-_OUTLINES: OrderedDict[str, Outline] = OrderedDict()
-
-
-def _outline(folder: Path) -> Outline:
-    """The outline of the model that a folder's checked card describes, made once for equal cards."""
-    key = _card_digest(folder)
-    found = _OUTLINES.get(key) or outline(f"local-dir:{folder}")
-    if _card_digest(folder) != key:
-        raise ValueError("the file changed while it was read")
-    _OUTLINES[key] = found
-    while len(_OUTLINES) > _KEPT:
-        _OUTLINES.popitem(last=False)
-    return found
-
-
-def _card_digest(folder: Path) -> str:
-    return sha256(folder / CONFIG, error=CheckpointError)
 
 
 def map_weights(checkpoint: Checkpoint) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -34,6 +34,10 @@ _NO_SETTING_PARTS = ("drop", "cache", "pretrained", "checkpoint")
 _COUNTER = "num_batches_tracked"
 _LIBRARIES = ("torch", "torchvision", "timm")
 _DEEPEST = 8
+# Named, since Python would make each union anew for every value.
+_AS_IT_IS = bool | str
+_NUMBER = int | float | complex | np.generic
+_WORD = Enum | torch.dtype | torch.device | torch.memory_format | slice
 
 
 def network_settings(model: nn.Module, *, without: Collection[str] = ()) -> str:
@@ -78,17 +82,21 @@ def _settings(values: Mapping[str, Any], depth: int) -> list[Any]:
 
 
 def _counts(name: object) -> bool:
-    text = str(name)
+    return _counts_by_name(str(name))
+
+
+@lru_cache(maxsize=4096)
+def _counts_by_name(text: str) -> bool:
     return text not in _NO_SETTING and not any(part in text for part in _NO_SETTING_PARTS)
 
 
 def _plain(value: Any, depth: int) -> Any:
     """A value as JSON that is equal for equal values in every process: no addresses, numbers with all their digits."""
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, _AS_IT_IS):
         return value
-    if isinstance(value, int | float | complex | np.generic):
+    if isinstance(value, _NUMBER):
         return [type(value).__name__, repr(value)]
-    if isinstance(value, Enum | torch.dtype | torch.device | torch.memory_format | slice):
+    if isinstance(value, _WORD):
         return str(value)
     if isinstance(value, Tensor):
         return tensor_digest(value) if value.device.type != "meta" else [str(value.dtype), list(value.shape)]

@@ -5,9 +5,11 @@ An untrusted file may describe a model of any size. The outline gives its size b
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,10 +19,18 @@ from torch import nn
 from torch.nn.modules import module as registration
 
 from tl_kit.config import TrustConfig
+from tl_kit.errors import TlKitError
+from tl_kit.untrusted import sha256
+from tl_kit.zoo.model_card import CONFIG
 from tl_kit.zoo.safetensors_header import Entry
 from tl_kit.zoo.silence_timm import quiet
+from tl_kit.zoo.spelling import FOLDER_PREFIX
 
-__all__ = ["Outline", "outline"]
+__all__ = ["Outline", "folder_outline", "outline"]
+
+# Of the last few cards: members of an ensemble often have one, and several runs may begin with one network.
+_KEPT = 16
+_OUTLINES: OrderedDict[tuple[object, ...], Outline] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,25 @@ def outline(factory_name: str, *, forward: bool = True, **arguments: Any) -> Out
     everything = [*model.parameters(), *model.buffers()]
     outputs: Any = model.num_classes
     return Outline(tensors, sum(tensor.nbytes for tensor in everything), int(outputs))
+
+
+def folder_outline(folder: Path, *, error: type[TlKitError], forward: bool = True, **arguments: Any) -> Outline:
+    """:func:`outline` of the model that a folder's checked card describes, made once for equal cards.
+
+    Raises ``error`` if the card cannot be read, ValueError if it changes meanwhile, and what :func:`outline` raises.
+    """
+    key = (_card_digest(folder, error), forward, *sorted(arguments.items()))
+    found = _OUTLINES.get(key) or outline(f"{FOLDER_PREFIX}{folder}", forward=forward, **arguments)
+    if _card_digest(folder, error) != key[0]:
+        raise ValueError("the file changed while it was read")
+    _OUTLINES[key] = found
+    while len(_OUTLINES) > _KEPT:
+        _OUTLINES.popitem(last=False)
+    return found
+
+
+def _card_digest(folder: Path, error: type[TlKitError]) -> str:
+    return sha256(folder / CONFIG, error=error)
 
 
 def _try_forward(model: nn.Module) -> None:

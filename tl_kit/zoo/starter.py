@@ -7,19 +7,20 @@ same order, so the tensors are matched by position, after a check of the file's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor
 
 from tl_kit.errors import WeightsError
 from tl_kit.optional_packages import pip_install
 from tl_kit.untrusted import sha256
-from tl_kit.zoo.silence_timm import quiet
+from tl_kit.zoo.meta_model import outline
 from tl_kit.zoo.state_dict_files import read_state_dict
 
 __all__ = ["STARTERS", "WAYS_OUT", "Starter", "find_starter", "starter_path", "starter_state_dict", "starter_version"]
@@ -109,12 +110,17 @@ def starter_state_dict(name: str) -> dict[str, Tensor]:
 
 
 def _by_position(starter: Starter, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    with quiet(), torch.device("meta"):
-        expected = timm.create_model(starter.architecture).state_dict()
+    expected = _layout(starter.architecture)
     if len(tensors) != len(expected):
         raise WeightsError(f"{path}: holds {len(tensors)} tensors, timm's {starter.architecture} has {len(expected)}")
     pairs = zip(expected.items(), tensors.items(), strict=True)
-    for (name, target), (source, tensor) in pairs:
-        if tensor.shape != target.shape or tensor.dtype != target.dtype:
-            raise WeightsError(f"{path}: {source} {tuple(tensor.shape)} does not fit {name} {tuple(target.shape)}")
+    for (name, (shape, dtype)), (source, tensor) in pairs:
+        if tensor.shape != shape or tensor.dtype != dtype:
+            raise WeightsError(f"{path}: {source} {tuple(tensor.shape)} does not fit {name} {shape}")
     return dict(zip(expected, tensors.values(), strict=True))
+
+
+@cache
+def _layout(architecture: str) -> Mapping[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and dtypes of timm's tensors by name; to build a network for them takes longer than to read its file."""
+    return outline(architecture, forward=False).tensors

@@ -5,27 +5,31 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from timm.models import _builder
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tl_kit.errors import ConfigError, first_line
 from tl_kit.machine.forks import ForkLock, unforked
 from tl_kit.machine.memory import free_memory
 from tl_kit.machine.random_state import own_random_state, seed_cpu
 from tl_kit.zoo.heads import classifier_names
-from tl_kit.zoo.meta_model import outline
+from tl_kit.zoo.meta_model import folder_outline
 from tl_kit.zoo.names import FOLDER_PREFIX, ModelSource
 from tl_kit.zoo.silence_timm import quiet
 
-__all__ = ["CheckpointFilter", "construct"]
+__all__ = ["CheckpointFilter", "construct", "undrawn"]
 
 CheckpointFilter = Callable[[dict[str, Any], nn.Module], dict[str, Any]]
 # The CPU's random state, the log levels and the hook into timm belong to the process, so threads take turns.
 _LOCK = ForkLock()
+# What all of torch's and timm's random initialisation comes down to.
+_DRAWING = (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
 
 def construct(
@@ -51,7 +55,9 @@ def construct(
         seed_cpu(seed)
         try:
             if source.factory_name.startswith(FOLDER_PREFIX):
-                _check_extent(source.factory_name, forward=img_size is None, **arguments)
+                _check_extent(
+                    Path(source.factory_name.removeprefix(FOLDER_PREFIX)), forward=img_size is None, **arguments
+                )
             model: nn.Module = timm.create_model(source.factory_name, pretrained=True, **arguments)
             if img_size is not None:
                 _try_size(model, img_size)
@@ -70,9 +76,32 @@ def construct(
     return model, filters[0] if filters else _unchanged
 
 
-def _check_extent(factory_name: str, *, forward: bool, **arguments: Any) -> None:
+def undrawn(folder: Path) -> nn.Module:
+    """The model of a folder's checked card, with zeros where timm draws values: its weights are to be loaded next.
+
+    To draw them takes most of the time in which a large network is built. Raises timm's error if timm cannot build it.
+    """
+    with _Zeros():
+        model: nn.Module = timm.create_model(f"{FOLDER_PREFIX}{folder}", pretrained=False)
+    return model
+
+
+class _Zeros(TorchFunctionMode):
+    """In this thread, tensors that would be filled with random numbers are filled with zeros."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if func not in _DRAWING:
+            return func(*args, **named)
+        tensor: Tensor = args[0] if args else named["tensor"]
+        with torch.no_grad():
+            return tensor.zero_()
+
+
+def _check_extent(folder: Path, *, forward: bool, **arguments: Any) -> None:
     """Raises ValueError if a model that a file describes would need more than the free memory."""
-    needed, free = outline(factory_name, forward=forward, **arguments).size, free_memory()
+    outline = folder_outline(folder, error=ConfigError, forward=forward, **arguments)
+    needed, free = outline.size, free_memory()
     if needed > free:
         raise ValueError(f"its weights take {needed / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free")
 

@@ -24,18 +24,6 @@ __all__ = ["README", "Network", "checkpoint_readme", "code", "ensemble_readme", 
 
 README = "README.md"
 
-_TEMPLATE = """---
-{{ card_data }}
----
-
-# {{ title }}
-
-{{ summary }}
-{% for heading, text in sections %}
-## {{ heading }}
-
-{{ text }}
-{% endfor %}"""
 _REFITTED = (
     "The classifier was fitted to the validation images too, in the end. The scores on val are those of the one "
     "before, which had not seen them; the scores on test are those of the final one."
@@ -199,8 +187,6 @@ def _merged(own: Sequence[Score], further: Sequence[Score]) -> list[Score]:
 
 
 def _text(card: _Card, repository: str | None, *, member: str = "") -> str:
-    from huggingface_hub import ModelCard
-
     sections = [
         ("Classes", _class_text(card.classes)),
         ("Data", _data_text(card.networks)),
@@ -210,10 +196,9 @@ def _text(card: _Card, repository: str | None, *, member: str = "") -> str:
         ("Licence of the pretrained weights", _licence_text(card.networks)),
         ("Use", loading(card.networks[0].architecture, member, repository)),
     ]
-    filled = ModelCard.from_template(
-        _metadata(card), template_str=_TEMPLATE, title=card.title, summary=card.summary, sections=sections
-    )
-    return f"{str(filled).rstrip()}\n"
+    body = "\n".join(f"## {heading}\n\n{text}\n" for heading, text in sections)
+    # Not ModelCard.from_template: it compiles its template and reads back what it wrote, at the end of every run.
+    return f"---\n{_metadata(card).to_yaml()}\n---\n\n# {card.title}\n\n{card.summary}\n\n{body}".rstrip() + "\n"
 
 
 def _metadata(card: _Card) -> Any:
