@@ -7,7 +7,6 @@ wrong. The predicted class is the one of highest probability, the first of them 
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,8 +36,6 @@ IntArray = NDArray[np.int64]
 
 # Wide enough for float32 rows of thousands of classes, narrow enough to refuse logits and scores.
 _ROW_SUM_TOLERANCE = 1e-4
-_Z = 1.959963984540054
-"""Standard deviations of a normal distribution that hold 95 % of it."""
 
 
 @contextmanager
@@ -154,19 +151,11 @@ def summary(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, float]:
 
 
 def wilson(share: float, images: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of ``images`` (Wilson 1927), which stays within 0..1.
+    """The 95 % score interval of a share of ``images`` (Wilson 1927), which stays within 0..1."""
+    from scipy.stats import binomtest
 
-    It is that of ``scipy.stats.binomtest``, which computes the p-value of a test as well. Raises ValueError where there
-    are no images, or the share is outside 0..1.
-    """
-    hits = round(share * images)
-    if images < 1 or not 0 <= hits <= images:
-        raise ValueError(f"want a share in 0..1 of at least one image, got {share} of {images}")
-    share = hits / images
-    scale = 2 * (images + _Z**2)
-    centre = (2 * images * share + _Z**2) / scale
-    distance = _Z / scale * math.sqrt(4 * images * share * (1 - share) + _Z**2)
-    return 0.0 if hits == 0 else centre - distance, 1.0 if hits == images else centre + distance
+    interval = binomtest(round(share * images), images).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 @_many_classes()
@@ -227,22 +216,20 @@ def _validated(probabilities: ArrayLike, labels: ArrayLike) -> tuple[FloatArray,
     return values, truth.astype(np.int64)
 
 
+@_many_classes()
 def _accuracy(values: FloatArray, truth: IntArray) -> float:
-    return float((values.argmax(axis=1) == truth).mean())
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(truth, values.argmax(axis=1)))
 
 
+@_many_classes()
 def _recall_and_f1(values: FloatArray, truth: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Recall of each class that occurs among the labels, and F1 of each that occurs there or among the predictions.
+    """Recall of each class that occurs among the labels, and F1 of each that occurs there or among the predictions."""
+    from sklearn.metrics import precision_recall_fscore_support
 
-    They are counts of hits over sums of counts. scikit-learn's functions take 2 ms to check their arguments, and a run
-    asks for these figures after every epoch.
-    """
-    predicted = values.argmax(axis=1)
-    hits, images, given = (
-        np.bincount(classes, minlength=values.shape[1]) for classes in (truth[predicted == truth], truth, predicted)
-    )
-    shown, seen = images > 0, images + given > 0
-    return hits[shown] / images[shown], 2 * hits[seen] / (images + given)[seen]
+    _, recall, f1, images = precision_recall_fscore_support(truth, values.argmax(axis=1), zero_division=0)
+    return recall[images > 0], f1
 
 
 def _nll(values: FloatArray, truth: IntArray, *, weights: ArrayLike | None = None) -> float:
