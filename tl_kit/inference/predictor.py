@@ -303,6 +303,7 @@ def load_members(
     members = [decoded_here(member, runtime, crops) for member in members]
     for member in members:
         check_fit(crops, member.preprocessing, name=str(member.path))
+        _tell_mirrored(member, crops)
     names = [str(path), *(str(member.path) for member in members)]
     _, (_, *columns) = align_classes([classes, *(member.classes for member in members)], names)
     return Predictor(
@@ -318,6 +319,18 @@ def load_members(
         sharing=runtime.mode != "plain" and not mc_dropout,
         fitted_on=fitted_on,
     )
+
+
+def _tell_mirrored(member: Checkpoint, crops: CropConfig) -> None:
+    """Say that the crops have mirror images, where the member's training left them out."""
+    settings = member.meta.get("settings")
+    if crops.crops < 10 or not isinstance(settings, Mapping):
+        return
+    if settings.get("flip") == 0 and settings.get("augment") != "none":
+        note(
+            f"{member.path}: was trained without mirror images, and --crops {crops.crops} averages them in: use "
+            "--crops 5 where left and right are different classes"
+        )
 
 
 def check_passes(mc_dropout: int) -> None:

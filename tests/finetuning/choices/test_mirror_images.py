@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import Listener, interrupt, quick, quick_config, settings_of, write_images
-from tl_kit.config import AugmentConfig
+import tl_kit
+from tests.helpers import Listener, interrupt, quick, quick_config, settings_of, told, write_images
+from tl_kit.config import AugmentConfig, CropConfig
 from tl_kit.finetuning.choices import mirror_images
 from tl_kit.finetuning.choices.mirror_images import settle_mirror_images
 from tl_kit.finetuning.preparation import prepare
@@ -125,3 +126,13 @@ def test_a_run_that_is_taken_up_again_keeps_its_choice(
     result = resume(tmp_path / "run")
     assert result.epochs == 4
     assert settings_of(tmp_path / "run")["flip"] == 0.0
+
+
+@pytest.mark.parametrize(("crops", "said"), [(10, True), (5, False)])
+def test_crops_with_mirror_images_of_a_network_trained_without_are_said(
+    crops: int, said: bool, ramps: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    quick(ramps, tmp_path / "run", weights=str(pretrained), epochs=1)
+    told()
+    tl_kit.load(tmp_path / "run", crops=CropConfig(crops=crops))
+    assert any("was trained without mirror images, and --crops 10 averages them in" in line for line in told()) == said
