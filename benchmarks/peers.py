@@ -2,8 +2,10 @@
 
     python benchmarks/peers.py --data PATH/TO/clothing --peers-python PEERS_VENV/bin/python
 
-The peers' environment holds fastai, timm and scikit-learn (``pip install fastai timm scikit-learn``). Seconds are those
-of the whole process, imports included; every tool starts without any cache of its own.
+The peers' environment holds fastai, timm and scikit-learn (``pip install fastai timm scikit-learn``). AutoGluon wants
+one of its own (``pip install autogluon.multimodal "torch<2.13" "torchvision<0.28"``), and
+``--only "AutoGluon MultiModal"``. Seconds are those of the whole process, imports included; every tool starts without
+any cache of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ RUNS = {
     "plain loop last:2, 3 epochs": ("use_plain_torch.py", "last:2", 3),
     "fastai fine_tune(3)": ("use_fastai.py", "full", 3),
     "plain loop full, 3 epochs": ("use_plain_torch.py", "full", 3),
+    "AutoGluon MultiModal": ("use_autogluon.py", "full", 0),
 }
+_IN_ONE_ENVIRONMENT = [name for name in RUNS if name != "AutoGluon MultiModal"]
 
 
 def once(python: str, name: str, data: Path, weights: Path) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--peers-python", required=True)
-    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=_IN_ONE_ENVIRONMENT)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--once", nargs="+", choices=RUNS, default=[], help="not repeated")
     parser.add_argument("--json", type=Path)

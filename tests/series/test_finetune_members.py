@@ -180,7 +180,7 @@ def test_what_is_frozen_is_computed_once_for_all_members(
     for vary in ("seed", "bootstrap", "folds"):
         finetune_members(settings(data, tmp_path / vary, crop_mode="center"), members=3, vary=vary)
     manifest = scan(data)
-    views = 2  # an epoch each
+    views = 2 + 2  # an epoch each; as evaluation sees them, and mirrored, to ask about mirror images
     expected = views * len(manifest.split("train")) + len(manifest.split("val")) + len(manifest.split("test"))
     assert len(rows) == len(set(rows)) == expected
 

@@ -58,7 +58,34 @@ def test_second_views_of_another_class_harm_and_those_of_the_same_help() -> None
 def test_a_saving_is_the_mean_of_paired_differences() -> None:
     share = np.full(4, 0.25)
     first, second = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.3, 0.2, 0.9, 0.4])
-    held = [HeldOut(images=np.arange(4), loss=loss, right=np.zeros(4), share=share) for loss in (first, second)]
+    held = [
+        HeldOut(images=np.arange(4), loss=loss, right=np.zeros(4), share=share, units=np.arange(4))
+        for loss in (first, second)
+    ]
     saved, error = held[0].saving(held[1])
     assert saved == pytest.approx(0.2)
     assert error == pytest.approx((second - first).std(ddof=1) / 2)
+
+
+def test_what_belongs_together_is_held_out_together_and_counts_once() -> None:
+    """Of noise, each image is known by its copies alone; three copies of each are no further evidence."""
+    features, labels = drawn(0.0)
+    copies, names = np.tile(features, (3, 1)), np.tile(labels, 3)
+    keys = np.tile(np.array([f"{number:03}" for number in range(IMAGES)]), 3)
+    leaking = held_out(copies, names, seed=0, config=CONFIG)
+    held = held_out(copies, names, keys=keys, seed=0, config=CONFIG)
+    assert leaking is not None
+    assert held is not None
+    assert leaking.accuracy > 0.9
+    assert held.accuracy < 0.45
+    assert len(np.unique(held.units)) == IMAGES
+    features, labels = drawn(3.0)
+    others = features[np.roll(np.arange(IMAGES), 1)]
+    once = predicted(features, labels, features).saving(predicted(features, labels, others))
+    thrice = [
+        held_out(np.tile(features, (3, 1)), names, also=np.tile(view, (3, 1)), keys=keys, seed=0, config=CONFIG)
+        for view in (features, others)
+    ]
+    assert thrice[0] is not None
+    assert thrice[1] is not None
+    assert thrice[0].saving(thrice[1]) == pytest.approx(once, rel=0.25)

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = _parser()(arguments, prog_name="tlkit", standalone_mode=False)
+        code = _parser(app)(arguments, prog_name="tlkit", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         Console().error("interrupted")
         return INTERRUPTED
@@ -84,9 +84,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 @functools.cache
-def _parser() -> Callable[..., Any]:
+def _parser(application: typer.Typer) -> Callable[..., Any]:
     """The application with all its flags. To make it takes longer than many a command, so it is made once a process."""
-    return get_command(app)
+    return get_command(application)
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -96,12 +96,14 @@ class MirrorConfig:
 
     Heads at the usual penalty are cross-validated, over ``folds`` folds of about ``images`` training images, ``folds``
     of each class at least. Training goes without mirror images where heads that are fitted to them too have the higher
-    NLL, by more than ``margin`` standard errors of the paired difference. docs/policies.md has the figures.
+    NLL, by more than ``margin`` standard errors of the paired difference and by ``least`` nats. docs/policies.md has
+    the figures.
     """
 
     images: Annotated[int, AT_LEAST_ONE] = 300
     folds: Annotated[int, AT_LEAST_TWO] = 5
-    margin: Annotated[float, NOT_NEGATIVE] = 2.0
+    margin: Annotated[float, NOT_NEGATIVE] = 2.5
+    least: Annotated[float, NOT_NEGATIVE] = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,7 +183,7 @@ class FitConfig:
             common=True,
             name="--aug",
             metavar="KEY=VALUE",
-            help="One setting of the augmentation, such as flip=0, as for finetune; may be repeated.",
+            help="One setting of the augmentation, such as flip=0 (finetune --help-all has all); may be repeated.",
         ),
     ] = ()
     seed: Annotated[

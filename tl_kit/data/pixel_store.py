@@ -79,12 +79,19 @@ class PixelStore:
     def fill(
         self, samples: Sequence[Sample], *, crop: bool, on_image: Callable[[], object] | None = None
     ) -> list[Exclusion]:
-        """Decode all ``samples``, keep what fits, and return those that cannot be decoded, with the reason."""
+        """Decode ``samples``, keep what fits, and return those that cannot be decoded, with the reason.
+
+        What is held already is not decoded again.
+        """
         failures = []
-        for sample, pixels in zip(samples, self._decode(samples, crop=crop), strict=True):
+        lacking = [sample for sample in samples if (sample.digest, crop) not in self._pixels]
+        if on_image is not None:
+            for _ in range(len(samples) - len(lacking)):
+                on_image()
+        for sample, pixels in zip(lacking, self._decode(lacking, crop=crop), strict=True):
             if isinstance(pixels, ImageError):
                 failures.append(Exclusion(sample.path, str(pixels)))
-            elif self.used + pixels.nbytes <= self.budget:
+            elif (sample.digest, crop) not in self._pixels and self.used + pixels.nbytes <= self.budget:
                 self.used += pixels.nbytes
                 self._pixels[sample.digest, crop] = pixels
             self._watch()

@@ -30,7 +30,7 @@ from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 
-__all__ = ["Mixtures"]
+__all__ = ["Mixtures", "agreed_augmentation", "agreed_level"]
 
 _SEED = 0
 
@@ -133,11 +133,15 @@ class Mixtures:
     @cached_property
     def augment_name(self) -> str:
         """The level of augmentation that the runs agree on; standard where they do not, or had one of their own."""
-        settings = [member.meta.get("settings") for member in self.members]
-        names = [found.get("augment") for found in settings if isinstance(found, Mapping)]
-        levels = {str(name).partition(",")[0] for name in names if name is not None}
-        known = levels & set(AugmentLevels().levels)
-        return known.pop() if len(levels) == len(known) == 1 else "standard"
+        return agreed_level(self._settings)
+
+    @cached_property
+    def _augment(self) -> AugmentConfig:
+        return agreed_augmentation(self._settings)
+
+    @property
+    def _settings(self) -> list[object]:
+        return [member.meta.get("settings") for member in self.members]
 
     @cached_property
     def _train(self) -> tuple[PixelStore, list[Sample]]:
@@ -154,10 +158,6 @@ class Mixtures:
         tell_left_out(failures, evidence.manifest.root, evidence.reporter)
         broken = {exclusion.path for exclusion in failures}
         return store, [sample for sample in samples if sample.path not in broken]
-
-    @property
-    def _augment(self) -> AugmentConfig:
-        return AugmentLevels().levels[self.augment_name]
 
     def _reestimate(self, mix: Mix) -> None:
         """The statistics are remembered: the model that is saved is the one that was scored."""
@@ -189,3 +189,19 @@ class Mixtures:
             if len(batch) > 1:
                 yield normalize(runtime.batch(batch), preprocessing)
             self.evidence.reporter.advance(len(chosen))
+
+
+def agreed_level(settings: Sequence[object]) -> str:
+    """The level of augmentation that runs with these settings agree on; standard where they do not, or have others."""
+    found = (each.get("augment") for each in settings if isinstance(each, Mapping))
+    names = {str(name).partition(",")[0] for name in found if name is not None}
+    known = names & set(AugmentLevels().levels)
+    return known.pop() if len(names) == len(known) == 1 else "standard"
+
+
+def agreed_augmentation(settings: Sequence[object]) -> AugmentConfig:
+    """The augmentation of that level, with mirror images as often as the runs agree on."""
+    level = AugmentLevels().levels[agreed_level(settings)]
+    flips = {each.get("flip", level.flip) for each in settings if isinstance(each, Mapping)}
+    flip = flips.pop() if len(flips) == 1 else level.flip
+    return replace(level, flip=flip) if isinstance(flip, int | float) and 0 <= flip <= 1 else level

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from tl_kit.config import HeadConfig, RegularizationConfig
+from tl_kit.config import HeadConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.errors import ConfigError
-from tl_kit.finetuning.checks import gradient_options, head_config, is_head_only
+from tl_kit.finetuning.checks import as_head, gradient_options, head_config, is_head_only
 from tl_kit.finetuning.head_folds import cross_validated_head, folds_for, penalty_folds
 from tl_kit.finetuning.result import Outcome
 from tl_kit.finetuning.run import Run, apply_trainable
@@ -155,15 +155,7 @@ def head_run(run: Run, *, config: HeadConfig | None = None) -> tuple[Run, Reuse 
 
     ``config``: of the head, where it is not the run's own.
     """
-    changed = replace(
-        run.config,
-        policy=str(HEAD),
-        head=config or run.config.head,
-        optimizer=None,
-        optimizer_options=(),
-        batch_size=None,
-        regularization=RegularizationConfig(),
-    )
+    changed = replace(as_head(run.config), head=config or run.config.head, batch_size=None)
     head = replace(run, policy=HEAD, config=changed)
     return head, open_reuse(head, apply_trainable(head, head.trainable()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tl_kit.config import FinetuneConfig
-from tl_kit.data.manifest import Manifest, labels_of
+from tl_kit.data.manifest import Manifest
 from tl_kit.finetuning.checks import as_head
 from tl_kit.finetuning.choices.crop_mode import held_out_head, settle_crop_mode
 from tl_kit.finetuning.closed_form import head_run
@@ -30,6 +30,6 @@ def probe_network(manifest: Manifest, config: FinetuneConfig, *, reporter: Repor
             return None
         reuse.fill("train")
         samples = head.manifest.split("train")
-        return held_out_head(run, reuse.rows(samples).float().flatten(1).numpy(), labels_of(samples))
+        return held_out_head(run, reuse.rows(samples).float().flatten(1).numpy(), samples)
     finally:
         run.cleanup.close()

@@ -161,7 +161,10 @@ def _augmentation(run: Run, rules: Hyperparameters, mirror: MirrorChoice | None)
     """The reason for the level of augmentation, and for mirror images."""
     given = run.config.augment != "auto" or run.config.augment_options
     level = AS_GIVEN if given else rules.augmentation.reason
-    return level if mirror is None else f"{level}; {mirror.figures}"
+    if mirror is None:
+        return level
+    kept = "no mirror images" if mirror.harmful(run.config.mirror) else "mirror images"
+    return f"{level}; {kept}: {mirror.figures}"
 
 
 def _steps(run: Run, settings: Settings) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +28,16 @@ class HeldOut:
 
     ``images`` (m,) are the positions of those that were held out; ``loss`` (m,) in nats, as in
     :func:`tl_kit.metrics.bounded_nll`; ``right`` (m,) is 1 where the class is right; ``share`` (m,) is the weight of an
-    image in a mean, and sums to 1.
+    image in a mean, and sums to 1; ``units`` (m,) are equal for images that belong together.
+
+    Standard errors are between units: a copy of an image is no further evidence.
     """
 
     images: IntArray
     loss: Floats
     right: Floats
     share: Floats
+    units: IntArray
 
     @property
     def accuracy(self) -> float:
@@ -47,13 +51,18 @@ class HeldOut:
 
     def saving(self, other: HeldOut) -> tuple[float, float]:
         """The NLL below that of ``other`` on the same images, and its standard error: paired, image by image."""
-        apart = self.share * (other.loss - self.loss)
-        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart)))
+        return self._sum(self.share * (other.loss - self.loss))
 
     def gain(self, other: HeldOut) -> tuple[float, float]:
         """The accuracy above that of ``other`` on the same images, and its standard error: paired, image by image."""
-        apart = self.share * (self.right - other.right)
-        return float(apart.sum()), float(apart.std(ddof=1) * np.sqrt(len(apart)))
+        return self._sum(self.share * (self.right - other.right))
+
+    def _sum(self, parts: Floats) -> tuple[float, float]:
+        """The sum over images, and its standard error; of a single unit it is not known, and infinite."""
+        _, unit_of = np.unique(self.units, return_inverse=True)
+        of_units = np.bincount(unit_of, weights=parts)
+        error = float(of_units.std(ddof=1) * np.sqrt(len(of_units))) if len(of_units) > 1 else float("inf")
+        return float(parts.sum()), error
 
 
 def held_out(
@@ -61,6 +70,7 @@ def held_out(
     labels: IntArray,
     *,
     also: NDArray[np.float32] | None = None,
+    keys: NDArray[Any] | None = None,
     seed: int,
     weights: Floats | None = None,
     device: torch.device | None = None,
@@ -69,14 +79,15 @@ def held_out(
     """Cross-validate the head on features (n, d) of images with labels (n,) and weights (n,); ``device``: a GPU to use.
 
     ``also`` (n, d): features of another view of each image, to which heads are fitted too, though never where the image
-    is held out; they are not predicted. Folds are drawn from labels and seed alone, so that two kinds of features are
-    compared image by image. None where a class has a single image, or no fit converges.
+    is held out; they are not predicted. ``keys`` (n,): equal for images that belong together, which share a fold. Folds
+    are drawn from labels, keys and seed alone, so that two kinds of features are compared image by image. None where a
+    class has a single image, or no fit converges.
     """
     _, labels = np.unique(labels, return_inverse=True)
     folds = min(config.folds, int(np.bincount(labels).min()))
     if folds < 2:
         return None
-    drawn = drawn_folds(labels, folds, units=np.random.default_rng(seed).permutation(len(labels)))
+    drawn = drawn_folds(labels, folds, units=_units(len(labels), keys, seed))
     classes, images = int(labels.max()) + 1, len(labels)
     threads = available_cores()
     with one_thread():
@@ -99,4 +110,14 @@ def held_out(
     if position is None:
         return None
     losses, share = found.losses(weights)
-    return HeldOut(found.images, losses[position], found.right[position].astype(np.float64), share)
+    right = found.right[position].astype(np.float64)
+    return HeldOut(found.images, losses[position], right, share, drawn.units[found.images])
+
+
+def _units(count: int, keys: NDArray[Any] | None, seed: int) -> IntArray:
+    """A number (n,) for each image, drawn by the seed; images of one key have that of the first of them."""
+    drawn = np.random.default_rng(seed).permutation(count)
+    if keys is None:
+        return drawn
+    _, first, key_of = np.unique(keys, return_index=True, return_inverse=True)
+    return drawn[first[key_of]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import AugmentLevels
 from tl_kit.data.scan import scan
 from tl_kit.ensembling import averaged_models as mixtures
-from tl_kit.ensembling.averaged_models import Mixtures
+from tl_kit.ensembling.averaged_models import Mixtures, agreed_augmentation
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.errors import MemberError
 from tl_kit.inference.predictor import load_members
@@ -156,7 +157,7 @@ def test_statistics_are_those_of_images_as_training_saw_them(
     for first, second, level in (("none", "none", "none"), ("light", "light", "light"), ("light", "none", "standard")):
         for folder, name in zip(stale, (first, second), strict=True):
             meta = json.loads((folder / "tlkit.json").read_text())
-            meta["settings"]["augment"] = name
+            meta["settings"] |= {"augment": name, "flip": AugmentLevels().levels[name].flip}
             (folder / "tlkit.json").write_text(json.dumps(meta))
         used.clear()
         made = combine(stale, tmp_path / f"e-{level}", "soup").receipt["derived"]
@@ -239,3 +240,22 @@ def test_members_that_cannot_be_averaged_are_refused_in_one_line(
             combine([runs["a"], other], tmp_path / "e", rule)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "level", "flip"),
+    [
+        ([{"augment": "light", "flip": 0.5}, {"augment": "light", "flip": 0.5}], "light", 0.5),
+        ([{"augment": "light, with flip=0.0", "flip": 0.0}] * 2, "light", 0.0),
+        ([{"augment": "light"}, {"augment": "light"}], "light", 0.5),
+        ([{"augment": "light", "flip": 0.5}, {"augment": "light, with flip=0.0", "flip": 0.0}], "light", 0.5),
+        ([{"augment": "light", "flip": 0.5}, {"augment": "strong", "flip": 0.5}], "standard", 0.5),
+        ([{"augment": "custom", "flip": 0.1}] * 2, "standard", 0.1),
+        ([{"augment": "none", "flip": 0.0}, None], "none", 0.0),
+        ([None, {}], "standard", 0.5),
+        ([{"augment": "light", "flip": "often"}] * 2, "light", 0.5),
+    ],
+)
+def test_statistics_come_from_images_as_the_members_saw_them(settings: list[object], level: str, flip: float) -> None:
+    """Mirror images that no member trained on would move an average's statistics."""
+    assert agreed_augmentation(settings) == replace(AugmentLevels().levels[level], flip=flip)

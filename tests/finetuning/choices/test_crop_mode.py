@@ -257,7 +257,7 @@ def test_held_out_predictions_have_not_seen_the_image() -> None:
 
 def test_a_gain_is_paired_and_weighted() -> None:
     images, loss, share = np.arange(4), np.zeros(4), np.array([0.4, 0.2, 0.2, 0.2])
-    one, other = (HeldOut(images, loss, np.array(right), share) for right in ([1.0, 1, 0, 1], [0.0, 1, 0, 1]))
+    one, other = (HeldOut(images, loss, np.array(right), share, images) for right in ([1.0, 1, 0, 1], [0.0, 1, 0, 1]))
     gain, error = one.gain(other)
     assert gain == pytest.approx(one.accuracy - other.accuracy) == pytest.approx(0.4)
     assert error == pytest.approx(np.std([1.6, 0, 0, 0], ddof=1) / 2), "each image's difference is 4 times its share"

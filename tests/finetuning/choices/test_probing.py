@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,3 +81,20 @@ def test_a_second_time_nothing_is_computed(data: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr("tl_kit.finetuning.choices.policy_choice._pass", fail)
     assert run_probes(run) == first
+
+
+def test_an_image_that_cannot_be_decoded_is_no_hindrance_when_the_others_are_in_the_cache(
+    data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data, tmp_path / "images")
+    broken = sorted((tmp_path / "images" / "red").iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    found = []
+    for _ in range(2):
+        run = prepare(replace(a_run(tmp_path / "images", tmp_path, "run").config, out=None), SILENT, dry=True)
+        if broken.name not in {Path(sample.path).name for sample in run.manifest.split("train")}:
+            pytest.fail("the broken image is to be in training")
+        found.append(run_probes(run))
+        run.cleanup.close()
+        shutil.rmtree(tmp_path / "run")
+    assert found[0] == found[1] != []

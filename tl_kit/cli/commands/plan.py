@@ -74,10 +74,10 @@ def _show(plan: Plan, console: Console) -> None:
         assert best is not None
         assert top is not None
         where = f"{best.stage} is best" if facts.domain == "different" else "the last stage is best"
-        if facts.domain == "similar" and facts.stages_add:
-            where = "all stages together are better than the last"
         kind = {"similar": "similar to", "different": "different from"}[facts.domain]
         console.line(f"your images are {kind} those of the pretraining: {where}")
+        if facts.domain == "similar" and facts.stages_add:
+            console.line("all stages together are better still")
         console.line()
     console.table(["", "", "why"], [[c.name, c.value, c.reason] for c in plan.choices], align="lww")
     for offer in plan.offers:
@@ -101,4 +101,5 @@ def _head_alone(plan: Plan, seconds: float) -> str:
     more = facts.best if facts.domain == "different" else facts.together if facts.stages_add else None
     if more is None:
         return found
-    return f"{found}; {more.stage}, at {more.accuracy:.1%}, shows what training the layers can gain"
+    verb = "show" if more is facts.together else "shows"
+    return f"{found}; {more.stage}, at {more.accuracy:.1%}, {verb} what training the layers can gain"

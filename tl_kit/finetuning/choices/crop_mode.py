@@ -13,6 +13,7 @@ from torch import nn
 from tl_kit.config import CROP_MODES, CropModeConfig, FinetuneConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.pixel_store import PixelStore
+from tl_kit.data.splits import keys_of
 from tl_kit.finetuning.choices.policy_choice import fill_stages
 from tl_kit.finetuning.closed_form import head_run, is_linear
 from tl_kit.finetuning.run import Run
@@ -144,12 +145,12 @@ def _compared(
     present = frozenset(run.manifest.samples)
     kept = tuple(sample for sample in samples if sample in present)  # some may not have been decoded
     features = {mode: reuse.rows(kept).float().flatten(1).numpy() for mode, reuse in reuses.items()}
-    labels, found = labels_of(kept), dict[str, HeldOut]()
+    found = dict[str, HeldOut]()
     if offers:
         features[_TOGETHER] = np.concatenate(list(features.values()), axis=1)
     with run.clock("train"):
         for mode, rows in features.items():
-            held = held_out_head(run, rows, labels)
+            held = held_out_head(run, rows, kept)
             first = next(iter(found.values()), held)
             if held is not None and first is not None and np.array_equal(held.images, first.images):
                 found[mode] = held
@@ -167,12 +168,14 @@ def _filled(run: Run, samples: Sequence[Sample], *, stages: bool) -> Reuse | Non
     return reuse
 
 
-def held_out_head(run: Run, features: NDArray[np.float32], labels: NDArray[np.int64]) -> HeldOut | None:
+def held_out_head(run: Run, features: NDArray[np.float32], samples: tuple[Sample, ...]) -> HeldOut | None:
     """Predictions of images by heads that were fitted without them, in the folds that compare crop modes."""
+    labels = labels_of(samples)
     weights = run.image_weights(labels)
     config = replace(run.config.probe, folds=run.config.crop_choice.folds)
     seed, device = run.config.split.split_seed, run.runtime.gpu
-    return held_out(features, labels, seed=seed, weights=weights, device=device, config=config)
+    keys = np.array(keys_of(samples, seed=seed))
+    return held_out(features, labels, keys=keys, seed=seed, weights=weights, device=device, config=config)
 
 
 def _figures(held: HeldOut) -> str:

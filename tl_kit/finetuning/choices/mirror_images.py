@@ -7,17 +7,21 @@ classes are told apart by what a mirror turns round, the second is worse.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tl_kit.config import AugmentConfig
-from tl_kit.data.manifest import labels_of
+import numpy as np
+
+from tl_kit.config import AugmentConfig, MirrorConfig
+from tl_kit.data.manifest import Sample, labels_of
+from tl_kit.data.splits import keys_of
 from tl_kit.finetuning.checks import augment_options
 from tl_kit.finetuning.closed_form import head_run, is_linear
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import EVAL, MIRRORED
 from tl_kit.images.augmentation import resolve_augment
 from tl_kit.machine.process_group import first_answer
-from tl_kit.optimization.penalty_choice import stratified_part
 from tl_kit.training.held_out import held_out
 
 __all__ = ["MirrorChoice", "settle_mirror_images"]
@@ -37,15 +41,15 @@ class MirrorChoice:
     error: float
     images: int
 
-    def turns_round(self, margin: float) -> bool:
-        """True where the harm is more than ``margin`` standard errors."""
-        return self.harm > margin * self.error
+    def harmful(self, config: MirrorConfig) -> bool:
+        """True where the harm is more than noise, and enough to count."""
+        return self.harm > max(config.margin * self.error, config.least)
 
     @property
     def figures(self) -> str:
         """The figures, in a phrase."""
         return (
-            f"a head that is fitted to mirror images too has an NLL {abs(self.harm):.3f} ± {self.error:.3f} "
+            f"a head that is fitted to them too has an NLL {abs(self.harm):.3f} ± {self.error:.3f} "
             f"{'higher' if self.harm > 0 else 'lower'} (cross-validated, {self.images:,} training images)"
         )
 
@@ -61,10 +65,10 @@ def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
     if run.resumed is not None and run.resumed.settled("policy") is not None:
         return (_without(run) if run.resumed.settled(_FLIP) == "off" else run), None
     choice = first_answer(_measured(run))
-    if choice is None or not choice.turns_round(run.config.mirror.margin):
+    if choice is None or not choice.harmful(run.config.mirror):
         return run, choice
     run.reporter.message(
-        f"no mirror images in training, for they change the classes: {choice.figures}; --aug flip=0.5 brings them back"
+        f"no mirror images in training: {choice.figures}, so left and right differ; --aug flip=0.5 brings them back"
     )
     return _without(run), choice
 
@@ -83,26 +87,44 @@ def _measured(run: Run) -> MirrorChoice | None:
     """None where the network has no pretrained features or no linear head, or the classes too few images."""
     if not run.weights.loaded:
         return None
+    seed = run.config.split.split_seed
+    samples = _drawn(run.manifest.split("train"), run.config.mirror, seed=seed)
     head, reuse = head_run(run)
-    if reuse is None or not is_linear(head, reuse):
+    if reuse is None or not samples or not is_linear(head, reuse):
         return None
-    config, seed = run.config.mirror, run.config.split.split_seed
-    train = run.manifest.split("train")
-    part = stratified_part(labels_of(train), config.images, least=config.folds, seed=seed)
-    samples = [train[position] for position in part]
-    for view in (EVAL, MIRRORED):
-        reuse.fill_some(samples, (view,), name="train")
+    reuse.fill_some(samples, (EVAL, MIRRORED), name="train, and of mirror images")
     present = frozenset(run.manifest.samples)
     kept = tuple(sample for sample in samples if sample in present)  # some may not have been decoded
     plain, mirrored = (reuse.rows(kept, view).float().flatten(1).numpy() for view in (EVAL, MIRRORED))
-    usual = run.config.probe.usual  # one penalty for both: heads that choose their own differ in that too
-    labels, penalty = labels_of(kept), replace(run.config.probe, folds=config.folds, strengths=(usual,))
+    # One penalty for both: heads that choose their own differ in that too.
+    penalty = replace(run.config.probe, folds=run.config.mirror.folds, strengths=(run.config.probe.usual,))
+    labels, keys = labels_of(kept), np.array(keys_of(kept, seed=seed))
     with run.clock("train"):
         both, alone = (
-            held_out(plain, labels, also=also, seed=seed, device=run.runtime.gpu, config=penalty)
+            held_out(plain, labels, also=also, keys=keys, seed=seed, device=run.runtime.gpu, config=penalty)
             for also in (mirrored, plain)
         )
     if both is None or alone is None:
         return None
     harm, error = alone.saving(both)
     return MirrorChoice(harm, error, len(kept))
+
+
+def _drawn(samples: Sequence[Sample], config: MirrorConfig, *, seed: int) -> list[Sample]:
+    """About ``config.images`` of the samples, in the classes' proportions: of each class, of as many units as it has.
+
+    A unit is what belongs together, such as the frames of a scene. A class of one unit is left out, for it cannot be
+    held out. The draw follows from contents and seed: an image that leaves the run changes no other's place.
+    """
+    turns, by_class = Counter[str](), defaultdict[int, list[tuple[int, str, Sample]]](list)
+    with_keys = zip(keys_of(samples, seed=seed), samples, strict=True)
+    for key, sample in sorted(with_keys, key=lambda entry: (entry[0], entry[1].digest)):
+        by_class[sample.label].append((turns[key], key, sample))
+        turns[key] += 1
+    share = min(1.0, config.images / max(1, len(samples)))
+    found: list[Sample] = []
+    for _, entries in sorted(by_class.items()):
+        if len({key for _, key, _ in entries}) > 1:
+            in_turn = sorted(entries, key=lambda entry: entry[:2])
+            found += [sample for _, _, sample in in_turn[: max(config.folds, round(share * len(entries)))]]
+    return found

@@ -89,10 +89,12 @@ def run_probes(run: Run, *, together: bool = False) -> list[StageProbe]:
     if not features:
         return []
     labels = labels_of(run.manifest.split("train"))
-    if together and len(features) > 1:
-        features = {**features, ALL_STAGES: all_stages(features)}
+    config, seed = run.config.probe, run.config.split.split_seed
     with run.clock("train"):
-        return probe_stages(features, labels, config=run.config.probe, seed=run.config.split.split_seed)
+        found = probe_stages(features, labels, config=config, seed=seed)
+    if together and len(features) > 1:  # a plan's alone: no run spends that time
+        found += probe_stages({ALL_STAGES: all_stages(features)}, labels, config=config, seed=seed)
+    return found
 
 
 def stage_rows(run: Run) -> dict[str, NDArray[np.float32]]:
@@ -128,6 +130,7 @@ def fill_stages(run: Run, reuse: Reuse, names: Sequence[str], samples: Sequence[
     if lacking:
         gone = run.decode(lacking, crop=True)
         lacking = [sample for sample in lacking if sample.digest not in gone]
+    if lacking:
         run.reporter.start("features of all stages", len(lacking))
         with run.clock("features"):
             pooled, inputs = _pass(run, reuse, names, lacking)
