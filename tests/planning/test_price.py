@@ -171,3 +171,11 @@ def test_augmentation_gives_a_head_no_other_features(
     monkeypatch.setattr(policy_choice, "_pass", lambda *_: pytest.fail("the features are in the cache"))
     again = rows(replace(options, augment="strong", augment_options=("flip=0",)))
     assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_the_question_about_mirror_images_is_part_of_the_price(
+    options: FinetuneConfig, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = price_of(manifest, options, row=10.0, most=1.0).seconds
+    monkeypatch.setattr(price, "images_asked", lambda _: 7)
+    assert price_of(manifest, options, row=10.0, most=1.0).seconds == asked + 70, "of random weights it is not asked"

@@ -9,6 +9,7 @@ from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.finetuning.checks import as_head
 from tl_kit.finetuning.choices.crop_mode import hides_much, settle_crop_mode
+from tl_kit.finetuning.choices.mirror_images import images_asked
 from tl_kit.finetuning.choices.policy_choice import facts_of
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.settings import resolve
@@ -54,17 +55,17 @@ def price_of(
     try:
         started = run.clock.seconds()["total"]
         settle_crop_mode(run)
-        settings = resolve(run)
+        settings, asked = resolve(run), images_asked(run) * row
         price = Price(
             policy=policy,
             epochs=settings.epochs,
-            seconds=least_seconds(run, settings, row=row),
+            seconds=least_seconds(run, settings, row=row) + asked,
             tried=False,
         )
         if price.seconds > most:
             return price
         found = estimate(run, settings, started=started, reporter=reporter)
-        return replace(price, seconds=found.seconds, tried=True)
+        return replace(price, seconds=found.seconds + asked, tried=True)
     finally:
         run.cleanup.close()
 

@@ -201,3 +201,14 @@ def test_images_are_decoded_once_for_both_views(ramps: Path, pretrained: Path, t
     assert ("features train, and of mirror images", 2 * images) in begun
     held = sum(pixels.nbytes for pixels in run.store._pixels.values())
     assert run.store.used == held
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"), [({}, True), ({"weights": "none"}, False), ({"augment_options": ("flip=0.5",)}, False)]
+)
+def test_the_number_of_images_that_it_takes(
+    options: dict[str, Any], asked: bool, ramps: Path, pretrained: Path
+) -> None:
+    run = prepare(quick_config(ramps, Path("unused"), **{"weights": str(pretrained), **options}), SILENT, dry=True)
+    run.cleanup.close()
+    assert mirror_images.images_asked(run) == (len(run.manifest.split("train")) if asked else 0)

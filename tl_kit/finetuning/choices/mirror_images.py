@@ -24,7 +24,7 @@ from tl_kit.images.augmentation import resolve_augment
 from tl_kit.machine.process_group import first_answer
 from tl_kit.training.held_out import held_out
 
-__all__ = ["MirrorChoice", "settle_mirror_images"]
+__all__ = ["MirrorChoice", "images_asked", "settle_mirror_images"]
 
 _FLIP = "flip"
 
@@ -60,7 +60,7 @@ def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
     Training images alone decide (:class:`tl_kit.config.MirrorConfig`). What ``--aug flip`` says holds. A run that is
     taken up again keeps its choice.
     """
-    if run.policy.head_only or not run.augment.flip or _is_given(run):
+    if not _is_open(run):
         return run, None
     if run.resumed is not None and run.resumed.settled("policy") is not None:
         return (_without(run) if run.resumed.settled(_FLIP) == "off" else run), None
@@ -73,8 +73,17 @@ def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
     return _without(run), choice
 
 
-def _is_given(run: Run) -> bool:
-    return isinstance(run.config.augment, AugmentConfig) or _FLIP in augment_options(run.config)
+def images_asked(run: Run) -> int:
+    """Number of training images that the question takes a further pass of; 0 where it is not asked."""
+    if not _is_open(run) or not run.weights.loaded:
+        return 0
+    return len(_drawn(run.manifest.split("train"), run.config.mirror, seed=run.config.split.split_seed))
+
+
+def _is_open(run: Run) -> bool:
+    """True where mirror images are to be taken, and nobody has said so."""
+    given = isinstance(run.config.augment, AugmentConfig) or _FLIP in augment_options(run.config)
+    return bool(run.augment.flip) and not run.policy.head_only and not given
 
 
 def _without(run: Run) -> Run:
