@@ -20,7 +20,7 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.ensembling.evidence import Evidence, KeptReader
 from tl_kit.ensembling.weight_averaging import aligned_state, check_ingredients, differ_below_the_head
 from tl_kit.errors import DataError
-from tl_kit.images.augmentation import TrainTransform
+from tl_kit.images.augmentation import TrainTransform, level_of
 from tl_kit.images.batched import vary
 from tl_kit.images.transforms import normalize
 from tl_kit.inference.held_out_heads import as_scored_on
@@ -30,7 +30,7 @@ from tl_kit.storage.checkpoint import load_checkpoint
 from tl_kit.training.averaging import average_weights
 from tl_kit.training.batchnorm import reestimate_statistics, statistics_layers
 
-__all__ = ["Mixtures", "agreed_augmentation", "agreed_level"]
+__all__ = ["Mixtures", "agreed_augmentation"]
 
 _SEED = 0
 
@@ -133,7 +133,7 @@ class Mixtures:
     @cached_property
     def augment_name(self) -> str:
         """The level of augmentation that the runs agree on; standard where they do not, or had one of their own."""
-        return agreed_level(self._settings)
+        return _agreed_level(self._settings)
 
     @cached_property
     def _augment(self) -> AugmentConfig:
@@ -191,17 +191,17 @@ class Mixtures:
             self.evidence.reporter.advance(len(chosen))
 
 
-def agreed_level(settings: Sequence[object]) -> str:
+def _agreed_level(settings: Sequence[object]) -> str:
     """The level of augmentation that runs with these settings agree on; standard where they do not, or have others."""
     found = (each.get("augment") for each in settings if isinstance(each, Mapping))
-    names = {str(name).partition(",")[0] for name in found if name is not None}
+    names = {level_of(str(name)) for name in found if name is not None}
     known = names & set(AugmentLevels().levels)
     return known.pop() if len(names) == len(known) == 1 else "standard"
 
 
 def agreed_augmentation(settings: Sequence[object]) -> AugmentConfig:
     """The augmentation of that level, with mirror images as often as the runs agree on."""
-    level = AugmentLevels().levels[agreed_level(settings)]
+    level = AugmentLevels().levels[_agreed_level(settings)]
     flips = {each.get("flip", level.flip) for each in settings if isinstance(each, Mapping)}
     flip = flips.pop() if len(flips) == 1 else level.flip
     return replace(level, flip=flip) if isinstance(flip, int | float) and 0 <= flip <= 1 else level

@@ -150,7 +150,7 @@ def _checked(config: FitConfig) -> FitConfig:
         most = None if config.max_params is None else count_of(config.max_params)
     except ValueError as error:
         raise ConfigError(f"--max-params {config.max_params}: {error}") from None
-    options = replace(options_of(config), augment_options=config.augment_options)
+    options = options_of(config)
     resolve_augment(options.augment, augment_options(options), images_per_class=1)
     return replace(config, time=time, max_params=most, models=absolute_names(config.models))
 

@@ -17,6 +17,7 @@ from tl_kit.finetuning.checks import augment_options
 from tl_kit.finetuning.run import Settled
 from tl_kit.fitting.journal import RUNS, Entry
 from tl_kit.fitting.ladder import Step, first_run
+from tl_kit.images.augmentation import level_of
 from tl_kit.storage.checkpoint import read_meta
 
 __all__ = ["Refit", "first_entry", "refit_images", "refit_of", "stand_ins"]
@@ -44,7 +45,7 @@ def refit_images(manifest: Manifest) -> Manifest:
 
 
 def first_entry(step: Step, entries: Sequence[Entry]) -> Entry | None:
-    """The first run of a refit: the finished one that it repeats. None where there is none, or ``step`` is no refit."""
+    """The finished run that a refit repeats; None where there is none, or ``step`` is no refit."""
     if step.rung != "refit":
         return None
     return next((each for each in entries if each.attempt.step == first_run(step) and each.finished), None)
@@ -87,7 +88,7 @@ def refit_of(
             epochs=epochs,
             img_size=side,
             batchnorm=batchnorm,
-            augment=augment.split(",", 1)[0],
+            augment=level_of(augment),
             augment_options={**augment_options(options), **flip},
             balance=balance,
             cache=replace(options.cache, default_views=views),

@@ -25,6 +25,7 @@ def options_of(config: FitConfig) -> FinetuneConfig:
         model=_ANY_NETWORK,
         data=config.data,
         img_size=config.img_size,
+        augment_options=config.augment_options,
         seed=config.seed,
         split=config.split,
         allow=config.allow,
@@ -56,7 +57,7 @@ class StepOptions:
             seed=step.seed,
             crop_mode=step.crop_mode or "auto",
             img_size=self._smaller(step) or self.config.img_size,
-            augment_options=self.config.augment_options if step.trains else (),
+            augment_options=shared.augment_options if step.trains else (),
             guard=replace(shared.guard, refitted=False),
         )
 

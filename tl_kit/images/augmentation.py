@@ -30,6 +30,7 @@ __all__ = [
     "TrainTransform",
     "augment",
     "draw_all",
+    "level_of",
     "resolve_augment",
     "seeded_draws",
 ]
@@ -62,6 +63,11 @@ def resolve_augment(
     _check(chosen)
     changed = [f"{key}={value}" for key, value in options.items() if getattr(base, key) != value]
     return chosen, f"{name}, with {', '.join(changed)}" if changed else name
+
+
+def level_of(name: str) -> str:
+    """The level in a name that :func:`resolve_augment` gave; "custom" where the augmentation is of no level."""
+    return name.partition(",")[0]
 
 
 def _check(config: AugmentConfig) -> None:

@@ -49,6 +49,11 @@ class Unfinished:
         found = self.facts.get(name)
         return found if isinstance(found, str) else None
 
+    @property
+    def has_chosen(self) -> bool:
+        """True where the run had made its choices: the policy is the last of them that it records."""
+        return self.settled("policy") is not None
+
     def saved(self, name: str) -> Mapping[str, Any]:
         """A part of the saved state, by its name; empty where nothing was saved.
 

@@ -50,11 +50,11 @@ class HeldOut:
         return float(self.loss @ self.share)
 
     def saving(self, other: HeldOut) -> tuple[float, float]:
-        """The NLL below that of ``other`` on the same images, and its standard error: paired, image by image."""
+        """Reduction of the NLL against ``other`` on the same images; standard error of the paired difference."""
         return self._sum(self.share * (other.loss - self.loss))
 
     def gain(self, other: HeldOut) -> tuple[float, float]:
-        """The accuracy above that of ``other`` on the same images, and its standard error: paired, image by image."""
+        """Gain in accuracy over ``other`` on the same images; standard error of the paired difference."""
         return self._sum(self.share * (self.right - other.right))
 
     def _sum(self, parts: Floats) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def held_out(
 
 
 def _units(count: int, keys: NDArray[Any] | None, seed: int) -> IntArray:
-    """A number (n,) for each image, drawn by the seed; images of one key have that of the first of them."""
+    """Unit numbers (n,), drawn by the seed; images of equal keys share one."""
     drawn = np.random.default_rng(seed).permutation(count)
     if keys is None:
         return drawn

@@ -64,7 +64,7 @@ def settle_crop_mode(run: Run, *, offers: bool = False) -> CropModeChoice:
     own = run.preprocessing.crop_mode
     if run.config.crop_mode != "auto":
         return CropModeChoice(own, AS_GIVEN)
-    if _is_settled(run.resumed):
+    if run.resumed is not None and run.resumed.has_chosen:  # where it records no mode, it had the model's own
         return CropModeChoice(own, "as the run began")
     stores = {own: run.store}
     choice = first_answer(_choose(run, stores, offers=offers))
@@ -77,11 +77,6 @@ def settle_crop_mode(run: Run, *, offers: bool = False) -> CropModeChoice:
 def _recorded(unfinished: Unfinished | None) -> str | None:
     found = None if unfinished is None else unfinished.settled("crop_mode")
     return found if found in CROP_MODES else None
-
-
-def _is_settled(unfinished: Unfinished | None) -> bool:
-    """True for a run that recorded its mode; those of an earlier version have none, and had the model's own."""
-    return unfinished is not None and unfinished.settled("policy") is not None
 
 
 def _use(run: Run, mode: str, stores: dict[str, PixelStore]) -> None:

@@ -20,7 +20,7 @@ from tl_kit.finetuning.checks import augment_options
 from tl_kit.finetuning.closed_form import head_run, is_linear
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import EVAL, MIRRORED
-from tl_kit.images.augmentation import resolve_augment
+from tl_kit.images.augmentation import level_of, resolve_augment
 from tl_kit.machine.process_group import first_answer
 from tl_kit.training.held_out import held_out
 
@@ -34,7 +34,7 @@ class MirrorChoice:
     """The figures behind the choice.
 
     ``harm`` (nats): the NLL out of fold of heads that were fitted to mirror images too, above that of heads that were
-    not; ``error``: its standard error, paired image by image; ``images``: their number.
+    not; ``error``: its standard error, between units of images that belong together; ``images``: their number.
     """
 
     harm: float
@@ -62,7 +62,7 @@ def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
     """
     if not _is_open(run):
         return run, None
-    if run.resumed is not None and run.resumed.settled("policy") is not None:
+    if run.resumed is not None and run.resumed.has_chosen:
         return (_without(run) if run.resumed.settled(_FLIP) == "off" else run), None
     choice = first_answer(_measured(run))
     if choice is None or not choice.harmful(run.config.mirror):
@@ -87,7 +87,7 @@ def _is_open(run: Run) -> bool:
 
 
 def _without(run: Run) -> Run:
-    level = run.augment_name.split(",", 1)[0]
+    level = level_of(run.augment_name)
     augment, name = resolve_augment(level, {**augment_options(run.config), _FLIP: 0.0}, images_per_class=1)
     return replace(run, augment=augment, augment_name=name)
 
