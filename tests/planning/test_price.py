@@ -15,8 +15,8 @@ from tl_kit.data.manifest import Manifest, labels_of
 from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import as_head, check_policy
-from tl_kit.finetuning.choices import policy_choice
-from tl_kit.finetuning.choices.policy_choice import HEAD_INPUT
+from tl_kit.finetuning.choices import stage_rows
+from tl_kit.finetuning.choices.stage_rows import HEAD_INPUT
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
 from tl_kit.freezing.policies import HEAD
@@ -163,12 +163,12 @@ def test_augmentation_gives_a_head_no_other_features(
     def rows(config: FinetuneConfig) -> Any:
         run = prepare(config, SILENT, manifest=manifest, dry=True)
         try:
-            return policy_choice.stage_rows(run)
+            return stage_rows.stage_rows(run)
         finally:
             run.cleanup.close()
 
     first = rows(options)
-    monkeypatch.setattr(policy_choice, "_pass", lambda *_: pytest.fail("the features are in the cache"))
+    monkeypatch.setattr(stage_rows, "_pass", lambda *_: pytest.fail("the features are in the cache"))
     again = rows(replace(options, augment="strong", augment_options=("flip=0",)))
     assert all(np.array_equal(first[name], again[name]) for name in first)
 

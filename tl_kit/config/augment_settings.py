@@ -94,16 +94,16 @@ class CropModeConfig:
 class MirrorConfig:
     """Mirror images as augmentation: where ``--aug flip`` says nothing, features tell whether they keep their classes.
 
-    Heads at the usual penalty are cross-validated, over ``folds`` folds of about ``images`` training images, ``folds``
-    of each class at least. Training goes without mirror images where heads that are fitted to them too have the higher
-    NLL, by more than ``margin`` standard errors of the paired difference and by ``least`` nats. docs/policies.md has
-    the figures.
+    Heads at the usual penalty are cross-validated on the features of all stages side by side, over ``folds`` folds of
+    about ``images`` training images, ``folds`` of each class at least. Training goes without mirror images where heads
+    that are fitted to them too have the higher NLL, by more than ``margin`` standard errors of the paired difference
+    and by ``least`` nats. docs/policies.md has the figures.
     """
 
     images: Annotated[int, AT_LEAST_ONE] = 300
     folds: Annotated[int, AT_LEAST_TWO] = 5
-    margin: Annotated[float, NOT_NEGATIVE] = 2.5
-    least: Annotated[float, NOT_NEGATIVE] = 0.03
+    margin: Annotated[float, NOT_NEGATIVE] = 2.0
+    least: Annotated[float, NOT_NEGATIVE] = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)

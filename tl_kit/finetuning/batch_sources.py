@@ -119,7 +119,8 @@ class PlainSource:
     def logits(self, split: str) -> Tensor:
         run = self.run
         reader = StoreReader(run.store, run.manifest.split(split))
-        run.reporter.start(f"evaluate {split}", len(reader))
+        if len(reader):
+            run.reporter.start(f"evaluate {split}", len(reader))
         return run_models([Scorer(run.model, run.preprocessing, run.runtime)], reader, reporter=run.reporter)[0]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest, labels_of, spread
 from tl_kit.finetuning.checks import as_head
-from tl_kit.finetuning.choices.policy_choice import HEAD_INPUT, stage_rows
+from tl_kit.finetuning.choices.stage_rows import HEAD_INPUT, stage_rows
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.freezing.probes import ALL_STAGES, all_stages, probe_stages
 from tl_kit.machine.process_group import alone

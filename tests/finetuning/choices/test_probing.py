@@ -11,7 +11,8 @@ import torch
 
 from tests.helpers import MODEL, NEARLY_SQUARE, write_images
 from tl_kit.config import CacheConfig, FinetuneConfig
-from tl_kit.finetuning.choices.policy_choice import HEAD_INPUT, facts_of, run_probes
+from tl_kit.finetuning.choices.policy_choice import facts_of, run_probes
+from tl_kit.finetuning.choices.stage_rows import HEAD_INPUT
 from tl_kit.finetuning.closed_form import head_run
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.finetuning.run import Run
@@ -79,7 +80,7 @@ def test_a_second_time_nothing_is_computed(data: Path, tmp_path: Path, monkeypat
     def fail(*_: object) -> None:
         raise AssertionError("the features are known")
 
-    monkeypatch.setattr("tl_kit.finetuning.choices.policy_choice._pass", fail)
+    monkeypatch.setattr("tl_kit.finetuning.choices.stage_rows._pass", fail)
     assert run_probes(run) == first
 
 

@@ -14,7 +14,7 @@ from tl_kit.config import CROP_MODES, CropModeConfig, FinetuneConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.pixel_store import PixelStore
 from tl_kit.data.splits import keys_of
-from tl_kit.finetuning.choices.policy_choice import fill_stages
+from tl_kit.finetuning.choices.stage_rows import fill_stages
 from tl_kit.finetuning.closed_form import head_run, is_linear
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import Reuse

@@ -2,7 +2,8 @@
 
 A mirrored shoe is a shoe, but a mirrored arrow to the left is an arrow to the right. Two heads are cross-validated on
 the same training images: one is fitted to their features alone, the other to those of their mirror images too. Where
-classes are told apart by what a mirror turns round, the second is worse.
+classes are told apart by what a mirror turns round, the second is worse. They see all stages side by side: the last one
+alone has learned to ignore directions.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from tl_kit.config import AugmentConfig, MirrorConfig
 from tl_kit.data.manifest import Sample, labels_of
 from tl_kit.data.splits import keys_of
 from tl_kit.finetuning.checks import augment_options
+from tl_kit.finetuning.choices.stage_rows import rows_of_views
 from tl_kit.finetuning.closed_form import head_run, is_linear
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.trunk_reuse import EVAL, MIRRORED
+from tl_kit.freezing.probes import all_stages
 from tl_kit.images.augmentation import level_of, resolve_augment
 from tl_kit.machine.process_group import first_answer
 from tl_kit.training.held_out import held_out
@@ -101,10 +104,9 @@ def _measured(run: Run) -> MirrorChoice | None:
     head, reuse = head_run(run)
     if reuse is None or not samples or not is_linear(head, reuse):
         return None
-    reuse.fill_some(samples, (EVAL, MIRRORED), name="train, and of mirror images")
-    present = frozenset(run.manifest.samples)
-    kept = tuple(sample for sample in samples if sample in present)  # some may not have been decoded
-    plain, mirrored = (reuse.rows(kept, view).float().flatten(1).numpy() for view in (EVAL, MIRRORED))
+    kept, views = rows_of_views(head, reuse, samples, (EVAL, MIRRORED), name="plain and mirrored")
+    together = all_stages({stage: np.concatenate([view[stage] for view in views]) for stage in views[0]})
+    plain, mirrored = np.split(together, 2)
     # One penalty for both: heads that choose their own differ in that too.
     penalty = replace(run.config.probe, folds=run.config.mirror.folds, strengths=(run.config.probe.usual,))
     labels, keys = labels_of(kept), np.array(keys_of(kept, seed=seed))
