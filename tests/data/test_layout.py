@@ -58,6 +58,9 @@ def test_a_class_above_its_splits_stops_a_run(tmp_path, layout):
         {"cat": 4, "dog": 4},
         {"train/cat/train": 4, "train/dog/train": 4, "val/cat": 2, "val/dog": 2},
         {"cat/trains": 4, "cat/tests": 2, "dog/trains": 4, "dog/tests": 2},
+        {"brain/ill": 4, "brain/healthy": 4, "liver/ill": 4, "liver/healthy": 4},
+        {"trained/day": 4, "tested/night": 4},
+        {"trained": 4, "tested": 4},
     ],
 )
 def test_where_no_split_is_mixed_nothing_stops(tmp_path, layout):
@@ -92,6 +95,9 @@ def test_a_folder_that_all_paths_share_is_no_split(tmp_path):
         {"cat": 4, "dog": 4, "test/cat": 2, "test/dog": 2},
         {"cat": 4, "dog": 4, "Validation/cat": 2, "Validation/dog": 2},
         {"train/cat": 4, "train/dog": 4, "eval/cat": 2, "eval/dog": 2},
+        {"traning/cat": 4, "traning/dog": 4, "vaild/cat": 2, "vaild/dog": 2},
+        {"01_train/cat": 4, "01_train/dog": 4, "02_test/cat": 2, "02_test/dog": 2},
+        {"Train-A/cat": 4, "Train-A/dog": 4, "Train-B/cat": 2, "Train-B/dog": 2, "evaluation/dog": 2},
     ],
 )
 def test_a_split_or_a_class_stops_a_run(tmp_path, layout):

@@ -19,6 +19,7 @@ from tl_kit.finetuning.choices import stage_rows
 from tl_kit.finetuning.choices.stage_rows import HEAD_INPUT
 from tl_kit.finetuning.preparation import prepare
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
+from tl_kit.fitting.refits import refit_images
 from tl_kit.freezing.policies import HEAD
 from tl_kit.planning import price, stage_gain
 from tl_kit.planning.head_probe import probe_network
@@ -70,6 +71,13 @@ def test_what_may_fit_is_tried(options: FinetuneConfig, manifest: Manifest) -> N
     found = price_of(manifest, options, row=1e-9, most=100.0)
     assert found.tried
     assert found.seconds > 2 * 1e-9 * found.epochs * len(manifest.split("train"))
+
+
+def test_a_refit_has_a_price(options: FinetuneConfig, manifest: Manifest) -> None:
+    """It has no validation images; it is tried where its first run was interrupted, and took unknown time."""
+    found = price_of(refit_images(manifest), options)
+    assert found.tried
+    assert found.seconds > 0
 
 
 @pytest.mark.parametrize("looks", [3, 5, 8])

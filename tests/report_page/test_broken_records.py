@@ -15,7 +15,7 @@ import pytest
 import tl_kit
 from tests.cli.helpers import tlkit
 from tl_kit.config import ReportLimits
-from tl_kit.errors import CheckpointError, TlKitError
+from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.report_page.page_facts import Looks, collect
 from tl_kit.report_page.saved_results import open_result
 from tl_kit.report_page.scored import score_folds
@@ -171,3 +171,13 @@ def test_a_deep_record_is_cut(run: Path, tmp_path: Path) -> None:
     page = tl_kit.report(tmp_path / "run", images=False).file.read_text()
     assert "DEEPEST" not in page
     assert "\\u2026" in page
+
+
+def test_a_file_that_is_no_page_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    weights = run / "model.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(ConfigError, match=r"--out .*model\.safetensors: is there already"):
+        tl_kit.report(run, out=weights, images=False)
+    assert weights.read_bytes() == before
+    for _ in range(2):
+        assert tl_kit.report(run, out=tmp_path / "page.html", images=False).size > 0

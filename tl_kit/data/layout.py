@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from tl_kit.class_names import nfc
 from tl_kit.data.findings import Finding
-from tl_kit.data.listing import Candidate, name_some, natural_key, split_of
+from tl_kit.data.listing import SPLIT_NAMES, Candidate, name_some, natural_key, split_of
 
 __all__ = ["layout_faults"]
+
+_NEARLY = 0.75  # of difflib: "vaild" is 0.8 like "valid"
 
 
 def layout_faults(candidates: Sequence[Candidate], *, table: bool) -> list[Finding]:
@@ -18,14 +22,15 @@ def layout_faults(candidates: Sequence[Candidate], *, table: bool) -> list[Findi
 
     ``class-above-split`` (error): folders named as splits are inside classes, or in the paths of a table without a
     split column, so that images of several splits would be mixed. ``split-or-class`` (error): a class is named as a
-    split and contains folders. ``nested-classes``: folders inside a class may be the intended classes.
+    split and contains folders, or all classes are named nearly so and contain the same folders. ``nested-classes``:
+    folders inside a class may be the intended classes.
     """
     if table:
         return list(_splits_in_paths(candidates))
     by_class: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         by_class[candidate.label].append(candidate)
-    found = [*_class_above_split(candidates), *_split_or_class(by_class)]
+    found = [*_class_above_split(candidates), *_split_or_class(by_class), *_nearly_splits(by_class)]
     return found or list(_nested(by_class))
 
 
@@ -87,6 +92,25 @@ def _split_or_class(by_class: dict[str, list[Candidate]]) -> Iterator[Finding]:
                 "taken for a class; if it is a split, put the others into a train folder; if it is a class, rename it"
             )
             yield Finding("error", "split-or-class", text, (members[0].path,))
+
+
+def _nearly_splits(by_class: dict[str, list[Candidate]]) -> Iterator[Finding]:
+    """Folders that are called "01_train" and "02_test", or "traning" and "vaild", and hold the same folders."""
+    inner = [{nfc(member.inside[0]) if member.inside else "" for member in members} for members in by_class.values()]
+    shared = set.intersection(*inner) if inner else set()
+    if len(inner) < 2 or not shared or any("" in found for found in inner) or not all(map(_like_a_split, by_class)):
+        return
+    text = (
+        f"the folders {name_some(sorted(by_class))} are named nearly as splits and hold the same folders "
+        f"({name_some(sorted(shared, key=natural_key))}): they would be taken for the classes; if they are splits, "
+        "name them train, val and test"
+    )
+    yield Finding("error", "split-or-class", text, tuple(members[0].path for members in by_class.values()))
+
+
+def _like_a_split(name: str) -> bool:
+    words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
+    return any(get_close_matches(word, SPLIT_NAMES, n=1, cutoff=_NEARLY) for word in words)
 
 
 def _nested(by_class: dict[str, list[Candidate]]) -> Iterator[Finding]:

@@ -182,6 +182,8 @@ def predict_to_file(
         check_parquet(f"--out {out}")
     check_writable(out.parent)
     inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
+    if inputs.holds(out):
+        raise ConfigError(f"--out {out}: is an input, which the predictions would replace; name another file")
     items, total = _begun(inputs)
     classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     _tell(classifier, reporter)

@@ -64,7 +64,7 @@ def gradient_rates(
         source, _ = open_source(small, open_reuse(small, order), epochs=epochs)
         trained, seen = (len(small.manifest.split(split)) for split in ("train", "val"))
         step = _step_seconds(small, order, settings, source)
-        score = _timed(lambda: source.logits("val")) / seen
+        score = _timed(lambda: source.logits("val")) / seen if seen else 0.0
         save = _timed(lambda: save_weights(small.folder, small.model))
         return _rates(small, rows=trained * max(1, views) + seen, step=step, score=score, save=save)
 

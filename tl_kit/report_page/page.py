@@ -80,6 +80,8 @@ def report(
     if file.is_dir() or not file.parent.is_dir():
         what = "is a folder" if file.is_dir() else "its folder does not exist"
         raise ConfigError(f"--out {file}: {what}; give the name of a file to write")
+    if file.exists() and file.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {file}: is there already, and its name is not that of a page (.html); choose another")
     given = None if data is None else Path(data)
     scored, missing = _scored(saved, given, images, decode, runtime, reporter)
     suspects = suspects_in(saved) if saved.kind == "folds" else []

@@ -56,6 +56,23 @@ def test_files_hold_what_predict_gives(form: str, story: Story, tmp_path: Path) 
         assert row["error"] == prediction.error
 
 
+@pytest.mark.parametrize("given", ["table.csv", "images.zip", "image.png", "folder", "*.csv"])
+def test_an_input_is_not_replaced_by_its_predictions(given: str, story: Story, tmp_path: Path) -> None:
+    files = [story.files[0], story.files[1]]
+    (tmp_path / "folder").mkdir()
+    for name in ("image.png", "folder/image.png"):
+        shutil.copy(files[0], tmp_path / name)
+    (tmp_path / "table.csv").write_text("path\n" + "".join(f"{file}\n" for file in files))
+    shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path / "folder")
+    out = tmp_path / {"folder": "folder/image.png", "*.csv": "table.csv"}.get(given, given)
+    before = out.read_bytes()
+    with pytest.raises(ConfigError, match=rf"--out .*{out.name}: is an input, which the predictions would replace"):
+        write(story, out.parent / ".." / out.parent.name / out.name, [str(tmp_path / given)], format="csv")
+    assert out.read_bytes() == before
+    write(story, tmp_path / "folder" / "rows.csv", [tmp_path / "folder"])
+    assert write(story, tmp_path / "folder" / "rows.csv", [tmp_path / "folder" / "image.png"]).rows == 1, "rows are"
+
+
 def state_of(out: Path) -> dict[str, Any]:
     """What is secured of a file; no rows, where nothing is."""
     file = Path(f"{partial_of(out)}.json")

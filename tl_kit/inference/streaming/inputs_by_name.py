@@ -13,6 +13,7 @@ from tl_kit.data.exclusions import missed
 from tl_kit.data.folders import list_files
 from tl_kit.data.patterns import expand
 from tl_kit.errors import DataError, ImageError, InputError
+from tl_kit.file_kinds import IMAGE_ENDINGS
 from tl_kit.inference.streaming.addresses import Address, is_address
 from tl_kit.inference.streaming.archive_images import ARCHIVE_ENDINGS, images_of
 from tl_kit.inference.streaming.fetching import fetched
@@ -69,6 +70,13 @@ class ByName:
     def streamed(self) -> bool:
         """True if the number of images is known at the end alone."""
         return any(not isinstance(part, Path | Address) for _, parts in self._given for part in parts)
+
+    def holds(self, file: Path) -> bool:
+        """True if ``file`` is there and a given input, or an image in a given folder."""
+        if not os.path.lexists(file):
+            return False
+        found = (part.path if isinstance(part, _Holder) else part for _, parts in self._given for part in parts)
+        return any(_is_in(file, part) for part in found if isinstance(part, Path))
 
     def images(self) -> Iterator[Named | None]:
         """Every image with its name, nothing fetched yet. Raises DataError if there is none but empty folders."""
@@ -137,6 +145,11 @@ class ByName:
         if is_address(text) and not os.path.lexists(text):
             return Named(text, Address(text) if self._fetch.urls else ImageError(_ASK))
         return Named(text, Path(text))
+
+
+def _is_in(file: Path, given: Path) -> bool:
+    file, given = file.resolve(), given.resolve()
+    return file == given or (file.suffix.lower() in IMAGE_ENDINGS and file.is_relative_to(given))
 
 
 def _named_itself(item: str | os.PathLike[str] | PathList, path: Path) -> bool:
