@@ -12,6 +12,7 @@ from tl_kit.config import DataConfig
 from tl_kit.data.findings import Finding
 from tl_kit.data.forms.named_files import NamedFiles
 from tl_kit.data.forms.text_table import TableRow, open_table
+from tl_kit.data.forms.unused_columns import UnusedColumns
 from tl_kit.data.listing import Candidate, Listing, split_of
 from tl_kit.data.lostpaths import explain
 from tl_kit.data.manifest import Exclusion
@@ -34,12 +35,13 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     composed form; a path is also found if the disk has it in the other form.
 
     Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
-    label, an unknown or missing split, a path listed twice with different labels or splits, a name of several files,
-    or if no path exists.
+    label, an unknown or missing split, splits in a column of another name, a path listed twice with different labels or
+    splits, a name of several files, or if no path exists.
     """
     problems: list[str] = []
     table = open_table(file, image=config.image_column, label=config.label_column)
-    rows = [row for row in table.rows(problems) if _is_sound(row, problems)]
+    unused = UnusedColumns(table.columns)
+    rows = [row for row in table.rows(problems, unused=unused) if _is_sound(row, problems)]
     if any(row.split for row in rows):
         bare = [row.line for row in rows if not row.split]
         if bare:
@@ -67,6 +69,7 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     _check_paths(file, [row for row, _ in first.values()], listing)
     if (note := table.columns.note()) is not None:
         listing.notes.append(note)
+    listing.notes += unused.notes(f"{file}: line 1")
     if files.by_name:
         listing.notes.append(f"{files.by_name:,} of {len(rows):,} images were found by their names below {file.parent}")
     return listing

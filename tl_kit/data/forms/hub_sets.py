@@ -12,6 +12,7 @@ from tl_kit.data.forms.columns import find_columns
 from tl_kit.data.forms.image_cells import image_of
 from tl_kit.data.forms.local_copies import CopyTerms, Room, copy_of, key_of
 from tl_kit.data.forms.rows import RowWriter, list_rows, text_of_label
+from tl_kit.data.forms.unused_columns import UnusedColumns
 from tl_kit.data.listing import Listing, named_split, split_of
 from tl_kit.errors import DataError, first_line
 from tl_kit.optional_packages import check_packages
@@ -129,8 +130,10 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
     names = list(kind.names) if isinstance(kind, datasets.ClassLabel) else None
     if isinstance(entry.features[image], datasets.Image):
         entry = entry.cast_column(image, datasets.Image(decode=False))  # the file's bytes, not pixels
+    unused = UnusedColumns(columns, split=bool(split))
     for number, row in enumerate(entry, start=1):
         reporter.advance()
+        unused.add([cell if isinstance(cell := row[name], str | int | bool) else None for name in columns.names])
         where = f"{split or 'rows'} row {number}"
         cell = row[image]
         name, data = image_of(cell)
@@ -145,4 +148,5 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
         if columns.split is not None and not split:
             given = named_split(row[columns.names[columns.split]], f"{place}: row {number}")
         writer.add(data, name=name, label=text, split=given, group=None if group is None else str(group))
+    writer.notes += [note for note in unused.notes(place) if note not in writer.notes]
     return label

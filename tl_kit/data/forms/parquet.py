@@ -14,6 +14,7 @@ from tl_kit.data.forms.image_cells import holds_files, image_of, paths_in, sole_
 from tl_kit.data.forms.local_copies import CopyTerms, Room, copy_of, key_of
 from tl_kit.data.forms.named_files import NamedFiles
 from tl_kit.data.forms.rows import RowWriter, list_rows, no_rows, split_in_name, text_of_label
+from tl_kit.data.forms.unused_columns import UnusedColumns
 from tl_kit.data.listing import Candidate, Listing, named_split, split_of
 from tl_kit.data.manifest import Exclusion
 from tl_kit.errors import DataError, first_line
@@ -71,7 +72,7 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
                 terms.reporter.advance()
             if named.elsewhere:
                 writer.notes.append(named.elsewhere_note(table.count, table.file.name))
-        writer.notes += [note for note in {table.columns.note(): 0 for table in tables} if note]
+        writer.notes += list(dict.fromkeys(note for table in tables for note in table.notes()))
         writer.finish(tables[0].label)
 
     settings = ("parquet", str(config.image_column), str(config.label_column), *map(str, splits))
@@ -97,6 +98,8 @@ class _Table:
         except self._errors as error:
             raise DataError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
         self.columns = _columns(schema, file, config)
+        self._unused = UnusedColumns(self.columns, split=split is not None)
+        self._plain = {name for name in self._unused.names if _is_plain(schema.field(name).type)}
         self._read = parquet.ParquetFile
         self.holds_bytes = holds_files(schema, self.columns.names[self.columns.path], str(file))
         assert self.columns.label is not None
@@ -108,6 +111,10 @@ class _Table:
         with self._read(self.file) as stream:
             yield from paths_in(stream, self.columns.names[self.columns.path])
 
+    def notes(self) -> list[str]:
+        """Sentences on the columns, once all rows have been read. Raises DataError for splits in an unknown column."""
+        return [note for note in (self.columns.note(), *self._unused.notes(str(self.file))) if note]
+
     def rows(self) -> Iterator[tuple[int, Any, str | None, str | None, str | None]]:
         """Number, image, label, split and group of each row, from 1."""
         names, places = self.columns.names, self.columns
@@ -118,9 +125,10 @@ class _Table:
         number = 0
         try:
             with self._read(self.file) as stream:
-                for batch in stream.iter_batches(batch_size=_BATCH, columns=wanted):
+                for batch in stream.iter_batches(batch_size=_BATCH, columns=[*wanted, *self._plain]):
                     for row in batch.to_pylist():
                         number += 1
+                        self._unused.add([row.get(name) if name in self._plain else None for name in names])
                         where = f"{self.file}: row {number}"
                         label = text_of_label(row[names[places.label]], self.names, where)
                         group = None if places.group is None else row[names[places.group]]
@@ -128,6 +136,15 @@ class _Table:
                         yield number, row[names[places.path]], label, split, None if group is None else str(group)
         except self._errors as error:
             raise DataError(f"{self.file}: after row {number}: {first_line(error)}") from error
+
+
+def _is_plain(kind: Any) -> bool:
+    """True for texts, integers and booleans, and for categories of texts."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
 
 
 def _columns(schema: Any, file: Path, config: DataConfig) -> Columns:
@@ -185,8 +202,7 @@ def _list_paths(table: _Table, listing: Listing) -> None:
             raise DataError(f"{where}: {text} is listed with another label, split or group in row {before}")
         else:
             listing.exclusions.append(Exclusion(path, f"row {number}: listed in row {before} already"))
-    if (note := table.columns.note()) is not None:
-        listing.notes.append(note)
+    listing.notes += table.notes()
     if files.elsewhere:
         listing.notes.append(files.elsewhere_note(table.count, table.file.name))
 

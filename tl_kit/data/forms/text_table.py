@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tl_kit.data.forms.columns import Columns, find_columns
+from tl_kit.data.forms.unused_columns import UnusedColumns
 from tl_kit.errors import DataError
 
 __all__ = ["TEXT_TABLES", "TableRow", "TextTable", "open_table"]
@@ -36,11 +37,11 @@ class TextTable:
     columns: Columns
     delimiter: str
 
-    def rows(self, problems: list[str]) -> Iterator[TableRow]:
+    def rows(self, problems: list[str], *, unused: UnusedColumns | None = None) -> Iterator[TableRow]:
         """The rows, read as they are asked for; empty ones are passed over.
 
-        A row of the wrong length adds a line to ``problems``. Raises DataError for what is no UTF-8 and for an open
-        quotation mark.
+        A row of the wrong length adds a line to ``problems``. ``unused`` gathers the cells of other columns.
+        Raises DataError for what is no UTF-8 and for an open quotation mark.
         """
         columns, line = self.columns, 1
         with _reading(self.file, lambda: line), self.file.open(newline="", encoding="utf-8-sig") as stream:
@@ -53,6 +54,8 @@ class TextTable:
                 if len(cells) != len(columns.names):
                     problems.append(f"line {line}: {len(cells)} cells, but the header has {len(columns.names)}")
                     continue
+                if unused is not None:
+                    unused.add(cells)
                 places = (columns.path, columns.label, columns.split, columns.group)
                 yield TableRow(line, *("" if place is None else cells[place].strip() for place in places))
 
