@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 import tl_kit
 from tests.data.images import png, tiff
 from tests.helpers import COLOURS, UNGUARDED, Listener, quick, quick_config, write_images
-from tl_kit.config import CacheConfig, EnsembleConfig
+from tl_kit.config import CacheConfig, EnsembleConfig, ExportConfig
 from tl_kit.errors import CheckpointError
-from tl_kit.images.deep import SampleRanges
+from tl_kit.images.deep import SampleRanges, lies_outside
 from tl_kit.inference.run_models import FileReader
 from tl_kit.planning.plan import plan
 from tl_kit.series.cross_validate import cross_validate
@@ -110,6 +111,41 @@ def test_a_model_that_knows_no_range_says_so(tmp_path: Path) -> None:
     tl_kit.predict(tmp_path / "out", tmp_path / "8", reporter=listener)
     assert not [message for message in listener.messages if "8 bits" in message]
     assert load_checkpoint(tmp_path / "out").preprocessing.ranges is None
+
+
+def test_images_outside_the_range_of_a_model_are_told(tmp_path: Path) -> None:
+    """Another camera, or another scale: they are white to the model, and their classes a guess."""
+    quick(write_deep(tmp_path / "12", scale=16), tmp_path / "out", epochs=1)
+    exported = tl_kit.export(ExportConfig(checkpoint=tmp_path / "out", out=tmp_path / "model.onnx")).file
+    same, other = (write_deep(tmp_path / name, scale=scale, images=2) for name, scale in (("same", 16), ("16", 257)))
+    for model in (tmp_path / "out", exported):
+        for images, count in ((same, 0), (other, 6), (sorted(other.rglob("*.img"))[0], 1)):
+            listener = Listener()
+            tl_kit.predict(model, images, reporter=listener)
+            told = [message for message in listener.messages if "outside the values" in message]
+            assert len(told) == (count > 0)
+            if told:
+                lie = "image lies" if count == 1 else "images lie"
+                assert told[0].startswith(f"warning: {count} {lie} outside the values that the model was trained on")
+                assert "(0..4095)" in told[0]
+    listener = Listener()
+    tl_kit.evaluate(tmp_path / "out", other, split="all", reporter=listener)
+    assert any("6 images lie outside the values" in message for message in listener.messages)
+
+
+@pytest.mark.parametrize(
+    ("values", "outside"),
+    [
+        ([5, 5, 300, 400, 500], True),
+        ([5, 5, 5, 300, 400], False),
+        ([-1, 5, 300, 301], True),
+        ([5, -9999, -9999, -9999], False),
+        ([0, 255, 0, 255], False),
+        ([math.nan, math.nan, math.nan, 5], False),
+    ],
+)
+def test_most_samples_in_more_than_one_value_lie_outside(values: list[float], outside: bool) -> None:
+    assert lies_outside(np.array(values), (0.0, 255.0)) is outside
 
 
 def test_members_of_an_ensemble_read_images_each_over_its_own_range(tmp_path: Path) -> None:

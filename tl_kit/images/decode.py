@@ -23,7 +23,7 @@ from PIL import ExifTags, Image, ImageFile
 from tl_kit.config import DecodeConfig, ReadConfig
 from tl_kit.errors import ImageError
 from tl_kit.images.colour import deep_to_rgb, to_rgb
-from tl_kit.images.deep import SampleRanges, deep_kind
+from tl_kit.images.deep import Deep, SampleRanges, deep_kind, lies_outside
 from tl_kit.images.limits import check_scans, check_size, most_bytes
 from tl_kit.images.other_formats import PREFIX, foreign, misread, undecodable, unsupported
 from tl_kit.images.samples import file_of, load_samples, reads_high_byte
@@ -102,8 +102,8 @@ def decode_as(
     min_side: int | None = None,
     config: DecodeConfig = _DEFAULT,
     ranges: SampleRanges | None = None,
-) -> tuple[Image.Image, str | None]:
-    """:func:`decode`, and the kind of the samples where they have more than 8 bits (:func:`deep_kind`)."""
+) -> tuple[Image.Image, Deep | None]:
+    """:func:`decode`, and the facts of an image whose samples have more than 8 bits (:func:`deep_kind`)."""
     with _reasons():
         data = read_file(source, config) if isinstance(source, Path) else source
         if isinstance(data, Image.Image):
@@ -121,11 +121,13 @@ def decode_as(
         if kind is None or (ranges is None and reads_high_byte(image)):
             image.load()
             check_size(image, config)  # an icon may hold a larger picture than its header says
-            found = to_rgb(image)
+            found, outside = to_rgb(image), False
         else:
-            found = deep_to_rgb(load_samples(image, kind, data if isinstance(data, bytes) else None), ranges)
+            samples = load_samples(image, kind, data if isinstance(data, bytes) else None)
+            bounds = None if ranges is None else ranges.get(kind)
+            found, outside = deep_to_rgb(samples, ranges), bounds is not None and lies_outside(samples.opaque(), bounds)
         turn = _TURNS.get(_orientation(image))
-        return (found if turn is None else found.transpose(turn)), kind
+        return (found if turn is None else found.transpose(turn)), None if kind is None else Deep(kind, outside)
 
 
 def decode_samples(path: Path, *, config: DecodeConfig = _DEFAULT) -> NDArray[Any]:

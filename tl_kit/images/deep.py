@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,14 @@ __all__ = [
     "GREY_ALPHA",
     "KINDS",
     "WHITE",
+    "Deep",
     "SampleRanges",
     "as_text",
     "deep_kind",
     "first_of",
     "levels",
+    "lies_outside",
+    "outside_warning",
     "raw_arguments",
     "reads_by_type",
 ]
@@ -47,6 +51,13 @@ BYTES = {
         ("N", *(("L", "B") if sys.byteorder == "little" else ("B", "L"))),
     )
 }
+
+
+class Deep(NamedTuple):
+    """The ``kind`` of a deep image that was read, and whether most of its samples lay ``outside`` the range."""
+
+    kind: str
+    outside: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,30 @@ def raw_arguments(image: Image.Image) -> tuple[Any, ...]:
         return ("",)
     arguments = tiles[0].args
     return arguments if isinstance(arguments, tuple) and arguments else (arguments or "",)
+
+
+def lies_outside(samples: NDArray[Any], bounds: _Bounds) -> bool:
+    """True where more than half of the samples lie outside of ``bounds``, in more than one value.
+
+    A single value is the fill of an empty margin.
+    """
+    with np.errstate(invalid="ignore"):
+        beyond = samples[(samples < bounds[0]) | (samples > bounds[1])]
+    return bool(2 * beyond.size > samples.size and beyond.min() < beyond.max())
+
+
+def outside_warning(deep: Counter[Deep], ranges: SampleRanges | None) -> str | None:
+    """A warning about images that lie outside a model's ranges; None if there are none."""
+    counts = {kind: count for (kind, outside), count in sorted(deep.items()) if outside}
+    if ranges is None or not counts:
+        return None
+    count = sum(counts.values())
+    known = dict.fromkeys(as_text(*bounds) for kind in counts if (bounds := ranges.get(kind)) is not None)
+    lie, their = ("image lies", "its") if count == 1 else ("images lie", "their")
+    return (
+        f"warning: {count:,} {lie} outside the values that the model was trained on ({', '.join(known)}): most of "
+        f"{their} pixels are plain black or white to it; check the camera's setting, or how they were saved"
+    )
 
 
 def levels(samples: NDArray[Any], bounds: _Bounds) -> NDArray[np.uint8]:

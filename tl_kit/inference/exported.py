@@ -15,6 +15,7 @@ from PIL import Image
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, ImageError, first_line
 from tl_kit.images.decode import decode_as, in_pool, read_sample
+from tl_kit.images.deep import Deep, outside_warning
 from tl_kit.inference.inputs import Given, named_sources, sources
 from tl_kit.inference.prediction import Prediction, Predictions, prediction_of
 from tl_kit.inference.predictor import Predictor, load
@@ -82,14 +83,15 @@ class ExportedModel:
         digests: Sequence[str] = (),
         before: int = 0,
         filled: bool = False,
-        deep: Counter[str] | None = None,
+        deep: Counter[Deep] | None = None,
         reporter: Reporter = SILENT,
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """The file's probabilities as one member's, (1, n, classes), and the images that cannot be decoded.
 
-        In place of a batch that is filled up or was begun before (``filled``, ``before``), each image runs alone. Deep
-        images are read over the ranges that the file holds: there is nothing to count.
+        In place of a batch that is filled up or was begun before (``filled``, ``before``), each image runs alone.
+        ``deep`` counts images of more than 8 bits, in place of a warning.
         """
+        counted = Counter[Deep]() if deep is None else deep
         found = np.zeros((1, len(sources), len(self.classes)))
         failures: dict[int, str] = {}
         reporter.start("predict", len(sources))
@@ -97,7 +99,9 @@ class ExportedModel:
             some = range(start, min(start + _AT_ONCE, len(sources)))
             sizes: dict[tuple[int, ...], list[tuple[int, NDArray[np.uint8]]]] = defaultdict(list)
             given = [(sources[index], digests[index] if digests else None) for index in some]
-            for index, read in zip(some, in_pool(lambda pair: self.pixels(*pair), given), strict=True):
+            for index, (read, facts) in zip(some, in_pool(lambda pair: self._read(*pair), given), strict=True):
+                if facts is not None:
+                    counted[facts] += 1
                 if isinstance(read, str):
                     failures[index] = read
                 else:
@@ -109,6 +113,8 @@ class ExportedModel:
                     places = [index for index, _ in batch]
                     found[0, places] = self.run(np.stack([pixels for _, pixels in batch]))
             reporter.advance(len(some))
+        if deep is None:
+            self.tell_deep(counted, reporter)
         return found, failures
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,8 +122,10 @@ class ExportedModel:
         probabilities: NDArray[np.float64] = stack[0]
         return probabilities
 
-    def tell_deep(self, deep: Counter[str], reporter: Reporter) -> None:
-        """Do nothing: there is nothing to count."""
+    def tell_deep(self, deep: Counter[Deep], reporter: Reporter) -> None:
+        """Warn about deep images that lie outside the ranges that the file holds."""
+        if (text := outside_warning(deep, self.facts.ranges)) is not None:
+            reporter.message(text)
 
     def stream(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> Iterator[Prediction]:
         """As :meth:`Predictor.stream`."""
@@ -137,6 +145,10 @@ class ExportedModel:
 
         ``digest``: the SHA-256 that a file must have.
         """
+        return self._read(source, digest)[0]
+
+    def _read(self, source: Attempt, digest: str | None) -> tuple[NDArray[np.uint8] | str, Deep | None]:
+        """:meth:`pixels`, and the facts of an image of more than 8 bits."""
         try:
             if isinstance(source, ImageError):
                 raise source
@@ -144,17 +156,17 @@ class ExportedModel:
             if digest is not None and isinstance(given, Path):
                 given = read_sample(given, digest, self.decode)
             side, ranges = self.facts.decode_side, self.facts.ranges
-            image, _ = decode_as(given, min_side=side, config=self.decode, ranges=ranges)
+            image, deep = decode_as(given, min_side=side, config=self.decode, ranges=ranges)
             if not self.facts.cropped:
-                return np.asarray(image)
+                return np.asarray(image), deep
             preprocessing = self.facts.preprocessings[0]
             pixels = np.empty(preprocessing.input_size, np.uint8)
             preprocessing.evaluate_into(image, pixels)
-            return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+            return np.ascontiguousarray(pixels.transpose(1, 2, 0)), deep
         except ImageError as error:
-            return str(error)
+            return str(error), None
         except MemoryError:
-            return "too large: not enough memory for it"
+            return "too large: not enough memory for it", None
 
 
 def is_exported(path: Path) -> bool:

@@ -21,7 +21,7 @@ from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig, StreamConfig
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.images.crops import check_crops, check_fit
-from tl_kit.images.deep import reads_by_type
+from tl_kit.images.deep import Deep, outside_warning, reads_by_type
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference.decoders import decoded_here
 from tl_kit.inference.inputs import Given, named_sources, sources
@@ -118,14 +118,14 @@ class Predictor:
         digests: Sequence[str] = (),
         before: int = 0,
         filled: bool = False,
-        deep: Counter[str] | None = None,
+        deep: Counter[Deep] | None = None,
         reporter: Reporter = SILENT,
     ) -> tuple[NDArray[np.float64], dict[int, str]]:
         """Probabilities (members, n, classes), and index and reason of each image that cannot be decoded.
 
         ``digests`` are those of scanned images: a file that has changed since then counts as undecodable. ``before``
         images of the first one's batch were predicted in another call; ``filled``: the last batch is computed as a full
-        one. ``deep`` gets the kinds of images of more than 8 bits, in place of a warning. Raises CheckpointError if
+        one. ``deep`` counts images of more than 8 bits, in place of a warning. Raises CheckpointError if
         weights that are read in turns are gone, or if a member's outputs are not finite.
         """
         if not len(sources):
@@ -168,10 +168,16 @@ class Predictor:
                 stack[member] = probabilities[:, place, self.columns[member]]
         return stack
 
-    def tell_deep(self, deep: Counter[str], reporter: Reporter) -> None:
-        """Warn about deep images, counted by kind, that are read over their type's whole range, for lack of another."""
+    def tell_deep(self, deep: Counter[Deep], reporter: Reporter) -> None:
+        """Warn about deep images that lie outside the known range, or are read over their type's for lack of one."""
         known = [p.ranges for p in self._preprocessings]
-        lacking = {k: n for k, n in deep.items() if any(ranges is None or ranges.get(k) is None for ranges in known)}
+        outside = [text for ranges in known if (text := outside_warning(deep, ranges)) is not None]
+        if outside:
+            reporter.message(outside[0])
+        kinds = Counter[str]()
+        for (kind, _), count in deep.items():
+            kinds[kind] += count
+        lacking = {k: n for k, n in kinds.items() if any(ranges is None or ranges.get(k) is None for ranges in known)}
         if lacking:
             count = sum(lacking.values())
             many = "1 image has" if count == 1 else f"{count:,} images have"

@@ -25,7 +25,7 @@ from tl_kit.data.pixel_store import PixelStore
 from tl_kit.errors import ImageError, NonFiniteError
 from tl_kit.images.crops import decode_side, write_views
 from tl_kit.images.decode import decode_as, decode_pool, in_few, read_file, read_sample
-from tl_kit.images.deep import SampleRanges
+from tl_kit.images.deep import Deep, SampleRanges
 from tl_kit.images.device_decode import decode_on_device
 from tl_kit.images.transforms import Preprocessing, normalize
 from tl_kit.inference.mc_dropout import McDropout, image_keys
@@ -96,9 +96,9 @@ class FileReader:
     """Decodes each source once for all preprocessings that decode it in the same way, and crops it.
 
     ``digests``: empty, or each path's SHA-256 from the scan; a file that has changed since then counts as undecodable.
-    ``deep`` records the kind of sources with more than 8 bits a sample (index -> kind). ``failures`` records sources
-    that cannot be decoded (index -> reason); their pixels are zero, and the caller must drop these rows. ``device``: a
-    GPU that decodes plain JPEGs for the preprocessings that ask for it, and keeps their pixels.
+    ``deep`` records the sources with more than 8 bits a sample (index -> facts). ``failures`` records sources that
+    cannot be decoded (index -> reason); their pixels are zero, and the caller must drop these rows. ``device``: a GPU
+    that decodes plain JPEGs for the preprocessings that ask for it, and keeps their pixels.
     """
 
     sources: Sequence[Attempt]
@@ -107,7 +107,7 @@ class FileReader:
     limits: DecodeConfig = DecodeConfig()
     digests: Sequence[str] = ()
     failures: dict[int, str] = field(default_factory=dict)
-    deep: dict[int, str] = field(default_factory=dict)
+    deep: dict[int, Deep] = field(default_factory=dict)
     device: torch.device | None = None
 
     def __len__(self) -> int:
@@ -190,11 +190,11 @@ class FileReader:
         for p, side, place in places:
             key = (side, None if shallow else p.ranges)
             if key not in decoded:
-                decoded[key], kind = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
-                if kind is None and not shallow:
+                decoded[key], deep = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
+                if deep is None and not shallow:
                     shallow, decoded[side, None] = True, decoded[key]
-                elif kind is not None:
-                    self.deep[index] = kind
+                elif deep is not None:
+                    self.deep[index] = max(deep, self.deep.get(index, deep))  # outside for one model, or inside for all
             write_views(decoded[key], p, place, self.crops)
 
 

@@ -52,7 +52,7 @@ class UnusedColumns:
         ``place`` begins the messages: ``f"{file}: line 1"``. Raises DataError for a column that holds splits under
         another name than ``split``.
         """
-        found = []
+        found: list[str] = []
         for position, cells in self._cells.items():
             name, words = self._names[position], sorted(word for word in cells if word)
             if self._asks_split and len(words) > 1:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit.config import StreamConfig
+from tl_kit.images.deep import Deep
 from tl_kit.inference.prediction import Prediction, prediction_of
 from tl_kit.inference.run_models import Attempt
 from tl_kit.inference.streaming.addresses import Address
@@ -40,13 +41,13 @@ class Classifier(Protocol):
         *,
         before: int = 0,
         filled: bool = False,
-        deep: Counter[str] | None = None,
+        deep: Counter[Deep] | None = None,
         reporter: Reporter,
     ) -> tuple[NDArray[np.float64], dict[int, str]]: ...
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]: ...
 
-    def tell_deep(self, deep: Counter[str], reporter: Reporter) -> None: ...
+    def tell_deep(self, deep: Counter[Deep], reporter: Reporter) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,9 @@ def predict_groups(
     """Predictions of inputs in order, a group at a time; options as for :func:`groups`.
 
     ``begun``: others of the stream were predicted before.
-    Images of more than 8 bits for which the classifier knows no range are reported at the end.
+    Images of more than 8 bits for which the classifier knows no range, or which lie outside it, are told at the end.
     """
-    deep: Counter[str] = Counter()
+    deep: Counter[Deep] = Counter()
     quiet = _Messages(reporter)
     begun = begun or place > 0
     found = groups(
