@@ -52,7 +52,7 @@ def notes_on(kinds: Iterable[Mapping[str, str]], chose: Sequence[str], *, cross_
             lines.append(f"* {split} ({worst}): {_NOTES[worst].format(chose=what_chose(chose))}")
     if lines and not cross_validated and not any(set(row.values()) & set(HONEST) for row in rows):
         lines.append(
-            f"there is no test split: tlkit finetune ... --folds {FoldsConfig.folds} scores every image by a model in "
-            "which it had no part"
+            f"there is no test split: of enough images, tlkit finetune ... --folds {FoldsConfig.folds} scores each "
+            "by a model in which it had no part"
         )
     return lines

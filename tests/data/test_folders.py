@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.data.images import encoded, huge_bmp, noise, write_classes, write_image
-from tests.data.scans import error, reasons, row_by_row
+from tests.data.scans import error, reasons, row_by_row, write_csv
 from tl_kit.data import folders
 from tl_kit.data.scan import scan
 from tl_kit.diagnosis.split_checks import check_discipline
@@ -49,6 +49,28 @@ def test_val_is_made_from_train_where_test_is_given(tmp_path):
     manifest = scan(tmp_path)
     assert manifest.counts() == {"train": {"a": 8, "b": 4}, "val": {"a": 2, "b": 1}, "test": {"a": 2, "b": 2}}
     assert manifest.notes == ("no val split is given: 20% of each class set aside (3 images)",)
+
+
+def test_a_split_that_cannot_be_made_says_so(tmp_path):
+    write_classes(tmp_path, {"a": 2, "b": 2})
+    val, test = scan(tmp_path).notes
+    assert val.startswith(
+        "no val split is given: 2 of 4 images set aside (50%, not 20%: groups and copies stay together"
+    )
+    assert test == ("no test split is given, and none is made: the classes have too few images or groups to separate")
+
+
+@pytest.mark.parametrize(
+    ("groups", "why"), [("group", "belong together (one group, or copies of one image)"), ("path", "")]
+)
+def test_why_there_is_no_validation_image(tmp_path, groups, why):
+    write_classes(tmp_path, {"a": 3, "b": 3})
+    rows = [f"{name}/{i}.png,{name},{name if groups == 'group' else ''}" for name in "ab" for i in range(3)]
+    file = write_csv(tmp_path, "path,label,group\n" + "\n".join(rows if why else [rows[0], rows[3]]))
+    text = error(file)
+    assert "no validation image" in text
+    assert why in text
+    assert ("a second image to some class" in text) == (not why)
 
 
 def test_train_alone_is_split_like_class_folders(tmp_path):

@@ -53,7 +53,8 @@ TOLERANCE = 1e-5
 
 def answers(folder: Path, image: Any) -> dict[str, float]:
     """What transformers' pipeline gives for each class."""
-    found = pipeline("image-classification", str(folder), device="cpu")(image, top_k=None)
+    classify = pipeline("image-classification", str(folder), device="cpu")
+    found = classify(image, top_k=classify.model.config.num_labels)
     return {row["label"]: row["score"] for row in found}
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tl_kit
@@ -17,7 +18,7 @@ from tests.killing import KilledError
 from tl_kit import FitConfig
 from tl_kit.config import LadderConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
-from tl_kit.fitting import best_result, climb, fit_result, prices
+from tl_kit.fitting import best_result, climb, fit_result, leaderboard, prices
 from tl_kit.planning.price import Price
 from tl_kit.storage.fit_folder import best_of, read_fit
 
@@ -239,3 +240,10 @@ def test_auto_is_no_name_for_folds_and_members(data: Path, tmp_path: Path) -> No
     for several in (tl_kit.cross_validate, tl_kit.finetune_members, tl_kit.plan):
         with pytest.raises(ConfigError, match=r"auto: name a network here; tl_kit\.choose_network"):
             several(options)
+
+
+@pytest.mark.parametrize(("right", "error"), [(4, None), (0, None), (3, 0.25)])
+def test_the_error_of_an_accuracy_is_unknown_where_all_or_none_are_right(right: int, error: float | None) -> None:
+    labels = np.array([0, 1, 0, 1])
+    probabilities = np.eye(2)[np.where(np.arange(4) < right, labels, 1 - labels)] * 0.8 + 0.1
+    assert leaderboard._scores(probabilities, labels)["accuracy_error"] == error

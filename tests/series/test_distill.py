@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.helpers import MODEL, NEARLY_SQUARE, UNGUARDED, Listener, quick, quic
 from tests.killing import Copies, assert_the_same, killing
 from tests.series.test_resume import train
 from tl_kit import DistillConfig, EnsembleConfig, FinetuneConfig, HeadConfig, LoopConfig, RegularizationConfig, distill
+from tl_kit.cli.show.distillation import _learned
 from tl_kit.errors import CheckpointError, ConfigError, MemberError
 from tl_kit.finetuning.batch_sources import PlainSource, TaughtSource
 from tl_kit.finetuning.losses import build_loss
@@ -275,3 +277,19 @@ def test_ctrl_c_leaves_the_ensemble_and_says_so(
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == f"interrupted: the ensemble is in {tmp_path / 'e'}"
     assert tl_kit.load(tmp_path / "e").members
+
+
+@pytest.mark.parametrize(
+    ("alpha", "line"),
+    [
+        (None, "distilled with temperature 2, weight 0.9; policy full"),
+        (1.0, "distilled with temperature 2, weight 0.9; policy full"),
+        (0.25, "distilled with temperature 2, weight 0.9; policy full; averaged with the head, 75% of the weights"),
+        (0.0, "Nothing of the teacher is in the student: on the validation images the head"),
+    ],
+)
+def test_a_student_of_which_the_guard_kept_the_head_is_told(alpha: float | None, line: str, tmp_path: Path) -> None:
+    run = Mock(guard=None if alpha is None else {"alpha": alpha}, policy="full")
+    found = tl_kit.Distillation(run=run, teacher="e", temperature=2.0, weight=0.9, comparison=None)
+    assert found.learned == (1.0 if alpha is None else alpha)
+    assert _learned(found).startswith(line)

@@ -282,6 +282,7 @@ def array(*shape: int, dtype: Any = np.uint8) -> Any:
         (array(4, 8, 8), [0, 1, 0], ValueError, "inconsistent numbers of samples"),
         (array(4, 8, 8), [0.5, 1.2, 0.1, 2.7], ValueError, "Unknown label type: continuous"),
         (array(4, 8, 8), [0, 1, 0, np.nan], ValueError, "y contains NaN"),
+        (array(4, 8, 8), ["a", None, "b", "a"], ValueError, r"y\[1\] is None \(1 of the 4 labels are\)"),
         (array(4, 8), [0, 1, 0, 1], SamplesError, r"X is an array of uint8 \(4, 8\), which holds no images"),
         (array(4, 8, 8, dtype=float), [0, 1, 0, 1], InputError, r"float64 \(4, 8, 8\): numbers from 0 to 1 become"),
         (

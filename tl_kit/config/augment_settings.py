@@ -97,12 +97,13 @@ class MirrorConfig:
     Heads at the usual penalty are cross-validated on the features of all stages side by side, over ``folds`` folds of
     about ``images`` training images, ``folds`` of each class at least. Training goes without mirror images where heads
     that are fitted to them too have the higher NLL, by more than ``margin`` standard errors of the paired difference
-    and by ``least`` nats. docs/policies.md has the figures.
+    and by ``least`` nats; it says so from ``doubt`` standard errors on. docs/policies.md has the figures.
     """
 
     images: Annotated[int, AT_LEAST_ONE] = 300
     folds: Annotated[int, AT_LEAST_TWO] = 5
     margin: Annotated[float, NOT_NEGATIVE] = 2.0
+    doubt: Annotated[float, NOT_NEGATIVE] = 1.5
     least: Annotated[float, NOT_NEGATIVE] = 0.02
 
 

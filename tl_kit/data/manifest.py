@@ -138,7 +138,18 @@ def check_trainable(manifest: Manifest, *, validates: bool = True) -> None:
         named = ", ".join(f"'{name}'" for name in bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
         raise DataError(f"{manifest.root}: no training image is left of {named}; add images or remove the class")
     if validates and not manifest.split("val"):
-        raise DataError(f"{manifest.root}: no validation image; add a val split, or a second image to some class")
+        raise DataError(f"{manifest.root}: no validation image; {_why_none(manifest.split('train'))}")
+
+
+def _why_none(train: Iterable[Sample]) -> str:
+    """The reason why no validation image could be set aside, and the remedy."""
+    several = [label for label, count in Counter(sample.label for sample in train).items() if count > 1]
+    if not several:
+        return "add a val split, or a second image to some class"
+    return (
+        "the images of each class belong together (one group, or copies of one image), so that none can be set aside: "
+        "add a val split, or images of another group"
+    )
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

@@ -211,11 +211,23 @@ def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeCo
     pool = linked
     made = [replace(sample, split=split) for sample, split in zip(pool, splits, strict=True)]
     notes = [
-        f"no {name} split is given: {fraction:.0%} of each class set aside ({splits.count(name)} images)"
+        _set_aside(name, fraction, splits.count(name), len(pool))
         for name, fraction in (("val", config.val_fraction), ("test", test_fraction))
         if fraction > 0
     ]
     return made + [sample for sample in samples if sample.split == "test"], notes + near_notes
+
+
+def _set_aside(name: str, fraction: float, count: int, images: int) -> str:
+    """A sentence on a split that was made; one far from the share that was asked for has its own share in it."""
+    if not count:
+        return f"no {name} split is given, and none is made: the classes have too few images or groups to separate"
+    if abs(count / images - fraction) <= fraction / 2:
+        return f"no {name} split is given: {fraction:.0%} of each class set aside ({count} images)"
+    return (
+        f"no {name} split is given: {count} of {images} images set aside ({count / images:.0%}, not {fraction:.0%}: "
+        "groups and copies stay together, and every class is to be in it)"
+    )
 
 
 def _assigned(pool: Sequence[Sample], config: DataConfig, test_fraction: float) -> list[str]:

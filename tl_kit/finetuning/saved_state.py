@@ -236,12 +236,13 @@ def check_unchanged(run: Run, resumed: Unfinished, content: str) -> None:
     before, folder = resumed.facts, resumed.folder
     if not before:
         return
+    back = f"that the run in {folder} began with; bring them back, or start a new run"
     if before.get("content") != content:
-        raise DataError(f"{run.config.data}: not the images that the run in {folder} began with; start a new run")
+        raise DataError(f"{run.config.data}: not the images {back}")
     if before.get("weights") != run.weights.sha256:
-        raise WeightsError(f"{run.weights.source}: not the weights that the run in {folder} began with")
+        raise WeightsError(f"{run.weights.source}: not the weights {back}")
     if before.get("teacher", teacher := _teacher(run)) != teacher:
-        raise WeightsError(f"{_teacher_folder(run)}: not the teacher that the run in {folder} began with")
+        raise WeightsError(f"{_teacher_folder(run)}: not the teacher's weights {back}")
     old, new = before.get("surroundings"), _surroundings(run)
     if old == new and before.get("network", network := _network(run)) != network:
         raise WeightsError(

@@ -107,9 +107,9 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
     return rows
 
 
-def _finite(error: float) -> float | None:
-    """None for the standard error of a single image."""
-    return error if np.isfinite(error) else None
+def _known(error: float) -> float | None:
+    """None for the standard error of a single image, and where all images are right, or none is: it would be 0."""
+    return error if np.isfinite(error) and error > 0 else None
 
 
 def _scores(probabilities: FloatArray, labels: NDArray[np.int64]) -> dict[str, float | None]:
@@ -117,9 +117,9 @@ def _scores(probabilities: FloatArray, labels: NDArray[np.int64]) -> dict[str, f
     losses = metrics.image_losses(probabilities, labels)
     return {
         "accuracy": float(right.mean()),
-        "accuracy_error": _finite(standard_error(right)),
+        "accuracy_error": _known(standard_error(right)),
         "nll": float(losses.mean()),
-        "nll_error": _finite(standard_error(losses)),
+        "nll_error": _known(standard_error(losses)),
     }
 
 

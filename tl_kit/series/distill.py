@@ -69,13 +69,21 @@ class Distillation:
         return self.run.checkpoint
 
     @property
+    def learned(self) -> float:
+        """The share of the student's weights that learned from the teacher: 0 where the head guard kept the head.
+
+        The guard's head is fitted to the labels alone.
+        """
+        return 1.0 if self.run.guard is None else float(self.run.guard["alpha"])
+
+    @property
     def status(self) -> str:
         """The status of the run: ``finished`` or ``interrupted``."""
         return self.run.status
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON: that of the run, with the comparison."""
-        own = {name: getattr(self, name) for name in ("teacher", "temperature", "weight", "comparison")}
+        own = {name: getattr(self, name) for name in ("teacher", "temperature", "weight", "learned", "comparison")}
         return {**self.run.to_dict(), **own}
 
 

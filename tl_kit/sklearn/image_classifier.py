@@ -204,6 +204,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             name = type(self).__name__
             raise SamplesError(f"This {name} estimator requires y to be passed, but the target y is None.")
         labels = column_or_1d(y, warn=True)
+        if labels.dtype == object and (bare := [place for place, label in enumerate(labels) if label is None]):
+            raise SamplesError(
+                f"y[{bare[0]}] is None ({len(bare)} of the {len(labels)} labels are): leave these images out"
+            )
         assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         return np.asarray(labels)

@@ -196,6 +196,21 @@ def test_harm_is_more_than_noise_and_enough_to_count(harm: float, error: float, 
     assert mirror_images.MirrorChoice(harm, error, 100).harmful(MirrorConfig()) == harmful
 
 
+@pytest.mark.parametrize(("error", "said"), [(0.11, True), (0.13, True), (0.14, False)])
+def test_a_doubt_is_said(
+    error: float, said: bool, ramps: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror_images, "_measured", lambda _: mirror_images.MirrorChoice(0.2, error, 36))
+    listener = Listener()
+    run = prepare(quick_config(ramps, Path("unused"), weights=str(pretrained)), listener, dry=True)
+    same, _ = settle_mirror_images(run)
+    run.cleanup.close()
+    assert same.augment.flip == 0.5
+    told = [line for line in listener.messages if line.startswith("mirror images may change the classes: ")]
+    assert len(told) == said
+    assert all("--aug flip=0" in line for line in told)
+
+
 def test_images_are_decoded_once_for_both_views(ramps: Path, pretrained: Path, tmp_path: Path) -> None:
     listener = Listener()
     begun: list[tuple[str, int]] = []

@@ -54,10 +54,18 @@ def _show(result: Distillation, console: Console) -> None:
         console.line("The student is not compared: there is no test image that the teacher has not seen.")
     else:
         _compare(result.run.model, result.to_dict()["comparison"], console)
-    console.line(
-        f"distilled with temperature {result.temperature:g}, weight {result.weight:g}; policy {result.run.policy}"
-    )
+    console.line(_learned(result))
     console.entry("student", str(result.checkpoint))
+
+
+def _learned(result: Distillation) -> str:
+    if not result.learned:
+        return (
+            "Nothing of the teacher is in the student: on the validation images the head that is fitted to the labels "
+            "was no worse, and is kept."
+        )
+    how = f"distilled with temperature {result.temperature:g}, weight {result.weight:g}; policy {result.run.policy}"
+    return how if result.learned == 1 else f"{how}; averaged with the head, {1 - result.learned:.0%} of the weights"
 
 
 def _compare(model: str, found: dict[str, Any], console: Console) -> None:

@@ -48,6 +48,10 @@ class MirrorChoice:
         """True where the harm is more than noise, and enough to count."""
         return self.harm > max(config.margin * self.error, config.least)
 
+    def doubtful(self, config: MirrorConfig) -> bool:
+        """True where the harm is enough to count, but may be noise."""
+        return self.harm > max(config.doubt * self.error, config.least)
+
     @property
     def figures(self) -> str:
         """The figures, in a phrase."""
@@ -69,6 +73,9 @@ def settle_mirror_images(run: Run) -> tuple[Run, MirrorChoice | None]:
         return (_without(run) if run.resumed.settled(_FLIP) == "off" else run), None
     choice = first_answer(_measured(run))
     if choice is None or not choice.harmful(run.config.mirror):
+        if choice is not None and choice.doubtful(run.config.mirror):
+            said = f"mirror images may change the classes: {choice.figures}; --aug flip=0 leaves them out"
+            run.reporter.message(said)
         return run, choice
     run.reporter.message(
         f"no mirror images in training: {choice.figures}, so left and right differ; --aug flip=0.5 brings them back"

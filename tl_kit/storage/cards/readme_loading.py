@@ -31,7 +31,8 @@ _TRANSFORMERS = """With transformers{which} (5.0 or newer):
 ```python
 from transformers import pipeline
 {fetch}
-print(pipeline("image-classification", {folder})("photo.jpg", top_k=None))
+classify = pipeline("image-classification", {folder})
+print(classify("photo.jpg", top_k=classify.model.config.num_labels))
 ```"""
 
 
