@@ -101,7 +101,7 @@ def test_folds_pool_what_leaks_and_mind_only_the_labels(splits: Path) -> None:
 def test_what_is_no_name_is_refused(command: str, splits: Path) -> None:
     for name in ("split-leek", "unusable", "all"):
         done = tlkit(command, MODEL, "--data", splits, *TINY, "--allow", name)
-        known = "class-above-split, class-missing, group-leak, label-conflict, split-leak, split-or-class"
+        known = ", ".join(BLOCKING)
         assert (done.code, done.err) == (2, f"error: --allow {name}: known are {known}\n")
 
 

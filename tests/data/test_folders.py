@@ -11,6 +11,7 @@ from PIL import Image
 from tests.data.images import encoded, huge_bmp, noise, write_classes, write_image
 from tests.data.scans import error, reasons, row_by_row, write_csv
 from tl_kit.data import folders
+from tl_kit.data.manifest import Exclusion, check_trainable
 from tl_kit.data.scan import scan
 from tl_kit.diagnosis.split_checks import check_discipline
 from tl_kit.errors import DataError
@@ -61,16 +62,28 @@ def test_a_split_that_cannot_be_made_says_so(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("groups", "why"), [("group", "belong together (one group, or copies of one image)"), ("path", "")]
+    ("groups", "images", "why"),
+    [
+        ("ab", 3, "the images of each class belong together (one group, or copies of one image)"),
+        ("  ", 1, "add a val split, or a second image to some class"),
+        ("gg", 3, "the images of each class belong together"),
+    ],
 )
-def test_why_there_is_no_validation_image(tmp_path, groups, why):
+def test_why_there_is_no_validation_image(tmp_path, groups, images, why):
     write_classes(tmp_path, {"a": 3, "b": 3})
-    rows = [f"{name}/{i}.png,{name},{name if groups == 'group' else ''}" for name in "ab" for i in range(3)]
-    file = write_csv(tmp_path, "path,label,group\n" + "\n".join(rows if why else [rows[0], rows[3]]))
-    text = error(file)
+    rows = [f"{name}/{i}.png,{name},{groups['ab'.index(name)].strip()}" for name in "ab" for i in range(images)]
+    text = error(write_csv(tmp_path, "path,label,group\n" + "\n".join(rows)))
     assert "no validation image" in text
     assert why in text
-    assert ("a second image to some class" in text) == (not why)
+
+
+def test_a_val_split_that_cannot_be_used(tmp_path):
+    write_classes(tmp_path / "train", {"a": 3, "b": 3})
+    write_classes(tmp_path / "val", {"a": 2, "b": 2}, seed=1)
+    manifest = scan(tmp_path)
+    broken = [Exclusion(sample.path, "truncated") for sample in manifest.split("val")]
+    with pytest.raises(DataError, match="none of the val split can be used: see the files that were left out"):
+        check_trainable(manifest.without(broken))
 
 
 def test_train_alone_is_split_like_class_folders(tmp_path):

@@ -133,19 +133,46 @@ def test_images_outside_the_range_of_a_model_are_told(tmp_path: Path) -> None:
     assert any("6 images lie outside the values" in message for message in listener.messages)
 
 
+def fills(random: np.random.Generator, *values: float) -> np.ndarray:
+    """A thermal image in 28632..31337, its tails beyond, most of it fills."""
+    scene = np.clip(random.normal(30_000, 300, 400), 28_500, 31_500)
+    return np.concatenate([scene, np.repeat(values, 1000)])
+
+
 @pytest.mark.parametrize(
-    ("values", "outside"),
-    [
-        ([5, 5, 300, 400, 500], True),
-        ([5, 5, 5, 300, 400], False),
-        ([-1, 5, 300, 301], True),
-        ([5, -9999, -9999, -9999], False),
-        ([0, 255, 0, 255], False),
-        ([math.nan, math.nan, math.nan, 5], False),
-    ],
+    ("low", "high", "outside"),
+    [(0, 65_536, True), (0, 600, True), (0, 512, False), (-500, 100, True), (-90, 100, False)],
 )
-def test_most_samples_in_more_than_one_value_lie_outside(values: list[float], outside: bool) -> None:
-    assert lies_outside(np.array(values), (0.0, 255.0)) is outside
+@pytest.mark.parametrize("count", [400, 10**6])
+def test_most_samples_lie_outside(low: int, high: int, outside: bool, count: int) -> None:
+    values = np.random.default_rng(0).integers(low, high, count)
+    assert lies_outside(values, (0.0, 270.0)) is outside
+    assert not lies_outside(np.full(count, math.nan), (0.0, 270.0))
+
+
+def test_fills_tails_and_hot_pixels_do_not_lie_outside() -> None:
+    random = np.random.default_rng(0)
+    for values in ((0.0,), (0.0, 65_535.0), (-9999.0, 0.0)):
+        scene = fills(random, *values)
+        assert not lies_outside(scene, (28_632.0, 31_337.0))
+        assert not lies_outside(np.append(scene, [65_000.0]), (28_632.0, 31_337.0))
+        assert lies_outside(scene, (0.5, 4095.0))
+
+
+def test_members_of_which_one_knows_the_values_name_the_range_of_the_other(tmp_path: Path) -> None:
+    data = write_deep(tmp_path / "data", scale=257)
+    for seed in (0, 1):
+        quick(data, tmp_path / f"m{seed}", seed=seed, epochs=1)
+    meta = tmp_path / "m1" / "tlkit.json"
+    content = json.loads(meta.read_text())
+    assert content["ranges"] == {"uint16": [0, 65535]}
+    meta.write_text(json.dumps({**content, "ranges": {"uint16": [0, 4095]}}))
+    config = EnsembleConfig(checkpoints=(tmp_path / "m0", tmp_path / "m1"), out=tmp_path / "e", rule="mean")
+    tl_kit.ensemble(config)
+    listener = Listener()
+    tl_kit.predict(tmp_path / "e", data, reporter=listener)
+    (told,) = [message for message in listener.messages if "outside the values" in message]
+    assert "trained on (0..4095)" in told
 
 
 def test_members_of_an_ensemble_read_images_each_over_its_own_range(tmp_path: Path) -> None:

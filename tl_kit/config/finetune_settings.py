@@ -34,7 +34,10 @@ __all__ = ["DistillConfig", "FinetuneConfig", "RunsConfig", "Vary", "VaryConfig"
 
 Vary: TypeAlias = Literal["seed", "folds", "bootstrap", "model", "policy", "crop-mode"]
 _POLICIES = ("auto", "head", "last:1", "last:2", "last:3", "full", "lp-ft", "gradual", "lora", "bias", "norm")
-_FAULTS = ("class-missing", "split-or-class", "split-leak", "label-conflict", "group-leak", "class-above-split")
+_FAULTS = (
+    *("class-missing", "split-or-class", "split-leak", "label-conflict", "group-leak", "class-above-split"),
+    "unused-split",
+)
 _RATE = Range("a positive number, or auto", lambda value: value > 0)
 _SEED = Range("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63)
 
@@ -266,7 +269,7 @@ class FinetuneConfig:
             metavar="NAME",
             complete=_FAULTS,
             help="What shall not stop the run: class-missing, split-or-class, split-leak, label-conflict, group-leak, "
-            "class-above-split; may be repeated.",  # in an order in which no name is broken at its hyphen
+            "class-above-split, unused-split; may be repeated.",  # in an order in which no name is broken at its hyphen
         ),
     ] = ()
     strict: Annotated[bool, STRICT] = False

@@ -28,15 +28,16 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     """Candidates of a CSV file in UTF-8, with a header; paths are relative to the file's folder.
 
     The separator may be a comma, a semicolon, a tab or a bar. Columns are found by their usual names
-    (:func:`find_columns`) or by ``image_column`` and ``label_column``; others are ignored. An image may be named by its
-    stem or its name alone where it lies beside or below the table (:class:`NamedFiles`). ``split`` takes the usual
-    names (:func:`split_of`); it is filled in every row or in none. Rows with an empty ``group`` belong to no group.
+    (:func:`find_columns`) or by ``image_column`` and ``label_column``; :class:`UnusedColumns` tells of others. An image
+    may be named by its stem or its name alone where it lies beside or below the table (:class:`NamedFiles`). ``split``
+    takes the usual names (:func:`split_of`); it is filled in every row or in none. Rows with an empty ``group`` belong
+    to no group.
     Missing files and identical rows become exclusions with their line number. Labels and groups are in Unicode's
     composed form; a path is also found if the disk has it in the other form.
 
     Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
-    label, an unknown or missing split, splits in a column of another name, a path listed twice with different labels or
-    splits, a name of several files, or if no path exists.
+    label, an unknown or missing split, a path listed twice with different labels or splits, a name of several files,
+    or if no path exists.
     """
     problems: list[str] = []
     table = open_table(file, image=config.image_column, label=config.label_column)
@@ -69,7 +70,9 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     _check_paths(file, [row for row, _ in first.values()], listing)
     if (note := table.columns.note()) is not None:
         listing.notes.append(note)
-    listing.notes += unused.notes(f"{file}: line 1")
+    faults, notes = unused.told(splits_known=any(row.split for row in rows))
+    listing.faults += faults
+    listing.notes += notes
     if files.by_name:
         listing.notes.append(f"{files.by_name:,} of {len(rows):,} images were found by their names below {file.parent}")
     return listing

@@ -11,7 +11,10 @@ __all__ = ["BLOCKING", "REMEDIES", "SEVERITIES", "Finding", "Severity"]
 Severity: TypeAlias = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
-BLOCKING = ("class-above-split", "class-missing", "group-leak", "label-conflict", "split-leak", "split-or-class")
+BLOCKING = (
+    *("class-above-split", "class-missing", "group-leak", "label-conflict", "split-leak", "split-or-class"),
+    "unused-split",
+)
 """Names of the errors that ``--allow`` can lift. The only other error is ``unusable``: there is nothing to train on."""
 
 _ALIKE = "prepare the images of all classes alike (one size, one format, one place), or do not trust the accuracy"
@@ -44,6 +47,7 @@ REMEDIES = {
     "small-image": "replace them by larger ones if there are any",
     "split-leak": "remove all but one of each",
     "split-or-class": "rename or move the folder, so that it is clearly a split or clearly a class",
+    "unused-split": "name the column split, with the cells train, val and test",
     "unusable": "follow what it says: no training is possible before",
 }
 

@@ -98,7 +98,8 @@ def _nearly_splits(by_class: dict[str, list[Candidate]]) -> Iterator[Finding]:
     """Folders that are called "01_train" and "02_test", or "traning" and "vaild", and hold the same folders."""
     inner = [{nfc(member.inside[0]) if member.inside else "" for member in members} for members in by_class.values()]
     shared = set.intersection(*inner) if inner else set()
-    if len(inner) < 2 or not shared or any("" in found for found in inner) or not all(map(_like_a_split, by_class)):
+    meant = {_nearly_split(name) for name in by_class}
+    if len(meant) < 2 or None in meant or not shared or any("" in found for found in inner):
         return
     text = (
         f"the folders {name_some(sorted(by_class))} are named nearly as splits and hold the same folders "
@@ -108,9 +109,13 @@ def _nearly_splits(by_class: dict[str, list[Candidate]]) -> Iterator[Finding]:
     yield Finding("error", "split-or-class", text, tuple(members[0].path for members in by_class.values()))
 
 
-def _like_a_split(name: str) -> bool:
+def _nearly_split(name: str) -> str | None:
+    """The split that a folder's name holds as a word, or that its only word is nearly; None for other names."""
     words = [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
-    return any(get_close_matches(word, SPLIT_NAMES, n=1, cutoff=_NEARLY) for word in words)
+    if len(words) != 1:
+        return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+    near = get_close_matches(words[0], SPLIT_NAMES, n=1, cutoff=_NEARLY)
+    return SPLIT_NAMES[near[0]] if near else None
 
 
 def _nested(by_class: dict[str, list[Candidate]]) -> Iterator[Finding]:

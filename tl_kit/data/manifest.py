@@ -138,18 +138,25 @@ def check_trainable(manifest: Manifest, *, validates: bool = True) -> None:
         named = ", ".join(f"'{name}'" for name in bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
         raise DataError(f"{manifest.root}: no training image is left of {named}; add images or remove the class")
     if validates and not manifest.split("val"):
-        raise DataError(f"{manifest.root}: no validation image; {_why_none(manifest.split('train'))}")
+        raise DataError(f"{manifest.root}: no validation image; {_why_none(manifest)}")
 
 
-def _why_none(train: Iterable[Sample]) -> str:
-    """The reason why no validation image could be set aside, and the remedy."""
-    several = [label for label, count in Counter(sample.label for sample in train).items() if count > 1]
-    if not several:
+def _why_none(manifest: Manifest) -> str:
+    """The reason why there is no validation image, and the remedy."""
+    if "val" not in manifest.made_splits:
+        return "none of the val split can be used: see the files that were left out"
+    units: dict[int, set[str]] = {}
+    several = Counter(sample.label for sample in manifest.split("train"))
+    for sample in manifest.split("train"):
+        units.setdefault(sample.label, set()).add(sample.group or sample.near or sample.digest)
+    if max(several.values(), default=0) < 2:
         return "add a val split, or a second image to some class"
-    return (
-        "the images of each class belong together (one group, or copies of one image), so that none can be set aside: "
-        "add a val split, or images of another group"
-    )
+    if all(len(found) == 1 for found in units.values()):
+        return (
+            "the images of each class belong together (one group, or copies of one image), so that none can be set "
+            "aside: add a val split, or images of another group"
+        )
+    return "add a val split, or images or groups that can be separated"
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

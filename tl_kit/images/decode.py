@@ -26,7 +26,7 @@ from tl_kit.images.colour import deep_to_rgb, to_rgb
 from tl_kit.images.deep import Deep, SampleRanges, deep_kind, lies_outside
 from tl_kit.images.limits import check_scans, check_size, most_bytes
 from tl_kit.images.other_formats import PREFIX, foreign, misread, undecodable, unsupported
-from tl_kit.images.samples import file_of, load_samples, reads_high_byte
+from tl_kit.images.samples import Samples, file_of, load_samples, reads_high_byte
 from tl_kit.images.silence_pillow import hush_pillow
 from tl_kit.machine.runtime import available_cores
 
@@ -93,7 +93,7 @@ def decode(
 
     Raises :class:`ImageError` with a short reason that does not name the file. Safe to call from many threads.
     """
-    return decode_as(source, min_side=min_side, config=config, ranges=ranges)[0]
+    return _decoded(source, min_side=min_side, config=config, ranges=ranges)[0]
 
 
 def decode_as(
@@ -104,6 +104,16 @@ def decode_as(
     ranges: SampleRanges | None = None,
 ) -> tuple[Image.Image, Deep | None]:
     """:func:`decode`, and the facts of an image whose samples have more than 8 bits (:func:`deep_kind`)."""
+    found, kind, samples = _decoded(source, min_side=min_side, config=config, ranges=ranges)
+    bounds = None if samples is None or ranges is None else ranges.get(samples.kind)
+    outside = bounds is not None and samples is not None and lies_outside(samples.opaque(), bounds)
+    return found, None if kind is None else Deep(kind, bounds if outside else None)
+
+
+def _decoded(
+    source: Path | bytes | Image.Image, *, min_side: int | None, config: DecodeConfig, ranges: SampleRanges | None
+) -> tuple[Image.Image, str | None, Samples | None]:
+    """The image, the kind of its samples where it is deep, and these where all their bits were read."""
     with _reasons():
         data = read_file(source, config) if isinstance(source, Path) else source
         if isinstance(data, Image.Image):
@@ -121,13 +131,12 @@ def decode_as(
         if kind is None or (ranges is None and reads_high_byte(image)):
             image.load()
             check_size(image, config)  # an icon may hold a larger picture than its header says
-            found, outside = to_rgb(image), False
+            found, samples = to_rgb(image), None
         else:
             samples = load_samples(image, kind, data if isinstance(data, bytes) else None)
-            bounds = None if ranges is None else ranges.get(kind)
-            found, outside = deep_to_rgb(samples, ranges), bounds is not None and lies_outside(samples.opaque(), bounds)
+            found = deep_to_rgb(samples, ranges)
         turn = _TURNS.get(_orientation(image))
-        return (found if turn is None else found.transpose(turn)), None if kind is None else Deep(kind, outside)
+        return (found if turn is None else found.transpose(turn)), kind, samples
 
 
 def decode_samples(path: Path, *, config: DecodeConfig = _DEFAULT) -> NDArray[Any]:

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,11 @@ KINDS = ("uint16", "int16", "int32", "uint32", "float32", "scaled")
 
 _INTEGERS = ("uint16", "int16", "int32", "uint32")
 _BLOCK = 2**20  # samples that are turned into float64 at a time
+_LOOKED_AT = 2**17  # samples of an image that tell whether it lies outside a range
+_MOST_FILLS, _FILL = 3, 0.1  # values, and the share of an image from which on one is a fill
 WHITE = 65535
 GREY_ALPHA = "LA;16B"
-_Bounds = tuple[float, float]
+_Bounds: TypeAlias = tuple[float, float]
 
 # The unpackers of Pillow that give the high and the low byte of the same samples.
 BYTES = {
@@ -54,10 +56,10 @@ BYTES = {
 
 
 class Deep(NamedTuple):
-    """The ``kind`` of a deep image that was read, and whether most of its samples lay ``outside`` the range."""
+    """The ``kind`` of a deep image that was read; ``outside``: the range that most of its samples lay outside of."""
 
     kind: str
-    outside: bool = False
+    outside: _Bounds | None = None
 
 
 @dataclass(frozen=True)
@@ -154,26 +156,31 @@ def raw_arguments(image: Image.Image) -> tuple[Any, ...]:
 
 
 def lies_outside(samples: NDArray[Any], bounds: _Bounds) -> bool:
-    """True where more than half of the samples lie outside of ``bounds``, in more than one value.
+    """True where more than half of the samples (n,) lie outside of ``bounds``, but for single values that are frequent.
 
-    A single value is the fill of an empty margin.
+    Such a value is the fill of an empty margin, of which there may be several.
     """
+    some = samples[:: max(1, len(samples) // _LOOKED_AT) | 1]
     with np.errstate(invalid="ignore"):
-        beyond = samples[(samples < bounds[0]) | (samples > bounds[1])]
-    return bool(2 * beyond.size > samples.size and beyond.min() < beyond.max())
+        beyond = some[(some < bounds[0]) | (some > bounds[1])]
+    if 2 * len(beyond) <= len(some):
+        return False
+    counts = np.sort(np.unique(beyond, return_counts=True)[1])[-_MOST_FILLS:]
+    fills = int(counts[counts > _FILL * len(some)].sum())
+    return 2 * (len(beyond) - fills) > len(some) - fills
 
 
-def outside_warning(deep: Counter[Deep], ranges: SampleRanges | None) -> str | None:
-    """A warning about images that lie outside a model's ranges; None if there are none."""
-    counts = {kind: count for (kind, outside), count in sorted(deep.items()) if outside}
-    if ranges is None or not counts:
+def outside_warning(deep: Counter[Deep]) -> str | None:
+    """A warning about images that lie outside a model's range; None if there are none."""
+    found = {facts: number for facts, number in sorted(deep.items(), key=str) if facts.outside is not None}
+    count = sum(found.values())
+    if not count:
         return None
-    count = sum(counts.values())
-    known = dict.fromkeys(as_text(*bounds) for kind in counts if (bounds := ranges.get(kind)) is not None)
+    known = ", ".join(dict.fromkeys(as_text(*facts.outside) for facts in found if facts.outside is not None))
     lie, their = ("image lies", "its") if count == 1 else ("images lie", "their")
     return (
-        f"warning: {count:,} {lie} outside the values that the model was trained on ({', '.join(known)}): most of "
-        f"{their} pixels are plain black or white to it; check the camera's setting, or how they were saved"
+        f"warning: {count:,} {lie} outside the values that the model was trained on ({known}): most of {their} pixels "
+        "are plain black or white to it; check the camera's setting, or how they were saved"
     )
 
 

@@ -124,7 +124,7 @@ class ExportedModel:
 
     def tell_deep(self, deep: Counter[Deep], reporter: Reporter) -> None:
         """Warn about deep images that lie outside the ranges that the file holds."""
-        if (text := outside_warning(deep, self.facts.ranges)) is not None:
+        if (text := outside_warning(deep)) is not None:
             reporter.message(text)
 
     def stream(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> Iterator[Prediction]:

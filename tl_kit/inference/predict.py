@@ -182,7 +182,7 @@ def predict_to_file(
         check_parquet(f"--out {out}")
     check_writable(out.parent)
     inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
-    if inputs.holds(out):
+    if inputs.holds(out) or (out.exists() and Path(checkpoint).exists() and out.samefile(checkpoint)):
         raise ConfigError(f"--out {out}: is an input, which the predictions would replace; name another file")
     items, total = _begun(inputs)
     classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)

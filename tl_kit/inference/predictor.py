@@ -171,9 +171,8 @@ class Predictor:
     def tell_deep(self, deep: Counter[Deep], reporter: Reporter) -> None:
         """Warn about deep images that lie outside the known range, or are read over their type's for lack of one."""
         known = [p.ranges for p in self._preprocessings]
-        outside = [text for ranges in known if (text := outside_warning(deep, ranges)) is not None]
-        if outside:
-            reporter.message(outside[0])
+        if (text := outside_warning(deep)) is not None:
+            reporter.message(text)
         kinds = Counter[str]()
         for (kind, _), count in deep.items():
             kinds[kind] += count

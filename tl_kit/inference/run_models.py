@@ -193,8 +193,8 @@ class FileReader:
                 decoded[key], deep = decode_as(source, min_side=side, config=self.limits, ranges=p.ranges)
                 if deep is None and not shallow:
                     shallow, decoded[side, None] = True, decoded[key]
-                elif deep is not None:
-                    self.deep[index] = max(deep, self.deep.get(index, deep))  # outside for one model, or inside for all
+                elif deep is not None and (deep.outside or index not in self.deep):
+                    self.deep[index] = deep
             write_views(decoded[key], p, place, self.crops)
 
 

@@ -19,7 +19,7 @@ import tl_kit
 from tests.children import register
 from tests.inference.streaming.conftest import FP32, SMALL, Story, listed
 from tl_kit import PathList, Predictor, StreamConfig
-from tl_kit.config import CropConfig
+from tl_kit.config import CropConfig, ExportConfig
 from tl_kit.errors import ConfigError, DataError, TlKitError
 from tl_kit.inference.streaming.addresses import Address
 from tl_kit.inference.streaming.marks import InputDigests, mark_of
@@ -71,6 +71,30 @@ def test_an_input_is_not_replaced_by_its_predictions(given: str, story: Story, t
     assert out.read_bytes() == before
     write(story, tmp_path / "folder" / "rows.csv", [tmp_path / "folder"])
     assert write(story, tmp_path / "folder" / "rows.csv", [tmp_path / "folder" / "image.png"]).rows == 1, "rows are"
+
+
+def test_links_lead_to_inputs_and_loops_to_no_traceback(story: Story, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text(f"path\n{story.files[0]}\n")
+    before = table.read_bytes()
+    (tmp_path / "hard.csv").hardlink_to(table)
+    (tmp_path / "soft.csv").symlink_to(table)
+    for name in ("hard.csv", "soft.csv"):
+        with pytest.raises(ConfigError, match="is an input"):
+            write(story, tmp_path / name, [table])
+    assert table.read_bytes() == before
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    assert write(story, tmp_path / "rows.csv", [table, tmp_path / "loop.csv"]).failed == 1
+    assert write(story, tmp_path / "rows.csv", [table]).rows == 1
+    assert write(story, tmp_path / "loop.csv", [table]).rows == 1
+
+
+def test_an_exported_file_is_not_replaced(tmp_path: Path, story: Story) -> None:
+    model = Path(tl_kit.export(ExportConfig(checkpoint=story.checkpoint, out=tmp_path / "model.onnx")).file)
+    before = model.read_bytes()
+    with pytest.raises(ConfigError, match="is an input"):
+        tl_kit.predict_to_file(model, story.files[:1], model, format="csv")
+    assert model.read_bytes() == before
 
 
 def state_of(out: Path) -> dict[str, Any]:

@@ -130,10 +130,12 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
     names = list(kind.names) if isinstance(kind, datasets.ClassLabel) else None
     if isinstance(entry.features[image], datasets.Image):
         entry = entry.cast_column(image, datasets.Image(decode=False))  # the file's bytes, not pixels
-    unused = UnusedColumns(columns, split=bool(split))
+    unused = UnusedColumns(columns)
     for number, row in enumerate(entry, start=1):
         reporter.advance()
-        unused.add([cell if isinstance(cell := row[name], str | int | bool) else None for name in columns.names])
+        unused.add(
+            [cell if isinstance(cell := row.get(each), str | int | float) else None for each in entry.column_names]
+        )
         where = f"{split or 'rows'} row {number}"
         cell = row[image]
         name, data = image_of(cell)
@@ -148,5 +150,7 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
         if columns.split is not None and not split:
             given = named_split(row[columns.names[columns.split]], f"{place}: row {number}")
         writer.add(data, name=name, label=text, split=given, group=None if group is None else str(group))
-    writer.notes += [note for note in unused.notes(place) if note not in writer.notes]
+    faults, notes = unused.told(splits_known=bool(split) or any(given for _, _, given, *_ in writer.rows))
+    writer.faults += faults
+    writer.notes += [note for note in notes if note not in writer.notes]
     return label

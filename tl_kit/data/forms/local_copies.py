@@ -38,7 +38,7 @@ __all__ = [
     "key_of",
 ]
 
-_VERSION = "2"  # of what is in a copy: another one makes them anew
+_VERSION = "3"  # of what is in a copy: another one makes them anew
 _INDEX, _CONTENT = "copy.json", "content"
 UNPACKED = "files"
 """In the copy of an archive, the folder with its members."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,10 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
         raise DataError(f"{shown}: some of its files hold images, others paths; name one of them")
     if not kinds.pop():
         listing = Listing(table=True)
+        unused = _Unused()
         for table in tables:
-            _list_paths(table, listing)
+            _list_paths(table, listing, unused.of(table))
+        unused.tell(listing, split=any(each.split for each in listing.candidates))
         if not listing.candidates and {each.reason.partition(": ")[2] for each in listing.exclusions} <= {"no label"}:
             raise no_rows(str(shown), len(listing.exclusions), "no label", tables[0].label)
         return listing
@@ -59,10 +62,11 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
     def fill(folder: Path, room: Room) -> None:
         writer = RowWriter(folder, room)
         terms.reporter.start("read table", sum(table.count for table in tables))
+        unused = _Unused()
         for table in tables:
             named = NamedFiles(table.file.parent, table.texts)
             taken: dict[Path, str] = {}
-            for number, image, label, split, group in table.rows():
+            for number, image, label, split, group in table.rows(unused.of(table)):
                 where = f"row {number}" if len(files) == 1 else f"{table.file.name} row {number}"
                 name, data, reason = _image_in(image, named, taken, f"{table.file}: row {number}")
                 if data is None or label is None:
@@ -72,7 +76,7 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
                 terms.reporter.advance()
             if named.elsewhere:
                 writer.notes.append(named.elsewhere_note(table.count, table.file.name))
-        writer.notes += list(dict.fromkeys(note for table in tables for note in table.notes()))
+        unused.tell(writer, split=any(split for _, _, split, *_ in writer.rows))
         writer.finish(tables[0].label)
 
     settings = ("parquet", str(config.image_column), str(config.label_column), *map(str, splits))
@@ -98,8 +102,12 @@ class _Table:
         except self._errors as error:
             raise DataError(f"{file}: cannot be read as Parquet ({first_line(error)})") from error
         self.columns = _columns(schema, file, config)
-        self._unused = UnusedColumns(self.columns, split=split is not None)
-        self._plain = {name for name in self._unused.names if _is_plain(schema.field(name).type)}
+        once = {name for name, count in Counter(schema.names).items() if count == 1}
+        self._plain = {
+            place: name
+            for place, name in enumerate(schema.names)
+            if name in once and _is_plain(schema.field(place).type)
+        }
         self._read = parquet.ParquetFile
         self.holds_bytes = holds_files(schema, self.columns.names[self.columns.path], str(file))
         assert self.columns.label is not None
@@ -111,12 +119,14 @@ class _Table:
         with self._read(self.file) as stream:
             yield from paths_in(stream, self.columns.names[self.columns.path])
 
-    def notes(self) -> list[str]:
-        """Sentences on the columns, once all rows have been read. Raises DataError for splits in an unknown column."""
-        return [note for note in (self.columns.note(), *self._unused.notes(str(self.file))) if note]
+    def _gather(self, batch: Any, unused: UnusedColumns) -> None:
+        for place in unused.live:
+            if place in self._plain:
+                counts = batch.column(self._plain[place]).value_counts().to_pylist()
+                unused.add_counts(place, [(count["values"], count["counts"]) for count in counts])
 
-    def rows(self) -> Iterator[tuple[int, Any, str | None, str | None, str | None]]:
-        """Number, image, label, split and group of each row, from 1."""
+    def rows(self, unused: UnusedColumns) -> Iterator[tuple[int, Any, str | None, str | None, str | None]]:
+        """Number, image, label, split and group of each row, from 1. ``unused`` gathers the other columns' cells."""
         names, places = self.columns.names, self.columns
         assert places.label is not None
         wanted = [
@@ -125,10 +135,11 @@ class _Table:
         number = 0
         try:
             with self._read(self.file) as stream:
-                for batch in stream.iter_batches(batch_size=_BATCH, columns=[*wanted, *self._plain]):
-                    for row in batch.to_pylist():
+                plain = [name for place, name in self._plain.items() if place in unused.live]
+                for batch in stream.iter_batches(batch_size=_BATCH, columns=list(dict.fromkeys([*wanted, *plain]))):
+                    self._gather(batch, unused)
+                    for row in batch.select(wanted).to_pylist():
                         number += 1
-                        self._unused.add([row.get(name) if name in self._plain else None for name in names])
                         where = f"{self.file}: row {number}"
                         label = text_of_label(row[names[places.label]], self.names, where)
                         group = None if places.group is None else row[names[places.group]]
@@ -139,12 +150,37 @@ class _Table:
 
 
 def _is_plain(kind: Any) -> bool:
-    """True for texts, integers and booleans, and for categories of texts."""
+    """True for texts, numbers and booleans, and for categories of them."""
     import pyarrow as pa
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
+    texts = (pa.types.is_string, pa.types.is_large_string, getattr(pa.types, "is_string_view", pa.types.is_string))
+    tests = (*texts, pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating)
     return any(test(kind) for test in tests)
+
+
+class _Unused:
+    """The unused columns of several files, together where their headers are the same."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], UnusedColumns] = {}
+        self._splits_known = False
+        self._columns: dict[str, None] = {}
+
+    def of(self, table: _Table) -> UnusedColumns:
+        """The collector for a file's rows."""
+        self._splits_known = self._splits_known or table.split is not None
+        if (note := table.columns.note()) is not None:
+            self._columns[note] = None
+        return self._found.setdefault(table.columns.names, UnusedColumns(table.columns))
+
+    def tell(self, found: Listing | RowWriter, *, split: bool) -> None:
+        """Add faults and notes, once all rows were read; ``split``: some of them has one."""
+        found.notes += self._columns
+        for each in self._found.values():
+            faults, notes = each.told(splits_known=split or self._splits_known)
+            found.faults += faults
+            found.notes += [note for note in notes if note not in found.notes]
 
 
 def _columns(schema: Any, file: Path, config: DataConfig) -> Columns:
@@ -179,10 +215,10 @@ def _image_in(cell: Any, files: NamedFiles, taken: dict[Path, str], where: str) 
     return name, data or None, "" if data else f"no such file: {name}"
 
 
-def _list_paths(table: _Table, listing: Listing) -> None:
+def _list_paths(table: _Table, listing: Listing, unused: UnusedColumns) -> None:
     files = NamedFiles(table.file.parent, table.texts)
     taken: dict[Path, tuple[int, str, Candidate]] = {}
-    for number, cell, label, split, group in table.rows():
+    for number, cell, label, split, group in table.rows(unused):
         text, where = image_of(cell)[0], f"{table.file}: row {number}"
         path = files.moved(text) if text else table.file / f"row {number}"
         if isinstance(path, str):
@@ -202,7 +238,6 @@ def _list_paths(table: _Table, listing: Listing) -> None:
             raise DataError(f"{where}: {text} is listed with another label, split or group in row {before}")
         else:
             listing.exclusions.append(Exclusion(path, f"row {number}: listed in row {before} already"))
-    listing.notes += table.notes()
     if files.elsewhere:
         listing.notes.append(files.elsewhere_note(table.count, table.file.name))
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from tl_kit.class_names import nfc
+from tl_kit.data.findings import Finding
 from tl_kit.data.forms.local_copies import Room
 from tl_kit.data.listing import Candidate, Listing, split_of
 from tl_kit.data.manifest import Exclusion
@@ -34,6 +35,7 @@ class RowWriter:
     rows: list[list[str | None]] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
 
     def add(self, data: bytes, *, name: str | None, label: str, split: str | None, group: str | None) -> None:
@@ -61,14 +63,16 @@ class RowWriter:
         """Write the rows. Raises DataError, which names the column ``label``, where none has an image and a label."""
         if not self.rows:
             raise no_rows(self.room.of, len(self.left_out), next((why for _, why in self.left_out), ""), label)
-        content = {"rows": self.rows, "left_out": self.left_out, "notes": self.notes}
+        faults = [(fault.severity, fault.code, fault.message) for fault in self.faults]
+        content = {"rows": self.rows, "left_out": self.left_out, "notes": self.notes, "faults": faults}
         (self.folder / ROWS).write_text(json.dumps(content), encoding="utf-8")
 
 
 def list_rows(folder: Path) -> Listing:
     """Candidates of the rows that a :class:`RowWriter` wrote into ``folder``."""
     content = json.loads((folder / ROWS).read_text(encoding="utf-8"))
-    listing = Listing(notes=list(content["notes"]), table=True)
+    faults = [Finding(*fault) for fault in content["faults"]]
+    listing = Listing(notes=list(content["notes"]), faults=faults, table=True)
     for name, label, split, group, inside in content["rows"]:
         folders = PurePosixPath(inside).parts
         listing.candidates.append(Candidate(folder / name, nfc(label), split, nfc(group) if group else None, folders))

@@ -3,76 +3,112 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from tl_kit.class_names import visible
+from tl_kit.data.findings import Finding
 from tl_kit.data.forms.columns import Columns, plain
 from tl_kit.data.listing import name_some, split_of
-from tl_kit.errors import DataError
 
 __all__ = ["UnusedColumns"]
 
 _MOST = 64  # distinct cells; a column of more holds no splits
-_YES_OR_NO = {"0", "1", "true", "false", "yes", "no", "t", "f", "y", "n", "0.0", "1.0"}
-_SPLIT_NAMES = {"partition", "subset", "usage", "phase", "set", "dataset_split", "data_split", "fold_type"}
-_OWNER = "patient|subject|person|participant|donor|animal|plant|specimen|slide|case|study|session|video|sequence|scene"
-_GROUP_NAMES = re.compile(rf"(?:{_OWNER})s?(?:_?(?:id|ids|no|nr|num|number|name|code|key|uid))?")
+_MOST_OWNERS = 10_000  # distinct cells, none of them twice: these are no groups
+_FEW = 10  # distinct cells; a column "animal" of fewer may hold classes
+_YES_OR_NO = {"0", "1", "true", "false", "yes", "no", "t", "f", "y", "n", "0.0", "1.0", ""}
+_SPLIT_NAMES = {"partition", "subset", "usage", "phase", "set", "dataset_split", "data_split"}
+_PERSON = "patient|subject|person|participant|donor"
+_THING = "animal|plant|specimen|slide|case|study|session|video|sequence|scene"
+_NUMBERED = re.compile(rf"(?:{_PERSON}|{_THING})s?_?(?:id|ids|no|nr|num|number|code|key|uid)")
+_NAMED = re.compile(rf"(?:{_PERSON}|{_THING})s?(?:_?name)?")
+_OF_IMAGES = re.compile(r"^is_|_(?:image|img|sample|row)s?$")
+
+
+@dataclass
+class _Cells:
+    """The distinct cells of a column; ``twice``: one of them stands in several rows."""
+
+    distinct: set[str] = field(default_factory=set)
+    twice: bool = False
 
 
 class UnusedColumns:
-    """The cells of the columns that are not read, gathered row by row.
+    """The cells of the columns that are not read, by position, gathered row by row or by their counts."""
 
-    ``split``: True where the splits are known without a column.
-    """
-
-    def __init__(self, columns: Columns, *, split: bool = False) -> None:
+    def __init__(self, columns: Columns) -> None:
         used = {columns.path, columns.label, columns.split, columns.group}
         self._names = {place: name for place, name in enumerate(columns.names) if place not in used and name}
-        self._asks_split = columns.split is None and not split
-        self._asks_group = columns.group is None
-        self._cells: dict[int, Counter[str]] = {place: Counter() for place in self._names}
+        owners = (place for place, name in self._names.items() if _is_owner(name)) if columns.group is None else ()
+        self._owners = frozenset(owners)
+        self._cells = {place: _Cells() for place in self._names}
 
     @property
-    def names(self) -> list[str]:
-        """The names of these columns."""
-        return list(self._names.values())
+    def live(self) -> tuple[int, ...]:
+        """The positions of the columns whose cells are still gathered."""
+        return tuple(self._cells)
 
     def add(self, cells: Sequence[object]) -> None:
         """Gather one row; ``cells`` are those of all columns."""
-        for place, found in list(self._cells.items()):
-            cell = cells[place]
-            found["" if cell is None else str(cell).strip()] += 1
-            if len(found) > _MOST and not self._may_group(self._names[place]):
-                del self._cells[place]
+        for place in self.live:
+            self.add_counts(place, [(cells[place], 1)])
 
-    def notes(self, place: str) -> list[str]:
-        """Sentences on columns that may be meant.
+    def add_counts(self, place: int, counts: Iterable[tuple[object, int]]) -> None:
+        """Gather cells of one column, each with the number of its rows."""
+        found = self._cells.get(place)
+        if found is None:
+            return
+        for cell, count in counts:
+            text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is an empty cell
+            found.twice = found.twice or (bool(text) and (count > 1 or text in found.distinct))
+            found.distinct.add(text)
+        most = _MOST_OWNERS if place in self._owners and not found.twice else _MOST
+        if len(found.distinct) > most and not (place in self._owners and found.twice):
+            del self._cells[place]
+        elif len(found.distinct) > _MOST and found.twice:
+            found.distinct = set(sorted(found.distinct)[:_MOST])  # what is known of groups is known
 
-        ``place`` begins the messages: ``f"{file}: line 1"``. Raises DataError for a column that holds splits under
-        another name than ``split``.
+    def told(self, *, splits_known: bool) -> tuple[list[Finding], list[str]]:
+        """Faults, of columns that hold splits under another name, and sentences on those that may be meant.
+
+        ``splits_known``: the table's splits are read from elsewhere.
         """
-        found: list[str] = []
-        for position, cells in self._cells.items():
-            name, words = self._names[position], sorted(word for word in cells if word)
-            if self._asks_split and len(words) > 1:
-                found += self._on_split(place, name, words)
-            if self._may_group(name) and 1 < len(words) < sum(cells.values()) - cells[""]:
-                found.append(
+        faults, notes = list[Finding](), list[str]()
+        for place, cells in self._cells.items():
+            name, words = self._names[place], sorted(cells.distinct - {""})
+            if not splits_known and len(cells.distinct) > 1:
+                fault, note = _on_split(name, cells.distinct)
+                faults += fault
+                notes += note
+            enough = len(words) >= (2 if _NUMBERED.fullmatch(plain(name)) or _is_person(name) else _FEW)
+            if place in self._owners and cells.twice and enough:
+                notes.append(
                     f"the column '{name}' is not used: rename it to 'group' if its images belong together and shall "
                     "stay in one split"
                 )
-        return found
+        return faults, notes
 
-    def _may_group(self, name: str) -> bool:
-        return self._asks_group and _GROUP_NAMES.fullmatch(plain(name)) is not None
 
-    @staticmethod
-    def _on_split(place: str, name: str, words: list[str]) -> Iterable[str]:
-        told = f"{place} names a column '{visible(name)}', whose cells are {name_some(words)}"
-        if all(map(split_of, words)) and len(set(map(split_of, words))) > 1:
-            raise DataError(f"{told}: rename it to 'split' if that is meant, or remove it")
-        if split_of(plain(name).removeprefix("is_")) and _YES_OR_NO.issuperset(word.lower() for word in words):
-            raise DataError(f"{told}: give a column 'split' (train, val, test) if splits are meant, or remove it")
-        if plain(name) in _SPLIT_NAMES:
-            yield f"the column '{name}' is not used: if it holds splits, call it 'split' and its cells train, val, test"
+def _is_owner(name: str) -> bool:
+    return any(pattern.fullmatch(plain(name)) for pattern in (_NUMBERED, _NAMED))
+
+
+def _is_person(name: str) -> bool:
+    return re.match(_PERSON, plain(name)) is not None
+
+
+def _on_split(name: str, cells: set[str]) -> tuple[list[Finding], list[str]]:
+    """The fault or the sentence, if any, on a column that no other says the splits of."""
+    words = sorted(cells - {""})
+    told = f"the column '{name}' is not used, whose cells are {name_some(words)}"
+    if len(words) > 1 and all(map(split_of, words)) and len(set(map(split_of, words))) > 1:
+        text = f"{told}: these are splits, and test images would be trained on; rename it to 'split'"
+        return [Finding("error", "unused-split", text)], []
+    bare = _OF_IMAGES.sub("", _OF_IMAGES.sub("", plain(name)))
+    if split_of(bare) and words and _YES_OR_NO.issuperset(cell.lower() for cell in cells):
+        text = f"{told}: if it marks a split, give a column 'split' of train, val and test in its place"
+        return ([Finding("error", "unused-split", text)], []) if plain(name) != bare else ([], [text])
+    if plain(name) in _SPLIT_NAMES:
+        return [], [
+            f"the column '{name}' is not used: if it holds splits, call it 'split' and its cells train, val, test"
+        ]
+    return [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -75,8 +76,9 @@ class ByName:
         """True if ``file`` is there and a given input, or an image in a given folder."""
         if not os.path.lexists(file):
             return False
+        real, image = os.path.realpath(file), file.suffix.lower() in IMAGE_ENDINGS
         found = (part.path if isinstance(part, _Holder) else part for _, parts in self._given for part in parts)
-        return any(_is_in(file, part) for part in found if isinstance(part, Path))
+        return any(_is_in(file, real, part, image=image) for part in found if isinstance(part, Path))
 
     def images(self) -> Iterator[Named | None]:
         """Every image with its name, nothing fetched yet. Raises DataError if there is none but empty folders."""
@@ -147,9 +149,12 @@ class ByName:
         return Named(text, Path(text))
 
 
-def _is_in(file: Path, given: Path) -> bool:
-    file, given = file.resolve(), given.resolve()
-    return file == given or (file.suffix.lower() in IMAGE_ENDINGS and file.is_relative_to(given))
+def _is_in(file: Path, real: str, given: Path, *, image: bool) -> bool:
+    """True if the file is ``given``, also by a hard link or another spelling; or, as an image, lies in that folder."""
+    with suppress(OSError):
+        if os.path.samefile(file, given):  # noqa: PTH121 - as PTH112
+            return True
+    return image and real.startswith(os.path.join(os.path.realpath(given), ""))  # noqa: PTH118 - as PTH112
 
 
 def _named_itself(item: str | os.PathLike[str] | PathList, path: Path) -> bool:
