@@ -141,7 +141,7 @@ def fills(random: np.random.Generator, *values: float) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("low", "high", "outside"),
-    [(0, 65_536, True), (0, 600, True), (0, 512, False), (-500, 100, True), (-90, 100, False)],
+    [(0, 65_536, True), (0, 700, True), (0, 450, False), (-500, 100, True), (-90, 100, False)],
 )
 @pytest.mark.parametrize("count", [400, 10**6])
 def test_most_samples_lie_outside(low: int, high: int, outside: bool, count: int) -> None:
