@@ -27,6 +27,7 @@ from tl_kit.inference.streaming.named import Named
 from tl_kit.inference.streaming.parquet_rows import check_parquet
 from tl_kit.inference.streaming.path_list import PathList
 from tl_kit.inference.streaming.row_journal import Journal, State
+from tl_kit.inference.streaming.row_texts import holds_rows
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, UNKNOWN, Reporter
@@ -184,6 +185,8 @@ def predict_to_file(
     inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
     if inputs.holds(out) or (out.exists() and Path(checkpoint).exists() and out.samefile(checkpoint)):
         raise ConfigError(f"--out {out}: is an input, which the predictions would replace; name another file")
+    if out.exists() and not holds_rows(out):
+        raise ConfigError(f"--out {out}: is there already, and holds no predictions; name another file, or remove it")
     items, total = _begun(inputs)
     classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     _tell(classifier, reporter)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -95,6 +96,25 @@ def test_an_exported_file_is_not_replaced(tmp_path: Path, story: Story) -> None:
     with pytest.raises(ConfigError, match="is an input"):
         tl_kit.predict_to_file(model, story.files[:1], model, format="csv")
     assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "config.json", "photo.jpg", "table.parquet", "rows.jsonl"])
+def test_what_holds_no_predictions_is_not_replaced(name: str, story: Story, tmp_path: Path) -> None:
+    file = tmp_path / name
+    content = pa.table({"path": ["a"], "label": ["b"]})
+    parquet.write_table(content, file) if name.endswith("parquet") else file.write_text('{"path": "a"}\n')
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=f"--out .*{name}: is there already, and holds no predictions"):
+        write(story, file, story.files[:1], format="csv")
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_predictions_are_replaced_by_new_ones(form: str, story: Story, tmp_path: Path) -> None:
+    out = tmp_path / "rows"
+    out.touch()
+    for count in (1, 2):
+        assert write(story, out, story.files[:count], format=form).rows == count
 
 
 def state_of(out: Path) -> dict[str, Any]:

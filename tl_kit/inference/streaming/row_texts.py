@@ -5,11 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tl_kit.inference.prediction import Prediction
 from tl_kit.storage.atomic import csv_text
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "holds_rows"]
+
+_LONGEST = 2**20
+_CSV, _JSON, _PARQUET = b"path,label,probability", b'{"path": ', b"PAR1"
+
+
+def holds_rows(file: Path) -> bool:
+    """True for a file that is empty, or begins as predictions in CSV, JSON lines or Parquet do."""
+    with file.open("rb") as stream:
+        first = stream.readline(_LONGEST)
+    if first.startswith(_PARQUET):
+        from pyarrow import ArrowException, parquet
+
+        try:
+            return {"path", "label", "probability", "top", "error"} <= set(parquet.read_schema(file).names)
+        except ArrowException:
+            return False
+    return not first or first.startswith(_CSV) or (first.startswith(_JSON) and b'"top": ' in first)
 
 
 @dataclass(frozen=True)
