@@ -35,8 +35,12 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [root / name for name in "abc"]
 
 
+def config(paths: list[Path], out: Path, **options: Any) -> EnsembleConfig:
+    return EnsembleConfig(checkpoints=tuple(paths), out=out, bootstrap=200, **options)
+
+
 def combine(paths: list[Path], out: Path, **options: Any) -> EnsembleResult:
-    return tl_kit.ensemble(EnsembleConfig(checkpoints=tuple(paths), out=out, bootstrap=200, **options))
+    return tl_kit.ensemble(config(paths, out, **options))
 
 
 def test_probabilities_are_the_mean_of_the_members(data: Path, runs: list[Path], tmp_path: Path) -> None:
@@ -314,3 +318,17 @@ def test_numbers_that_fit_nothing_are_refused_before_anything_is_opened(
 ) -> None:
     with pytest.raises(ConfigError, match=r"(RuleFit|Soup)Config\."):
         combine([tmp_path / "none", tmp_path / "neither"], tmp_path / "e", **options)
+
+
+def test_images_of_a_made_train_split_that_no_member_knows_are_told(runs: list[Path], tmp_path: Path) -> None:
+    listener = Listener()
+    fresh = write_images(tmp_path / "fresh", images=10, seed=7)
+    tl_kit.ensemble(config(runs[:2], tmp_path / "e", data=fresh), reporter=listener)
+    (told,) = [line for line in listener.messages if "are not used" in line]
+    assert told.startswith("no splits are given: 6 images choose, 6 score, and 18 are not used")
+
+
+def test_members_on_their_own_images_are_told_of_none(data: Path, runs: list[Path], tmp_path: Path) -> None:
+    listener = Listener()
+    tl_kit.ensemble(config(runs[:2], tmp_path / "e", data=data), reporter=listener)
+    assert not [line for line in listener.messages if "are not used" in line]

@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 
 import tl_kit
 from tests import children
+from tests.exporting.checkpoints import CLASSES, write_checkpoint
 from tests.exporting.saved import together, turned, variant, write
 from tests.helpers import Listener, quick, write_images
 from tl_kit import ExportConfig
@@ -211,6 +212,21 @@ def test_two_ways_into_the_square_and_two_scales(run: Path, tmp_path: Path, monk
     assert result.parity.largest_difference < 1e-5
     with pytest.raises(ConfigError, match="its members see different crops"):
         write(folder, tmp_path / "one.onnx", input="model")
+
+
+def test_members_that_decode_at_different_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JPEG of 800 pixels is decoded at an eighth of its size for 32 pixels, and at a quarter for 96."""
+    monkeypatch.setattr("tl_kit.exporting.resample.pillow_may_begin_with_rows", lambda: False)
+    random = np.random.default_rng(0)
+    for number in range(4):
+        pixels = random.integers(0, 256, (800, 800, 3), dtype=np.uint8)
+        (tmp_path / "images" / CLASSES[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / CLASSES[number % 2] / f"{number}.jpg", quality=95)
+    members = [write_checkpoint(tmp_path / f"m{side}", seed=side, img_size=side) for side in (32, 96)]
+    result = write(together(tmp_path / "both", *members), tmp_path / "both.onnx", data=(tmp_path / "images",))
+    assert result.parity.largest_difference < 1e-5
+    assert result.parity.beside_decoding is not None
+    assert result.parity.beside_decoding > 1e-5
 
 
 @pytest.mark.parametrize("asked", ["any", "model"])

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import tl_kit
 from tests.cli.helpers import tlkit
+from tests.helpers import quick, write_images
 from tl_kit.config import ReportLimits
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.report_page.page_facts import Looks, collect
@@ -181,3 +184,17 @@ def test_a_file_that_is_no_page_is_not_replaced(run: Path, tmp_path: Path) -> No
     assert weights.read_bytes() == before
     for _ in range(2):
         assert tl_kit.report(run, out=tmp_path / "page.html", images=False).size > 0
+
+
+def test_validation_images_that_the_final_model_was_fitted_to_are_not_called_new(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "images", images=10)
+    for split in ("train", "val"):
+        shutil.copytree(data, tmp_path / "splits" / split)
+    for number, path in enumerate(sorted((tmp_path / "splits" / "val").rglob("*.png"))):
+        Image.fromarray(255 - np.asarray(Image.open(path)) // (2 + number)).save(path)
+    head = quick(tmp_path / "splits", tmp_path / "run", policy="head", epochs=None)
+    record = json.loads((tmp_path / "run" / "tlkit.json").read_text())
+    assert record["data"]["refit"] is True
+    page = tl_kit.report(Path(head.checkpoint), images=False).file.read_text()
+    assert "the final one was then fitted to them too" in page
+    assert "none of them had a part in the model" not in page

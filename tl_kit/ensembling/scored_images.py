@@ -30,10 +30,23 @@ def scoring_images(
     made = split_config(predictor, data, image_column=config.image_column, label_column=config.label_column)
     manifest = scan_images(data, made, decode=config.decode, strict=config.strict, reporter=reporter)
     reporter.message(f"{len(predictor.members)} members, scored on {data}")
+    _tell_unused(predictor, manifest, reporter)
     splits = {split: _clean(predictor, manifest.split(split), split, reporter) for split in ("val", "test")}
     if not splits["val"]:
         raise DataError(f"{data}: has no validation images, which choosing the best member needs")
     return manifest, splits
+
+
+def _tell_unused(predictor: Predictor, manifest: Manifest, reporter: Reporter) -> None:
+    """Say how many images of a made train split are of no use here, since no member was trained on them."""
+    train = manifest.split("train")
+    if "val" not in manifest.made_splits or any(uses_of(member).seen(train, "train") for member in predictor.members):
+        return
+    val, test = (len(manifest.split(split)) for split in ("val", "test"))
+    reporter.message(
+        f"no splits are given: {val} images choose, {test} score, and {len(train)} are not used, though no member was "
+        "trained on them; put them into val/ and test/ folders to use them all"
+    )
 
 
 def _common_data(members: Sequence[Checkpoint]) -> Path:

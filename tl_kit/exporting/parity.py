@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tl_kit.errors import DataError, ExportError
+from tl_kit.images.crops import decode_side
 from tl_kit.inference.exported import ExportedModel
 from tl_kit.inference.predictor import Predictor
 from tl_kit.inference.run_models import Source
@@ -27,8 +28,10 @@ class Parity:
     """Comparison of a file with ``predict`` on ``images``, which ``source`` describes.
 
     ``largest_difference`` of a probability from that of ``predict`` in fp32, and the share of images with the same
-    label. ``beside_predict``: the largest difference from ``predict`` as it runs here, where that is in bf16. The
-    rates, of the file and of ``predict``, are in images a second, decoding included.
+    label. ``beside_predict``: the largest difference from ``predict`` as it runs here, where that is in bf16.
+    ``beside_decoding``: the same in fp32, where ``predict`` decodes large JPEGs at another size for each member; the
+    images of the comparison are then decoded once, as the file asks for. The rates, of the file and of ``predict``, are
+    in images a second, decoding included.
     """
 
     images: int
@@ -36,6 +39,7 @@ class Parity:
     largest_difference: float
     agreement: float
     beside_predict: float | None
+    beside_decoding: float | None = None
     rate: float
     predict_rate: float
 
@@ -71,7 +75,11 @@ def compare(
     """Compare a file with the predictor in fp32 (``exact``) and as it runs here (``usual``, which may be the same)."""
     found, kept, rate = probabilities_of(model, sources, reporter=reporter)
     expected, _, exact_rate = probabilities_of(exact, sources, reporter=reporter)
-    beside, predict_rate = None, exact_rate
+    beside, decoding, predict_rate = None, None, exact_rate
+    if _decodes_for_each(exact) and not model.facts.cropped:
+        decoded = [pixels for i in kept if not isinstance(pixels := model.pixels(sources[i]), str)]
+        own, expected = expected, exact.combine(exact.member_probabilities(decoded)[0])
+        decoding = float(np.abs(own - expected).max())
     if usual is not exact:
         other, _, predict_rate = probabilities_of(usual, sources, reporter=reporter)
         beside = float(np.abs(found - other).max())
@@ -81,9 +89,15 @@ def compare(
         largest_difference=float(np.abs(found - expected).max()),
         agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
         beside_predict=beside,
+        beside_decoding=decoding,
         rate=rate,
         predict_rate=predict_rate,
     )
+
+
+def _decodes_for_each(predictor: Predictor) -> bool:
+    """True where members decode a large JPEG at different fractions of its size."""
+    return len({decode_side(member.preprocessing, predictor.crops) for member in predictor.members}) > 1
 
 
 def check_parity(parity: Parity, tolerance: float, *, name: str) -> None:

@@ -16,6 +16,7 @@ from tl_kit.report_page.scored import Scored
 from tl_kit.reports.sentences import findings as receipt_findings
 from tl_kit.reports.sentences import verdict
 from tl_kit.score_kinds import what_chose
+from tl_kit.storage.checkpoint import refit_digests
 
 __all__ = ["headline", "images_figure", "left_classes", "receipt_lines", "scored_text", "short_names"]
 
@@ -49,7 +50,9 @@ def headline(saved: Saved, report: Record, computed: dict[str, Any]) -> tuple[tu
     parts.append(f"{_image_word(name)} image{'' if one else 's'}{whose} {'is' if one else 'are'} classified right")
     if low_high:
         parts += [" (95\u00a0% interval ", *(each for each in (low_high[0], " to ", low_high[1]) if each), ")"]
-    parts.append(f"; {_kind_text(kind, saved.chosen)}.")
+    data = [run.content.get("data") for run in saved.runs]
+    refit = name == "val" and any(isinstance(each, dict) and each.get("refit") is True for each in data)
+    parts.append(f"; {_kind_text(kind, saved.chosen, refit=refit)}.")
     return tuple(parts), kind in HONEST
 
 
@@ -71,7 +74,13 @@ def _image_word(split: str) -> str:
     return {"val": "validation", "all": "labelled", "out of fold": "scored"}.get(split, visible(split))
 
 
-def _kind_text(kind: str, chose: Sequence[str]) -> str:
+def _kind_text(kind: str, chose: Sequence[str], *, refit: bool = False) -> str:
+    """A clause on the value of a score; ``refit``: the final model was fitted to these images too."""
+    if refit and kind == "test":
+        return (
+            "they were scored by a model that was fitted without them, and the final one was then fitted to them too, "
+            "so this is an estimate for new images like these"
+        )
     return {
         "test": "none of them had a part in the model, so this is an estimate for new images like these",
         "out of fold": "each was scored by a model in which it had no part, so this is an estimate for one such model",
@@ -89,7 +98,9 @@ def scored_text(scored: Scored) -> str:
     how = "as the run predicted them" if scored.kept else "predicted anew for this report"
     whose = "" if scored.own else " of --data"
     text = f"What follows is of the {images} {_image_word(scored.split)} images{whose}, {how}"
-    return f"{text}; {_kind_text(scored.kind, scored.predictor.uses.chose if scored.predictor else ())}."
+    members = () if scored.predictor is None else scored.predictor.members
+    refit = scored.split == "val" and any(refit_digests(member.meta) for member in members)
+    return f"{text}; {_kind_text(scored.kind, scored.predictor.uses.chose if scored.predictor else (), refit=refit)}."
 
 
 def left_classes(saved: Saved, scored: Scored, *, shown: int) -> str:

@@ -109,6 +109,13 @@ def test_what_holds_no_predictions_is_not_replaced(name: str, story: Story, tmp_
     assert file.read_bytes() == before
 
 
+def test_the_folder_of_the_file_is_made(story: Story, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder" / "rows.csv"
+    assert write(story, out, story.files[:2]).rows == 2
+    with pytest.raises(TlKitError, match=r"rows\.csv: is a file, not a folder"):
+        write(story, out / "rows.csv", story.files[:1])
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_predictions_are_replaced_by_new_ones(form: str, story: Story, tmp_path: Path) -> None:
     out = tmp_path / "rows"

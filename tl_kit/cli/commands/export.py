@@ -43,6 +43,11 @@ def _show(result: ExportResult, console: Console) -> None:
     console.line(f"  largest difference from {against} {parity.largest_difference:.1e}; {same}")
     if parity.beside_predict is not None:
         console.line(f"  predict computes in bf16 here; largest difference from that {parity.beside_predict:.1e}")
+    if parity.beside_decoding is not None:
+        console.line(
+            "  predict decodes large JPEGs for each member's size, the file at one; largest difference from that "
+            f"{parity.beside_decoding:.1e}"
+        )
     console.line(f"  {parity.rate:.0f} images a second, predict {parity.predict_rate:.0f}")
     if eight is not None:
         whose = ", by models fitted without them" if eight.held_out else ""
