@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,7 +63,7 @@ def test_it_shows_the_leaderboard_and_the_story(done: Outcome, data: Path) -> No
     content = json.loads((data.parent / "[bold]a fit" / "fit.json").read_text())
     for line in content["story"]:
         assert line in " ".join(done.out.split()) or line in done.out
-    shown = [line for line in done.out.splitlines() if "local-dir" in line and "±" in line]
+    shown = [line for line in done.out.splitlines() if re.search(r"local-dir.* \d+\.\d %", line)]
     assert len(shown) == sum(row["accuracy"] is not None for row in content["leaderboard"])
     assert done.out.splitlines()[-1] == f"result: {data.parent / '[bold]a fit'}"
     assert "step 1: head of" in done.err

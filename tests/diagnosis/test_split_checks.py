@@ -49,7 +49,12 @@ def plant(root: Path, fault: str) -> Path:
     if fault == "group-leak":
         rows = [[*row[:3], "anna" if Path(row[2]).stem == "1" and row[0] == "a" else ""] for row in rows]
     file = root / "labels.csv"
-    file.write_text("label,split,path,group\n" + "\n".join(",".join(map(str, row)) for row in rows))
+    if fault == "unused-split":
+        for row in rows:
+            flat = "-".join(Path(row[2]).parts)
+            row[2] = shutil.copy(root / row[2], root / flat).name
+    split = "usage" if fault == "unused-split" else "split"
+    file.write_text(f"label,{split},path,group\n" + "\n".join(",".join(map(str, row)) for row in rows))
     return file
 
 
@@ -94,7 +99,7 @@ def test_splits_made_here_do_not_leak_and_a_class_of_one_image_stops_nothing(tmp
 @pytest.mark.parametrize("fault", BLOCKING)
 def test_where_splits_are_pooled_only_labels_and_layout_matter(tmp_path, fault):
     manifest = scan(plant(tmp_path, fault))
-    if fault in ("label-conflict", "class-above-split", "split-or-class"):
+    if fault in ("label-conflict", "class-above-split", "split-or-class", "unused-split"):
         with pytest.raises(DataError, match=fault):
             check_discipline(manifest, pooled=True)
     else:

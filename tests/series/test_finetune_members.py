@@ -172,7 +172,7 @@ def test_what_is_frozen_is_computed_once_for_all_members(
     original, rows = FeatureStore.add, []
 
     def noting(store: FeatureStore, names: list[str], batches: Any) -> None:
-        rows.extend(names)
+        rows.extend((store.key, name) for name in names)
         original(store, names, batches)
 
     monkeypatch.setattr(FeatureStore, "add", noting)
@@ -181,6 +181,7 @@ def test_what_is_frozen_is_computed_once_for_all_members(
         finetune_members(settings(data, tmp_path / vary, crop_mode="center"), members=3, vary=vary)
     manifest = scan(data)
     views = 2 + 2  # an epoch each; as evaluation sees them, and mirrored, to ask about mirror images
+    views += 2  # all stages of both, for the same question
     expected = views * len(manifest.split("train")) + len(manifest.split("val")) + len(manifest.split("test"))
     assert len(rows) == len(set(rows)) == expected
 
