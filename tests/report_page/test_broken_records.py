@@ -17,7 +17,7 @@ from PIL import Image
 import tl_kit
 from tests.cli.helpers import tlkit
 from tests.helpers import quick, write_images
-from tl_kit.config import ReportLimits
+from tl_kit.config import EnsembleConfig, ReportLimits
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError
 from tl_kit.report_page.page_facts import Looks, collect
 from tl_kit.report_page.saved_results import open_result
@@ -198,3 +198,10 @@ def test_validation_images_that_the_final_model_was_fitted_to_are_not_called_new
     page = tl_kit.report(Path(head.checkpoint), images=False).file.read_text()
     assert "the final one was then fitted to them too" in page
     assert "none of them had a part in the model" not in page
+
+
+def test_an_ensemble_of_folds_has_no_score_of_images_that_its_members_know(folds: Path, tmp_path: Path) -> None:
+    members = tuple(sorted(folds.glob("fold-*")))
+    together = tl_kit.ensemble(EnsembleConfig(checkpoints=members, out=tmp_path / "together"))
+    result = tl_kit.report(together.checkpoint, images=False)
+    assert result.sentence.startswith("This ensemble has no score: each image was seen by a member.")

@@ -35,6 +35,8 @@ def headline(saved: Saved, report: Record, computed: dict[str, Any]) -> tuple[tu
         if accuracy is not None and images:
             computed["headline_interval"] = list(metrics.wilson(min(max(accuracy.value, 0.0), 1.0), images))
             low_high = [report.figure("headline_interval", place, shape=percent) for place in (0, 1)]
+    elif saved.kind == "ensemble" and computed and computed.get("own") and computed["kind"] not in HONEST:
+        return ("This ensemble has no score: each image was seen by a member. --data PATH scores it on others.",), False
     elif computed:
         accuracy, images = report.figure("scores", "accuracy", shape=percent), computed["images"]
         many, kind, name = report.figure("images", shape=count) or "", computed["kind"], computed["split"]
