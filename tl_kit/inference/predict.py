@@ -31,7 +31,7 @@ from tl_kit.inference.streaming.row_texts import holds_rows
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, UNKNOWN, Reporter
-from tl_kit.storage.atomic import check_writable, csv_text, writing
+from tl_kit.storage.atomic import check_writable, csv_text
 from tl_kit.untrusted import sha256
 
 _Classifier: TypeAlias = Predictor | ExportedModel
@@ -181,9 +181,9 @@ def predict_to_file(
         raise ConfigError(f"--out {out}: is a folder; name a file")
     if form == "parquet":
         check_parquet(f"--out {out}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: its folder does not exist; make it, or name a file in another one")
     check_writable(out.parent)
-    with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
     inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
     if inputs.holds(out) or (out.exists() and Path(checkpoint).exists() and out.samefile(checkpoint)):
         raise ConfigError(f"--out {out}: is an input, which the predictions would replace; name another file")

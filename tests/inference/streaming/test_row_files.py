@@ -109,11 +109,11 @@ def test_what_holds_no_predictions_is_not_replaced(name: str, story: Story, tmp_
     assert file.read_bytes() == before
 
 
-def test_the_folder_of_the_file_is_made(story: Story, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "folder" / "rows.csv"
-    assert write(story, out, story.files[:2]).rows == 2
-    with pytest.raises(TlKitError, match=r"rows\.csv: is a file, not a folder"):
-        write(story, out / "rows.csv", story.files[:1])
+def test_a_folder_that_does_not_exist_is_named(story: Story, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in ("new", "file"):
+        with pytest.raises(ConfigError, match=rf"--out .*{folder}.rows\.csv: its folder does not exist"):
+            write(story, tmp_path / folder / "rows.csv", story.files[:1])
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
