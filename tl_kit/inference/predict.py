@@ -181,7 +181,7 @@ def predict_to_file(
         raise ConfigError(f"--out {out}: is a folder; name a file")
     if form == "parquet":
         check_parquet(f"--out {out}")
-    if not out.parent.is_dir():
+    if not out.parent.exists():
         raise ConfigError(f"--out {out}: its folder does not exist; make it, or name a file in another one")
     check_writable(out.parent)
     inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)

@@ -110,10 +110,8 @@ def test_what_holds_no_predictions_is_not_replaced(name: str, story: Story, tmp_
 
 
 def test_a_folder_that_does_not_exist_is_named(story: Story, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for folder in ("new", "file"):
-        with pytest.raises(ConfigError, match=rf"--out .*{folder}.rows\.csv: its folder does not exist"):
-            write(story, tmp_path / folder / "rows.csv", story.files[:1])
+    with pytest.raises(ConfigError, match=r"--out .*new.rows\.csv: its folder does not exist"):
+        write(story, tmp_path / "new" / "rows.csv", story.files[:1])
 
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
