@@ -159,14 +159,20 @@ def test_fills_tails_and_hot_pixels_do_not_lie_outside() -> None:
         assert lies_outside(scene, (0.5, 4095.0))
 
 
-def test_members_of_which_one_knows_the_values_name_the_range_of_the_other(tmp_path: Path) -> None:
-    data = write_deep(tmp_path / "data", scale=257)
+def two_members(root: Path, *, scale: float, top: int, second: int) -> Path:
+    """Runs ``m0`` and ``m1`` on images that fill 0..``top``, of which ``m1`` is told that they fill 0..``second``."""
+    data = write_deep(root / "data", scale=scale)
     for seed in (0, 1):
-        quick(data, tmp_path / f"m{seed}", seed=seed, epochs=1)
-    meta = tmp_path / "m1" / "tlkit.json"
+        quick(data, root / f"m{seed}", seed=seed, epochs=1)
+    meta = root / "m1" / "tlkit.json"
     content = json.loads(meta.read_text())
-    assert content["ranges"] == {"uint16": [0, 65535]}
-    meta.write_text(json.dumps({**content, "ranges": {"uint16": [0, 4095]}}))
+    assert content["ranges"] == {"uint16": [0, top]}
+    meta.write_text(json.dumps({**content, "ranges": {"uint16": [0, second]}}))
+    return data
+
+
+def test_members_of_which_one_knows_the_values_name_the_range_of_the_other(tmp_path: Path) -> None:
+    data = two_members(tmp_path, scale=257, top=65535, second=4095)
     config = EnsembleConfig(checkpoints=(tmp_path / "m0", tmp_path / "m1"), out=tmp_path / "e", rule="mean")
     tl_kit.ensemble(config)
     listener = Listener()
@@ -176,13 +182,7 @@ def test_members_of_which_one_knows_the_values_name_the_range_of_the_other(tmp_p
 
 
 def test_members_of_an_ensemble_read_images_each_over_its_own_range(tmp_path: Path) -> None:
-    data = write_deep(tmp_path / "data", scale=16)
-    for seed in (0, 1):
-        quick(data, tmp_path / f"m{seed}", seed=seed, epochs=1)
-    meta = tmp_path / "m1" / "tlkit.json"
-    content = json.loads(meta.read_text())
-    assert content["ranges"] == {"uint16": [0, 4095]}
-    meta.write_text(json.dumps({**content, "ranges": {"uint16": [0, 1023]}}))
+    data = two_members(tmp_path, scale=16, top=4095, second=1023)
     members = [load_checkpoint(tmp_path / f"m{seed}").preprocessing for seed in (0, 1)]
     files = sorted(data.rglob("*.img"))[:2]
     both = FileReader(files, members).read(0, 2)

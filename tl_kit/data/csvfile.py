@@ -31,9 +31,8 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     (:func:`find_columns`) or by ``image_column`` and ``label_column``; :class:`UnusedColumns` tells of others. An image
     may be named by its stem or its name alone where it lies beside or below the table (:class:`NamedFiles`). ``split``
     takes the usual names (:func:`split_of`); it is filled in every row or in none. Rows with an empty ``group`` belong
-    to no group.
-    Missing files and identical rows become exclusions with their line number. Labels and groups are in Unicode's
-    composed form; a path is also found if the disk has it in the other form.
+    to no group. Missing files and identical rows become exclusions with their line number. Labels and groups are in
+    Unicode's composed form; a path is also found if the disk has it in the other form.
 
     Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
     label, an unknown or missing split, a path listed twice with different labels or splits, a name of several files,
@@ -43,7 +42,8 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     table = open_table(file, image=config.image_column, label=config.label_column)
     unused = UnusedColumns(table.columns)
     rows = [row for row in table.rows(problems, unused=unused) if _is_sound(row, problems)]
-    if any(row.split for row in rows):
+    has_splits = any(row.split for row in rows)
+    if has_splits:
         bare = [row.line for row in rows if not row.split]
         if bare:
             problems.append(f"line {bare[0]}: no split, though other rows have one ({len(bare)} such rows)")
@@ -70,9 +70,7 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     _check_paths(file, [row for row, _ in first.values()], listing)
     if (note := table.columns.note()) is not None:
         listing.notes.append(note)
-    faults, notes = unused.told(splits_known=any(row.split for row in rows))
-    listing.faults += faults
-    listing.notes += notes
+    unused.tell(listing, splits_known=has_splits)
     if files.by_name:
         listing.notes.append(f"{files.by_name:,} of {len(rows):,} images were found by their names below {file.parent}")
     return listing

@@ -28,7 +28,7 @@ from tl_kit.storage.feature_store import FeatureStore
 from tl_kit.storage.fingerprint import plain_fields
 from tl_kit.zoo.heads import linear_classifier
 
-__all__ = ["EVAL", "MIRRORED", "Reuse", "open_reuse", "pixels_of", "row_name"]
+__all__ = ["EVAL", "MIRRORED", "Reuse", "image_batches", "open_reuse", "pixels_of", "row_name"]
 
 EVAL = "eval"
 MIRRORED = "mirrored"
@@ -90,13 +90,9 @@ class Reuse:
         return [samples[i] for i in self.features.store.missing([row_name(s, view) for s in samples])]
 
     def _batches(self, samples: list[Sample], view: str) -> Iterator[Tensor]:
-        run, size = self.run, self.run.runtime.batch_size
-        for start in range(0, len(samples), size):
-            part = samples[start : start + size]
-            images = normalize(run.runtime.batch(pixels_of(run, part, view)), run.preprocessing)
-            yield forward_rows(self.features.trunk, images, rows=run.runtime.rows).cpu()
-            tell(run.reporter)
-            run.reporter.advance(len(part))
+        for images in image_batches(self.run, samples, view):
+            yield forward_rows(self.features.trunk, images, rows=self.run.runtime.rows).cpu()
+            tell(self.run.reporter)
 
 
 def open_reuse(run: Run, order: list[str]) -> Reuse | None:
@@ -187,6 +183,15 @@ def pixels_of(run: Run, samples: list[Sample], view: str) -> Tensor:
     wholes = run.store.get(samples, crop=not run.augment.draws_crops)
     keys = [sample.digest for sample in samples]
     return vary(wholes, transform, seed=_VIEW_SEED, epoch=number, keys=keys, device=run.runtime.device)
+
+
+def image_batches(run: Run, samples: list[Sample], view: str) -> Iterator[Tensor]:
+    """Batches of samples in one view, as the network takes them; the run's progress advances by each."""
+    size = run.runtime.batch_size
+    for start in range(0, len(samples), size):
+        part = samples[start : start + size]
+        yield normalize(run.runtime.batch(pixels_of(run, part, view)), run.preprocessing)
+        run.reporter.advance(len(part))
 
 
 def _key(run: Run, cut: str, order: list[str]) -> str:

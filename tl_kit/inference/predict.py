@@ -177,18 +177,9 @@ def predict_to_file(
     out, form = Path(out), format_of(Path(out), format)
     if top < 1:
         raise ConfigError(f"--top {top}: must be at least 1")
-    if out.is_dir():
-        raise ConfigError(f"--out {out}: is a folder; name a file")
-    if form == "parquet":
-        check_parquet(f"--out {out}")
-    if not out.parent.exists():
-        raise ConfigError(f"--out {out}: its folder does not exist; make it, or name a file in another one")
-    check_writable(out.parent)
+    _check_place(out, form)
     inputs = ByName(paths(images), fetch=fetch, decode=decode, column=image_column, config=stream)
-    if inputs.holds(out) or (out.exists() and Path(checkpoint).exists() and out.samefile(checkpoint)):
-        raise ConfigError(f"--out {out}: is an input, which the predictions would replace; name another file")
-    if out.exists() and not holds_rows(out):
-        raise ConfigError(f"--out {out}: is there already, and holds no predictions; name another file, or remove it")
+    _check_replaced(out, inputs, checkpoint)
     items, total = _begun(inputs)
     classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     _tell(classifier, reporter)
@@ -215,6 +206,25 @@ def predict_to_file(
     finally:
         journal.close()
     return PredictedFile(out, state.rows, state.failed)
+
+
+def _check_place(out: Path, form: RowFormat) -> None:
+    """Raises ConfigError or CheckpointError where no file of this form can be written."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out}: is a folder; name a file")
+    if form == "parquet":
+        check_parquet(f"--out {out}")
+    if not out.parent.exists():
+        raise ConfigError(f"--out {out}: its folder does not exist; make it, or name a file in another one")
+    check_writable(out.parent)
+
+
+def _check_replaced(out: Path, inputs: ByName, checkpoint: Path | str) -> None:
+    """Raises ConfigError for a file that is there and is an input, or holds no predictions."""
+    if inputs.holds(out) or (out.exists() and Path(checkpoint).exists() and out.samefile(checkpoint)):
+        raise ConfigError(f"--out {out}: is an input, which the predictions would replace; name another file")
+    if out.exists() and not holds_rows(out):
+        raise ConfigError(f"--out {out}: is there already, and holds no predictions; name another file, or remove it")
 
 
 def _pass_over(items: Iterator[Named | None], begun: State, journal: Journal) -> InputDigests:

@@ -150,7 +150,5 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
         if columns.split is not None and not split:
             given = named_split(row[columns.names[columns.split]], f"{place}: row {number}")
         writer.add(data, name=name, label=text, split=given, group=None if group is None else str(group))
-    faults, notes = unused.told(splits_known=bool(split) or any(given for _, _, given, *_ in writer.rows))
-    writer.faults += faults
-    writer.notes += [note for note in notes if note not in writer.notes]
+    unused.tell(writer, splits_known=bool(split) or any(given for _, _, given, *_ in writer.rows))
     return label

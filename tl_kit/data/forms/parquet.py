@@ -54,7 +54,7 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
         unused = _Unused()
         for table in tables:
             _list_paths(table, listing, unused.of(table))
-        unused.tell(listing, split=any(each.split for each in listing.candidates))
+        unused.tell(listing, splits_known=any(each.split for each in listing.candidates))
         if not listing.candidates and {each.reason.partition(": ")[2] for each in listing.exclusions} <= {"no label"}:
             raise no_rows(str(shown), len(listing.exclusions), "no label", tables[0].label)
         return listing
@@ -76,7 +76,7 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
                 terms.reporter.advance()
             if named.elsewhere:
                 writer.notes.append(named.elsewhere_note(table.count, table.file.name))
-        unused.tell(writer, split=any(split for _, _, split, *_ in writer.rows))
+        unused.tell(writer, splits_known=any(split for _, _, split, *_ in writer.rows))
         writer.finish(tables[0].label)
 
     settings = ("parquet", str(config.image_column), str(config.label_column), *map(str, splits))
@@ -164,23 +164,19 @@ class _Unused:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, ...], UnusedColumns] = {}
-        self._splits_known = False
         self._columns: dict[str, None] = {}
 
     def of(self, table: _Table) -> UnusedColumns:
         """The collector for a file's rows."""
-        self._splits_known = self._splits_known or table.split is not None
         if (note := table.columns.note()) is not None:
             self._columns[note] = None
         return self._found.setdefault(table.columns.names, UnusedColumns(table.columns))
 
-    def tell(self, found: Listing | RowWriter, *, split: bool) -> None:
-        """Add faults and notes, once all rows were read; ``split``: some of them has one."""
+    def tell(self, found: Listing | RowWriter, *, splits_known: bool) -> None:
+        """Add faults and notes, once all rows were read; ``splits_known``: some of them has a split."""
         found.notes += self._columns
         for each in self._found.values():
-            faults, notes = each.told(splits_known=split or self._splits_known)
-            found.faults += faults
-            found.notes += [note for note in notes if note not in found.notes]
+            each.tell(found, splits_known=splits_known)
 
 
 def _columns(schema: Any, file: Path, config: DataConfig) -> Columns:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from tl_kit.data.findings import Finding
 from tl_kit.data.forms.columns import Columns, plain
-from tl_kit.data.listing import name_some, split_of
+from tl_kit.data.forms.rows import RowWriter
+from tl_kit.data.listing import Listing, name_some, split_of
 
 __all__ = ["UnusedColumns"]
 
@@ -66,6 +67,12 @@ class UnusedColumns:
             del self._cells[place]
         elif len(found.distinct) > _MOST and found.twice:
             found.distinct = set(sorted(found.distinct)[:_MOST])  # what is known of groups is known
+
+    def tell(self, found: Listing | RowWriter, *, splits_known: bool) -> None:
+        """Add :meth:`told` to what is found in the table."""
+        faults, notes = self.told(splits_known=splits_known)
+        found.faults += faults
+        found.notes += [note for note in notes if note not in found.notes]
 
     def told(self, *, splits_known: bool) -> tuple[list[Finding], list[str]]:
         """Faults, of columns that hold splits under another name, and sentences on those that may be meant.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -13,9 +13,8 @@ from torch import Tensor
 from tl_kit.data.manifest import Sample
 from tl_kit.finetuning.closed_form import head_run
 from tl_kit.finetuning.run import Run
-from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, pixels_of, row_name
+from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, image_batches, row_name
 from tl_kit.freezing.probes import stage_features, stage_names
-from tl_kit.images.transforms import normalize
 from tl_kit.inference.run_models import model_context
 from tl_kit.machine.forward import forward_rows
 from tl_kit.storage.feature_store import FeatureStore
@@ -107,21 +106,13 @@ def _pass(run: Run, reuse: Reuse, names: Sequence[str], samples: list[Sample], v
     """All stages' features side by side (n, sum of channels), and the head's inputs (n, ...)."""
     pooled, inputs = [], []
     with model_context([run.model], run.runtime):
-        for batch in _batches(run, samples, view):
+        for batch in image_batches(run, samples, view):
             rows, found = stage_features(
                 run.model, names, batch, call=partial(forward_rows, reuse.features.trunk, whole=True)
             )
             pooled.append(torch.cat([found[name] for name in names], dim=1).cpu())
             inputs.append(rows.cpu())
     return torch.cat(pooled), torch.cat(inputs)
-
-
-def _batches(run: Run, samples: list[Sample], view: str) -> Iterator[Tensor]:
-    size = run.runtime.batch_size
-    for start in range(0, len(samples), size):
-        part = samples[start : start + size]
-        yield normalize(run.runtime.batch(pixels_of(run, part, view)), run.preprocessing)
-        run.reporter.advance(len(part))
 
 
 def _widths(run: Run, names: Sequence[str]) -> list[int]:
