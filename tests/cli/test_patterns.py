@@ -69,7 +69,8 @@ def test_checkpoints_that_match(story: Story, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("nothing")
     done = tlkit("ensemble", f"{folder}/*", "--data", story.data, "--out", tmp_path / "a", "--no-calibrate", "--json")
     assert [Path(member["checkpoint"]).name for member in done.json["members"]] == ["one", "two"]
-    assert "2 matches hold no checkpoint, the first is" in done.err
+    assert "left out, since they hold no checkpoint: " in done.err
+    assert " and 1 more" in done.err
     done = tlkit(
         "ensemble", f"{folder}/**/both", f"{folder}/one", "--data", story.data, "--out", tmp_path / "b", "--json"
     )

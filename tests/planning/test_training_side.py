@@ -22,6 +22,7 @@ from tl_kit.fitting.prices import Prices
 from tl_kit.fitting.speed import Speed
 from tl_kit.fitting.step_options import StepOptions
 from tl_kit.planning.training_side import longer_side, training_side
+from tl_kit.reporting import SILENT
 from tl_kit.zoo.forward_cost import forward_cost, takes_side
 
 CONFIG = SideConfig()
@@ -136,3 +137,15 @@ def test_passes_of_smaller_images_cost_less(tmp_path: Path) -> None:
             budget = Budget(left, clock=lambda: 0.0)
             prices = Prices([candidate], manifest, budget, BudgetConfig(), LadderConfig())
             assert prices.may_train_early(replace(options, img_size=img_size), [entry]) is expected
+
+
+def test_passes_alone_are_the_least_that_a_run_needs(tmp_path: Path) -> None:
+    """No step of it is timed: the fit says "at least"."""
+    candidate = Candidate("resnet18", forward_cost("resnet18"), "mit", "a test")
+    head = Attempt(step=Step("head", "resnet18"), status="finished")
+    entry = Entry(attempt=head, name="01", seconds=1.0, elapsed=1.0, speed=Speed(latency=1.0, row=0.5))
+    manifest = Manifest(tmp_path, ("a",), tuple(written(tmp_path, [(64, 64)] * 4)))
+    prices = Prices([candidate], manifest, Budget(1.9, clock=lambda: 0.0), BudgetConfig(), LadderConfig())
+    options = FinetuneConfig(model="resnet18", data=tmp_path)
+    admission = prices.admit(Step("member", "resnet18", 1), options, [entry], SILENT)
+    assert (admission.admitted, admission.needed, admission.tried) == (False, 2.0, False)

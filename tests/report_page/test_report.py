@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html.parser
 import io
 import itertools
 import json
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,56 +24,11 @@ from tests.browsers import grave_faults
 from tests.cli.helpers import tlkit
 from tests.helpers import quick
 from tests.report_page.conftest import HOSTILE
+from tests.report_page.parsed_pages import Page, read
 from tl_kit.config import HeadConfig, ReportLimits
 from tl_kit.diagnosis.examine import Report
 from tl_kit.errors import CheckpointError, ConfigError, DataError
 from tl_kit.report_page.page import ReportResult
-
-
-@dataclass
-class Page(html.parser.HTMLParser):
-    """Elements of a page: their attributes by tag, figures with their texts, and all text outside of scripts."""
-
-    found: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
-    figures: list[tuple[str, str, str]] = field(default_factory=list)
-    text: str = ""
-    scripts: list[str] = field(default_factory=list)
-    inside: str = ""
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.inside = tag
-        values = dict(attrs)
-        self.found.append((tag, values))
-        if tag == "data":
-            self.figures.append((values["data-source"] or "", values["value"] or "", ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.inside == "script":
-            self.scripts.append(data)
-        elif self.inside != "style":
-            self.text += data
-        if self.inside == "data":
-            self.figures[-1] = (*self.figures[-1][:2], data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [values for name, values in self.found if name == tag]
-
-    @property
-    def computed(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.scripts[0])
-        return found
-
-
-def read(file: Path) -> Page:
-    page = Page()
-    page.feed(file.read_text(encoding="utf-8"))
-    return page
 
 
 @pytest.fixture(scope="module")

@@ -167,6 +167,8 @@ def test_the_interface_describes_itself(client: TestClient) -> None:
 
 
 JSON = {"content-type": "application/json"}
+FORM_PART = b'\r\n--abc\r\nContent-Disposition: form-data; name="file"; filename="%s"\r\n\r\n'
+
 REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("text", {"content": b"abc", "headers": {"content-type": "text/plain"}}, 415, "text/plain is not taken"),
     ("no type", {"content": b"abc"}, 415, "(none) is not taken"),
@@ -194,6 +196,15 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
         {"content": b"x" * 50, "headers": {"content-type": "multipart/form-data; boundary=abc"}},
         422,
         "",
+    ),
+    (
+        "a form cut off in its second file",
+        {
+            "content": b"".join(FORM_PART % name + GOOD["large.jpg"][:2000] for name in (b"a.jpg", b"b.jpg")),
+            "headers": {"content-type": "multipart/form-data; boundary=abc"},
+        },
+        422,
+        "the form is cut off",
     ),
 ]
 

@@ -50,7 +50,7 @@ def audited() -> None:
 
 
 def _hear(event: str, arguments: tuple[object, ...]) -> None:
-    if _WATCH.on:  # a plain function is called in half the time
+    if _WATCH is not None and _WATCH.on:  # None at the interpreter's end; a plain function takes half the time
         _WATCH.hear(event, arguments)
 
 

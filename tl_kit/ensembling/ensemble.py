@@ -283,7 +283,8 @@ def _folders(paths: Sequence[Path], reporter: Reporter) -> Iterator[Path]:
         if not found:
             raise MemberError(f"{given}: none of the {len(matches)} files and folders that match holds a checkpoint")
         if others := [match for match in matches if match not in found and ensembles.isdisjoint(match.parents)]:
-            reporter.message(f"{given}: {len(others)} matches hold no checkpoint, the first is {others[0]}")
+            more = f" and {len(others) - 1:,} more" if others[1:] else ""
+            reporter.message(f"{given}: left out, since they hold no checkpoint: {others[0]}{more}")
         yield from found
 
 

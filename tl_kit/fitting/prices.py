@@ -26,7 +26,8 @@ _PASSES = 2  # over the images in a first head's run, where crop modes are compa
 class Admission:
     """Admission of a step: whether it may begin, its estimate in seconds (None: unknown), and its epochs.
 
-    ``needed``: the estimate with its margin, for what must follow too; ``tried``: False where it is the least needed.
+    ``needed``: the estimate with its margin, for what must follow too. ``tried``: True where steps of the run were
+    timed; else ``needed`` is less than the whole, the passes of its images alone.
     ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default.
     """
 
@@ -132,7 +133,7 @@ class Prices:
         scale = self._scale(options)
         passes = len(self.manifest.split("train")) * (self._row(step.model, entries) or 0.0) * scale
         if passes > self.budget.left:
-            return Admission(admitted=False, needed=passes)
+            return Admission(admitted=False, needed=passes, tried=False)
         part = step.rung == "part"
         if part:
             options = last_layers(options, self.candidates, entries, self.ladder)

@@ -39,7 +39,7 @@ class Refit:
 
 
 def refit_images(manifest: Manifest) -> Manifest:
-    """The same images, those of validation among the training images."""
+    """The same images, with the validation images moved to the training images."""
     samples = (replace(each, split="train") if each.split == "val" else each for each in manifest.samples)
     return replace(manifest, samples=tuple(samples))
 

@@ -250,7 +250,7 @@ def _accepts(name: str, prefix: bytes) -> bool:
 
 
 def _open(data: bytes, config: DecodeConfig) -> Image.Image:
-    """``Image.open`` without its size check, whose limit is a process-wide global and half of which is a warning."""
+    """Open an image as ``Image.open`` does, without its size check, whose limit is one for the whole process."""
     if not data:
         raise ImageError("empty file")
     prefix = data[:16].ljust(16, b"\0")

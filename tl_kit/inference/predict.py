@@ -228,7 +228,7 @@ def _check_replaced(out: Path, inputs: ByName, checkpoint: Path | str) -> None:
 
 
 def _pass_over(items: Iterator[Named | None], begun: State, journal: Journal) -> InputDigests:
-    """Pass over the inputs whose rows are secured; the digests of their names and files.
+    """Skip the inputs whose rows are on disk already, and return the digests of their names and files.
 
     Raises DataError where these are others, or files that changed.
     """

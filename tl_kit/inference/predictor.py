@@ -198,7 +198,7 @@ class Predictor:
 
     @property
     def at_once(self) -> int:
-        """Images that a stream predicts together: batches for a GPU, or for members that take turns."""
+        """Number of images that a stream predicts together: several batches on a GPU, or where members take turns."""
         batches = StreamConfig.gpu_batches if self.decoding_device is not None else 1
         if len(self.arranged.passes) > 1:
             image = sum(math.prod(p.input_size) for p in self._preprocessings) * self.crops.views

@@ -135,7 +135,7 @@ def _scored(
 
 
 def _base(data: Path | None, scored: Scored | None) -> Path | None:
-    """The folder below which files are named: that of the data, or what is common to the paths of a list elsewhere."""
+    """Folder that file names in the page are relative to: the data's, or the common parent of a list's paths."""
     base = None if data is None else data if data.is_dir() else data.parent
     paths = [] if scored is None else [path for path in scored.paths if path.is_absolute()]
     if base is None or not paths or paths[0].is_relative_to(base):

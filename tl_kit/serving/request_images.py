@@ -8,6 +8,7 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from email.message import Message
 from functools import partial
 from typing import Any
 
@@ -84,6 +85,7 @@ async def _form(body: bytes, headers: Headers, limits: ServeLimits) -> list[Uplo
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
+    _check_end(body, headers)
     parser = _InMemory(headers, whole(), max_files=limits.files, max_fields=limits.files)
     try:
         form = await parser.parse()
@@ -97,6 +99,15 @@ async def _form(body: bytes, headers: Headers, limits: ServeLimits) -> list[Uplo
         return [_file(item, place, limits) for place, (_, item) in enumerate(form.multi_items())]
     finally:
         await form.close()
+
+
+def _check_end(body: bytes, headers: Headers) -> None:
+    """Refuse a form that is cut off: the parser drops its last file without a word."""
+    kind = Message()
+    kind["content-type"] = headers["content-type"]
+    boundary = kind.get_boundary()  # without one, the parser refuses the form
+    if boundary and f"--{boundary}--".encode("latin-1", "replace") not in body:
+        raise RefusedError(422, "the form is cut off: the boundary at its end is missing; send it again, whole")
 
 
 def _file(item: UploadFile | str, place: int, limits: ServeLimits) -> Upload:

@@ -239,7 +239,7 @@ def _list_paths(table: _Table, listing: Listing, unused: UnusedColumns) -> None:
 
 
 def _split_of_file(file: Path, shown: Path, several: bool | None) -> str | None:
-    """The split in the file's name or in that of its folder; None for a file alone, which is a whole data set."""
+    """Find the split in the file's name or its folder's; None for a file given alone, which is a whole data set."""
     if several is None:
         return None
     return split_in_name(file.name, str(shown)) or split_of(file.parent.name)

@@ -81,7 +81,7 @@ def list_rows(folder: Path) -> Listing:
 
 
 def no_rows(of: str, count: int, reason: str, label: str) -> DataError:
-    """The error for a table of ``count`` rows of which none can be used; ``reason``: that of the first."""
+    """Return the error for a table none of whose ``count`` rows can be used; ``reason``: why not the first."""
     if not count:
         return DataError(f"{of}: has no rows")
     if reason == "no label":

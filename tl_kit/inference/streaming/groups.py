@@ -33,7 +33,7 @@ class Classifier(Protocol):
 
     @property
     def at_once(self) -> int:
-        """Images that it takes together: so many batches."""
+        """Number of images that are predicted together, in whole batches."""
 
     def member_probabilities(
         self,
@@ -173,7 +173,7 @@ def _prediction(
 
 
 class _Messages:
-    """A Reporter that passes messages on, and no stages: those of the groups are parts of one."""
+    """A Reporter that passes messages on and drops progress bars, since all groups share one."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
