@@ -73,7 +73,37 @@ def test_the_best_heads_network_sees_the_other_crop() -> None:
     nll = {"small": 0.5, "middle": 0.3, "large": 0.4}
     steps, _ = climb(lambda step: nll[step.model], views=("center", "squash"))
     assert steps[3] == Step("view", "middle", 0, "squash")
-    assert sum(step.rung == "view" for step in steps) == 1
+    assert [step.rung for step in steps[4:7]] == ["short", "short", "full"]
+
+
+@pytest.mark.parametrize("rung", ["short", "full", "member"])
+def test_the_other_networks_see_the_other_crop_last_of_all(rung: str) -> None:
+    """Whatever ends the training: it did not help, or there is no time for it."""
+
+    def outcome(step: Step) -> Attempt:
+        if step.rung == rung == "member":
+            return Attempt(step=step, status="no time")
+        nll = {"small": 0.5, "middle": 0.3, "large": 0.4}[step.model]
+        return finished(step, nll, kept="head" if step.rung == rung else "trained")
+
+    steps, last = climb(outcome, views=("center", "squash"))
+    assert steps[-2:] == [Step("view", "large", 0, "squash"), Step("view", "small", 0, "squash")]
+    assert steps[-3].rung == rung
+    assert last == ("there is no time for a further member" if rung == "member" else last)
+    few, _ = climb(outcome, views=("center", "squash"), config=replace(CONFIG, most_views=2))
+    assert few == steps[:-1]
+    assert climb(outcome)[0] == [step for step in steps if step.rung != "view"]
+
+
+def test_a_view_without_time_is_not_proposed_again() -> None:
+    def outcome(step: Step) -> Attempt:
+        if step.rung == "view":
+            return Attempt(step=step, status="no time")
+        return finished(step, 0.4, kept="head")
+
+    steps, last = climb(outcome, views=("center", "squash"))
+    assert sum(step.rung == "view" for step in steps) == 3
+    assert "did not help" in last
 
 
 def test_the_better_half_trains_shortly_and_the_best_of_it_in_full() -> None:

@@ -193,7 +193,7 @@ def test_a_short_run_trains_again_where_there_is_no_time_for_more(
         return original(prices, step, *more)
 
     monkeypatch.setattr(Prices, "admit", hurried)
-    result = tl_kit.fit(config(data, tmp_path / "fit", ladder=ONE_MEMBER))
+    result = tl_kit.fit(config(data, tmp_path / "fit", ladder=replace(ONE_MEMBER, most_views=1)))
     assert [row.rung for row in result.leaderboard if row.status == "no time"] == ["full", "part"]
     assert [row.rung for row in result.leaderboard if row.status == "finished"][-2:] == ["short", "refit"]
     assert result.members == (result.leaderboard[-1].name,)

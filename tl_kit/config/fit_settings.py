@@ -86,7 +86,8 @@ class LadderConfig:
     train, on ``part_views`` augmented views an image. After a run in full, further members follow, until ``patience``
     of them in a row have not lowered the ensemble's NLL by more than its standard error. An ensemble has at most
     ``members``. Before further members, and at the end, the runs that are members of the best ensemble train once more,
-    on validation images too, where these are at least the share ``refit_from`` of the training images.
+    on validation images too, where these are at least the share ``refit_from`` of the training images. Last of all, the
+    heads of the best ``most_views`` networks see images cropped in other ways, where that matters.
     """
 
     halved: Annotated[float, FRACTION] = 0.5
@@ -99,6 +100,7 @@ class LadderConfig:
     patience: Annotated[int, AT_LEAST_ONE] = 2
     members: Annotated[int, AT_LEAST_ONE] = 8
     refit_from: Annotated[float, POSITIVE] = 0.1
+    most_views: Annotated[int, AT_LEAST_ONE] = 4
 
 
 @dataclass(frozen=True, kw_only=True)

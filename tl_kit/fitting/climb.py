@@ -158,10 +158,10 @@ class Climb:
             seconds = f"{'about' if admission.tried else 'at least'} {admission.needed:.0f} s"
             needs = f"needs {seconds}{after}, {left:.0f} s are left" if left else "the time is over"
             self._note(step, "no time", needs)
+            if not left:
+                return last or needs
             if step.rung in ("member", "refit") or (step.rung == "part" and not early):
-                last = f"{named(step)} {needs}" if left else needs
-                if step.rung == "member":
-                    return last
+                last = f"{named(step)} {needs}"
 
     def _early(self, prices: Prices) -> bool:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""

@@ -83,8 +83,8 @@ def next_step(
     ``views``: crop modes that are worth comparing, if any. ``early``: the first network trains in full before the heads
     that wait, or only its last layers where there is no time for more. ``chosen``: the members of the best ensemble.
     Those that trained do so again, on validation images too, before further members and at the end. The network that
-    trained early does so before further heads. The step depends on nothing but the arguments. One that there was
-    ``no time`` for is not proposed again.
+    trained early does so before further heads. At the very end, the other networks' heads see the other crops. The step
+    depends on nothing but the arguments. One that there was ``no time`` for is not proposed again.
     """
     tried = {attempt.step for attempt in done}
     for step in _steps(done, candidates, views=views, early=early, chosen=chosen, seed=seed, config=config):
@@ -92,7 +92,9 @@ def next_step(
             refit = next((each for each in _refits(done, chosen) if each not in tried), None)
             if refit is not None:
                 return refit
-        if isinstance(step, str) or step not in tried:
+        if isinstance(step, str):
+            return next((each for each in _further_views(done, views, seed, config) if each not in tried), step)
+        if step not in tried:
             return step
     raise AssertionError("the steps end with a sentence")
 
@@ -108,6 +110,14 @@ def _refits(done: Sequence[Attempt], chosen: Collection[Step]) -> Iterator[Step]
         step = attempt.step
         if step in chosen and step.trains and attempt.status == "finished" and attempt.kept != "head":
             yield replace(step, rung="refit", of=step.rung)
+
+
+def _further_views(done: Sequence[Attempt], views: Sequence[str], seed: int, config: LadderConfig) -> Iterator[Step]:
+    """Heads of the best networks on images cropped in other ways: members that cost one pass over the images each."""
+    used = {(a.step.model, a.crop_mode) for a in done if a.status == "finished" and not a.step.trains}
+    heads = [attempt for attempt in _ranked(done, "head") if attempt.allowed][: config.most_views]
+    for name in (head.step.model for head in heads):
+        yield from (Step("view", name, seed, mode) for mode in views if (name, mode) not in used)
 
 
 def waiting(done: Sequence[Attempt], candidates: Sequence[Candidate]) -> list[str]:
@@ -196,6 +206,9 @@ def _further(
     others = [Step("member", model, seed, modes[model]) for model in order[1:2]]
     seeds = [Step("member", order[0], seed + more, modes[order[0]]) for more in range(1, config.members + 1)]
     for count, step in enumerate([*others, *seeds][: config.members]):
+        if any(attempt.step.rung == "member" and attempt.status == "no time" for attempt in done):
+            yield "there is no time for a further member"
+            return
         if count >= config.patience and not _still_gaining(done, config.patience):
             yield f"the last {config.patience} members lowered the ensemble's NLL by no more than noise"
             return
