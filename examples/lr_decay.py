@@ -168,6 +168,7 @@ def main(out: Path, data: Path | None = None, *, epochs: int = EPOCHS) -> Curves
     subject = "handwritten digits" if data is None else data.resolve().name
     figure = draw(curves, title=f"A real run with step: tf_efficientnet_lite0, last:2, on {subject}")
     FigureCanvasAgg(figure)
+    out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, format="png", pil_kwargs={"optimize": True})
     sys.stdout.write(f"{out}\n")
     return curves

@@ -203,6 +203,7 @@ def main(out: Path) -> Path:
     """Draw everything into a PNG file."""
     figure = draw()
     FigureCanvasAgg(figure)
+    out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, format="png", pil_kwargs={"optimize": True})
     sys.stdout.write(f"{out}\n")
     return out

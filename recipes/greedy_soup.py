@@ -3,8 +3,8 @@
 Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
 inference time".
 
-    tlkit finetune tf_efficientnet_lite0 --data imgs --policy full --img-size 96 --epochs 8 --seed 0      # and 1, 2
-    tlkit ensemble ckpts/* --rule greedy-soup
+    tlkit finetune tf_efficientnet_lite0 --data imgs --policy full --img-size 96 --epochs 8 --members 3 --out soup
+    tlkit ensemble soup/* --rule greedy-soup
 
 Expected: 40 photos a class of clothing, 372 test photos: 72.8 % by the average of two of the three runs, at the price
 of one; the best run by validation 72.0 %, the mean run 69.5 %. The gain over the best, +0.8 points (95 % interval -1.9
@@ -13,10 +13,9 @@ to +3.2), is not distinguishable from zero.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from tl_kit import EnsembleConfig, EnsembleResult, FinetuneConfig, ensemble, finetune
+from tl_kit import EnsembleConfig, EnsembleResult, FinetuneConfig, ensemble, finetune_members
 
 __all__ = ["greedy_soup"]
 
@@ -32,8 +31,9 @@ def greedy_soup(
 ) -> EnsembleResult:
     """One model: the average of the runs that validation keeps, or the best run if no average helps.
 
-    Under ``full`` all seeds start with the same weights and a head of zeros; only the order of images differs.
+    Under ``full`` all seeds start with the same weights and a head of zeros; only the order of images and their
+    augmentation differ. Raises ConfigError for fewer than two runs.
     """
-    start = FinetuneConfig(model=model, data=Path(data), policy="full", epochs=epochs, img_size=img_size)
-    found = [finetune(replace(start, seed=seed + number)) for number in range(runs)]
-    return ensemble(EnsembleConfig(checkpoints=tuple(Path(run.checkpoint) for run in found), rule="greedy-soup"))
+    config = FinetuneConfig(model=model, data=Path(data), policy="full", epochs=epochs, img_size=img_size, seed=seed)
+    found = finetune_members(config, members=runs, vary="seed")
+    return ensemble(EnsembleConfig(checkpoints=found.checkpoints, rule="greedy-soup"))

@@ -34,6 +34,7 @@ from recipes import (
 from tests.helpers import NEARLY_SQUARE, UNGUARDED, write_images
 from tl_kit import EnsembleResult, FinetuneConfig, FitConfig, finetune
 from tl_kit.config import LadderConfig
+from tl_kit.errors import ConfigError
 from tl_kit.fitting import climb
 from tl_kit.storage.checkpoint import is_checkpoint, load_checkpoint, read_meta
 from tl_kit.zoo.starter import starter_path
@@ -142,8 +143,23 @@ def test_an_average_ensemble_has_every_member_and_a_receipt(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = average_ensemble([LITE0, "tf_efficientnet_lite1"], data, policy="head")
-    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", "tf_efficientnet_lite1-1"]
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [
+        f"member-1-{LITE0}",
+        "member-2-tf_efficientnet_lite1",
+    ]
     assert result.receipt["gain"] is not None
+
+
+@pytest.mark.parametrize("models", [LITE0, [LITE0], [LITE0, LITE0]])
+def test_no_ensemble_of_one_model_is_trained(
+    models: str | list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"two names or more|named twice"):
+        average_ensemble(models, data, policy="head")
+    with pytest.raises(ConfigError, match="must be at least 2"):
+        greedy_soup(LITE0, data, runs=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_greedy_soup_is_one_model_no_worse_than_its_best_run(
@@ -152,7 +168,7 @@ def test_a_greedy_soup_is_one_model_no_worse_than_its_best_run(
     monkeypatch.chdir(tmp_path)
     result = greedy_soup(LITE0, data, runs=2, epochs=1, img_size=64)
     assert len(list((Path(result.checkpoint) / "members").iterdir())) == 1
-    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == [f"{LITE0}-1", f"{LITE0}-2"]
+    assert [Path(m["checkpoint"]).name for m in result.receipt["members"]] == ["member-1", "member-2"]
     made = result.receipt["derived"]
     assert made is not None
     losses = {line["chosen"]: line["nll"] for line in made["tried"]}

@@ -97,7 +97,10 @@ def test_copies_are_left_out_together() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "folds", "words"),
-    [((8, 8), 9, "--members 9: no class has so many"), ((8, 1), 4, "--vary folds: class 'b' has all its training")],
+    [
+        ((8, 8), 9, "--members 9: no class has training images for more than"),
+        ((8, 1), 4, "--vary folds: class 'b' has all its training"),
+    ],
 )
 def test_folds_that_cannot_be_are_refused(counts: tuple[int, ...], folds: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -226,7 +226,7 @@ def test_without_a_schedule_of_the_users_the_rate_stays(data: Path, tmp_path: Pa
     assert rates == [0.1] * 6, "nothing ends the run early: what is averaged comes last"
     assert run.swa is not None
     assert run.swa["count"] == 3
-    assert sum(text.startswith("swa: the average of 3 (val accuracy ") for text in listener.messages) == 1
+    assert sum(text.startswith("swa: the average of 3 states (val accuracy ") for text in listener.messages) == 1
 
 
 def test_under_a_cyclic_rate_the_ends_of_the_later_cycles_are_averaged(data: Path, tmp_path: Path) -> None:
@@ -243,8 +243,10 @@ def test_under_a_cyclic_rate_the_ends_of_the_later_cycles_are_averaged(data: Pat
         ({"snapshots": 2, "schedule": "cosine"}, "--schedule cosine has none"),
         ({"snapshots": 2, "schedule_options": ("cycles=3",)}, "--schedule-opt says 3 cycles"),
         ({"snapshots": 2, "patience": 2}, "--snapshots: patience could end"),
-        ({"snapshots": 8}, "--snapshots 8: 12 steps make no such number of even cycles"),
-        ({"snapshots": 11}, "--snapshots 11: 12 steps make no such"),
+        ({"snapshots": 8}, "--snapshots 8: 12 steps after the warm-up make no such number of even cycles"),
+        ({"snapshots": 11}, "--snapshots 11: 12 steps after the warm-up make no such"),
+        ({"schedule": "cyclic", "schedule_options": ("cycles=12",)}, "--schedule-opt cycles=12: 12 steps after the"),
+        ({"schedule": "cyclic", "schedule_options": ("cycles=99",)}, "--schedule-opt cycles=99: 12 steps after the"),
         ({"late": 5}, "--late 5: the run has 4 epochs"),
         ({"late": -1}, "--late -1: must be at least 1"),
         ({"regularization": RegularizationConfig(swa=True, ema=0.9)}, "--swa: --ema averages"),

@@ -92,13 +92,24 @@ def test_a_run_that_never_recovers_keeps_its_best_epoch(
     data: Path, tmp_path: Path, poison: Callable[..., list[float]]
 ) -> None:
     poison(6, always=True)
-    with pytest.raises(TrainingError, match=r"after going back 3 times: .*; the best epoch so far is kept"):
+    with pytest.raises(TrainingError, match=r"after going back 3 times: .*; the best epoch so far is kept in .*run"):
         quick(data, tmp_path / "run", on_nan="rollback", epochs=4)
     meta = json.loads((tmp_path / "run" / "tlkit.json").read_text())
     assert meta["status"] == "failed"
     assert 1 <= meta["best_epoch"] <= 3
     assert len(meta["settings"]["rollbacks"]) == 3
     assert tl_kit.load(tmp_path / "run").predict(next(data.rglob("*.png")))[0].label is not None
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "rollback"])
+def test_a_run_without_a_good_epoch_leaves_nothing_and_says_so(
+    on_nan: str, data: Path, tmp_path: Path, poison: Callable[..., list[float]]
+) -> None:
+    poison(0, always=True)
+    with pytest.raises(TrainingError) as caught:
+        quick(data, tmp_path / "run", on_nan=on_nan, epochs=2)
+    assert "is kept" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_went_back_is_resumed_to_the_same_bits(

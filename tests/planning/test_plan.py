@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.helpers import MODEL, NEARLY_SQUARE, UNGUARDED, Listener, quick, settings_of, write_images
-from tl_kit import FinetuneConfig, FinetuneResult, finetune, plan
+from tl_kit import FinetuneConfig, FinetuneResult, cross_validate, finetune, finetune_members, plan
 from tl_kit.config import CacheConfig, GuardConfig, LoopConfig, RuntimeConfig
 from tl_kit.errors import PolicyError
 from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.planning.trial import Rates
+from tl_kit.storage.checkpoint import read_meta
 
 LOOP = LoopConfig(epochs=3, least_steps=1)
 
@@ -208,6 +209,27 @@ def test_uneven_classes_show_in_the_plan_and_in_the_run(pretrained: Path, tmp_pa
     run(config, tmp_path / "run")
     done = settings_of(tmp_path / "run")
     assert (done["balance"], done["select"]) == ("loss", "nll" if policy == "head" else "balanced_accuracy")
+
+
+@pytest.mark.parametrize(
+    "runs", [{"folds": 3}, {"members": 3, "vary": "folds"}, {"members": 3, "vary": "bootstrap"}], ids=str
+)
+def test_a_series_is_planned_by_the_images_of_its_first_run(
+    runs: dict[str, Any], data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    config, listener = config_for(data, pretrained, tmp_path / "cache", policy="full", epochs=1), Listener()
+    found = plan(config, **runs, reporter=listener)
+    made = {"out": tmp_path / "runs"}
+    if "folds" in runs:
+        first = Path(cross_validate(replace(config, **made), **runs).folds[0].checkpoint)
+    else:
+        first = Path(finetune_members(replace(config, **made), **runs).members[0].checkpoint)
+    images = read_meta(first)["data"]["images"]
+    assert found.facts.images == images["train"]
+    assert found.settings["augment"] == settings_of(first)["augment"]
+    told = [text for text in listener.messages if text.startswith("the plan is that of ")]
+    assert len(told) == 1
+    assert f"{images['train']} train" in told[0]
 
 
 def test_without_pretrained_weights_nothing_is_probed_and_all_layers_train(data: Path, tmp_path: Path) -> None:

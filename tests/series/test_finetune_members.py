@@ -166,6 +166,22 @@ def test_crop_modes_by_name(data: Path, tmp_path: Path, given: str, modes: list[
     assert not np.allclose(stack[0], stack[1], atol=1e-5), "each member sees the images in its own way"
 
 
+def test_members_of_equal_weights_are_told(tmp_path: Path) -> None:
+    """Both crop modes see the same of square images."""
+    square = write_images(tmp_path / "images", images=12, size=(32, 32))
+    plain: dict[str, Any] = {"weights": "none", "policy": "full", "epochs": 1}
+    config = settings(square, tmp_path / "c", crop_mode="center,squash", **plain)
+    runs = finetune_members(config, vary="crop-mode")
+    assert same(*(weights(path) for path in runs.checkpoints))
+    told = [note for note in runs.notes if "have the same weights" in note]
+    assert told == [
+        "member-1, member-2: have the same weights, since --vary crop-mode changes nothing here; keep one of them"
+    ]
+    assert runs.to_dict()["copies"] == [[1, 2]]
+    others = finetune_members(settings(square, tmp_path / "s", **plain), members=2, vary="seed")
+    assert (others.copies, [note for note in others.notes if "same weights" in note]) == ((), [])
+
+
 def test_what_is_frozen_is_computed_once_for_all_members(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,7 +279,7 @@ def test_an_error_in_a_later_member_keeps_the_finished_ones_and_says_so(
         (2, "rate", {}, "--vary rate: known are seed, folds, bootstrap, model, policy, crop-mode"),
         (3, "seed", {"seed": 2**63 - 2}, "--seed"),
         (2, "seed", HEAD, "--vary seed: a head that is fitted in closed form is the same for every seed"),
-        (13, "folds", {}, "--members 13: no class has so many training images"),
+        (13, "folds", {}, "--members 13: no class has training images for more than"),
         (None, "model", {}, f"--vary model: give two names or more with commas between, not '{MODEL}'"),
         (None, "policy", {"policy": "last:1,"}, "--vary policy: give two names"),
         (None, "policy", {"policy": "last:1,last:1"}, "--vary policy: 'last:1' is named twice"),

@@ -40,7 +40,7 @@ def leave_folds_out(manifest: Manifest, folds: int, *, seed: int) -> tuple[Manif
     keys = keys_of(train, seed=seed)
     most = min(len(set(keys)), max(Counter(s.label for s in train).values()))
     if folds > most:
-        raise ConfigError(f"--members {folds}: no class has so many training images to be cut into folds; give fewer")
+        raise ConfigError(f"--members {folds}: no class has training images for more than {most} folds; give fewer")
     numbers = assign_folds([s.label for s in train], keys, folds, seed=seed)
     found = []
     for number in range(folds):

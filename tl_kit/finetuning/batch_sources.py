@@ -28,6 +28,7 @@ from tl_kit.inference.run_models import Scorer, StoreReader, run_models
 from tl_kit.machine.process_group import first_answer
 from tl_kit.machine.random_state import restored_random_state
 from tl_kit.machine.runtime import send
+from tl_kit.training.late_losses import ADVICE
 from tl_kit.zoo.heads import classifier_names, in_modules
 
 __all__ = [
@@ -242,9 +243,7 @@ def agreed_scores(run: Run, source: Source) -> Mapping[str, float] | None:
         return None
     scores = first_answer(_scores(run, source))
     if scores is None:
-        raise NonFiniteError(
-            "the model's outputs are not finite: try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
-        )
+        raise NonFiniteError(f"the model's outputs are not finite: {ADVICE}")
     return scores
 
 

@@ -223,7 +223,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
     track_options(run, outcome.settings)
     track_result(run, result)
     if outcome.error is not None:
-        raise TrainingError(f"{outcome.error} in {run.folder}")
+        raise TrainingError(f"{outcome.error}; the best epoch so far is kept in {run.folder}")
     return result
 
 

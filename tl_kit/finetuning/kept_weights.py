@@ -184,7 +184,8 @@ def _said(
         "no finite outputs" if row is None else f"val accuracy {row['accuracy']:.1%}, nll {row['nll']:.3f}"
         for row in (scores, best)
     )
-    return f"swa: the average of {count} ({average}) is {verdict} {beside} ({epoch})"
+    states = f"{count} states" if count != 1 else "one state"
+    return f"swa: the average of {states} ({average}) is {verdict} {beside} ({epoch})"
 
 
 class BestWeights(Callback):

@@ -89,7 +89,7 @@ def create_schedule(
     if total_steps < 1:
         raise ConfigError(f"a run has at least one step, not {total_steps}")
     if not 0 <= warmup_steps < total_steps:
-        raise ConfigError(f"the warm-up cannot take {warmup_steps} of {total_steps} steps: make it shorter")
+        raise ConfigError(f"--warmup: the warm-up cannot take {warmup_steps} of {total_steps} steps; make it shorter")
     if name == "onecycle" and warmup_steps:
         raise ConfigError("schedule 'onecycle' has its own warm-up (option pct_start): leave the warm-up at 0")
     length = total_steps - warmup_steps

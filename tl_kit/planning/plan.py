@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tl_kit.config import FinetuneConfig
+from tl_kit.config import FinetuneConfig, Vary, VaryConfig
 from tl_kit.finetuning.checks import head_config
 from tl_kit.finetuning.choices.crop_mode import settle_crop_mode
 from tl_kit.finetuning.choices.mirror_images import MirrorChoice, settle_mirror_images
@@ -24,6 +24,7 @@ from tl_kit.optimization.param_groups import layer_scales
 from tl_kit.optimization.rules import Hyperparameters
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.planning.estimate import Estimate, estimate
+from tl_kit.planning.planned_images import first_images
 from tl_kit.reporting import SILENT, Reporter
 
 __all__ = ["Choice", "Plan", "plan"]
@@ -62,12 +63,22 @@ class Plan:
 @undisturbed()
 @alone()
 @takes_plain_values
-def plan(config: FinetuneConfig, *, reporter: Reporter = SILENT) -> Plan:
+def plan(
+    config: FinetuneConfig,
+    *,
+    folds: int | None = None,
+    members: int = VaryConfig.members,
+    vary: Vary = VaryConfig.vary,
+    reporter: Reporter = SILENT,
+) -> Plan:
     """Plan a run for the data without running it. Only the cache is written, which the run then uses.
 
-    Raises the errors of ``finetune`` for the same configuration.
+    ``folds``: plan the first run of :func:`cross_validate`, on the images that it trains on. ``vary`` "folds" and
+    "bootstrap": likewise the first of so many ``members`` of :func:`finetune_members`. Raises the errors of
+    ``finetune`` for the same configuration.
     """
-    run = prepare(config, reporter, dry=True)
+    images = first_images(config, folds=folds, members=members, vary=vary, reporter=reporter)
+    run = prepare(config, reporter, manifest=images, dry=True)
     try:
         started = run.clock.seconds()["total"]
         crop_mode = settle_crop_mode(run, offers=True)

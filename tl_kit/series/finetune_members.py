@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from typing import Any, get_args
 from tl_kit.config import FinetuneConfig, RunsConfig, Vary, VaryConfig
 from tl_kit.data.manifest import Manifest
 from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
-from tl_kit.errors import ConfigError
+from tl_kit.errors import CheckpointError, ConfigError
 from tl_kit.finetuning.checks import check
 from tl_kit.finetuning.result import Trained
 from tl_kit.machine.ambient import undisturbed
@@ -23,8 +23,9 @@ from tl_kit.series.records import SeriesRecords
 from tl_kit.series.rehearsal import rehearse
 from tl_kit.series.series import Part, PartRun, Series, parts_html, run_fields
 from tl_kit.storage.atomic import write_json
-from tl_kit.storage.checkpoint import MEMBERS
+from tl_kit.storage.checkpoint import MEMBERS, WEIGHTS
 from tl_kit.storage.config_json import to_json
+from tl_kit.untrusted import sha256
 
 __all__ = ["MemberRun", "MemberRuns", "finetune_members", "member_configs"]
 
@@ -44,13 +45,17 @@ class MemberRun(PartRun):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberRuns:
-    """All members, in ``folder``; validation and test images are the same for all."""
+    """All members, in ``folder``; validation and test images are the same for all.
+
+    ``copies``: numbers of members whose weights are the same to the last bit, each group of them.
+    """
 
     folder: str
     vary: str
     classes: tuple[str, ...]
     members: tuple[MemberRun, ...]
     seconds: dict[str, float]
+    copies: tuple[tuple[int, ...], ...] = ()
 
     @property
     def checkpoints(self) -> tuple[Path, ...]:
@@ -63,15 +68,18 @@ class MemberRuns:
         chose = dict.fromkeys(what for member in self.members for what in member.chosen_by_val)
         return [*notes_on([member.kinds for member in self.members], tuple(chose)), *self._copies()]
 
-    def _copies(self) -> list[str]:
-        """A line where members of equal images all kept their fitted head, which no seed and no policy changes."""
-        heads = [f"member-{member.member}" for member in self.members if member.kept == "head"]
-        if self.vary not in _SAME_HEAD or len(heads) < 2:
-            return []
-        return [
-            f"{', '.join(heads)}: are one network, the fitted head, which validation found better than what trained; "
-            "--no-head-guard keeps what each was trained to, --vary bootstrap makes heads that differ"
-        ]
+    def _copies(self) -> Iterator[str]:
+        """A line on each group of copies, with the reason where it is known."""
+        heads = {member.member for member in self.members if member.kept == "head"}
+        for group in self.copies:
+            names = ", ".join(f"member-{number}" for number in group)
+            if heads.issuperset(group) and self.vary in _SAME_HEAD:
+                yield (
+                    f"{names}: are one network, the fitted head, which validation found better than what trained; "
+                    "--no-head-guard keeps what each was trained to, --vary bootstrap makes heads that differ"
+                )
+            else:
+                yield f"{names}: have the same weights, since --vary {self.vary} changes nothing here; keep one of them"
 
     @property
     def command(self) -> str:
@@ -131,6 +139,7 @@ def finetune_members(
             classes=series.manifest.classes,
             members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
             seconds=series.seconds(),
+            copies=_copies_in([Path(trained.result.checkpoint) for trained in done]),
         )
         if series.main:
             write_json(folder / MEMBERS, {**result.to_dict(), "config": to_json(config)})
@@ -191,3 +200,11 @@ def _parts(variants: Sequence[tuple[str, FinetuneConfig]], manifest: Manifest, v
 
 def _member(number: int, variant: tuple[str, FinetuneConfig], trained: Trained) -> MemberRun:
     return MemberRun(member=number, varied=variant[0], model=trained.result.model, **run_fields(trained))
+
+
+def _copies_in(folders: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
+    """Numbers from 1 of the members whose weights' files are equal, each group of them."""
+    groups: dict[str, list[int]] = {}
+    for number, folder in enumerate(folders, start=1):
+        groups.setdefault(sha256(folder / WEIGHTS, error=CheckpointError), []).append(number)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)

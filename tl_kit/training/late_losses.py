@@ -15,7 +15,7 @@ from tl_kit.training.task import Progress
 
 __all__ = ["ADVICE", "LateLosses", "check_loss"]
 
-ADVICE = "try a lower --lr, or --on-nan rollback; the best epoch so far is kept"
+ADVICE = "try a lower --lr, or --on-nan rollback"
 
 
 def check_loss(value: float, step: int) -> None:

@@ -30,7 +30,11 @@ def plan(given: Given, console: Console) -> None:
     else:
         config = tl_kit.choose_network(given.read(FinetuneConfig), reporter=console)
     kinds, each = _kinds_of_runs(config, runs)
-    plans = {name: tl_kit.plan(kind, reporter=console) for name, kind in kinds.items()}
+    members, vary = runs.members or VaryConfig.members, runs.vary or VaryConfig.vary
+    plans = {
+        name: tl_kit.plan(kind, folds=runs.folds, members=members, vary=vary, reporter=console)
+        for name, kind in kinds.items()
+    }
     count, seconds = each * len(plans), each * sum(planned.estimate.seconds for planned in plans.values())
     if json:
         found = [{"run": name, **planned.to_dict()} for name, planned in plans.items()]
