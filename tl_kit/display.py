@@ -5,7 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-__all__ = ["EPOCH_FIGURES", "HONEST", "drawable", "figure", "figures", "is_marked", "marked", "step_number", "visible"]
+__all__ = [
+    "EPOCH_FIGURES",
+    "HONEST",
+    "class_figures",
+    "drawable",
+    "figure",
+    "figures",
+    "is_marked",
+    "marked",
+    "step_number",
+    "visible",
+]
 
 HONEST = ("test", "out of fold")
 """Kinds of score that estimate the score on new images: no image had a part in the model that it scored."""
@@ -50,6 +61,12 @@ def figure(name: str, value: float) -> str:
     if short in ("epoch", "support"):
         return f"{value:.0f}"
     return f"{value:.0f}" if short == "images_per_second" else f"{value:.3f}"
+
+
+def class_figures(scores: Mapping[str, float]) -> list[str]:
+    """The figures of one class; without an image, its recall and F1 are undefined, and not 0."""
+    undefined = ("recall", "f1") if not scores.get("support", 1) else ()
+    return ["–" if name in undefined else figure(name, value) for name, value in scores.items()]
 
 
 def figures(row: Mapping[str, float]) -> str:

@@ -130,3 +130,9 @@ def test_a_name_without_a_tag_has_the_licence_of_timms_own_choice(here: Callable
 def test_auto_may_be_one_of_several(here: Callable[..., None]) -> None:
     here("resnet10t.c3_in1k")
     assert {each.name for each in found("auto, test_resnet")} == {"resnet10t.c3_in1k", "test_resnet"}
+
+
+@pytest.mark.parametrize("models", ["", "test_resnet,", " , test_resnet"])
+def test_an_empty_name_is_told_with_its_option(models: str) -> None:
+    with pytest.raises(ConfigError, match=r"--models '.*': has an empty name"):
+        find_candidates(models, img_size=None, max_params=None, left=10.0, config=BudgetConfig(), reporter=Listener())

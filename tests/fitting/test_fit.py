@@ -215,6 +215,7 @@ def test_where_every_step_fails_the_error_is_the_first_one(
         ({"prefer": "beauty"}, "--prefer beauty: known are"),
         ({"augment_options": ("flips=0",)}, "--aug has no option 'flips', did you mean 'flip'"),
         ({"augment_options": ("flip=2",)}, "--aug flip=2"),
+        ({"allow": ("all",)}, "^--allow all: known are"),
     ],
 )
 def test_mistakes_are_one_line(data: Path, tmp_path: Path, options: dict[str, Any], text: str) -> None:
@@ -227,7 +228,8 @@ def test_limits_on_the_whole_result(data: Path, tmp_path: Path, whole: FitResult
     result = tl_kit.fit(config(data, tmp_path / "out", max_params=sizes[0] + 1))
     assert sum(row.parameters or 0 for row in result.leaderboard if row.chosen) <= sizes[0] + 1
     listener = Listener()
-    with pytest.raises(ConfigError, match="no network is within --max-latency"):
+    nearest = r"no network is within --max-latency 1e-06 \(the fastest so far, local-dir:.*, takes .* ms an image\); "
+    with pytest.raises(ConfigError, match=nearest):
         tl_kit.fit(config(data, tmp_path / "slow", max_latency=1e-6), reporter=listener)
     assert not any("--resume" in line for line in listener.messages), "more time would change nothing"
     assert any(f"are in {tmp_path / 'slow' / 'runs'}" in line for line in listener.messages)

@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tl_kit
 from tests.helpers import NEARLY_SQUARE, Listener, quick, write_images
 from tests.killing import KilledError
 from tl_kit import FitConfig
 from tl_kit.config import LadderConfig, RuntimeConfig
-from tl_kit.errors import CheckpointError, ConfigError, TlKitError
+from tl_kit.display import class_figures
+from tl_kit.errors import CheckpointError, ConfigError, TlKitError, WeightsError
 from tl_kit.fitting import best_result, climb, fit_result, leaderboard, prices
+from tl_kit.fitting.step_words import reason_of
 from tl_kit.planning.price import Price
 from tl_kit.storage.fit_folder import best_of, read_fit
+from tl_kit.zoo.starter import WAYS_OUT
 
 pytestmark = pytest.mark.usefixtures("own_cache", "quick_runs", "plain_pictures", "same_speed")
 
@@ -247,3 +251,27 @@ def test_the_error_of_an_accuracy_is_unknown_where_all_or_none_are_right(right: 
     labels = np.array([0, 1, 0, 1])
     probabilities = np.eye(2)[np.where(np.arange(4) < right, labels, 1 - labels)] * 0.8 + 0.1
     assert leaderboard._scores(probabilities, labels)["accuracy_error"] == error
+
+
+def test_a_class_that_no_test_image_has_is_named(tmp_path: Path, data: Path) -> None:
+    """Of one image, which trains; its recall is undefined, and not 0."""
+    shutil.copytree(data, tmp_path / "images")
+    (tmp_path / "images" / "rare").mkdir()
+    shutil.copy(next(data.rglob("*.png")), tmp_path / "images" / "rare" / "1.png")
+    with Image.open(tmp_path / "images" / "rare" / "1.png") as image:
+        pixels = 255 - np.asarray(image)
+    Image.fromarray(pixels).save(tmp_path / "images" / "rare" / "1.png")
+    listener = Listener()
+    options = replace(config(data, tmp_path / "fit", "a"), data=tmp_path / "images")
+    result = tl_kit.fit(options, reporter=listener)
+    assert result.test is not None
+    assert result.test["without"] == ["rare"]
+    assert any("none of 'rare')" in line for line in result.story)
+    assert "test has no image of 'rare', which has too few: no score on test counts it" in listener.messages
+    assert class_figures(tl_kit.evaluate(result.folder, tmp_path / "images").per_class["rare"])[1:] == ["–", "–", "0"]
+
+
+def test_ways_out_of_a_failed_step_are_options_of_fit() -> None:
+    said = reason_of(WeightsError(f"no weights of x on this machine; {WAYS_OUT}"))
+    assert "--weights" not in said
+    assert "--models local-dir:FOLDER" in said

@@ -10,6 +10,7 @@ import pytest
 
 import tl_kit
 from tests.fitting.short_fits import LADDER, config, stopped_at
+from tests.helpers import Listener
 from tl_kit.errors import ConfigError
 from tl_kit.fitting import climb, prices
 from tl_kit.fitting import fit as fit_module
@@ -169,3 +170,29 @@ def test_a_run_that_takes_too_long_is_dropped(data: Path, tmp_path: Path, monkey
 def test_a_time_too_short_for_anything_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stopped_at(monkeypatch, 0, OutOfTimeError()), pytest.raises(ConfigError, match="too short for a first head"):
         tl_kit.fit(config(data, tmp_path / "out", models=f"local-dir:{data.parent / 'a'}", time=1000))
+
+
+@pytest.mark.parametrize(
+    ("models", "seconds", "time", "last"),
+    [
+        (1, 100.0, 50, "a fit with higher limits begins anew"),
+        (2, 60.0, 50, "no result is within the limits yet; tlkit fit --resume"),
+    ],
+    ids=["all were tried", "one was not"],
+)
+def test_beyond_the_limits_it_goes_on_only_where_a_network_is_left(
+    models: int,
+    seconds: float,
+    time: float,
+    last: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wall: Wall,
+) -> None:
+    slow(monkeypatch, wall, lambda policy: seconds)
+    names = ",".join(f"local-dir:{data.parent / name}" for name in ("a", "b")[:models])
+    listener = Listener()
+    with pytest.raises(ConfigError, match="no network is within --max-latency"):
+        tl_kit.fit(config(data, tmp_path / "out", models=names, time=time, max_latency=1e-6), reporter=listener)
+    assert last in listener.messages[-1]

@@ -43,18 +43,23 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
     """Raise DataError, in one line, for the errors of :func:`known_faults` whose names are not in ``allow``.
 
     ``pooled``: splits will be made again with copies and groups kept together, so only labels and layout matter.
-    Returns a line for each allowed error.
+    Returns a line for each allowed error, and for each split that was made here without an image of some class.
     """
     if pooled:
         manifest = replace(manifest, samples=tuple(replace(s, split="train") for s in manifest.samples))
-    errors = [finding for finding in known_faults(manifest) if finding.severity == "error"]
+    found_here = known_faults(manifest)
+    errors = [finding for finding in found_here if finding.severity == "error"]
+    unscored = [each.message for each in found_here if each.code == "class-missing" and each.severity == "warning"]
     stopping = [finding for finding in errors if finding.code not in allow]
     if stopping:
         found = "; ".join(f"{finding.code}: {finding.message}{_first(finding, manifest.root)}" for finding in stopping)
         flags = " ".join(f"--allow {finding.code}" for finding in stopping)
         command = f"tlkit doctor --data {shlex.quote(str(manifest.root))}"
         raise DataError(f"{manifest.root}: {found}; correct it ({command} lists all), or add {flags}")
-    return [f"allowed: {finding.code}: {finding.message}" for finding in errors]
+    return [
+        *(f"allowed: {finding.code}: {finding.message}" for finding in errors),
+        *(f"{message}, which has too few: no score on {message.partition(' ')[0]} counts it" for message in unscored),
+    ]
 
 
 def _first(finding: Finding, root: Path) -> str:

@@ -76,6 +76,8 @@ def find_candidates(
     """
     infos: dict[str, tuple[ModelInfo, str]] = {}
     for name in (part.strip() for part in models.split(",")):
+        if not name:
+            raise ConfigError(f"--models '{models}': has an empty name; give names with commas between, or auto")
         new = _automatic(left, config, reporter) if name == _AUTO else _named(name)
         infos |= {info.name: (info, why) for info, why in new if info.name not in infos}
     found, large = list[Candidate](), list[Candidate]()

@@ -16,12 +16,13 @@ import torch
 from tl_kit.combining.member_choice import MemberChoice
 from tl_kit.config import FinetuneConfig
 from tl_kit.data.manifest import Manifest, labels_of
-from tl_kit.errors import CheckpointError, ConfigError, DataError, TlKitError, first_line
+from tl_kit.errors import CheckpointError, ConfigError, DataError, TlKitError
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import Trained
 from tl_kit.fitting.best_result import (
     Best,
     Pool,
+    beyond_limits,
     choose_best,
     chosen_steps,
     pool_of_runs,
@@ -39,7 +40,7 @@ from tl_kit.fitting.prices import Admission, Prices
 from tl_kit.fitting.refits import Refit, first_entry, refit_images, refit_of
 from tl_kit.fitting.speed import Speed, measure_speed
 from tl_kit.fitting.step_options import StepOptions
-from tl_kit.fitting.step_words import named
+from tl_kit.fitting.step_words import named, reason_of
 from tl_kit.metrics import image_losses
 from tl_kit.planning.price import uncropped
 from tl_kit.planning.stage_gain import earlier_stages_add
@@ -148,7 +149,7 @@ class Climb:
             except OutOfTimeError:
                 return f"the time was over before {named(step)}"
             except _FAILURES as error:
-                self._note(step, "failed", first_line(error))
+                self._note(step, "failed", reason_of(error))
                 continue
             if admission.admitted:
                 self._take(step, admission)
@@ -217,7 +218,7 @@ class Climb:
         except (DataError, CheckpointError):  # no other step would do better
             raise
         except _FAILURES as error:
-            self._drop(step, "failed", first_line(error), folder, started)
+            self._drop(step, "failed", reason_of(error), folder, started)
             return
         known = len(self.manifest.exclusions)
         self.records.save(name, trained, known)
@@ -358,9 +359,10 @@ class Climb:
     def _nothing(self, stopped: str) -> TlKitError:
         """The error of a fit without any result."""
         if any(entry.finished for entry in self.entries):
-            short = any(entry.attempt.status in ("no time", "out of time") for entry in self.entries)
-            self._exhausted = not short and self.budget.left > 0
-            return ConfigError("no network is within --max-latency and --max-params; raise them")
+            attempts = [entry.attempt for entry in self.entries]
+            short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
+            self._exhausted = not short and not waiting(attempts, self.candidates)
+            return ConfigError(beyond_limits(self.entries, self.config))
         if any(entry.attempt.status == "out of time" for entry in self.entries):
             return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
         failed = next((entry.attempt for entry in self.entries if entry.attempt.status == "failed"), None)
@@ -391,5 +393,6 @@ class Climb:
             return f"the networks that were tried are in {self.folder / RUNS}; a fit with higher limits begins anew"
         goes_on = f"tlkit fit --resume {shlex.quote(str(self.folder))} goes on"
         if self.best is None:
-            return f"no step is finished yet; {goes_on}"
+            kept = "no result is within the limits" if self.entries else "no step is finished"
+            return f"{kept} yet; {goes_on}"
         return f"the best result so far is in {self.folder}; {goes_on}"

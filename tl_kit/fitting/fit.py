@@ -10,7 +10,7 @@ from pathlib import Path
 from tl_kit.config import FitConfig, count_of, seconds_of
 from tl_kit.data.manifest import Manifest
 from tl_kit.errors import ConfigError
-from tl_kit.finetuning.checks import augment_options
+from tl_kit.finetuning.checks import augment_options, check
 from tl_kit.finetuning.preparation import open_folder, training_images
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.candidates import Candidate, find_candidates
@@ -151,6 +151,7 @@ def _checked(config: FitConfig) -> FitConfig:
     except ValueError as error:
         raise ConfigError(f"--max-params {config.max_params}: {error}") from None
     options = options_of(config)
+    check(options)
     resolve_augment(options.augment, augment_options(options), images_per_class=1)
     return replace(config, time=time, max_params=most, models=absolute_names(config.models))
 

@@ -157,6 +157,8 @@ def _test_scores(tests: Predicted, predictor: Predictor, pool: Pool, best: Best)
     """Test scores of the result and, where it has several members, of the one that is best by validation."""
     stack, labels = tests.predictions.members, tests.predictions.labels
     scores: dict[str, Any] = {**metrics.summary(predictor.rule(stack), labels), "images": len(labels)}
+    if lacking := [name for label, name in enumerate(predictor.classes) if label not in labels]:
+        scores["without"] = lacking
     if len(stack) > 1:
         chosen = best.choice.members
         ranked = [(metrics.nll(pool.stack[member], pool.labels), place) for place, member in enumerate(chosen)]

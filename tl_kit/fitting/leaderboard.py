@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tl_kit import metrics
 from tl_kit.combining.bootstrap import standard_error
 from tl_kit.combining.member_choice import MemberChoice
+from tl_kit.data.listing import name_some
 from tl_kit.display import step_number
 from tl_kit.fitting.best_result import Pool
 from tl_kit.fitting.journal import Entry
@@ -183,7 +184,8 @@ def _last_gain(finished: Sequence[Row]) -> str:
 
 def _on_test(test: Mapping[str, Any]) -> str:
     times = "read once" if test["readings"] == 1 else f"read {test['readings']} times"
-    text = f"test, {times}: {test['accuracy']:.1%}, NLL {test['nll']:.3f} ({test['images']:,} images)"
+    none = f", none of {name_some(test['without'])}" if test.get("without") else ""
+    text = f"test, {times}: {test['accuracy']:.1%}, NLL {test['nll']:.3f} ({test['images']:,} images{none})"
     best = test.get("best_member")
     return (
         text

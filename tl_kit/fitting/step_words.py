@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tl_kit.errors import first_line
 from tl_kit.fitting.ladder import Step, first_run
+from tl_kit.zoo.starter import WAYS_OUT, WAYS_OUT_OF_A_FIT
 
-__all__ = ["KINDS", "named"]
+__all__ = ["KINDS", "named", "reason_of"]
 
 KINDS = {
     "head": "head",
@@ -31,3 +33,8 @@ def named(step: Step) -> str:
     if step.rung == "refit":
         return f"{named(first_run(step))}, again with validation images"
     return how[step.rung]
+
+
+def reason_of(error: BaseException) -> str:
+    """Reason of a failed step in one line: that of the error, with the ways out that a fit has."""
+    return first_line(error).replace(WAYS_OUT, WAYS_OUT_OF_A_FIT)

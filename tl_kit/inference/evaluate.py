@@ -11,7 +11,7 @@ from tl_kit import metrics
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.data.exclusions import left_out_dict, scan_images
 from tl_kit.data.manifest import SPLITS, Sample
-from tl_kit.display import figure, marked
+from tl_kit.display import class_figures, figure, marked
 from tl_kit.errors import ConfigError, DataError
 from tl_kit.html_tables import html_block, html_table
 from tl_kit.inference.exported import open_classifier
@@ -54,7 +54,7 @@ class Evaluation:
         scores = [[name.replace("_", " "), figure(name, value)] for name, value in self.metrics.items()]
         names = list(self.per_class)
         rows = [
-            [name, *(figure(each, value) for each, value in self.per_class[name].items()), _taken_for(names, row)]
+            [name, *class_figures(self.per_class[name]), _taken_for(names, row)]
             for name, row in zip(names, self.confusion, strict=True)
         ]
         columns = list(next(iter(self.per_class.values()), {}))

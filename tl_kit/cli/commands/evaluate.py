@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tl_kit.cli.cells import figure, figures, views_text
+from tl_kit.cli.cells import figures, views_text
 from tl_kit.cli.command import Given, command
 from tl_kit.cli.console import Console
 from tl_kit.config import EvaluateConfig, JsonConfig
+from tl_kit.display import class_figures
 
 if TYPE_CHECKING:
     from tl_kit import Evaluation
@@ -48,7 +49,7 @@ def _show(result: Evaluation, console: Console) -> None:
         wrong = {names[other]: count for other, count in enumerate(result.confusion[index]) if other != index and count}
         worst = max(wrong, key=lambda other: wrong[other], default="")
         mistaken = f"{worst} ({wrong[worst]})" if wrong else ""
-        rows.append([name, *(figure(column, scores[column]) for column in columns), mistaken])
+        rows.append([name, *class_figures(scores), mistaken])
     console.table(["class", *columns, "most mistaken for"], rows, align="l" + "r" * len(columns) + "l")
     console.line()
     views = views_text(result.crops, result.mc_dropout)
