@@ -64,9 +64,9 @@ def figure(name: str, value: float) -> str:
 
 
 def class_figures(scores: Mapping[str, float]) -> list[str]:
-    """The figures of one class; without an image, its recall and F1 are undefined, and not 0."""
-    undefined = ("recall", "f1") if not scores.get("support", 1) else ()
-    return ["–" if name in undefined else figure(name, value) for name, value in scores.items()]
+    """The figures of one class; without an image its recall is undefined, and not 0."""
+    empty = not scores.get("support", 1)
+    return ["–" if empty and name == "recall" else figure(name, value) for name, value in scores.items()]
 
 
 def figures(row: Mapping[str, float]) -> str:

@@ -58,7 +58,7 @@ def test_the_command_that_is_shown_combines_them(shown: tuple[Path, Outcome], tm
 
 def test_json_is_one_object(images: Path, tmp_path: Path) -> None:
     found = tlkit("finetune", MODEL, "--data", images, *SHORT, "--members", 2, "--out", tmp_path / "m", "--json").json
-    assert set(found) == {"folder", "vary", "classes", "members", "seconds", "command"}
+    assert set(found) == {"folder", "vary", "classes", "copies", "members", "seconds", "command"}
     assert [member["varied"] for member in found["members"]] == ["seed 0", "seed 1"]
 
 

@@ -89,7 +89,7 @@ def test_the_other_networks_see_the_other_crop_last_of_all(rung: str) -> None:
     steps, last = climb(outcome, views=("center", "squash"))
     assert steps[-2:] == [Step("view", "large", 0, "squash"), Step("view", "small", 0, "squash")]
     assert steps[-3].rung == rung
-    assert last == ("there is no time for a further member" if rung == "member" else last)
+    assert ("there is no time for a further member" if rung == "member" else "did not help") in last
     few, _ = climb(outcome, views=("center", "squash"), config=replace(CONFIG, most_views=2))
     assert few == steps[:-1]
     assert climb(outcome)[0] == [step for step in steps if step.rung != "view"]

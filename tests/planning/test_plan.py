@@ -11,8 +11,8 @@ import pytest
 
 from tests.helpers import MODEL, NEARLY_SQUARE, UNGUARDED, Listener, quick, settings_of, write_images
 from tl_kit import FinetuneConfig, FinetuneResult, cross_validate, finetune, finetune_members, plan
-from tl_kit.config import CacheConfig, GuardConfig, LoopConfig, RuntimeConfig
-from tl_kit.errors import PolicyError
+from tl_kit.config import CacheConfig, DistillConfig, GuardConfig, LoopConfig, RuntimeConfig
+from tl_kit.errors import ConfigError, PolicyError
 from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.planning.trial import Rates
 from tl_kit.storage.checkpoint import read_meta
@@ -230,6 +230,27 @@ def test_a_series_is_planned_by_the_images_of_its_first_run(
     told = [text for text in listener.messages if text.startswith("the plan is that of ")]
     assert len(told) == 1
     assert f"{images['train']} train" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("runs", "options", "text"),
+    [
+        ({"members": 1, "vary": "folds"}, {}, "--members 1: must be at least 2"),
+        ({"members": 1, "vary": "bootstrap"}, {}, "--members 1: must be at least 2"),
+        ({"folds": 1}, {}, "--folds 1"),
+        ({"folds": 3}, {"epochs": 0}, "--epochs 0"),
+        ({"folds": 3}, {"distill": DistillConfig(teacher=Path("t"))}, "--folds: a teacher has seen"),
+    ],
+)
+def test_mistakes_of_a_series_are_told_before_the_scan(
+    runs: dict[str, Any], options: dict[str, Any], text: str, data: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    listener = Listener()
+    config = config_for(data, pretrained, tmp_path / "cache", **{"policy": "full", **options})
+    with pytest.raises(ConfigError) as caught:
+        plan(config, **runs, reporter=listener)
+    assert text in str(caught.value)
+    assert listener.messages == []
 
 
 def test_without_pretrained_weights_nothing_is_probed_and_all_layers_train(data: Path, tmp_path: Path) -> None:

@@ -175,7 +175,8 @@ def test_members_of_equal_weights_are_told(tmp_path: Path) -> None:
     assert same(*(weights(path) for path in runs.checkpoints))
     told = [note for note in runs.notes if "have the same weights" in note]
     assert told == [
-        "member-1, member-2: have the same weights, since --vary crop-mode changes nothing here; keep one of them"
+        "member-1, member-2: have the same weights, since --vary crop-mode changes nothing on these training images; "
+        "keep one of them"
     ]
     assert runs.to_dict()["copies"] == [[1, 2]]
     others = finetune_members(settings(square, tmp_path / "s", **plain), members=2, vary="seed")

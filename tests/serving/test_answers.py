@@ -293,3 +293,29 @@ def test_odd_names_stay_text(client: TestClient) -> None:
     assert (reply.status_code, reply.headers["content-type"]) == (422, "application/json")
     long = client.post("/predict", json={"images": [{"name": "x" * 9999, "data": ""}]})
     assert len(json.loads(long.text)["predictions"][0]["name"]) == 255
+
+
+@pytest.mark.parametrize(
+    ("parameter", "boundary"),
+    [
+        ('boundary="<abc>"', b"<abc>"),
+        ("boundary=x; boundary=abc", b"abc"),
+        ('boundary="a b c"', b"a b c"),
+        ("BOUNDARY=abc", b"abc"),
+    ],
+)
+def test_a_whole_form_is_read_whatever_its_boundary_is(client: TestClient, parameter: str, boundary: bytes) -> None:
+    part = FORM_PART.replace(b"--abc", b"--" + boundary) % b"a.jpg" + GOOD["large.jpg"] + b"\r\n--" + boundary
+    headers = {"content-type": f"multipart/form-data; {parameter}"}
+    reply = client.post("/predict", content=part + b"--\r\nan epilogue", headers=headers)
+    assert (reply.status_code, reply.json()["predictions"][0]["error"]) == (200, None)
+    reply = client.post("/predict", content=part, headers=headers)
+    assert (reply.status_code, reply.json()["error"][:23]) == (422, "the form is cut off: th")
+
+
+@pytest.mark.parametrize(
+    "parameter", ["boundary*=idna''abc", "boundary*=a''a; boundary*0=b", "boundary*=undefined''abc"]
+)
+def test_no_boundary_is_an_error_of_the_server(client: TestClient, parameter: str) -> None:
+    headers = {"content-type": f"multipart/form-data; {parameter}"}
+    assert client.post("/predict", content=b"--abc--", headers=headers).status_code == 422

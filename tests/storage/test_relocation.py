@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers import Listener, interrupt, quick, quick_config, same, weights, write_images
 from tests.killing import EVERY_STEP, Killer, killing
-from tl_kit import cross_validate, resume
+from tl_kit import MemberRuns, cross_validate, finetune_members, resume
 from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CacheConfig, CropConfig, DistillConfig
 from tl_kit.errors import CheckpointError, DataError
+from tl_kit.series import series
 from tl_kit.storage.ensemble_folder import write_ensemble
 from tl_kit.storage.relocation import birthplace, relocated
 
@@ -134,6 +137,31 @@ def test_a_cross_validation_goes_on_from_elsewhere(tmp_path: Path, monkeypatch: 
     result = resume(home / "cv")
     assert result is not None
     assert (home / "cv" / "folds.json").is_file()
+
+
+def test_members_go_on_from_elsewhere_after_they_were_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record of the finished one names its first place, where nothing is any more."""
+    home = tmp_path / "home"
+    write_images(home / "imgs", images=6)
+    monkeypatch.chdir(home)
+    config = quick_config(Path("imgs"), Path("members"), epochs=1)
+    original, calls = series.finetune_on, itertools.count()
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return original(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "finetune_on", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            finetune_members(config, members=2)
+    monkeypatch.chdir(tmp_path)
+    moved = Path(shutil.move(home, tmp_path / "moved"))
+    result = resume(moved / "members")
+    assert isinstance(result, MemberRuns)
+    assert result.copies == ()
+    assert (moved / "members" / "members.json").is_file()
 
 
 def test_what_is_no_run_is_told_apart(began: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
         raise DataError(f"{manifest.root}: {found}; correct it ({command} lists all), or add {flags}")
     return [
         *(f"allowed: {finding.code}: {finding.message}" for finding in errors),
-        *(f"{message}, which has too few: no score on {message.partition(' ')[0]} counts it" for message in unscored),
+        *(f"{message}: too few images or groups to divide; scores there say nothing of it" for message in unscored),
     ]
 
 

@@ -18,6 +18,7 @@ from tl_kit.config import (
     Selection,
 )
 from tl_kit.data.findings import BLOCKING
+from tl_kit.data.folds import check_folds
 from tl_kit.errors import ConfigError
 from tl_kit.flags import fields_of
 from tl_kit.freezing.policies import Policy, is_auto
@@ -35,6 +36,7 @@ __all__ = [
     "check",
     "check_balance",
     "check_distill",
+    "check_folded",
     "check_policy",
     "gradient_options",
     "head_config",
@@ -69,6 +71,14 @@ def check(config: FinetuneConfig) -> None:
     check_balance(config)
     check_distill(config)
     _check_kept(config)
+
+
+def check_folded(config: FinetuneConfig, folds: int) -> None:
+    """:func:`check`, for one run a fold. Raises ConfigError for fewer than two folds, and for a teacher."""
+    check(config)
+    if config.distill is not None:
+        raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
+    check_folds(folds)
 
 
 def _check_kept(config: FinetuneConfig) -> None:

@@ -161,19 +161,18 @@ def _check(run: Run, settings: Settings) -> None:
 
 
 def _check_kept(settings: Settings, images: int) -> None:
-    """Raises ConfigError where the run is too short for its ``--late`` epochs or ``--snapshots``."""
+    """Raises ConfigError where the run is too short for its ``--late`` epochs, its ``--snapshots`` or its cycles."""
     if settings.late and settings.late > settings.epochs:
         raise ConfigError(f"--late {settings.late}: the run has {settings.epochs} epochs; give fewer, or more --epochs")
     total, warmup = settings._lengths(images)
+    ends = settings.cycle_ends(images) if settings.schedule == "cyclic" else ()
     if not settings.snapshots:
-        cycles = settings.schedule_options.get("cycles", 1) if settings.schedule == "cyclic" else 1
-        if cycles != 1 and len(settings.cycle_ends(images)) == total - warmup:
+        if 1 < len(ends) == total - warmup:
             raise ConfigError(
-                f"--schedule-opt cycles={cycles}: {total - warmup} steps after the warm-up make cycles of one step, at "
-                "whose rate nothing decays; give fewer, or more --epochs"
+                f"--schedule-opt cycles: {total - warmup} steps after the warm-up make {len(ends)} cycles of one step "
+                "each, so that the rate never falls; give fewer cycles, or more --epochs"
             )
         return
-    ends = settings.cycle_ends(images)
     lengths = [end - start for start, end in pairwise((warmup, *ends))]
     if len(lengths) != settings.snapshots or 2 * lengths[-1] < lengths[0]:  # a cut last cycle ends at a high rate
         raise ConfigError(

@@ -120,15 +120,15 @@ def beyond_limits(entries: Sequence[Entry], config: FitConfig) -> str:
     """The sentence for runs of which none is within the limits: how far off the nearest one is."""
     finished, told = [entry for entry in entries if entry.finished], []
     speeds = [(entry.speed.latency, entry.attempt.step.model) for entry in finished if entry.speed is not None]
-    if config.max_latency is not None and speeds:
+    if config.max_latency is not None and speeds and min(speeds)[0] > config.max_latency:
         latency, name = min(speeds)
-        told.append(
-            f"--max-latency {config.max_latency:g} (the fastest so far, {name}, takes {latency:.3g} ms an image)"
-        )
-    if config.max_params is not None:
-        count, name = min((entry.parameters, entry.attempt.step.model) for entry in finished)
+        nearest = f"the fastest so far, {name}, takes {latency:.3g} ms an image"
+        told.append(f"--max-latency {config.max_latency:g} ({nearest})")
+    count, name = min((entry.parameters, entry.attempt.step.model) for entry in finished)
+    if config.max_params is not None and count > float(config.max_params):
         told.append(f"--max-params {float(config.max_params):g} (the smallest so far, {name}, has {count:,})")
-    return f"no network is within {' and '.join(told)}; raise {'it' if len(told) == 1 else 'them'}"
+    limits = " and ".join(told) or "both --max-latency and --max-params"
+    return f"no network is within {limits}; raise {'it' if len(told) == 1 else 'them'}"
 
 
 def choose_best(pool: Pool, config: FitConfig, *, prefer: str | None = None) -> MemberChoice | None:

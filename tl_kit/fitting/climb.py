@@ -74,6 +74,7 @@ class Climb:
         self.journal, self.config, self.budget, self.reporter = journal, journal.config, budget, reporter
         self.folder, self.whole, self.candidates = journal.folder, whole, candidates
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
+        self._tests = len(whole.split("test"))  # every member predicts them at the end
         self.options = StepOptions(self.config, candidates, whole.split("train"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
@@ -127,7 +128,7 @@ class Climb:
     def _steps(self) -> str:
         """Take one step after the other; returns in a sentence why there is no further one."""
         config = self.config
-        prices = Prices(self.candidates, self.manifest, self.budget, config.budget, config.ladder)
+        prices = Prices(self.candidates, self.manifest, self.budget, config.budget, config.ladder, tests=self._tests)
         last = ""  # what there was no time for last
         while True:
             attempts = [entry.attempt for entry in self.entries]
@@ -337,8 +338,7 @@ class Climb:
 
     def _reserve(self, rows: Sequence[float]) -> float:
         """Seconds for the end: the members predict the test images, and the result is written."""
-        tests = len(self.whole.split("test"))
-        return self.config.budget.finish + self.config.budget.margin * tests * sum(rows)
+        return self.config.budget.finish + self.config.budget.margin * self._tests * sum(rows)
 
     def _describe(self) -> None:
         """Let the fit's folder stand for the best result so far."""
@@ -363,9 +363,9 @@ class Climb:
             short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
             self._exhausted = not short and not waiting(attempts, self.candidates)
             return ConfigError(beyond_limits(self.entries, self.config))
-        if any(entry.attempt.status == "out of time" for entry in self.entries):
-            return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
         failed = next((entry.attempt for entry in self.entries if entry.attempt.status == "failed"), None)
+        if failed is None and any(entry.attempt.status in ("out of time", "no time") for entry in self.entries):
+            return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
         return ConfigError(stopped if failed is None else f"{failed.step.model}: {failed.note}")
 
     @contextmanager
@@ -393,6 +393,7 @@ class Climb:
             return f"the networks that were tried are in {self.folder / RUNS}; a fit with higher limits begins anew"
         goes_on = f"tlkit fit --resume {shlex.quote(str(self.folder))} goes on"
         if self.best is None:
-            kept = "no result is within the limits" if self.entries else "no step is finished"
+            some = any(entry.finished for entry in self.entries)
+            kept = "no result is within the limits" if some else "no step is finished"
             return f"{kept} yet; {goes_on}"
         return f"the best result so far is in {self.folder}; {goes_on}"

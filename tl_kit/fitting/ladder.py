@@ -247,7 +247,9 @@ def _still_gaining(done: Sequence[Attempt], patience: int) -> bool:
     latest = [attempt for attempt in finished if attempt.step.rung == "member"][-patience:]
     if len(latest) < patience:
         return True
-    before, now = finished[finished.index(latest[0]) - 1].together, latest[-1].together
-    if not now.size:
+    steps = [(finished[finished.index(each) - 1].together, each.together) for each in latest]
+    if not latest[-1].together.size:
         return False
-    return before.size != now.size or worse_by_more_than_noise(before - now)
+    if len({losses.size for pair in steps for losses in pair}) > 1:
+        return True
+    return worse_by_more_than_noise(np.sum([before - after for before, after in steps], axis=0))

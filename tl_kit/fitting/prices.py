@@ -26,8 +26,8 @@ _PASSES = 2  # over the images in a first head's run, where crop modes are compa
 class Admission:
     """Admission of a step: whether it may begin, its estimate in seconds (None: unknown), and its epochs.
 
-    ``needed``: the estimate with its margin, for what must follow too. ``tried``: True where steps of the run were
-    timed; else ``needed`` is less than the whole, the passes of its images alone.
+    ``needed``: the estimate with its margin, for what must follow too. ``tried``: False where no step of a run that
+    trains was timed, and ``needed`` is less than the whole: the passes of its images alone.
     ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default.
     """
 
@@ -42,7 +42,10 @@ class Admission:
 
 @dataclass
 class Prices:
-    """Estimates by what has been measured so far; ``known``: of trained runs, by network, crop mode and "in part"."""
+    """Estimates by what has been measured so far; ``known``: of trained runs, by network, crop mode and "in part".
+
+    ``tests``: number of test images, which a head that becomes a member predicts at the end.
+    """
 
     candidates: Sequence[Candidate]
     manifest: Manifest
@@ -50,6 +53,7 @@ class Prices:
     config: BudgetConfig
     ladder: LadderConfig
     known: dict[tuple[str, str | None, bool], Price] = field(default_factory=dict)
+    tests: int = 0
 
     def admit(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         """Decide by the estimate of the step, and of those that must follow it."""
@@ -57,7 +61,7 @@ class Prices:
             seconds = self._head(step, entries)
             if seconds is None:
                 return Admission(admitted=self.budget.left > 0)
-            needed = seconds * self.config.margin
+            needed = (seconds + self.tests * (self._row(step.model, entries) or 0.0)) * self.config.margin
             return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
         return self._trained(step, options, entries, reporter)
 

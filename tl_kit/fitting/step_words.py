@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tl_kit.errors import first_line
 from tl_kit.fitting.ladder import Step, first_run
+from tl_kit.training.late_losses import ADVICE
 from tl_kit.zoo.starter import WAYS_OUT, WAYS_OUT_OF_A_FIT
 
 __all__ = ["KINDS", "named", "reason_of"]
@@ -36,5 +37,5 @@ def named(step: Step) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Reason of a failed step in one line: that of the error, with the ways out that a fit has."""
-    return first_line(error).replace(WAYS_OUT, WAYS_OUT_OF_A_FIT)
+    """Reason of a failed step in one line: that of the error, without advice that is of no use in a fit."""
+    return first_line(error).partition(f": {ADVICE}")[0].replace(WAYS_OUT, WAYS_OUT_OF_A_FIT)

@@ -11,11 +11,10 @@ import numpy as np
 
 from tl_kit import metrics
 from tl_kit.config import FinetuneConfig, FoldsConfig, RunsConfig
-from tl_kit.data.folds import check_folds, fold_manifests, pool_of
+from tl_kit.data.folds import fold_manifests, pool_of
 from tl_kit.data.manifest import Manifest
 from tl_kit.display import figure
-from tl_kit.errors import ConfigError
-from tl_kit.finetuning.checks import check
+from tl_kit.finetuning.checks import check_folded
 from tl_kit.finetuning.result import Trained
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
@@ -103,10 +102,7 @@ def cross_validate(
     and errors leave the finished folds; without any, no folder is left. ``unfinished``: the records of this
     cross-validation if it ended early and is resumed.
     """
-    check(config)
-    if config.distill is not None:
-        raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
-    check_folds(folds)
+    check_folded(config, folds)
     series = Series(config, "folds", reporter=reporter, pooled=True)
     manifest = series.manifest
     parts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -79,7 +80,10 @@ class MemberRuns:
                     "--no-head-guard keeps what each was trained to, --vary bootstrap makes heads that differ"
                 )
             else:
-                yield f"{names}: have the same weights, since --vary {self.vary} changes nothing here; keep one of them"
+                yield (
+                    f"{names}: have the same weights, since --vary {self.vary} changes nothing on these training "
+                    "images; keep one of them"
+                )
 
     @property
     def command(self) -> str:
@@ -139,7 +143,7 @@ def finetune_members(
             classes=series.manifest.classes,
             members=tuple(_member(*each) for each in zip(range(1, len(parts) + 1), variants, done, strict=True)),
             seconds=series.seconds(),
-            copies=_copies_in([Path(trained.result.checkpoint) for trained in done]),
+            copies=_copies_in([folder / part.folder for part in parts]) if series.main else (),
         )
         if series.main:
             write_json(folder / MEMBERS, {**result.to_dict(), "config": to_json(config)})
@@ -203,8 +207,9 @@ def _member(number: int, variant: tuple[str, FinetuneConfig], trained: Trained) 
 
 
 def _copies_in(folders: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
-    """Numbers from 1 of the members whose weights' files are equal, each group of them."""
+    """Numbers from 1 of the members whose weights' files are equal, each group of them; what cannot be read is none."""
     groups: dict[str, list[int]] = {}
     for number, folder in enumerate(folders, start=1):
-        groups.setdefault(sha256(folder / WEIGHTS, error=CheckpointError), []).append(number)
+        with suppress(CheckpointError):
+            groups.setdefault(sha256(folder / WEIGHTS, error=CheckpointError), []).append(number)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)

@@ -8,7 +8,6 @@ import binascii
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from email.message import Message
 from functools import partial
 from typing import Any
 
@@ -57,9 +56,14 @@ class Remote:
 
 
 class _InMemory(MultiPartParser):
-    """The parser of forms; it writes no file, since the size of a body is limited."""
+    """The parser of forms; it writes no file, since the size of a body is limited. ``ended``: it met the form's end."""
 
     spool_max_size = 2**40
+    ended = False
+
+    def on_end(self) -> None:
+        super().on_end()
+        self.ended = True
 
 
 async def images_of(request: Request, limits: ServeLimits, *, urls: bool) -> Sequence[Upload | Remote]:
@@ -84,8 +88,9 @@ async def images_of(request: Request, limits: ServeLimits, *, urls: bool) -> Seq
 async def _form(body: bytes, headers: Headers, limits: ServeLimits) -> list[Upload]:
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
+        if body and not parser.ended:  # it would drop the last file without a word
+            raise RefusedError(422, "the form is cut off: the boundary at its end is missing; send it again, whole")
 
-    _check_end(body, headers)
     parser = _InMemory(headers, whole(), max_files=limits.files, max_fields=limits.files)
     try:
         form = await parser.parse()
@@ -99,15 +104,6 @@ async def _form(body: bytes, headers: Headers, limits: ServeLimits) -> list[Uplo
         return [_file(item, place, limits) for place, (_, item) in enumerate(form.multi_items())]
     finally:
         await form.close()
-
-
-def _check_end(body: bytes, headers: Headers) -> None:
-    """Refuse a form that is cut off: the parser drops its last file without a word."""
-    kind = Message()
-    kind["content-type"] = headers["content-type"]
-    boundary = kind.get_boundary()  # without one, the parser refuses the form
-    if boundary and f"--{boundary}--".encode("latin-1", "replace") not in body:
-        raise RefusedError(422, "the form is cut off: the boundary at its end is missing; send it again, whole")
 
 
 def _file(item: UploadFile | str, place: int, limits: ServeLimits) -> Upload:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_kit.cli.command import Given, command
 from tl_kit.cli.commands.finetune import USAGE, read_runs
@@ -30,11 +30,8 @@ def plan(given: Given, console: Console) -> None:
     else:
         config = tl_kit.choose_network(given.read(FinetuneConfig), reporter=console)
     kinds, each = _kinds_of_runs(config, runs)
-    members, vary = runs.members or VaryConfig.members, runs.vary or VaryConfig.vary
-    plans = {
-        name: tl_kit.plan(kind, folds=runs.folds, members=members, vary=vary, reporter=console)
-        for name, kind in kinds.items()
-    }
+    series = _series(runs)
+    plans = {name: tl_kit.plan(kind, **series, reporter=console) for name, kind in kinds.items()}
     count, seconds = each * len(plans), each * sum(planned.estimate.seconds for planned in plans.values())
     if json:
         found = [{"run": name, **planned.to_dict()} for name, planned in plans.items()]
@@ -48,6 +45,15 @@ def plan(given: Given, console: Console) -> None:
             console.line()
     if count > 1:
         console.line(f"{count} runs: about {seconds:.0f} s, less where they share features")
+
+
+def _series(runs: RunsConfig) -> dict[str, Any]:
+    """The options of ``tl_kit.plan`` for runs whose images are not those of one ordinary run."""
+    if runs.folds is not None:
+        return {"folds": runs.folds}
+    if runs.vary not in ("folds", "bootstrap"):
+        return {}
+    return {"members": VaryConfig.members if runs.members is None else runs.members, "vary": runs.vary}
 
 
 def _kinds_of_runs(config: FinetuneConfig, runs: RunsConfig) -> tuple[dict[str, FinetuneConfig], int]:
