@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 
+from tl_kit.config import FinetuneConfig, Vary
 from tl_kit.data.folds import assign_folds
 from tl_kit.data.manifest import Manifest, Sample, in_order
 from tl_kit.data.splits import keys_of
 from tl_kit.errors import ConfigError
 
-__all__ = ["bootstrap_sample", "leave_folds_out"]
+__all__ = ["bootstrap_sample", "leave_folds_out", "member_images"]
+
+
+def member_images(manifest: Manifest, config: FinetuneConfig, members: int, vary: Vary) -> Iterator[Manifest]:
+    """Yield each member's images: under ``vary`` "folds" and "bootstrap" their own, else the same for all.
+
+    Raises the errors of :func:`leave_folds_out`.
+    """
+    if vary == "folds":
+        yield from leave_folds_out(manifest, members, seed=config.split.split_seed)
+    elif vary == "bootstrap":
+        yield from (bootstrap_sample(manifest, seed=config.seed, draw=draw) for draw in range(1, members + 1))
+    else:
+        yield from repeat(manifest, members)
 
 
 def bootstrap_sample(manifest: Manifest, *, seed: int, draw: int) -> Manifest:

@@ -16,6 +16,7 @@ from tl_kit.config import (
     Options,
     RegularizationConfig,
     Selection,
+    VaryConfig,
 )
 from tl_kit.data.findings import BLOCKING
 from tl_kit.data.folds import check_folds
@@ -38,6 +39,7 @@ __all__ = [
     "check_distill",
     "check_folded",
     "check_policy",
+    "count_of_members",
     "gradient_options",
     "head_config",
     "is_head_only",
@@ -79,6 +81,14 @@ def check_folded(config: FinetuneConfig, folds: int) -> None:
     if config.distill is not None:
         raise ConfigError("--folds: a teacher has seen the images of every fold; leave it out")
     check_folds(folds)
+
+
+def count_of_members(given: int | None) -> int:
+    """Return the number of members, that of ``VaryConfig`` where none is given. Raises ConfigError below two."""
+    count = VaryConfig.members if given is None else given
+    if count < 2:
+        raise ConfigError(f"--members {count}: must be at least 2")
+    return count
 
 
 def _check_kept(config: FinetuneConfig) -> None:

@@ -117,7 +117,7 @@ def limits_of(config: FitConfig) -> Limits:
 
 
 def beyond_limits(entries: Sequence[Entry], config: FitConfig) -> str:
-    """The sentence for runs of which none is within the limits: how far off the nearest one is."""
+    """Return the message of a fit whose networks are all over the limits, with the figure of the nearest network."""
     finished, told = [entry for entry in entries if entry.finished], []
     speeds = [(entry.speed.latency, entry.attempt.step.model) for entry in finished if entry.speed is not None]
     if config.max_latency is not None and speeds and min(speeds)[0] > config.max_latency:

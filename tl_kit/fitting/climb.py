@@ -358,13 +358,13 @@ class Climb:
 
     def _nothing(self, stopped: str) -> TlKitError:
         """The error of a fit without any result."""
+        attempts = [entry.attempt for entry in self.entries]
+        short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
         if any(entry.finished for entry in self.entries):
-            attempts = [entry.attempt for entry in self.entries]
-            short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
             self._exhausted = not short and not waiting(attempts, self.candidates)
             return ConfigError(beyond_limits(self.entries, self.config))
-        failed = next((entry.attempt for entry in self.entries if entry.attempt.status == "failed"), None)
-        if failed is None and any(entry.attempt.status in ("out of time", "no time") for entry in self.entries):
+        failed = next((attempt for attempt in attempts if attempt.status == "failed"), None)
+        if failed is None and short:
             return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
         return ConfigError(stopped if failed is None else f"{failed.step.model}: {failed.note}")
 
@@ -393,7 +393,7 @@ class Climb:
             return f"the networks that were tried are in {self.folder / RUNS}; a fit with higher limits begins anew"
         goes_on = f"tlkit fit --resume {shlex.quote(str(self.folder))} goes on"
         if self.best is None:
-            some = any(entry.finished for entry in self.entries)
-            kept = "no result is within the limits" if some else "no step is finished"
+            finished = any(entry.finished for entry in self.entries)
+            kept = "no result is within the limits" if finished else "no step is finished"
             return f"{kept} yet; {goes_on}"
         return f"the best result so far is in {self.folder}; {goes_on}"

@@ -78,7 +78,7 @@ def next_step(
     seed: int,
     config: LadderConfig,
 ) -> Step | str:
-    """Return the next step, or a sentence that says why there is none.
+    """Return the next step of the fit; where there is none, a sentence with the reason.
 
     ``views``: crop modes that are worth comparing, if any. ``early``: the first network trains in full before the heads
     that wait, or only its last layers where there is no time for more. ``chosen``: the members of the best ensemble.
@@ -155,7 +155,7 @@ def _steps(
     halved = min(config.most_short, math.ceil(config.halved * len(heads))) if len(heads) > 1 else 0
     shorts = [head for head in heads[:halved] if head.step.model not in {each.step.model for each in trained}]
     for head in shorts:
-        if any(a.step.rung == "short" and a.status == "no time" for a in done):
+        if _no_time_for(done, "short"):
             break
         yield Step("short", head.step.model, seed, modes[head.step.model])
     ranked = sorted([*trained, *_ranked(done, "short")], key=lambda each: each.nll)
@@ -205,10 +205,10 @@ def _further(
         return
     others = [Step("member", model, seed, modes[model]) for model in order[1:2]]
     seeds = [Step("member", order[0], seed + more, modes[order[0]]) for more in range(1, config.members + 1)]
+    if _no_time_for(done, "member"):
+        yield "there is no time for a further member"
+        return
     for count, step in enumerate([*others, *seeds][: config.members]):
-        if any(attempt.step.rung == "member" and attempt.status == "no time" for attempt in done):
-            yield "there is no time for a further member"
-            return
         if count >= config.patience and not _still_gaining(done, config.patience):
             yield f"the last {config.patience} members lowered the ensemble's NLL by no more than noise"
             return
@@ -224,6 +224,11 @@ def _ranked(done: Sequence[Attempt], rung: Rung) -> list[Attempt]:
 def _without_time(done: Sequence[Attempt], step: Step) -> bool:
     """True where there was no time for the step."""
     return any(attempt.step == step and attempt.status == "no time" for attempt in done)
+
+
+def _no_time_for(done: Sequence[Attempt], rung: Rung) -> bool:
+    """True where there was no time for some step of the rung."""
+    return any(attempt.step.rung == rung and attempt.status == "no time" for attempt in done)
 
 
 def _helps(done: Sequence[Attempt], trained: Attempt) -> bool:

@@ -45,7 +45,7 @@ def refit_images(manifest: Manifest) -> Manifest:
 
 
 def first_entry(step: Step, entries: Sequence[Entry]) -> Entry | None:
-    """The finished run that a refit repeats; None where there is none, or ``step`` is no refit."""
+    """Return the finished run that the refit ``step`` repeats; None without one, and for any other step."""
     if step.rung != "refit":
         return None
     return next((each for each in entries if each.attempt.step == first_run(step) and each.finished), None)

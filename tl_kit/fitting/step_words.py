@@ -37,5 +37,5 @@ def named(step: Step) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Reason of a failed step in one line: that of the error, without advice that is of no use in a fit."""
+    """Return why a step failed: the error's first line, without advice on options that ``fit`` does not have."""
     return first_line(error).partition(f": {ADVICE}")[0].replace(WAYS_OUT, WAYS_OUT_OF_A_FIT)

@@ -78,7 +78,7 @@ class SampleRanges:
         return {kind: [_plain(low), _plain(high)] for kind, low, high in self.bounds}
 
     def get(self, kind: str) -> _Bounds | None:
-        """Return the range of a pixel type; an integer type without one gets that of another integer type."""
+        """Return the range of values of a pixel type; an integer type that has none takes another integer type's."""
         found = {name: (low, high) for name, low, high in self.bounds}
         others = [name for name in _INTEGERS if name in found] if kind in _INTEGERS else []
         return found.get(kind) or (found[others[0]] if others else None)

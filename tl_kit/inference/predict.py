@@ -250,7 +250,7 @@ def _pass_over(items: Iterator[Named | None], begun: State, journal: Journal) ->
 def _write(
     found: Iterator[Predicted], journal: Journal, state: State, seen: InputDigests, marks: deque[str], *, always: bool
 ) -> State:
-    """Write all rows and complete the file; returns its state at the end. ``marks`` are those of the rows to come.
+    """Write all rows, complete the file and return its final state. ``marks``: the marks of the inputs still to come.
 
     Where batches are not filled up ``always``, a part that ends within one could not be continued with the same bits.
     """

@@ -206,7 +206,7 @@ class Predictor:
         return self.per_batch * batches
 
     def combine(self, stack: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The rule's probabilities (n, classes) from those of the members (members, n, classes)."""
+        """Combine the members' probabilities (members, n, classes) by the ensemble's rule; returns (n, classes)."""
         return self.rule(stack)
 
     def predict(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> list[Prediction]:
@@ -246,7 +246,7 @@ def load(
     decode: DecodeConfig = DecodeConfig(),
     runtime: RuntimeConfig = RuntimeConfig(),
 ) -> Predictor:
-    """Open a checkpoint, an ensemble or a fit's folder. Raises CheckpointError if it is none of them, or broken.
+    """Open a checkpoint, an ensemble or a fit's folder for prediction. Raises CheckpointError for any other folder.
 
     ``crops``: None means the crops with which the ensemble was made, or one crop for a checkpoint. ``mc_dropout``: the
     number of forward passes with dropout, whose probabilities are averaged (Gal & Ghahramani 2016); 0 means one pass

@@ -67,7 +67,7 @@ def plan(
     config: FinetuneConfig,
     *,
     folds: int | None = None,
-    members: int = VaryConfig.members,
+    members: int | None = None,
     vary: Vary = VaryConfig.vary,
     reporter: Reporter = SILENT,
 ) -> Plan:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from tl_kit.config import FinetuneConfig, Vary
 from tl_kit.data.folds import fold_manifests
 from tl_kit.data.manifest import SPLITS, Manifest
-from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
-from tl_kit.errors import ConfigError
-from tl_kit.finetuning.checks import check, check_folded
+from tl_kit.data.resampling import member_images
+from tl_kit.finetuning.checks import check, check_folded, count_of_members
 from tl_kit.finetuning.preparation import training_images
 from tl_kit.reporting import Reporter
 
@@ -15,9 +14,9 @@ __all__ = ["first_images"]
 
 
 def first_images(
-    config: FinetuneConfig, *, folds: int | None, members: int, vary: Vary, reporter: Reporter
+    config: FinetuneConfig, *, folds: int | None, members: int | None, vary: Vary, reporter: Reporter
 ) -> Manifest | None:
-    """Scan the images, and return those of the first fold's or member's run; None where every run sees all of them.
+    """Scan the images and return those of the series' first run; None where each run sees what a single run does.
 
     Raises DataError as ``finetune`` does, and ConfigError for a number of folds that the images do not allow, a teacher
     of folds, and fewer than two members.
@@ -26,19 +25,13 @@ def first_images(
         check_folded(config, folds)
         pool = training_images(config, reporter, pooled=True)
         return _told(fold_manifests(pool, folds, config.split)[0], f"fold 1 of {folds}", reporter)
-    if vary in ("folds", "bootstrap"):
-        check(config)
-        if members < 2:
-            raise ConfigError(f"--members {members}: must be at least 2")
-    if vary == "folds":
-        whole = training_images(config, reporter)
-        part = leave_folds_out(whole, members, seed=config.split.split_seed)[0]
-        return _told(part, f"member 1 of {members}, without fold 1", reporter)
-    if vary == "bootstrap":
-        whole = training_images(config, reporter)
-        part = bootstrap_sample(whole, seed=config.seed, draw=1)
-        return _told(part, f"member 1 of {members}, bootstrap sample 1", reporter)
-    return None
+    if vary not in ("folds", "bootstrap"):
+        return None
+    check(config)
+    count = count_of_members(members)
+    images = next(member_images(training_images(config, reporter), config, count, vary))
+    varied = "without fold 1" if vary == "folds" else "bootstrap sample 1"
+    return _told(images, f"member 1 of {count}, {varied}", reporter)
 
 
 def _told(images: Manifest, name: str, reporter: Reporter) -> Manifest:

@@ -119,7 +119,7 @@ def left_classes(saved: Saved, scored: Scored, *, shown: int) -> str:
 
 
 def receipt_lines(saved: Saved) -> list[str]:
-    """The receipt in sentences; none where it is that of an earlier version and lacks entries.
+    """Return the receipt as sentences; an empty list for a receipt of an earlier version, which lacks entries.
 
     Raises CheckpointError if it was changed so that they cannot be said.
     """

@@ -12,9 +12,9 @@ from typing import Any, get_args
 
 from tl_kit.config import FinetuneConfig, RunsConfig, Vary, VaryConfig
 from tl_kit.data.manifest import Manifest
-from tl_kit.data.resampling import bootstrap_sample, leave_folds_out
+from tl_kit.data.resampling import member_images
 from tl_kit.errors import CheckpointError, ConfigError
-from tl_kit.finetuning.checks import check
+from tl_kit.finetuning.checks import check, count_of_members
 from tl_kit.finetuning.result import Trained
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
@@ -161,9 +161,7 @@ def member_configs(config: FinetuneConfig, members: int | None, vary: Vary) -> l
         raise ConfigError(f"{listed}: names more than one {several}, which takes --vary {several}")
     if vary in _LISTS:
         return _named(config, members, vary)
-    count = VaryConfig.members if members is None else members
-    if count < 2:
-        raise ConfigError(f"--members {count}: must be at least 2")
+    count = count_of_members(members)
     if vary == "seed":
         return [(f"seed {config.seed + i}", replace(config, seed=config.seed + i)) for i in range(count)]
     what = "without fold" if vary == "folds" else "bootstrap sample"
@@ -186,14 +184,9 @@ def _named(config: FinetuneConfig, members: int | None, vary: str) -> list[tuple
     return [(name, replace(config, **{entry: name})) for name in names]
 
 
-def _parts(variants: Sequence[tuple[str, FinetuneConfig]], manifest: Manifest, vary: str) -> list[Part]:
+def _parts(variants: Sequence[tuple[str, FinetuneConfig]], manifest: Manifest, vary: Vary) -> list[Part]:
     count = len(variants)
-    manifests: Sequence[Manifest] = [manifest] * count
-    if vary == "folds":
-        manifests = leave_folds_out(manifest, count, seed=variants[0][1].split.split_seed)
-    elif vary == "bootstrap":
-        seed = variants[0][1].seed
-        manifests = [bootstrap_sample(manifest, seed=seed, draw=draw) for draw in range(1, count + 1)]
+    manifests = member_images(manifest, variants[0][1], count, vary)
     parts = []
     for number, ((varied, config), images) in enumerate(zip(variants, manifests, strict=True), start=1):
         name = f"-{re.sub(r'[^A-Za-z0-9._-]', '-', varied)}" if vary in _LISTS else ""
@@ -207,7 +200,7 @@ def _member(number: int, variant: tuple[str, FinetuneConfig], trained: Trained) 
 
 
 def _copies_in(folders: Sequence[Path]) -> tuple[tuple[int, ...], ...]:
-    """Numbers from 1 of the members whose weights' files are equal, each group of them; what cannot be read is none."""
+    """Find members with equal weights files; returns groups of their numbers, from 1. Unreadable files are left out."""
     groups: dict[str, list[int]] = {}
     for number, folder in enumerate(folders, start=1):
         with suppress(CheckpointError):

@@ -51,9 +51,7 @@ def _series(runs: RunsConfig) -> dict[str, Any]:
     """The options of ``tl_kit.plan`` for runs whose images are not those of one ordinary run."""
     if runs.folds is not None:
         return {"folds": runs.folds}
-    if runs.vary not in ("folds", "bootstrap"):
-        return {}
-    return {"members": VaryConfig.members if runs.members is None else runs.members, "vary": runs.vary}
+    return {"members": runs.members, "vary": runs.vary} if runs.vary in ("folds", "bootstrap") else {}
 
 
 def _kinds_of_runs(config: FinetuneConfig, runs: RunsConfig) -> tuple[dict[str, FinetuneConfig], int]:

@@ -62,11 +62,12 @@ class UnusedColumns:
             text = "" if cell is None or cell != cell else str(cell).strip()  # NaN is an empty cell
             found.twice = found.twice or (bool(text) and (count > 1 or text in found.distinct))
             found.distinct.add(text)
-        most = _MOST_OWNERS if place in self._owners and not found.twice else _MOST
-        if len(found.distinct) > most and not (place in self._owners and found.twice):
+        owner, count = place in self._owners, len(found.distinct)
+        if owner and found.twice:
+            if count > _MOST:
+                found.distinct = set(sorted(found.distinct)[:_MOST])  # what is known of groups is known
+        elif count > (_MOST_OWNERS if owner else _MOST):
             del self._cells[place]
-        elif len(found.distinct) > _MOST and found.twice:
-            found.distinct = set(sorted(found.distinct)[:_MOST])  # what is known of groups is known
 
     def tell(self, found: Listing | RowWriter, *, splits_known: bool) -> None:
         """Add :meth:`told` to what is found in the table."""

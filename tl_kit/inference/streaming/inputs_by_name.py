@@ -81,7 +81,7 @@ class ByName:
         return any(_is_in(file, real, part, image=image) for part in found if isinstance(part, Path))
 
     def images(self) -> Iterator[Named | None]:
-        """Every image with its name, nothing fetched yet. Raises DataError if there is none but empty folders."""
+        """Yield every image with its name; addresses are not fetched yet. Raises DataError if all folders are empty."""
         return self._some(self._named())
 
     def fetched(self, items: Iterable[Named | None]) -> Iterator[Named | None]:
