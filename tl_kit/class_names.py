@@ -96,6 +96,8 @@ def _oddity(name: str) -> str:
 def _numbers(classes: Sequence[str]) -> list[str]:
     kinds = Counter(kind for name in classes if (kind := _number(name)))
     texts = []
+    if "-1" in classes and len(classes) > 2 and all(re.fullmatch(r"-1|[0-9]+", name) for name in classes):
+        texts.append("the class '-1' is named as many data sets mark an image without a label: are its labels missing?")
     if kinds["fraction"]:
         named = _shown([name for name in classes if _number(name) == "fraction"])
         texts.append(f"{kinds['fraction']} classes are decimal fractions ({named}): measurements, not classes?")

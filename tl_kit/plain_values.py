@@ -198,7 +198,9 @@ def _whole(value: Any) -> int:
 
 
 def _path(value: Any) -> Path:
-    return Path(_text(value))
+    """A path; none is empty, which would be the current folder."""
+    text = _text(value)
+    return Path(_if(text != "", text))
 
 
 def _text(value: Any) -> str:

@@ -103,7 +103,7 @@ def test_csv_files_that_are_missing_or_listed_twice(tmp_path):
         ),
         (
             "path,label\nx/0.png,a\nx/../x/0.png,b\n",
-            "line 3: x/../x/0.png is listed with another label or split in line 2",
+            "line 3: x/../x/0.png is listed with another label in line 2",
         ),
         ('path,label\nx/0.png,"a\n', "after line 1"),
         ("path,label,split\nx/0.png,a,val\nx/1.png,b,val\n", "train has none"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from types import GenericAlias
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -111,6 +111,7 @@ def command(*kinds: type[Any], usage: str = "") -> Callable[[Callable[[Given, Co
         if pages:
             common = (name for name, entry in flagged.items() if entry.flag is not None and entry.flag.common)
             add_pages(run, [*(options[name].name for name in common), *(page.name for page in pages)])
+        run.__dict__["paths"] = frozenset(name for name, entry in flagged.items() if Path in _types(entry.hint))
         parameters = [context, *options.values(), *pages]
         run.__dict__["__signature__"] = inspect.Signature(parameters)  # typer reads the signature and the annotations
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -129,6 +130,11 @@ def _help_all() -> inspect.Parameter:
     info = typer.Option(HELP_ALL, callback=show_all, is_eager=True, help="Show every option and exit.")
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter("help_all", kind, default=False, annotation=Annotated[bool, info])
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    """A type, or those of which it is made."""
+    return get_args(hint) or (hint,)
 
 
 def _flagged(entries: Iterable[Field]) -> Iterator[Field]:

@@ -35,7 +35,7 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
     Unicode's composed form; a path is also found if the disk has it in the other form.
 
     Raises :class:`DataError`, with line numbers, on a wrong header, a row of the wrong length, an empty path or
-    label, an unknown or missing split, a path listed twice with different labels or splits, a name of several files,
+    label, an unknown or missing split, a path listed twice with another label, split or group, a name of several files,
     or if no path exists.
     """
     problems: list[str] = []
@@ -63,7 +63,9 @@ def list_csv(file: Path, config: DataConfig = _DEFAULT) -> Listing:
         elif (twin.label, twin.split, twin.group) == (candidate.label, candidate.split, candidate.group):
             listing.exclusions.append(Exclusion(candidate.path, f"line {row.line}: listed in line {seen.line} already"))
         else:
-            problems.append(f"line {row.line}: {row.path} is listed with another label or split in line {seen.line}")
+            others = [name for name in ("label", "split", "group") if getattr(twin, name) != getattr(candidate, name)]
+            differs = " and ".join(others)
+            problems.append(f"line {row.line}: {row.path} is listed with another {differs} in line {seen.line}")
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise DataError(f"{file}: {'; '.join(problems[:3])}{more}")

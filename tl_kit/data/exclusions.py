@@ -36,7 +36,8 @@ def scan_images(
     manifest = scan(Path(data), split, decode=decode, trainable=trainable, link=link, reporter=reporter)
     if strict:
         reporter.start("check", len(manifest.samples))
-        _refuse([*missed(manifest.exclusions), *_undecodable(manifest.samples, decode, reporter)], data)
+        broken = manifest.named(_undecodable(manifest.samples, decode, reporter))
+        _refuse([*missed(manifest.exclusions), *broken], data)
     tell_left_out(manifest.exclusions, data, reporter)
     for fault in () if judged else manifest.faults:
         if fault.severity != "info":

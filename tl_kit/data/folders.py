@@ -42,8 +42,7 @@ def list_folder(root: Path) -> Listing:
     image (as after unpacking), and that folder contains folders, it is read instead. Folders that tl-kit wrote are
     skipped, at any depth. Class names are in Unicode's composed form.
 
-    Raises :class:`DataError` if the folder cannot be read, is empty, has split folders without a training split, or has
-    two folders for one split.
+    Raises :class:`DataError` if the folder cannot be read, is empty, or has two folders for one split.
     """
     listing = Listing()
     passed_over: list[Exclusion] = []
@@ -58,7 +57,7 @@ def list_folder(root: Path) -> Listing:
     listing.exclusions += passed_over
     listing.exclusions += [Exclusion(folder, _stray(folder)) for folder in strays]
     listing.exclusions += [Exclusion(file, "stray file next to the split folders") for file in files]
-    if len(splits) == 1:
+    if len(splits) == 1 and "train" in splits:
         listing.faults += _split_or_class(splits["train"], [folder for folder in strays if holds_image(folder)])
     for split, folder in splits.items():
         _list_classes(folder, split, listing)
@@ -140,8 +139,6 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
         if split in splits:
             raise DataError(f"{root}: both {splits[split].name}/ and {folder.name}/ mean {split}; merge or rename one")
         splits[split] = folder
-    if splits and "train" not in splits:
-        raise DataError(f"{root}: there is {name_some([f.name for _, f in named])} but no train folder; {EXPECTED}")
     return splits
 
 

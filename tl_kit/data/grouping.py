@@ -10,7 +10,7 @@ from tl_kit.class_names import nfc
 from tl_kit.data.manifest import Sample
 from tl_kit.errors import ConfigError
 
-__all__ = ["check_group_pattern", "group_by_name"]
+__all__ = ["check_group_pattern", "check_matches", "group_by_name"]
 
 # The pattern in a checkpoint may come from anyone. Python's regular expressions backtrack: with a few more repetitions,
 # or nested ones, a file name of 40 characters takes years.
@@ -18,7 +18,7 @@ _LONGEST, _REPETITIONS, _CHOICES = 100, 2, 5
 
 
 def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[Sample], list[str]]:
-    """The samples, with a group if they had none and ``pattern`` matches the file name; and a note about it.
+    """The samples, with a group if they had none and ``pattern`` matches the file name; and notes about it.
 
     The group is the text of the pattern's first bracketed part, or the whole match. Names and pattern are compared in
     Unicode's composed form. Without a pattern nothing changes. Raises ConfigError as :func:`check_group_pattern` does.
@@ -27,14 +27,29 @@ def group_by_name(samples: Sequence[Sample], pattern: str | None) -> tuple[list[
         return list(samples), []
     check_group_pattern(pattern)
     search = re.compile(nfc(pattern)).search
-    grouped = []
+    grouped, by_name = [], set()
     for sample in samples:
         match = search(nfc(sample.path.name)) if sample.group is None else None
         name = None if match is None else (match[1] if match.re.groups else match[0])
         grouped.append(sample if name is None else replace(sample, group=name))
-    groups = {sample.group for sample in grouped} - {None}
+        by_name.add(name)
     alone = sum(sample.group is None for sample in grouped)
-    return grouped, [f"{len(groups):,} groups by file name; {alone:,} of {len(grouped):,} images are in none"]
+    notes = [f"{len(by_name - {None}):,} groups by file name; {alone:,} of {len(grouped):,} images are in none"]
+    if given := sum(sample.group is not None for sample in samples):
+        notes.append(
+            f"{given:,} of {len(grouped):,} images have their group from the data, where --group-pattern is not used"
+        )
+    return grouped, notes
+
+
+def check_matches(samples: Sequence[Sample], grouped: Sequence[Sample], pattern: str | None) -> None:
+    """Raises ConfigError for a pattern that gave none of the samples without a group one.
+
+    ``samples`` and ``grouped``: before and after :func:`group_by_name`. Splits would divide what belongs together.
+    """
+    alone = next((sample for sample in samples if sample.group is None), None)
+    if pattern is not None and alone is not None and list(samples) == list(grouped):
+        raise ConfigError(f"--group-pattern {pattern}: matches no file name, such as {alone.path.name}")
 
 
 def check_group_pattern(pattern: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -32,6 +32,7 @@ __all__ = [
     "check_trainable",
     "in_order",
     "labels_of",
+    "shown_path",
     "spread",
 ]
 
@@ -74,7 +75,7 @@ class Manifest:
     ``samples`` are sorted by split, label and digest, so file names and the file system's order have no influence on
     training. ``notes`` are sentences on decisions (splits made, labels merged). ``made_splits`` names the splits that
     the data did not come with. ``faults`` are faults of the layout. ``ranges``, once measured, are the value ranges of
-    deep images.
+    deep images. ``copied``: files and folders of local copies, each with the path for people of what it is a copy of.
     """
 
     root: Path
@@ -85,6 +86,15 @@ class Manifest:
     made_splits: tuple[str, ...] = ()
     faults: tuple[Finding, ...] = ()
     ranges: SampleRanges | None = None
+    copied: Mapping[Path, Path] = field(default_factory=dict)
+
+    def shown(self, path: Path) -> Path:
+        """The path for people: of a file in a local copy, the name that it has in the archive or table."""
+        return shown_path(path, self.copied)
+
+    def named(self, exclusions: Iterable[Exclusion]) -> tuple[Exclusion, ...]:
+        """The exclusions under their paths for people."""
+        return tuple(replace(each, path=self.shown(each.path)) for each in exclusions)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of one split; empty if it has no samples."""
@@ -118,6 +128,12 @@ class Manifest:
         gone = {exclusion.path for exclusion in added}
         kept = tuple(sample for sample in self.samples if sample.path not in gone)
         return replace(self, samples=kept, exclusions=self.exclusions + added)
+
+
+def shown_path(path: Path, copied: Mapping[Path, Path]) -> Path:
+    """The path for people of ``path``, whose file or folder may be a copy (:attr:`Manifest.copied`)."""
+    path = copied.get(path, path)
+    return next((copied[above] / path.relative_to(above) for above in path.parents if above in copied), path)
 
 
 def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:

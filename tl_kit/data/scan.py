@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tl_kit.class_names import looks_like
+from tl_kit.class_names import is_missing, looks_like
 from tl_kit.config import DataConfig, DecodeConfig
+from tl_kit.data.findings import Finding
 from tl_kit.data.forms.reading import list_data, place_of
-from tl_kit.data.grouping import group_by_name
+from tl_kit.data.grouping import check_matches, group_by_name
 from tl_kit.data.layout import layout_faults
 from tl_kit.data.listing import EXPECTED, Candidate, Listing, name_some, natural_key
-from tl_kit.data.manifest import SPLITS, UNMISSED, Exclusion, Manifest, Sample, check_trainable, in_order
+from tl_kit.data.manifest import SPLITS, UNMISSED, Exclusion, Manifest, Sample, check_trainable, in_order, shown_path
 from tl_kit.data.near_copies import link_near_copies
 from tl_kit.data.splits import assign_splits
 from tl_kit.errors import DataError, ImageError
@@ -54,32 +55,66 @@ def scan(
     made are then of no interest.
 
     Raises :class:`DataError` if the form is none of these, if a given train split lacks a class of another one,
-    or if there is nothing to train on (:func:`check_trainable`; not checked with ``trainable`` False, for scoring).
-    Raises ConfigError for a ``group_pattern`` that is not a regular expression. :func:`check_discipline` reports other
+    or if there is nothing to train on (:func:`check_trainable`); with ``trainable`` False, for scoring, neither of the
+    last two. Raises ConfigError for a ``group_pattern`` that is not a regular expression, and, to train on, for one
+    that matches no name. :func:`check_discipline` reports other
     faults of the data.
     """
     root = place_of(path)
     listing = list_data(path, config, decode, reporter)
     found, unreadable = _read_all(listing.candidates, decode, progress)
-    exclusions = _named([*listing.exclusions, *unreadable, *_empty_folders(listing, found)], listing.copied)
+    copied = dict(listing.copied)
+    left_out = [*listing.exclusions, *unreadable, *_empty_folders(listing, found)]
+    exclusions = [replace(each, path=shown_path(each.path, copied)) for each in left_out]
     classes = sorted({candidate.label for candidate, *_ in found}, key=natural_key)
     if len(classes) < (2 if trainable else 1):
         raise DataError(_too_few_classes(root, [each for each, *_ in found], classes, exclusions, table=listing.table))
-    _check_agreement(root, found, exclusions)
-    grouped, groups = group_by_name(_samples(found, classes), config.group_pattern)
+    if trainable:
+        _check_agreement(root, found, exclusions, table=listing.table)
+    found, empty = _without_empty_groups(found)
+    samples = _samples(found, classes)
+    grouped, groups = group_by_name(samples, config.group_pattern)
+    if trainable:
+        check_matches(samples, grouped, config.group_pattern)
     samples, notes = _complete_splits(grouped, config if link(grouped) else replace(config, near_images=0), decode)
     manifest = Manifest(
         root=root,
         classes=tuple(classes),
         samples=in_order(samples),
         exclusions=tuple(sorted(exclusions, key=lambda exclusion: str(exclusion.path))),
-        notes=(*listing.notes, *groups, *notes),
+        notes=(*listing.notes, *empty, *groups, *notes),
         made_splits=_made_splits(found),
-        faults=(*listing.faults, *layout_faults([each for each, *_ in found], table=listing.table)),
+        faults=(
+            *listing.faults,
+            *layout_faults([each for each, *_ in found], table=listing.table),
+            *_lost_splits(listing.candidates, found),
+        ),
+        copied=copied,
     )
     if trainable:
-        check_trainable(manifest)
+        _check_usable(manifest, config)
     return manifest
+
+
+def _check_usable(manifest: Manifest, config: DataConfig) -> None:
+    """:func:`check_trainable`; where no image can be set aside, the error names the pattern of the groups."""
+    try:
+        check_trainable(manifest)
+    except DataError as error:
+        if config.group_pattern is None or manifest.split("val"):
+            raise
+        raise DataError(f"{error}; the groups are those of --group-pattern {config.group_pattern}") from error
+
+
+def _lost_splits(candidates: Iterable[Candidate], found: Iterable[_Found]) -> list[Finding]:
+    """A given split none of whose files can be read; nothing else would tell that it is gone."""
+    left = {candidate.split for candidate, *_ in found}
+    files = Counter(candidate.split for candidate in candidates)
+    return [
+        Finding("warning", "excluded", f"the {split} split is lost: none of its {files[split]:,} files can be read")
+        for split in SPLITS
+        if files[split] and split not in left
+    ]
 
 
 def _read_all(
@@ -105,17 +140,6 @@ def _read(candidate: Candidate, config: DecodeConfig) -> _Found | Exclusion:
     except ImageError as error:
         return Exclusion(candidate.path, str(error))
     return candidate, hashlib.sha256(data).hexdigest(), deep
-
-
-def _named(exclusions: Iterable[Exclusion], copied: Iterable[tuple[Path, Path]]) -> list[Exclusion]:
-    """The exclusions, those in a local copy under the name of what it is a copy of."""
-    found = list(exclusions)
-    for folder, shown in copied:
-        found = [
-            replace(each, path=shown / each.path.relative_to(folder)) if each.path.is_relative_to(folder) else each
-            for each in found
-        ]
-    return found
 
 
 def _empty_folders(listing: Listing, found: Iterable[_Found]) -> list[Exclusion]:
@@ -147,16 +171,16 @@ def _left_out(exclusions: Iterable[Exclusion]) -> str:
     return f" ({len(missed)} files or folders were left out, the first: {first.path}: {first.reason})"
 
 
-def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[Exclusion]) -> None:
+def _check_agreement(root: Path, found: Iterable[_Found], exclusions: Iterable[Exclusion], *, table: bool) -> None:
     """Raise DataError unless a given train split has the classes of the other splits."""
     classes: dict[str, set[str]] = defaultdict(set)
     for candidate, *_ in found:
         if candidate.split is not None:
             classes[candidate.split].add(candidate.label)
     if classes and "train" not in classes:
-        raise DataError(
-            f"{root}: {name_some(list(classes))} has images, but train has none{_left_out(exclusions)}; {EXPECTED}"
-        )
+        names = name_some(list(classes))
+        what = f"{names} has images, but train has none" if table else f"there is {names} but no train folder"
+        raise DataError(f"{root}: {what}{_left_out(exclusions)}; {EXPECTED}")
     every = set().union(*classes.values())
     if every == classes["train"]:
         return
@@ -183,6 +207,16 @@ def _samples(found: Iterable[_Found], classes: list[str]) -> list[Sample]:
     return [
         Sample(candidate.path, index[candidate.label], candidate.split or "", digest, candidate.group, deep)
         for candidate, digest, deep in found
+    ]
+
+
+def _without_empty_groups(found: Sequence[_Found]) -> tuple[list[_Found], list[str]]:
+    """Images whose group has the name that programs write for an empty cell ("nan") are in no group; and a note."""
+    names = Counter(candidate.group for candidate, *_ in found if candidate.group and is_missing(candidate.group))
+    kept = [(replace(c, group=None) if c.group in names else c, digest, deep) for c, digest, deep in found]
+    return kept, [
+        f"{count:,} images have the group '{name}', as programs write an empty cell: they are in no group"
+        for name, count in names.items()
     ]
 
 

@@ -105,7 +105,14 @@ def examine(
         *_likenesses(manifest.samples, seen, limits),
         *_shortcuts(manifest, seen, limits),
     ]
+    findings = [_named(finding, manifest) for finding in findings]
     return Report(root, manifest, tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))))
+
+
+def _named(finding: Finding, manifest: Manifest) -> Finding:
+    """The finding, in which files of a local copy have the names of what it is a copy of."""
+    sets = tuple(tuple(map(manifest.shown, members)) for members in finding.sets)
+    return replace(finding, paths=tuple(map(manifest.shown, finding.paths)), sets=sets)
 
 
 def _look_at_all(

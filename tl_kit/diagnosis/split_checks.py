@@ -6,7 +6,6 @@ import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from tl_kit.class_names import name_problems
 from tl_kit.data.findings import Finding, Severity
@@ -16,7 +15,7 @@ from tl_kit.errors import DataError
 
 __all__ = ["check_discipline", "doubts", "known_faults", "of_sets"]
 
-_DOUBTS = ("alike-names", "missing-paths", "nested-classes", "odd-name")
+_DOUBTS = ("alike-names", "excluded", "missing-paths", "nested-classes", "odd-name")
 
 
 def known_faults(manifest: Manifest) -> list[Finding]:
@@ -52,7 +51,7 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
     unscored = [each.message for each in found_here if each.code == "class-missing" and each.severity == "warning"]
     stopping = [finding for finding in errors if finding.code not in allow]
     if stopping:
-        found = "; ".join(f"{finding.code}: {finding.message}{_first(finding, manifest.root)}" for finding in stopping)
+        found = "; ".join(f"{finding.code}: {finding.message}{_first(finding, manifest)}" for finding in stopping)
         flags = " ".join(f"--allow {finding.code}" for finding in stopping)
         command = f"tlkit doctor --data {shlex.quote(str(manifest.root))}"
         raise DataError(f"{manifest.root}: {found}; correct it ({command} lists all), or add {flags}")
@@ -62,10 +61,10 @@ def check_discipline(manifest: Manifest, *, allow: Collection[str] = (), pooled:
     ]
 
 
-def _first(finding: Finding, root: Path) -> str:
+def _first(finding: Finding, manifest: Manifest) -> str:
     """The first two files of a finding in brackets, as paths relative to the data folder or the CSV file's folder."""
-    folder = root if root.is_dir() else root.parent
-    paths = finding.sets[0][:2] if finding.sets else ()
+    folder = manifest.root if manifest.root.is_dir() else manifest.root.parent
+    paths = [manifest.shown(path) for path in (finding.sets[0][:2] if finding.sets else ())]
     shown = ", ".join(str(path.relative_to(folder) if path.is_relative_to(folder) else path) for path in paths)
     return f" (the first: {shown})" if shown else ""
 

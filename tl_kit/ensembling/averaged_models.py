@@ -155,7 +155,7 @@ class Mixtures:
         )
         evidence.reporter.start("decode", len(samples))
         failures = store.fill(samples, crop=not self._augment.active, on_image=evidence.reporter.advance)
-        tell_left_out(failures, evidence.manifest.root, evidence.reporter)
+        tell_left_out(evidence.manifest.named(failures), evidence.manifest.root, evidence.reporter)
         broken = {exclusion.path for exclusion in failures}
         return store, [sample for sample in samples if sample.path not in broken]
 

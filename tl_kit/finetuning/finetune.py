@@ -205,7 +205,7 @@ def _finish(run: Run, outcome: Outcome, resumable: Mapping[str, Any]) -> Finetun
         snapshots=tuple(_finish_snapshot(run, outcome, each) for each in outcome.waypoints),
         swa=None if outcome.swa is None else asdict(outcome.swa),
         guard=_guard(run, outcome),
-        left_out=left_out_dict(run.manifest.exclusions),
+        left_out=left_out_dict(run.manifest.named(run.manifest.exclusions)),
         **_worth(run, data),
         cross_validated=None if outcome.cross_validated is None else dict(outcome.cross_validated),
         refit=refit,

@@ -22,6 +22,7 @@ from tl_kit.config import AugmentConfig, FinetuneConfig
 from tl_kit.data.exclusions import tell_left_out
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.pixel_store import PixelStore
+from tl_kit.data.unscored import unscored_now
 from tl_kit.freezing.audit import tensor_digest
 from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order
@@ -141,10 +142,13 @@ class Run:
         if show:
             self.reporter.start("decode", len(samples))
         with self.clock("data"):
+            before = self.manifest
             gone, broken = self.images.decode(samples, crop=crop, on_image=self.reporter.advance if show else None)
         tell(self.reporter)
         if broken:
-            tell_left_out(broken, self.config.data, self.reporter)
+            tell_left_out(before.named(broken), self.config.data, self.reporter)
+            for line in unscored_now(before, self.manifest):
+                self.reporter.message(line)
             check_trainable(self.manifest, validates=self.settled is None)
         return gone
 

@@ -114,7 +114,10 @@ def evaluate(
     chosen = split or default_split(manifest, predictor)
     samples = manifest.samples if chosen == "all" else manifest.split(chosen)
     if not samples:
-        raise DataError(f"{data}: has no {chosen} split; choose another --split")
+        lacks = (
+            f"no {chosen} split; choose another --split" if split else "neither a test nor a val split; add --split all"
+        )
+        raise DataError(f"{data}: has {lacks}")
     found = predict_labelled(predictor, manifest, samples, data=data, reporter=reporter)
     if found is None:
         raise DataError(f"{data}: none of the {len(samples)} images of {chosen} can be decoded")

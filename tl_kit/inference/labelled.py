@@ -56,7 +56,7 @@ def predict_labelled(
     started = time.perf_counter()
     labels = labels_for(samples, manifest, predictor, Path(data))
     stack, failures = _probabilities(predictor, samples, reporter, reuse=reuse)
-    left_out = [Exclusion(samples[index].path, reason) for index, reason in failures.items()]
+    left_out = list(manifest.named(Exclusion(samples[index].path, reason) for index, reason in failures.items()))
     tell_left_out(left_out, data, reporter)
     kept = [index for index in range(len(samples)) if index not in failures]
     if not kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any, get_args
 
 import typer
@@ -40,7 +41,19 @@ def show_all(context: typer.Context, value: bool) -> None:
 
 
 class PanelCommand(TyperCommand):
-    """A command whose options stand in sections, where they are many."""
+    """A command whose options stand in sections, where they are many. A path on its command line is not empty."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises typer's error for an option whose path is empty, as of an unset variable.
+
+        Python would take it for the current folder.
+        """
+        paths = getattr(self.callback, "paths", ())
+        for name, value in pairwise([*args, "."]):
+            given, _, text = name.partition("=") if "=" in name else (name, "", value)
+            if given in paths and not text:
+                raise typer.BadParameter(f"{given}: the path is empty; . is the current folder", ctx)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and the options, with their help, a section after the other."""

@@ -149,6 +149,7 @@ def _write(entry: Any, split: str, shown: Path, config: DataConfig, writer: RowW
         given = split_of(split) if split else None
         if columns.split is not None and not split:
             given = named_split(row[columns.names[columns.split]], f"{place}: row {number}")
-        writer.add(data, name=name, label=text, split=given, group=None if group is None else str(group))
+        named = None if group is None else str(group)
+        writer.add(data, name=name, label=text, split=given, group=named, where=where)
     unused.tell(writer, splits_known=bool(split) or any(given for _, _, given, *_ in writer.rows))
     return label

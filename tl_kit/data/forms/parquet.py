@@ -72,7 +72,7 @@ def list_parquet(files: Sequence[Path], shown: Path, config: DataConfig, terms: 
                 if data is None or label is None:
                     writer.leave(where, reason or "no label")
                 else:
-                    writer.add(data, name=name, label=label, split=split, group=group)
+                    writer.add(data, name=name, label=label, split=split, group=group, where=where)
                 terms.reporter.advance()
             if named.elsewhere:
                 writer.notes.append(named.elsewhere_note(table.count, table.file.name))

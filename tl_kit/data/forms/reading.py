@@ -125,7 +125,9 @@ def _file(file: Path, shown: Path, config: DataConfig, terms: CopyTerms) -> List
         raise DataError(f"{shown}: {hint}")
     if archive_kind(file) is not None:
         return _archives([file], shown, config, terms)
-    raise DataError(f"{shown}: none of the forms of a data set; {EXPECTED}")
+    is_json = ending == ".json"
+    what = "is no JSON, or none of an export (COCO, Label Studio)" if is_json else "none of the forms of a data set"
+    raise DataError(f"{shown}: {what}; {EXPECTED}")
 
 
 def _folder(folder: Path, shown: Path, config: DataConfig, terms: CopyTerms, *, copied: bool = False) -> Listing:
@@ -149,17 +151,22 @@ def _folder(folder: Path, shown: Path, config: DataConfig, terms: CopyTerms, *, 
         if table is None:
             raise
         return table()
-    if len({candidate.label for candidate in listing.candidates}) < 2:
+    if len({candidate.label for candidate in listing.candidates}) < 2 or _lacks_train(listing):
         table = _table(top, files, folders, config)
         if table is not None:
             return table()
         return listing
-    _check_beside(listing, top, files, folders, config)
+    _check_beside(listing, top, files, folders, config, copied=copied)
     return listing
 
 
+def _lacks_train(listing: Listing) -> bool:
+    splits = {candidate.split for candidate in listing.candidates}
+    return None not in splits and "train" not in splits
+
+
 def _check_beside(
-    listing: Listing, top: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig
+    listing: Listing, top: Path, files: Sequence[Path], folders: Sequence[Path], config: DataConfig, *, copied: bool
 ) -> None:
     """A table beside class folders is told of; an export in ``annotations`` is an error: its folders are no classes."""
     for each in folders:
@@ -171,9 +178,8 @@ def _check_beside(
         if file.suffix.lower() in TEXT_TABLES:
             with suppress(DataError):
                 open_table(file, image=config.image_column, label=config.label_column)
-                listing.notes.append(
-                    f"the names of folders are the classes; to use {file.name} in their place, give its path"
-                )
+                how = "unpack the archive and give its path" if copied else "give its path"
+                listing.notes.append(f"the names of folders are the classes; to use {file.name} in their place, {how}")
 
 
 def _table(

@@ -38,8 +38,10 @@ class RowWriter:
     faults: list[Finding] = field(default_factory=list)
     _taken: dict[str, int] = field(default_factory=dict)
 
-    def add(self, data: bytes, *, name: str | None, label: str, split: str | None, group: str | None) -> None:
-        """One image's bytes, as they are; ``name``: of the file that it was, or None."""
+    def add(
+        self, data: bytes, *, name: str | None, label: str, split: str | None, group: str | None, where: str
+    ) -> None:
+        """One image's bytes, as they are. ``name``: of its file, or None; ``where``: its row in the table, in words."""
         base = PureWindowsPath(PurePosixPath(name or "").name).name
         if not _SAFE.fullmatch(base) or base.startswith("."):
             base = f"{len(self.rows):08d}"
@@ -53,7 +55,7 @@ class RowWriter:
         self.room.take(len(data))
         target.write_bytes(data)
         inside = PurePosixPath((name or "").replace("\\", "/")).parent.as_posix()
-        self.rows.append([f"{count}/{base}", label, split, group, inside])
+        self.rows.append([f"{count}/{base}", label, split, group, inside, where])
 
     def leave(self, name: str, reason: str) -> None:
         """A row without a usable image."""
@@ -73,9 +75,10 @@ def list_rows(folder: Path) -> Listing:
     content = json.loads((folder / ROWS).read_text(encoding="utf-8"))
     faults = [Finding(*fault) for fault in content["faults"]]
     listing = Listing(notes=list(content["notes"]), faults=faults, table=True)
-    for name, label, split, group, inside in content["rows"]:
+    for name, label, split, group, inside, *where in content["rows"]:  # copies of older versions have no ``where``
         folders = PurePosixPath(inside).parts
         listing.candidates.append(Candidate(folder / name, nfc(label), split, nfc(group) if group else None, folders))
+        listing.copied += [(folder / name, folder / text) for text in where]
     listing.exclusions += [Exclusion(folder / name, reason) for name, reason in content["left_out"]]
     return listing
 

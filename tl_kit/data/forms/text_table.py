@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ __all__ = ["TEXT_TABLES", "TableRow", "TextTable", "open_table"]
 
 TEXT_TABLES = (".csv", ".tsv")
 _DELIMITERS = ",;\t|"
+_SEPARATOR = re.compile(rf'"?sep=([{re.escape(_DELIMITERS)}])"?\s*', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table whose header has been read. ``delimiter`` separates its cells."""
+    """A table whose header has been read. ``delimiter`` separates its cells; the header is the ``header_line``-th."""
 
     file: Path
     columns: Columns
     delimiter: str
+    header_line: int = 1
 
     def rows(self, problems: list[str], *, unused: UnusedColumns | None = None) -> Iterator[TableRow]:
         """The rows, read as they are asked for; empty ones are passed over.
@@ -46,7 +49,8 @@ class TextTable:
         columns, line = self.columns, 1
         with _reading(self.file, lambda: line), self.file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, delimiter=self.delimiter, strict=True)
-            next(reader, None)
+            for _ in range(self.header_line):
+                next(reader, None)
             for cells in reader:
                 line = reader.line_num
                 if not any(cell.strip() for cell in cells):
@@ -63,15 +67,19 @@ class TextTable:
 def open_table(file: Path, *, image: str | None = None, label: str | None = None, labelled: bool = True) -> TextTable:
     """Read the header of a CSV file in UTF-8, with or without a byte order mark; the columns by :func:`find_columns`.
 
-    Cells are separated by what the header has most of: commas, semicolons, tabs or vertical bars. Raises DataError if
+    Cells are separated by what the header has most of: commas, semicolons, tabs or vertical bars; or by what a line
+    before it says ("sep=;", which Excel reads and some programs write). Raises DataError if
     the file cannot be read, and as :func:`find_columns` does.
     """
     with _reading(file, lambda: 1), file.open(newline="", encoding="utf-8-sig") as stream:
-        delimiter = max(_DELIMITERS, key=stream.readline().count)
-        stream.seek(0)
+        said = _SEPARATOR.fullmatch(first := stream.readline())
+        delimiter = said[1] if said else max(_DELIMITERS, key=first.count)
+        if not said:
+            stream.seek(0)
         header = next(csv.reader(stream, delimiter=delimiter, strict=True), [])
-    columns = find_columns(header, f"{file}: line 1", image=image, label=label, labelled=labelled)
-    return TextTable(file, columns, delimiter)
+    line = 2 if said else 1
+    columns = find_columns(header, f"{file}: line {line}", image=image, label=label, labelled=labelled)
+    return TextTable(file, columns, delimiter, line)
 
 
 @contextmanager

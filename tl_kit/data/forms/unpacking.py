@@ -156,12 +156,20 @@ def _taped(file: Path, shown: str) -> Iterator[_Member]:
             with _sound(shown):
                 entry = next(entries, None)
             if entry is None:
+                _check_end(archive, shown)
                 return
             if entry.isdir():
                 continue
             with _sound(f"{shown}: {entry.name}"):
                 stream = archive.extractfile(entry) if entry.isreg() else None
             yield _Member(entry.name, stream, "" if stream else "a link, or no regular file")
+
+
+def _check_end(archive: tarfile.TarFile, shown: str) -> None:
+    """Raises DataError for a tar that stops between two members, which tarfile takes for its end."""
+    assert archive.fileobj is not None
+    if archive.fileobj.tell() - archive.offset < tarfile.BLOCKSIZE:
+        raise DataError(f"{shown}: is damaged: the mark of its end is missing, so it was cut off; get it whole again")
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
