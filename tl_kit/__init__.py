@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from tl_kit.finetuning.result import FinetuneResult
     from tl_kit.fitting.fit import fit, resume_fit
     from tl_kit.fitting.fit_result import FitResult
-    from tl_kit.fitting.network_choice import choose_network as choose_network
-    from tl_kit.fitting.network_choice import finetune
+    from tl_kit.fitting.network_choice import choose_network, finetune
     from tl_kit.inference.evaluate import Evaluation, evaluate
     from tl_kit.inference.kept_outputs import keeping_outputs as keeping_outputs
     from tl_kit.inference.predict import PredictedFile, predict, predict_stream, predict_to_file
+    from tl_kit.inference.predict import PredictionStream as PredictionStream
     from tl_kit.inference.predict import csv_text as csv_text
     from tl_kit.inference.prediction import Prediction
     from tl_kit.inference.predictor import Predictor, load
@@ -131,6 +131,7 @@ __all__ = [
     "TlKitError",
     "TrackingConfig",
     "__version__",
+    "choose_network",
     "cross_validate",
     "demo",
     "distill",
@@ -171,6 +172,7 @@ _MODULES = {
     "PathList": "tl_kit.inference.streaming.path_list",
     "PredictedFile": "tl_kit.inference.predict",
     "Prediction": "tl_kit.inference.prediction",
+    "PredictionStream": "tl_kit.inference.predict",
     "Predictor": "tl_kit.inference.predictor",
     "PushResult": "tl_kit.exporting.push",
     "Report": "tl_kit.diagnosis.examine",

@@ -43,6 +43,9 @@ def last_line(outcome: Outcome) -> str:
         (["evaluate", "no-such-folder", "--data", "."], "no-such-folder"),
         (["predict", "no-such-folder", "y.png"], "no-such-folder"),
         (["finetune", "resnet18", "--data", "no-such-data"], "no-such-data"),
+        (["finetune", "resnet18", "--data", ""], "--data: the path is empty"),
+        (["doctor", "--data="], "--data: the path is empty"),
+        (["finetune", "resnet18", "--data", ".", "--out", ""], "--out: the path is empty"),
     ],
 )
 def test_user_errors(arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from tests.data.images import write_classes
 from tests.data.packing import class_folders, images_of, tar, zipped
 from tests.data.scans import error, write_csv
 from tl_kit.config import DataConfig
+from tl_kit.data.exclusions import unscored_now
 from tl_kit.data.manifest import Exclusion
 from tl_kit.data.scan import scan
-from tl_kit.data.unscored import unscored_now
 from tl_kit.diagnosis.examine import examine, report_dict
 from tl_kit.diagnosis.split_checks import check_discipline, doubts
 from tl_kit.errors import ConfigError, DataError

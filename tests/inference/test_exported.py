@@ -192,3 +192,22 @@ def test_without_onnxruntime(file: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("tl_kit.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'needs onnxruntime; run pip install "tl-kit\[export\]"'):
         tl_kit.predict(file, write_images(tmp_path / "photos", images=1))
+
+
+def test_images_of_more_bits_than_the_file_knows_are_told(file: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (24, 32), dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png")
+    done = tlkit("predict", file, tmp_path / "deep.png")
+    assert "warning: 1 image has more than 8 bits a sample, and the model knows no range for them" in done.err
+    ranges = SampleRanges.of({"uint16": (0, 4095)})
+    write(tmp_path / "f.onnx", replace(FACTS, ranges=ranges).to_metadata())
+    assert "warning" not in tlkit("predict", tmp_path / "f.onnx", tmp_path / "deep.png").err
+
+
+def test_more_classes_than_there_are_make_no_columns(file: Path, tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos", images=1)
+    done = tlkit("predict", file, photos, "--format", "csv", "--top", 5000)
+    header = done.out.splitlines()[0]
+    assert header == "path,label,probability,label_2,probability_2,label_3,probability_3,error"
+    assert tlkit("predict", file, photos, "--top", 5000, "--out", tmp_path / "found.csv").code == 0
+    assert (tmp_path / "found.csv").read_text().splitlines()[0] == header

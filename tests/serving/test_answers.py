@@ -155,6 +155,7 @@ def test_facts(client: TestClient) -> None:
     assert facts["limits"]["files"] == limits.files
     assert facts["limits"]["image_bytes"] == limits.image_bytes
     assert client.get("/health").json() == {"status": "ok", "images_inside": 0}
+    assert (client.head("/health").status_code, client.head("/health").content) == (200, b"")
 
 
 def test_the_interface_describes_itself(client: TestClient) -> None:

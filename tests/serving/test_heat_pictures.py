@@ -127,6 +127,7 @@ def test_an_exported_file_says_that_it_has_none(tmp_path: Path) -> None:
     with client_of(write(tmp_path / "colour.onnx", FACTS.to_metadata())) as client:
         assert client.get("/metadata").json()["limits"]["heat_maps"] == 0
         found = ask(client, NAME)[0]
+        assert ask(client, *GOOD) == [found] * len(GOOD)
     assert found == {
         "image": None,
         "members": 0,

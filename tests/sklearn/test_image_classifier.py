@@ -26,7 +26,7 @@ from tests.helpers import interrupt, quick_config, same, weights
 from tests.sklearn.helpers import classifier
 from tests.torture.processes import NO_FORKS, Forked, script
 from tl_kit.config import DataConfig, RuntimeConfig
-from tl_kit.errors import CheckpointError, ConfigError, DataError, InputError, SamplesError
+from tl_kit.errors import CheckpointError, ConfigError, DataError, InputError, MemberError, SamplesError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,6 +62,7 @@ def test_weights_are_those_of_the_command_line(
     command = ("finetune", "test_resnet", "--data", data, "--weights", "none", "--img-size", 32)
     done = tlkit(*command, *flags, "--out", tmp_path / "run")
     assert done.code == 0, done.err
+    params = {**params, "options": {"refit": True, **params.get("options", {})}}  # as the command line does
     model = classifier(**params).fit(paths[:24], labels[:24], validation=(paths[24:], labels[24:]))
     assert same(weights(model.save(tmp_path / "saved")), weights(tmp_path / "run"))
     assert model.result_.val is not None
@@ -344,7 +345,7 @@ def test_mistakes_in_parameters(params: dict[str, Any], text: str, paths: list[P
 def test_validation_images_that_do_not_fit(paths: list[Path], labels: list[str]) -> None:
     with pytest.raises(SamplesError, match="no training image has the label 'pink'"):
         classifier().fit(paths, labels, validation=(paths[:2], ["pink", "red"]))
-    with pytest.raises(DataError, match=r"validation\[0\]: .* is listed with another label or split in X\[0\]"):
+    with pytest.raises(DataError, match=r"validation\[0\]: .* is listed with another split in X\[0\]"):
         classifier().fit(paths, labels, validation=(paths[:6], labels[:6]))
     no_pair: Any = paths
     with pytest.raises(SamplesError, match="must be a pair"):
@@ -372,3 +373,46 @@ def test_ctrl_c_ends_the_fit(paths: list[Path], labels: list[str], monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         model.fit(paths, labels)
     assert not hasattr(model, "classes_")
+
+
+def test_images_from_pixels_are_not_known_again_by_their_files(
+    paths: list[Path], labels: list[str], tmp_path: Path
+) -> None:
+    pixels = [np.asarray(Image.open(path)) for path in paths]
+    for name, images, kind in (("pixels", pixels, "unknown"), ("files", paths, "mixed")):
+        folder = classifier().fit(images, labels).save(tmp_path / name)
+        assert tl_kit.evaluate(folder, paths[0].parents[1], split="all").kind == kind
+
+
+def test_validation_images_of_ones_own_train_nothing_unless_asked(paths: list[Path], labels: list[str]) -> None:
+    others, wrong = paths[:6], [*labels[1:6], labels[0]]  # six of the three classes, with labels that are not theirs
+    kept = paths[6:], labels[6:]
+    plain = classifier().fit(*kept, validation=(others, wrong))
+    assert not plain.result_.refit
+    assert plain.score(others, wrong) == pytest.approx(plain.result_.val["accuracy"])
+    assert classifier(options={"refit": True}).fit(*kept, validation=(others, wrong)).result_.refit
+    assert classifier().fit(paths, labels).result_.refit
+
+
+def test_saved_estimators_are_scored_on_data_that_is_named(
+    paths: list[Path], labels: list[str], tmp_path: Path
+) -> None:
+    first = classifier().fit(paths, labels).save(tmp_path / "a")
+    for name, images in (("b", paths), ("c", [np.asarray(Image.open(path)) for path in paths])):
+        second = classifier(seed=1).fit(images, labels).save(tmp_path / name)
+        with pytest.raises(MemberError, match="name the folder to score on with --data"):
+            tl_kit.ensemble(tl_kit.EnsembleConfig(checkpoints=(first, second), out=tmp_path / "e"))
+
+
+def test_a_tracker_that_writes_into_the_run_is_refused(paths: list[Path], labels: list[str]) -> None:
+    with pytest.raises(ConfigError, match="options: track: tensorboard writes into a run's folder"):
+        classifier(options={"track": ["tensorboard"]}).fit(paths, labels)
+
+
+def test_labels_that_are_no_class_names_are_told_when_saved(
+    paths: list[Path], labels: list[str], tmp_path: Path
+) -> None:
+    model = classifier().fit(paths, [f" {label}" for label in labels])
+    with pytest.warns(UserWarning, match=r"cannot all be class names: .*calls them 'class 0' \(' "):
+        model.save(tmp_path / "odd")
+    classifier().fit(paths, labels).save(tmp_path / "plain")  # without a warning, which would be an error

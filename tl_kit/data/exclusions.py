@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tl_kit.config import DataConfig, DecodeConfig, LeftOutConfig
+from tl_kit.data.listing import name_some
 from tl_kit.data.manifest import HIDDEN, OWN, UNMISSED, Exclusion, Manifest, Sample
 from tl_kit.data.scan import scan
 from tl_kit.errors import DataError, ImageError
@@ -14,7 +15,7 @@ from tl_kit.images.decode import decode as decode_image
 from tl_kit.images.decode import decode_pool
 from tl_kit.reporting import Reporter
 
-__all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out"]
+__all__ = ["left_out_dict", "missed", "scan_images", "tell_left_out", "unscored_now"]
 
 
 def scan_images(
@@ -59,6 +60,22 @@ def tell_left_out(exclusions: Iterable[Exclusion], data: Path | str, reporter: R
     if own := [exclusion for exclusion in listed if exclusion.reason == OWN]:
         others = f" and {len(own) - 1:,} more" if len(own) > 1 else ""
         reporter.message(f"left out: {own[0].path}{others}: {OWN}")
+
+
+def unscored_now(before: Manifest, after: Manifest) -> list[str]:
+    """Warnings on validation and test images: ``after`` lacks what ``before`` had."""
+    had, has = before.counts(), after.counts()
+    lines = []
+    for split in ("val", "test"):
+        if split not in had:
+            continue
+        if split not in has:
+            lines.append(f"warning: no image of the {split} split is left, so that nothing is scored on it")
+            continue
+        lost = [name for name, count in had[split].items() if count and not has[split][name]]
+        if lost:
+            lines.append(f"warning: {split} has no image of {name_some(lost)} left: its scores say nothing of that")
+    return lines
 
 
 def left_out_dict(exclusions: Iterable[Exclusion]) -> list[dict[str, str]]:

@@ -36,7 +36,8 @@ def are_folds(members: Sequence[Checkpoint]) -> bool:
     """
     own = [uses_of(member).known for member in members]
     known = Counter(digest for digests in own for digest in digests)
-    alike = len({member.meta.get("data", {}).get("root") for member in members}) == 1 and len(set(known.values())) == 1
+    roots = {member.meta.get("data", {}).get("root") for member in members}
+    alike = len(roots) == 1 and roots != {None} and len(set(known.values())) == 1
     return alike and all(len(digests) < len(known) for digests in own)
 
 

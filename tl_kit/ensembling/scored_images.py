@@ -40,7 +40,8 @@ def scoring_images(
 def _tell_unused(predictor: Predictor, manifest: Manifest, reporter: Reporter) -> None:
     """Say how many images of a made train split are of no use here, since no member was trained on them."""
     train = manifest.split("train")
-    if "val" not in manifest.made_splits or any(uses_of(member).seen(train, "train") for member in predictor.members):
+    uses = [uses_of(member) for member in predictor.members]
+    if "val" not in manifest.made_splits or any(each.unknown or each.seen(train, "train") for each in uses):
         return
     val, test = (len(manifest.split(split)) for split in ("val", "test"))
     reporter.message(
@@ -53,9 +54,14 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
     """The data set on which every member was trained, by content. Raises MemberError if they differ."""
     contents = {member.meta.get("data", {}).get("content") for member in members}
     root = members[0].meta.get("data", {}).get("root")
-    if len(contents) != 1 or not root:
+    if len(contents) != 1:
         raise MemberError(
             "the members were trained on different images or splits: name the folder to score on with --data"
+        )
+    if not root:
+        raise MemberError(
+            f"{members[0].path}: does not say where its images lie, as of estimators that were saved: name the folder "
+            "to score on with --data"
         )
     if not may_be_there(root):
         raise DataError(f"{root}: the members' data is no longer there; name its folder with --data")

@@ -41,6 +41,8 @@ def write_onnx(path: Path, program: ExportedProgram, *, metadata: Mapping[str, s
     assert found is not None
     model = found.model_proto
     _name_axes(model.graph)
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        del node.metadata_props[:]  # torch's notes on its origin, with source files and folders of this machine
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, str(path))
 

@@ -36,7 +36,7 @@ def trace(classifier: Classifier, *, size: tuple[int, int] | None) -> ExportedPr
         try:
             program: ExportedProgram = torch.export.export(classifier, (example,), dynamic_shapes=(axes,), strict=False)
             if len(classifier.members) == 1:
-                return program
+                return _without_places(program)
             program = program.run_decompositions({})  # none of whose operations changes its input
         except Exception as error:  # of many classes, by the operator that it cannot trace
             raise ConfigError(f"torch.export cannot trace this network ({first_line(error)[:200]})") from error
@@ -44,6 +44,15 @@ def trace(classifier: Classifier, *, size: tuple[int, int] | None) -> ExportedPr
         assert shared is not None
         program.graph_module.graph = shared.graph_module.graph
         program.graph_module.recompile()
+    return _without_places(program)
+
+
+def _without_places(program: ExportedProgram) -> ExportedProgram:
+    """The program without the source files and lines that made each of its nodes: they name this machine's folders."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
     return program
 
 

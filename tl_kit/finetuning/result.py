@@ -175,7 +175,7 @@ class FinetuneResult:
         return html_block(
             f"{self.model}, policy {self.policy}: {self.trainable_parameters:,} parameters trained, {how}",
             html_table(["", *(marked(name, [self.kinds]) for name in scores)], rows, align="l" + "r" * len(scores)),
-            html_lines([*self.notes, f"checkpoint: {self.checkpoint}"]),
+            html_lines([*self.notes, f"checkpoint: {self.checkpoint}" if self.checkpoint else ""]),
         )
 
 

@@ -19,10 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tl_kit.clock import Clock
 from tl_kit.config import AugmentConfig, FinetuneConfig
-from tl_kit.data.exclusions import tell_left_out
+from tl_kit.data.exclusions import tell_left_out, unscored_now
 from tl_kit.data.manifest import Exclusion, Manifest, Sample, check_trainable
 from tl_kit.data.pixel_store import PixelStore
-from tl_kit.data.unscored import unscored_now
 from tl_kit.freezing.audit import tensor_digest
 from tl_kit.freezing.policies import Layers, Policy
 from tl_kit.freezing.train_mode import apply_policy, forward_order

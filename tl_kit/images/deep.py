@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -181,6 +181,27 @@ def outside_warning(deep: Counter[Deep]) -> str | None:
     return (
         f"warning: {count:,} {lie} outside the values that the model was trained on ({known}): most of {their} pixels "
         "are plain black or white to it; check the camera's setting, or how they were saved"
+    )
+
+
+def unknown_warning(deep: Counter[Deep], known: Sequence[SampleRanges | None]) -> str | None:
+    """A warning about images of kinds for which a model has no range; None if there are none.
+
+    ``known``: the ranges of each member of the model, by kind.
+    """
+    kinds = Counter[str]()
+    for (kind, _), count in deep.items():
+        kinds[kind] += count
+    lacking = {k: n for k, n in kinds.items() if any(ranges is None or ranges.get(k) is None for ranges in known)}
+    if not lacking:
+        return None
+    count = sum(lacking.values())
+    many = "1 image has" if count == 1 else f"{count:,} images have"
+    whose = "the model" if len(known) == 1 else "a member"
+    over = ", ".join(f"{kind} over {reads_by_type(kind)}" for kind in sorted(lacking))
+    return (
+        f"warning: {many} more than 8 bits a sample, and {whose} knows no range for them (it was trained on "
+        f"8-bit images, or by an earlier version): they are read as {over}"
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from tl_kit.config import CropConfig, DecodeConfig, RuntimeConfig
 from tl_kit.errors import CheckpointError, ConfigError, ImageError, first_line
 from tl_kit.images.decode import decode_as, in_pool, read_sample
-from tl_kit.images.deep import Deep, outside_warning
+from tl_kit.images.deep import Deep, outside_warning, unknown_warning
 from tl_kit.inference.inputs import Given, named_sources, sources
 from tl_kit.inference.prediction import Prediction, Predictions, prediction_of
 from tl_kit.inference.predictor import Predictor, load
@@ -123,9 +123,10 @@ class ExportedModel:
         return probabilities
 
     def tell_deep(self, deep: Counter[Deep], reporter: Reporter) -> None:
-        """Warn about deep images that lie outside the ranges that the file holds."""
-        if (text := outside_warning(deep)) is not None:
-            reporter.message(text)
+        """Warn about deep images that lie outside the ranges that the file holds, or for which it has none."""
+        for text in (outside_warning(deep), unknown_warning(deep, [self.facts.ranges])):
+            if text is not None:
+                reporter.message(text)
 
     def stream(self, images: Given | Iterable[Given], *, reporter: Reporter = SILENT) -> Iterator[Prediction]:
         """As :meth:`Predictor.stream`."""

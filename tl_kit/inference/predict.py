@@ -37,7 +37,16 @@ from tl_kit.untrusted import sha256
 _Classifier: TypeAlias = Predictor | ExportedModel
 _END = object()
 
-__all__ = ["Inputs", "PredictedFile", "csv_text", "format_of", "predict", "predict_stream", "predict_to_file"]
+__all__ = [
+    "Inputs",
+    "PredictedFile",
+    "PredictionStream",
+    "csv_text",
+    "format_of",
+    "predict",
+    "predict_stream",
+    "predict_to_file",
+]
 
 Inputs: TypeAlias = Path | str | PathList | Iterable[Path | str | PathList]
 """Files, folders, patterns, archives, addresses, and lists of paths in an open file."""
@@ -99,7 +108,7 @@ def predict_stream(
     image_column: str | None = None,
     runtime: RuntimeConfig = RuntimeConfig(),
     reporter: Reporter = SILENT,
-) -> Generator[Prediction, None, None]:
+) -> PredictionStream:
     """:func:`predict`, with each Prediction once its batch is computed; memory holds a few batches.
 
     Mistakes in the arguments are raised by the call itself, those in what lists name when it comes to them.
@@ -109,7 +118,21 @@ def predict_stream(
     with undisturbed():
         classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     _tell(classifier, reporter)
-    return _predictions(classifier, inputs, items, total, reporter)
+    return PredictionStream(classifier.classes, _predictions(classifier, inputs, items, total, reporter))
+
+
+class PredictionStream(Iterator[Prediction]):
+    """Predictions as they are computed, and the model's ``classes``. ``close`` ends the work before its end."""
+
+    def __init__(self, classes: tuple[str, ...], found: Generator[Prediction, None, None]) -> None:
+        self.classes, self._found = classes, found
+
+    def __next__(self) -> Prediction:
+        return next(self._found)
+
+    def close(self) -> None:
+        """Stop predicting; nothing more comes."""
+        self._found.close()
 
 
 def _begun(inputs: ByName) -> tuple[Iterator[Named | None], int]:
@@ -184,7 +207,7 @@ def predict_to_file(
     classifier = open_classifier(checkpoint, crops=crops, mc_dropout=mc_dropout, decode=decode, runtime=runtime)
     _tell(classifier, reporter)
     made_by = _made_by(classifier, runtime, fetch, form=form, top=top)
-    journal = Journal(out, form, top, made_by, config=stream)
+    journal = Journal(out, form, min(top, len(classifier.classes)), made_by, config=stream)
     try:
         begun = journal.begin(resume=resume)
         seen, marks = _pass_over(items, begun, journal), deque[str]()

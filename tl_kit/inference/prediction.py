@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ class Prediction:
         """The most probable class name; None where the image could not be decoded."""
         return next(iter(self.probabilities), None)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {"source": self.source, "label": self.label, "probabilities": self.probabilities, "error": self.error}
+
     def _repr_html_(self) -> str:
         """The most probable classes, for a notebook."""
         if self.error is not None:
@@ -47,7 +52,7 @@ class Predictions(list[Prediction]):
         ]
         rest = len(self) - len(rows)
         return html_block(
-            f"{len(self):,} predictions",
+            "1 prediction" if len(self) == 1 else f"{len(self):,} predictions",
             html_table(["image", "label", "probability"], rows, align="lll"),
             html_lines([f"and {rest:,} more"] if rest else []),
         )

@@ -21,7 +21,7 @@ from tl_kit.combining.fitted_rule import FittedRule
 from tl_kit.config import CropConfig, DecodeConfig, MembersConfig, RuntimeConfig, StreamConfig
 from tl_kit.errors import CheckpointError, ConfigError, NonFiniteError
 from tl_kit.images.crops import check_crops, check_fit
-from tl_kit.images.deep import Deep, outside_warning, reads_by_type
+from tl_kit.images.deep import Deep, outside_warning, unknown_warning
 from tl_kit.images.transforms import Preprocessing
 from tl_kit.inference.decoders import decoded_here
 from tl_kit.inference.inputs import Given, named_sources, sources
@@ -45,7 +45,7 @@ from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
 __all__ = ["Predictor", "check_passes", "load", "load_members"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictor:
     """One or more models with one class order. ``columns[m]`` reorders member m's outputs into it.
 
@@ -71,6 +71,12 @@ class Predictor:
     memory: MembersConfig = MembersConfig()
     fitted_on: Uses = NO_USES
     _lock: ForkLock = field(default_factory=ForkLock, init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """The model's folder and networks, in a line; all of its fields would be pages long."""
+        networks = ", ".join(dict.fromkeys(str(member.meta.get("model", "a network")) for member in self.members))
+        members = "1 member" if len(self.members) == 1 else f"{len(self.members)} members"
+        return f"<Predictor {str(self.path)!r}: {members} ({networks}), {len(self.classes)} classes>"
 
     @cached_property
     def uses(self) -> Uses:
@@ -173,19 +179,8 @@ class Predictor:
         known = [p.ranges for p in self._preprocessings]
         if (text := outside_warning(deep)) is not None:
             reporter.message(text)
-        kinds = Counter[str]()
-        for (kind, _), count in deep.items():
-            kinds[kind] += count
-        lacking = {k: n for k, n in kinds.items() if any(ranges is None or ranges.get(k) is None for ranges in known)}
-        if lacking:
-            count = sum(lacking.values())
-            many = "1 image has" if count == 1 else f"{count:,} images have"
-            whose = "the model" if len(known) == 1 else "a member"
-            over = ", ".join(f"{kind} over {reads_by_type(kind)}" for kind in sorted(lacking))
-            reporter.message(
-                f"warning: {many} more than 8 bits a sample, and {whose} knows no range for them (it was trained on "
-                f"8-bit images, or by an earlier version): they are read as {over}"
-            )
+        if (text := unknown_warning(deep, known)) is not None:
+            reporter.message(text)
 
     @property
     def _preprocessings(self) -> list[Preprocessing]:

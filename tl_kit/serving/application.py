@@ -98,6 +98,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_facts(app: FastAPI, facts: Metadata, batcher: Batcher) -> None:
     content = as_json(asdict(facts))
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=HealthReply)
     async def health() -> Response:
         """Say that the server answers."""

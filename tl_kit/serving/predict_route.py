@@ -88,7 +88,7 @@ class _Answers:
         limits, classes = self.limits, len(self.classifier.classes)
         if images > limits.queue:
             raise RefusedError(413, f"too many images: at most {limits.queue} are taken at a time")
-        if asked.heat_map and images > limits.heat_maps:
+        if asked.heat_map and isinstance(self.classifier, Predictor) and images > limits.heat_maps:
             raise RefusedError(413, f"too many images with a heat map: at most {limits.heat_maps} a request")
         members = len(members_of(self.classifier)) if asked.votes else 0
         figures = images * min(asked.top or classes, classes) * (1 + members)

@@ -17,7 +17,7 @@ from sklearn.utils import Tags, assert_all_finite, check_consistent_length, colu
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from tl_kit.config import DataConfig, EstimatorConfig, FinetuneConfig, RuntimeConfig
+from tl_kit.config import DataConfig, EstimatorConfig, FinetuneConfig, HeadConfig, RuntimeConfig
 from tl_kit.errors import ConfigError, SamplesError
 from tl_kit.finetuning.result import FinetuneResult
 from tl_kit.fitting.network_choice import finetune
@@ -25,7 +25,7 @@ from tl_kit.inference.run_models import Source
 from tl_kit.named_options import with_options
 from tl_kit.number_ranges import check_numbers
 from tl_kit.plain_values import plain
-from tl_kit.sklearn.given_images import images_of, source_name
+from tl_kit.sklearn.given_images import images_of, is_file, source_name
 from tl_kit.sklearn.kept_checkpoint import KeptCheckpoint
 from tl_kit.sklearn.training_table import TrainingTable, class_names
 
@@ -41,7 +41,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ``X`` is a list of image files (texts or paths), of Pillow images, or an array (n, h, w), (n, h, w, 3) or
     (n, h, w, 4) of uint8, or (n, h, w), (n, h, w, 3) of uint16. ``y`` (n,) are labels of any type that scikit-learn
     takes. Of each class, a share ``val_fraction`` is set aside for validation, unless ``fit`` is given validation
-    images. Parameters are the options of :class:`tl_kit.FinetuneConfig` of the same names. ``options``: any other of
+    images; in the end the head is fitted to them too. ``result_.val`` has their scores from before, ``score`` those
+    after it. Parameters are the options of :class:`tl_kit.FinetuneConfig` of the same names. ``options``: any other of
     them, by the name of its flag or its field (``{"l2": 0.1, "balance": "loss"}``); each is a parameter of its own for
     ``set_params`` and a grid search, as ``options__l2``.
 
@@ -89,8 +90,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None) -> ImageClassifier:
         """Fine-tune the network on images ``X`` with labels ``y`` (n,).
 
-        ``validation``: other images and their labels, which choose the epoch, the penalty and the like; nothing of
-        ``X`` is set aside then. Images that cannot be used are left out, with a warning; with the option ``strict``
+        ``validation``: other images and their labels, which choose what is kept of head and trained network, and a
+        temperature; nothing of ``X`` is set aside then. They train nothing, so that they can be scored. Where they
+        are set aside here instead, the final head is fitted to them too once they have chosen (option ``refit``:
+        True or False for either). Images that cannot be used are left out, with a warning; with the option ``strict``
         they are an error.
 
         Raises the errors of ``tl_kit.finetune``; SamplesError, a ValueError, and scikit-learn's errors, for ``X`` and
@@ -105,8 +108,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with TemporaryDirectory(prefix="tlkit-") as scratch:
             folder = Path(scratch).resolve()
             table = TrainingTable(folder)
-            config = self._config(table.path, out=folder / "run")
+            config = self._config(table.path, out=folder / "run", refit=validation is None)
             table.add(images, names[encoder.transform(labels)].tolist(), split="" if validation is None else "train")
+            others: list[Source] = []
             if validation is not None:
                 others, of_others = _held_out(validation, encoder, names)
                 table.add(others, of_others, name="validation", split="val")
@@ -116,7 +120,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if result.status != "finished":
                 raise KeyboardInterrupt
             _warn_of_left_out(result, table)
-            self._kept = KeptCheckpoint.read(Path(result.checkpoint))
+            self._kept = KeptCheckpoint.read(
+                Path(result.checkpoint), images_known=all(map(is_file, [*images, *others]))
+            )
         self.classes_ = encoder.classes_
         self._names = tuple(names.tolist())
         self.result_ = replace(result, checkpoint="")
@@ -145,9 +151,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, folder: Path | str) -> Path:
         """Write the fitted model as a checkpoint to a new folder, for ``tl_kit.load``, timm and the command line.
 
-        Raises CheckpointError if the folder is not empty, or cannot be written.
+        Labels that cannot be class names there (blanks at their ends, line breaks, empty ones) are saved as "class 0",
+        "class 1" ... in the order of ``classes_``, with a warning. Raises CheckpointError if the folder is not empty,
+        or cannot be written.
         """
         check_is_fitted(self)
+        if list(self._names) != [str(label) for label in self.classes_.tolist()]:
+            first = self.classes_.tolist()[0]
+            text = f"the labels cannot all be class names: {folder} calls them 'class 0' ({first!r}), 'class 1' ..."
+            warnings.warn(text, UserWarning, stacklevel=2)
         return self._kept.write(Path(folder))
 
     def set_params(self, **params: Any) -> ImageClassifier:
@@ -167,8 +179,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.one_d_array = tags.input_tags.three_d_array = tags.input_tags.string = True
         return tags
 
-    def _config(self, data: Path, *, out: Path | None = None) -> FinetuneConfig:
-        """The run's configuration. Raises ConfigError, naming the parameter or the option."""
+    def _config(self, data: Path, *, out: Path | None = None, refit: bool = True) -> FinetuneConfig:
+        """The run's configuration; ``refit``: that option's default. Raises ConfigError, naming what is wrong."""
         options = self.options or {}
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
             raise ConfigError(f"options {options!r:.60}: must be a mapping from names to values, or None")
@@ -192,11 +204,15 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             split=DataConfig(val_fraction=self.val_fraction, test_fraction=0.0),
             runtime=RuntimeConfig(device=self.device),
             seed=self.seed,
+            head=HeadConfig(refit=refit),
             out=out,
         )
         config = plain(config)
         check_numbers(config)
-        return with_options(config, options, where="options")
+        config = with_options(config, options, where="options")
+        if out is not None and "tensorboard" in config.tracking.track:
+            raise ConfigError("options: track: tensorboard writes into a run's folder; use tl_kit.finetune for it")
+        return config
 
     def _labels(self, y: Any) -> NDArray[Any]:
         """``y`` as scikit-learn's classifiers take it (n,). Raises its errors, all of them ValueErrors."""

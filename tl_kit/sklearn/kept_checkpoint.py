@@ -30,10 +30,11 @@ class KeptCheckpoint:
         self._opened: dict[object, Predictor] = {}
 
     @classmethod
-    def read(cls, folder: Path) -> KeptCheckpoint:
+    def read(cls, folder: Path, *, images_known: bool = True) -> KeptCheckpoint:
         """The files of a finished run's folder, without those of runs inside it and those that name its images.
 
-        Its record keeps no path: the folders of the data and of the run are temporary.
+        Its record keeps no path: the folders of the data and of the run are temporary. ``images_known``: False where
+        the run's files were written from pixels, so that their digests tell nothing of the user's files.
         """
         paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (LOCK, OPTIONS))
         files = {path.name: path.read_bytes() for path in paths}
@@ -41,6 +42,8 @@ class KeptCheckpoint:
         for holder, name in (("config", "data"), ("config", "out"), ("data", "root")):
             record.get(holder, {}).pop(name, None)
         record.pop("checkpoint", None)
+        if not images_known:
+            record["data"]["unknown"] = True
         files[META] = (json.dumps(record, indent=2) + "\n").encode("ascii")
         return cls(files)
 

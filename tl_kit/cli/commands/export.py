@@ -48,6 +48,8 @@ def _show(result: ExportResult, console: Console) -> None:
             "  predict decodes large JPEGs for each member's size, the file at one; largest difference from that "
             f"{parity.beside_decoding:.1e}"
         )
+    if result.format == "openvino":
+        console.line('  with {"INFERENCE_PRECISION_HINT": "f32"}: by default OpenVINO may compute in bf16')
     console.line(f"  {parity.rate:.0f} images a second, predict {parity.predict_rate:.0f}")
     if eight is not None:
         whose = ", by models fitted without them" if eight.held_out else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from tl_kit.errors import ConfigError
 
 if TYPE_CHECKING:
     import tl_kit
-    from tl_kit import Prediction
+    from tl_kit import Prediction, PredictionStream
 
 __all__ = ["predict"]
 
@@ -90,7 +90,7 @@ def _paths(asked: PredictConfig, console: Console) -> tl_kit.PathList:
     return PathList(stream, null=asked.null)
 
 
-def _show(found: Iterable[Prediction], asked: PredictConfig, console: Console) -> tuple[int, int]:
+def _show(found: PredictionStream, asked: PredictConfig, console: Console) -> tuple[int, int]:
     """Show predictions as they come, or for people all in one table; how many failed, and of how many."""
     from tl_kit import Rows
 
@@ -98,7 +98,7 @@ def _show(found: Iterable[Prediction], asked: PredictConfig, console: Console) -
         together = list(found)
         _table(together, asked.top, console)
         return sum(prediction.error is not None for prediction in together), len(together)
-    rows, failed, count = Rows(asked.format or "", asked.top), 0, 0
+    rows, failed, count = Rows(asked.format or "", min(asked.top, len(found.classes))), 0, 0
     for prediction in found:
         console.stream(("" if count else rows.header) + rows.text([prediction]))
         failed += prediction.error is not None
