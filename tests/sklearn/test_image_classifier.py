@@ -379,7 +379,8 @@ def test_images_from_pixels_are_not_known_again_by_their_files(
     paths: list[Path], labels: list[str], tmp_path: Path
 ) -> None:
     pixels = [np.asarray(Image.open(path)) for path in paths]
-    for name, images, kind in (("pixels", pixels, "unknown"), ("files", paths, "mixed")):
+    deep = [array.astype(np.uint16) * 257 for array in pixels]
+    for name, images, kind in (("pixels", pixels, "unknown"), ("deep", deep, "unknown"), ("files", paths, "mixed")):
         folder = classifier().fit(images, labels).save(tmp_path / name)
         assert tl_kit.evaluate(folder, paths[0].parents[1], split="all").kind == kind
 

@@ -133,7 +133,7 @@ def _help_all() -> inspect.Parameter:
 
 
 def _types(hint: Any) -> tuple[Any, ...]:
-    """A type, or those of which it is made."""
+    """The types in a union or a list (``Path | None``), or the type itself."""
     return get_args(hint) or (hint,)
 
 

@@ -46,13 +46,12 @@ def scan(
     """Read every file below ``path`` once, and return the manifest.
 
     ``path`` is a folder of class folders, a folder of split folders, a table, or of another form that
-    :func:`list_data` reads. Classes are in natural order ("2"
-    before "10"). Missing splits are made (:func:`assign_splits`) and noted; if train and val are given, no test split
-    is made. Headers are checked here, pixels when they are decoded; pass images that fail then to
-    :meth:`Manifest.without`. ``progress(done, total)`` counts files, and is called in the calling thread; ``reporter``
-    shows how far a local copy is. Where
-    ``link(samples)`` is False, near copies are not looked for, for which every image is decoded: the splits that are
-    made are then of no interest.
+    :func:`list_data` reads. Classes are in natural order ("2" before "10"). Missing splits are made
+    (:func:`assign_splits`) and noted; if train and val are given, no test split is made. Headers are checked here,
+    pixels when they are decoded; pass images that fail then to :meth:`Manifest.without`. ``progress(done, total)``
+    counts files, and is called in the calling thread; ``reporter`` shows how far a local copy is. Where
+    ``link(samples)`` is False, near copies are not looked for, for which every image is decoded: the splits that
+    are made are then of no interest.
 
     Raises :class:`DataError` if the form is none of these, if a given train split lacks a class of another one,
     or if there is nothing to train on (:func:`check_trainable`); with ``trainable`` False, for scoring, neither of the

@@ -84,7 +84,7 @@ def check_folded(config: FinetuneConfig, folds: int) -> None:
 
 
 def count_of_members(given: int | None) -> int:
-    """Return the number of members, that of ``VaryConfig`` where none is given. Raises ConfigError below two."""
+    """Number of members: as given, or by default ``VaryConfig``'s. Raises ConfigError for fewer than two."""
     count = VaryConfig.members if given is None else given
     if count < 2:
         raise ConfigError(f"--members {count}: must be at least 2")

@@ -22,7 +22,7 @@ from tl_kit.images.samples import file_of
 from tl_kit.inference.inputs import TAKEN, sources
 from tl_kit.inference.run_models import Source
 
-__all__ = ["GIVEN", "images_of", "is_file", "may_be_deep", "source_name", "write_source"]
+__all__ = ["GIVEN", "images_of", "may_be_deep", "source_name", "write_source"]
 
 _COLOURS = (3, 4)
 GIVEN = (
@@ -66,11 +66,6 @@ def source_name(source: Source, index: int, name: str = "X") -> str:
 
 def may_be_deep(source: Source) -> bool:
     """True for an image that may have more than 8 bits a sample: a file, or a file's bytes."""
-    return isinstance(source, Path | bytes)
-
-
-def is_file(source: Source) -> bool:
-    """True for an image file or its bytes: their digest tells the image wherever it lies. False for mere pixels."""
     return isinstance(source, Path | bytes)
 
 

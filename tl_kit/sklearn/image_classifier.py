@@ -25,7 +25,7 @@ from tl_kit.inference.run_models import Source
 from tl_kit.named_options import with_options
 from tl_kit.number_ranges import check_numbers
 from tl_kit.plain_values import plain
-from tl_kit.sklearn.given_images import images_of, is_file, source_name
+from tl_kit.sklearn.given_images import images_of, source_name
 from tl_kit.sklearn.kept_checkpoint import KeptCheckpoint
 from tl_kit.sklearn.training_table import TrainingTable, class_names
 
@@ -120,9 +120,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if result.status != "finished":
                 raise KeyboardInterrupt
             _warn_of_left_out(result, table)
-            self._kept = KeptCheckpoint.read(
-                Path(result.checkpoint), images_known=all(map(is_file, [*images, *others]))
-            )
+            known = all(isinstance(image, Path) for image in (*images, *others))
+            self._kept = KeptCheckpoint.read(Path(result.checkpoint), images_known=known)
         self.classes_ = encoder.classes_
         self._names = tuple(names.tolist())
         self.result_ = replace(result, checkpoint="")

@@ -34,7 +34,7 @@ class KeptCheckpoint:
         """The files of a finished run's folder, without those of runs inside it and those that name its images.
 
         Its record keeps no path: the folders of the data and of the run are temporary. ``images_known``: False where
-        the run's files were written from pixels, so that their digests tell nothing of the user's files.
+        an image was given as no file, so that the digests in the record are not those of the user's files.
         """
         paths = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (LOCK, OPTIONS))
         files = {path.name: path.read_bytes() for path in paths}

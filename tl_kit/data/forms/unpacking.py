@@ -19,7 +19,7 @@ from tl_kit.file_kinds import HEAD, TAR_ENDINGS, ZIP_ENDINGS, kind_of
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.untrusted import is_plain_relative
 
-__all__ = ["archive_kind", "member_name", "members_of", "unpack"]
+__all__ = ["archive_kind", "lacks_end", "member_name", "members_of", "unpack"]
 
 _CHUNK = 1 << 20
 _LONGEST = 255  # bytes of one name, in all common file systems
@@ -156,7 +156,8 @@ def _taped(file: Path, shown: str) -> Iterator[_Member]:
             with _sound(shown):
                 entry = next(entries, None)
             if entry is None:
-                _check_end(archive, shown)
+                if lacks_end(archive):
+                    raise DataError(f"{shown}: is damaged: it was cut off, since the mark of its end is missing")
                 return
             if entry.isdir():
                 continue
@@ -165,11 +166,10 @@ def _taped(file: Path, shown: str) -> Iterator[_Member]:
             yield _Member(entry.name, stream, "" if stream else "a link, or no regular file")
 
 
-def _check_end(archive: tarfile.TarFile, shown: str) -> None:
-    """Raises DataError for a tar that stops between two members, which tarfile takes for its end."""
-    assert archive.fileobj is not None
-    if archive.fileobj.tell() - archive.offset < tarfile.BLOCKSIZE:
-        raise DataError(f"{shown}: is damaged: the mark of its end is missing, so it was cut off; get it whole again")
+def lacks_end(archive: tarfile.TarFile) -> bool:
+    """True for a tar, read to its last member, that was cut off there: tarfile takes a missing end mark for the end."""
+    file = archive.fileobj
+    return file is None or file.tell() - archive.offset < tarfile.BLOCKSIZE
 
 
 def _parts(name: str) -> tuple[str, ...] | None:

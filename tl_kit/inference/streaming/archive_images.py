@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tl_kit.config import DecodeConfig
-from tl_kit.data.forms.unpacking import member_name
+from tl_kit.data.forms.unpacking import lacks_end, member_name
 from tl_kit.errors import ImageError
 from tl_kit.file_kinds import IMAGE_ENDINGS, TAR_ENDINGS, ZIP_ENDINGS
 from tl_kit.images.decode import sniff
@@ -60,8 +60,7 @@ def _of_tar(file: Path, most: int) -> Iterator[Named]:
                     raise tarfile.ReadError(f"it ends in the middle of {info.name}")
                 if found is not None:
                     yield Named(f"{file}/{info.name}", found)
-        end = archive.fileobj
-        if end is None or end.tell() - archive.offset < tarfile.BLOCKSIZE:  # tarfile calls that an end, too
+        if lacks_end(archive):
             raise tarfile.ReadError("the mark of its end is missing: it was cut off")
 
 
