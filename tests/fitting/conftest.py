@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.helpers import quick, write_images
-from tl_kit.fitting import climb
+from tl_kit.fitting import climb, speed
 from tl_kit.fitting.speed import Speed
 
 
 @pytest.fixture
 def same_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every network is said to be as fast as the others: to measure it takes as long as to fit its head."""
-    monkeypatch.setattr(climb, "measure_speed", lambda *_: Speed(latency=1.0, row=0.001))
+    monkeypatch.setattr(speed, "measure_speed", lambda *_: Speed(latency=1.0, row=0.001))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,12 +29,13 @@ from tl_kit.storage.feature_store import FeatureStore
 from tl_kit.storage.fingerprint import plain_fields
 from tl_kit.zoo.heads import linear_classifier
 
-__all__ = ["EVAL", "MIRRORED", "Reuse", "image_batches", "open_reuse", "pixels_of", "row_name"]
+__all__ = ["EVAL", "MIRRORED", "Reuse", "image_batches", "open_reuse", "pixels_of", "row_name", "shard_rows"]
 
 EVAL = "eval"
 MIRRORED = "mirrored"
 """The view of evaluation, turned round from left to right."""
 
+_SHARDS = 8  # files that one pass over a split writes into the cache, at most
 _CROPS = frozenset({EVAL, MIRRORED})
 _VIEW_SEED = 0  # the same views for every run: members with other seeds then share them, each in its own order
 
@@ -72,7 +74,9 @@ class Reuse:
         for view, missing in wanted.items():
             kept = [s for s in missing if s.digest not in gone]
             with run.clock("features"), model_context([run.model], run.runtime):
-                self.features.store.add([row_name(s, view) for s in kept], self._batches(kept, view))
+                rows = shard_rows(len(kept), run.runtime.batch_size)
+                for part in (kept[start : start + rows] for start in range(0, len(kept), rows)):
+                    self.features.store.add([row_name(s, view) for s in part], self._batches(part, view))
 
     def logits(self, split: str) -> Tensor:
         """The model's outputs on a split, as the inference loop would give them: (n, classes), float32, on the CPU."""
@@ -93,6 +97,11 @@ class Reuse:
         for images in image_batches(self.run, samples, view):
             yield forward_rows(self.features.trunk, images, rows=self.run.runtime.rows).cpu()
             tell(self.run.reporter)
+
+
+def shard_rows(images: int, batch_size: int) -> int:
+    """Images of one of a pass's few files, in whole batches. A file that is written stays if the pass is cut short."""
+    return max(1, math.ceil(images / _SHARDS / batch_size)) * batch_size
 
 
 def open_reuse(run: Run, order: list[str]) -> Reuse | None:

@@ -34,6 +34,7 @@ __all__ = [
     "pool_of_runs",
     "probabilities_of",
     "remove_others",
+    "why_nothing",
     "write_best",
 ]
 
@@ -82,8 +83,11 @@ class Best:
 
 
 def _scored(entries: Sequence[Entry]) -> list[tuple[Entry, Trained]]:
-    """The finished runs that validation images score, with their outcomes."""
-    return [(e, e.trained) for e in entries if e.finished and e.trained and e.attempt.step.rung != "refit"]
+    """The finished runs that validation images score, with their outcomes. A whole head replaces one of a sample."""
+    whole = {e.attempt.step.model for e in entries if e.finished and e.attempt.step.rung == "head"}
+    samples = {e.name for e in entries if e.attempt.step.rung == "sample" and e.attempt.step.model in whole}
+    finished = [(e, e.trained) for e in entries if e.finished and e.trained and e.name not in samples]
+    return [(entry, trained) for entry, trained in finished if entry.attempt.step.rung != "refit"]
 
 
 def pool_of_runs(entries: Sequence[Entry]) -> Pool:
@@ -129,6 +133,18 @@ def beyond_limits(entries: Sequence[Entry], config: FitConfig) -> str:
         told.append(f"--max-params {float(config.max_params):g} (the smallest so far, {name}, has {count:,})")
     limits = " and ".join(told) or "both --max-latency and --max-params"
     return f"no network is within {limits}; raise {'it' if len(told) == 1 else 'them'}"
+
+
+def why_nothing(entries: Sequence[Entry], config: FitConfig, stopped: str) -> str:
+    """Return the message of a fit without any result."""
+    attempts = [entry.attempt for entry in entries]
+    if any(entry.finished for entry in entries):
+        return beyond_limits(entries, config)
+    failed = next((attempt for attempt in attempts if attempt.status == "failed"), None)
+    short = [attempt.note for attempt in attempts if attempt.status in ("no time", "out of time")]
+    if failed is None and short:
+        return f"--time {config.time:g}: is too short for a first head ({short[0]}); give more"
+    return stopped if failed is None else f"{failed.step.model}: {failed.note}"
 
 
 def choose_best(pool: Pool, config: FitConfig, *, prefer: str | None = None) -> MemberChoice | None:

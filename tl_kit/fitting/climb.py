@@ -22,23 +22,24 @@ from tl_kit.finetuning.result import Trained
 from tl_kit.fitting.best_result import (
     Best,
     Pool,
-    beyond_limits,
     choose_best,
     chosen_steps,
     pool_of_runs,
     probabilities_of,
     remove_others,
+    why_nothing,
     write_best,
 )
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
 from tl_kit.fitting.candidates import Candidate
+from tl_kit.fitting.first_head import FirstHead, TooSlowError, sampled
 from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
 from tl_kit.fitting.ladder import Attempt, Status, Step, next_step, waiting
 from tl_kit.fitting.prices import Admission, Prices
 from tl_kit.fitting.refits import Refit, first_entry, refit_images, refit_of
-from tl_kit.fitting.speed import Speed, measure_speed
+from tl_kit.fitting.speed import speed_of
 from tl_kit.fitting.step_options import StepOptions
 from tl_kit.fitting.step_words import named, reason_of
 from tl_kit.metrics import image_losses
@@ -78,6 +79,7 @@ class Climb:
         self.options = StepOptions(self.config, candidates, whole.split("train"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
+        self.first_head = FirstHead(self.timed, budget, self.config, whole)
         self.best: Best | None = None
         self._exhausted = False  # true where more time would change nothing
 
@@ -134,14 +136,18 @@ class Climb:
             attempts = [entry.attempt for entry in self.entries]
             views = self._views if any(entry.finished for entry in self.entries) else ()
             early = self._early(prices)
-            step = self._interrupted() or next_step(
-                attempts,
-                self.candidates,
-                views=views,
-                early=early,
-                chosen=chosen_steps(self.entries, self.best, self.manifest, share=config.ladder.refit_from),
-                seed=config.seed,
-                config=config.ladder,
+            step = (
+                self._interrupted()
+                or self.first_head.sample()
+                or next_step(
+                    attempts,
+                    self.candidates,
+                    views=views,
+                    early=early,
+                    chosen=chosen_steps(self.entries, self.best, self.manifest, share=config.ladder.refit_from),
+                    seed=config.seed,
+                    config=config.ladder,
+                )
             )
             if isinstance(step, str):
                 return last or step
@@ -169,7 +175,7 @@ class Climb:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""
         first = next((entry for entry in self.entries if entry.finished), None)
         heads_left = waiting([entry.attempt for entry in self.entries], self.candidates)
-        if first is None or not first.attempt.allowed or not heads_left:
+        if first is None or not first.attempt.allowed or not heads_left or first.attempt.step.images:
             return False
         if self.journal.dropped is not None or self._interrupted():
             return bool(self.journal.dropped)
@@ -212,7 +218,11 @@ class Climb:
         folder = self.folder / RUNS / name
         try:
             trained = self._train(step, options, admission, name)
-            speed = self._speed(step, folder, trained)
+            first = first_entry(step, self.entries)  # a refit is as fast as its first run
+            speed = first.speed if first else speed_of(folder, trained, self.config)
+        except TooSlowError as slow:
+            self._drop(step, "no time", self.first_head.shrink(step, slow), folder, started)
+            return
         except OutOfTimeError:
             self._drop(step, "out of time", "it took longer than its estimate", folder, started)
             return
@@ -247,13 +257,6 @@ class Climb:
             self._publish(*found)
         self.journal.write(self.budget.elapsed)
         track_step(self.tracking, self.entries[-1], number=len(self.entries))
-
-    def _speed(self, step: Step, folder: Path, trained: Trained) -> Speed | None:
-        """Speed of the run's network, by predicting validation images. A refit has the speed of its first run."""
-        if first := first_entry(step, self.entries):
-            return first.speed
-        images = [sample.path for sample in trained.manifest.split("val")[: self.config.budget.timed]]
-        return measure_speed(folder, images, self.config.runtime)
 
     def _interrupted(self) -> Step | None:
         """The step that was at work when the fit was interrupted, if it has not ended since."""
@@ -293,11 +296,13 @@ class Climb:
         if step.rung == "refit":
             refit = self._refit(step)
             manifest, options, settled = refit_images(manifest), replace(refit.options, out=out), refit.settled
+        elif step.rung == "sample":
+            manifest = sampled(manifest, step.images, seed=step.seed)
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
             manifest,
             options,
-            reporter=self.timed,
+            reporter=self.timed if any(entry.finished for entry in self.entries) else self.first_head.try_it(step),
             unfinished=started,
             content=self.journal.content,
             tracking=self.tracking.within(name),
@@ -362,11 +367,7 @@ class Climb:
         short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
         if any(entry.finished for entry in self.entries):
             self._exhausted = not short and not waiting(attempts, self.candidates)
-            return ConfigError(beyond_limits(self.entries, self.config))
-        failed = next((attempt for attempt in attempts if attempt.status == "failed"), None)
-        if failed is None and short:
-            return ConfigError(f"--time {self.config.time:g}: is too short for a first head; give more")
-        return ConfigError(stopped if failed is None else f"{failed.step.model}: {failed.note}")
+        return ConfigError(why_nothing(self.entries, self.config, stopped))
 
     @contextmanager
     def _leaving(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from tl_kit.fitting.candidates import Candidate
 
 __all__ = ["Attempt", "Rung", "Status", "Step", "first_run", "next_step", "waiting"]
 
-Rung: TypeAlias = Literal["head", "view", "short", "full", "part", "member", "refit"]
+Rung: TypeAlias = Literal["sample", "head", "view", "short", "full", "part", "member", "refit"]
 Status: TypeAlias = Literal["finished", "out of time", "no time", "failed"]
 FloatArray = NDArray[np.float64]
 
@@ -28,7 +28,8 @@ class Step:
     ``rung``: ``head``, a head on pretrained features; ``view``, the same on images cropped in another way; ``short``
     and ``full``, training by the policy that the rules give, for a share of the epochs and for all of them; ``part``,
     training of the last layers alone, where there is no time for the run in full; ``member``, one more run in full;
-    ``refit``, the run of the rung ``of`` again, on validation images too. ``crop_mode`` None: to be chosen by the run.
+    ``refit``, the run of the rung ``of`` again, on validation images too; ``sample``, a first head on about so many
+    ``images`` of the training images. ``crop_mode`` None: to be chosen by the run.
     """
 
     rung: Rung
@@ -36,6 +37,7 @@ class Step:
     seed: int = 0
     crop_mode: str | None = None
     of: str = ""
+    images: int = 0
 
     @property
     def trains(self) -> bool:
@@ -146,7 +148,8 @@ def _steps(
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
     if not heads:
-        yield "no network is within the limits" if fitted else "no network's head could be fitted"
+        sample = "there is no time for a head on all training images" if _ranked(done, "sample") else ""
+        yield "no network is within the limits" if fitted else sample or "no network's head could be fitted"
         return
     used = {attempt.crop_mode for attempt in heads}
     yield from (Step("view", heads[0].step.model, seed, mode) for mode in views if mode not in used)

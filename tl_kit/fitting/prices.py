@@ -16,9 +16,9 @@ from tl_kit.fitting.refits import Refit, refit_images
 from tl_kit.planning.price import Price, price_of
 from tl_kit.reporting import Reporter
 
-__all__ = ["Admission", "Prices", "last_layers"]
+__all__ = ["FIXED", "Admission", "Prices", "last_layers"]
 
-_FIXED = 1.5  # seconds of a run beside its images: build the network, write the checkpoint
+FIXED = 1.5  # seconds of a run beside its images: build the network, write the checkpoint
 _PASSES = 2  # over the images in a first head's run, where crop modes are compared
 
 
@@ -114,7 +114,7 @@ class Prices:
         weights = candidate_of(self.candidates, step.model)
         here = not weights.remote or any(e.finished and e.attempt.step.model == step.model for e in entries)
         download = 0.0 if here else weights.megabytes / self.config.download
-        return _FIXED + fits + images * row * passes + download
+        return FIXED + fits + images * row * passes + download
 
     def _compared(self, model: str, entries: Sequence[Entry]) -> bool:
         """True where the network's head compared crop modes: the cache has the training images in both."""

@@ -48,9 +48,12 @@ class StepOptions:
     def of(self, step: Step) -> FinetuneConfig:
         """The step's options. Raises the errors of a network's name.
 
-        A head guard compares networks by what they are without validation images, on which a refit may train each.
+        The head of a sample takes the network's own crop mode: to compare modes needs a second pass over the images. A
+        head guard compares networks by what they are without validation images, on which a refit may train each.
         """
         shared = options_of(self.config)
+        if step.images:
+            shared = replace(shared, crop_choice=replace(shared.crop_choice, hidden_from=1.0))
         return replace(
             shared,
             model=step.model,

@@ -10,6 +10,7 @@ from tl_kit.zoo.starter import WAYS_OUT, WAYS_OUT_OF_A_FIT
 __all__ = ["KINDS", "named", "reason_of"]
 
 KINDS = {
+    "sample": "head of a sample of the training images",
     "head": "head",
     "view": "head on another crop",
     "short": "short training",
@@ -24,6 +25,7 @@ KINDS = {
 def named(step: Step) -> str:
     """The step in words."""
     how = {
+        "sample": f"head of {step.model} on {step.images:,} training images",
         "head": f"head of {step.model}",
         "view": f"head of {step.model}, crop mode {step.crop_mode}",
         "short": f"short training of {step.model}",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_fit", "fit_figure"]
 
-_HEADS = ("head", "head on another crop")
+_HEADS = ("head", "head on another crop", "head of a sample of the training images")
 
 
 def draw_fit(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
