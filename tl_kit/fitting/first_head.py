@@ -96,7 +96,7 @@ class Pace(TimedReporter):
         if self._kind == "features" and self._pass:  # the first pass, in the network's own crop mode
             file, done = shard_rows(self._pass, steps), self._pass - self._rest["features"]
             self.cached = max(self.cached, (done - 1) // file * file)
-        if judged and (needed := self._needed()) > self.budget.left:
+        if judged and self.row and (needed := self._needed()) > self.budget.left:
             raise TooSlowError(needed, self.budget.left)
 
     @property

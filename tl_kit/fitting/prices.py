@@ -135,8 +135,10 @@ class Prices:
 
     def _trained(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         scale = self._scale(options)
-        passes = len(self.manifest.split("train")) * (self._row(step.model, entries) or 0.0) * scale
-        if passes > self.budget.left:
+        row = (self._row(step.model, entries) or 0.0) * scale
+        left = self.budget.left - self.config.margin * self.tests * row  # the end predicts a new member's test images
+        passes = len(self.manifest.split("train")) * row
+        if passes > left:
             return Admission(admitted=False, needed=passes, tried=False)
         part = step.rung == "part"
         if part:
@@ -147,10 +149,10 @@ class Prices:
                 self.manifest,
                 options,
                 row=self._pass(step.model, entries) * scale,
-                most=self.budget.left / (self.ladder.least * self.config.margin),
+                most=left / (self.ladder.least * self.config.margin),
                 reporter=reporter,
             )
-        price, left = self.known[key], self.budget.left
+        price = self.known[key]
         shortens = step.rung in ("full", "part")
         if not price.tried:
             needed = price.seconds * (self.ladder.least if shortens else 1.0)
