@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -54,8 +55,7 @@ class KeptCheckpoint:
                 raise CheckpointError(f"{folder}: is not an empty folder; choose another")
             folder.mkdir(parents=True, exist_ok=True)
         for name in sorted(self.files, key=lambda each: each == META):  # what makes it a checkpoint comes last
-            content = self.files[name]
-            write_atomically(folder / name, lambda path, content=content: path.write_bytes(content))  # type: ignore[misc]
+            write_atomically(folder / name, partial(_write_bytes, self.files[name]))
         return folder
 
     def predictor(self, decode: DecodeConfig, runtime: RuntimeConfig) -> Predictor:
@@ -72,4 +72,8 @@ class KeptCheckpoint:
         return {"files": self.files}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(state["files"])  # type: ignore[misc]
+        self.files, self._opened = dict(state["files"]), {}
+
+
+def _write_bytes(content: bytes, path: Path) -> None:
+    path.write_bytes(content)

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -194,9 +195,9 @@ def _table(
                 open_table(file, image=config.image_column, label=config.label_column)
             except DataError:
                 continue
-            found[file.name] = lambda file=file: list_csv(file, config)  # type: ignore[misc]
+            found[file.name] = partial(list_csv, file, config)
         elif file.suffix.lower() in EXPORTS and is_export(file):
-            found[file.name] = lambda file=file: list_export(file, folder)  # type: ignore[misc]
+            found[file.name] = partial(list_export, file, folder)
     if len(found) > 1:
         raise DataError(f"{folder}: holds several tables of images, {name_some(sorted(found))}: name one of them")
     if not found:
