@@ -353,5 +353,12 @@ def test_runs_of_one_network_at_two_sizes_have_latencies_of_their_own() -> None:
         for rung, side, latency in steps
     )
     names = tuple(entry.name for entry in entries)
-    pool = Pool(entries=entries, names=names, samples=(), stack=np.empty((4, 0, 2)), labels=np.empty(0, dtype=np.int64))
+    pool = Pool(
+        entries=entries,
+        measured=entries,
+        names=names,
+        samples=(),
+        stack=np.empty((4, 0, 2)),
+        labels=np.empty(0, dtype=np.int64),
+    )
     assert pool.latencies == [7.0, 7.0, 3.0, 3.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,10 +49,11 @@ class Pool:
     """Finished runs and their probabilities of the same validation images: ``stack`` (m, n, k), ``labels`` (n,).
 
     ``names``: the runs that stand for them in the result; where one has trained again on validation images too, its
-    refit. ``entries`` have none of these, since nothing is left to score them by.
+    refit. ``entries`` have none of these, since nothing is left to score them by. ``measured``: all finished runs.
     """
 
     entries: tuple[Entry, ...]
+    measured: tuple[Entry, ...]
     names: tuple[str, ...]
     samples: tuple[Sample, ...]
     stack: FloatArray
@@ -60,12 +62,11 @@ class Pool:
     @property
     def latencies(self) -> list[float]:
         """Milliseconds an image, (m,): the fastest measurement of runs of the same network on images of one size."""
-        kinds = [(entry.attempt.step.model, entry.side) for entry in self.entries]
         found: dict[tuple[str, int], float] = {}
-        for kind, entry in zip(kinds, self.entries, strict=True):
-            measured = 0.0 if entry.speed is None else entry.speed.latency
-            found[kind] = min(measured, found.get(kind, measured))
-        return [found[kind] for kind in kinds]
+        for entry in self.measured:
+            kind, speed = (entry.attempt.step.model, entry.side), 0.0 if entry.speed is None else entry.speed.latency
+            found[kind] = min(speed, found.get(kind, speed))
+        return [found[entry.attempt.step.model, entry.side] for entry in self.entries]
 
     @property
     def parameters(self) -> list[float]:
@@ -85,9 +86,9 @@ class Best:
 def _scored(entries: Sequence[Entry]) -> list[tuple[Entry, Trained]]:
     """The finished runs that validation images score, with their outcomes. A whole head replaces one of a sample."""
     whole = {e.attempt.step.model for e in entries if e.finished and e.attempt.step.rung == "head"}
-    samples = {e.name for e in entries if e.attempt.step.rung == "sample" and e.attempt.step.model in whole}
-    finished = [(e, e.trained) for e in entries if e.finished and e.trained and e.name not in samples]
-    return [(entry, trained) for entry, trained in finished if entry.attempt.step.rung != "refit"]
+    found = [(entry, entry.trained) for entry in entries if entry.finished and entry.trained]
+    scored = [(entry, trained) for entry, trained in found if entry.attempt.step.rung != "refit"]
+    return [(e, trained) for e, trained in scored if not (e.attempt.step.images and e.attempt.step.model in whole)]
 
 
 def pool_of_runs(entries: Sequence[Entry]) -> Pool:
@@ -102,7 +103,15 @@ def pool_of_runs(entries: Sequence[Entry]) -> Pool:
     ]
     scored = tuple(entry for entry, _ in found)
     names = tuple(again.get(entry.name, entry.name) for entry in scored)
-    return Pool(entries=scored, names=names, samples=samples, stack=np.stack(stack), labels=labels_of(samples))
+    measured = tuple(entry for entry in entries if entry.finished)
+    return Pool(
+        entries=scored,
+        measured=measured,
+        names=names,
+        samples=samples,
+        stack=np.stack(stack),
+        labels=labels_of(samples),
+    )
 
 
 def probabilities_of(trained: Trained) -> FloatArray:
@@ -135,15 +144,16 @@ def beyond_limits(entries: Sequence[Entry], config: FitConfig) -> str:
     return f"no network is within {limits}; raise {'it' if len(told) == 1 else 'them'}"
 
 
-def why_nothing(entries: Sequence[Entry], config: FitConfig, stopped: str) -> str:
-    """Return the message of a fit without any result."""
+def why_nothing(entries: Sequence[Entry], config: FitConfig, stopped: str, *, least: float) -> str:
+    """Return the message of a fit without any result; ``least``: seconds that it needs, if known."""
     attempts = [entry.attempt for entry in entries]
     if any(entry.finished for entry in entries):
         return beyond_limits(entries, config)
     failed = next((attempt for attempt in attempts if attempt.status == "failed"), None)
-    short = [attempt.note for attempt in attempts if attempt.status in ("no time", "out of time")]
+    short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
     if failed is None and short:
-        return f"--time {config.time:g}: is too short for a first head ({short[0]}); give more"
+        more = f"about {math.ceil(least)} s" if least else "more"
+        return f"--time {config.time:g}: is too short for a first head; give {more}"
     return stopped if failed is None else f"{failed.step.model}: {failed.note}"
 
 

@@ -32,7 +32,7 @@ from tl_kit.fitting.best_result import (
 )
 from tl_kit.fitting.budget import Budget, OutOfTimeError, TimedReporter
 from tl_kit.fitting.candidates import Candidate
-from tl_kit.fitting.first_head import FirstHead, TooSlowError, sampled
+from tl_kit.fitting.first_head import FirstHead, sampled
 from tl_kit.fitting.fit_result import FitResult, finish
 from tl_kit.fitting.fit_tracking import track_step
 from tl_kit.fitting.journal import RUNS, Entry, Journal
@@ -79,7 +79,9 @@ class Climb:
         self.options = StepOptions(self.config, candidates, whole.split("train"))
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
-        self.first_head = FirstHead(self.timed, budget, self.config, whole)
+        self.first_head = FirstHead(whole, budget, self.config.budget)
+        self._sample: Step | None = None  # what comes next, where there was no time for a first head
+        self._least = 0.0  # seconds of a fit that has time for one
         self.best: Best | None = None
         self._exhausted = False  # true where more time would change nothing
 
@@ -138,7 +140,7 @@ class Climb:
             early = self._early(prices)
             step = (
                 self._interrupted()
-                or self.first_head.sample()
+                or self._sample
                 or next_step(
                     attempts,
                     self.candidates,
@@ -158,24 +160,23 @@ class Climb:
             except _FAILURES as error:
                 self._note(step, "failed", reason_of(error))
                 continue
+            self._sample = None
             if admission.admitted:
                 self._take(step, admission)
                 continue
-            left = max(0.0, self.budget.left)
-            after = " with the run in full after it" if step.rung == "short" else ""
-            seconds = f"{'about' if admission.tried else 'at least'} {admission.needed:.0f} s"
-            needs = f"needs {seconds}{after}, {left:.0f} s are left" if left else "the time is over"
+            self._sample, self._least = admission.smaller(step), admission.least
+            needs = admission.why_not(step, self.budget.left)
             self._note(step, "no time", needs)
-            if not left:
+            if self.budget.left <= 0 or admission.hopeless:
                 return last or needs
             if step.rung in ("member", "refit") or (step.rung == "part" and not early):
                 last = f"{named(step)} {needs}"
 
     def _early(self, prices: Prices) -> bool:
         """True where the first network's last layers have dropped what matters; asked once, while there is time."""
-        first = next((entry for entry in self.entries if entry.finished), None)
+        first = next((each for each in self.entries if each.finished and not each.attempt.step.images), None)
         heads_left = waiting([entry.attempt for entry in self.entries], self.candidates)
-        if first is None or not first.attempt.allowed or not heads_left or first.attempt.step.images:
+        if first is None or not first.attempt.allowed or not heads_left:
             return False
         if self.journal.dropped is not None or self._interrupted():
             return bool(self.journal.dropped)
@@ -200,6 +201,8 @@ class Climb:
         timed = TimedReporter(SILENT, self.budget)
         if step.rung == "refit":
             return prices.refit(self._refit(step), self.entries, timed)
+        if step.rung == "head" and not any(entry.finished for entry in self.entries):
+            return self.first_head.admit(self._options(step), timed)
         return prices.admit(step, self._options(step), self.entries, timed)
 
     def _refit(self, step: Step) -> Refit:
@@ -220,14 +223,14 @@ class Climb:
             trained = self._train(step, options, admission, name)
             first = first_entry(step, self.entries)  # a refit is as fast as its first run
             speed = first.speed if first else speed_of(folder, trained, self.config)
-        except TooSlowError as slow:
-            self._drop(step, "no time", self.first_head.shrink(step, slow), folder, started)
-            return
         except OutOfTimeError:
             self._drop(step, "out of time", "it took longer than its estimate", folder, started)
             return
-        except (DataError, CheckpointError):  # no other step would do better
-            raise
+        except (DataError, CheckpointError) as error:
+            if not step.images:  # no other step would do better
+                raise
+            self._drop(step, "failed", reason_of(error), folder, started)
+            return
         except _FAILURES as error:
             self._drop(step, "failed", reason_of(error), folder, started)
             return
@@ -297,12 +300,12 @@ class Climb:
             refit = self._refit(step)
             manifest, options, settled = refit_images(manifest), replace(refit.options, out=out), refit.settled
         elif step.rung == "sample":
-            manifest = sampled(manifest, step.images, seed=step.seed)
+            manifest = sampled(manifest, step.images, seed=options.split.split_seed)
         started = self.records.unfinished(f"{RUNS}/{name}", self.reporter)
         trained = finetune_on(
             manifest,
             options,
-            reporter=self.timed if any(entry.finished for entry in self.entries) else self.first_head.try_it(step),
+            reporter=self.timed,
             unfinished=started,
             content=self.journal.content,
             tracking=self.tracking.within(name),
@@ -337,13 +340,10 @@ class Climb:
         self.best = write_best(self.folder, pool, choice, self.manifest.classes)
         members = [pool.entries[member].speed for member in choice.members]
         rows = [speed.row for speed in members if speed is not None]
-        self.budget.reserve = self._reserve(rows)
+        # at the end, the members predict the test images, and the result is written
+        self.budget.reserve = self.config.budget.finish + self.config.budget.margin * self._tests * sum(rows)
         self._describe()
         remove_others(self.folder, self.best)
-
-    def _reserve(self, rows: Sequence[float]) -> float:
-        """Seconds for the end: the members predict the test images, and the result is written."""
-        return self.config.budget.finish + self.config.budget.margin * self._tests * sum(rows)
 
     def _describe(self) -> None:
         """Let the fit's folder stand for the best result so far."""
@@ -367,7 +367,7 @@ class Climb:
         short = any(attempt.status in ("no time", "out of time") for attempt in attempts)
         if any(entry.finished for entry in self.entries):
             self._exhausted = not short and not waiting(attempts, self.candidates)
-        return ConfigError(why_nothing(self.entries, self.config, stopped))
+        return ConfigError(why_nothing(self.entries, self.config, stopped, least=self._least))
 
     @contextmanager
     def _leaving(self) -> Iterator[None]:

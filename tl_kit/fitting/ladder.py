@@ -139,7 +139,7 @@ def _steps(
     config: LadderConfig,
 ) -> Iterator[Step | str]:
     """All steps in their order, as far as the attempts so far determine them."""
-    head = next((a for a in done if a.status == "finished"), None)
+    head = next((a for a in done if a.status == "finished" and a.step.rung != "sample"), None)
     first = None if head is None else head.crop_mode
     heads_left = waiting(done, candidates)
     if early and heads_left and head is not None and head.allowed:
@@ -148,7 +148,7 @@ def _steps(
     fitted = _ranked(done, "head")
     heads = [attempt for attempt in fitted if attempt.allowed]
     if not heads:
-        sample = "there is no time for a head on all training images" if _ranked(done, "sample") else ""
+        sample = "there is no time for a further head" if _ranked(done, "sample") else ""
         yield "no network is within the limits" if fitted else sample or "no network's head could be fitted"
         return
     used = {attempt.crop_mode for attempt in heads}

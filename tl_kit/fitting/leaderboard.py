@@ -17,6 +17,7 @@ from tl_kit.data.listing import name_some
 from tl_kit.display import step_number
 from tl_kit.fitting.best_result import Pool
 from tl_kit.fitting.journal import Entry
+from tl_kit.fitting.ladder import Step
 from tl_kit.fitting.refits import first_entry
 from tl_kit.fitting.step_words import KINDS
 
@@ -90,7 +91,7 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
                 name=entry.name,
                 network=entry.attempt.step.model,
                 rung=entry.attempt.step.rung,
-                what=f"refit of {step_number(of)} with validation images" if of else KINDS[entry.attempt.step.rung],
+                what=_what(entry.attempt.step, of),
                 policy=entry.policy,
                 epochs=entry.epochs,
                 status=entry.attempt.status,
@@ -106,6 +107,12 @@ def rows_of(entries: Sequence[Entry], pool: Pool, chosen: Sequence[str]) -> list
             )
         )
     return rows
+
+
+def _what(step: Step, of: str) -> str:
+    if step.images:
+        return f"head of {step.images:,} training images"
+    return f"refit of {step_number(of)} with validation images" if of else KINDS[step.rung]
 
 
 def _known(error: float) -> float | None:

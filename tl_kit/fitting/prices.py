@@ -28,7 +28,9 @@ class Admission:
 
     ``needed``: the estimate with its margin, for what must follow too. ``tried``: False where no step of a run that
     trains was timed, and ``needed`` is less than the whole: the passes of its images alone.
-    ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default.
+    ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default. ``sample``: of a
+    first head that there is no time for, the number of training images that there is time for; ``least``: seconds of a
+    fit that has time for the smallest sample.
     """
 
     admitted: bool
@@ -38,6 +40,24 @@ class Admission:
     needed: float = 0.0
     tried: bool = True
     views: int | None = None
+    sample: int = 0
+    least: float = 0.0
+
+    @property
+    def hopeless(self) -> bool:
+        """True for a first head that does not even have time for the smallest sample."""
+        return self.least > 0 and not self.sample
+
+    def smaller(self, step: Step) -> Step | None:
+        """The head of a sample that has time where ``step`` has not."""
+        return replace(step, rung="sample", images=self.sample) if self.sample else None
+
+    def why_not(self, step: Step, left: float) -> str:
+        """Say in words why the step does not begin, with ``left`` seconds to go."""
+        if left <= 0:
+            return "the time is over"
+        after = " with the run in full after it" if step.rung == "short" else ""
+        return f"needs {'about' if self.tried else 'at least'} {self.needed:.0f} s{after}, {left:.0f} s are left"
 
 
 @dataclass
@@ -109,7 +129,8 @@ class Prices:
             return None
         compared = step.rung == "view" and self._compared(step.model, entries)
         images = len(self.manifest.split("val") if compared else self.manifest.samples)
-        fits = min((_fits(entry) for entry in entries if entry.finished and not entry.attempt.step.trains), default=0.0)
+        heads = [each for each in entries if each.finished and each.attempt.step.rung in ("head", "view")]
+        fits = min((_fits(entry) for entry in heads), default=0.0)
         passes = _PASSES if step.crop_mode is None else 1
         weights = candidate_of(self.candidates, step.model)
         here = not weights.remote or any(e.finished and e.attempt.step.model == step.model for e in entries)
@@ -136,10 +157,11 @@ class Prices:
     def _trained(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         scale = self._scale(options)
         row = (self._row(step.model, entries) or 0.0) * scale
-        left = self.budget.left - self.config.margin * self.tests * row  # the end predicts a new member's test images
+        end = self.config.margin * self.tests * row  # which predicts a new member's test images
+        left = self.budget.left - end
         passes = len(self.manifest.split("train")) * row
         if passes > left:
-            return Admission(admitted=False, needed=passes, tried=False)
+            return Admission(admitted=False, needed=passes + end, tried=False)
         part = step.rung == "part"
         if part:
             options = last_layers(options, self.candidates, entries, self.ladder)
@@ -156,12 +178,13 @@ class Prices:
         shortens = step.rung in ("full", "part")
         if not price.tried:
             needed = price.seconds * (self.ladder.least if shortens else 1.0)
-            return Admission(admitted=False, needed=needed, tried=False)
+            return Admission(admitted=False, needed=needed + end, tried=False)
         factor, measured = self._correction(entries)
         full = price.seconds * factor
         margin = self.config.margin if measured else self.config.first_margin
         if step.rung == "short":
-            return self._short(price, full, margin, left)
+            found = self._short(price, full, margin, left)
+            return replace(found, needed=found.needed + end)
         epochs, needed = price.epochs, full * margin
         if needed > left and shortens:
             epochs = int(price.epochs * left / needed)
@@ -172,7 +195,7 @@ class Prices:
             seconds=seconds,
             epochs=epochs,
             policy=price.policy,
-            needed=needed,
+            needed=needed + end,
             views=options.cache.default_views if part else None,
         )
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_fit", "fit_figure"]
 
-_HEADS = ("head", "head on another crop", "head of a sample of the training images")
+_HEADS = ("sample", "head", "view")
 
 
 def draw_fit(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -40,7 +40,7 @@ def fit_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def _draw_course(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         number = step_number(row["name"])
-        colour = OKABE_ITO["blue"] if row["what"] in _HEADS else OKABE_ITO["vermillion"]
+        colour = OKABE_ITO["blue"] if row["rung"] in _HEADS else OKABE_ITO["vermillion"]
         axes.errorbar(
             row["elapsed"], row["nll"], yerr=row["nll_error"] or 0.0, fmt="o", color=colour, alpha=0.8, capsize=2
         )
@@ -60,7 +60,7 @@ def _draw_course(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     labels = []
     for place, row in enumerate(rows):
-        colour = OKABE_ITO["blue"] if row["what"] in _HEADS else OKABE_ITO["vermillion"]
+        colour = OKABE_ITO["blue"] if row["rung"] in _HEADS else OKABE_ITO["vermillion"]
         value, error = 100 * row["accuracy"], 100 * (row["accuracy_error"] or 0.0)
         axes.errorbar(
             value, place, xerr=error, fmt="o", color=colour, capsize=2, mfc=None if row["chosen"] else "white"

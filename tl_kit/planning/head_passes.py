@@ -1,0 +1,56 @@
+"""Passes of a head: how many images lack features, and the seconds of each, by a trial on a few of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tl_kit.config import FinetuneConfig
+from tl_kit.data.manifest import Manifest
+from tl_kit.finetuning.checks import as_head
+from tl_kit.finetuning.choices.crop_mode import hides_much
+from tl_kit.finetuning.closed_form import head_run
+from tl_kit.finetuning.preparation import prepare
+from tl_kit.finetuning.trunk_reuse import EVAL, row_name
+from tl_kit.machine.process_group import alone
+from tl_kit.planning.trial import closed_form_rates
+from tl_kit.reporting import Reporter
+
+__all__ = ["HeadPasses", "head_passes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPasses:
+    """``row``: seconds to decode an image and pass it through the network. The rest are numbers of images.
+
+    ``train`` and ``val``: those whose features the cache does not have. ``compared``: training images that pass once
+    more where crop modes are compared.
+    """
+
+    row: float
+    train: int
+    val: int
+    compared: int
+
+
+@alone()
+def head_passes(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporter) -> HeadPasses | None:
+    """The passes of a head on ``config.model``'s features. None where the network has none to reuse.
+
+    Nothing is written. Raises the errors of ``finetune``.
+    """
+    run = prepare(as_head(config), reporter, manifest=manifest, dry=True)
+    try:
+        head, reuse = head_run(run)
+        if reuse is None:
+            return None
+        splits = {split: [row_name(s, EVAL) for s in manifest.split(split)] for split in ("train", "val")}
+        lacking = {split: len(list(reuse.features.store.missing(names))) for split, names in splits.items()}
+        compared = config.crop_mode == "auto" and run.weights.loaded and hides_much(run)
+        rates = closed_form_rates(head, reporter)
+        return HeadPasses(
+            row=rates.decode + rates.row,
+            **lacking,
+            compared=min(len(splits["train"]), run.config.crop_choice.images) if compared else 0,
+        )
+    finally:
+        run.cleanup.close()
