@@ -85,10 +85,10 @@ def test_images_in_the_cache_cost_no_pass(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_where_no_sample_has_time_the_time_that_is_needed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     found = admitted(monkeypatch, 40.0)
-    least = MARGIN * (FIXED + 40 + (1 + FITS) * 4)
-    assert (found.admitted, found.sample) == (False, 0)
-    assert found.least == pytest.approx(least)
-    assert admitted(monkeypatch, least).sample == 4
+    least = FIXED + 40 + (1 + FITS) * 4
+    assert (found.admitted, found.sample, found.hopeless) == (False, 0, True)
+    assert found.least == pytest.approx(MARGIN * least)
+    assert admitted(monkeypatch, least + 0.01).sample == 4  # without a margin, rather than no result
 
 
 @pytest.mark.parametrize(("seconds", "passes"), [(None, NEW), (1.0, None)])

@@ -156,6 +156,7 @@ class Climb:
             try:
                 admission = self._admission(step, prices)
             except OutOfTimeError:
+                self._note(step, "no time", "the time is over")
                 return f"the time was over before {named(step)}"
             except _FAILURES as error:
                 self._note(step, "failed", reason_of(error))
@@ -212,12 +213,11 @@ class Climb:
     def _take(self, step: Step, admission: Admission) -> None:
         """Run a step, and bring the best result up to date. A step that fails is noted, and the next one follows."""
         resumed = self._at_work(step) is not None
-        name, started = self._begin(step, admission), self.budget.elapsed
+        name, started, options = self._begin(step, admission), self.budget.elapsed, self._options(step)
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
-        options = self._options(step)
         smaller = options.img_size != self.config.img_size
-        at = f" at {options.img_size} px, since the images are small" if smaller else ""
-        self.reporter.message(f"step {len(self.entries) + 1}: {named(step)}{at}{about}")
+        about = (f" at {options.img_size} px, since the images are small" if smaller else "") + about
+        self.reporter.message(f"step {len(self.entries) + 1}: {named(step)}{about}")
         folder = self.folder / RUNS / name
         try:
             trained = self._train(step, options, admission, name)

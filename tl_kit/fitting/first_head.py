@@ -44,12 +44,13 @@ class FirstHead:
         counts = Counter(labels_of(self.manifest.split("train")).tolist())
         sizes = sorted({_size(counts, most) for most in range(1, train + 1, max(1, train // 1000))})
         allowed = [n for n in sizes if margin * (self._seconds(passes, n) + tests) <= self.budget.left]
-        least = margin * (self._seconds(passes, sizes[0]) + tests)
+        least = self._seconds(passes, sizes[0]) + tests
+        smallest = sizes[0] if least <= self.budget.left else 0  # without a margin: else there is no result at all
         return Admission(
             admitted=False,
             needed=margin * (seconds + tests),
-            sample=max(allowed, default=0),
-            least=self.budget.elapsed + self.budget.reserve + least,
+            sample=max(allowed, default=smallest),
+            least=self.budget.elapsed + self.budget.reserve + margin * least,
         )
 
     def _seconds(self, passes: HeadPasses, images: int) -> float:
