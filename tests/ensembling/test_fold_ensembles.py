@@ -141,10 +141,24 @@ def test_what_is_fitted_is_refused_before_anything_is_predicted(
 
 
 def test_some_of_the_folds_are_refused_as_before(pool: Path, whole: CrossValidation, tmp_path: Path) -> None:
-    with pytest.raises(MemberError, match="different images or splits"):
+    with pytest.raises(MemberError, match=r"different images or splits: .*of a cross-validation, give every fold"):
         combine(members(whole)[:2], tmp_path / "e")
     with pytest.raises(MemberError, match="was trained or selected on"):
         combine(members(whole)[:2], tmp_path / "e", data=pool)
+
+
+def test_folds_that_are_given_twice_are_told(whole: CrossValidation, tmp_path: Path) -> None:
+    """By an ensemble of them, so that no path is named twice; each image then has two predictions."""
+    once = combine(members(whole), tmp_path / "once")
+    listener = Listener()
+    config = EnsembleConfig(checkpoints=(*members(whole), Path(once.checkpoint)), out=tmp_path / "twice", bootstrap=100)
+    twice = tl_kit.ensemble(config, reporter=listener).to_dict()
+    told = [line for line in listener.messages if "predicts exactly what" in line]
+    assert len(told) == FOLDS
+    assert all(str(fold) in " ".join(told) for fold in members(whole))
+    assert twice["out_of_fold"]["images"] == 2 * once.to_dict()["out_of_fold"]["images"]
+    shown = tlkit("ensemble", *members(whole), tmp_path / "once", "--out", tmp_path / "shown").out
+    assert f"One member, out of fold, {twice['out_of_fold']['images']} predictions" in shown
 
 
 def test_members_that_share_their_splits_are_no_folds(pool: Path, whole: CrossValidation, tmp_path: Path) -> None:
@@ -182,7 +196,7 @@ def test_what_the_command_shows(whole: CrossValidation, aside: CrossValidation, 
     lines = done.out.splitlines()
     assert lines[0].endswith("  out of fold ece")
     assert [line.split()[-1] for line in lines if line.startswith("ensemble (mean)")] == ["none"]
-    assert f"over 27 images: accuracy {100 * whole.out_of_fold['accuracy']:.1f} %" in done.out
+    assert f"out of fold, 27 predictions: accuracy {100 * whole.out_of_fold['accuracy']:.1f} %" in done.out
     assert "The ensemble on val and test: none, every image was seen by a member" in done.out
     assert "picture:" not in done.out
     done = tlkit("ensemble", *members(aside), "--out", tmp_path / "f")

@@ -48,6 +48,7 @@ def write_output(
             mc_dropout=config.mc_dropout,
             fitted_on=fitted_on,
             receipt=dict(receipt),
+            **({} if config.data is None else {"scored_on": str(Path(config.data).absolute())}),
         )
         save_options(folder, config, command="ensemble")
     except OSError as error:

@@ -56,7 +56,8 @@ def _common_data(members: Sequence[Checkpoint]) -> Path:
     root = members[0].meta.get("data", {}).get("root")
     if len(contents) != 1:
         raise MemberError(
-            "the members were trained on different images or splits: name the folder to score on with --data"
+            "the members were trained on different images or splits: name the folder to score on with --data; of a "
+            "cross-validation, give every fold, and each as often as the others"
         )
     if not root:
         raise MemberError(

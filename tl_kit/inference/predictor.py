@@ -41,6 +41,7 @@ from tl_kit.storage.checkpoint import Checkpoint, load_checkpoint, map_weights
 from tl_kit.storage.ensemble_folder import EnsembleFolder, is_ensemble, read_ensemble
 from tl_kit.storage.fit_folder import best_of
 from tl_kit.storage.seen_images import NO_USES, Uses, uses_of, uses_together
+from tl_kit.storage.unfinished import is_unfinished
 
 __all__ = ["Predictor", "check_passes", "load", "load_members"]
 
@@ -304,6 +305,7 @@ def load_members(
     for member in members:
         check_fit(crops, member.preprocessing, name=str(member.path))
         _tell_mirrored(member, crops)
+        _tell_cut_short(member)
     names = [str(path), *(str(member.path) for member in members)]
     _, (_, *columns) = align_classes([classes, *(member.classes for member in members)], names)
     return Predictor(
@@ -331,6 +333,13 @@ def _tell_mirrored(member: Checkpoint, crops: CropConfig) -> None:
             f"{member.path}: was trained without mirror images, and --crops {crops.crops} averages them in: use "
             "--crops 5 where left and right are different classes"
         )
+
+
+def _tell_cut_short(member: Checkpoint) -> None:
+    """Say that the member's training was killed: its record has no end."""
+    if member.meta.get("status") == "running":
+        goes_on = f"; tlkit finetune --resume {member.path} goes on" if is_unfinished(member.path) else ""
+        note(f"warning: {member.path}: its training was cut short; these are its best weights until then{goes_on}")
 
 
 def check_passes(mc_dropout: int) -> None:

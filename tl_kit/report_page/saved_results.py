@@ -68,9 +68,9 @@ class Saved:
 
     @property
     def data(self) -> Path | None:
-        """The images of the (first) run, where it found them; None where that is not recorded."""
+        """The images that scored an ensemble, or those of the (first) run; None where that is not recorded."""
         for record in (self.record, *self.runs):
-            for path in (("data", "root"), ("config", "data")):
+            for path in (("scored_on",), ("data", "root"), ("config", "data")):
                 if record.text(*path):
                     return Path(record.text(*path))
         return None
@@ -85,7 +85,9 @@ def open_result(folder: Path) -> Saved:
     if is_ensemble(folder):
         return _ensemble(folder)
     if (folder / MEMBERS).is_file():
-        raise CheckpointError(f"{folder}: holds several runs; combine them (tlkit ensemble {folder}/*) or name one")
+        raise CheckpointError(
+            f"{folder}: holds several runs; combine them (tlkit ensemble {folder}/member-*) or name one"
+        )
     if not is_checkpoint(folder):
         what = "no such folder" if not folder.exists() else "holds no result"
         raise CheckpointError(f"{folder}: {what}; give a folder that finetune, ensemble or fit wrote")

@@ -1,8 +1,8 @@
 """The feature store: the trunk's outputs on disk, computed once per image and view, shared by runs, limited in size.
 
 A key identifies everything that the numbers depend on (frozen weights, cut, preprocessing, precision, versions). Under
-this key, each run adds its rows as a few immutable shards: memory-mapped arrays with lists of their rows. They appear by
-renaming, so two simultaneous runs at worst compute a row twice. The least recently used shards are evicted first.
+this key, each run adds its rows as a few immutable shards: memory-mapped arrays with lists of their rows. They appear
+by renaming, so two simultaneous runs at worst compute a row twice. The least recently used shards are evicted first.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ def _show(result: EnsembleResult, console: Console) -> None:
     else:
         _show_scores(result, console)
     _show_members(result, console)
+    _show_weights(result, console)
     for line in result.findings:
         console.line(line)
     console.line(f"each image: {views_text(result.crops, result.mc_dropout)}")
@@ -90,6 +91,18 @@ def _show_comparison(result: EnsembleResult, console: Console) -> None:
         over = "" if line["standard_error"] is None else f"{line['nll_over_mean']:+.3f} ± {line['standard_error']:.3f}"
         rows.append([name, figure("accuracy", line["accuracy"]), figure("nll", line["nll"]), over])
     console.table(["rule", f"{val} accuracy", f"{val} nll", "nll over mean ± se"], rows, align="lrrw")
+    console.line()
+
+
+def _show_weights(result: EnsembleResult, console: Console) -> None:
+    """Show the weights that were fitted to the members, and which of these change nothing."""
+    weights = result.receipt["parameters"].get("weights")
+    if not weights or result.receipt["derived"]:
+        return
+    names = [member["checkpoint"] for member in result.receipt["members"]]
+    shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, weights, strict=True))
+    idle = sum(weight == 0 for weight in weights)
+    console.line(f"weights: {shown}" + ("; those of weight 0 change nothing, and take their time" if idle else ""))
     console.line()
 
 

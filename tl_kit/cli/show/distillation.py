@@ -10,6 +10,7 @@ import typer
 from tl_kit.cli.cells import figure
 from tl_kit.cli.console import Console
 from tl_kit.cli.session import INTERRUPTED
+from tl_kit.errors import TlKitError
 
 if TYPE_CHECKING:
     from tl_kit import Distillation, EnsembleResult
@@ -39,6 +40,9 @@ def distill_and_show(
     except KeyboardInterrupt as stopped:
         left = [f"the ensemble is in {ensemble.checkpoint}", *(str(text) for text in stopped.args)]
         raise KeyboardInterrupt("; ".join(left)) from None
+    except TlKitError:
+        console.message(f"the ensemble is whole, in {ensemble.checkpoint}; only its student is missing")
+        raise
     if json:
         console.json({**ensemble.to_dict(), "distillation": result.to_dict()})
     else:

@@ -88,7 +88,7 @@ def show_fold_scores(result: EnsembleResult, console: Console) -> None:
     if outside:
         shown = figures({name: outside["scores"][name] for name in ENSEMBLE_SHOWN})
         console.line(
-            f"One member, out of fold, over {outside['images']:,} images: {shown}; not scores of the ensemble."
+            f"One member, out of fold, {outside['images']:,} predictions: {shown}; not scores of the ensemble."
         )
     if not tested:
         console.line(
