@@ -121,7 +121,7 @@ def interrupted(*args: object, **options: object) -> None:
 
 
 def test_no_time_at_all_is_said(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--time 2: is too short; 3 s pass beside the steps; give more"):
+    with pytest.raises(ConfigError, match="--time 2: is too short; 4 s pass beside the steps; give more"):
         tl_kit.fit(config(data, tmp_path / "fit", time=2))
     assert not (tmp_path / "fit").exists()
 

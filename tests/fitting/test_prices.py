@@ -46,3 +46,17 @@ def test_a_member_that_cannot_be_shortened_is_not_begun(monkeypatch: pytest.Monk
     member = replace(FULL, rung="member")
     assert admission(member, tests=10, monkeypatch=monkeypatch).admitted
     assert not admission(member, tests=20, monkeypatch=monkeypatch).admitted
+
+
+@pytest.mark.parametrize(
+    ("needed", "left", "text"),
+    [(12.4, 3.2, "needs about 12 s, 3 s are left"), (3.3, 2.8, "needs about 3.3 s, 2.8 s are left")],
+)
+def test_what_is_needed_is_not_said_to_be_there(needed: float, left: float, text: str) -> None:
+    assert Admission(admitted=False, needed=needed).why_not(FULL, left) == text
+
+
+def test_a_step_is_late_by_its_own_estimate_alone() -> None:
+    step = Admission(admitted=True, seconds=10.0)
+    assert (step.overrun(11.0), step.overrun(9.0)) == ("it took longer than its estimate", "the time was over")
+    assert Admission(admitted=True).overrun(99.0) == "the time was over"

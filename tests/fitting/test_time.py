@@ -196,3 +196,24 @@ def test_beyond_the_limits_it_goes_on_only_where_a_network_is_left(
     with pytest.raises(ConfigError, match="no network is within --max-latency"):
         tl_kit.fit(config(data, tmp_path / "out", models=names, time=time, max_latency=1e-6), reporter=listener)
     assert last in listener.messages[-1]
+
+
+def test_a_resumed_fit_without_time_for_a_step_leaves_the_result_as_it_was(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wall: Wall
+) -> None:
+    """The test images are not read again. The networks are those of before, and nobody named them."""
+    slow(monkeypatch, wall, lambda policy: 5.0)
+    tl_kit.fit(config(data, tmp_path / "out", time=60))
+    before = (tmp_path / "out" / "fit.json").read_bytes()
+    listener = Listener()
+    with pytest.raises(ConfigError, match=r"--time 2: is too short; \d+ s pass beside the steps; give more"):
+        tl_kit.resume_fit(tmp_path / "out", time="2s", reporter=listener)
+    assert (tmp_path / "out" / "fit.json").read_bytes() == before
+    longer = tl_kit.resume_fit(tmp_path / "out", time="5m", reporter=listener)
+    assert longer.test is not None
+    assert longer.test["readings"] == 2
+    networks = [line for line in listener.messages if line.startswith("network ")]
+    assert networks
+    assert all(line.endswith("; as before") for line in networks)
+    numbers = [int(line.split()[1].rstrip(":")) for line in listener.messages if line.startswith("step ")]
+    assert numbers == [int(row.name.partition("-")[0]) for row in longer.leaderboard if row.name][-len(numbers) :]

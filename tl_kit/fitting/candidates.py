@@ -127,7 +127,10 @@ def _named(name: str) -> list[tuple[ModelInfo, str]]:
     if any(mark in name for mark in "*?["):
         matches = [info for info in search(name) if info.weights in ("starter", "cache")]
         if not matches:
-            raise ConfigError(f"--models {name}: no network of this name has its weights on this machine")
+            raise ConfigError(
+                f"--models {name}: no network of this name has its weights on this machine; "
+                "a full name downloads one (tlkit models PATTERN lists them)"
+            )
         return [(info, f"fits {name}") for info in matches]
     check_name(name)
     card = timm.get_pretrained_cfg(name)

@@ -217,14 +217,14 @@ class Climb:
         about = "" if admission.seconds is None else f", about {admission.seconds:.0f} s"
         smaller = options.img_size != self.config.img_size
         about = (f" at {options.img_size} px, since the images are small" if smaller else "") + about
-        self.reporter.message(f"step {len(self.entries) + 1}: {named(step)}{about}")
+        self.reporter.message(f"step {int(name.partition('-')[0])}: {named(step)}{about}")
         folder = self.folder / RUNS / name
         try:
             trained = self._train(step, options, admission, name)
             first = first_entry(step, self.entries)  # a refit is as fast as its first run
             speed = first.speed if first else speed_of(folder, trained, self.config)
         except OutOfTimeError:
-            self._drop(step, "out of time", "it took longer than its estimate", folder, started)
+            self._drop(step, "out of time", admission.overrun(self.budget.elapsed - started), folder, started)
             return
         except (DataError, CheckpointError) as error:
             if not step.images:  # no other step would do better

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -55,7 +56,7 @@ def fit(config: FitConfig, *, spent: float = 0.0, reporter: Reporter = SILENT) -
     config = _checked(config)
     check_trackers(config.tracking)
     budget = Budget(config.time if config.time is None else float(config.time), spent, config.budget.finish)
-    _check_time(config, budget)
+    _check_time(config.time, budget)
     manifest = training_images(options_of(config), reporter)
     candidates = _candidates(config, manifest, budget, reporter)
     with ExitStack() as cleanup:
@@ -95,10 +96,10 @@ def resume_fit(
         manifest = training_images(options_of(config), reporter)
         journal.check_images(manifest.content_hash())
         entries = list(entries_of(written, journal.file))
-        if not any(entry.finished for entry in entries):
-            _check_time(journal.config, budget)
+        if time is not None or not any(entry.finished for entry in entries):
+            _check_time(config.time if time is None else _seconds(time), budget)
         named = replace(journal.config, models=",".join(journal.candidates) or config.models)
-        candidates = _candidates(named, manifest, budget, reporter)
+        candidates = _candidates(named, manifest, budget, reporter, again=bool(journal.candidates))
         tracking = cleanup.enter_context(_track(journal.config, folder, reporter))
         work = Climb(journal, manifest, candidates, budget, reporter, tracking)
         work.take_up(entries)
@@ -116,15 +117,17 @@ def _track(config: FitConfig, folder: Path, reporter: Reporter) -> Iterator[Trac
         yield tracking
 
 
-def _check_time(config: FitConfig, budget: Budget) -> None:
+def _check_time(time: float | str | None, budget: Budget) -> None:
     """Raises ConfigError if no time is left for a first step."""
     if budget.left <= 0:
-        beside = budget.elapsed + budget.reserve
-        raise ConfigError(f"--time {config.time:g}: is too short; {beside:.0f} s pass beside the steps; give more")
+        beside = math.ceil((0 if time is None else float(time)) - budget.left)
+        raise ConfigError(f"--time {time:g}: is too short; {beside} s pass beside the steps; give more")
 
 
-def _candidates(config: FitConfig, manifest: Manifest, budget: Budget, reporter: Reporter) -> list[Candidate]:
-    """The networks to try, each told in a line."""
+def _candidates(
+    config: FitConfig, manifest: Manifest, budget: Budget, reporter: Reporter, *, again: bool = False
+) -> list[Candidate]:
+    """The networks to try, each told in a line; ``again``: those of the fit that goes on."""
     most = config.max_params
     found = find_candidates(
         config.models,
@@ -139,7 +142,7 @@ def _candidates(config: FitConfig, manifest: Manifest, budget: Budget, reporter:
         cost = each.cost
         reporter.message(
             f"network {each.name}: {cost.parameters / 1e6:.1f} M parameters, {cost.side} px, licence {each.licence}; "
-            f"{each.why}"
+            f"{'as before' if again else each.why}"
         )
     return found
 

@@ -57,7 +57,14 @@ class Admission:
         if left <= 0:
             return "the time is over"
         after = " with the run in full after it" if step.rung == "short" else ""
-        return f"needs {'about' if self.tried else 'at least'} {self.needed:.0f} s{after}, {left:.0f} s are left"
+        digits = 1 if f"{self.needed:.0f}" == f"{left:.0f}" else 0
+        needed, left_over = (f"{seconds:.{digits}f} s" for seconds in (self.needed, left))
+        return f"needs {'about' if self.tried else 'at least'} {needed}{after}, {left_over} are left"
+
+    def overrun(self, seconds: float) -> str:
+        """Say in words why the step has ended early, after so many seconds."""
+        late = self.seconds is not None and seconds > self.seconds
+        return "it took longer than its estimate" if late else "the time was over"
 
 
 @dataclass
