@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from tl_kit.combining.class_order import align_classes
 from tl_kit.combining.contributions import Subsets
 from tl_kit.combining.ensemble_rules import AUTO, RULES, WEIGHT_RULES, check_rule
@@ -24,7 +22,7 @@ from tl_kit.ensembling.ensemble_tracking import track_ensemble
 from tl_kit.ensembling.evidence import Evidence
 from tl_kit.ensembling.fold_ensembles import are_folds, score_folds
 from tl_kit.ensembling.output import check_out, write_output
-from tl_kit.ensembling.scored_images import scoring_images
+from tl_kit.ensembling.scored_images import scoring_images, tell_copies
 from tl_kit.ensembling.weight_rules import weight_rules
 from tl_kit.errors import ConfigError, DataError, MemberError
 from tl_kit.html_tables import html_block, html_lines, html_table
@@ -121,22 +119,11 @@ def ensemble(config: EnsembleConfig, *, reporter: Reporter = SILENT) -> Ensemble
         config=config,
         reporter=reporter,
     )
-    _tell_copies(evidence)
+    tell_copies(evidence.predictor, list(evidence.stack), "network", reporter)
     with TemporaryDirectory(prefix="tlkit-") as scratch:
         whole, comparison = _choose(evidence, Path(scratch))
         receipt, final = _finish(evidence, whole, comparison, splits, val.seconds, Path(scratch))
         return _made(config, final, whole.fitted, _fitted_on(evidence), receipt=receipt, reporter=reporter)
-
-
-def _tell_copies(evidence: Evidence) -> None:
-    """A message for each member that predicts exactly what one before it does."""
-    paths, stack = [member.path for member in evidence.predictor.members], evidence.stack
-    for number, later in enumerate(stack):
-        same = next((before for before in range(number) if np.array_equal(stack[before], later)), None)
-        if same is not None:
-            evidence.reporter.message(
-                f"warning: {paths[number]} predicts exactly what {paths[same]} does, so that this network counts twice"
-            )
 
 
 def _check(config: EnsembleConfig) -> None:

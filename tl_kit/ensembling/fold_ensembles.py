@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from tl_kit.combining.fold_receipt import FoldReceipt, HeldOut, build_fold_receipt, check_fold_rule
 from tl_kit.combining.receipt import Cost
 from tl_kit.config import EnsembleConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.folds import pool_of
 from tl_kit.data.manifest import Manifest
-from tl_kit.ensembling.scored_images import tell_seen
+from tl_kit.ensembling.scored_images import tell_copies, tell_seen
 from tl_kit.errors import DataError
 from tl_kit.file_kinds import may_be_there
 from tl_kit.inference.labelled import Predicted, predict_labelled
@@ -103,19 +101,8 @@ def _held_out(predictor: Predictor, manifest: Manifest, root: Path, reporter: Re
             raise DataError(f"{root}: holds no image that {member.path} has not seen; it has changed since")
         found.append((predicted.predictions.members[0], predicted.predictions.labels))
         map_weights(member)
-    _tell_copies(predictor, found, reporter)
+    tell_copies(predictor, [probabilities for probabilities, _ in found], "fold", reporter)
     return found
-
-
-def _tell_copies(predictor: Predictor, held_out: Sequence[HeldOut], reporter: Reporter) -> None:
-    """A message for each fold that predicts exactly what one before it does."""
-    for number, (later, _) in enumerate(held_out):
-        same = (before for before in range(number) if np.array_equal(held_out[before][0], later))
-        if (before := next(same, None)) is not None:
-            reporter.message(
-                f"warning: {predictor.members[number].path} predicts exactly what {predictor.members[before].path} "
-                "does, so that this fold counts twice"
-            )
 
 
 def _apart(predictor: Predictor, manifest: Manifest, data: Path, reporter: Reporter) -> Predicted | None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tl_kit.config import EnsembleConfig
 from tl_kit.data.exclusions import scan_images
 from tl_kit.data.manifest import Manifest, Sample
@@ -16,7 +19,9 @@ from tl_kit.reporting import Reporter
 from tl_kit.storage.checkpoint import Checkpoint
 from tl_kit.storage.seen_images import Use, uses_of
 
-__all__ = ["scoring_images", "tell_seen"]
+__all__ = ["scoring_images", "tell_copies", "tell_seen"]
+
+FloatArray = NDArray[np.float64]
 
 
 def scoring_images(
@@ -95,3 +100,14 @@ def _clean(predictor: Predictor, samples: Sequence[Sample], split: str, reporter
 def tell_seen(count: int, split: str, reporter: Reporter) -> None:
     """Report the number of a split's images that are left out of scoring, because a member has seen them."""
     reporter.message(f"left out of {split}: {count} images that a member was trained or selected on")
+
+
+def tell_copies(predictor: Predictor, outputs: Sequence[FloatArray], what: str, reporter: Reporter) -> None:
+    """A message for each member whose ``outputs`` are exactly those of one before it; ``what`` then counts twice."""
+    paths = [member.path for member in predictor.members]
+    for number, later in enumerate(outputs):
+        same = next((before for before in range(number) if np.array_equal(outputs[before], later)), None)
+        if same is not None:
+            reporter.message(
+                f"warning: {paths[number]} predicts exactly what {paths[same]} does, so that this {what} counts twice"
+            )

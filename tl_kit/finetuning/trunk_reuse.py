@@ -65,7 +65,7 @@ class Reuse:
 
     def _fill(self, samples: Sequence[Sample], views: tuple[str, ...], name: str) -> None:
         run = self.run
-        wanted = {v: self._missing(samples, v) for v in views}
+        wanted = {v: self.missing(samples, v) for v in views}
         lacking = tuple({s.digest: s for missing in wanted.values() for s in missing}.values())
         if not lacking:
             return
@@ -90,7 +90,8 @@ class Reuse:
         tell(self.run.reporter)
         return torch.cat(found) if found else torch.empty(0)
 
-    def _missing(self, samples: Sequence[Sample], view: str) -> list[Sample]:
+    def missing(self, samples: Sequence[Sample], view: str = EVAL) -> list[Sample]:
+        """Those whose trunk outputs in this view are not stored."""
         return [samples[i] for i in self.features.store.missing([row_name(s, view) for s in samples])]
 
     def _batches(self, samples: list[Sample], view: str) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, replace
 
@@ -54,7 +55,7 @@ class FirstHead:
         )
 
     def _seconds(self, passes: HeadPasses, images: int) -> float:
-        """Seconds of a head on so many training images. Those of its fits grow with the number of classes."""
+        """Seconds of a head on ``images`` training images: the passes, and fits that take longer with more classes."""
         share = passes.train / len(self.manifest.split("train"))  # of them that the cache does not have
         fits = min(1.0, self.config.fits + self.config.fits_class * len(self.manifest.classes))
         return FIXED + passes.row * (images * (share + fits) + passes.val)
@@ -70,14 +71,14 @@ def _size(counts: Counter[int], most: int) -> int:
 
 
 def sampled(manifest: Manifest, images: int, *, seed: int) -> Manifest:
-    """The same manifest with at most so many training images, in the classes' proportions as far as these allow it.
+    """The manifest of a sample: at most ``images`` training images in the classes' proportions, and all other images.
 
-    Each class keeps two images at least, and these may be more than ``images``.
+    Each class keeps two training images at least, which may be more than ``images`` in all.
     """
     train = manifest.split("train")
     labels = labels_of(train)
     counts = Counter(labels.tolist())
-    most = max((most for most in range(1, images + 1) if _size(counts, most) <= images), default=1)
+    most = max(1, bisect_right(range(1, images + 1), images, key=lambda most: _size(counts, most)))
     part = stratified_part(labels, most, least=_LEAST, seed=seed)
     others = (sample for sample in manifest.samples if sample.split != "train")
     return replace(manifest, samples=in_order([*(train[position] for position in part), *others]))

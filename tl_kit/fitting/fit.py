@@ -127,7 +127,7 @@ def _check_time(time: float | str | None, budget: Budget) -> None:
 def _candidates(
     config: FitConfig, manifest: Manifest, budget: Budget, reporter: Reporter, *, again: bool = False
 ) -> list[Candidate]:
-    """The networks to try, each told in a line; ``again``: those of the fit that goes on."""
+    """The networks to try; the user reads a line about each. ``again``: the fit goes on with those that it had."""
     most = config.max_params
     found = find_candidates(
         config.models,

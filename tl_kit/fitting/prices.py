@@ -62,7 +62,7 @@ class Admission:
         return f"needs {'about' if self.tried else 'at least'} {needed}{after}, {left_over} are left"
 
     def overrun(self, seconds: float) -> str:
-        """Say in words why the step has ended early, after so many seconds."""
+        """Say in words why the step was ended after ``seconds``."""
         late = self.seconds is not None and seconds > self.seconds
         return "it took longer than its estimate" if late else "the time was over"
 

@@ -17,7 +17,7 @@ from tl_kit.finetuning.closed_form import head_can_be_fitted, head_run, head_sec
 from tl_kit.finetuning.head_guard import is_guarded, networks_compared
 from tl_kit.finetuning.run import Run
 from tl_kit.finetuning.settings import Settings
-from tl_kit.finetuning.trunk_reuse import EVAL, Reuse, open_reuse, row_name, view_names
+from tl_kit.finetuning.trunk_reuse import EVAL, open_reuse, view_names
 from tl_kit.machine.memory import peak_memory
 from tl_kit.planning.trial import Rates, apply, closed_form_rates, gradient_rates
 from tl_kit.reporting import SILENT, Reporter
@@ -139,7 +139,7 @@ def _head_cost(run: Run, reporter: Reporter) -> _HeadCost | None:
     head, reuse = head_run(run)
     if reuse is None:
         return None
-    lacking = {split: _lacking(reuse, head.manifest.split(split), EVAL) for split in _SPLITS}
+    lacking = {split: reuse.missing(head.manifest.split(split)) for split in _SPLITS}
     rates = closed_form_rates(head, reporter) if any(lacking.values()) else None
     reuse.fill("train")  # nothing is cached yet unless probes ran with a cache
     rows = {split: reuse.features.row_bytes * len(run.manifest.split(split)) for split in _SPLITS}
@@ -173,7 +173,7 @@ def _phase(
         cost.decode(scored, rates, crop=True)
     else:
         wanted = view_names(views) if views else (EVAL,)
-        gaps = [*(_lacking(reuse, train, view) for view in wanted), _lacking(reuse, scored, EVAL)]
+        gaps = [*(reuse.missing(train, view) for view in wanted), reuse.missing(scored)]
         cost.decode(
             [sample for gap in gaps[:-1] for sample in gap], rates, crop=not (views and run.augment.draws_crops)
         )
@@ -187,7 +187,3 @@ def _phase(
     cost.stages["train"] += epochs * an_epoch
     more = (compared - 1) * len(run.manifest.split("val"))
     cost.stages["evaluate"] += (len(scored) + more) * rates.score
-
-
-def _lacking(reuse: Reuse, samples: Sequence[Sample], view: str) -> list[Sample]:
-    return [samples[i] for i in reuse.features.store.missing([row_name(sample, view) for sample in samples])]

@@ -10,7 +10,6 @@ from tl_kit.finetuning.checks import as_head
 from tl_kit.finetuning.choices.crop_mode import hides_much
 from tl_kit.finetuning.closed_form import head_run
 from tl_kit.finetuning.preparation import prepare
-from tl_kit.finetuning.trunk_reuse import EVAL, row_name
 from tl_kit.machine.process_group import alone
 from tl_kit.planning.trial import closed_form_rates
 from tl_kit.reporting import Reporter
@@ -43,14 +42,14 @@ def head_passes(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporte
         head, reuse = head_run(run)
         if reuse is None:
             return None
-        splits = {split: [row_name(s, EVAL) for s in manifest.split(split)] for split in ("train", "val")}
-        lacking = {split: len(list(reuse.features.store.missing(names))) for split, names in splits.items()}
+        train, val = (manifest.split(split) for split in ("train", "val"))
         compared = config.crop_mode == "auto" and run.weights.loaded and hides_much(run)
         rates = closed_form_rates(head, reporter)
         return HeadPasses(
             row=rates.decode + rates.row,
-            **lacking,
-            compared=min(len(splits["train"]), run.config.crop_choice.images) if compared else 0,
+            train=len(reuse.missing(train)),
+            val=len(reuse.missing(val)),
+            compared=min(len(train), run.config.crop_choice.images) if compared else 0,
         )
     finally:
         run.cleanup.close()

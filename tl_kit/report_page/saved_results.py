@@ -68,7 +68,7 @@ class Saved:
 
     @property
     def data(self) -> Path | None:
-        """The images that scored an ensemble, or those of the (first) run; None where that is not recorded."""
+        """The folder of the images that scored the ensemble, else of the first run's; None if neither is recorded."""
         for record in (self.record, *self.runs):
             for path in (("scored_on",), ("data", "root"), ("config", "data")):
                 if record.text(*path):
