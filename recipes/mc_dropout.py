@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tl_kit import Evaluation, FinetuneConfig, RegularizationConfig, evaluate, finetune
+from tl_kit.errors import ConfigError
 
 __all__ = ["mc_dropout"]
 
@@ -28,7 +29,12 @@ def mc_dropout(
     seed: int = 0,
     out: Path | None = None,
 ) -> tuple[Evaluation, Evaluation]:
-    """Fine-tune with dropout; scores of one pass without dropout, and of the mean of ``passes`` passes with dropout."""
+    """Fine-tune with dropout; scores of one pass without dropout, and of the mean of ``passes`` passes with dropout.
+
+    Raises ConfigError for less than one pass.
+    """
+    if passes < 1:
+        raise ConfigError(f"mc_dropout(passes) {passes}: must be at least 1")
     regularization = RegularizationConfig(dropout=dropout)
     config = FinetuneConfig(
         model=model, data=Path(data), policy=policy, regularization=regularization, seed=seed, out=out

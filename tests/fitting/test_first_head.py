@@ -23,6 +23,7 @@ from tl_kit.fitting import first_head, speed
 from tl_kit.fitting import fit as fit_module
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.first_head import FirstHead, sampled
+from tl_kit.fitting.ladder import Step
 from tl_kit.fitting.prices import FIXED, Admission
 from tl_kit.fitting.speed import Speed
 from tl_kit.fitting.step_options import options_of
@@ -32,7 +33,7 @@ from tl_kit.reporting import SILENT
 pytestmark = pytest.mark.usefixtures("own_cache", "short_runs", "plain_pictures", "same_speed")
 FITS = BudgetConfig.fits + 2 * BudgetConfig.fits_class  # of two classes
 MARGIN = BudgetConfig.first_margin
-NEW = HeadPasses(row=1.0, train=100, val=20, compared=0)
+NEW = HeadPasses(row=1.0, train=100, val=20, compared=0, own="center")
 
 
 def manifest_of(*counts: int, val: int = 20, tests: int = 20) -> Manifest:
@@ -70,13 +71,25 @@ def test_the_sample_is_the_largest_that_has_time(monkeypatch: pytest.MonkeyPatch
     assert found.sample % 2 == 0
 
 
-def test_a_second_crop_mode_is_a_second_pass_that_a_sample_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = replace(NEW, compared=100)
+def test_where_a_second_crop_mode_has_no_time_the_head_takes_the_networks_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, first = replace(NEW, compared=100), Step("head", "net", 3)
     seconds = MARGIN * (FIXED + 140 + FITS * 100) + 0.01
     found = admitted(monkeypatch, seconds, compared)
     assert not found.admitted
-    assert found.sample == 100
+    assert found.smaller(first) == replace(first, crop_mode="center")
+    assert found.why_not(first, seconds).startswith("needs about 310 s with the comparison of crop modes")
     assert admitted(monkeypatch, seconds + MARGIN * 100, compared).admitted
+    some = admitted(monkeypatch, seconds - MARGIN, compared)
+    assert some.smaller(first) == replace(first, rung="sample", images=98)
+    assert "crop" not in some.why_not(first, seconds)
+
+
+@pytest.mark.parametrize("images", [2_500, 1_999])
+def test_all_images_are_among_the_sizes_that_are_tried(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = replace(NEW, train=images, compared=100)
+    fits = min(1.0, BudgetConfig.fits + BudgetConfig.fits_class)
+    found = admitted(monkeypatch, MARGIN * (FIXED + images + 40 + fits * images) + 0.01, compared, images)
+    assert (found.sample, found.crop_mode) == (images, "center")
 
 
 def test_images_in_the_cache_cost_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +203,20 @@ def test_a_fit_without_time_for_all_images_ends_in_time_with_a_head_of_some(
     assert 6 <= int(asked[1]) < 36
     assert second.what == f"head of {asked[1]} training images"
     assert int(fitted_to[1]) == int(asked[1]) + 12  # the refit of the head sees the validation images too
+
+
+def test_a_fit_without_time_to_compare_crop_modes_has_a_head_of_all_images(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial needs 2 s, a head in one crop mode 60 and its fits 4, with a margin; the comparison 36 more."""
+    Slow(monkeypatch)
+    listener = Listener()
+    fitted = tl_kit.fit(short_of_time(data, tmp_path / "out", time=100), reporter=listener)
+    first, second = fitted.leaderboard[:2]
+    assert (first.rung, first.status) == ("head", "no time")
+    assert (second.rung, second.status, second.network) == ("head", "finished", first.network)
+    assert any("with the comparison of crop modes, " in line for line in listener.messages)
+    assert not any("sample" in line for line in (*fitted.story, *listener.messages))
 
 
 def test_more_time_goes_on_with_heads_of_all_images(

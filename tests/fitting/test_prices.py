@@ -15,8 +15,9 @@ from tl_kit.config import BudgetConfig
 from tl_kit.fitting import prices as prices_module
 from tl_kit.fitting.budget import Budget
 from tl_kit.fitting.ladder import Step
-from tl_kit.fitting.prices import Admission, Prices
+from tl_kit.fitting.prices import FIXED, Admission, Prices
 from tl_kit.fitting.speed import Speed
+from tl_kit.planning.head_passes import HeadPasses
 from tl_kit.planning.price import Price
 from tl_kit.reporting import SILENT
 
@@ -60,3 +61,21 @@ def test_a_step_is_late_by_its_own_estimate_alone() -> None:
     step = Admission(admitted=True, seconds=10.0)
     assert (step.overrun(11.0), step.overrun(9.0)) == ("it took longer than its estimate", "the time was over")
     assert Admission(admitted=True).overrun(99.0) == "the time was over"
+
+
+def test_images_in_the_cache_cost_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second network's head of 40 images at a second each does not fit into 30 s, but does if the cache has 25."""
+    networks_of_one_size = [replace(each, cost=networks("small")[0].cost) for each in networks("small", "other")]
+    budget = Budget(33.0, 0.0, 3.0, clock=lambda: 0.0)
+    prices = Prices(networks_of_one_size, manifest_of(30, 10), budget, BudgetConfig(), CONFIG)
+    asked = (
+        Step("head", "other", 0, "center"),
+        tl_kit.FinetuneConfig(model="other", data=Path("imgs")),
+        [HEAD],
+        SILENT,
+    )
+    for train, expected in ((30, False), (5, True)):
+        found = HeadPasses(row=1.0, train=train, val=10, compared=0, own="center")
+        monkeypatch.setattr(prices_module, "head_passes", lambda *_, found=found, **options: found)
+        admitted = prices.admit(*asked)
+        assert (admitted.admitted, admitted.seconds) == (expected, FIXED + train + 10)

@@ -256,10 +256,14 @@ def test_the_command_writes_the_student_into_the_ensemble(
     assert found["distillation"]["comparison"]["images"] == found["images"]["test"]
 
 
-def test_an_unknown_student_is_refused_before_anything_is_done(data: Path, teacher: Path, tmp_path: Path) -> None:
-    done = tlkit("ensemble", data.parent / "a", data.parent / "b", "--distill", "resnet1", "--out", tmp_path / "e")
+@pytest.mark.parametrize(("model", "said"), [("resnet1", "resnet1"), ("test_vit", "weights")])
+def test_a_student_unknown_or_without_weights_is_refused_before_anything_is_done(
+    model: str, said: str, data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = tlkit("ensemble", data.parent / "a", data.parent / "b", "--distill", model, "--out", tmp_path / "e")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert "resnet1" in done.err
+    assert said in done.err
     assert not (tmp_path / "e").exists()
 
 

@@ -80,7 +80,7 @@ class Climb:
         self.records = SeriesRecords(self.folder, RUNS)
         self.timed = TimedReporter(reporter, budget)
         self.first_head = FirstHead(whole, budget, self.config.budget)
-        self._sample: Step | None = None  # what comes next, where there was no time for a first head
+        self._sample: Step | None = None  # a smaller first head, where there is no time for a whole one
         self._least = 0.0  # seconds of a fit that has time for one
         self.best: Best | None = None
         self._exhausted = False  # true where more time would change nothing
@@ -202,7 +202,7 @@ class Climb:
         timed = TimedReporter(SILENT, self.budget)
         if step.rung == "refit":
             return prices.refit(self._refit(step), self.entries, timed)
-        if step.rung == "head" and not any(entry.finished for entry in self.entries):
+        if step.rung == "head" and step != self._sample and not any(entry.finished for entry in self.entries):
             return self.first_head.admit(self._options(step), timed)
         return prices.admit(step, self._options(step), self.entries, timed)
 

@@ -31,6 +31,7 @@ class FirstHead:
         """Decide by a trial on a few images; ``sample`` has the number of training images that there is time for.
 
         It is 0 where not even two images of each class have time. The test images, which the end predicts, count too.
+        Where only the comparison of crop modes has no time, ``crop_mode`` has the network's own.
         """
         if self.budget.total is None:
             return Admission(admitted=True)
@@ -43,14 +44,16 @@ class FirstHead:
         if margin * (seconds + tests) <= self.budget.left:
             return Admission(admitted=True, seconds=seconds, needed=margin * (seconds + tests))
         counts = Counter(labels_of(self.manifest.split("train")).tolist())
-        sizes = sorted({_size(counts, most) for most in range(1, train + 1, max(1, train // 1000))})
+        sizes = sorted({_size(counts, most) for most in (*range(1, train, max(1, train // 1000)), train)})
         allowed = [n for n in sizes if margin * (self._seconds(passes, n) + tests) <= self.budget.left]
         least = self._seconds(passes, sizes[0]) + tests
         smallest = sizes[0] if least <= self.budget.left else 0  # without a margin: else there is no result at all
+        sample = max(allowed, default=smallest)
         return Admission(
             admitted=False,
             needed=margin * (seconds + tests),
-            sample=max(allowed, default=smallest),
+            sample=sample,
+            crop_mode=passes.own if sample == train else None,
             least=self.budget.elapsed + self.budget.reserve + margin * least,
         )
 

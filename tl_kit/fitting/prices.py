@@ -13,6 +13,7 @@ from tl_kit.fitting.candidates import Candidate, candidate_of
 from tl_kit.fitting.journal import Entry
 from tl_kit.fitting.ladder import Step, waiting
 from tl_kit.fitting.refits import Refit, refit_images
+from tl_kit.planning.head_passes import head_passes
 from tl_kit.planning.price import Price, price_of
 from tl_kit.reporting import Reporter
 
@@ -30,7 +31,8 @@ class Admission:
     trains was timed, and ``needed`` is less than the whole: the passes of its images alone.
     ``views``: augmented views an image, where frozen layers' outputs are kept; None: the default. ``sample``: of a
     first head that there is no time for, the number of training images that there is time for; ``least``: seconds of a
-    fit that has time for the smallest sample.
+    fit that has time for the smallest sample. ``crop_mode``: the one of a head that has time where the comparison of
+    crop modes has not.
     """
 
     admitted: bool
@@ -42,6 +44,7 @@ class Admission:
     views: int | None = None
     sample: int = 0
     least: float = 0.0
+    crop_mode: str | None = None
 
     @property
     def hopeless(self) -> bool:
@@ -49,7 +52,9 @@ class Admission:
         return self.least > 0 and not self.sample
 
     def smaller(self, step: Step) -> Step | None:
-        """The head of a sample that has time where ``step`` has not."""
+        """The head that has time where ``step`` has not: in one crop mode, or of a sample."""
+        if self.crop_mode is not None:
+            return replace(step, crop_mode=self.crop_mode)
         return replace(step, rung="sample", images=self.sample) if self.sample else None
 
     def why_not(self, step: Step, left: float) -> str:
@@ -57,6 +62,7 @@ class Admission:
         if left <= 0:
             return "the time is over"
         after = " with the run in full after it" if step.rung == "short" else ""
+        after = " with the comparison of crop modes" if self.crop_mode is not None else after
         digits = 1 if f"{self.needed:.0f}" == f"{left:.0f}" else 0
         needed, left_over = (f"{seconds:.{digits}f} s" for seconds in (self.needed, left))
         return f"needs {'about' if self.tried else 'at least'} {needed}{after}, {left_over} are left"
@@ -84,13 +90,20 @@ class Prices:
 
     def admit(self, step: Step, options: FinetuneConfig, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         """Decide by the estimate of the step, and of those that must follow it."""
-        if not step.trains:
-            seconds = self._head(step, entries)
-            if seconds is None:
-                return Admission(admitted=self.budget.left > 0)
-            needed = (seconds + self.tests * (self._row(step.model, entries) or 0.0)) * self.config.margin
-            return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
-        return self._trained(step, options, entries, reporter)
+        if step.trains:
+            return self._trained(step, options, entries, reporter)
+        row = self._row(step.model, entries)
+        if row is None:
+            return Admission(admitted=self.budget.left > 0)
+        compared = step.rung == "view" and self._compared(step.model, entries)
+        images = len(self.manifest.split("val") if compared else self.manifest.samples)
+        found = self._head(step, entries, row, images * (_PASSES if step.crop_mode is None else 1))
+        if found.admitted or not self._here(step.model, entries):
+            return found
+        passes = head_passes(
+            self.manifest, options, row=row, reporter=reporter
+        )  # the cache may have some of the images
+        return found if passes is None else self._head(step, entries, row, passes.train + passes.val + passes.compared)
 
     def refit(self, refit: Refit, entries: Sequence[Entry], reporter: Reporter) -> Admission:
         """Decide by what the first run has taken; of one that was interrupted, by a trial."""
@@ -129,20 +142,20 @@ class Prices:
         own = candidate_of(self.candidates, options.model).cost.side
         return ((options.img_size or own) / own) ** 2
 
-    def _head(self, step: Step, entries: Sequence[Entry]) -> float | None:
-        """Estimated seconds of a head, from heads that have ended and the networks' operations; None for the first."""
-        row = self._row(step.model, entries)
-        if row is None:
-            return None
-        compared = step.rung == "view" and self._compared(step.model, entries)
-        images = len(self.manifest.split("val") if compared else self.manifest.samples)
+    def _head(self, step: Step, entries: Sequence[Entry], row: float, images: int) -> Admission:
+        """Admission of a head, by heads that have ended: ``images`` pass through the network, ``row`` seconds each."""
         heads = [each for each in entries if each.finished and each.attempt.step.rung in ("head", "view")]
         fits = min((_fits(entry) for entry in heads), default=0.0)
-        passes = _PASSES if step.crop_mode is None else 1
-        weights = candidate_of(self.candidates, step.model)
-        here = not weights.remote or any(e.finished and e.attempt.step.model == step.model for e in entries)
-        download = 0.0 if here else weights.megabytes / self.config.download
-        return FIXED + fits + images * row * passes + download
+        megabytes = candidate_of(self.candidates, step.model).megabytes
+        download = 0.0 if self._here(step.model, entries) else megabytes / self.config.download
+        seconds = FIXED + fits + images * row + download
+        needed = (seconds + self.tests * row) * self.config.margin
+        return Admission(admitted=needed <= self.budget.left, seconds=seconds, needed=needed)
+
+    def _here(self, model: str, entries: Sequence[Entry]) -> bool:
+        """True where the network's weights are on this machine."""
+        used = any(entry.finished and entry.attempt.step.model == model for entry in entries)
+        return used or not candidate_of(self.candidates, model).remote
 
     def _compared(self, model: str, entries: Sequence[Entry]) -> bool:
         """True where the network's head compared crop modes: the cache has the training images in both."""

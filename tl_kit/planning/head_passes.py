@@ -22,20 +22,24 @@ class HeadPasses:
     """``row``: seconds to decode an image and pass it through the network. The rest are numbers of images.
 
     ``train`` and ``val``: those whose features the cache does not have. ``compared``: training images that pass once
-    more where crop modes are compared.
+    more where crop modes are compared. ``own``: the network's own crop mode.
     """
 
     row: float
     train: int
     val: int
     compared: int
+    own: str
 
 
 @alone()
-def head_passes(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporter) -> HeadPasses | None:
+def head_passes(
+    manifest: Manifest, config: FinetuneConfig, *, row: float | None = None, reporter: Reporter
+) -> HeadPasses | None:
     """The passes of a head on ``config.model``'s features. None where the network has none to reuse.
 
-    Nothing is written. Raises the errors of ``finetune``.
+    ``row``: seconds an image, if they are known, and no trial is needed. Nothing is written. Raises the errors of
+    ``finetune``.
     """
     run = prepare(as_head(config), reporter, manifest=manifest, dry=True)
     try:
@@ -44,12 +48,15 @@ def head_passes(manifest: Manifest, config: FinetuneConfig, *, reporter: Reporte
             return None
         train, val = (manifest.split(split) for split in ("train", "val"))
         compared = config.crop_mode == "auto" and run.weights.loaded and hides_much(run)
-        rates = closed_form_rates(head, reporter)
+        if row is None:
+            rates = closed_form_rates(head, reporter)
+            row = rates.decode + rates.row
         return HeadPasses(
-            row=rates.decode + rates.row,
+            row=row,
             train=len(reuse.missing(train)),
             val=len(reuse.missing(val)),
             compared=min(len(train), run.config.crop_choice.images) if compared else 0,
+            own=run.preprocessing.crop_mode,
         )
     finally:
         run.cleanup.close()

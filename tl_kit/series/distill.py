@@ -25,6 +25,7 @@ from tl_kit.inference.predictor import Predictor, load
 from tl_kit.machine.ambient import undisturbed
 from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
+from tl_kit.zoo.locate import locate
 from tl_kit.zoo.names import resolve
 
 __all__ = ["STUDENT", "Comparison", "Distillation", "check_student", "distill", "student_config"]
@@ -89,8 +90,11 @@ class Distillation:
 
 @takes_plain_values
 def check_student(model: str) -> None:
-    """Raises ConfigError or WeightsError for an unknown model, before the ensemble is made."""
-    resolve(model)
+    """Raises ConfigError or WeightsError for a model without pretrained weights, before the ensemble is made.
+
+    Weights that are not on this machine are downloaded.
+    """
+    locate(resolve(model), "auto")
 
 
 @takes_plain_values
