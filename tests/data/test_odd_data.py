@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -130,6 +131,22 @@ def test_test_images_alone_are_scored_and_not_trained_on(folder: Path, tmp_path:
     table = write_csv(tmp_path / "only", rows(tmp_path / "only" / "test", ",test", header="path,label,split"))
     assert "'test' has images, but train has none" in error(table)
     assert len(scan(table, trainable=False).split("test")) == 18
+
+
+@pytest.mark.parametrize("others", [(), ("test",)])
+def test_validation_images_without_training_images_are_scored_and_not_lost(
+    others: tuple[str, ...], folder: Path, tmp_path: Path
+) -> None:
+    for split in ("val", *others):
+        shutil.copytree(folder, tmp_path / "some" / split)
+    lines = [rows(tmp_path / "some" / split, f",{split}", header="") for split in ("val", *others)]
+    table = write_csv(tmp_path / "some", "path,label,split" + "".join(lines))
+    for path in (table, tmp_path / "some"):
+        manifest = scan(path, trainable=False)
+        assert manifest.made_splits == ()
+        assert {split: len(manifest.split(split)) for split in ("val", "test")} == {"val": 18, "test": 18 * len(others)}
+        assert "train" in error(path)
+        table.unlink(missing_ok=True)
 
 
 def test_a_table_beside_a_lone_test_folder_is_read(folder: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_where_a_second_crop_mode_has_no_time_the_head_takes_the_networks_own(mo
     found = admitted(monkeypatch, seconds, compared)
     assert not found.admitted
     assert found.smaller(first) == replace(first, crop_mode="center")
-    assert found.why_not(first, seconds).startswith("needs about 310 s with the comparison of crop modes")
+    assert found.why_not(first, seconds).startswith("needs about 316 s with the comparison of crop modes")
     assert admitted(monkeypatch, seconds + MARGIN * 100, compared).admitted
     some = admitted(monkeypatch, seconds - MARGIN, compared)
     assert some.smaller(first) == replace(first, rung="sample", images=98)

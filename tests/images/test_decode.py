@@ -19,7 +19,16 @@ from tests.data.images import STORED, encoded, huge_bmp, noise, png
 from tests.images.decoding import RAMP, RAMP16, RGB, grey, outcome, pixels, reason
 from tl_kit.config import DecodeConfig
 from tl_kit.errors import ImageError
-from tl_kit.images.decode import FORMATS, check_header, decode, in_pool, read_file, sniff
+from tl_kit.images.decode import (
+    FORMATS,
+    check_header,
+    decode,
+    in_pool,
+    open_header,
+    read_file,
+    sniff,
+    upright_size,
+)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP", "JPEG"])
@@ -35,6 +44,7 @@ def test_exif_orientation(orientation, file_format):
     np.testing.assert_allclose(pixels(data), upright, atol=tolerance)
     reference = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     np.testing.assert_array_equal(pixels(data), np.asarray(reference))
+    assert upright_size(open_header(data)) == (48, 32)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.helpers import MODEL, NEARLY_SQUARE, write_images
-from tl_kit.config import CacheConfig, FinetuneConfig, LoopConfig, RegularizationConfig
-from tl_kit.data.manifest import Manifest, labels_of
+from tl_kit.config import CacheConfig, EstimateConfig, FinetuneConfig, LoopConfig, RegularizationConfig
+from tl_kit.data.manifest import Manifest, labels_of, spread
 from tl_kit.data.scan import scan
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import as_head, check_policy
@@ -187,3 +188,13 @@ def test_the_question_about_mirror_images_is_part_of_the_price(
     asked = price_of(manifest, options, row=10.0, most=1.0).seconds
     monkeypatch.setattr(price, "images_asked", lambda _: 7)
     assert price_of(manifest, options, row=10.0, most=1.0).seconds == asked + 70, "of random weights it is not asked"
+
+
+def test_a_trial_of_a_rare_class_needs_none_of_its_images(options: FinetuneConfig, tmp_path: Path) -> None:
+    """Two training images of 150: the trial's few have none of them, and no weight of their class is asked for."""
+    data = write_images(tmp_path / "images", ("red", "blue"), images=3)
+    write_images(data, ("blue",), images=200, seed=1)
+    uneven = replace(options, data=data, policy="full")
+    images = scan(data)
+    assert {sample.label for sample in spread(images.split("train"), EstimateConfig().train_images)} == {0}
+    assert price_of(images, uneven).seconds > 0

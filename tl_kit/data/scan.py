@@ -221,14 +221,16 @@ def _without_empty_groups(found: Sequence[_Found]) -> tuple[list[_Found], list[s
 
 def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
     given = {candidate.split for candidate, *_ in found}
-    if {"train", "val"} <= given:
+    if "val" in given:
         return ()
     return ("val",) if "test" in given else ("val", "test")
 
 
 def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeConfig) -> tuple[list[Sample], list[str]]:
     given = {sample.split for sample in samples} - {""}
-    if {"train", "val"} <= given:
+    if "val" in given and "train" not in given:  # images to score, and none to train on
+        return [replace(sample, split=sample.split or "train") for sample in samples], []
+    if "val" in given:
         missing = [] if "test" in given else ["no test split is given, and none is made: train and val are kept whole"]
         return samples, missing
     test_fraction = 0.0 if "test" in given else config.test_fraction

@@ -64,6 +64,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_STORED_SIZE = (256, 257)  # TIFF's tags ImageWidth and ImageLength
 _SIDEWAYS = tuple(_TURNS[number] for number in (5, 6, 7, 8))
 _LONGEST_REASON = 100
 _AT_ONCE = 2**18  # bytes of a file that are read before it is known whether it begins like an image: most photos
@@ -175,8 +176,12 @@ def open_header(data: bytes, *, config: DecodeConfig = _DEFAULT) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height, in pixels, of an image that is opened and not decoded, once it is turned upright."""
-    width, height = image.size
+    """Width and height, in pixels, of an image that is opened and not decoded, once it is turned upright.
+
+    Of a TIFF, Pillow gives the size once it is turned, and the tags have the stored one.
+    """
+    tags = getattr(image, "tag_v2", {})
+    width, height = (int(tags.get(tag, side)) for tag, side in zip(_STORED_SIZE, image.size, strict=True))
     turned = _TURNS.get(_orientation(image)) in _SIDEWAYS
     return (height, width) if turned else (width, height)
 

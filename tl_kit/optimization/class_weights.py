@@ -9,16 +9,15 @@ __all__ = ["class_weights", "image_weights"]
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """n / (k n_c) for each of k classes with n_c >= 1 of the n ``labels`` (King & Zeng 2001): (k,), all 1 if even.
+    """n / (k n_c) for each of k classes with n_c of the n ``labels`` (King & Zeng 2001): (k,), all 1 if even.
 
-    Raises ValueError for a class without images.
+    Classes without images, which a few images of a trial can have, count neither in k nor in a loss: their weight is 1.
     """
     from sklearn.utils.class_weight import compute_class_weight
 
     present = np.unique(labels)
-    if len(present) != classes:
-        raise ValueError(f"want images of all {classes} classes, got {len(present)}")
-    weights: NDArray[np.float64] = compute_class_weight("balanced", classes=present, y=labels)
+    weights = np.ones(classes)
+    weights[present] = compute_class_weight("balanced", classes=present, y=labels)
     return weights
 
 
