@@ -4,7 +4,7 @@ Wortsman et al. 2022, "Model soups: averaging weights of multiple fine-tuned mod
 inference time".
 
     tlkit finetune tf_efficientnet_lite0 --data imgs --policy full --img-size 96 --epochs 8 --members 3 --out soup
-    tlkit ensemble soup/* --rule greedy-soup
+    tlkit ensemble soup/member-* --rule greedy-soup
 
 Expected: 40 photos a class of clothing, 372 test photos: 72.8 % by the average of two of the three runs, at the price
 of one; the best run by validation 72.0 %, the mean run 69.5 %. The gain over the best, +0.8 points (95 % interval -1.9

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tl_kit import EnsembleConfig, EnsembleResult, FinetuneConfig, ensemble, finetune
+from tl_kit.errors import ConfigError
 
 __all__ = ["snapshot_ensemble"]
 
@@ -28,7 +29,12 @@ def snapshot_ensemble(
     seed: int = 0,
     out: Path | None = None,
 ) -> EnsembleResult:
-    """The learning rate falls to zero ``snapshots`` times; the weights are kept each time it is lowest."""
+    """The learning rate falls to zero ``snapshots`` times; the weights are kept each time it is lowest.
+
+    Raises ConfigError for fewer than two snapshots.
+    """
+    if snapshots < 2:
+        raise ConfigError(f"snapshot_ensemble(snapshots) {snapshots}: must be at least 2")
     run = finetune(
         FinetuneConfig(
             model=model,

@@ -187,3 +187,23 @@ def test_training_set_folders(tmp_path: Path):
     write_classes(tmp_path / "training_set", {"a": 3, "b": 3})
     write_classes(tmp_path / "test_set", {"a": 2, "b": 2}, seed=1)
     assert scan(tmp_path).counts()["test"] == {"a": 2, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["hat", "hat,red", "red"], "1 class is made of names that others have too ('hat,red')"),
+        (["a|b", "b|c", "a|c"], "3 classes are made of names that others have too"),
+        (['["hat", "red"]', '["hat"]'], "2 classes are written as a list"),
+        (["(1, 2)", "3"], "1 class is written as a list"),
+    ],
+)
+def test_several_labels_of_an_image_are_told(names: list[str], said: str) -> None:
+    ((code, text),) = name_problems(names)
+    assert code == "odd-name"
+    assert text.startswith(said)
+
+
+@pytest.mark.parametrize("names", [["rock, smooth", "sand, fine"], ["[a", "b]"], ["a;b", "c"], ["(x)", "y"]])
+def test_signs_in_names_are_no_lists(names: list[str]) -> None:
+    assert name_problems(names) == []

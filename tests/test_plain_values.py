@@ -18,14 +18,14 @@ import torch
 import tl_kit
 from tests.helpers import quick_config, write_images
 from tl_kit import config
-from tl_kit.config import DataConfig, HeadConfig, LoopConfig
+from tl_kit.config import DataConfig, FinetuneConfig, HeadConfig, LoopConfig
 from tl_kit.errors import ConfigError
 from tl_kit.finetuning.checks import check
 from tl_kit.flags import fields_of
 from tl_kit.images.crops import check_crops
 from tl_kit.inference.predictor import check_passes
 from tl_kit.number_ranges import OWN_CHECK, check_numbers
-from tl_kit.plain_values import plain
+from tl_kit.plain_values import plain, plain_value
 from tl_kit.storage import feature_cache
 from tl_kit.storage.config_json import to_json
 
@@ -202,6 +202,17 @@ def test_fractions_are_numbers_and_whole_numbers_stay_whole() -> None:
     found = plain(LoopConfig(clip_norm=Fraction(1, 2), warmup_epochs=1))
     assert repr(found.clip_norm) == "0.5"
     assert repr(found.warmup_epochs) == "1"
+
+
+@pytest.mark.parametrize("given", ["~/imgs", Path("~/imgs")])
+def test_a_path_in_the_home_folder_is_found_there(given: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    found = plain(FinetuneConfig(model="m", data=given, out=given))
+    assert (found.data, found.out) == (tmp_path / "imgs", tmp_path / "imgs")
+    assert Path(plain_value(str | Path, given, "images")) == tmp_path / "imgs"
+    assert plain_value(str | Path, "~x/imgs", "images") == "~x/imgs"
+    assert plain_value(str | Path, "./~/imgs", "images") == "./~/imgs"
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 __all__ = ["is_missing", "looks_like", "name_problems", "nfc", "nfc_names", "visible"]
 
+_ONE = "one class an image is needed, and each of these counts as a class of its own"
 _MISSING = {"", "nan", "none", "null", "nil", "n/a", "na", "<na>", "#n/a", "nat", "undefined", "unnamed", "missing"}
 # Some data sets have the classes "train" and "valid": vehicles, checks.
 _SPLITS = {"training", "val", "validation", "test", "testing", "holdout"}
@@ -61,7 +62,7 @@ def name_problems(classes: Sequence[str]) -> list[tuple[str, str]]:
     """Odd class names of one data set: pairs of a finding's name and its text.
 
     ``alike-names``: names that look alike. ``odd-name``: blanks or invisible characters around or inside a name, a name
-    that stands for an empty cell or a split, or decimal fractions, which are measurements.
+    that stands for an empty cell or a split, decimal fractions, which are measurements, or several names in one.
     """
     found = []
     groups: dict[str, list[str]] = defaultdict(list)
@@ -77,7 +78,7 @@ def name_problems(classes: Sequence[str]) -> list[tuple[str, str]]:
         how = _oddity(name)
         if how:
             found.append(("odd-name", f"the class {_shown([name])} {how}"))
-    found += [("odd-name", text) for text in _numbers(classes)]
+    found += [("odd-name", text) for text in (*_numbers(classes), *_lists(classes))]
     return found
 
 
@@ -105,6 +106,23 @@ def _numbers(classes: Sequence[str]) -> list[str]:
         named = _shown([name for name in classes if _number(name) == "decimal"])
         texts.append(f"{kinds['decimal']} classes are whole numbers written as decimals ({named})")
     return texts
+
+
+def _lists(classes: Sequence[str]) -> Iterator[str]:
+    """Classes that are several labels of an image, in one of the forms in which tables hold them."""
+    lists = [name for name in classes if re.fullmatch(r"\[.*\]|\(.*,.*\)|\{.*\}", name.strip())]
+    if lists:
+        yield f"{_count(lists)} written as a list ({_shown(lists)}): {_ONE}"
+    for sign in ",;|":
+        parts = {name: [part.strip() for part in name.split(sign)] for name in classes if name not in lists}
+        names = Counter(part for found in parts.values() for part in found)
+        joined = [name for name, found in parts.items() if len(found) > 1 and all(names[part] > 1 for part in found)]
+        if joined:
+            yield f"{_count(joined)} made of names that others have too ({_shown(joined)}): {_ONE}"
+
+
+def _count(names: Sequence[str]) -> str:
+    return "1 class is" if len(names) == 1 else f"{len(names)} classes are"
 
 
 def _number(name: str) -> str:

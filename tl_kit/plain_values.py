@@ -114,7 +114,7 @@ def _described(hint: Any, configs: str = "") -> str:
 def _as(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return _one_of(get_args(hint), value, where)
+        return _one_of(get_args(hint), _at_home(value) if Path in get_args(hint) else value, where)
     if origin is Literal:
         found = str(value) if isinstance(value, str) else value
         return _if(isinstance(found, str) and found in get_args(hint), found)
@@ -199,8 +199,14 @@ def _whole(value: Any) -> int:
 
 def _path(value: Any) -> Path:
     """A path; none is empty, which would be the current folder."""
-    text = _text(value)
+    text = _text(_at_home(value))
     return Path(_if(text != "", text))
+
+
+def _at_home(value: Any) -> Any:
+    """A path that begins with ``~`` in the user's home folder, as a shell writes it; everything else as it is."""
+    text = str(value) if isinstance(value, str | Path) else ""
+    return type(value)(f"{Path.home()}{text[1:]}") if text == "~" or text.startswith(("~/", f"~{os.sep}")) else value
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tl_kit.cli.cells import figure
 from tl_kit.cli.console import Console
 from tl_kit.display import visible
+from tl_kit.reporting import UNKNOWN
 
 
 class Terminal(io.StringIO):
@@ -62,6 +63,22 @@ def test_a_stage_that_ended_says_what_it_counted(
         console.start(stage, done)
         console.advance(done)
     assert stream.getvalue().startswith(f"{text} ")
+
+
+def test_silent_work_after_a_stage_is_not_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("tl_kit.cli.console.time.perf_counter", lambda: clock[0])
+    with Console() as console:
+        console.start("features val", 24)
+        for seconds in (1.0, 3.0):
+            clock[0] = seconds
+            console.advance(12)
+        clock[0] = 32.0
+        console.start("scan", UNKNOWN)  # of no known total
+        console.advance(5)
+        clock[0] = 34.0
+    assert stream.getvalue().splitlines() == ["features val: 24 images in 3.0 s", "scan: 5 images in 2.0 s"]
 
 
 def test_a_terminal_gets_a_bar_with_images_loss_and_data_wait(monkeypatch: pytest.MonkeyPatch) -> None:

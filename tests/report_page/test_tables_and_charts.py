@@ -161,7 +161,9 @@ def test_advice_names_the_class_that_is_worse_beyond_chance() -> None:
     predicted = np.where(np.arange(200) < 195, labels, 0)
     predicted[100:150] = 0  # half of the second class
     made = compute(scored_as(labels, predicted, ["good", "bad", "neither"]), ReportLimits())
-    (first,) = advise(saved_run(), made, suspects=0, findings=(), limits=ReportLimits())
+    unscored, first = advise(saved_run(), made, suspects=0, findings=(), limits=ReportLimits())
+    assert unscored.title == "Score images of neither"
+    assert unscored.text.startswith("No scored image is of neither: these scores say nothing of it.")
     assert first.title == "More images of bad"
     assert first.worth == pytest.approx((145 / 200 - 0.45) / 2)
     assert "55 of the 55 missed are taken for good" in first.text

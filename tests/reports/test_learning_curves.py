@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,12 @@ def test_what_is_drawn_is_what_was_read() -> None:
         np.testing.assert_array_equal(line.get_ydata(), values)
     star = lines_of(accuracy)["kept: epoch 4, 90.0% (selected on)"]
     assert (list(star.get_xdata()), list(star.get_ydata())) == ([4], [0.9])
+
+
+def test_a_network_that_is_not_of_that_epoch_is_named() -> None:
+    """The head guard may keep the head, or an average, in place of what was trained."""
+    _, accuracy, _ = curves_figure(replace(curve_data(rows()), selected=False, kept="average 0.25")).axes
+    assert "epoch 4, 90.0%; kept: average 0.25" in lines_of(accuracy)
 
 
 def test_lines_differ_in_more_than_their_colour() -> None:

@@ -41,6 +41,14 @@ def test_it_shows_the_accuracies_and_the_disagreement(members: int, test: bool) 
     assert split in left.get_title()
 
 
+def test_no_tick_is_above_all_images() -> None:
+    """Marks near 100 % have space beside them, and the axis ends where they do."""
+    left = receipt_figure(receipt_of("ab", noisy(0, 40, members=2, signal=9), None, samples=20)).axes[0]
+    assert left.get_xlim()[1] > 100
+    assert len(left.get_xticks()) > 1
+    assert max(left.get_xticks()) <= 100
+
+
 def test_the_file_is_a_picture(tmp_path: Path) -> None:
     receipt = receipt_of("ab", noisy(0, 40, members=2), None, samples=20)
     draw_receipt(receipt, tmp_path / "receipt.png")

@@ -100,7 +100,7 @@ class Console:
 
     def advance(self, steps: int = 1, **shown: float) -> None:
         """Some images of the stage are finished."""
-        self._stage.done += steps
+        self._stage.advance(steps)
         if self._progress is not None:
             extra: dict[str, Any] = {"figures": figures(shown)} if shown else {}
             self._progress.update(self._task, advance=steps, **extra)
@@ -216,9 +216,16 @@ class _Stage:
     def __init__(self, name: str = "", total: int = 0) -> None:
         self.name, self.total, self.done = name, total, 0
         self._started = time.perf_counter()
+        self._ended: float | None = None
+
+    def advance(self, steps: int) -> None:
+        """Count; the clock stops with the last of a known total, and what follows without a word is not its time."""
+        self.done += steps
+        if UNKNOWN < self.total <= self.done:
+            self._ended = time.perf_counter()
 
     def seconds(self) -> float:
-        return time.perf_counter() - self._started
+        return (self._ended or time.perf_counter()) - self._started
 
 
 def _unit(stage: str) -> str:

@@ -325,7 +325,7 @@ class RunsConfig:
             panel="Run",
             common=True,
             metavar="K",
-            help="Cross-validation: one run a fold; lists labels that are probably wrong.",
+            help="Cross-validation: one run a fold; lists labels that may be wrong.",
         ),
     ] = None
     members: Annotated[

@@ -234,7 +234,13 @@ def _save(run: Run, outcome: Outcome, data: Mapping[str, Any], resumable: Mappin
         _save_meta(run, data=data, status="running", resume=resumable)
     save_weights(run.folder, run.model)
     if (run.config.plot or run.tracking.takes_pictures) and outcome.epochs:
-        draw_curves(run.folder, best_epoch=outcome.best_epoch, selected="epoch" in outcome.chosen_by_val)
+        guard = outcome.guard
+        draw_curves(
+            run.folder,
+            best_epoch=outcome.best_epoch,
+            selected="epoch" in outcome.chosen_by_val,
+            kept=None if guard is None or guard.alpha == 1 else guard.kept,
+        )
 
 
 def _audit(outcome: Outcome) -> dict[str, Any]:

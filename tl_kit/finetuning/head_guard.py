@@ -56,14 +56,15 @@ class FittedHead:
     """The pretrained network under its fitted head: all tensors that the run may change, on the CPU, and the C.
 
     ``final``: the classifier's tensors, fitted to the validation images too, for a run that ends with the head; None
-    where it is fitted once. ``expected``: by digest, the probabilities (k,) of each validation image by a final head
-    that was fitted to all other images; by the head itself where there is no final one, or ``guard.refitted`` is off.
+    where it is fitted once. ``expected``: by digest, the probabilities (k,) of each validation image: ``out_of_fold``,
+    by a final head that was fitted to all other images, else by the head itself.
     """
 
     state: State
     strength: float
     expected: Mapping[str, NDArray[np.float64]]
     final: State | None = None
+    out_of_fold: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def fit_guard(run: Run) -> FittedHead | None:
     _load(run, own)
     digests = [sample.digest for sample in run.manifest.split("val")]
     expected = dict(zip(digests, rows if found is None else found, strict=True))
-    return FittedHead(state, fit.c, expected, final)
+    return FittedHead(state, fit.c, expected, final, out_of_fold=found is not None)
 
 
 def take_final_head(
@@ -211,6 +212,7 @@ def compare_with_head(
         compared={each.name: _figures(each.probabilities, labels) for each in found},
         together=_figures(both, labels) if other is not kept else None,
         beside=beside,
+        out_of_fold=head.out_of_fold,
     )
     run.reporter.message(_said(result, len(labels), select))
     return result
@@ -322,4 +324,5 @@ def _said(guarded: Guarded, images: int, select: str) -> str:
     rows = [f"{name} {row[figure]:.1%}, {row['bounded_nll']:.3f}" for name, row in guarded.compared.items()]
     name = figure.replace("_", " ")
     kept = f"{guarded.phrase} is kept" + (f", at temperature {guarded.temperature:.2f}" if guarded.alpha else "")
-    return f"compared on {images} images of val ({name}, bounded nll): {'; '.join(rows)}: {kept}"
+    how = " (the head's are out of fold, of train and val)" if guarded.out_of_fold else ""
+    return f"compared on {images} images of val ({name}, bounded nll): {'; '.join(rows)}{how}: {kept}"

@@ -45,6 +45,7 @@ from tl_kit.storage.unfinished import Unfinished, follow_unfinished, is_unfinish
 from tl_kit.tracking.openings import check_trackers
 from tl_kit.zoo.build_model import WeightsReport, build_model
 from tl_kit.zoo.names import local_folder
+from tl_kit.zoo.patches import unseen_edge
 
 __all__ = ["open_folder", "prepare", "shared_folder", "training_images"]
 
@@ -175,6 +176,8 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
         seed=config.seed,
     )
     reporter.message(weights.summary())
+    if config.img_size is not None and (edge := unseen_edge(model, config.img_size)):
+        reporter.message(edge)
     _tell_learnt(config, manifest, reporter)
     return model, weights
 

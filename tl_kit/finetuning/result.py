@@ -52,7 +52,8 @@ class Guarded:
     the kept weights, ``temperature`` what their classifier was divided by, ``strength`` the head's C. ``together`` has
     the figures of the mean of two networks' probabilities: the kept one's, and the head's (the trained one's, where the
     head is kept); None where there is one network only. ``beside`` is the second of them, where the two together are
-    better by more than noise.
+    better by more than noise. ``out_of_fold``: the head's figures are of heads that were fitted to validation images
+    too, each image scored by one that had not seen it.
     """
 
     kept: str
@@ -62,6 +63,7 @@ class Guarded:
     compared: Mapping[str, Mapping[str, float]]
     together: Mapping[str, float] | None = None
     beside: Waypoint | None = None
+    out_of_fold: bool = False
 
     @property
     def phrase(self) -> str:
@@ -75,7 +77,15 @@ class Guarded:
         found = {"kept": self.kept, "alpha": self.alpha, "temperature": self.temperature, "C": self.strength}
         command = None if beside is None else f"tlkit ensemble {shlex.quote(run)} {shlex.quote(beside.checkpoint)}"
         together = None if self.together is None else {**self.together, "command": command}
-        plain: dict[str, Any] = to_json({**found, "compared": self.compared, "together": together, "beside": beside})
+        plain: dict[str, Any] = to_json(
+            {
+                **found,
+                "compared": self.compared,
+                "out_of_fold": self.out_of_fold,
+                "together": together,
+                "beside": beside,
+            }
+        )
         return plain
 
 

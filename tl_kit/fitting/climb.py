@@ -77,8 +77,7 @@ class Climb:
         self.manifest = replace(whole, samples=tuple(s for s in whole.samples if s.split != "test"))
         self._tests = len(whole.split("test"))  # every member predicts them at the end
         self.options = StepOptions(self.config, candidates, whole.split("train"))
-        self.records = SeriesRecords(self.folder, RUNS)
-        self.timed = TimedReporter(reporter, budget)
+        self.records, self.timed = SeriesRecords(self.folder, RUNS), TimedReporter(reporter, budget)
         self.first_head = FirstHead(whole, budget, self.config.budget)
         self._sample: Step | None = None  # a smaller first head, where there is no time for a whole one
         self._least = 0.0  # seconds of a fit that has time for one
@@ -153,6 +152,7 @@ class Climb:
             )
             if isinstance(step, str):
                 return last or step
+            started = self.budget.elapsed
             try:
                 admission = self._admission(step, prices)
             except OutOfTimeError:
@@ -167,7 +167,7 @@ class Climb:
                 continue
             self._sample, self._least = admission.smaller(step), admission.least
             needs = admission.why_not(step, self.budget.left)
-            self._note(step, "no time", needs)
+            self._note(step, "no time", needs, self.budget.elapsed - started)  # what the trial of a few steps took
             if self.budget.left <= 0 or admission.hopeless:
                 return last or needs
             if step.rung in ("member", "refit") or (step.rung == "part" and not early):

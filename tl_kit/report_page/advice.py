@@ -16,6 +16,7 @@ from tl_kit.report_page.saved_results import Saved
 
 __all__ = ["Advice", "advise"]
 
+_NAMED = 5  # classes in a sentence
 _Z = 1.96  # of a normal distribution, for an interval of 95 %
 
 
@@ -41,7 +42,7 @@ def advise(
     """
     found = [*_data(findings), *_honest(saved), *_labels(saved, suspects), *_members(saved)]
     if made.rows:
-        images = [*_guess(made), *_weak_classes(made), *_few(saved, made, limits)]
+        images = [*_unscored(made), *_guess(made), *_weak_classes(made), *_few(saved, made, limits)]
         foreign = "" if made.content.get("own", True) else "Of the images of --data: "
         found += [replace(one, text=foreign + one.text) for one in images]
     if not found and made.rows:
@@ -75,7 +76,7 @@ def _honest(saved: Saved) -> list[Advice]:
         return []
     text = (
         "No score on record is of images alone that had no part in the model, so none is an estimate for new images. "
-        "Folds score every image by a model in which it had no part."
+        "Folds score each training and validation image by a model in which it had no part."
     )
     return [
         Advice(title="Measure on images that the model has not seen", text=text, worth=1, command=_folds_command(saved))
@@ -86,7 +87,28 @@ def _folds_command(saved: Saved) -> str:
     """The command that cross-validates the (first) run's network on its images."""
     network = next(filter(None, (run.text("config", "model") or run.text("model") for run in saved.runs)), "MODEL")
     data = "PATH" if saved.data is None else str(saved.data)
-    return visible(f"tlkit finetune {shlex.quote(network)} --data {shlex.quote(data)} --folds {FoldsConfig.folds}")
+    first = saved.runs[0] if saved.runs else None
+    side = None if first is None else first.whole("config", "img_size")
+    policy = "" if first is None else first.text("config", "policy")
+    options = (f" --policy {shlex.quote(policy)}" if policy not in ("", "auto") else "") + (
+        f" --img-size {side}" if side else ""
+    )
+    return visible(
+        f"tlkit finetune {shlex.quote(network)} --data {shlex.quote(data)}{options} --folds {FoldsConfig.folds}"
+    )
+
+
+def _unscored(made: Computed) -> list[Advice]:
+    """Classes of which no image was scored: the scores say nothing of them."""
+    names = [visible(row.name) for row in made.rows if not row.support]
+    if not names:
+        return []
+    shown = ", ".join(names[:_NAMED]) + (f" and {count(len(names) - _NAMED)} more" if len(names) > _NAMED else "")
+    text = (
+        f"No scored image is of {shown}: these scores say nothing of {'it' if len(names) == 1 else 'them'}. Give the "
+        "split that is scored images of every class."
+    )
+    return [Advice(title=f"Score images of {shown}", text=text, worth=1)]
 
 
 def _guess(made: Computed) -> list[Advice]:
@@ -118,7 +140,7 @@ def _few(saved: Saved, made: Computed, limits: ReportLimits) -> list[Advice]:
     return [
         Advice(
             title="Score more images",
-            text=text + (" Folds score every image that there is." if folds else ""),
+            text=text + (" Folds score each training and validation image, too." if folds else ""),
             worth=0.001,
             command=_folds_command(saved) if folds else "",
         )
@@ -131,9 +153,8 @@ def _labels(saved: Saved, suspects: int) -> list[Advice]:
         return []
     one = suspects == 1
     text = (
-        f"{count(suspects)} of {count(images)} labels {'is' if one else 'are'} probably wrong, by models that have not "
-        "seen the images. Look through suspects.csv from the top: a wrong label costs twice, in training and in the "
-        "score."
+        f"{count(suspects)} of {count(images)} labels {'is' if one else 'are'} suspect, by models that have not seen "
+        "the images. Look through suspects.csv from the top: a wrong label costs twice, in training and in the score."
     )
     return [Advice(title=f"Check {count(suspects)} label{'' if one else 's'}", text=text, worth=suspects / images)]
 

@@ -147,7 +147,7 @@ def wanted_pairs(scored: Scored, limits: ReportLimits) -> list[Wanted]:
 
 
 def wanted_suspects(scored: Scored, suspects: Sequence[Suspect], base: Path | None, limits: ReportLimits) -> Wanted:
-    """The images whose labels are probably wrong, by out-of-fold predictions."""
+    """The images whose labels are suspect, by out-of-fold predictions."""
     place = {str(path): index for index, path in enumerate(scored.paths)}
     images = []
     for suspect in suspects[: limits.shown]:

@@ -50,6 +50,10 @@ def answered_chart(rows: Sequence[tuple[float, float, float]]) -> Chart:
     )
 
 
+_BEST = "The best of several epochs looks better than it is on new images."
+_LAST = "No epoch was chosen by these figures."
+
+
 def curve_charts(saved: Saved) -> list[Chart]:
     """Loss and accuracy by epoch; none for a head in closed form."""
     try:
@@ -84,7 +88,7 @@ def curve_charts(saved: Saved) -> list[Chart]:
                     )
                 ],
                 title="Validation accuracy by epoch",
-                text="The best of several epochs looks better than it is on new images.",
+                text=_BEST if "epoch" in saved.chosen else _LAST,
                 x=ends,
                 y=("accuracy", floor, 1),
                 share=(False, True),

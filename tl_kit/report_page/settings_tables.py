@@ -67,6 +67,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
+def _epoch_title(record: Record) -> str:
+    """The title of the best epoch, which is not kept where the head guard keeps another network."""
+    return "epoch kept" if record.text("guard", "kept") in ("", "trained") else "best epoch of the training"
+
+
 def facts_of_run(record: Record) -> list[Row]:
     """Outcome of a run: policy, epochs, optimizer, rate, and the outcome of its audit."""
     rows: list[Row] = []
@@ -84,7 +89,7 @@ def facts_of_run(record: Record) -> list[Row]:
     for title, path, shape in (
         ("trained parameters", ("trainable_parameters",), count),
         ("epochs", ("epochs",), count),
-        ("epoch kept", ("best_epoch",), count),
+        (_epoch_title(record), ("best_epoch",), count),
         ("learning rate", ("settings", "lr"), "{:.3g}".format),
         ("frozen tensors", ("audit", "frozen_tensors"), count),
         ("of them changed", ("audit", "changed_tensors"), count),
@@ -118,9 +123,10 @@ def combination(saved: Saved) -> list[Row]:
 def choices(record: Record) -> list[tuple[str, bool, Figure | None, Figure | None]]:
     """Candidates that the head guard compared on validation: name, whether it was kept, accuracy and NLL."""
     compared = record.mapping("guard", "compared")
+    crossed = {"head"} if record.at("guard", "out_of_fold") is True else set[str]()
     return [
         (
-            visible(name),
+            visible(name) + (", out of fold" if name in crossed else ""),
             name == record.text("guard", "kept"),
             record.figure("guard", "compared", name, "accuracy", shape=percent),
             record.figure("guard", "compared", name, "nll", shape=plain),

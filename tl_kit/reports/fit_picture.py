@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_kit.display import drawable, step_number
 from tl_kit.reports.learning_curves import OKABE_ITO
+from tl_kit.reports.percent_axis import percent_axis
 from tl_kit.reports.png import save_png
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _draw_course(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(number, (row["elapsed"], row["nll"]), (5, 3), textcoords="offset points", size=8)
     together = [row for row in rows if row["together"] is not None]
     times, values = [row["elapsed"] for row in together], [row["together"] for row in together]
-    axes.step(times, values, where="post", color=OKABE_ITO["black"], linewidth=2, label="best ensemble so far")
+    axes.step(times, values, where="post", color=OKABE_ITO["black"], linewidth=2, label="ensemble so far")
     axes.plot([], [], "o", color=OKABE_ITO["blue"], label="heads")
     axes.plot([], [], "o", color=OKABE_ITO["vermillion"], label="trained networks")
     axes.set_xlim(left=0)
@@ -70,6 +71,6 @@ def _draw_runs(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         labels.append(f"{number}  {drawable(row['network'])}, {row['what']}")
     axes.set_yticks(range(len(rows)), labels, size=8)
     axes.set_ylim(len(rows) - 0.4, -0.7)
-    axes.margins(x=0.15)
+    percent_axis(axes, margin=0.15)
     axes.set_xlabel("accuracy on validation (%) ± one standard error\nfilled: a member of the result")
     axes.spines[["top", "right"]].set_visible(False)

@@ -46,7 +46,7 @@ class Curves:
     ``val_nll`` (nats) and ``val_accuracy`` (0 to 1) are None for a run without validation images. ``best_epoch`` is the
     epoch whose weights were kept; where the run does not say which, that of highest accuracy, then lowest NLL, then the
     first, and without validation images the last; 0 if the state before the first epoch was the best. ``selected``:
-    False where validation did not choose it.
+    False where validation did not choose it. ``kept``: what was kept in its place, if anything.
     """
 
     epochs: tuple[int, ...]
@@ -56,20 +56,21 @@ class Curves:
     val_accuracy: tuple[float, ...] | None
     best_epoch: int
     selected: bool = True
+    kept: str | None = None
 
 
-def draw_curves(folder: Path, *, best_epoch: int | None = None, selected: bool = True) -> Path:
+def draw_curves(folder: Path, *, best_epoch: int | None = None, selected: bool = True, kept: str | None = None) -> Path:
     """Draw ``folder/metrics.jsonl`` into ``folder/curves.png``, replacing it; returns its path.
 
     ``best_epoch`` is the kept one (None: the best by validation), and ``selected`` False where it is not marked as
-    chosen by validation.
+    chosen by validation. ``kept``: what was kept in place of this epoch's network, the ``head`` or an ``average``.
 
     Raises :class:`CheckpointError` if the journal is missing or broken, if it has no epoch (a head fitted in closed
     form trains without any), or if the picture cannot be written.
     """
     journal, picture = folder / _METRICS, folder / CURVES
     try:
-        curves = replace(curve_data(_rows(journal), best_epoch=best_epoch), selected=selected)
+        curves = replace(curve_data(_rows(journal), best_epoch=best_epoch), selected=selected, kept=kept)
         figure = curves_figure(curves, title=folder.resolve().name)
     except ValueError as error:
         raise CheckpointError(f"{journal}: {error}") from error
@@ -187,7 +188,8 @@ def _draw_accuracy(panel: Axes, curves: Curves, accuracy: tuple[float, ...]) -> 
     best = accuracy[curves.epochs.index(curves.best_epoch)]
     several = curves.selected and len(accuracy) > 1
     chosen = " (selected on)" if several else ""  # the best of several looks better than it is
-    label = f"kept: epoch {curves.best_epoch}, {best:.1%}{chosen}"
+    epoch = f"epoch {curves.best_epoch}, {best:.1%}{chosen}"
+    label = f"kept: {epoch}" if curves.kept is None else f"{epoch}; kept: {drawable(curves.kept)}"
     marker: dict[str, Any] = {"marker": "*", "markersize": 14, "linestyle": "none"}
     panel.plot([curves.best_epoch], [best], color=OKABE_ITO["orange"], markeredgecolor="black", label=label, **marker)
     panel.legend(**_LEGEND)

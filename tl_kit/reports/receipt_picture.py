@@ -11,6 +11,7 @@ import numpy as np
 from tl_kit.combining.receipt import Receipt
 from tl_kit.display import drawable, is_marked, visible
 from tl_kit.metrics import wilson
+from tl_kit.reports.percent_axis import percent_axis
 from tl_kit.reports.png import save_png
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _draw_accuracies(axes: Axes, receipt: Receipt, split: Split, names: Sequence
     labels = [f"{number}  {name}" for number, name in enumerate(names, 1)]
     axes.set_yticks(rows, [*labels, f"ensemble ({receipt['rule']})"])
     axes.set_ylim(len(names) + 0.6, -0.7)
-    axes.margins(x=0.2)  # space for the figures above the outermost marks
+    percent_axis(axes, margin=0.2)
     axes.set_xlabel("accuracy (%), 95 % interval of each")
     kinds = [*(member["kinds"] for member in receipt["members"]), receipt["kinds"]]
     kind = receipt["kinds"].get(split, "") if is_marked(split, kinds) else ""

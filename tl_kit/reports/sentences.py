@@ -11,6 +11,9 @@ from tl_kit.score_kinds import notes_on
 __all__ = ["findings", "notes", "verdict"]
 
 
+_DIGITS = 9  # behind the point, at most
+
+
 def verdict(receipt: Receipt) -> str:
     """One sentence for the console: the gain over the best member, and whether it is distinguishable from zero."""
     if receipt["ensemble"]["val"] is None:
@@ -21,6 +24,8 @@ def verdict(receipt: Receipt) -> str:
     gain = receipt["gain"]
     if gain is None:
         return f"Gain over the best member by validation ({best}): not measured, there is no test split."
+    if _nothing(gain):
+        return f"Gain over the best member by validation ({best}): none, its predictions are the same."
     return f"Gain over the best member by validation ({best}): {_accuracy(gain, 'the best member alone is better')}"
 
 
@@ -32,7 +37,8 @@ def findings(receipt: Receipt) -> list[str]:
         lines.append(f"Gain over the mean member: {_accuracy(over_mean, 'the mean member is better')}")
     if gain is not None and over_mean is not None:
         alike = "" if receipt["calibration"]["temperature"] == 1 else " (each member with a temperature of its own)"
-        lines.append(f"Test NLL{alike} against the best member: {_nll(gain)}.")
+        if not _nothing(gain):
+            lines.append(f"Test NLL{alike} against the best member: {_nll(gain)}.")
         lines.append(f"Test NLL{alike} against the mean member: {_nll(over_mean)}.")
     lines += [_derived(receipt), _temperature(receipt), _subset(receipt), _cost(receipt)]
     return [line for line in lines if line]
@@ -49,9 +55,17 @@ def _accuracy(gain: Gain, loss: str) -> str:
     return f"{100 * gain['accuracy']:+.1f} points of test accuracy (95 % interval {lo:+.1f} to {hi:+.1f}), {outcome}."
 
 
+def _nothing(gain: Gain) -> bool:
+    """True between predictions that are the same: an average of weights that fell back to one member, and this."""
+    return not any((gain["accuracy"], gain["nll"], *gain["ci95"], *gain["nll_ci95"]))
+
+
 def _nll(gain: Gain) -> str:
     lo, hi = gain["nll_ci95"]
-    return f"{gain['nll']:+.3f} ({lo:+.3f} to {hi:+.3f}), {_outcome(lo, hi)}"
+    digits = 3
+    while (lo > 0 or hi < 0) and digits < _DIGITS and round(min(abs(lo), abs(hi)), digits) == 0:
+        digits += 1  # a zero is not distinguishable from zero
+    return f"{gain['nll']:+.{digits}f} ({lo:+.{digits}f} to {hi:+.{digits}f}), {_outcome(lo, hi)}"
 
 
 def _outcome(lo: float, hi: float) -> str:
@@ -128,11 +142,11 @@ def _subset(receipt: Receipt) -> str:
     if subset is None:
         return ""
     if len(subset["members"]) == len(receipt["members"]):
-        return "Smallest subset within the noise of the whole, by val NLL: all members."
+        return "Smallest subset that val NLL cannot tell to be worse than the whole: all members."
     names = ", ".join(receipt["members"][member - 1]["checkpoint"] for member in subset["members"])
     lo, hi = subset["ci95"]
     return (
-        f"Smallest subset within the noise of the whole, by val NLL: {len(subset['members'])} of "
+        f"Smallest subset that val NLL cannot tell to be worse than the whole: {len(subset['members'])} of "
         f"{len(receipt['members'])}, {names} (val NLL {subset['nll_over_whole']:+.3f}, "
         f"95 % interval {lo:+.3f} to {hi:+.3f})."
     )

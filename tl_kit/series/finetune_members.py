@@ -71,10 +71,11 @@ class MemberRuns:
 
     def _copies(self) -> Iterator[str]:
         """A line on each group of copies, with the reason where it is known."""
-        heads = {member.member for member in self.members if member.kept == "head"}
+        kept = {member.member for member in self.members if member.kept == "head"}
+        heads = kept | {member.member for member in self.members if member.policy == "head"}
         for group in self.copies:
             names = ", ".join(f"member-{number}" for number in group)
-            if heads.issuperset(group) and self.vary in _SAME_HEAD:
+            if heads.issuperset(group) and not kept.isdisjoint(group) and self.vary in _SAME_HEAD:
                 yield (
                     f"{names}: are one network, the fitted head, which validation found better than what trained; "
                     "--no-head-guard keeps what each was trained to, --vary bootstrap makes heads that differ"

@@ -58,7 +58,7 @@ def predict(given: Given, console: Console) -> None:
         with closing(tl_kit.predict_stream(asked.checkpoint, images, **options)) as found:
             failed, count = _show(found, asked, console)
     if failed:
-        console.message(f"{failed} of {count} images could not be decoded")
+        console.message(f"{failed} of {count} images could not be predicted; the column error says why")
         raise typer.Exit(PROBLEMS_FOUND)
 
 
