@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from tl_kit.config import HeadConfig
@@ -30,6 +31,7 @@ __all__ = [
     "in_closed_form",
     "is_linear",
     "refit_head",
+    "remove_mean",
     "set_fitted_head",
     "tell_refit",
     "wants_closed_form",
@@ -136,6 +138,8 @@ def tell_refit(run: Run) -> None:
 def fit_head_first(run: Run) -> Audit:
     """Fit the head to the pretrained features, strongly penalised; the model keeps it, all else unchanged.
 
+    Its outputs do not depend on the features' part along their mean (:func:`remove_mean`).
+
     Raises ConfigError for a classifier that is not one linear layer on flat features.
     """
     strongly = replace(run.config.head, strengths=(run.config.head.start_strength,), c=None)
@@ -147,7 +151,26 @@ def fit_head_first(run: Run) -> Audit:
         )
     before = frozen_tensors(head.model)
     set_fitted_head(head, reuse)
+    layer = run.model.get_submodule(reuse.features.tail.cut)
+    assert isinstance(layer, nn.Linear)
+    remove_mean(layer, reuse.rows(run.manifest.split("train")).float().mean(dim=0))
     return run_audit(head.model, before)
+
+
+@torch.no_grad()
+def remove_mean(layer: nn.Linear, mean: Tensor) -> None:
+    """Take the direction of the features' ``mean`` (d,) out of a layer's weights; its outputs at the mean stay.
+
+    Pooled activations have a large common mean. A fitted head uses it, and balances it by its bias. Once the layers
+    below train, both no longer fit, and among many classes a bias is slow to follow: the gradient of each is about one
+    by the number of classes. A layer without a bias is left as it is.
+    """
+    if layer.bias is None or not mean.any():
+        return
+    mean = mean.to(layer.weight)
+    at_mean = layer.weight @ mean
+    layer.bias.add_(at_mean)
+    layer.weight.sub_(torch.outer(at_mean, mean) / mean.square().sum())
 
 
 def head_run(run: Run, *, config: HeadConfig | None = None) -> tuple[Run, Reuse | None]:
