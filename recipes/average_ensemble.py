@@ -3,7 +3,7 @@
 Hansen & Salamon 1990, "Neural Network Ensembles"; cs231n, "Model Ensembles": about 2 % extra.
 
     tlkit finetune tf_efficientnet_lite0,tf_efficientnet_lite1 --data imgs --vary model --out members
-    tlkit ensemble members/*
+    tlkit ensemble members/member-*
 """
 
 from __future__ import annotations

@@ -204,6 +204,16 @@ def test_several_labels_of_an_image_are_told(names: list[str], said: str) -> Non
     assert text.startswith(said)
 
 
-@pytest.mark.parametrize("names", [["rock, smooth", "sand, fine"], ["[a", "b]"], ["a;b", "c"], ["(x)", "y"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["rock, smooth", "sand, fine"],
+        ["[a", "b]"],
+        ["a;b", "c"],
+        ["(x)", "y"],
+        ["New York, New York", "Rome"],
+        ["a,a", "b"],
+    ],
+)
 def test_signs_in_names_are_no_lists(names: list[str]) -> None:
     assert name_problems(names) == []

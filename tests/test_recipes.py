@@ -161,6 +161,8 @@ def test_no_ensemble_of_one_model_is_trained(
         greedy_soup(LITE0, data, runs=1)
     with pytest.raises(ConfigError, match="must be at least 1"):
         mc_dropout(LITE0, data, passes=0)
+    with pytest.raises(ConfigError, match="must be at least 2"):
+        snapshot_ensemble(LITE0, data, snapshots=1)
     assert not list(tmp_path.iterdir())
 
 

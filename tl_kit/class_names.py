@@ -111,10 +111,11 @@ def _numbers(classes: Sequence[str]) -> list[str]:
 def _lists(classes: Sequence[str]) -> Iterator[str]:
     """Classes that are several labels of an image, in one of the forms in which tables hold them."""
     lists = [name for name in classes if re.fullmatch(r"\[.*\]|\(.*,.*\)|\{.*\}", name.strip())]
+    others = sorted(set(classes).difference(lists))
     if lists:
         yield f"{_count(lists)} written as a list ({_shown(lists)}): {_ONE}"
     for sign in ",;|":
-        parts = {name: [part.strip() for part in name.split(sign)] for name in classes if name not in lists}
+        parts = {name: {part.strip() for part in name.split(sign)} - {""} for name in others}
         names = Counter(part for found in parts.values() for part in found)
         joined = [name for name, found in parts.items() if len(found) > 1 and all(names[part] > 1 for part in found)]
         if joined:

@@ -8,6 +8,7 @@ import numbers
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -199,14 +200,18 @@ def _whole(value: Any) -> int:
 
 def _path(value: Any) -> Path:
     """A path; none is empty, which would be the current folder."""
-    text = _text(_at_home(value))
+    text = _at_home(_text(value))
     return Path(_if(text != "", text))
 
 
 def _at_home(value: Any) -> Any:
     """A path that begins with ``~`` in the user's home folder, as a shell writes it; everything else as it is."""
     text = str(value) if isinstance(value, str | Path) else ""
-    return type(value)(f"{Path.home()}{text[1:]}") if text == "~" or text.startswith(("~/", f"~{os.sep}")) else value
+    if text != "~" and not text.startswith(("~/", f"~{os.sep}")):
+        return value
+    with suppress(RuntimeError):  # there is no home folder
+        return type(value)(f"{Path.home()}{text[1:]}")
+    return value
 
 
 def _text(value: Any) -> str:

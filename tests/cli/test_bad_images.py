@@ -102,7 +102,7 @@ def test_predict_has_a_row_for_every_input(folder: Path, form: str) -> None:
         assert (error is None) == (reason_of(kind) is None), kind
         assert error is None or (reason_of(kind) or "") in error
     assert found[str(folder / "nothing.jpg")]["error"].startswith("cannot be read: ")
-    assert f"{len(BAD) + 1} of {len(rows)} images could not be decoded" in done.err
+    assert f"{len(BAD) + 1} of {len(rows)} images could not be predicted; their rows say why" in done.err
     for line in clean.out.splitlines():
         alone = json.loads(line)
         among = found[alone["path"].replace("/clean/", "/data/")]

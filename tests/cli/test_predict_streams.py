@@ -47,7 +47,7 @@ def test_names_of_any_kind(story: Story, files: list[Path], tmp_path: Path, monk
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert (done.code, [row["path"] for row in rows]) == (1, [str(path) for path in (*odd, tmp_path / "missing.png")])
     assert [row["error"] for row in rows] == [None] * 4 + ["cannot be read: No such file or directory"]
-    assert done.err.splitlines()[-1] == "1 of 5 images could not be decoded"
+    assert done.err.splitlines()[-1] == "1 of 5 images could not be predicted; their rows say why"
 
 
 @pytest.mark.parametrize(

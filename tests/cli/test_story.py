@@ -107,7 +107,7 @@ def test_predict_gives_a_row_for_every_input_and_says_what_failed(story: Story, 
     paths = [good[0], bad, absent, good[1]]
     done = tlkit("predict", story.checkpoint, *paths, "--format", "csv", "--top", 2)
     assert done.code == 1
-    assert "2 of 4 images could not be decoded" in done.err
+    assert "2 of 4 images could not be predicted; their rows say why" in done.err
     rows = list(csv.reader(io.StringIO(done.out)))
     assert rows[0] == ["path", "label", "probability", "label_2", "probability_2", "error"]
     assert [row[0] for row in rows[1:]] == [str(path) for path in paths]

@@ -122,7 +122,7 @@ class TestReceipt:
             assert gain["accuracy"] == 0
             assert gain["ci95"] == [0, 0]
             assert [gain["nll"], *gain["nll_ci95"]] == pytest.approx([0, 0, 0], abs=1e-6)
-        assert verdict(receipt).endswith((": none, its predictions are the same.", " not distinguishable from zero."))
+        assert "not distinguishable from zero" in verdict(receipt) or not any(receipt["gain"]["nll_ci95"])
         assert np.count_nonzero(receipt["disagreement"]["test"]) == 0
         assert len(receipt["smallest_subset"]["members"]) == 1
 
@@ -216,6 +216,15 @@ class TestVerdict:
         sentence = self.sentence(-0.03, -0.05, -0.01)
         assert "distinguishable from zero: the best member alone is better" in sentence
         assert "not distinguishable" not in sentence
+
+    def test_a_model_is_not_compared_with_itself(self):
+        receipt = receipt_of("ab", noisy(0, 60, members=2), noisy(1, 60, members=2))
+        receipt["gain"] |= {"accuracy": 0.0, "ci95": [0.0, 0.0], "nll": 0.0, "nll_ci95": [0.0, 0.0]}
+        assert verdict(receipt).endswith(": none, its predictions are the same.")
+        assert not any("against the best member" in line for line in findings(receipt))
+        receipt["gain"]["nll_ci95"] = [0.0, 0.1]
+        assert verdict(receipt).endswith("not distinguishable from zero.")
+        assert any("against the best member" in line for line in findings(receipt))
 
     def test_a_difference_that_rounds_to_zero_has_more_digits(self):
         receipt = receipt_of("ab", noisy(0, 60, members=2), noisy(1, 60, members=2))

@@ -85,6 +85,12 @@ def describe(folder: Path) -> None:
         table(saved)
 
 
+@pytest.mark.parametrize("folder", ["fit"], indirect=True)
+def test_a_fit_has_a_page_with_its_leaderboard(folder: Path, tmp_path: Path) -> None:
+    page = tl_kit.report(folder, images=False, out=tmp_path / "page.html").file.read_text()
+    assert "Leaderboard" in page
+
+
 @pytest.mark.parametrize(("folder", "kind"), [(kind, kind) for kind in FILES], indirect=["folder"])
 def test_a_changed_entry_gives_a_page_or_one_line_that_names_it(folder: Path, kind: str) -> None:
     refused: list[tuple[str, Path, Path_]] = []

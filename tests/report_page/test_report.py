@@ -306,6 +306,31 @@ def test_other_images_are_told_from_those_of_the_run(run: Path, data: Path, tmp_
     text = " ".join(read(made.file).text.split())
     assert re.search(r"What follows is of the \d+ test images of --data", text)
     assert "Of the images of --data: " in text
+    shutil.rmtree(sorted(other.iterdir())[0])
+    made = tl_kit.report(run, data=other, images=False, out=tmp_path / "lacking.html")
+    assert "no image among them" not in made.sentence  # the sentence is of the run's own images
+    assert "Score images of " in read(made.file).text
+
+
+def test_the_epochs_chart_says_best_only_where_one_was_chosen(run: Path, tmp_path: Path) -> None:
+    texts = {}
+    for name, chosen in (("chosen", {"chosen_by_val": ["epoch"]}), ("not", {"chosen_by_val": ["C"]})):
+        folder = changed(run, tmp_path / name, **chosen)
+        texts[name] = read(tl_kit.report(folder, images=False, out=tmp_path / f"{name}.html").file).text
+    assert "The best of several epochs" in texts["chosen"]
+    assert "No epoch was chosen by these figures." in texts["not"]
+    assert "The best of several epochs" not in texts["not"]
+
+
+def test_a_cross_validated_head_and_a_network_of_another_epoch_are_told(run: Path, tmp_path: Path) -> None:
+    rows = {name: {"accuracy": 0.5, "nll": 1.0} for name in ("trained", "head")}
+    guard = {"kept": "head", "compared": rows, "out_of_fold": True}
+    page = read(tl_kit.report(changed(run, tmp_path / "run", guard=guard), images=False, out=tmp_path / "a.html").file)
+    for text in ("head, cross-validated", "The head's are cross-validated: each fold", "best epoch of the training"):
+        assert text in page.text
+    plain = read(tl_kit.report(run, images=False, out=tmp_path / "b.html").file)
+    assert "cross-validated: each fold" not in plain.text
+    assert "epoch kept" in plain.text
 
 
 def test_scores_that_selected_are_marked_wherever_they_stand(run: Path, ensemble: Path, tmp_path: Path) -> None:

@@ -171,6 +171,22 @@ def test_advice_names_the_class_that_is_worse_beyond_chance() -> None:
     assert titles(compute(scored_as(labels, predicted, ["good", "bad"]), ReportLimits())) == ["Nothing"]
 
 
+def test_all_classes_without_images_are_counted_however_few_the_tables_show() -> None:
+    labels = np.repeat([0, 1], 20)
+    names = [f"class {number}" for number in range(1000)]
+    made = compute(scored_as(labels, labels, names), ReportLimits())
+    first = advise(saved_run(), made, suspects=0, findings=(), limits=ReportLimits())[0]
+    assert first.title == "Score images of class 2, class 3, class 4, class 5, class 6 and 993 more"
+
+
+def test_the_folds_advised_score_the_same_policy_at_the_same_size() -> None:
+    saved = saved_run({"config": {"model": "resnet18", "data": "imgs", "policy": "last:2", "img_size": 96}})
+    labels = np.repeat([0, 1], 10)
+    made = compute(scored_as(labels, np.where(np.arange(20) % 5 == 0, 1 - labels, labels), ["a", "b"]), ReportLimits())
+    (found,) = advise(saved, made, suspects=0, findings=(), limits=ReportLimits())
+    assert found.command == "tlkit finetune resnet18 --data imgs --policy last:2 --img-size 96 --folds 5"
+
+
 def test_where_nothing_was_scored_no_class_is_called_good() -> None:
     assert titles(compute(None, ReportLimits())) == ["Show it the images"]
 

@@ -30,6 +30,7 @@ from tl_kit.config import LoopConfig
 from tl_kit.data.scan import scan
 from tl_kit.errors import CheckpointError, ConfigError, TlKitError, TrainingError
 from tl_kit.series import series
+from tl_kit.series.finetune_members import MemberRun
 from tl_kit.storage.checkpoint import digest_prefix, load_checkpoint, read_meta
 from tl_kit.storage.feature_store import FeatureStore
 
@@ -181,6 +182,20 @@ def test_members_of_equal_weights_are_told(tmp_path: Path) -> None:
     assert runs.to_dict()["copies"] == [[1, 2]]
     others = finetune_members(settings(square, tmp_path / "s", **plain), members=2, vary="seed")
     assert (others.copies, [note for note in others.notes if "same weights" in note]) == ((), [])
+
+
+def test_copies_that_the_head_guard_made_are_told_so() -> None:
+    """A member under ``--policy head`` has no guard; those beside it trained, and their guard kept the head."""
+    common: dict[str, Any] = {"checkpoint": "c", "epochs": 0, "images": {}, "val": None, "test": None, "kinds": {}}
+    common |= {"chosen_by_val": (), "seconds": 1.0, "varied": "", "model": "m"}
+    head, kept = (
+        MemberRun(member=number, policy=policy, kept=kept, **common)
+        for number, policy, kept in ((1, "head", None), (2, "full", "head"))
+    )
+    runs = MemberRuns(folder="m", vary="policy", classes=("a",), members=(head, kept), seconds={}, copies=((1, 2),))
+    assert any("member-1, member-2: are one network, the fitted head" in note for note in runs.notes)
+    same_head = replace(runs, members=(head, replace(head, member=2)))
+    assert any("--vary policy changes nothing" in note for note in same_head.notes)
 
 
 def test_what_is_frozen_is_computed_once_for_all_members(

@@ -229,7 +229,7 @@ def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
 def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeConfig) -> tuple[list[Sample], list[str]]:
     given = {sample.split for sample in samples} - {""}
     if "val" in given and "train" not in given:  # images to score, and none to train on
-        return [replace(sample, split=sample.split or "train") for sample in samples], []
+        return samples, []
     if "val" in given:
         missing = [] if "test" in given else ["no test split is given, and none is made: train and val are kept whole"]
         return samples, missing

@@ -324,5 +324,5 @@ def _said(guarded: Guarded, images: int, select: str) -> str:
     rows = [f"{name} {row[figure]:.1%}, {row['bounded_nll']:.3f}" for name, row in guarded.compared.items()]
     name = figure.replace("_", " ")
     kept = f"{guarded.phrase} is kept" + (f", at temperature {guarded.temperature:.2f}" if guarded.alpha else "")
-    how = " (the head's are out of fold, of train and val)" if guarded.out_of_fold else ""
-    return f"compared on {images} images of val ({name}, bounded nll): {'; '.join(rows)}{how}: {kept}"
+    how = "; the head's cross-validated over train and val" if guarded.out_of_fold else ""
+    return f"compared on {images} images of val ({name}, bounded nll{how}): {'; '.join(rows)}: {kept}"

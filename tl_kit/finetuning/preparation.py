@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -184,7 +185,7 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
 
 def _tell_learnt(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> None:
     """Say how many of the images that will score the run have trained the checkpoint that it starts from."""
-    start = local_folder(config.model) if config.weights == "auto" else Path(config.weights)
+    start = local_folder(config.model) if config.weights == "auto" else Path(os.path.expanduser(config.weights))  # noqa: PTH111
     folder = start.parent if start is not None and start.is_file() else start
     if folder is None or not is_checkpoint(folder):
         return

@@ -53,7 +53,7 @@ class FirstHead:
             admitted=False,
             needed=margin * (seconds + tests),
             sample=sample,
-            crop_mode=passes.own if sample == train else None,
+            crop_mode=passes.own if sample == train and passes.compared else None,
             least=self.budget.elapsed + self.budget.reserve + margin * least,
         )
 

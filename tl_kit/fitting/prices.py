@@ -98,11 +98,10 @@ class Prices:
         compared = step.rung == "view" and self._compared(step.model, entries)
         images = len(self.manifest.split("val") if compared else self.manifest.samples)
         found = self._head(step, entries, row, images * (_PASSES if step.crop_mode is None else 1))
-        if found.admitted or not self._here(step.model, entries):
+        cached = self._head(step, entries, row, 0)  # with all features in the cache
+        if found.admitted or not cached.admitted or not self._here(step.model, entries):
             return found
-        passes = head_passes(
-            self.manifest, options, row=row, reporter=reporter
-        )  # the cache may have some of the images
+        passes = head_passes(self.manifest, options, row=row, reporter=reporter)
         return found if passes is None else self._head(step, entries, row, passes.train + passes.val + passes.compared)
 
     def refit(self, refit: Refit, entries: Sequence[Entry], reporter: Reporter) -> Admission:

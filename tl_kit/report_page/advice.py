@@ -16,7 +16,6 @@ from tl_kit.report_page.saved_results import Saved
 
 __all__ = ["Advice", "advise"]
 
-_NAMED = 5  # classes in a sentence
 _Z = 1.96  # of a normal distribution, for an interval of 95 %
 
 
@@ -100,13 +99,14 @@ def _folds_command(saved: Saved) -> str:
 
 def _unscored(made: Computed) -> list[Advice]:
     """Classes of which no image was scored: the scores say nothing of them."""
-    names = [visible(row.name) for row in made.rows if not row.support]
-    if not names:
+    classes, names = made.content["unscored"]["classes"], made.content["unscored"]["first"]
+    if not classes:
         return []
-    shown = ", ".join(names[:_NAMED]) + (f" and {count(len(names) - _NAMED)} more" if len(names) > _NAMED else "")
+    more = classes - len(names)
+    shown = ", ".join(map(visible, names)) + (f" and {count(more)} more" if more else "")
     text = (
-        f"No scored image is of {shown}: these scores say nothing of {'it' if len(names) == 1 else 'them'}. Give the "
-        "split that is scored images of every class."
+        f"No scored image is of {shown}: these scores say nothing of {'it' if classes == 1 else 'them'}. Put images of "
+        "every class into the split that is scored."
     )
     return [Advice(title=f"Score images of {shown}", text=text, worth=1)]
 

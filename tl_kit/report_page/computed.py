@@ -42,6 +42,9 @@ class Computed:
     weak_total: int = 0
 
 
+_NAMED = 5  # classes of which no image was scored
+
+
 def compute(scored: Scored | None, limits: ReportLimits) -> Computed:
     """Compute everything from predictions; without scored images, nothing.
 
@@ -75,6 +78,8 @@ def compute(scored: Scored | None, limits: ReportLimits) -> Computed:
         found["reliability"]["trial"] = [asdict(one) for one in reliability(scored.trial, labels, bins=limits.bins)]
         found["trial_scores"] = metrics.summary(scored.trial, labels)
     support = np.bincount(labels, minlength=len(scored.classes))
+    absent = np.flatnonzero(support == 0)
+    found["unscored"] = {"classes": len(absent), "first": [scored.classes[place] for place in absent[:_NAMED]]}
     commonest = int(support.argmax())
     found["commonest"] = {"name": scored.classes[commonest], "share": float(support[commonest] / len(labels))}
     found["interval"] = list(metrics.wilson(found["scores"]["accuracy"], len(labels)))

@@ -88,7 +88,7 @@ def curve_charts(saved: Saved) -> list[Chart]:
                     )
                 ],
                 title="Validation accuracy by epoch",
-                text=_BEST if "epoch" in saved.chosen else _LAST,
+                text=_LAST if saved.record.at("chosen_by_val") is not None and "epoch" not in saved.chosen else _BEST,
                 x=ends,
                 y=("accuracy", floor, 1),
                 share=(False, True),

@@ -126,7 +126,7 @@ def choices(record: Record) -> list[tuple[str, bool, Figure | None, Figure | Non
     crossed = {"head"} if record.at("guard", "out_of_fold") is True else set[str]()
     return [
         (
-            visible(name) + (", out of fold" if name in crossed else ""),
+            visible(name) + (", cross-validated" if name in crossed else ""),
             name == record.text("guard", "kept"),
             record.figure("guard", "compared", name, "accuracy", shape=percent),
             record.figure("guard", "compared", name, "nll", shape=plain),

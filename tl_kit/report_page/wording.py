@@ -55,8 +55,9 @@ def headline(saved: Saved, report: Record, computed: dict[str, Any]) -> tuple[tu
     data = [run.content.get("data") for run in saved.runs]
     refit = name == "val" and any(isinstance(each, dict) and each.get("refit") is True for each in data)
     parts.append(f"; {_kind_text(kind, saved.chosen, refit=refit)}.")
-    if unscored := sum(not row["support"] for row in computed.get("per_class", ())):
-        parts.append(f" {count(unscored)} of the {count(computed['classes'])} classes have no image among the scored.")
+    if computed.get("own") and (lacking := computed["unscored"]["classes"]):
+        have = "class has" if lacking == 1 else "classes have"
+        parts.append(f" {count(lacking)} {have} no image among them.")
     return tuple(parts), kind in HONEST
 
 

@@ -15,7 +15,7 @@ from tl_kit.combining.bootstrap import Gain, paired_gain
 from tl_kit.combining.class_order import align_classes
 from tl_kit.config import DecodeConfig, DistillConfig, FinetuneConfig, RuntimeConfig
 from tl_kit.data.manifest import Sample, labels_of
-from tl_kit.errors import ConfigError, DataError
+from tl_kit.errors import ConfigError, DataError, WeightsError
 from tl_kit.file_kinds import may_be_there
 from tl_kit.finetuning.finetune import finetune_on
 from tl_kit.finetuning.result import FinetuneResult, Trained
@@ -27,6 +27,7 @@ from tl_kit.plain_values import takes_plain_values
 from tl_kit.reporting import SILENT, Reporter
 from tl_kit.zoo.locate import locate
 from tl_kit.zoo.names import resolve
+from tl_kit.zoo.starter import WAYS_OUT, WAYS_OUT_OF_A_STUDENT
 
 __all__ = ["STUDENT", "Comparison", "Distillation", "check_student", "distill", "student_config"]
 
@@ -94,7 +95,10 @@ def check_student(model: str) -> None:
 
     Weights that are not on this machine are downloaded.
     """
-    locate(resolve(model), "auto")
+    try:
+        locate(resolve(model), "auto")
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(WAYS_OUT, WAYS_OUT_OF_A_STUDENT)) from error
 
 
 @takes_plain_values

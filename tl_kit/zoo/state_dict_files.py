@@ -29,6 +29,7 @@ WEIGHT_FILES = (*HUB_FILES, "pytorch_model.pth", "model.pth")
 
 def weights_file(path: Path) -> Path:
     """The file itself, or the weights file in a checkpoint folder. Raises WeightsError if there is none."""
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where there is no home folder
     if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         return path
     if not os.path.isdir(path):  # noqa: PTH112

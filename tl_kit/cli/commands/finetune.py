@@ -129,7 +129,7 @@ def _kept(guard: Mapping[str, Any]) -> str:
         f"{name} (val {figure('accuracy', row['accuracy'])}, NLL {figure('nll', row['nll'])})"
         for name, row in ((name, guard["compared"][name]) for name in names)
     ]
-    how = "; the head's figures are out of fold, of heads fitted to train and val" if guard.get("out_of_fold") else ""
+    how = "; the head's figures are cross-validated over train and val" if guard.get("out_of_fold") else ""
     return " over ".join([rows[0], " and ".join(rows[1:])] if rows[1:] else rows) + how
 
 

@@ -26,7 +26,7 @@ _STDIN = "-"
 
 @command(PredictConfig, usage="tlkit predict CKPT PATH...")
 def predict(given: Given, console: Console) -> None:
-    """Name images: the most probable classes of each. Exit code 1 if an image cannot be decoded."""
+    """Name images: the most probable classes of each. Exit code 1 if an image cannot be predicted."""
     asked = given.read(PredictConfig)
     _check(asked)
     import tl_kit
@@ -58,7 +58,7 @@ def predict(given: Given, console: Console) -> None:
         with closing(tl_kit.predict_stream(asked.checkpoint, images, **options)) as found:
             failed, count = _show(found, asked, console)
     if failed:
-        console.message(f"{failed} of {count} images could not be predicted; the column error says why")
+        console.message(f"{failed} of {count} images could not be predicted; their rows say why")
         raise typer.Exit(PROBLEMS_FOUND)
 
 
