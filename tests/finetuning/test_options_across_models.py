@@ -99,7 +99,7 @@ def test_every_head_is_fitted_in_closed_form(data: Path, tmp_path: Path, model: 
         {"regularization": RegularizationConfig(dropout=0.3, drop_connect=0.3, l2_sp=0.1), "weights": "pretrained"},
         {"cache": NO_CACHE},
         {"cache": CacheConfig(size_gb=1e-7)},
-        {"lr": "auto"},
+        {"lr": "auto", "weights": "pretrained"},
         {"optimizer": "adamw"},
     ],
 )

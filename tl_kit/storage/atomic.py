@@ -47,7 +47,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not folder.is_dir():
+        if not folder.is_dir() or error.errno == errno.ENOENT:  # it may be on its way out
             if (file := next((path for path in (folder, *folder.parents) if path.is_file()), None)) is not None:
                 raise CheckpointError(f"{file}: is a file, not a folder; choose another folder") from error
             gone = [path for path in (folder, *folder.parents) if not path.exists()]
