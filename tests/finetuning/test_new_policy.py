@@ -15,7 +15,7 @@ from tl_kit.config import HeadConfig, LoopConfig
 from tl_kit.errors import ConfigError
 from tl_kit.freezing.policies import POLICIES, Layers, Policy
 
-LOOP = LoopConfig(warmup_epochs=0.0, epochs=2, least_steps=1, steps_a_class=0)
+LOOP = LoopConfig(warmup_epochs=0.0, epochs=2, least_steps=1)
 
 
 def norms(layers: Layers, *, epoch: int, depth: int | None) -> frozenset[str]:

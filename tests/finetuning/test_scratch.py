@@ -27,7 +27,7 @@ def pretrained(data: Path) -> Path:
 
 
 def test_random_weights_get_more_steps_than_pretrained_ones(data: Path, pretrained: Path, tmp_path: Path) -> None:
-    few = LoopConfig(epochs=1, least_steps=4, steps_a_class=1, scratch_steps=9, warmup_epochs=0.0)
+    few = LoopConfig(epochs=1, least_steps=4, scratch_steps=9, warmup_epochs=0.0)
     for weights, least in (("none", 9), (str(pretrained), 4)):
         run = quick(data, tmp_path / str(least), weights=weights, epochs=None, loop=few)
         images = json.loads((tmp_path / str(least) / "tlkit.json").read_text())["data"]["train"]

@@ -17,7 +17,7 @@ from tl_kit.optimization.cases import AS_GIVEN
 from tl_kit.planning.trial import Rates
 from tl_kit.storage.checkpoint import read_meta
 
-LOOP = LoopConfig(epochs=3, least_steps=1, steps_a_class=0)
+LOOP = LoopConfig(epochs=3, least_steps=1)
 
 
 @pytest.fixture(scope="module")

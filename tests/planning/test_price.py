@@ -38,7 +38,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> FinetuneConfig:
         weights="none",
         img_size=32,
         batch_size=8,
-        loop=LoopConfig(epochs=3, least_steps=1, steps_a_class=0, scratch_steps=1),
+        loop=LoopConfig(epochs=3, least_steps=1, scratch_steps=1),
         cache=CacheConfig(directory=root / "cache"),
     )
 

@@ -227,8 +227,7 @@ class LoopConfig:
 
     ``bare_optimizer`` trains networks without BatchNorm, and those where it follows less than half of what trains.
     Few images make few steps: there are more than ``epochs`` epochs, up to ``most_epochs``, where these would be fewer
-    than ``least_steps`` steps, or than ``steps_a_class`` for each class: a head of many classes learns slowly. From
-    random weights there are up to ``scratch_most_epochs`` for ``scratch_steps``.
+    than ``least_steps`` steps; from random weights, up to ``scratch_most_epochs`` for ``scratch_steps``.
     docs/policies.md has the figures. ``patience`` ends a run early only under the schedules of ``stops_early``, which
     have no end of their own: a rate that decays does its best work at the end. The schedules of ``decays_to_nothing``
     keep the last epoch. Under policies that keep statistics, pretrained BatchNorm normalises by its running ones where
@@ -245,7 +244,6 @@ class LoopConfig:
     schedule: str = "cosine"
     epochs: Annotated[int, AT_LEAST_ONE] = 12
     least_steps: int = 200
-    steps_a_class: int = 12
     most_epochs: Annotated[int, AT_LEAST_ONE] = 30
     scratch_steps: int = 1000
     scratch_most_epochs: Annotated[int, AT_LEAST_ONE] = 60

@@ -119,7 +119,7 @@ def epochs(case: Case, batch_size: int, given: int | None, loop: LoopConfig) -> 
         return Reasoned(given, AS_GIVEN)
     if case.policy.head_only:
         return Reasoned(loop.head_epochs, f"{loop.head_epochs} where the head alone trains")
-    least, most = max(loop.least_steps, loop.steps_a_class * case.classes), loop.most_epochs
+    least, most = loop.least_steps, loop.most_epochs
     if not case.pretrained:
         least, most = loop.scratch_steps, loop.scratch_most_epochs
     steps = math.ceil(case.images / batch_size)
