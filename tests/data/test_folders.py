@@ -65,7 +65,7 @@ def test_a_split_that_cannot_be_made_says_so(tmp_path):
     ("groups", "images", "why"),
     [
         ("ab", 3, "the images of each class belong together (one group, or copies of one image)"),
-        ("  ", 1, "add a val split, or a second image to some class; if these are no classes"),
+        ("  ", 1, "if these are classes: add a val split, or a second image to some class"),
         ("gg", 3, "the images of each class belong together"),
     ],
 )

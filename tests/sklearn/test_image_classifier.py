@@ -238,7 +238,12 @@ def array(*shape: int, dtype: Any = np.uint8) -> Any:
 @pytest.mark.parametrize(
     ("x", "y", "error", "text"),
     [
-        (array(4, 8, 8), [0, 1, 2, 3], DataError, r"X, y: no validation image; give fit validation=\(X, y\), or a sec"),
+        (
+            array(4, 8, 8),
+            [0, 1, 2, 3],
+            DataError,
+            r"X, y: no validation image; .* if these are classes: give fit validation=\(X, y\), or a sec",
+        ),
         (array(4, 8, 8), [0, 0, 0, 0], SamplesError, "y has one class only, 0; at least 2 are needed"),
         (array(4, 8, 8), None, ValueError, "requires y to be passed, but the target y is None"),
         (array(4, 8, 8), [0, 1, 0], ValueError, "inconsistent numbers of samples"),

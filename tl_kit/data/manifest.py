@@ -166,11 +166,8 @@ def _why_none(manifest: Manifest) -> str:
     for sample in manifest.split("train"):
         units.setdefault(sample.label, set()).add(sample.group or sample.near or sample.digest)
     if max(several.values(), default=0) < 2:
-        return (
-            f"each of the {len(several)} classes has one image ('{manifest.classes[0]}' and so on): add a val "
-            "split, or a second image to some class; if these are no classes, name the column of classes with "
-            "--label-column"
-        )
+        named = f"each of the {len(several)} classes has one image ('{manifest.classes[0]}' and so on)"
+        return f"{named}, if these are classes: add a val split, or a second image to some class"
     if all(len(found) == 1 for found in units.values()):
         return (
             "the images of each class belong together (one group, or copies of one image), so that none can be set "
