@@ -228,11 +228,9 @@ def _made_splits(found: Iterable[_Found]) -> tuple[str, ...]:
 
 def _complete_splits(samples: list[Sample], config: DataConfig, decode: DecodeConfig) -> tuple[list[Sample], list[str]]:
     given = {sample.split for sample in samples} - {""}
-    if "val" in given and "train" not in given:  # images to score, and none to train on
-        return samples, []
-    if "val" in given:
-        missing = [] if "test" in given else ["no test split is given, and none is made: train and val are kept whole"]
-        return samples, missing
+    if "val" in given:  # without "train", there are images to score alone
+        whole = "train" in given and "test" not in given
+        return samples, ["no test split is given, and none is made: train and val are kept whole"] if whole else []
     test_fraction = 0.0 if "test" in given else config.test_fraction
     pool = [sample for sample in samples if sample.split in ("", "train")]
     linked, near_notes = link_near_copies(pool, config=config, decode=decode)

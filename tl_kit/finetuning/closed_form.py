@@ -151,9 +151,7 @@ def fit_head_first(run: Run) -> Audit:
         )
     before = frozen_tensors(head.model)
     set_fitted_head(head, reuse)
-    layer = run.model.get_submodule(reuse.features.tail.cut)
-    assert isinstance(layer, nn.Linear)
-    remove_mean(layer, reuse.rows(run.manifest.split("train")).float().mean(dim=0))
+    remove_mean(_layer(run, reuse), reuse.rows(run.manifest.split("train")).float().mean(dim=0))
     return run_audit(head.model, before)
 
 
@@ -230,9 +228,14 @@ def _fit(run: Run, reuse: Reuse, samples: tuple[Sample, ...], config: HeadConfig
 
 
 def _set(run: Run, reuse: Reuse, fit: HeadFit) -> None:
+    set_linear(_layer(run, reuse), fit.weight, fit.bias)
+
+
+def _layer(run: Run, reuse: Reuse) -> nn.Linear:
+    """The classifier that :func:`is_linear` found."""
     layer = run.model.get_submodule(reuse.features.tail.cut)
     assert isinstance(layer, nn.Linear)
-    set_linear(layer, fit.weight, fit.bias)
+    return layer
 
 
 def _tell(run: Run, fit: HeadFit, config: HeadConfig) -> None:

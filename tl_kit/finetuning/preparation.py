@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -47,6 +46,7 @@ from tl_kit.tracking.openings import check_trackers
 from tl_kit.zoo.build_model import WeightsReport, build_model
 from tl_kit.zoo.names import local_folder
 from tl_kit.zoo.patches import unseen_edge
+from tl_kit.zoo.spelling import expanded
 
 __all__ = ["open_folder", "prepare", "shared_folder", "training_images"]
 
@@ -185,7 +185,7 @@ def _build(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> tu
 
 def _tell_learnt(config: FinetuneConfig, manifest: Manifest, reporter: Reporter) -> None:
     """Say how many of the images that will score the run have trained the checkpoint that it starts from."""
-    start = local_folder(config.model) if config.weights == "auto" else Path(os.path.expanduser(config.weights))  # noqa: PTH111
+    start = local_folder(config.model) if config.weights == "auto" else expanded(Path(config.weights))
     folder = start.parent if start is not None and start.is_file() else start
     if folder is None or not is_checkpoint(folder):
         return

@@ -75,17 +75,10 @@ class Guarded:
     def to_dict(self, beside: Snapshot | None, run: str) -> dict[str, Any]:
         """Plain JSON; ``beside`` is that checkpoint once it is scored, and ``run`` the run's own folder."""
         found = {"kept": self.kept, "alpha": self.alpha, "temperature": self.temperature, "C": self.strength}
+        found["out_of_fold"] = self.out_of_fold
         command = None if beside is None else f"tlkit ensemble {shlex.quote(run)} {shlex.quote(beside.checkpoint)}"
         together = None if self.together is None else {**self.together, "command": command}
-        plain: dict[str, Any] = to_json(
-            {
-                **found,
-                "compared": self.compared,
-                "out_of_fold": self.out_of_fold,
-                "together": together,
-                "beside": beside,
-            }
-        )
+        plain: dict[str, Any] = to_json({**found, "compared": self.compared, "together": together, "beside": beside})
         return plain
 
 

@@ -98,7 +98,7 @@ def _folds_command(saved: Saved) -> str:
 
 
 def _unscored(made: Computed) -> list[Advice]:
-    """Classes of which no image was scored: the scores say nothing of them."""
+    """Images to add of classes of which none was scored."""
     classes, names = made.content["unscored"]["classes"], made.content["unscored"]["first"]
     if not classes:
         return []

@@ -35,7 +35,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Tiles under a heading; ``total``: how many images there are of this kind, of which these are some."""
+    """Tiles under a heading: some of the ``total`` images of this kind."""
 
     id: str
     title: str

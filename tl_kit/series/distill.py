@@ -84,7 +84,7 @@ class Distillation:
         return self.run.status
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON: that of the run, with the comparison."""
+        """The run's plain JSON, with the comparison."""
         own = {name: getattr(self, name) for name in ("teacher", "temperature", "weight", "learned", "comparison")}
         return {**self.run.to_dict(), **own}
 

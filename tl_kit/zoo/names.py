@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,16 @@ from timm.models import get_deprecated_models
 from tl_kit.errors import ConfigError, WeightsError
 from tl_kit.zoo import hub
 from tl_kit.zoo.model_card import CONFIG, read_card
-from tl_kit.zoo.spelling import FOLDER_PREFIX, HUB_PREFIX, is_repository, looks_like_a_file, meant, shown, suggestions
+from tl_kit.zoo.spelling import (
+    FOLDER_PREFIX,
+    HUB_PREFIX,
+    expanded,
+    is_repository,
+    looks_like_a_file,
+    meant,
+    shown,
+    suggestions,
+)
 from tl_kit.zoo.starter import WAYS_OUT
 
 __all__ = [
@@ -100,10 +108,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def _folder(name: str) -> Path:
-    folder = Path(name.removeprefix(FOLDER_PREFIX))
-    with suppress(RuntimeError):  # ~ of an unknown user
-        return folder.expanduser()
-    return folder
+    return expanded(Path(name.removeprefix(FOLDER_PREFIX)))
 
 
 def _no_model_folder(name: str, folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import timm
@@ -11,6 +12,7 @@ import timm
 __all__ = [
     "FOLDER_PREFIX",
     "HUB_PREFIX",
+    "expanded",
     "is_page",
     "is_repository",
     "looks_like_a_file",
@@ -37,6 +39,13 @@ _HUB_ALONE = re.compile(r"hf[-_ ]?hub\s*[:/]?\s*", re.IGNORECASE)
 _FOLDER = re.compile(r"local[-_ ]?(?:dir|folder)\s*:\s*", re.IGNORECASE)
 _REPOSITORY = re.compile(_OWNER_AND_NAME + r"(?:@(?P<revision>[^\s@]+))?")
 _QUOTES = " \t\r\n'\"`,;"
+
+
+def expanded(path: Path) -> Path:
+    """The path with its ``~`` in the home folder; as it is for an unknown user."""
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
 
 
 def is_repository(text: str) -> bool:

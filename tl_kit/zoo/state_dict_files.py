@@ -18,6 +18,7 @@ from tl_kit.errors import TlKitError, WeightsError, first_line
 from tl_kit.zoo.other_programs import foreign_format
 from tl_kit.zoo.safetensors_header import read_header
 from tl_kit.zoo.silence_timm import quiet
+from tl_kit.zoo.spelling import expanded
 from tl_kit.zoo.unwrap import unwrap
 
 __all__ = ["HUB_FILES", "WEIGHT_FILES", "check_archive", "read_state_dict", "read_weights", "weights_file"]
@@ -28,8 +29,8 @@ WEIGHT_FILES = (*HUB_FILES, "pytorch_model.pth", "model.pth")
 
 
 def weights_file(path: Path) -> Path:
-    """The file itself, or the weights file in a checkpoint folder. Raises WeightsError if there is none."""
-    path = Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises where there is no home folder
+    """Return the file itself, or the weights file of a checkpoint folder. Raises WeightsError if there is none."""
+    path = expanded(path)
     if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         return path
     if not os.path.isdir(path):  # noqa: PTH112
